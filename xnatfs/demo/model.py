@@ -1,0 +1,323 @@
+"""The data of the stand-in: projects, subjects, experiments, scans, resources, catalog entries.
+
+Used by the data sets (which build it) and by the HTTP application (which serves it). Names are XNAT's own.
+Plain objects with no HTTP and no I/O of their own; file contents are `Content` objects, so that a 1 GiB file costs no memory.
+
+Threading: built by one thread, then read by the server's event loop; mutations (tests change data on a running server)
+happen on that loop only, through the control routes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+IMAGE_SESSION_TYPES = frozenset({"xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData"})
+
+
+class Content(Protocol):
+    """Where the bytes of a file come from."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes `offset` to `offset+length`; shorter only at the end of the content."""
+        ...
+
+
+@dataclass(frozen=True)
+class BytesContent:
+    """Bytes held in memory: small files."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True)
+class PathContent:
+    """Bytes of a file on this disk."""
+
+    path: Path
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+
+
+_BLOCK = 65536
+_NOISE = b"".join(hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64))
+
+
+@dataclass(frozen=True)
+class ComputedContent:
+    """Bytes computed from a key: nothing on disk, nothing in memory.
+
+    Block `i` (64 KiB) is a 32-byte hash of (key, i) and then a stretch of fixed noise from a place the hash chooses, so that a block
+    read at a wrong offset or from another file is noticed. About 5 GB/s here: the stand-in must be no bottleneck in benchmarks.
+    """
+
+    key: str
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        end = min(self.size, offset + length)
+        if offset >= end:
+            return b""
+        first, last = offset // _BLOCK, (end - 1) // _BLOCK
+        data = b"".join(self._block(index) for index in range(first, last + 1))
+        start = offset - first * _BLOCK
+        return data[start : start + end - offset]
+
+    def _block(self, index: int) -> bytes:
+        head = hashlib.blake2b(f"{self.key}:{index}".encode(), digest_size=32).digest()
+        start = int.from_bytes(head[:4], "big") % (len(_NOISE) - _BLOCK)
+        return head + _NOISE[start : start + _BLOCK - 32]
+
+
+def md5_of(content: Content) -> str:
+    """MD5 of a content, lower-case hex, read in pieces of 1 MiB."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in pieces(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces(content: Content, start: int = 0, stop: int | None = None, step: int = 1 << 20) -> Iterator[bytes]:
+    """The content from `start` to `stop` in pieces of at most `step` bytes."""
+    stop = content.size if stop is None else min(stop, content.size)
+    while start < stop:
+        piece = content.read(start, min(step, stop - start))
+        if not piece:
+            return
+        yield piece
+        start += len(piece)
+
+
+@dataclass
+class CatalogEntry:
+    """One file in a resource's catalog.
+
+    `path` is relative to the resource, `/`-separated, exactly as the catalog has it (it may be hostile).
+    `digest` is what the *catalog* says: MD5 hex, "" for none, None for "the true one, computed when first asked for".
+    `catalog_size` is what the catalog says when that is wrong; None means the true size.
+    `content` None means: listed, but the file is gone from the disk (404).
+    """
+
+    path: str
+    content: Content | None
+    modified: datetime
+    digest: str | None = None
+    catalog_size: int | None = None
+    tags: str = ""
+    format: str = ""
+    content_type: str = ""
+
+    _true_digest: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def listed_size(self) -> int:
+        if self.catalog_size is not None:
+            return self.catalog_size
+        return self.content.size if self.content is not None else 0
+
+    @property
+    def true_digest(self) -> str:
+        """MD5 of the real bytes; "" where there are none."""
+        if not self._true_digest and self.content is not None:
+            self._true_digest = md5_of(self.content)
+        return self._true_digest
+
+    @property
+    def listed_digest(self) -> str:
+        return self.true_digest if self.digest is None else self.digest
+
+
+@dataclass
+class Resource:
+    """A resource (xnat:resourceCatalog): a label, a numeric id unique on the server, and its catalog."""
+
+    id: int
+    label: str
+    entries: list[CatalogEntry] = field(default_factory=list)
+    format: str = ""
+    content: str = ""
+    tags: str = ""
+    stats_known: bool = True  # False: file_count and file_size are "" (never computed)
+
+    @property
+    def file_count(self) -> str:
+        return str(len(self.entries)) if self.stats_known else ""
+
+    @property
+    def file_size(self) -> str:
+        return str(sum(entry.listed_size for entry in self.entries)) if self.stats_known else ""
+
+
+@dataclass
+class Scan:
+    """An xnat:imageScanData: `id` is free text, unique in its session; `number` is the server-wide integer."""
+
+    id: str
+    type: str
+    number: int
+    xsi_type: str = "xnat:mrScanData"
+    quality: str = "usable"
+    series_description: str = ""
+    note: str = ""
+    frames: str = ""
+    uid: str = ""
+    start_time: str = ""
+    resources: list[Resource] = field(default_factory=list)
+    last_modified: datetime | None = None
+
+
+@dataclass
+class Reconstruction:
+    """An xnat:reconstructedImageData with `in` and `out` resources."""
+
+    id: str
+    type: str
+    number: int
+    base_scan_type: str = ""
+    in_resources: list[Resource] = field(default_factory=list)
+    out_resources: list[Resource] = field(default_factory=list)
+
+
+@dataclass
+class Experiment:
+    """Any experiment with an accession id: image sessions, non-imaging experiments and (with `session_id`) image assessors.
+
+    `shares` maps the id of a project it is shared into to its label there (None: the own label).
+    """
+
+    id: str
+    label: str
+    project: str
+    subject_id: str
+    xsi_type: str
+    insert_date: datetime
+    last_modified: datetime
+    date: str = ""
+    time: str = ""
+    note: str = ""
+    insert_user: str = "admin"
+    session_id: str = ""  # image assessors only
+    shares: dict[str, str | None] = field(default_factory=dict)
+    resources: list[Resource] = field(default_factory=list)
+    in_resources: list[Resource] = field(default_factory=list)  # image assessors
+    out_resources: list[Resource] = field(default_factory=list)  # image assessors
+    scans: list[Scan] = field(default_factory=list)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)  # further xpaths of the item, e.g. "scanner/model"
+
+    @property
+    def is_assessor(self) -> bool:
+        return bool(self.session_id)
+
+    @property
+    def is_image_session(self) -> bool:
+        return self.xsi_type in IMAGE_SESSION_TYPES
+
+
+@dataclass
+class Subject:
+    """A subject; `shares` as for experiments."""
+
+    id: str
+    label: str
+    project: str
+    insert_date: datetime
+    last_modified: datetime
+    group: str = ""
+    gender: str = ""
+    yob: str = ""
+    insert_user: str = "admin"
+    shares: dict[str, str | None] = field(default_factory=dict)
+    resources: list[Resource] = field(default_factory=list)
+
+
+@dataclass
+class Project:
+    """A project. `access` is private, protected or public; `members` are the logins that may read it (beside admins)."""
+
+    id: str
+    name: str
+    insert_date: datetime
+    last_modified: datetime
+    secondary_id: str = ""
+    description: str = ""
+    pi_firstname: str = ""
+    pi_lastname: str = ""
+    access: str = "private"
+    members: set[str] = field(default_factory=set)
+    resources: list[Resource] = field(default_factory=list)
+
+
+@dataclass
+class User:
+    """A login. Passwords of the stand-in are not secrets."""
+
+    login: str
+    password: str
+    admin: bool = False
+
+
+@dataclass
+class Archive:
+    """Everything one stand-in serves."""
+
+    site: str = "DEMO"
+    users: dict[str, User] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    experiments: dict[str, Experiment] = field(default_factory=dict)  # assessors too
+    clock: datetime = datetime(2024, 3, 5, 6, 7, 8, 123000)  # the server's local time, kept naive as XNAT's stamps are
+
+    _next_number: int = 1000
+
+    def next_number(self) -> int:
+        """A fresh number for a resource, scan or reconstruction."""
+        self._next_number += 1
+        return self._next_number
+
+    def tick(self) -> datetime:
+        """A fresh stamp, later than every earlier one (stands for SQL NOW())."""
+        self.clock += timedelta(seconds=1, microseconds=137)
+        return self.clock
+
+    def touch(self, experiment: Experiment | None = None, subject: Subject | None = None) -> None:
+        """Set `last_modified` and let it bubble up to the parents, as XNAT's database functions do."""
+        stamp = self.tick()
+        if experiment is not None:
+            experiment.last_modified = stamp
+            session = self.experiments.get(experiment.session_id)
+            if session is not None:
+                session.last_modified = stamp
+            subject = subject or self.subjects.get(experiment.subject_id)
+        if subject is not None:
+            subject.last_modified = stamp
+            project = self.projects.get(subject.project)
+            if project is not None:
+                project.last_modified = stamp
