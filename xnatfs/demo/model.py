@@ -10,11 +10,11 @@ happen on that loop only, through the control routes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 IMAGE_SESSION_TYPES = frozenset({"xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData"})
 
@@ -32,7 +32,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BytesContent:
     """Bytes held in memory: small files."""
 
@@ -66,7 +66,7 @@ _BLOCK = 65536
 _NOISE = b"".join(hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ComputedContent:
     """Bytes computed from a key: nothing on disk, nothing in memory.
 
@@ -111,7 +111,7 @@ def pieces(content: Content, start: int = 0, stop: int | None = None, step: int 
         start += len(piece)
 
 
-@dataclass
+@dataclass(slots=True)
 class CatalogEntry:
     """One file in a resource's catalog.
 
@@ -154,13 +154,64 @@ class CatalogEntry:
         return self.true_digest if self.digest is None else self.digest
 
 
+class LazyEntries(MutableSequence[CatalogEntry]):
+    """A catalog that is made when it is first looked at: with it an archive of a million files is built in seconds.
+
+    Its length and total size are known beforehand, so that resource listings need not make it.
+    """
+
+    __slots__ = ("_count", "_made", "_make", "_size")
+
+    def __init__(self, make: Callable[[], list[CatalogEntry]], count: int, size: int) -> None:
+        self._make = make
+        self._count = count
+        self._size = size
+        self._made: list[CatalogEntry] | None = None
+
+    @property
+    def listed_size(self) -> int:
+        """Sum of the listed sizes."""
+        return self._size if self._made is None else sum(entry.listed_size for entry in self._made)
+
+    def _all(self) -> list[CatalogEntry]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __len__(self) -> int:
+        return self._count if self._made is None else len(self._made)
+
+    def __iter__(self) -> Iterator[CatalogEntry]:
+        return iter(self._all())
+
+    @overload
+    def __getitem__(self, index: int) -> CatalogEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CatalogEntry]: ...
+    def __getitem__(self, index: int | slice) -> CatalogEntry | list[CatalogEntry]:
+        return self._all()[index]
+
+    @overload
+    def __setitem__(self, index: int, value: CatalogEntry) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[CatalogEntry]) -> None: ...
+    def __setitem__(self, index: int | slice, value: CatalogEntry | Iterable[CatalogEntry]) -> None:
+        self._all()[index] = value  # type: ignore[index, assignment]
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self._all()[index]
+
+    def insert(self, index: int, value: CatalogEntry) -> None:
+        self._all().insert(index, value)
+
+
 @dataclass
 class Resource:
     """A resource (xnat:resourceCatalog): a label, a numeric id unique on the server, and its catalog."""
 
     id: int
     label: str
-    entries: list[CatalogEntry] = field(default_factory=list)
+    entries: MutableSequence[CatalogEntry] = field(default_factory=list)
     format: str = ""
     content: str = ""
     tags: str = ""
@@ -172,7 +223,10 @@ class Resource:
 
     @property
     def file_size(self) -> str:
-        return str(sum(entry.listed_size for entry in self.entries)) if self.stats_known else ""
+        if not self.stats_known:
+            return ""
+        entries = self.entries
+        return str(entries.listed_size if isinstance(entries, LazyEntries) else sum(entry.listed_size for entry in entries))
 
 
 @dataclass
