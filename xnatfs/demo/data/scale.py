@@ -1,0 +1,113 @@
+"""Archives of any size, with nothing on disk and little in memory: for benchmarks and scale tests.
+
+Used by `build("scale", ...)`. Contents are computed from their paths; catalogs are made when they are first looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from xnatfs.demo.data.images import Nifti1Header
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive, CatalogEntry, ComputedContent, LazyEntries, Resource
+
+_HEADER = 352
+
+
+@dataclass(frozen=True, slots=True)
+class NiftiContent:
+    """A NIfTI file of any size: a true header, and computed voxels."""
+
+    head: bytes
+    voxels: ComputedContent
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + self.voxels.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        length = max(0, min(length, self.size - offset))
+        head = self.head[offset : offset + length]
+        return head + self.voxels.read(max(0, offset - len(self.head)), length - len(head))
+
+
+def large_nifti(key: str, size: int) -> NiftiContent:
+    """A `.nii` of exactly `size` bytes: slices of 1024 x 1024 unsigned bytes, or one row where it is smaller than that.
+
+    What is left over after the last whole slice lies behind the last voxel, which NIfTI allows.
+    """
+    count = size - _HEADER
+    shape = (1024, 1024, count >> 20) if count >> 20 else (min(count, 32767), 1, 1)
+    header = Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["vox_offset"] = _HEADER
+    header["magic"] = b"n+1"
+    header["sform_code"] = 1
+    header["srow_x"], header["srow_y"], header["srow_z"] = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
+    return NiftiContent(header.binaryblock + b"\0\0\0\0", ComputedContent(key, count))
+
+
+def _catalog(prefix: str, names: Callable[[int], str], count: int, size: int, stamp: datetime, digest: str | None) -> LazyEntries:
+    def make() -> list[CatalogEntry]:
+        return [CatalogEntry(names(n), ComputedContent(f"{prefix}/{names(n)}", size), stamp, digest=digest) for n in range(1, count + 1)]
+
+    return LazyEntries(make, count, count * size)
+
+
+def build(
+    sessions: int = 1000,
+    scans: int = 8,
+    files: int = 20,
+    file_size: int = 150_000,
+    sessions_per_subject: int = 1,
+    resource: str = "DICOM",
+    digests: bool = True,
+    big_files: Mapping[str, int] | None = None,
+    big_digests: bool = False,
+    flat: int = 0,
+    flat_size: int = 4096,
+) -> Archive:
+    """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called `resource`.
+
+    `digests=False`: the catalogs have none. With digests, a file's MD5 is computed when its catalog is first listed.
+    `big_files` (file name -> bytes, such as `{"one.nii": 1 << 30}`) makes a project BIG, one session and one resource NIFTI for each;
+    their digests are left out unless `big_digests`, because hashing 1 GiB takes seconds. A name ending `.nii` is an image that opens.
+    `flat` makes a project FLAT: one session with one resource FLAT of so many files of `flat_size` bytes.
+    """
+    archive = Archive(site="DEMO")
+    make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
+    make.user("admin", admin=True)
+    make.user("demo")
+    make.user("outsider")
+    digest = None if digests else ""
+    suffix = ".dcm" if resource == "DICOM" else ".bin"
+    if sessions:
+        project = make.project("SCALE", "Scale", members=["demo"], description=f"{sessions} sessions, {scans} scans, {files} files")
+        for number in range(1, sessions + 1):
+            if (number - 1) % sessions_per_subject == 0:
+                subject = make.subject(project, f"sub{(number - 1) // sessions_per_subject + 1:05d}")
+            session = make.experiment(subject, f"{subject.label}_MR{(number - 1) % sessions_per_subject + 1}", date="2024-01-08")
+            for scan_number in range(1, scans + 1):
+                scan = make.scan(session, str(scan_number), f"TYPE{scan_number}", frames=str(files))
+                made = make.resource(scan, resource, format=resource, content="RAW")
+                prefix = f"{session.id}/{scan_number}"
+                made.entries = _catalog(prefix, lambda n: f"{n:04d}{suffix}", files, file_size, archive.clock, digest)
+    if big_files:
+        project = make.project("BIG", "Single large files", members=["demo"])
+        subject = make.subject(project, "big")
+        for number, (name, size) in enumerate(big_files.items(), 1):
+            session = make.experiment(subject, f"big_MR{number}", date="2024-01-08")
+            content = large_nifti(f"big/{name}", size) if name.endswith(".nii") else ComputedContent(f"big/{name}", size)
+            entry = make.entry(name, content, digest=None if big_digests else "")
+            make.resource(make.scan(session, "1", "T1"), "NIFTI", [entry], format="NIFTI")
+    if flat:
+        project = make.project("FLAT", "One resource with very many files", members=["demo"])
+        session = make.experiment(make.subject(project, "flat"), "flat_MR1", date="2024-01-08")
+        many: Resource = make.resource(session, "FLAT")
+        many.entries = _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest)
+    return archive
