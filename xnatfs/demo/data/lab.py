@@ -51,10 +51,12 @@ def _dwi(make: Maker, alfa_project: Project) -> None:
         pi=("Grace", "Example"),
     )
     phantom = make.subject(project, "phantom")
-    for number, (name, date) in enumerate((("0.dcm", "2010-01-14"), ("1.dcm", "2010-01-14")), 1):
-        session = make.experiment(phantom, f"phantom_DTI{number}", date=date, time="12:00:00")
-        scan = make.scan(session, "12", "CBU_DTI_64D_1A", frames="1")
-        make.resource(scan, "DICOM", {name: images.nibabel_file(f"nicom/tests/data/{name}")}, format="DICOM", content="RAW")
+    for number in (1, 2):
+        session = make.experiment(phantom, f"phantom_DTI{number}", date="2010-01-14", time="12:00:00")
+        if number == 1:
+            scan = make.scan(session, "12", "CBU_DTI_64D_1A", frames="2")
+            mosaics = {name: images.nibabel_file(f"nicom/tests/data/{name}") for name in ("0.dcm", "1.dcm")}
+            make.resource(scan, "DICOM", mosaics, format="DICOM", content="RAW")
         shape = (32, 32, 12)
         dwi = images.series(session.id, shape, len(images.BVALS), -6)
         files = {
