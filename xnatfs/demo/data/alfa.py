@@ -29,6 +29,7 @@ class Visit:
     time: str
     without: frozenset[str] = frozenset()
     bad_scan: bool = False
+    dicom_date: str = ""  # where the session has no date of its own: what its DICOM files say
 
 
 SUBJECTS: tuple[tuple[str, str, str, str, tuple[Visit, ...]], ...] = (  # label, gender, year of birth, group, visits
@@ -44,7 +45,7 @@ SUBJECTS: tuple[tuple[str, str, str, str, tuple[Visit, ...]], ...] = (  # label,
             Visit("sub003_MR2", "2023-04-18", "09:05:59", bad_scan=True),
         ),
     ),
-    ("sub004", "male", "1970", "patient", (Visit("sub004_MR1", "", "", without=frozenset({"SPM12_SEGMENT"})),)),
+    ("sub004", "male", "1970", "patient", (Visit("sub004_MR1", "", "", without=frozenset({"SPM12_SEGMENT"}), dicom_date="2021-05-12"),)),
     (
         "sub005",
         "female",
@@ -118,7 +119,7 @@ def mr_session(make: Maker, project: Project, subject: Subject, visit: Visit) ->
 
 
 def _scans(make: Maker, project: Project, subject: Subject, session: Experiment, visit: Visit) -> None:
-    date, time = visit.date.replace("-", ""), visit.time.replace(":", "")
+    date, time = (visit.date or visit.dicom_date).replace("-", ""), visit.time.replace(":", "")
 
     def series(number: int, description: str) -> Series:
         return Series(project.id, subject.label, session.label, number, description, date, time, subject.gender[:1].upper())

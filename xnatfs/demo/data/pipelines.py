@@ -27,14 +27,15 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
 
 
 def spm_files(session: str, stem: str) -> dict[str, bytes]:
-    """SPM12's tissue maps c1, c2, c3 of the image `stem`: nested shells whose voxel counts are `m.tissue_voxels`."""
+    """SPM12's tissue maps c1, c2, c3 (and rc1, rc2) of the image `stem`: nested shells whose voxel counts are `m.tissue_voxels`."""
     grid = np.indices(_SPM_SHAPE)
     centre = [size - 1 for size in _SPM_SHAPE]
     distance = sum((2 * axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True)).ravel()
     order = np.argsort(distance, kind="stable")
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     affine[:3, 3] = [-2.0 * middle for middle in centre]
-    files, start = {}, 0
+    files: dict[str, bytes] = {}
+    start = 0
     voxels = m.tissue_voxels(session)
     for name in ("c2", "c1", "c3"):  # white matter innermost, fluid outside
         full, half = voxels[name]
@@ -44,6 +45,8 @@ def spm_files(session: str, stem: str) -> dict[str, bytes]:
         start += full + half
         # Stored as 0, 1, 2 with a slope of 1/2: probabilities 0, 0.5 and 1.
         files[f"{name}{stem}.nii.gz"] = nifti(flat.reshape(_SPM_SHAPE), affine, f"{session} {name}", slope=0.5)
+        if name != "c3":  # what DARTEL imports
+            files[f"r{name}{stem}.nii.gz"] = nifti(flat.reshape(_SPM_SHAPE), affine, f"{session} r{name}", slope=0.5)
     files[f"{stem}_seg8.txt"] = b"SPM12 (7487) segmentation finished\n"
     return {path: files[path] for path in sorted(files)}
 
