@@ -218,7 +218,7 @@ def _assessors(make: Maker, subject: Subject) -> None:
     for resources, word in ((both.in_resources, b"in"), (both.out_resources, b"out"), (both.resources, b"plain")):
         make.resource(resources, "DATA", {"which.txt": word + b"\n", word.decode() + ".txt": word + b"\n"})
     make.assessor(session, "m04_bare", "fs:fsData")
-    average = make.reconstruction(session, "1/T1 mean", "average (1)", "T1")
+    average = make.reconstruction(session, "1 T1 (mean)", "average (1)", "T1")
     make.resource(average.in_resources, "NIFTI", {"which.txt": b"in\n"})
     make.resource(average.out_resources, "NIFTI", {"which.txt": b"out\n"})
 

@@ -52,7 +52,12 @@ class TrueFile:
         return self.entry.content is None
 
     @property
-    def hostile(self) -> bool:
+    def _quoted(id: str) -> str:
+    """A scan's or reconstruction's id in an address: a slash and a comma need XNAT's own escapes."""
+    return quote(id.replace("/", "[SLASH]").replace(",", "[COMMA]"), safe="")
+
+
+def hostile(self) -> bool:
         """The path must not be followed."""
         return hostile(self.path)
 
@@ -72,8 +77,8 @@ class TrueFile:
         base = {
             "project": f"/data/projects/{self.project}",
             "subject": f"/data/subjects/{self.subject_id}",
-            "scan": f"/data/experiments/{self.session_id}/scans/{quote(self.scan or '', safe='')}",
-            "reconstruction": f"/data/experiments/{self.session_id}/reconstructions/{quote(self.assessor or '', safe='')}",
+            "scan": f"/data/experiments/{self.session_id}/scans/{_quoted(self.scan or '')}",
+            "reconstruction": f"/data/experiments/{self.session_id}/reconstructions/{_quoted(self.assessor or '')}",
         }.get(self.kind, f"/data/experiments/{self.session_id}")
         direction = f"/{self.direction}" if self.direction else ""
         return f"{base}{direction}/resources/{self.resource_id}/files/{quote(self.path, safe='/')}"

@@ -1,0 +1,99 @@
+"""Finds (or installs) the real `bx` and runs it.
+
+Used by the tests in this directory. bx lives in a virtual environment of its own, because its second package, bbrc-pyxnat, installs
+itself over the module `pyxnat`. `XNATFS_TEST_BX` names an executable; else one is installed under the user's cache directory,
+once for all runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+VERSION = "0.9.2"
+
+
+@cache
+def executable() -> Path:
+    """The bx to test with; skips the test where it cannot be installed (no network)."""
+    named = os.environ.get("XNATFS_TEST_BX")
+    if named:
+        return Path(named)
+    home = Path(platformdirs.user_cache_dir("xnatfs-tests")) / f"bx-{VERSION}"
+    home.mkdir(parents=True, exist_ok=True)
+    found, complete = home / "venv" / "bin" / "bx", home / "complete"
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            _install(home / "venv")
+            complete.write_text(VERSION)
+    return found
+
+
+def _install(venv: Path) -> None:
+    commands = (
+        [sys.executable, "-m", "venv", "--clear", str(venv)],
+        [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", f"bbrc-bx=={VERSION}", "setuptools<81"],
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+        if done.returncode:
+            pytest.skip(f"bx {VERSION} cannot be installed: {done.stderr.strip()[-300:]}")
+
+
+@dataclass(frozen=True)
+class Bx:
+    """bx with its configuration file, on one server."""
+
+    program: Path
+    config: Path
+
+    def run(self, *args: str, dest: Path, answers: str = "", defaults: bool = False, timeout: float = 100) -> str:
+        """Run `bx <args>`; `answers` go to its prompts, `defaults` silences those that can be. Returns what it printed."""
+        environment = {key: value for key, value in os.environ.items() if key not in ("BX_DUMP", "CI_TEST")}
+        environment |= {"BX_DUMP": "1"} if defaults else {}
+        done = subprocess.run(
+            [str(self.program), *args, "--config", str(self.config), "--dest", str(dest)],
+            input=answers,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        told = done.stdout + done.stderr
+        assert done.returncode == 0, told
+        assert "Traceback" not in told, told
+        return told
+
+    def table(self, *args: str, dest: Path, answers: str = "", defaults: bool = False) -> list[dict[str, str]]:
+        """Run a command that makes a table; its rows, every value as text."""
+        told = self.run(*args, dest=dest, answers=answers, defaults=defaults)
+        workbooks = list(dest.glob("*.xlsx"))
+        assert len(workbooks) == 1, told
+        # openpyxl is bx's dependency, not ours: its own Python reads the workbook.
+        script = (
+            "import json, openpyxl, sys\n"
+            "rows = list(openpyxl.load_workbook(sys.argv[1]).active.values)\n"
+            "print(json.dumps([dict(zip(rows[0], ['' if v is None else str(v) for v in row])) for row in rows[1:]]))\n"
+        )
+        python = self.program.parent / "python"
+        done = subprocess.run([str(python), "-c", script, str(workbooks[0])], capture_output=True, text=True, timeout=60, check=True)
+        rows: list[dict[str, str]] = json.loads(done.stdout)
+        return rows
+
+
+def configure(url: str, login: str, folder: Path) -> Bx:
+    """bx for `login` on the server at `url`."""
+    config = folder / f"{login}.xnat.cfg"
+    config.write_text(json.dumps({"server": url, "user": login, "password": login, "verify": True}))
+    return Bx(executable(), config)

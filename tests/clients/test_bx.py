@@ -1,0 +1,148 @@
+"""bx 0.9.2, unmodified, on the stand-in: the tables and files its users know, with the true values in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.bx import Bx, configure
+from tests.clients.conftest import Lab
+from xnatfs.demo.data import measurements as m
+
+pytestmark = pytest.mark.timeout(900)  # the first run ever installs bx
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture
+def bx(lab: Lab, tmp_path: Path) -> Bx:
+    return configure(lab.url, "demo", tmp_path)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def sessions_with(lab: Lab, resource: str) -> list[str]:
+    return sorted({f.session_id for f in lab.files(resource=resource, kind="session")})
+
+
+def test_freesurfer6_aseg(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = bx.table("freesurfer6", "aseg", "ALFA", dest=out, defaults=True)
+    ids = sessions_with(lab, "FREESURFER6")
+    assert sorted({row["ID"] for row in rows}) == ids and len(rows) == 426 * len(ids)
+    found = {(row["ID"], row["measurement"], row["region"]): float(row["value"]) for row in rows}
+    for session in ids:
+        for structure, values in m.aseg(session, "6").items():
+            for column, value in values.items():
+                assert found[session, column, structure] == float(value)
+        for name, (value, unit) in m.aseg_header(session, "6").items():
+            if name != "CortexVol":  # bx never emits it
+                assert found[session, "unitless" if unit == "unitless" else "Volume_mm3", name] == float(value)
+    assert {row["subject"] for row in rows if row["ID"] == "DEMO_E00008"} == {"007"}
+
+
+def test_freesurfer7_aparc_of_one_session(bx: Bx, out: Path) -> None:
+    rows = bx.table("freesurfer7", "aparc", "DEMO_E00004", dest=out)
+    assert len(rows) == 625
+    found = {(row["side"], row["measurement"], row["region"]): float(row["value"]) for row in rows}
+    for side, name in (("lh", "left"), ("rh", "right")):
+        for region, values in m.aparc("DEMO_E00004", "7", side).items():
+            for column, value in values.items():
+                assert found[name, column, region] == float(value)
+
+
+@pytest.mark.parametrize(("command", "version", "label"), [("freesurfer6", "v10", "FREESURFER6"), ("freesurfer7", "v21", "FREESURFER7")])
+def test_hippocampal_subfields(bx: Bx, lab: Lab, out: Path, command: str, version: str, label: str) -> None:
+    rows = bx.table(command, "hippoSfVolumes", "ALFA", dest=out, defaults=True)
+    expected = {
+        (session, name, region): float(value)
+        for session in sessions_with(lab, label)
+        for side, name in (("lh", "left"), ("rh", "right"))
+        for region, value in m.hippocampus(session, version, side).items()
+    }
+    assert {(row["ID"], row["side"], row["region"]): float(row["value"]) for row in rows} == expected
+
+
+EXTRAS = {
+    "amygNucVolumes": {"left": m.amygdala("DEMO_E00001", "lh"), "right": m.amygdala("DEMO_E00001", "rh")},
+    "brainstem": {"": m.brainstem("DEMO_E00001")},
+    "thalamus": {side: m.thalamus("DEMO_E00001", side) for side in ("left", "right")},
+    "hypothalamus": {side: m.hypothalamus("DEMO_E00001", side) for side in ("left", "right")},
+}
+
+
+@pytest.mark.parametrize("command", EXTRAS)
+def test_freesurfer7_extras(bx: Bx, out: Path, command: str) -> None:
+    rows = bx.table("freesurfer7", command, "DEMO_E00001", dest=out)
+    found = {(row.get("side", ""), row["region"]): float(row["value"]) for row in rows}
+    assert found == {(side, region): float(value) for side, values in EXTRAS[command].items() for region, value in values.items()}
+
+
+def test_ashs_volumes(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = bx.table("ashs", "volumes", "ALFA", dest=out)
+    ids = sessions_with(lab, "ASHS")
+    assert len(rows) == len(ids) * 17
+    found = {(row["ID"], row["side"], row["region"]): (row["n_slices"], float(row["volume"])) for row in rows}
+    for session in ids:
+        for side in ("left", "right"):
+            for region, (slices, volume) in m.ashs(session, side).items():
+                assert found[session, side, region] == (str(slices), float(volume))
+        assert found[session, "", "tiv"][1] == float(m.ashs_icv(session))
+
+
+def test_spm12_volumes(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = bx.table("spm12", "volumes", "ALFA", dest=out, answers="1\n")
+    expected = {session: m.tissue_volumes(session) for session in sessions_with(lab, "SPM12_SEGMENT")}
+    assert {row["ID"]: {name: float(row[name]) for name in ("c1", "c2", "c3")} for row in rows} == expected
+
+
+def test_validator_tests(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = bx.table("ashs", "tests", "ALFA", dest=out)
+    truth = {session: m.validator(session, "ASHSValidator") for session in sessions_with(lab, "ASHS")}
+    words = {True: "True", False: "False", None: ""}
+    assert {row["ID"]: {test: row[test] for test in m.VALIDATOR_TESTS["ASHSValidator"]} for row in rows} == {
+        session: {test: words[passed] for test, passed in tests.items()} for session, tests in truth.items()
+    }
+
+
+def test_nifti(bx: Bx, lab: Lab, out: Path) -> None:
+    """One sequence over the whole project: the usable images only."""
+    bx.run("nifti", "ALFA", dest=out, answers="T1_ALFA1\n")
+    expected = {
+        f"{f.subject}_{f.session}_{f.scan}_{f.session_id}.nii.gz": f.read()
+        for f in lab.files(resource="NIFTI", scan="2")
+        if f.path.endswith(".nii.gz") and f.scan_type == "T1_ALFA1"
+    }
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected and len(expected) == 9
+
+
+def test_nifti_of_diffusion_brings_the_gradients(bx: Bx, lab: Lab, out: Path) -> None:
+    bx.run("nifti", "all", "DEMO_E00008", dest=out, answers="DW*\n")
+    stem = "007_007_MR1_4_DEMO_E00008"
+    assert {path.name for path in out.iterdir()} == {f"{stem}.nii.gz", f"{stem}.bval", f"{stem}.bvec"}
+
+
+def test_files_of_a_pipeline(bx: Bx, lab: Lab, out: Path) -> None:
+    bx.run("ashs", "files", "DEMO_E00001", dest=out)
+    assert {path.name for path in (out / "DEMO_E00001").iterdir()} == {"ASHS.zip", "ASHSValidator_DEMO_E00001.pdf"}
+
+
+def test_scandates(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = {row["ID"]: row for row in bx.table("scandates", "ALFA", dest=out)}
+    assert len(rows) == 11
+    assert rows["DEMO_E00001"]["scandate"] == "2021-02-15" and rows["DEMO_E00001"]["label"] == "sub001_MR1"
+    assert rows["DEMO_E00006"]["scandate"] == "2021-05-12"  # from its DICOM files: the session has no date
+
+
+def test_id(bx: Bx, out: Path) -> None:
+    rows = {row["ID"]: row for row in bx.table("id", "ALFA", dest=out)}
+    assert rows["DEMO_E00009"] == {"ID": "DEMO_E00009", "label": "007_MR2", "subject_label": "007", "project": "ALFA"}
+
+
+def test_what_a_stranger_sees(lab: Lab, out: Path, tmp_path: Path) -> None:
+    told = configure(lab.url, "outsider", tmp_path).run("id", "SECRET", dest=out)
+    assert "not a project or an experiment" in told
