@@ -10,6 +10,7 @@ happen on that loop only, through the control routes.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -100,6 +101,14 @@ def md5_of(content: Content) -> str:
     return digest.hexdigest()
 
 
+def crc_of(content: Content) -> int:
+    """CRC-32 of a content, read in pieces of 1 MiB."""
+    crc = 0
+    for piece in pieces(content):
+        crc = zlib.crc32(piece, crc)
+    return crc
+
+
 def pieces(content: Content, start: int = 0, stop: int | None = None, step: int = 1 << 20) -> Iterator[bytes]:
     """The content from `start` to `stop` in pieces of at most `step` bytes."""
     stop = content.size if stop is None else min(stop, content.size)
@@ -130,7 +139,9 @@ class CatalogEntry:
     format: str = ""
     content_type: str = ""
 
-    _true_digest: str = field(default="", repr=False)
+    # What was computed, and of which content: replacing `content` makes both stale.
+    _digest_of: tuple[Content, str] | None = field(default=None, repr=False, compare=False)
+    _crc_of: tuple[Content, int] | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -145,9 +156,27 @@ class CatalogEntry:
     @property
     def true_digest(self) -> str:
         """MD5 of the real bytes; "" where there are none."""
-        if not self._true_digest and self.content is not None:
-            self._true_digest = md5_of(self.content)
-        return self._true_digest
+        if self.content is None:
+            return ""
+        if self._digest_of is None or self._digest_of[0] is not self.content:
+            self._digest_of = (self.content, md5_of(self.content))
+        return self._digest_of[1]
+
+    @property
+    def true_crc(self) -> int:
+        """CRC-32 of the real bytes, as a zip has it; 0 where there are none."""
+        if self.content is None:
+            return 0
+        if self._crc_of is None or self._crc_of[0] is not self.content:
+            self._crc_of = (self.content, crc_of(self.content))
+        return self._crc_of[1]
+
+    @property
+    def computed(self) -> bool:
+        """True when neither the digest nor the CRC needs the bytes to be read any more."""
+        if self.content is None:
+            return True
+        return all(known is not None and known[0] is self.content for known in (self._digest_of, self._crc_of))
 
     @property
     def listed_digest(self) -> str:

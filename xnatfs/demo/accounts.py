@@ -1,0 +1,118 @@
+"""The routes about logins and about the site: JSESSION, auth, alias tokens, buildInfo (fact sheet 1, bx.md 6.2).
+
+Used by `routes` (below /data) and `xapi`. Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import parse_qs
+
+from .auth import GUEST, Token
+from .call import Call
+from .reply import HttpError, Reply, text
+
+VERSION = "1.8.10"
+
+
+def jsession(call: Call) -> Reply:
+    """`/data/JSESSION`: the session id; DELETE ends the session."""
+    if call.method == "DELETE":
+        call.sessions.end(call.session)
+        call.session = None
+        return text("")
+    if call.method not in ("GET", "HEAD", "POST") or call.session is None:
+        raise HttpError(405)
+    body = call.session.id
+    if call.flag("CSRF"):
+        body += f"; XNAT_CSRF={call.session.csrf}"
+    return text(body)
+
+
+def who(call: Call) -> Reply:
+    """`/data/auth`: names the user (the owner of an alias token)."""
+    return text(f"User '{call.user.login}' is logged in")
+
+
+def login(call: Call) -> Reply:
+    """`PUT|POST /data/services/auth`: form login (xnatpy); the session id is the body."""
+    form = parse_qs(call.body.decode("utf-8", "replace"))
+    user = call.sessions.check(form.get("username", [""])[0], form.get("password", [""])[0])
+    call.session = call.sessions.new_session(user)
+    call.user = user
+    return text(call.session.id)
+
+
+def tokens(call: Call, parts: list[str]) -> Reply:
+    """`/data/services/tokens/{issue,show,validate,invalidate}/...`."""
+    action, arguments = parts[0], parts[1:]
+    if action == "issue":
+        owner = call.user
+        if arguments[:1] == ["user"] and len(arguments) > 1 and arguments[1] != owner.login:
+            if not owner.admin:
+                raise HttpError(403)
+            found = call.archive.users.get(arguments[1])
+            if found is None:
+                raise HttpError(404)
+            owner = found
+        return _json(_described(call.sessions.issue(owner)))
+    token = call.sessions.token(arguments[0]) if arguments else None
+    if action == "validate" and len(arguments) == 2:
+        return _json({"valid": token.user.login} if token is not None and token.secret == arguments[1] else {})
+    if action == "invalidate" and arguments:
+        call.sessions.forget_token(arguments[0])
+        return _json({"result": "OK"})
+    if action == "show":
+        if token is None or (token.user is not call.user and not call.user.admin):
+            raise HttpError(404)
+        return _json(_described(token))
+    raise HttpError(404)
+
+
+def _described(token: Token) -> dict[str, object]:
+    created = int(token.created * 1000)
+    return {
+        "xdatUserId": token.user.login,
+        "alias": token.alias,
+        "secret": token.secret,
+        "singleUse": False,
+        "estimatedExpirationTime": int(token.expires * 1000) - 1,
+        "enabled": True,
+        "created": created,
+        "id": token.number,
+        "disabled": 0,
+        "timestamp": created,
+    }
+
+
+def build_info() -> Reply:
+    """`/xapi/siteConfig/buildInfo`: open without a login."""
+    return _json(
+        {"version": VERSION, "buildNumber": "Manual", "buildDate": "Tue Mar 05 06:07:08 UTC 2024", "commit": "v0", "isDirty": "false"}
+    )
+
+
+def uptime(started: float) -> Reply:
+    seconds = int(time.monotonic() - started)
+    return _json(
+        {"days": str(seconds // 86400), "hrs": str(seconds // 3600 % 24), "mins": str(seconds // 60 % 60), "secs": str(seconds % 60)}
+    )
+
+
+def kill_sessions(call: Call, login_name: str) -> Reply:
+    """`DELETE /xapi/users/active/{user}`: administrators, and users their own."""
+    if not call.user.admin and call.user.login != login_name:
+        raise HttpError(403)
+    ids = [session.id for session in call.sessions.of_user(login_name)]
+    call.sessions.end_all(login_name)
+    return _json(ids)
+
+
+def is_guest(call: Call) -> bool:
+    return call.user is GUEST
+
+
+def _json(value: object) -> Reply:
+    data = json.dumps(value).encode()
+    return Reply(200, data, [("Content-Type", "application/json")], "text", len(data))

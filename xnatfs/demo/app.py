@@ -1,0 +1,236 @@
+"""The HTTP application: what is refused before XNAT sees it, who is asking, the handler, the common headers.
+
+Used by `server`. An ASGI application on uvicorn's event loop; control routes (/demo) are a Starlette application beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Receive, Scope, Send
+
+from . import routes, xapi
+from .auth import COOKIE, GUEST, Session, Sessions, Unauthorized, is_interactive
+from .call import Call
+from .connection import connection_of
+from .control import control_app
+from .delivery import Delivery
+from .faults import Line, Switches
+from .model import Archive, User
+from .pages import login_page, restlet_error, start_page, tomcat_error
+from .reply import HttpError, Reply
+from .requestlog import Record, RequestLog
+
+_LOGGER = logging.getLogger(__name__)
+_DATA = re.compile(r"/(?:data|REST)(?:/archive(?![^/]))?(?:/|$)")
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_TOMCAT = re.compile(r"%2f|%5c|%00|[\[\]{}|\"<>\\^`]|[^\x21-\x7e]", re.IGNORECASE)
+_QUERY = re.compile(r"[\[\]{}|\"<>\\^`]|[^\x21-\x7e]")
+_FIREWALL = re.compile(r"%25|;|%3b|%2e|//|/\.\.?(?:/|$)", re.IGNORECASE)
+_OPEN = frozenset({"/data/services/auth", "/REST/services/auth", "/xapi/siteConfig/buildInfo"})
+_TUNNELLED = frozenset({"media", "charset", "language", "encoding"})
+_GUARD_REALM = 'Basic realm="XNAT Protected Area"'
+
+
+class Application:
+    """One stand-in: the archive, its sessions, switches and log behind an ASGI interface."""
+
+    def __init__(self, archive: Archive, switches: Switches) -> None:
+        self.archive = archive
+        self.switches = switches
+        self.sessions = Sessions(archive, switches)
+        self.log = RequestLog()
+        self.line = Line()
+        self.started = time.monotonic()
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="demo-digest")
+        self._control = control_app(archive, switches, self.log, self.sessions)
+
+    def close(self) -> None:
+        """After the event loop ended."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: str = scope["raw_path"].decode("ascii")
+        if raw.startswith("/demo/"):
+            await self._control(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        client = scope.get("client") or ("", 0)
+        record = Record(
+            time.time(),
+            scope["method"],
+            raw,
+            scope["query_string"].decode("latin-1"),
+            "",
+            headers.get("range", ""),
+            headers.get("user-agent", ""),
+            client[1],
+        )
+        self.log.append(record)
+        begin = time.perf_counter()
+        is_data = _DATA.match(raw) is not None or raw.startswith("/xapi/")
+        faulty = is_data and self.switches.matches(record.target)
+        delivery = Delivery(scope, send, self.switches, self.line, record, faulty)
+        try:
+            if faulty and self.switches.refuse_connections:
+                delivery.reset()
+                return
+            if is_data and self.switches.latency_ms:
+                await asyncio.sleep(self.switches.latency_ms / 1000)
+            reply = self._injected() if faulty else None
+            if reply is None:
+                body = await _body(receive, headers)
+                reply = await self._answer(raw, scope, headers, body, record)
+            await delivery.send(reply)
+        except asyncio.CancelledError:
+            # The server is stopping: whoever still waits gets a closed connection.
+            connection_of(scope).transport.abort()
+        finally:
+            record.duration = time.perf_counter() - begin
+
+    def _injected(self) -> Reply | None:
+        switches = self.switches
+        if switches.fails_now():
+            reply = tomcat_error(switches.fail_status, "Injected failure")
+            if switches.retry_after:
+                reply.headers.append(("Retry-After", switches.retry_after))
+            return reply
+        if switches.html_instead and switches.take("html_instead"):
+            return login_page(self.archive.site)
+        return None
+
+    async def _answer(self, raw: str, scope: Scope, headers: Headers, body: bytes, record: Record) -> Reply:
+        query_text = record.query
+        if _LONE_PERCENT.search(raw) or _TOMCAT.search(raw) or _QUERY.search(query_text):
+            return tomcat_error(400, "Invalid character found in the request target.")
+        if self.switches.firewall and _FIREWALL.search(raw):
+            return tomcat_error(400, "The request was rejected because the URL was not normalized.")
+        if raw == "/":
+            return start_page(self.archive.site)
+        if raw == "/app/template/Login.vm":
+            return login_page(self.archive.site)
+        found = _DATA.match(raw)
+        if found is None and not raw.startswith("/xapi/"):
+            return tomcat_error(404, "Not Found")
+        query, method = _tunnel(QueryParams(query_text), scope["method"])
+        cookie = _cookie(headers)
+        try:
+            session, new = self.sessions.identify(cookie, headers.get("authorization", ""))
+        except Unauthorized:
+            return self._finished(_unauthorized("Invalid username or password."), None)
+        user = session.user if session is not None else GUEST
+        if user is GUEST:
+            if self.switches.require_login and raw not in _OPEN:
+                return self._finished(self._login_needed(raw, headers), None)
+            if session is None and raw not in _OPEN:
+                session, new = self.sessions.new_session(GUEST), True
+        record.user = user.login
+        path = raw[found.end() :] if found is not None else raw[len("/xapi/") :]
+        call = self._call(method, path, query, headers, body, user, session)
+        handler = routes.handle if found is not None else partial(xapi.handle, started=self.started)
+        reply = await self._guarded(call, handler)
+        record.user = call.user.login
+        # A login or logout in the handler changes the session.
+        issued = call.session if new or call.session is not session else None
+        return self._finished(reply, issued)
+
+    def _call(self, method: str, path: str, query: QueryParams, headers: Headers, body: bytes, user: User, session: Session | None) -> Call:
+        run: Callable[..., Any] = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        return Call(method, path, query, headers, body, user, session, self.archive, self.switches, self.sessions, self._pool, run)
+
+    async def _guarded(self, call: Call, handler: Callable[[Call], Any]) -> Reply:
+        """Run a handler; its exceptions become XNAT's error pages."""
+        try:
+            if _csrf_missing(call):
+                raise HttpError(500, "INVALID CSRF")
+            reply: Reply = await handler(call)
+        except HttpError as error:
+            if error.page == "tomcat":
+                return tomcat_error(error.status, error.message, restlet=True)
+            return restlet_error(error.status, error.message)
+        except Unauthorized:
+            return _unauthorized("Invalid username or password.")
+        except Exception as error:
+            # Restlet shows the exception's message (fact sheet 9 [X]); here it is a defect of the stand-in or of its data, so it is logged.
+            _LOGGER.exception("%s %s", call.method, call.path)
+            return restlet_error(500, str(error))
+        return reply
+
+    def _login_needed(self, raw: str, headers: Headers) -> Reply:
+        """Nobody is logged in where one must be (fact sheet 1)."""
+        browser = is_interactive(headers.get("user-agent", ""))
+        if raw.endswith("/JSESSION"):
+            # An open URL for Spring, so Restlet's own guard answers.
+            reply = login_page(self.archive.site) if browser else restlet_error(401, "Unauthorized")
+            reply.status = 401
+            if not browser:
+                reply.headers.append(("WWW-Authenticate", _GUARD_REALM))
+            return reply
+        if browser:
+            return Reply(302, b"", [("Location", "/app/template/Login.vm")], "page", 0, from_restlet=False)
+        return _unauthorized("Full authentication is required to access this resource")
+
+    def _finished(self, reply: Reply, issued: Session | None) -> Reply:
+        """Cookies: the expiry on every response, the session where it is new."""
+        if issued is not None:
+            reply.headers.append(("Set-Cookie", f"{COOKIE}={issued.id}; Path=/; HttpOnly"))
+        times = f"{int(time.time() * 1000)},{int(self.switches.session_timeout_s * 1000)}"
+        reply.headers.append(("Set-Cookie", f'SESSION_EXPIRATION_TIME="{times}"; Version=1; Path=/'))
+        return reply
+
+
+def _unauthorized(message: str) -> Reply:
+    reply = tomcat_error(401, message)
+    reply.headers.append(("WWW-Authenticate", 'Basic realm="XNAT"'))
+    return reply
+
+
+def _csrf_missing(call: Call) -> bool:
+    """Only browsers with a login are asked for the token, on anything that writes; failing is a 500 (fact sheet 1)."""
+    if call.method not in ("POST", "PUT", "DELETE") or call.user is GUEST or call.session is None:
+        return False
+    return is_interactive(call.headers.get("user-agent", "")) and call.query.get("XNAT_CSRF") != call.session.csrf
+
+
+def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
+    """Restlet's TunnelService: some parameters are eaten, and a POST may name another method (fact sheet 1 [X])."""
+    if not any(name in query for name in (*_TUNNELLED, "method")):
+        return query, method
+    kept = [(name, value) for name, value in query.multi_items() if name not in _TUNNELLED]
+    if method == "POST" and "method" in query:
+        return QueryParams([item for item in kept if item[0] != "method"]), query["method"].upper()
+    return QueryParams(kept), method
+
+
+def _cookie(headers: Headers) -> str:
+    value = headers.get("cookie", "")
+    if COOKIE not in value:
+        return ""
+    try:
+        morsel = SimpleCookie(value).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel is not None else ""
+
+
+async def _body(receive: Receive, headers: Headers) -> bytes:
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        return b""
+    parts = []
+    while True:
+        message: MutableMapping[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    return b"".join(parts)

@@ -1,0 +1,180 @@
+"""Bulk downloads: zips as Java's ZipOutputStream streams them, tars, and the paths inside (fact sheet 3).
+
+Used by `routes`. Streams on the event loop, entry by entry; checksums of big contents are computed in the pool.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import AsyncIterator
+from datetime import timezone
+
+from .addresses import Address, Held, Target
+from .call import Call
+from .model import CatalogEntry, pieces
+from .pages import tomcat_error
+from .reply import HttpError, Reply
+from .resources import selected
+
+_STORED, _DEFLATED = 0, 8
+_LIMIT32 = 0xFFFFFFFF
+_SMALL = 1 << 20
+_CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tar.gz": "application/x-gtar"}
+
+
+def download(call: Call, address: Address, target: Target, items: list[Held], kind: str) -> Reply:
+    """The files of these resources as one archive. Missing files are left out; with nothing to send it is a 404."""
+    with_type = "scans" in address.names
+    chosen_files: dict[str, CatalogEntry] = {}
+    for item, entry in selected(call, address, items):
+        if entry.content is None or any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in call.switches.zip_omit):
+            continue
+        chosen_files.setdefault(inner_path(item, entry, call.query.get("structure", ""), with_type, kind), entry)
+    if not chosen_files:
+        return tomcat_error(404, "Unable to find file.", restlet=True)
+    members = list(chosen_files.items())
+    if call.switches.zip_stop_after >= 0:
+        members = members[: call.switches.zip_stop_after]
+    if kind == "zip":
+        method = _method(call.query.get("compression", "0"))
+        source = _zip(call, members, method)
+    else:
+        source = _tar(call, members, kind == "tar.gz")
+    name = _archive_name(target, items)
+    headers = [("Content-Type", _CONTENT_TYPES[kind]), ("Content-Disposition", f'attachment; filename="{name}.{kind}";')]
+    return Reply(200, b"", headers, "bulk", None, lambda: source)
+
+
+def _method(value: str) -> int:
+    if value not in ("0", "8"):
+        raise HttpError(400, "Unsupported compression method.")
+    return int(value)
+
+
+def _archive_name(target: Target, items: list[Held]) -> str:
+    label = items[0].folder.partition("/")[0] if items else target.project_id
+    return re.sub(r'[^ -~]|"', "_", label)
+
+
+def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip") -> str:
+    """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants (fact sheet 3)."""
+    label = item.resource.label or str(item.resource.id)
+    scan_type = re.sub(r"\W", "_", item.scan.type) if item.scan is not None else ""
+    if structure == "improved":
+        # No session root; `_TYPE` not in tars.
+        folder = item.folder.partition("/")[2]
+        if with_type and scan_type and kind == "zip":
+            folder += f"_{scan_type}"
+        return "/".join(filter(None, (folder or "resources", label, entry.path)))
+    if structure == "legacy":
+        return f"{item.archive_dir.partition('/')[2]}/{entry.path}"
+    suffix = f"-{scan_type}" if with_type and scan_type and structure != "simplified" else ""
+    path = f"{item.folder}{suffix}/resources/{label}/files/{entry.path}"
+    return path.replace("/resources", "").replace("/files", "") if structure == "simplified" else path
+
+
+def _dos_time(entry: CatalogEntry) -> int:
+    moment = entry.modified
+    date = (max(moment.year, 1980) - 1980) << 9 | moment.month << 5 | moment.day
+    return date << 16 | moment.hour << 11 | moment.minute << 5 | moment.second // 2
+
+
+async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int) -> AsyncIterator[bytes]:
+    """STORED: sizes and CRC in the local header, flags 0x800; DEFLATED: flags 0x808 and a data descriptor (fact sheet 3 [X])."""
+    directory: list[bytes] = []
+    offset = 0
+    flags = 0x808 if method == _DEFLATED else 0x800
+    for name, entry in members:
+        content = entry.content
+        if content is None:
+            continue
+        encoded = name.encode()
+        stamp, size = _dos_time(entry), content.size
+        crc = packed = 0
+        if method == _STORED:
+            crc = entry.true_crc if size <= _SMALL else await call.run(lambda one=entry: one.true_crc)
+            packed = size
+        extra = struct.pack("<HHQQ", 1, 16, size, packed) if size >= _LIMIT32 and method == _STORED else b""
+        version = 45 if extra else 20 if method == _DEFLATED else 10
+        known = (crc, min(packed, _LIMIT32), min(size, _LIMIT32)) if method == _STORED else (0, 0, 0)
+        head = struct.pack("<IHHHIIIIHH", 0x04034B50, version, flags, method, stamp, *known, len(encoded), len(extra))
+        head += encoded + extra
+        start = offset
+        offset += len(head)
+        if method == _STORED and size <= _SMALL:
+            yield head + content.read(0, size)
+            offset += size
+        elif method == _STORED:
+            yield head
+            for piece in pieces(content):
+                yield piece
+            offset += size
+        else:
+            yield head
+            squeeze = zlib.compressobj(-1, zlib.DEFLATED, -15)
+            for piece in pieces(content):
+                crc = zlib.crc32(piece, crc)
+                small = await call.run(squeeze.compress, piece)
+                packed += len(small)
+                if small:
+                    yield small
+            tail = squeeze.flush()
+            packed += len(tail)
+            sizes = "<IIQQ" if size >= _LIMIT32 else "<IIII"
+            descriptor = struct.pack(sizes, 0x08074B50, crc, packed, size)
+            yield tail + descriptor
+            offset += packed + len(descriptor)
+        directory.append(_central(encoded, flags, method, stamp, crc, packed, size, start))
+    yield b"".join(directory) + _end(len(directory), sum(map(len, directory)), offset)
+
+
+def _central(name: bytes, flags: int, method: int, stamp: int, crc: int, packed: int, size: int, start: int) -> bytes:
+    big = [value for value in (size, packed, start) if value >= _LIMIT32]
+    extra = struct.pack(f"<HH{len(big)}Q", 1, 8 * len(big), *big) if big else b""
+    version = 45 if big else 20 if method == _DEFLATED else 10
+    return (
+        struct.pack("<IHHHHIIII", 0x02014B50, version, version, flags, method, stamp, crc, min(packed, _LIMIT32), min(size, _LIMIT32))
+        + struct.pack("<HHHHHII", len(name), len(extra), 0, 0, 0, 0, min(start, _LIMIT32))
+        + name
+        + extra
+    )
+
+
+def _end(count: int, length: int, offset: int) -> bytes:
+    record = struct.pack(
+        "<IHHHHIIH", 0x06054B50, 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), min(length, _LIMIT32), min(offset, _LIMIT32), 0
+    )
+    if count < 0xFFFF and offset < _LIMIT32:
+        return record
+    end64 = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, length, offset)
+    return end64 + struct.pack("<IIQI", 0x07064B50, 0, offset + length, 1) + record
+
+
+async def _tar(call: Call, members: list[tuple[str, CatalogEntry]], compress: bool) -> AsyncIterator[bytes]:
+    squeeze = zlib.compressobj(-1, zlib.DEFLATED, 31) if compress else None
+    async for piece in _tar_plain(members):
+        if squeeze is None:
+            yield piece
+        elif small := await call.run(squeeze.compress, piece):
+            yield small
+    if squeeze is not None:
+        yield squeeze.flush()
+
+
+async def _tar_plain(members: list[tuple[str, CatalogEntry]]) -> AsyncIterator[bytes]:
+    for name, entry in members:
+        content = entry.content
+        if content is None:
+            continue
+        info = tarfile.TarInfo(name)
+        info.size = content.size
+        info.mtime = int(entry.modified.replace(tzinfo=timezone.utc).timestamp())
+        yield info.tobuf(tarfile.GNU_FORMAT)
+        for piece in pieces(content):
+            yield piece
+        yield bytes(-content.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)

@@ -1,0 +1,59 @@
+"""uvicorn's httptools protocol with the habits of a stock Tomcat connection, and a handle for the application to misbehave with.
+
+Used by `server` (as uvicorn's `http=` class) and `app` (through the scope). Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from .pages import tomcat_page
+
+_SCOPE_KEY = "xnatfs.connection"
+_CYCLE_KEY = "xnatfs.cycle"
+_WRITE_BUFFER = 1 << 20
+
+
+class Connection(HttpToolsProtocol):
+    """One client connection. Counts its requests (Tomcat closes at the 100th) and lets a reply lie about its length."""
+
+    requests = 0
+    idle_seconds = 20.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+
+    def on_headers_complete(self) -> None:
+        self.requests += 1
+        self.timeout_keep_alive = self.idle_seconds  # type: ignore[assignment]
+        # Before super(): it starts the task that reads the scope.
+        cast("dict[str, Any]", self.scope)[_SCOPE_KEY] = self
+        super().on_headers_complete()
+        cast("dict[str, Any]", self.cycle.scope)[_CYCLE_KEY] = self.cycle
+
+    def send_400_response(self, msg: str) -> None:
+        """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (fact sheet 3)."""
+        body = tomcat_page(400, "Invalid character found in the request target.").encode()
+        head = f"HTTP/1.1 400 \r\nContent-Type: text/html;charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def connection_of(scope: MutableMapping[str, Any]) -> Connection:
+    """The connection a request came in on."""
+    found = scope[_SCOPE_KEY]
+    assert isinstance(found, Connection)
+    return found
+
+
+def expect_bytes(scope: MutableMapping[str, Any], remaining: int) -> None:
+    """Tell uvicorn how many bytes will really follow the head, whatever Content-Length announced."""
+    cycle = scope[_CYCLE_KEY]
+    assert isinstance(cycle, RequestResponseCycle)
+    cycle.expected_content_length = remaining

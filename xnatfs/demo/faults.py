@@ -1,0 +1,119 @@
+"""Everything that can be made to go wrong or slow, as switches; and the pacing of a shared line.
+
+Used by `app` (which applies them), `control` (which sets them over HTTP) and tests (which set them on the object).
+Threading: plain attributes; a test thread may set one at any time, the event loop reads them. The line belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Switches:
+    """The behaviour of one stand-in. Failures apply to /data, /REST and /xapi paths, and only where `match` finds the request target."""
+
+    # What server this is.
+    profile: str = "full"  # "proven": refuses every form the fact sheet marks [I]
+    require_login: bool = True
+    firewall: bool = True  # Spring's StrictHttpFirewall
+    max_failed_logins: int = 20
+    lockout_s: float = 3600.0
+    max_sessions: int = 1000
+    session_timeout_s: float = 900.0
+    token_lifetime_s: float = 172_800.0
+    idle_seconds: float = 20.0  # Tomcat's idle close
+    hang_seconds: float = 20.0  # how long a connection stays open that owes bytes
+    requests_per_connection: int = 100
+    chunked_files: bool = False  # files without Content-Length
+    no_range: bool = False
+
+    # Slow.
+    latency_ms: float = 0.0
+    listing_delay_ms: float = 0.0
+    bandwidth: float = 0.0  # bytes per second in total; 0: unlimited
+    catalog_entry_cost_us: float = 0.0  # per entry of the catalog, on each single-file GET
+
+    # Failing. `*_next` counts down per matching request; -1 means always.
+    match: str = ""
+    fail_rate: float = 0.0
+    fail_next: int = 0
+    fail_status: int = 503
+    retry_after: str = ""  # value of Retry-After on injected failures
+    html_instead: int = 0
+    refuse_connections: bool = False  # every matching request: the connection is reset without an answer
+    expire_after_requests: int = 0
+    cut_after_bytes: int = -1  # reset the connection after so many body bytes ...
+    cut_next: int = -1  # ... of the next so many file replies
+    truncate_after_bytes: int = -1  # end the body early, cleanly where chunked
+    truncate_next: int = -1
+    stall_after_bytes: int = -1  # then silence
+    stall_next: int = -1
+    zip_omit: list[str] = field(default_factory=list)  # shell patterns of paths in a resource that bulk downloads skip
+    zip_stop_after: int = -1  # entries; the archive then ends early but validly (fact sheet 9 [X])
+    wrong_digest: str = ""  # regular expression on the path: these rows carry the digest of something else
+    empty_file_lists: bool = False  # recorded.md 25: empty listings although resources report counts
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Set several; an unknown name or a value of the wrong type is a ValueError and changes nothing."""
+        known = {item.name for item in fields(self)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"no switch named {name!r}")
+            current = getattr(self, name)
+            numeric = isinstance(current, (int, float)) and not isinstance(current, bool)
+            right = isinstance(value, (int, float)) and not isinstance(value, bool) if numeric else isinstance(value, type(current))
+            if not right:
+                raise ValueError(f"{name} takes a {type(current).__name__}")
+            if name == "profile" and value not in ("full", "proven"):
+                raise ValueError("profile is full or proven")
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of them, for JSON."""
+        return asdict(self)
+
+    @property
+    def proven_only(self) -> bool:
+        return self.profile == "proven"
+
+    def matches(self, target: str) -> bool:
+        """Whether failures apply to this request target."""
+        return not self.match or re.search(self.match, target) is not None
+
+    def take(self, name: str) -> bool:
+        """Use up one of a countdown; False when it is spent."""
+        left: int = getattr(self, name)
+        if left > 0:
+            setattr(self, name, left - 1)
+        return left != 0
+
+    def fails_now(self) -> bool:
+        """Whether this matching request gets the injected status."""
+        if self.fail_next and self.take("fail_next"):
+            return True
+        return self.fail_rate > 0 and random.random() < self.fail_rate
+
+
+class Line:
+    """A line of limited rate shared by all connections: who sends n bytes books the next n/rate seconds of it."""
+
+    _BURST_S = 0.01
+    PIECE = 32768
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    async def send(self, count: int, rate: float) -> None:
+        """Wait until `count` bytes have passed at `rate` bytes per second."""
+        now = time.monotonic()
+        self._free_at = max(now - self._BURST_S, self._free_at) + count / rate
+        wait = self._free_at - now
+        if wait > 0.0005:
+            await asyncio.sleep(wait)

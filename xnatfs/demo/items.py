@@ -1,0 +1,253 @@
+"""One object in full: item JSON and XML (fact sheet 2.6, recorded.md 4 and 12).
+
+An item is a tree of type, data fields and children; both formats are written from it.
+Used by `routes`. Reads the archive on the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from .access import View, label_in
+from .addresses import Address, Target
+from .call import Call
+from .model import Experiment, Project, Reconstruction, Resource, Scan, Subject
+from .reply import HttpError, Reply, page
+from .tables import wanted_format
+
+Value = str | int | float
+
+_ROOTS = {
+    "xnat:projectData": "xnat:Project",
+    "xnat:subjectData": "xnat:Subject",
+    "xnat:mrSessionData": "xnat:MRSession",
+    "xnat:petSessionData": "xnat:PETSession",
+    "xnat:ctSessionData": "xnat:CTSession",
+    "xnat:mrScanData": "xnat:MRScan",
+    "xnat:petScanData": "xnat:PETScan",
+    "xnat:ctScanData": "xnat:CTScan",
+}
+# Fields that are attributes in XNAT's schema; the rest are elements.
+_ATTRIBUTES = frozenset(
+    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group"]
+)
+_INTERNAL = frozenset({"id", "xnat_abstractresource_id", "xnat_abstractResource_id"})
+
+
+@dataclass
+class Item:
+    """A node: its xsi type, its fields by path, and its children by the path they hang at."""
+
+    xsi_type: str
+    fields: dict[str, Value]
+    started: datetime | None = None
+    children: list[tuple[str, list[Item]]] = field(default_factory=list)
+    event: int = 0
+
+    def with_children(self, name: str, items: Iterable[Item]) -> None:
+        """Hang children in; XNAT names no empty branch."""
+        found = list(items)
+        if found:
+            self.children.append((name, found))
+
+
+def item(call: Call, address: Address, target: Target) -> Reply:
+    """The item an address ends with; HTML unless a format is asked for."""
+    kind = wanted_format(call.query, call.accept, ("html", "xml"))
+    found = _build(address, target, call.view)
+    if kind == "json":
+        body = json.dumps({"items": [as_json(found)]}, ensure_ascii=False, separators=(",", ":"))
+        return Reply(200, body.encode(), [("Content-Type", "application/json;charset=UTF-8")], "listing")
+    if kind == "xml":
+        return Reply(200, as_xml(found).encode(), [("Content-Type", "text/xml;charset=UTF-8")], "listing")
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in found.fields.items())
+    return page(f"<!DOCTYPE html>\n<html><head><title>{escape(found.xsi_type)}</title></head><body><table>{rows}</table></body></html>")
+
+
+def _build(address: Address, target: Target, view: View) -> Item:
+    if address.last == "scans" and target.scans:
+        return _scan(*target.scans[0])
+    if address.last == "assessors" and target.assessors:
+        return _experiment(target.assessors[0], view)
+    if address.last == "reconstructions" and target.reconstructions:
+        return _reconstruction(*target.reconstructions[0])
+    if address.last == "experiments" and target.experiments:
+        return _experiment(target.experiment, view, target.project_id)
+    if address.last == "subjects" and target.subject is not None:
+        return _subject(target.subject, view)
+    if address.last == "projects" and target.project is not None:
+        return _project(target.project)
+    raise HttpError(404)
+
+
+def _filled(fields: dict[str, Value]) -> dict[str, Value]:
+    """XNAT leaves empty fields out."""
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+def _resource(resource: Resource, directory: str, started: datetime | None) -> Item:
+    label = resource.label or str(resource.id)
+    fields: dict[str, Value] = {
+        "label": resource.label,
+        "xnat_abstractresource_id": resource.id,
+        "xnat_abstractResource_id": resource.id,
+        "URI": f"/data/xnat/archive/{directory}/{label}/{label}_catalog.xml",
+        "format": resource.format,
+        "content": resource.content,
+    }
+    if resource.stats_known:
+        fields |= {"file_count": len(resource.entries), "file_size": sum(entry.listed_size for entry in resource.entries)}
+    return Item("xnat:resourceCatalog", _filled(fields), started)
+
+
+def _scan(session: Experiment, scan: Scan) -> Item:
+    fields: dict[str, Value] = {
+        "ID": scan.id,
+        "id": scan.id,
+        "UID": scan.uid,
+        "type": scan.type,
+        "quality": scan.quality,
+        "series_description": scan.series_description,
+        "note": scan.note,
+        "frames": int(scan.frames) if scan.frames.isdigit() else scan.frames,
+        "startTime": scan.start_time,
+        "image_session_ID": session.id,
+        "xnat_imagescandata_id": scan.number,
+        "xnat_imageScanData_id": scan.number,
+        "project": session.project,
+    }
+    started = scan.last_modified or session.insert_date
+    built = Item(scan.xsi_type, _filled(fields), started)
+    directory = f"{session.project}/arc001/{session.label}/SCANS/{scan.id}"
+    built.with_children("file", (_resource(resource, directory, started) for resource in scan.resources))
+    return built
+
+
+def _reconstruction(session: Experiment, recon: Reconstruction) -> Item:
+    fields: dict[str, Value] = {
+        "ID": recon.id,
+        "type": recon.type,
+        "baseScanType": recon.base_scan_type,
+        "image_session_ID": session.id,
+        "xnat_reconstructedImageData_id": recon.number,
+    }
+    built = Item("xnat:reconstructedImageData", _filled(fields), session.insert_date)
+    directory = f"{session.project}/arc001/{session.label}/PROCESSED/{recon.id}"
+    built.with_children("in/file", (_resource(resource, directory, session.insert_date) for resource in recon.in_resources))
+    built.with_children("out/file", (_resource(resource, directory, session.insert_date) for resource in recon.out_resources))
+    return built
+
+
+def _shares(shares: dict[str, str | None]) -> list[Item]:
+    return [Item("xnat:experimentData_share", _filled({"project": project, "label": label or ""})) for project, label in shares.items()]
+
+
+def _experiment(experiment: Experiment, view: View, project_id: str = "") -> Item:
+    fields: dict[str, Value] = {
+        "ID": experiment.id,
+        "id": experiment.id,
+        "label": label_in(experiment, project_id),
+        "project": experiment.project,
+        "date": experiment.date,
+        "time": experiment.time,
+        "note": experiment.note,
+        **experiment.fields,
+    }
+    fields["imageSession_ID" if experiment.is_assessor else "subject_ID"] = experiment.session_id or experiment.subject_id
+    built = Item(experiment.xsi_type, _filled(fields), experiment.insert_date)
+    root = f"{experiment.project}/arc001/{experiment.label}"
+    stamp = experiment.insert_date
+    built.with_children("sharing/share", _shares(experiment.shares))
+    built.with_children("scans/scan", (_scan(experiment, scan) for scan in experiment.scans))
+    built.with_children("reconstructions/reconstructedImage", (_reconstruction(experiment, recon) for recon in experiment.reconstructions))
+    built.with_children("assessors/assessor", (_experiment(assessor, view) for assessor in view.assessors(experiment)))
+    built.with_children("in/file", (_resource(resource, f"{root}/IN", stamp) for resource in experiment.in_resources))
+    built.with_children("out/file", (_resource(resource, f"{root}/OUT", stamp) for resource in experiment.out_resources))
+    built.with_children("resources/resource", (_resource(resource, f"{root}/RESOURCES", stamp) for resource in experiment.resources))
+    return built
+
+
+def _subject(subject: Subject, view: View) -> Item:
+    """A subject, its experiments nested in full."""
+    fields: dict[str, Value] = {
+        "ID": subject.id,
+        "id": subject.id,
+        "label": subject.label,
+        "project": subject.project,
+        "group": subject.group,
+    }
+    built = Item("xnat:subjectData", _filled(fields), subject.insert_date)
+    demographics = _filled({"gender": subject.gender, "yob": int(subject.yob) if subject.yob.isdigit() else subject.yob})
+    if demographics:
+        built.with_children("demographics", [Item("xnat:demographicData", demographics, subject.insert_date)])
+    built.with_children("sharing/share", _shares(subject.shares))
+    directory = f"{subject.project}/subjects/{subject.label}"
+    built.with_children("resources/resource", (_resource(resource, directory, subject.insert_date) for resource in subject.resources))
+    own = [
+        experiment
+        for experiment in view.archive.experiments.values()
+        if experiment.subject_id == subject.id and not experiment.is_assessor and view.experiment_readable(experiment)
+    ]
+    built.with_children("experiments/experiment", (_experiment(experiment, view) for experiment in own))
+    return built
+
+
+def _project(project: Project) -> Item:
+    fields: dict[str, Value] = {
+        "ID": project.id,
+        "id": project.id,
+        "secondary_ID": project.secondary_id,
+        "name": project.name,
+        "description": project.description,
+    }
+    built = Item("xnat:projectData", _filled(fields), project.insert_date)
+    leader = _filled({"firstname": project.pi_firstname, "lastname": project.pi_lastname})
+    if leader:
+        built.with_children("PI", [Item("xnat:investigatorData", leader, project.insert_date)])
+    directory = f"{project.id}/resources"
+    built.with_children("resources/resource", (_resource(resource, directory, project.insert_date) for resource in project.resources))
+    return built
+
+
+def as_json(built: Item) -> dict[str, Any]:
+    """The JSON form: numbers stay numbers."""
+    started = built.started.strftime("%a %b %d %H:%M:%S UTC %Y") if built.started is not None else ""
+    return {
+        "children": [{"field": name, "items": [as_json(child) for child in items]} for name, items in built.children],
+        "meta": {"create_event_id": built.event, "xsi:type": built.xsi_type, "isHistory": False, "start_date": started},
+        "data_fields": built.fields,
+    }
+
+
+def as_xml(built: Item) -> str:
+    """The XML form, with XNAT's element for the type at the root."""
+    name = _ROOTS.get(built.xsi_type, built.xsi_type)
+    prefix = name.partition(":")[0]
+    spaces = {"xnat": "http://nrg.wustl.edu/xnat", "xsi": "http://www.w3.org/2001/XMLSchema-instance"}
+    spaces.setdefault(prefix, f"http://nrg.wustl.edu/{prefix}")
+    declared = "".join(f' xmlns:{key}="{value}"' for key, value in spaces.items())
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{_element(name, built, declared)}\n'
+
+
+def _element(name: str, built: Item, extra: str) -> str:
+    prefix = name.partition(":")[0]
+    own = {key: value for key, value in built.fields.items() if key not in _INTERNAL}
+    attributes = "".join(f' {key}="{escape(str(value))}"' for key, value in own.items() if key in _ATTRIBUTES)
+    elements = {key: value for key, value in own.items() if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()}
+    parts = [_nested(prefix, key.split("/"), escape(str(value))) for key, value in elements.items()]
+    for path, items in built.children:
+        wrapper, _, leaf = path.rpartition("/")
+        inner = "".join(_element(f"{prefix}:{leaf}", child, f' xsi:type="{child.xsi_type}"') for child in items)
+        parts.append(f"<{prefix}:{wrapper}>{inner}</{prefix}:{wrapper}>" if wrapper else inner)
+    return f"<{name}{extra}{attributes}>{''.join(parts)}</{name}>"
+
+
+def _nested(prefix: str, path: list[str], value: str) -> str:
+    for name in reversed(path):
+        value = f"<{prefix}:{name}>{value}</{prefix}:{name}>"
+    return value

@@ -1,0 +1,168 @@
+"""Resource lists, file lists and catalogs (fact sheet 2.3, 2.4, 2.6, 6).
+
+Used by `routes`. Reads the archive on the event loop; missing digests are computed in the pool.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from urllib.parse import unquote_plus
+
+from .addresses import Address, Held, Target, addressed_base, chosen, held
+from .call import Call
+from .listings import finish
+from .model import CatalogEntry, Experiment
+from .reply import HttpError, Reply
+from .tables import Row, Table
+
+_RESOURCE_KEYS = (
+    "xnat_abstractresource_id",
+    "label",
+    "element_name",
+    "category",
+    "cat_id",
+    "cat_desc",
+    "file_count",
+    "file_size",
+    "tags",
+    "content",
+    "format",
+)
+_FILE_KEYS = ("Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID", "digest")
+
+
+def resource_list(call: Call, target: Target) -> Reply:
+    """`.../resources`: no URI column, counts as strings, `all=true` for everything in a session."""
+    rows = []
+    for item in held(target, call.view, call.flag("all")):
+        resource = item.resource
+        unknown = call.switches.proven_only
+        values = (
+            str(resource.id),
+            resource.label,
+            "xnat:resourceCatalog",
+            item.category,
+            item.category_id,
+            item.description,
+            "" if unknown else resource.file_count,
+            "" if unknown else resource.file_size,
+            resource.tags,
+            resource.content,
+            resource.format,
+        )
+        rows.append(dict(zip(_RESOURCE_KEYS, values, strict=True)))
+    return finish(call, Table(list(_RESOURCE_KEYS), rows, title="Resources"))
+
+
+async def digests_known(call: Call, items: list[Held]) -> None:
+    """Compute the digests the catalogs promise, away from the event loop: the first listing of a big file takes seconds."""
+    missing = [entry for item in items for entry in item.resource.entries if entry.digest is None and not entry.computed]
+    if missing:
+        await call.run(lambda: [(entry.true_digest, entry.true_crc) for entry in missing])
+
+
+def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
+    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; fact sheet 2.4)."""
+    folder = unquote_plus(address.file_path or "")
+    formats = {value for given in call.query.getlist("file_format") for value in given.split(",")}
+    contents = {value for given in call.query.getlist("file_content") for value in given.split(",")}
+    found = []
+    for item in items:
+        if contents and (item.resource.content or "NULL") not in contents:
+            continue
+        default = item.resource.format or "NULL"
+        found += [
+            (item, entry)
+            for entry in item.resource.entries
+            if entry.path.startswith(folder) and (not formats or (entry.format or default) in formats)
+        ]
+    return found
+
+
+async def file_list(call: Call, address: Address, target: Target) -> Reply:
+    """`.../files`: one row per catalog entry; un-encoded URIs with the numeric resource id; no totalRecords (fact sheet 2.4)."""
+    items = chosen(address, target, call.view, call.flag("all"))
+    if call.switches.empty_file_lists:
+        items = []
+    if not call.switches.proven_only:
+        await digests_known(call, items)
+    single = "resources" in address.names and len(items) == 1
+    base = addressed_base(target) if single else ""
+    locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(call.query.get("locator", "").lower(), "URI")
+    keys = [locator if key == "URI" else key for key in _FILE_KEYS if key != "digest" or not call.switches.proven_only]
+    wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
+    rows: list[Row] = []
+    for item, entry in selected(call, address, items):
+        row = {
+            "Name": entry.name,
+            "Size": str(entry.listed_size),
+            locator: _locate(item, entry, base, locator),
+            "collection": item.resource.label,
+            "file_tags": entry.tags,
+            "file_format": entry.format or item.resource.format,
+            "file_content": item.resource.content,
+            "cat_ID": str(item.resource.id),
+        }
+        if not call.switches.proven_only:
+            digest = entry.listed_digest
+            row["digest"] = "0" * 31 + "1" if wrong is not None and wrong.search(entry.path) else digest
+        rows.append(row)
+    table = Table(keys, rows, title="Files", with_total=False, column_notes=[{"key": locator, "serverRoot": ""}])
+    return finish(call, table)
+
+
+def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
+    if locator == "URI":
+        # Several catalogs: the base is the row's resource_path, without the project (fact sheet 2.4).
+        return f"{base or '/data' + item.path}/resources/{item.resource.id}/files/{entry.path}"
+    path = f"{item.archive_dir}/{entry.path}"
+    return f"/data/xnat/archive/{path}" if locator == "absolutePath" else path.partition("/")[2]
+
+
+def catalog(call: Call, address: Address, target: Target) -> Reply:
+    """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (fact sheet 2.6)."""
+    items = chosen(address, target, call.view, False)
+    if not items:
+        raise HttpError(404, "Unable to find catalog.")
+    resource = items[0].resource
+    lines = []
+    for entry in resource.entries:
+        values = {
+            "ID": entry.path,
+            "URI": entry.path,
+            "name": entry.name,
+            "createdBy": "admin",
+            "createdTime": entry.modified.strftime("%a %b %d %H:%M:%S UTC %Y"),
+            "digest": "" if call.switches.proven_only else entry.listed_digest,
+            "format": entry.format,
+        }
+        attributes = "".join(f' {name}="{escape(value)}"' for name, value in values.items() if value)
+        size = f'<cat:metaFields><cat:metaField name="SIZE">{entry.listed_size}</cat:metaField></cat:metaFields>'
+        lines.append(f"<cat:entry{attributes}>{size}</cat:entry>\n")
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID="{escape(resource.label)}" '
+        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:entries>\n'
+        + "".join(lines)
+        + "</cat:entries>\n</cat:Catalog>\n"
+    )
+    return Reply(200, body.encode(), [("Content-Type", "text/xml;charset=UTF-8")], "listing")
+
+
+def contents_list(call: Call, members: list[tuple[str, int]]) -> Reply:
+    """`listContents=true` on a zip (fact sheet 3)."""
+    rows = [{"File Name": name, "Size": str(size)} for name, size in members]
+    return finish(call, Table(["File Name", "Size"], rows, with_total=False))
+
+
+def refresh(call: Call, archive_path: str) -> Reply:
+    """`/services/refresh/catalog`: accepted; digests the catalogs lacked are written when checksums were asked for (fact sheet 4, 6)."""
+    options = call.query.get("options", "checksum").split(",")
+    found = re.search(r"/experiments/([^/]+)", archive_path)
+    experiment: Experiment | None = call.archive.experiments.get(found[1]) if found else None
+    if experiment is not None and "checksum" in options:
+        scanned = [resource for scan in experiment.scans for resource in scan.resources]
+        for resource in [*experiment.resources, *scanned]:
+            for entry in resource.entries:
+                entry.digest = None if entry.digest == "" else entry.digest
+    return Reply(200, b"", [("Content-Type", "text/plain")], "text", 0)

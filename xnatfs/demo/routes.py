@@ -1,0 +1,83 @@
+"""Everything below /data (and /data/archive, /REST, /REST/archive): from a path to its handler.
+
+Used by `app`. Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import accounts, bulk, files, items, listings, resources, search
+from .addresses import chosen, parse, resolve
+from .call import Call
+from .reply import HttpError, Reply
+from .tables import wanted_format
+
+_BULK = ("zip", "tar", "tar.gz")
+
+
+async def handle(call: Call) -> Reply:
+    """Answer one authenticated request; HttpError for the error pages."""
+    parts = call.path.split("/")
+    if parts[0] == "JSESSION":
+        return accounts.jsession(call)
+    if parts[0] == "services":
+        return _service(call, parts[1:])
+    if parts[0] == "search":
+        return search.handle(call, [part for part in parts[1:] if part])
+    if call.method not in ("GET", "HEAD"):
+        raise HttpError(405)
+    if parts[0] == "auth":
+        return accounts.who(call)
+    return await _read(call)
+
+
+def _service(call: Call, parts: list[str]) -> Reply:
+    if parts == ["auth"] and call.method in ("PUT", "POST"):
+        return accounts.login(call)
+    if parts[:1] == ["tokens"] and len(parts) > 1:
+        return accounts.tokens(call, parts[1:])
+    if parts == ["refresh", "catalog"] and call.method == "POST":
+        return resources.refresh(call, call.query.get("resource", ""))
+    raise HttpError(404)
+
+
+async def _read(call: Call) -> Reply:
+    address = parse(call.path)
+    if address.tail == "files" or "resources" in address.names:
+        return await _resource(call)
+    if call.switches.listing_delay_ms:
+        await asyncio.sleep(call.switches.listing_delay_ms / 1000)
+    target = resolve(address, call.view, call.switches.proven_only)
+    if address.tail == "resources":
+        _may_read_data(call, target.project_id)
+        return resources.resource_list(call, target)
+    if address.tail:
+        return listings.listing(call, address, target)
+    return items.item(call, address, target)
+
+
+def _may_read_data(call: Call, project_id: str) -> None:
+    """A protected project is seen but its data is not (fact sheet 8)."""
+    if project_id and not call.view.readable(call.archive.projects.get(project_id)):
+        raise HttpError(403)
+
+
+async def _resource(call: Call) -> Reply:
+    """Files: listed, singly, or in bulk; or a catalog."""
+    address = parse(call.path)
+    target = resolve(address, call.view, call.switches.proven_only)
+    _may_read_data(call, target.project_id)
+    if address.tail != "files":
+        return resources.catalog(call, address, target)
+    path = address.file_path or ""
+    if path and not path.endswith("/"):
+        return await files.download(call, address, target)
+    kind = wanted_format(call.query, call.accept) if "format" in call.query else ""
+    if kind in _BULK:
+        return bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
+    if "index" in call.query:
+        return files.indexed(call, address, chosen(address, target, call.view, call.flag("all")))
+    if call.switches.listing_delay_ms:
+        await asyncio.sleep(call.switches.listing_delay_ms / 1000)
+    return await resources.file_list(call, address, target)

@@ -1,0 +1,160 @@
+"""The search engine, as far as pyxnat needs it (fact sheet 10, bx.md 6.1).
+
+Display fields are taken to be lower- or upper-cased aliases; enough for `interface.select(type, columns).where(...)`.
+Used by `routes`. Reads the archive on the event loop.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .call import Call
+from .columns import Column, Root, rows_of
+from .listings import finish
+from .reply import HttpError, Reply
+from .roots import EXPERIMENTS, SUBJECTS, ListedExperiment, ListedSubject, is_a
+from .tables import Row, Table
+
+_XDAT = "{http://nrg.wustl.edu/security}"
+_FIELD_KEYS = ("FIELD_ID", "HEADER", "SUMMARY", "TYPE", "REQUIRES_VALUE", "DESC", "ELEMENT_NAME", "SRC")
+# Display field ids that are not simply an alias.
+_DISPLAY = {
+    "session_id": "ID",
+    "expt_id": "ID",
+    "xnat_subject_id": "ID",
+    "subjectid": "subject_ID",
+    "subject_id": "subject_ID",
+    "subject_label": "subject_label",
+    "session_label": "label",
+    "projects": "project",
+}
+
+
+def handle(call: Call, parts: list[str]) -> Reply:
+    """`/data/search`, `/data/search/elements[/TYPE]`, `/data/search/saved`."""
+    if parts[:1] == ["elements"]:
+        if call.method not in ("GET", "HEAD"):
+            raise HttpError(405)
+        return finish(call, _fields(parts[1]) if len(parts) > 1 else _elements(call))
+    if parts == ["saved"]:
+        return finish(call, Table(["id", "brief_description", "root_element_name"], []))
+    if parts:
+        raise HttpError(404)
+    if call.method != "POST":
+        raise HttpError(405)
+    return _search(call)
+
+
+def _types(call: Call) -> list[str]:
+    present = {experiment.xsi_type for experiment in call.archive.experiments.values() if call.view.experiment_readable(experiment)}
+    return ["xnat:projectData", "xnat:subjectData", *sorted(present)]
+
+
+def _elements(call: Call) -> Table:
+    rows: list[Row] = []
+    for name in _types(call):
+        singular = name.partition(":")[2].removesuffix("Data")
+        rows.append({"ELEMENT_NAME": name, "SINGULAR": singular, "PLURAL": f"{singular}s", "SECURED": "true", "COUNT": ""})
+    return Table(["ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT"], rows)
+
+
+def _fields(element: str) -> Table:
+    root = SUBJECTS if element == "xnat:subjectData" else EXPERIMENTS
+    rows: list[Row] = []
+    for alias in root.aliases:
+        name = alias.upper()
+        values = (name, alias, f"{element}.{name}", "string", "false", "", element, "0")
+        rows.append(dict(zip(_FIELD_KEYS, values, strict=True)))
+    return Table(list(_FIELD_KEYS), rows)
+
+
+def _search(call: Call) -> Reply:
+    """Run a search document; what cannot be understood is a 422."""
+    try:
+        document = ElementTree.fromstring(call.body)
+    except ElementTree.ParseError:
+        raise HttpError(422) from None
+    element = document.findtext(f"{_XDAT}root_element_name", "")
+    if not element:
+        raise HttpError(422)
+    if element.lower() == "xnat:subjectdata":
+        root = SUBJECTS
+        objects: Sequence[Any] = [ListedSubject(item) for item in call.archive.subjects.values() if call.view.subject_readable(item)]
+        identity = "subject_id"
+    else:
+        root = EXPERIMENTS
+        objects = [
+            ListedExperiment(call.archive, item)
+            for item in call.archive.experiments.values()
+            if is_a(item, element) and call.view.experiment_readable(item)
+        ]
+        identity = "session_id"
+    columns: dict[str, Column] = {}
+    for field in document.iter(f"{_XDAT}search_field"):
+        owner, name = field.findtext(f"{_XDAT}element_name", ""), field.findtext(f"{_XDAT}field_ID", "")
+        found = _column(root, owner, name)
+        if found is not None:
+            # Fields of another element carry its name (as XNAT's own result tables do).
+            key = name.lower() if owner == element else f"{re.sub(r'[^a-z]', '_', owner.lower())}_{name.lower()}"
+            columns.setdefault(key, Column(key, "", found.value))
+    for key, alias in (
+        (identity, "ID"),
+        ("project", "project"),
+        ("label", "label"),
+        ("insert_date", "insert_date"),
+        ("subject_id", "subject_ID"),
+    ):
+        found = _column(root, element, alias)
+        if found is not None:
+            columns.setdefault(key, Column(key, "", found.value))
+    where = document.find(f"{_XDAT}search_where")
+    passes = _criteria(root, where) if where is not None else lambda _: True
+    chosen = list(columns.values())
+    rows = rows_of(root, [item for item in objects if passes(item)], chosen, [])
+    table = Table([column.key for column in chosen], rows, meta={"rootElementName": element})
+    return finish(call, table)
+
+
+def _column(root: Root, element: str, name: str) -> Column | None:
+    """A column for a display field or schema field; only those of the listed object itself."""
+    for wanted in (f"{element}/{name}", _DISPLAY.get(name.lower(), name)):
+        found = root.column(wanted)
+        if found is not None and not found.join and found.key != wanted.lower():
+            return found
+    found = root.column(f"{element}/{name}")
+    return found if found is not None and not found.join else None
+
+
+def _criteria(root: Root, node: ElementTree.Element) -> Callable[[Any], bool]:
+    tests = [_criterion(root, child) for child in node if child.tag == f"{_XDAT}criteria"]
+    tests += [_criteria(root, child) for child in node if child.tag == f"{_XDAT}child_set"]
+    combine = any if node.get("method", "AND").upper() == "OR" else all
+    return lambda item: not tests or combine(test(item) for test in tests)
+
+
+def _criterion(root: Root, node: ElementTree.Element) -> Callable[[Any], bool]:
+    path = node.findtext(f"{_XDAT}schema_field", "")
+    comparison = node.findtext(f"{_XDAT}comparison_type", "=").strip().upper()
+    wanted = node.findtext(f"{_XDAT}value", "")
+    column = _column(root, *path.partition("/")[::2])
+    if column is None:
+        raise HttpError(422)
+    value = column.value
+    if comparison == "LIKE":
+        pattern = re.compile(".*".join(map(re.escape, re.split(r"[%*]", wanted))), re.IGNORECASE)
+        return lambda item: pattern.fullmatch(value(item)) is not None
+    tests: dict[str, Callable[[str], bool]] = {
+        "=": lambda found: found == wanted,
+        "!=": lambda found: found != wanted,
+        ">": lambda found: found > wanted,
+        ">=": lambda found: found >= wanted,
+        "<": lambda found: found < wanted,
+        "<=": lambda found: found <= wanted,
+    }
+    test = tests.get(comparison)
+    if test is None:
+        raise HttpError(422)
+    return lambda item: test(value(item))
