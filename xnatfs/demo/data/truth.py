@@ -52,12 +52,7 @@ class TrueFile:
         return self.entry.content is None
 
     @property
-    def _quoted(id: str) -> str:
-    """A scan's or reconstruction's id in an address: a slash and a comma need XNAT's own escapes."""
-    return quote(id.replace("/", "[SLASH]").replace(",", "[COMMA]"), safe="")
-
-
-def hostile(self) -> bool:
+    def hostile(self) -> bool:
         """The path must not be followed."""
         return hostile(self.path)
 
@@ -86,6 +81,11 @@ def hostile(self) -> bool:
     def read(self) -> bytes:
         """The real bytes."""
         return self.entry.content.read(0, self.size) if self.entry.content else b""
+
+
+def _quoted(id: str) -> str:
+    """A scan's or reconstruction's id in an address: a slash and a comma need XNAT's own escapes."""
+    return quote(id.replace("/", "[SLASH]").replace(",", "[COMMA]"), safe="")
 
 
 def hostile(path: str) -> bool:
