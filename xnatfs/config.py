@@ -1,0 +1,104 @@
+"""Where things are on this machine, and the limits of one mount.
+
+Used by the commands (which fill it) and by the composition of a mount (which reads it). Immutable once made; no I/O but environment look-ups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from xnatfs.errors import UsageError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a text such as `20G`, `500M`, `1.5T`, `4GiB` (decimal units unless written with an `i`).
+
+    Raises:
+        UsageError: the text is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    if not match or match[2] not in _UNITS:
+        raise UsageError(f"{text!r} is not a size; write it like 500M, 20G or 1.5T")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def normal_url(text: str) -> str:
+    """A server URL in one spelling: scheme added (https), no trailing slash, no user, query or fragment.
+
+    Raises:
+        UsageError: the text is no http(s) URL, or it carries a password.
+    """
+    url = text.strip()
+    if "://" not in url:
+        url = "https://" + url
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org")
+    if parts.password or parts.username:
+        raise UsageError("a user name or password does not belong into the server URL; see `xnatfs mount --help` for where it is read from")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def cache_home() -> Path:
+    """The default cache directory (`XNATFS_CACHE_DIR`, else the platform's)."""
+    return Path(os.environ.get("XNATFS_CACHE_DIR") or platformdirs.user_cache_dir("xnatfs"))
+
+
+def state_home() -> Path:
+    """What has to outlive the cache: learnt sizes, the log, running mounts (`XNATFS_STATE_DIR`, else the platform's)."""
+    return Path(os.environ.get("XNATFS_STATE_DIR") or platformdirs.user_state_dir("xnatfs"))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers of one mount. Times in seconds, sizes in bytes."""
+
+    cache_size: int = 20 * 10**9
+    connections: int = 8  # to the server in all; one of them is kept for listings
+    ttl: float = 30.0  # the daemon looks for changes of a project at most this often ...
+    kernel_ttl: float = 30.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
+    negative_ttl: float = 5.0
+    progress_deadline: float = 30.0  # without any progress
+    listing_deadline: float = 120.0
+    connect_timeout: float = 10.0
+    file_records: int = 2_000_000  # file listings held in memory
+    revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of
+    whole_file_check: int = 8 * 2**20  # files up to this size are checked before their first byte is served
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything one mount needs to know, apart from the secret."""
+
+    server: str
+    cache_dir: Path = field(default_factory=cache_home)
+    state_dir: Path = field(default_factory=state_home)
+    projects: tuple[str, ...] = ()  # show only these; () shows all the user may read
+    serve_bad_digests: bool = False
+    verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
+    proxy: str | None = None
+    limits: Limits = Limits()
+
+    @property
+    def host(self) -> str:
+        """The host name, with the port if it is not the scheme's: for `fsname` and messages."""
+        return urlsplit(self.server).netloc
+
+    def scope(self, user: str) -> str:
+        """A directory name for what belongs to one server and one user."""
+        digest = hashlib.sha256(f"{self.server}\n{user}".encode()).hexdigest()[:16]
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', self.host)}-{digest}"

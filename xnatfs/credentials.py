@@ -1,0 +1,181 @@
+"""Which server, which user, which password: found in the places XNAT users already keep them.
+
+Order (DESIGN 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`),
+`~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass` (pyxnat), a prompt on a terminal. Never an argument: those show in `ps`.
+Used by the commands only. Reads files and the environment; no network. Called once at start, by one thread.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import netrc
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from xnatfs.config import normal_url
+from xnatfs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A login for one server. `source` names where it was found, for people; the password is kept out of `repr`."""
+
+    server: str
+    user: str
+    password: str = field(repr=False)
+    source: str
+    verify: bool | str | None = None
+    proxy: str | None = None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What one place knows; `server` may lack (a netrc entry knows only the host), and so may user and password."""
+
+    source: str
+    host: str  # host[:port] for matching
+    server: str | None
+    user: str | None
+    password: str | None = field(repr=False)
+    verify: bool | str | None = None
+    proxy: str | None = None
+
+
+def find(
+    server: str | None = None, user: str | None = None, *, config: Path | None = None, netrc_file: Path | None = None, prompt: bool = True
+) -> Credentials:
+    """The login to use for `server` and `user`, either of which may be open.
+
+    Raises:
+        UsageError: nothing fits, or several servers are known and none was named; the text says which and what to do.
+    """
+    wanted = normal_url(server) if server else None
+    entries = list(_entries(config, netrc_file, wanted))
+    if wanted is None:
+        wanted = _only_server(entries)
+    host = urlsplit(wanted).netloc
+    for entry in entries:
+        if _same_host(entry.host, host) and (user is None or entry.user in (None, user)) and entry.password is not None:
+            name = user or entry.user
+            if name:
+                return Credentials(wanted, name, entry.password, entry.source, entry.verify, entry.proxy)
+    if prompt and sys.stdin.isatty():
+        name = user or input(f"User name for {wanted}: ").strip()
+        return Credentials(wanted, name, getpass.getpass(f"Password for {name} at {wanted}: "), "the terminal")
+    whom = f" for the user {user}" if user else ""
+    raise UsageError(
+        f"no password{whom} for {wanted} was found; set XNAT_HOST, XNAT_USER and XNAT_PASS, or put the server into ~/.netrc or ~/.xnat.cfg"
+    )
+
+
+def places(config: Path | None = None, netrc_file: Path | None = None) -> list[tuple[str, str, str]]:
+    """(place, server, user) of every login that can be found, best first: for `xnatfs doctor`. No passwords."""
+    return [(entry.source, entry.server or entry.host, entry.user or "-") for entry in _entries(config, netrc_file, None)]
+
+
+def _only_server(entries: list[_Entry]) -> str:
+    # An explicit file or the environment names *the* server; only entries of equal standing can be in conflict.
+    for explicit in ("--config", "--netrc", "environment"):
+        named = [entry for entry in entries if entry.source.startswith(explicit)]
+        if named:
+            entries = named
+            break
+    servers = {entry.server or f"https://{entry.host}": None for entry in entries}
+    hosts: dict[str, str] = {}
+    for url in servers:
+        hosts.setdefault(urlsplit(url).netloc, url)
+    # An http:// server known in full under the same host wins over the https:// guessed from a netrc entry.
+    for entry in entries:
+        if entry.server:
+            hosts[entry.host] = entry.server
+    if not hosts:
+        raise UsageError("which server? Name it with --server URL or XNAT_HOST (no login was found in ~/.netrc, ~/.xnat.cfg or ~/.xnatPass)")
+    if len(hosts) > 1:
+        known = ", ".join(sorted(hosts.values()))
+        raise UsageError(f"several servers are known ({known}); name one with --server URL or XNAT_HOST")
+    return next(iter(hosts.values()))
+
+
+def _same_host(left: str, right: str) -> bool:
+    # A netrc entry has no port; it serves every port of its host, as curl and requests read it.
+    return left.lower() == right.lower() or left.lower() == right.lower().rsplit(":", 1)[0]
+
+
+def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -> Iterator[_Entry]:
+    if config is not None:
+        yield _pyxnat_config(config, f"--config {config}", required=True)
+    if netrc_file is not None:
+        yield from _netrc(netrc_file, f"--netrc {netrc_file}", required=True)
+    yield from _environment(wanted)
+    home = Path.home()
+    default = Path(os.environ["NETRC"]) if os.environ.get("NETRC") else home / ".netrc"
+    if netrc_file is None and default.is_file():
+        yield from _netrc(default, str(default), required=bool(os.environ.get("NETRC")))
+    if config is None and (home / ".xnat.cfg").is_file():
+        yield _pyxnat_config(home / ".xnat.cfg", "~/.xnat.cfg", required=False)
+    if (home / ".xnatPass").is_file():
+        yield from _xnat_pass(home / ".xnatPass")
+
+
+def _environment(wanted: str | None) -> Iterator[_Entry]:
+    # XNAT_* is what the Container Service and JupyterHub set (an alias token there); XNATPY_* is xnatpy's.
+    for prefix in ("XNAT_", "XNATPY_"):
+        host = os.environ.get(prefix + "HOST")
+        user, password = os.environ.get(prefix + "USER"), os.environ.get(prefix + "PASS")
+        server = normal_url(host) if host else wanted
+        if server and (host or (user and password)):
+            yield _Entry(f"environment {prefix}*", urlsplit(server).netloc, server if host else None, user, password)
+
+
+def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
+    _warn_if_readable(path)
+    try:
+        hosts = netrc.netrc(str(path)).hosts
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
+        if required:
+            raise UsageError(f"{path} cannot be read as a netrc file: {error}") from None
+        return
+    for host, (login, _, password) in hosts.items():
+        if host != "default":
+            yield _Entry(source, host, None, login, password)
+
+
+def _pyxnat_config(path: Path, source: str, *, required: bool) -> _Entry:
+    """JSON {"server", "user", "password"[, "verify", "proxy"]}: pyxnat's `Interface.save_config`, bx's `--config`."""
+    _warn_if_readable(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        server = normal_url(data["server"])
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{path} is not a configuration as pyxnat writes it (JSON with server, user and password)") from None
+    return _Entry(source, urlsplit(server).netloc, server, data.get("user"), data.get("password"), data.get("verify"), data.get("proxy"))
+
+
+def _xnat_pass(path: Path) -> Iterator[_Entry]:
+    """Lines `[+]user@host=password`; `+` marks the one to use by default (pyxnat `core/xpass.py`)."""
+    _warn_if_readable(path)
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    for line in sorted(lines, key=lambda text: not text.startswith("+")):
+        if match := re.fullmatch(r"\+?([^@\s]+)@(.+?)=(.*)", line):
+            server = normal_url(match[2])
+            yield _Entry("~/.xnatPass", urlsplit(server).netloc, server, match[1], match[3])
+
+
+def _warn_if_readable(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        print(f"xnatfs: warning: {path} holds a password and others can read it; chmod 600 it", file=sys.stderr)

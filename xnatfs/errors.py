@@ -1,0 +1,79 @@
+"""What can go wrong: one table from the cause to an errno and one plain sentence.
+
+Used by every layer; the lowest module, it imports nothing of xnatfs. Everything a lower layer reports to a higher one is a
+`Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass its errno on.
+Immutable values: safe in any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from enum import Enum
+
+
+class Cause(Enum):
+    """A cause: the errno a program sees and the sentence a person reads (`xnatfs status`, the log, the command line)."""
+
+    # What is asked for
+    NO_ENTRY = (errno.ENOENT, "there is nothing of this name")
+    NOT_A_DIRECTORY = (errno.ENOTDIR, "a part of the path is a file, not a folder")
+    IS_A_DIRECTORY = (errno.EISDIR, "this is a folder, not a file")
+    NAME_TOO_LONG = (errno.ENAMETOOLONG, "a name in the path is longer than 255 bytes")
+    READ_ONLY = (errno.EROFS, "the mount is read-only")
+    NO_ATTRIBUTE = (errno.ENODATA, "there is no such extended attribute")
+    BAD_HANDLE = (errno.EBADF, "this file is not open")
+    # The way to the server
+    UNKNOWN_HOST = (errno.EHOSTDOWN, "the server's name is not known; check the URL and the network")
+    UNREACHABLE = (errno.EHOSTDOWN, "the server cannot be reached; check the URL, the network or a needed proxy")
+    BAD_CERTIFICATE = (errno.EHOSTDOWN, "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority")
+    TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
+    INTERRUPTED = (errno.EINTR, "interrupted")
+    # The login
+    LOGIN_REFUSED = (errno.EACCES, "the server refused this user name and password (or token)")
+    NOT_ALLOWED = (errno.EACCES, "this user may not read this")
+    # The answer
+    NOT_AN_XNAT = (errno.EPROTO, "the server answers, but not as an XNAT does; check the URL (with its path, if XNAT is not at the top)")
+    MOVED = (errno.EPROTO, "the server has moved; use the new URL")
+    SERVER_ERROR = (errno.EIO, "the server reported an error")
+    NOT_DATA = (errno.EIO, "the server sent a web page in place of data")
+    CUT_SHORT = (errno.EIO, "the server's answer ended too early")
+    BAD_LISTING = (errno.EIO, "the server's listing could not be understood")
+    LISTING_EMPTY = (errno.EIO, "the server lists no files here although it counts some")
+    GONE = (errno.EIO, "the server lists this file but does not have it")
+    BAD_DIGEST = (errno.EIO, "the file differs from the digest in the server's catalog")
+    CHANGED = (errno.ESTALE, "the file changed on the server while it was read; open it again")
+    # This machine
+    NO_SPACE = (errno.ENOSPC, "the cache is full")
+    CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
+
+    @property
+    def errno(self) -> int:
+        return self.value[0]
+
+    @property
+    def sentence(self) -> str:
+        return self.value[1]
+
+
+class Failure(OSError):
+    """Something that went wrong, with its cause and what it happened to.
+
+    `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` says more where there is more to say;
+    `status` is the HTTP status where there was one, else 0.
+    """
+
+    def __init__(self, cause: Cause, subject: str = "", detail: str = "", status: int = 0) -> None:
+        super().__init__(cause.errno, os.strerror(cause.errno))
+        self.cause = cause
+        self.subject = subject
+        self.detail = detail
+        self.status = status
+
+    def __str__(self) -> str:
+        text = f"{self.subject}: {self.cause.sentence}" if self.subject else self.cause.sentence
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be done; the text is the one plain sentence to show."""

@@ -1,0 +1,352 @@
+"""What the server holds, as far as anybody has asked: listings fetched once, held, renewed when they age.
+
+Used by the tree. Cost (DESIGN 4.1): a project in about eight requests, then one a session for its files; a session whose resources no
+bulk listing tells costs one more, and both are fetched ahead, in parallel, when sessions are walked in order.
+Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held over I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from cachetools import LRUCache
+
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.ahead import Ahead
+from xnatfs.fetch.flights import Flight, Flights, Workers
+from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
+from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.listings import BulkResources, Listings, ScanListing
+from xnatfs.server.records import AssessorRecord, ExperimentRecord, Owner, ProjectRecord, ReconstructionRecord, ResourceRecord
+from xnatfs.server.resources import FileListing, Resources
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Catalogs:
+    """The listings of one server, for one user.
+
+    Args:
+        listings: where they come from.
+        limits: how long they hold, how many file records are kept.
+        troubles: what is odd on the server is reported there.
+        only: show only these projects (none: all).
+    """
+
+    def __init__(self, listings: Listings, limits: Limits, troubles: Troubles, only: tuple[str, ...] = ()) -> None:
+        self._listings = listings
+        self._resources = Resources(listings)
+        self._limits = limits
+        self._troubles = troubles
+        self._only = only
+        self._workers = Workers("listing", limits.connections)
+        self._flights = Flights(self._workers)
+        # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would wait for each other.
+        self._composers = Workers("project", 32)
+        self._composing = Flights(self._composers)
+        self._lock = threading.Lock()
+        self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
+        self._holdings: dict[str, ProjectHoldings] = {}
+        self._sessions: dict[str, tuple[str, float, SessionHoldings]] = {}
+        self._files: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(limits.file_records, getsizeof=lambda held: held[2].count)
+        self._ahead = Ahead()
+        self._version = 0
+
+    # --- projects ------------------------------------------------------------------------------------------------
+
+    def projects(self) -> dict[str, ProjectRecord]:
+        """The projects shown, by id."""
+        held = self._projects
+        if held is not None and time.monotonic() - held[0] < self._limits.ttl:
+            return held[1]
+        try:
+            found = self._get("projects", self._load_projects)
+        except Failure as failure:
+            if held is None or failure.cause is Cause.INTERRUPTED:
+                raise
+            self._stale("the list of projects", failure)
+            self._projects = (time.monotonic(), held[1])
+            return held[1]
+        return found
+
+    def project(self, identity: str) -> ProjectHoldings:
+        """A project's holdings, at most `ttl` old.
+
+        Raises:
+            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if nothing is held yet.
+        """
+        held = self._holdings.get(identity)
+        if held is not None and time.monotonic() - held.loaded < self._limits.ttl:
+            return held
+        try:
+            return self._composing.get(("project", identity), lambda: self._renew(identity), self._limits.listing_deadline)
+        except Failure as failure:
+            if held is None or failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
+                raise
+            self._stale(f"project {identity}", failure)
+            held.loaded = time.monotonic()
+            return held
+
+    def _load_projects(self) -> dict[str, ProjectRecord]:
+        found = {one.id: one for one in self._listings.projects() if not self._only or one.id in self._only}
+        self._projects = (time.monotonic(), found)
+        return found
+
+    def _renew(self, identity: str) -> ProjectHoldings:
+        """Two requests tell whether anything changed since the holdings were made; all are listed again only then."""
+        held = self._holdings.get(identity)
+        record = self.projects().get(identity)
+        if record is None:
+            self._holdings.pop(identity, None)
+            raise Failure(Cause.NO_ENTRY, identity)
+        try:
+            experiments = {one.id: one for one in self._listings.experiments(identity)}
+        except Failure as failure:
+            if failure.cause is Cause.NO_ENTRY:
+                self._holdings.pop(identity, None)
+            raise
+        stamped = all(one.changed for one in experiments.values())
+        if held is not None and stamped and experiments == held.experiments:
+            subjects, _ = self._listings.subjects(identity)
+            resources = self._resources.of(Owner("project", identity))
+            known = {one.id: one for one in held.subjects.values() if one.changed}
+            if {one.id: one for one in subjects} == known and resources == held.own_resources:
+                held.loaded = time.monotonic()
+                return held
+        fresh = self._load(record, experiments)
+        with self._lock:
+            self._version += 1
+            fresh.version = self._version
+            self._holdings[identity] = fresh
+        return fresh
+
+    def _load(self, record: ProjectRecord, experiments: dict[str, ExperimentRecord]) -> ProjectHoldings:
+        """All bulk listings of a project, side by side."""
+        identity = record.id
+        patience = self._limits.listing_deadline
+        holdings = ProjectHoldings(record, experiments=experiments, loaded=time.monotonic())
+        subjects = self._begin(("subjects", identity), lambda: self._listings.subjects(identity))
+        own = self._begin(("project resources", identity), lambda: self._resources.of(Owner("project", identity)))
+        if experiments:
+            resources = self._begin(("experiment resources", identity), lambda: self._listings.experiment_resources(identity))
+            if any(one.may_have_scans for one in experiments.values()):
+                scans = self._begin(("scans", identity), lambda: self._listings.scans(identity))
+                assessors = self._begin(("assessors", identity), lambda: self._listings.assessors(identity))
+                reconstructions = self._begin(("reconstructions", identity), lambda: self._listings.reconstructions(identity))
+                below = scans.wait(patience), assessors.wait(patience), reconstructions.wait(patience)
+            else:
+                below = ScanListing(), ([], BulkResources()), ([], BulkResources())
+            own_labels = resources.wait(patience)
+            self._settle_doubts(experiments, own_labels, below[1], below[2])
+            holdings.add_sessions(own_labels, *below)
+        holdings.add_subjects(*subjects.wait(patience))
+        holdings.own_resources = own.wait(patience)
+        holdings.put_in_order()
+        return holdings
+
+    def _settle_doubts(
+        self,
+        experiments: dict[str, ExperimentRecord],
+        own: BulkResources,
+        assessors: tuple[list[AssessorRecord], BulkResources],
+        reconstructions: tuple[list[ReconstructionRecord], BulkResources] | None,
+    ) -> None:
+        """Columns that were blank throughout are believed only after one object (of assessors and reconstructions a few) was asked singly."""
+        if own.blank and any(self._resources.of(Owner("experiment", one)) for one in list(experiments)[:1]):
+            own.known.clear()
+        with_assessors = list(dict.fromkeys(one.session_id for one in assessors[0]))[:3]
+        if "in" in assessors[1].blank and any(self._resources.inputs_of_session(one, "assessor") for one in with_assessors):
+            assessors[1].known.clear()
+        if "" in assessors[1].blank and any(self._resources.of(Owner("experiment", one.id)) for one in assessors[0][:1]):
+            assessors[1].known.clear()
+        if reconstructions is not None and reconstructions[1].blank:
+            with_reconstructions = list(dict.fromkeys(one.session_id for one in reconstructions[0]))
+            if any(self._resources.inputs_of_session(one, "reconstruction") for one in with_reconstructions[:3]):
+                reconstructions[1].known.clear()
+
+    # --- sessions ------------------------------------------------------------------------------------------------
+
+    def session(self, project: str, identity: str) -> SessionHoldings:
+        """One experiment of a project, down to its resources."""
+        holdings = self.project(project)
+        experiment = holdings.experiments.get(identity)
+        if experiment is None:
+            raise Failure(Cause.NO_ENTRY, identity)
+        found = holdings.session(experiment)
+        if found is None:
+            for other in self._ahead.window(("resources", project), holdings.order, identity):
+                one = holdings.experiments[other]
+                if self._held_session(one) is None and holdings.session(one) is None:
+                    self._begin(("session", other), lambda one=one: self._load_session(holdings, one), urgent=False)
+            found = self._held_session(experiment) or self._get(("session", identity), lambda: self._load_session(holdings, experiment))
+        return self._with_files(found)
+
+    def _held_session(self, experiment: ExperimentRecord) -> SessionHoldings | None:
+        held = self._sessions.get(experiment.id)
+        return held[2] if held is not None and self._holds(held[0], held[1], experiment.changed) else None
+
+    def _load_session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
+        identity = experiment.id
+        scans = holdings.scans.get(identity, [])
+        if identity not in holdings.speaks_for and experiment.may_have_scans:
+            scans = self._listings.scans_of_session(identity)
+        assessors = holdings.assessors.get(identity, [])
+        found = self._resources.of_session(identity)
+        if {one.owner.id for one in found if one.owner.level == "assessor"} - {one.id for one in assessors}:
+            assessors = self._listings.assessors_of_session(identity)  # a shared session's belong to its primary project
+        ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
+        reconstructions = holdings.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
+        for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
+            if present:
+                found += self._resources.inputs_of_session(identity, level)
+        resources: dict[Owner, list[ResourceRecord]] = {}
+        for resource in {one.id: one for one in found}.values():
+            resources.setdefault(resource.owner, []).append(resource)
+        session = SessionHoldings(experiment, scans, assessors, reconstructions, resources)
+        self._sessions[identity] = (experiment.changed, time.monotonic(), session)
+        return session
+
+    def _with_files(self, session: SessionHoldings) -> SessionHoldings:
+        """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
+        with self._lock:
+            held = self._files.get(("session", session.experiment.id))
+        if held is None:
+            return session
+        if session.merged is None or session.merged[0] is not held[2]:
+            session.merged = held[2], session.with_resources(held[2].resources())
+        return session.merged[1]
+
+    def subject_resources(self, project: str, subject: str) -> list[ResourceRecord]:
+        """The resources of a subject itself."""
+        holdings = self.project(project)
+        owner = Owner("subject", subject)
+        if subject in holdings.complete_subjects:
+            return holdings.resources.get(owner, [])
+        if subject not in holdings.subjects:
+            raise Failure(Cause.NO_ENTRY, subject)
+
+        def load(one: str) -> list[ResourceRecord]:
+            found = self._resources.of(Owner("subject", one))
+            holdings.resources[Owner("subject", one)] = found
+            holdings.complete_subjects.add(one)
+            return found
+
+        for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
+            if other not in holdings.complete_subjects:
+                self._begin(("subject", other), lambda one=other: load(one), urgent=False)
+        return self._get(("subject", subject), lambda: load(subject))
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def files(self, project: str, resource: ResourceRecord) -> FileHoldings:
+        """The holdings that have the files of `resource`: all of its session, subject or project in one request.
+
+        Raises:
+            Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it is asked.
+        """
+        owner = resource.owner
+        holdings = self.project(project)
+        session = {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")
+        experiment = holdings.experiments.get(session)
+        stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
+        if owner.direction == "in" or not session:
+            found = self._files_for(("owner", owner), stamp, lambda: self._resources.files_of(owner))
+        else:
+            for other in self._ahead.window(("files", project), holdings.order, session):
+                theirs = ("session", other), holdings.experiments[other].changed
+                if not self._held(*theirs):
+                    self._begin(("files", theirs[0]), lambda theirs=theirs, one=other: self._load_files(*theirs, self._session_files(one)), urgent=False)
+            found = self._files_for(("session", session), stamp, self._session_files(session))
+        if found.of_resource(resource) is None and resource.file_count != 0:
+            # Recorded on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
+            single = self._files_for(("resource", resource.id or (owner, resource.label)), stamp, lambda: self._resources.files_of_resource(resource))
+            if single.of_resource(resource) is None and resource.file_count:
+                raise Failure(Cause.LISTING_EMPTY, f"{resource.label} of {owner.part or owner.id}", f"it counts {resource.file_count}")
+            return single
+        return found
+
+    @staticmethod
+    def _stamp(holdings: ProjectHoldings, owner: Owner) -> str:
+        subject = holdings.subjects.get(owner.id)
+        return subject.changed if subject is not None and owner.level == "subject" else ""
+
+    def _session_files(self, session: str) -> Callable[[], FileListing]:
+        return lambda: self._resources.files_of_session(session)
+
+    def _files_for(self, key: Hashable, stamp: str, load: Callable[[], FileListing]) -> FileHoldings:
+        held = self._held(key, stamp)
+        if held is not None:
+            return held
+        try:
+            return self._get(("files", key), lambda: self._load_files(key, stamp, load))
+        except Failure as failure:
+            stale = self._files.get(key)
+            if stale is None or failure.cause not in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT, Cause.SERVER_ERROR):
+                raise
+            self._stale(f"the files of {key}", failure)
+            return stale[2]
+
+    def _load_files(self, key: Hashable, stamp: str, load: Callable[[], FileListing]) -> FileHoldings:
+        listing = load()
+        holdings = FileHoldings.of(listing.files, listing.odd)
+        for odd in listing.odd:
+            self._troubles.odd(odd)
+        with self._lock:
+            if holdings.count <= self._files.maxsize:
+                self._files[key] = (stamp, time.monotonic(), holdings)
+        return holdings
+
+    def _held(self, key: Hashable, stamp: str) -> FileHoldings | None:
+        with self._lock:
+            held = self._files.get(key)
+        return held[2] if held is not None and self._holds(held[0], held[1], stamp) else None
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def refresh(self, project: str | None = None) -> None:
+        """Forget what is held, of one project or of all: the next look asks the server."""
+        with self._lock:
+            if project is None:
+                self._holdings.clear()
+            else:
+                self._holdings.pop(project, None)
+            self._projects = None
+            self._sessions.clear()
+            self._files.clear()
+
+    def counts(self) -> dict[str, int]:
+        """For `status`."""
+        with self._lock:
+            return {"projects listed": len(self._holdings), "file listings held": len(self._files), "file records held": int(self._files.currsize)}
+
+    @property
+    def refused_forms(self) -> list[str]:
+        """The inferred forms this server does not take."""
+        return self._listings.capabilities.refused
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._composers.close()
+        self._workers.close()
+
+    def _holds(self, held_stamp: str, held_at: float, stamp: str) -> bool:
+        # With a last_modified a listing holds until that moves; uploads that change no count may not move it (fact sheet 5), so it is
+        # asked again after ten minutes all the same. Without one, age is all there is.
+        age = time.monotonic() - held_at
+        return held_stamp == stamp and age < (max(600.0, self._limits.ttl) if stamp else self._limits.ttl)
+
+    def _get(self, key: Hashable, work: Callable[[], T]) -> T:
+        return self._flights.get(key, work, self._limits.listing_deadline)
+
+    def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
+        return self._flights.start(key, work, urgent=urgent)
+
+    def _stale(self, what: str, failure: Failure) -> None:
+        log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
+        self._troubles.failed(failure)

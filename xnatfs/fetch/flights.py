@@ -1,0 +1,140 @@
+"""Single flight: of several callers who want the same thing, one fetches it and all get it.
+
+Used by `catalogs` (listings) and `transfers` (revalidation).
+Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be interrupted or give up by
+itself while the work goes on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar, cast
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.waiting import wait_until
+
+T = TypeVar("T")
+
+
+class Flight(Generic[T]):
+    """One piece of work, to be waited for."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._condition = threading.Condition()
+        self._done = False
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work (in a worker)."""
+        try:
+            self._result = self._work()
+        except BaseException as error:  # handed to whoever waits
+            self._error = error
+        with self._condition:
+            self._done = True
+            self._condition.notify_all()
+
+    def wait(self, patience: float) -> T:
+        """The result.
+
+        Raises:
+            Failure: TIMED_OUT or INTERRUPTED for this caller alone.
+            Exception: whatever the work raised.
+        """
+        with self._condition:
+            wait_until(self._condition, lambda: self._done, patience)
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+
+class Workers:
+    """A pool of daemon threads, started as they are needed; an idle one ends after a while."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._name = name
+        self._count = count
+        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[], None]]] = queue.PriorityQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._order = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], None], *, urgent: bool = True) -> None:
+        """Run `work` soon; what is not urgent waits until nothing urgent does."""
+        with self._lock:
+            if self._closed:
+                raise Failure(Cause.UNREACHABLE, detail="the mount is ending")
+            self._order += 1
+            self._queue.put((0 if urgent else 1, self._order, work))
+            if self._idle < self._queue.qsize() and self._threads < self._count:
+                self._threads += 1
+                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+
+    def close(self) -> None:
+        """Start nothing more. Work under way ends by itself: its connection is closed."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._threads):
+                self._order += 1
+                self._queue.put((-1, self._order, _stop))
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            try:
+                _, _, work = self._queue.get(timeout=30)
+            except queue.Empty:
+                work = _stop
+            with self._lock:
+                self._idle -= 1
+                if work is _stop and (self._closed or self._queue.empty()):
+                    self._threads -= 1
+                    return
+            if work is not _stop:
+                work()
+
+
+def _stop() -> None:
+    """Ends a worker."""
+
+
+class Flights:
+    """Work by key: at most one flight of a key at a time."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._flying: dict[Hashable, Flight[Any]] = {}
+
+    def get(self, key: Hashable, work: Callable[[], T], patience: float) -> T:
+        """The result of the flight of `key`, started now if there is none."""
+        return self.start(key, work).wait(patience)
+
+    def start(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
+        """Start the flight of `key`, or join it."""
+        with self._lock:
+            flight = self._flying.get(key)
+            if flight is not None:
+                return flight
+            flight = Flight(work)
+            self._flying[key] = flight
+
+        def run() -> None:
+            flight.run()
+            with self._lock:
+                self._flying.pop(key, None)
+
+        try:
+            self._workers.submit(run, urgent=urgent)
+        except BaseException:
+            with self._lock:
+                self._flying.pop(key, None)
+            raise
+        return flight

@@ -1,0 +1,51 @@
+"""Waiting for something another thread does, without ever waiting for ever and without being deaf to Ctrl-C.
+
+Used by everything in `fetch`; `vfs` declares who is waiting with `interruptible`. All HTTP runs in worker threads; the thread that
+serves an operation only ever waits *here*. FUSE has no other way to stop: a handler that sleeps in a socket leaves its client
+unkillable (fuse-anchors.md section 4).
+Threading: any thread; the interrupt check is a thread-local, because `fuse_interrupted()` speaks of the request of its own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from xnatfs.errors import Cause, Failure
+
+_SLICE = 0.1  # seconds between two looks at the interrupt flag
+_local = threading.local()
+
+
+@contextmanager
+def interruptible(interrupted: Callable[[], bool]) -> Iterator[None]:
+    """Within this block, waits of this thread end with INTERRUPTED once `interrupted()` is true."""
+    before = getattr(_local, "interrupted", None)
+    _local.interrupted = interrupted
+    try:
+        yield
+    finally:
+        _local.interrupted = before
+
+
+def wait_until(
+    condition: threading.Condition, ready: Callable[[], bool], patience: float, progress: Callable[[], object] = lambda: None
+) -> None:
+    """Wait until `ready()`; `condition` is held when this is called and when it returns.
+
+    Raises:
+        Failure: TIMED_OUT after `patience` seconds in which `progress()` did not change; INTERRUPTED.
+    """
+    interrupted: Callable[[], bool] | None = getattr(_local, "interrupted", None)
+    deadline, last = time.monotonic() + patience, progress()
+    while not ready():
+        condition.wait(_SLICE)
+        if interrupted is not None and interrupted():
+            raise Failure(Cause.INTERRUPTED)
+        now = progress()
+        if now != last:
+            last, deadline = now, time.monotonic() + patience
+        elif time.monotonic() > deadline and not ready():
+            raise Failure(Cause.TIMED_OUT)

@@ -1,0 +1,259 @@
+"""The mount: `vfs` for the kernel, through mfusepy. Translation only.
+
+Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would take libfuse 2 first), with what was measured to matter:
+READDIRPLUS (one request a folder in place of one a file), 256 threads and 512 background requests (else a dozen stuck reads starve
+everybody), interrupts, and the page cache (never plain direct_io: mmap readers such as MRtrix fail on it).
+Threading: libfuse calls from up to 256 threads of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cachetools import LRUCache
+
+from xnatfs.config import Limits
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
+
+if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
+
+import mfusepy  # noqa: E402  (the environment has to be set before: mfusepy loads the library when it is imported)
+
+log = logging.getLogger(__name__)
+
+LIBFUSE = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+_CAP_READDIRPLUS = 1 << 13
+_CAP_READDIRPLUS_AUTO = 1 << 14
+_READDIR_PLUS = 1  # the kernel asks for attributes with the names
+_FILL_DIR_PLUS = 2  # and gets them
+_NO_ATTRIBUTE = errno.ENODATA
+
+_library = mfusepy._libfuse
+_library.fuse_interrupted.restype = ctypes.c_int
+if LIBFUSE >= (3, 2):
+    _library.fuse_invalidate_path.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    _library.fuse_invalidate_path.restype = ctypes.c_int
+
+
+class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
+    """FUSE operations on a `Vfs`.
+
+    Args:
+        vfs: the file system.
+        limits: how long the kernel may keep names and attributes.
+        uid, gid: the owner shown: the mounting user.
+        started: called once, when the kernel has begun to ask.
+    """
+
+    use_ns = True
+
+    def __init__(self, vfs: Vfs, limits: Limits, uid: int, gid: int, started: Callable[[], None]) -> None:
+        self._vfs = vfs
+        self._limits = limits
+        self._owner = {"st_uid": uid, "st_gid": gid}
+        self._started = started
+        self._lock = threading.Lock()
+        self._folders: dict[int, list[tuple[bytes, Attributes]]] = {}
+        self._next_folder = 0
+        self._versions: LRUCache[str, str] = LRUCache(200_000)
+        self.ending = threading.Event()
+        self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}  # for `status` and for tests: races may lose a few
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def init_with_config(self, conn: Any, config: Any) -> None:
+        """Set what libfuse has no mount option for."""
+        if conn is not None and LIBFUSE[0] == 3:
+            conn.max_background = conn.congestion_threshold = 512
+            # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over 100,000 files, 1 without.
+            conn.want = (conn.want | (conn.capable & _CAP_READDIRPLUS)) & ~_CAP_READDIRPLUS_AUTO
+        if config is not None:
+            config.attr_timeout = config.entry_timeout = self._limits.kernel_ttl
+            # What is new on the server has to appear at once after `xnatfs refresh`; the answer costs 30 us from memory.
+            config.negative_timeout = 0.0
+            config.use_ino = 1
+            config.intr = 1
+        self._started()
+
+    def destroy(self, path: str) -> None:
+        """The last call."""
+        self.ending.set()
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        """`stat`."""
+        self.counts["getattr"] += 1
+        with self._vfs.operation(self._interrupted):
+            return self._stat(self._vfs.attributes(path))
+
+    def opendir(self, path: str) -> int:
+        """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
+        with self._vfs.operation(self._interrupted):
+            entries = self._vfs.entries(path)
+        listed = [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
+        with self._lock:
+            self._next_folder += 1
+            self._folders[self._next_folder] = listed
+            return self._next_folder
+
+    def fill(self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]) -> None:
+        """Give the entries from `offset` on to `add` until it says that its buffer is full."""
+        if flags & _READDIR_PLUS:
+            self.counts["readdirplus"] += 1
+        listed = self._folders[handle]
+        for number in range(offset, len(listed) + 2):
+            name, attributes = (b"." if number == 0 else b"..", None) if number < 2 else listed[number - 2]
+            if not add(name, attributes, number + 1):
+                return
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        """Names only. `_Fuse` calls `fill`; mfusepy registers the callback only where this method exists."""
+        return [name.decode("utf-8", "surrogateescape") for name, _ in self._folders[fh]]
+
+    def releasedir(self, path: str, fh: int) -> int:
+        """Forget a snapshot."""
+        with self._lock:
+            self._folders.pop(fh, None)
+        return 0
+
+    # --- contents ------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, fi: Any) -> int:
+        """Open; a size that turned out otherwise is corrected in the kernel before this returns."""
+        self.counts["open"] += 1
+        with self._vfs.operation(self._interrupted):
+            opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
+        fi.fh = opened.handle
+        with self._lock:
+            fi.keep_cache = int(bool(opened.version) and self._versions.get(path) == opened.version)
+            self._versions[path] = opened.version
+        if opened.size_changed:
+            self.invalidate(path)
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
+        """Read."""
+        self.counts["read"] += 1
+        with self._vfs.operation(self._interrupted):
+            return self._vfs.read(fi.fh, offset, size)
+
+    def release(self, path: str, fi: Any) -> int:
+        """Close."""
+        self._vfs.release(fi.fh)
+        return 0
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    def statfs(self, path: str) -> dict[str, int]:
+        """`df`: answered here, never from the server. Free space must not be 0: LibreOffice and installers look at it."""
+        blocks = 1 << 38  # 1 PiB in blocks of 4 KiB
+        return {"f_bsize": 4096, "f_frsize": 4096, "f_blocks": blocks, "f_bfree": blocks, "f_bavail": blocks, "f_namemax": 255}
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the path."""
+        if not name.startswith(XATTR_PREFIX):
+            raise OSError(_NO_ATTRIBUTE, os.strerror(_NO_ATTRIBUTE))
+        with self._vfs.operation(self._interrupted):
+            return self._vfs.xattr(path, name)
+
+    def listxattr(self, path: str) -> list[str]:
+        """The names of the attributes."""
+        with self._vfs.operation(self._interrupted):
+            return self._vfs.xattrs(path)
+
+    def invalidate(self, path: str) -> None:
+        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`, fuse-anchors.md section 4)."""
+        context = _library.fuse_get_context()
+        if LIBFUSE >= (3, 2) and context:
+            _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
+
+    def _interrupted(self) -> bool:
+        return self.ending.is_set() or bool(_library.fuse_interrupted())
+
+    def _stat(self, attributes: Attributes) -> dict[str, Any]:
+        stamp = int(attributes.mtime * 1e9)
+        return {
+            "st_mode": attributes.mode,
+            "st_ino": attributes.inode,
+            "st_size": attributes.size,
+            "st_blocks": attributes.blocks,
+            "st_blksize": 131072,
+            "st_nlink": attributes.links,
+            "st_mtime": stamp,
+            "st_ctime": stamp,
+            "st_atime": stamp,
+            **self._owner,
+        }
+
+    def set_stat(self, st: Any, attributes: Attributes) -> None:
+        """Fill a `struct stat` for READDIRPLUS."""
+        mfusepy.set_st_attrs(st, self._stat(attributes), use_ns=True)
+
+
+class _Fuse(mfusepy.FUSE):  # type: ignore[misc]
+    """mfusepy's loop with READDIRPLUS.
+
+    It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO cleared (`init_with_config`).
+    libfuse before 3.17 drops the attributes of an entry whose offset is 0.
+    """
+
+    def readdir_fuse_3(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
+        st = mfusepy.c_stat()
+        plus = _FILL_DIR_PLUS if flags & _READDIR_PLUS else 0
+
+        def add(name: bytes, attributes: Attributes | None, next_offset: int) -> bool:
+            if attributes is None:
+                return bool(filler(buf, name, None, next_offset, 0) == 0)
+            self.operations.set_stat(st, attributes)
+            return bool(filler(buf, name, st, next_offset, plus) == 0)
+
+        self.operations.fill(fip.contents.fh, offset, flags, add)
+        return 0
+
+    def readdir_fuse_2(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any) -> int:
+        st = mfusepy.c_stat()
+
+        def add(name: bytes, attributes: Attributes | None, next_offset: int) -> bool:
+            if attributes is not None:
+                self.operations.set_stat(st, attributes)
+            return bool(filler(buf, name, None if attributes is None else st, next_offset) == 0)
+
+        self.operations.fill(fip.contents.fh, offset, 0, add)
+        return 0
+
+
+def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_other: bool = False) -> None:
+    """Mount and serve until unmounted; blocks.
+
+    Raises:
+        RuntimeError: libfuse could not mount.
+    """
+    # libfuse interrupts a waiting handler with SIGUSR1 but installs no handler on this path: the default would kill the daemon.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    options: dict[str, Any] = {
+        "foreground": True,
+        "ro": True,
+        "default_permissions": True,
+        "fsname": f"xnat:{host}",
+        "subtype": "xnatfs",
+        "intr": True,
+        "use_ino": True,
+    }
+    if LIBFUSE >= (3, 12):
+        options |= {"max_threads": 256, "max_idle_threads": 256}
+    if LIBFUSE[0] == 2:
+        # No way to correct a size in the kernel there, so it may not keep any.
+        options |= {"attr_timeout": 0, "entry_timeout": limits.kernel_ttl, "negative_timeout": 0}
+    if allow_other:
+        options["allow_other"] = True
+    _Fuse(adapter, mountpoint, raw_fi=True, **options)

@@ -1,0 +1,122 @@
+"""The bytes of files: a single file as a stream, and a resource's files as XNAT's zip.
+
+Used by `fetch.transfers`. Every answer is checked to be what it claims before a byte is passed on (see `session.Connection.get`);
+bytes are passed on in pieces, never held whole.
+Threading: any thread; each stream belongs to the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import requests
+import urllib3
+from stream_unzip import UnzipError, stream_unzip
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.records import FileRecord
+from xnatfs.server.session import Connection, transport_cause
+from xnatfs.server.tables import number
+from xnatfs.server.urls import encode, files_path
+
+log = logging.getLogger(__name__)
+
+PIECE = 256 * 1024
+# Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25`, `;` and `\`, and a folder called `x.zip` is
+# taken for an archive to look into (fact sheet 3). All of them are in the resource's zip.
+_ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
+_REFUSED_CHARACTERS = frozenset("%;\\")
+
+
+@dataclass
+class Stream:
+    """A file on its way: `size` in bytes as the answer says (None if it does not), `last_modified` as the header's text."""
+
+    size: int | None
+    last_modified: str
+    pieces: Iterator[bytes]
+
+
+class Contents:
+    """Downloads from one server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def file(self, record: FileRecord) -> Iterator[Stream]:
+        """Open one file as a stream.
+
+        Raises:
+            Failure: GONE if the server does not have what it listed; any transport or login failure. Iterating raises CUT_SHORT or
+                TIMED_OUT when the stream breaks.
+        """
+        try:
+            with self._open(_file_path(record), {}) as response:
+                yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
+        except Failure as failure:
+            if failure.cause is Cause.NO_ENTRY:
+                raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
+            raise
+
+    def unchanged(self, record: FileRecord, last_modified: str) -> bool:
+        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (fact sheet 3)."""
+        with self._open(_file_path(record), {"If-Modified-Since": last_modified}, accept=frozenset({200, 304})) as response:
+            return response.status_code == 304 or response.headers.get("Last-Modified") == last_modified
+
+    @contextmanager
+    def zip(self, record: FileRecord) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
+        """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed.
+
+        XNAT leaves out files it cannot find and ends the archive validly (fact sheet 3), so a missing member is no proof of anything.
+        """
+        with self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}) as response:
+            yield _members(_pieces(response))
+
+    @contextmanager
+    def _open(
+        self, path: str, headers: dict[str, str], *, params: dict[str, str] | None = None, accept: frozenset[int] = frozenset({200})
+    ) -> Iterator[requests.Response]:
+        limits = self._connection.settings.limits
+        with self._connection.slots.contents(limits.listing_deadline):
+            response = self._connection.get(path, params=params, headers=headers, stream=True, accept=accept)
+            try:
+                yield response
+            finally:
+                response.close()
+
+
+def _file_path(record: FileRecord) -> str:
+    return f"{files_path(record)}/{encode(record.path)}"
+
+
+def only_in_zip(path: str) -> bool:
+    """Whether the server may refuse this file by itself, so that it is worth looking for in the resource's zip."""
+    folders = path.lower().split("/")[:-1]
+    return bool(_REFUSED_CHARACTERS & set(path)) or any(folder.endswith(_ARCHIVES) for folder in folders)
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body in pieces; a broken connection becomes a `Failure`."""
+    try:
+        yield from response.raw.stream(PIECE, decode_content=True)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        cause = transport_cause(error)
+        raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, response.url.partition("?")[0]) from error
+
+
+def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterator[bytes]]]:
+    try:
+        for name, size, body in stream_unzip(pieces, chunk_size=PIECE):
+            # LABEL/scans/ID-TYPE/resources/RLABEL/files/PATH (fact sheet 3): the path follows the first `/files/` after `/resources/`.
+            text = name.decode("utf-8", "surrogateescape")
+            _, found, tail = text.partition("/resources/")
+            path = tail.partition("/files/")[2] if found else text.partition("/files/")[2]
+            yield path or text, size, body
+    except UnzipError as error:
+        raise Failure(Cause.CUT_SHORT, "zip", str(error)) from error
+
+

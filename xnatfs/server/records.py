@@ -1,0 +1,144 @@
+"""The rows of XNAT's listings as typed records, under XNAT's own names.
+
+Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the epoch: XNAT's stamps carry no
+time zone (server local time, fact sheet 2.1) and are read as UTC, so that they at least never change.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(\.\d{1,9})?")
+
+
+def parse_stamp(text: str | None) -> float | None:
+    """`2026-02-02 14:54:42.62` as seconds since the epoch, read as UTC; None for an empty or other text."""
+    match = _STAMP.match(text or "")
+    if not match:
+        return None
+    try:
+        whole = calendar.timegm(time.strptime(f"{match[1]} {match[2]}", "%Y-%m-%d %H:%M:%S"))
+    except ValueError:
+        return None
+    return whole + float(match[3] or 0)
+
+
+class Owner(NamedTuple):
+    """What a resource belongs to.
+
+    `level` is one of project, subject, experiment, scan, assessor, reconstruction; `id` the accession id of the project, subject or
+    experiment (for scans and reconstructions: of their session; for assessors: of the assessor itself); `part` the scan or
+    reconstruction id, or for an assessor the id of its session; `direction` is `in` or `out` for assessors and reconstructions.
+    """
+
+    level: str
+    id: str
+    part: str = ""
+    direction: str = ""
+
+
+@dataclass(frozen=True)
+class ProjectRecord:
+    """A project the user may read."""
+
+    id: str
+    name: str = ""
+    description: str = ""
+    inserted: float | None = None
+
+
+@dataclass(frozen=True)
+class SubjectRecord:
+    """A subject as one project shows it (a shared subject has that project's label). `changed` is the `last_modified` text."""
+
+    id: str
+    label: str
+    inserted: float | None
+    changed: str
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """An experiment that is no image assessor, as one project shows it. `changed` is the `last_modified` text."""
+
+    id: str
+    label: str
+    subject_id: str
+    subject_label: str
+    xsi_type: str
+    date: str
+    inserted: float | None
+    changed: str
+
+    @property
+    def may_have_scans(self) -> bool:
+        """False for what cannot be an image session. XNAT names those types `xnat:mrSessionData`, `xnat:petSessionData`, ..."""
+        return self.xsi_type.endswith("SessionData")
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """A scan of an image session."""
+
+    session_id: str
+    id: str
+    type: str
+    series_description: str = ""
+    quality: str = ""
+
+
+@dataclass(frozen=True)
+class AssessorRecord:
+    """An image assessor."""
+
+    id: str
+    label: str
+    session_id: str
+    xsi_type: str
+    inserted: float | None
+
+
+@dataclass(frozen=True)
+class ReconstructionRecord:
+    """A reconstruction of an image session."""
+
+    session_id: str
+    id: str
+    type: str = ""
+
+
+@dataclass(frozen=True)
+class ResourceRecord:
+    """A resource. `id` is None while only its label is known (the bulk listings); `file_count` None while not computed."""
+
+    owner: Owner
+    label: str
+    id: int | None = None
+    format: str = ""
+    file_count: int | None = None
+    file_size: int | None = None
+
+
+class FileRecord(NamedTuple):
+    """A file of a resource's catalog.
+
+    `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it; `digest` MD5 hex or "";
+    `base` the URI of the resource's `/files`, as the server gave it.
+    """
+
+    owner: Owner
+    resource_id: int
+    resource_label: str
+    path: str
+    size: int
+    digest: str
+    base: str
+
+    @property
+    def uri(self) -> str:
+        """The file's URI on the server, not percent-encoded."""
+        return f"{self.base}/{self.path}"

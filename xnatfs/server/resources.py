@@ -1,0 +1,158 @@
+"""Resources and their files: what a session, a subject, a project or one resource holds.
+
+Used by `fetch.catalogs`. Never one request a directory entry: one listing has all files of a session with sizes and digests
+(fact sheet 2.4, 2.9 point 6).
+Threading: any thread; no state but the connection's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.listings import Listings
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord
+from xnatfs.server.tables import Row, number, pick
+from xnatfs.server.urls import owner_of, path_of, segment, split_file_uri
+
+log = logging.getLogger(__name__)
+
+_CATEGORY_LEVELS = {"scans": "scan", "reconstructions": "reconstruction", "assessors": "assessor", "resources": "experiment"}
+
+
+@dataclass
+class FileListing:
+    """Files of one or many resources, in catalog order; `odd` are rows that say no file that can be served, with the reason."""
+
+    files: list[FileRecord] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+
+class Resources:
+    """The resource and file listings of one server."""
+
+    def __init__(self, listings: Listings) -> None:
+        self._table = listings.table
+
+    # --- resources -----------------------------------------------------------------------------------------------
+
+    def of(self, owner: Owner) -> list[ResourceRecord]:
+        """The resources of exactly one object; none where it has or is none."""
+        rows = self._rows(f"{path_of(owner)}/resources")
+        return [_resource(row, owner) for row in rows if number(pick(row, "xnat_abstractresource_id")) is not None]
+
+    def of_session(self, session: str) -> list[ResourceRecord]:
+        """Every resource of a session: its own, its scans', its reconstructions' (out) and its assessors' (out and plain).
+
+        The rows tell the level and the scan, reconstruction or assessor id, but not whether an assessor's resource is `out` or plain
+        (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
+        """
+        rows = self._rows(f"/data/experiments/{segment(session)}/resources", all="true")
+        found: dict[int, ResourceRecord] = {}
+        for row in rows:
+            level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
+            part = pick(row, "cat_id")
+            owner = Owner("experiment", session)
+            if level == "assessor":
+                owner = Owner("assessor", part, session)
+            elif level != "experiment":
+                owner = Owner(level, session, part, "out" if level == "reconstruction" else "")
+            identity = number(pick(row, "xnat_abstractresource_id"))
+            if identity is not None:
+                found[identity] = _resource(row, owner)
+        return list(found.values())
+
+    def inputs_of_session(self, session: str, level: str) -> list[ResourceRecord]:
+        """The `in` resources of all assessors or reconstructions of a session, which no other listing has."""
+        plural = level + "s"
+        rows = self._rows(f"/data/experiments/{segment(session)}/{plural}/ALL/in/resources")
+        found: list[ResourceRecord] = []
+        for row in rows:
+            part, identity = pick(row, "cat_id"), number(pick(row, "xnat_abstractresource_id"))
+            if identity is not None and part:
+                ids = (part, session) if level == "assessor" else (session, part)
+                found.append(_resource(row, Owner(level, *ids, "in")))
+        return found
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def files_of_session(self, session: str) -> FileListing:
+        """All files of a session: its own resources', its scans', its reconstructions' (out) and its assessors' (out and plain)."""
+        rows = self._rows(f"/data/experiments/{segment(session)}/files", all="true")
+        return _files(rows, lambda base: _within(owner_of(base), session))
+
+    def files_of(self, owner: Owner) -> FileListing:
+        """All files of the resources of exactly one object."""
+        return _files(self._rows(f"{path_of(owner)}/files"), lambda _: owner)
+
+    def files_of_resource(self, resource: ResourceRecord) -> FileListing:
+        """The files of one resource, asked for by its numeric id (by its label where that is all there is)."""
+        name = segment(resource.label) if resource.id is None else str(resource.id)
+        return _files(self._rows(f"{path_of(resource.owner)}/resources/{name}/files"), lambda _: resource.owner)
+
+    def _rows(self, path: str, **params: str) -> list[Row]:
+        try:
+            return self._table(path, **params)
+        except Failure as failure:
+            # Gone since the listing above it was made (fact sheet 8: 404 for what is not there or not readable).
+            if failure.cause is Cause.NO_ENTRY:
+                return []
+            raise
+
+
+def _resource(row: Row, owner: Owner) -> ResourceRecord:
+    return ResourceRecord(
+        owner,
+        pick(row, "label"),
+        number(pick(row, "xnat_abstractresource_id")),
+        pick(row, "format"),
+        number(pick(row, "file_count")),
+        number(pick(row, "file_size")),
+    )
+
+
+def _within(owner: Owner | None, session: str) -> Owner:
+    """The owner as seen from its session: an assessor may be addressed as an experiment of its own."""
+    if owner is None:
+        return Owner("experiment", session)
+    if owner.level == "experiment" and owner.id != session:
+        return Owner("assessor", owner.id, session)
+    return owner
+
+
+def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
+    listing = FileListing()
+    bases: dict[str, tuple[str, Owner]] = {}  # shared by all files of a resource: 160,000 records must stay small
+    labels: dict[str, str] = {}
+    for row in rows:
+        uri, resource = pick(row, "uri"), pick(row, "cat_id")
+        split = split_file_uri(uri, resource)
+        identity = number(resource)
+        if split is None or identity is None:
+            listing.odd.append(f"{uri!r}: not the URI of a file")
+            continue
+        base, path = split
+        reason = hostile(path)
+        if reason:
+            listing.odd.append(f"{uri!r}: {reason}")
+            continue
+        base, owner = bases.setdefault(base, (base, owner_for(base)))
+        label = labels.setdefault(resource, pick(row, "collection"))
+        digest = pick(row, "digest").lower()
+        listing.files.append(FileRecord(owner, identity, label, path, number(pick(row, "size")) or 0, digest if len(digest) == 32 else "", base))
+    return listing
+
+
+def hostile(path: str) -> str:
+    """Why a catalog path must not be followed; "" if it may. Such a path is reported, never asked for and never written."""
+    if path.startswith("/"):
+        return "an absolute path"
+    parts = path.split("/")
+    if ".." in parts:
+        return "a path that leaves its resource"
+    if "." in parts or "" in parts:
+        # The server would have to be asked for a URL that every HTTP library rewrites.
+        return "a path with an empty part or a single dot"
+    return "a path with a NUL in it" if "\0" in path else ""

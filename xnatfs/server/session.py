@@ -1,0 +1,284 @@
+"""One logged-in connection to one XNAT: login, session cookie, retries, and the check that an answer is what it claims to be.
+
+Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's API works on the same login.
+Threading: any thread; requests run side by side on a connection pool. A login is single flight: whoever finds the session expired
+logs in, the others wait for that one login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from pyxnat import Interface
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from xnatfs import __version__
+from xnatfs.config import Settings
+from xnatfs.credentials import Credentials
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.slots import Slots
+
+log = logging.getLogger(__name__)
+
+# Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (fact sheet 1).
+USER_AGENT = f"xnatfs/{__version__}"
+
+# 500 too: XNAT answers it for passing troubles (a full database pool, a catalog being written).
+_RETRY = Retry(
+    total=4,
+    connect=2,
+    read=3,
+    status=3,
+    redirect=0,
+    status_forcelist=(429, 500, 502, 503, 504),
+    allowed_methods=("GET", "HEAD"),
+    backoff_factor=0.2,
+    respect_retry_after_header=True,
+    raise_on_status=False,
+    raise_on_redirect=False,
+)
+
+_LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
+_T = TypeVar("_T")
+
+
+class Connection:
+    """A login on one server.
+
+    Args:
+        settings: where the server is, and the limits.
+        credentials: whose login.
+
+    Nothing is sent before `login()`.
+    """
+
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+        self.settings = settings
+        self.server = settings.server
+        self.user = ""  # as /data/auth names it, which for an alias token is its owner
+        self.version = ""
+        self.slots = Slots(settings.limits.connections)
+        self.requests = 0  # sent so far, for `status`
+        self._credentials = credentials
+        self._login_lock = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._logins = 0
+        self._refused = False
+        self.interface = self._make_interface()
+        self._http: requests.Session = self.interface._http
+
+    # --- login ---------------------------------------------------------------------------------------------------
+
+    def login(self) -> str:
+        """Log in and return the user's name on the server.
+
+        Raises:
+            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED.
+        """
+        self._find_server()
+        with self._login_lock:
+            self._log_in()
+        return self.user
+
+    def close(self) -> None:
+        """End the server-side session; XNAT counts at most 1000 of them a user."""
+        with contextlib.suppress(OSError, requests.RequestException):
+            if self._logins:
+                self._http.delete(f"{self.server}/data/JSESSION", timeout=5, allow_redirects=False)
+        self._http.close()
+
+    def _make_interface(self) -> Interface:
+        # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST): two steps towards
+        # XNAT's lock-out for one wrong password, so the entry point is set and the login is ours.
+        login = self._credentials
+        interface = Interface(self.server, login.user, login.password, proxy=login.proxy, verify=login.verify)
+        interface._entry = "/data"
+        session: requests.Session = interface._http
+        session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
+        if self.settings.verify is not None:
+            session.verify = self.settings.verify
+        pool = self.settings.limits.connections
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
+        # A netrc entry of the same host must not replace the credentials that were chosen.
+        session.auth = requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
+        return interface
+
+    def _find_server(self) -> None:
+        """Ask for the build information, without credentials: is there an XNAT, and is it still at this address?"""
+        url = f"{self.server}/xapi/siteConfig/buildInfo"
+        for _ in range(5):
+            response = self._send("GET", url, auth=_no_auth, timeout=self._timeout())
+            if not response.is_redirect:
+                break
+            # Only the scheme, port or path of the same host may change; credentials never go to another host.
+            target = urljoin(url, response.headers["Location"])
+            if "Login.vm" in target:
+                return
+            if urlsplit(target).hostname != urlsplit(url).hostname or not target.endswith("/xapi/siteConfig/buildInfo"):
+                raise Failure(Cause.MOVED, self.server, f"it redirects to {target}")
+            url = target
+        moved = url.removesuffix("/xapi/siteConfig/buildInfo")
+        if moved != self.server:
+            log.warning("%s redirects to %s, which is used from here on", self.server, moved)
+            self.server = moved
+            self.interface._server = moved
+        if response.ok:
+            with contextlib.suppress(ValueError, AttributeError):
+                self.version = str(response.json().get("version", ""))
+        # An XNAT before 1.7 has no /xapi; whether this is one shows in the login.
+
+    def _log_in(self) -> None:
+        """One request with the password, one that asks who we are. Called with the login lock held."""
+        if self._refused:
+            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user)
+        self._http.cookies.clear()
+        response = self._send("GET", f"{self.server}/data/JSESSION", timeout=self._timeout())
+        if response.status_code == 401 or response.status_code == 403:
+            # Never tried again: XNAT locks an account after 20 failures, some sites after 3 (ecosystem.md section 2).
+            self._refused = True
+            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, f"found in {self._credentials.source}")
+        who = self._send("GET", f"{self.server}/data/auth", timeout=self._timeout())
+        match = _LOGGED_IN.search(who.text) if who.ok else None
+        if not response.ok or match is None:
+            if response.status_code >= 500:
+                raise Failure(Cause.SERVER_ERROR, self.server, f"HTTP {response.status_code} at login")
+            raise Failure(Cause.NOT_AN_XNAT, self.server)
+        name = match["name"]
+        if name == "guest" and self._credentials.user != "guest":
+            self._refused = True
+            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, "the server treats the login as a guest")
+        self.user = name
+        self._logins += 1
+
+    def _log_in_again(self, seen: int) -> None:
+        """After an answer that shows an expired session; `seen` is the number of logins when that request was sent."""
+        with self._login_lock:
+            if self._logins == seen:
+                log.info("the session at %s has expired; logging in again", self.server)
+                self._log_in()
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def listing(self, path: str, params: Mapping[str, str], parse: Callable[[requests.Response], _T]) -> _T:
+        """GET a listing and return `parse(response)`.
+
+        The body is read whole. `parse` raises `ValueError` for a body that is not what it should be (cut, a web page); it is then
+        asked for again: a chunked reply may end early and cleanly (fact sheet 9), so only parsing to the end proves it whole.
+
+        Raises:
+            Failure: NO_ENTRY (404), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, UNREACHABLE, TIMED_OUT.
+        """
+        limits = self.settings.limits
+        with self.slots.listing(limits.listing_deadline):
+            problem = Failure(Cause.BAD_LISTING, path)
+            for _ in range(3):
+                try:
+                    response = self.get(path, params=params, timeout=(limits.connect_timeout, limits.listing_deadline))
+                    return parse(response)
+                except ValueError as error:
+                    problem = Failure(Cause.BAD_LISTING, path, str(error)[:200])
+                    log.warning("%s, asking again", problem)
+                except requests.RequestException as error:
+                    problem = self._failure(error, path)
+                    log.warning("%s, asking again", problem)
+                except Failure as failure:
+                    if failure.cause is not Cause.NOT_DATA:
+                        raise
+                    problem = failure
+            raise problem
+
+    def get(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+        timeout: tuple[float, float] | None = None,
+        accept: frozenset[int] = frozenset({200}),
+    ) -> requests.Response:
+        """GET `path` (already percent-encoded, below the server's URL) on the session; logs in again once if it has expired.
+
+        Raises:
+            Failure: any status not in `accept`, and whatever keeps the server from answering.
+        """
+        url = self.server + path
+        for attempt in (1, 2):
+            seen = self._logins
+            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=timeout or self._timeout())
+            if attempt == 1 and self._looks_expired(response):
+                response.close()
+                self._log_in_again(seen)
+                continue
+            break
+        if response.status_code in accept and not self._looks_expired(response):
+            return response
+        failure = self._status_failure(response, path)
+        response.close()
+        raise failure
+
+    @staticmethod
+    def _looks_expired(response: requests.Response) -> bool:
+        if response.status_code == 401 or response.is_redirect:
+            return True
+        # XNAT's downloads always carry a Content-Disposition and its listings are JSON: a bare web page is a login page, whatever its status.
+        kind = response.headers.get("Content-Type", "")
+        return response.status_code == 200 and kind.startswith("text/html") and "Content-Disposition" not in response.headers
+
+    def _status_failure(self, response: requests.Response, path: str) -> Failure:
+        code = response.status_code
+        if code == 200 or response.is_redirect:
+            return Failure(Cause.NOT_DATA, path)
+        cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(code, Cause.SERVER_ERROR)
+        return Failure(cause, path, f"HTTP {code}", code)
+
+    def _timeout(self) -> tuple[float, float]:
+        return self.settings.limits.connect_timeout, self.settings.limits.progress_deadline
+
+    def _send(self, method: str, url: str, **options: Any) -> requests.Response:
+        with self._count_lock:
+            self.requests += 1
+        try:
+            return self._http.request(method, url, allow_redirects=False, **options)
+        except requests.RequestException as error:
+            raise self._failure(error, self.server) from error
+
+    def _failure(self, error: Exception, subject: str) -> Failure:
+        return Failure(transport_cause(error), subject)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    request.headers.pop("Authorization", None)
+    return request
+
+
+def transport_cause(error: BaseException | None) -> Cause:
+    """The cause behind a `requests` or urllib3 exception, which wrap each other several times."""
+    seen: set[int] = set()
+    todo: list[Any] = [error]
+    found = Cause.UNREACHABLE
+    while todo:
+        one = todo.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
+            return Cause.BAD_CERTIFICATE
+        if isinstance(one, urllib3.exceptions.NameResolutionError):
+            return Cause.UNKNOWN_HOST
+        if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+            found = Cause.TIMED_OUT
+        elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
+            found = Cause.CUT_SHORT
+        todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+    return found

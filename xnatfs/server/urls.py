@@ -1,0 +1,114 @@
+"""URLs of an XNAT: what has to be percent-encoded, and what a file's URI in a listing says.
+
+Used by `listings` and `contents`. Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from xnatfs.server.records import FileRecord, Owner
+
+_FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
+_PREFIX = re.compile(r"^(?:/(?:data|REST|archive)(?=/))+")
+
+
+def encode(path: str) -> str:
+    """Percent-encode every byte outside `A-Za-z0-9-._~/` (fact sheet 3: then it reaches XNAT intact)."""
+    return quote(path, safe="/-._~", errors="surrogatepass")
+
+
+def segment(text: str) -> str:
+    """Encode one path segment."""
+    return quote(text, safe="-._~", errors="surrogatepass")
+
+
+def part(text: str) -> str:
+    """Encode a scan or reconstruction id, where XNAT takes a comma for a list and has its own escapes (fact sheet 2.5)."""
+    return segment(text.replace("/", "[SLASH]").replace(",", "[COMMA]"))
+
+
+def with_data(uri: str) -> str:
+    """The URI below `/data`: listings give it with or without (fact sheet 2.4)."""
+    return "/data" + _PREFIX.sub("", uri)
+
+
+def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
+    """(base, path) of a file row's URI: the base up to and with `/files`, and the path inside the resource; None if it is no such URI.
+
+    The URI is not percent-encoded and the path is anybody's, so the *first* `/resources/<cat_ID>/files/` ends the base: what
+    comes before it (ids, scan ids) is the server's.
+    """
+    marker = f"/resources/{resource_id}/files/"
+    at = uri.find(marker)
+    if at >= 0:
+        end = at + len(marker)
+    elif match := _FILES.search(uri):
+        end = match.end()
+    else:
+        at = uri.find("/files/")
+        if at < 0:
+            return None
+        end = at + len("/files/")
+    return with_data(uri[: end - 1]), uri[end:]
+
+
+def owner_of(base: str) -> Owner | None:
+    """What the resource at `base` belongs to, as far as the URI tells; None where it cannot be told.
+
+    Forms (fact sheet 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] | /reconstructions/R[/in|/out]]`,
+    `[/projects/P]/subjects/S`, `/projects/P`.
+    """
+    head = re.split(r"/(?:resources/[^/]*/)?files$", base)[0]
+    parts = _PREFIX.sub("", head).strip("/").split("/")
+    found: dict[str, str] = {}
+    index = 0
+    while index + 1 < len(parts):
+        word = parts[index]
+        if word in ("projects", "subjects", "experiments"):
+            found[word] = parts[index + 1]
+            index += 2
+        elif word in ("scans", "assessors", "reconstructions"):
+            rest = parts[index + 1 :]
+            direction = rest.pop() if len(rest) > 1 and rest[-1] in ("in", "out") and word != "scans" else ""
+            found[word], found["direction"] = "/".join(rest), direction  # a scan id may hold a slash
+            break
+        else:
+            return None
+    experiment, direction = found.get("experiments", ""), found.get("direction", "")
+    if "scans" in found:
+        return Owner("scan", experiment, found["scans"])
+    if "assessors" in found:
+        return Owner("assessor", found["assessors"], experiment, direction)
+    if "reconstructions" in found:
+        return Owner("reconstruction", experiment, found["reconstructions"], direction)
+    if experiment:
+        return Owner("experiment", experiment)
+    if "subjects" in found:
+        return Owner("subject", found["subjects"])
+    return Owner("project", found["projects"]) if "projects" in found else None
+
+
+def path_of(owner: Owner) -> str:
+    """The encoded path of what a resource belongs to, by ids only (labels with spaces cannot be addressed, fact sheet 7)."""
+    top = "experiments" if owner.level not in ("project", "subject") else owner.level + "s"
+    if owner.level == "scan":
+        return f"/data/experiments/{segment(owner.id)}/scans/{part(owner.part)}"
+    if owner.level == "reconstruction":
+        return f"/data/experiments/{segment(owner.id)}/reconstructions/{part(owner.part)}" + _direction(owner)
+    if owner.level == "assessor" and owner.part:
+        return f"/data/experiments/{segment(owner.part)}/assessors/{segment(owner.id)}" + _direction(owner)
+    return f"/data/{top}/{segment(owner.id)}"
+
+
+def files_path(record: FileRecord) -> str:
+    """The encoded path of the `/files` of a file's resource: as the listing gave it, but for ids that need XNAT's escapes."""
+    owner = record.owner
+    if owner.level in ("scan", "reconstruction") and ("/" in owner.part or "," in owner.part):
+        return f"{path_of(owner)}/resources/{record.resource_id}/files"
+    return encode(record.base)
+
+
+def _direction(owner: Owner) -> str:
+    return f"/{owner.direction}" if owner.direction else ""

@@ -1,0 +1,62 @@
+"""`.xnatfs/` (unlisted): what the mount is doing, as files. No secrets.
+
+Used by `root`; the same report answers `xnatfs status`.
+Threading: any thread; texts are computed from snapshots.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xnatfs.tree.node import Branch, Rendered, inode_of
+from xnatfs.tree.resource import Sources
+
+_LASTS = 2.0  # seconds: what `stat` told is what the `cat` after it reads
+
+
+def control_room(sources: Sources, report: Callable[[], dict[str, Any]]) -> Branch:
+    """The folder with `status.json`, `errors.txt`, `oddities.txt` and `config.json`."""
+    files = {
+        "status.json": Rendered(".xnatfs/status.json", lambda: _json(report()), _LASTS),
+        "errors.txt": Rendered(".xnatfs/errors.txt", lambda: _errors(sources), _LASTS),
+        "oddities.txt": Rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _LASTS),
+        "config.json": Rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _LASTS),
+    }
+    return Branch(inode_of(".xnatfs"), lambda: files)
+
+
+def configuration(sources: Sources) -> dict[str, Any]:
+    """The settings of the mount."""
+    settings = sources.settings
+    limits = {name: getattr(settings.limits, name) for name in settings.limits.__dataclass_fields__}
+    return {
+        "server": settings.server,
+        "projects": list(settings.projects),
+        "cache_dir": str(settings.cache_dir),
+        "state_dir": str(settings.state_dir),
+        "serve_bad_digests": settings.serve_bad_digests,
+        "limits": limits,
+    }
+
+
+def _errors(sources: Sources) -> bytes:
+    lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(one.when))}  {printable(one.text)}" for one in sources.troubles.recent()]
+    return ("\n".join(lines) + "\n" if lines else "no errors\n").encode("utf-8", "backslashreplace")
+
+
+def _oddities(sources: Sources) -> bytes:
+    lines = [printable(one) for one in sources.troubles.oddities()]
+    head = "What the server lists and the tree cannot show as it is:\n"
+    return (head + "\n".join(lines) + "\n" if lines else "nothing odd was found\n").encode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped: names come from other people and a terminal obeys them."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

@@ -1,0 +1,144 @@
+"""A resource as a folder: its files, in the folders their catalog paths say, each a node with a content.
+
+Used by every room: a file is the same node of truth, the same cache entry, whatever path led to it.
+Threading: any thread; what is built from a listing lives and dies with that listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from xnatfs.config import Settings
+from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.transfers import Transfers
+from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.records import FileRecord, ResourceRecord
+from xnatfs.tree.names import spell
+from xnatfs.tree.node import FileBranch, Content, File, Node, inode_of
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the rooms are made from."""
+
+    settings: Settings
+    catalogs: Catalogs
+    transfers: Transfers
+    troubles: Troubles
+
+
+class Place(NamedTuple):
+    """Where a resource hangs: the project to list it through, the date of what it belongs to, and that one's attributes."""
+
+    project: str
+    mtime: float | None
+    xattrs: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class ResourceFile(File):
+    """One file of a resource. 160,000 of them must fit in memory, so each holds only references."""
+
+    __slots__ = ("number", "owner", "record")
+
+    owner: _Opener
+    record: FileRecord
+    number: int  # its place in the catalog
+
+    @property
+    def inode(self) -> int:
+        return inode_of("resource", str(self.record.resource_id)) + 1 + self.number
+
+    @property
+    def mtime(self) -> float:
+        return self.owner.place.mtime or 0.0
+
+    @property
+    def size(self) -> int:
+        return self.owner.transfers.size(self.record)
+
+    @property
+    def version(self) -> str:
+        return self.owner.transfers.key(self.record)
+
+    def open(self) -> Content:
+        return self.owner.transfers.open(self.record)
+
+    def xattrs(self) -> dict[str, str]:
+        verified = self.owner.transfers.cached(self.record)
+        found = {**self.owner.place.xattrs, "resource": self.record.resource_label, "resource_id": str(self.record.resource_id)}
+        found |= {"name": self.record.path.rsplit("/", 1)[-1], "uri": self.record.uri, "digest": self.record.digest}
+        found |= {"cached": "no" if verified is None else "yes", "verified": verified or "no"}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Shared by the files of one resource."""
+
+    place: Place
+    transfers: Transfers
+
+
+@dataclass
+class _Level:
+    """A folder while the catalog is sorted into folders."""
+
+    files: list[tuple[str, int, FileRecord]] = field(default_factory=list)
+    folders: dict[str, _Level] = field(default_factory=dict)
+
+
+def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *where: str) -> FileBranch:
+    """The folder of one resource; `where` names its place in the tree, for its inode."""
+
+    def entries() -> Mapping[str, Node]:
+        holdings = sources.catalogs.files(place.project, resource)
+        files = holdings.of_resource(resource) or []
+        return holdings.memo.get((where, resource), lambda: _arrange(files, _Opener(place, sources.transfers), sources.troubles))
+
+    xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
+    if resource.id is not None:
+        xattrs["resource_id"] = str(resource.id)
+    return FileBranch(inode_of(*where), entries, mtime=place.mtime, xattrs={name: value for name, value in xattrs.items() if value})
+
+
+def _arrange(files: Iterable[FileRecord], opener: _Opener, troubles: Troubles) -> Mapping[str, Node]:
+    """Files sorted into the folders of their paths, in catalog order."""
+    top = _Level()
+    seen: set[str] = set()
+    number = 0
+    for record in files:
+        if record.path in seen:  # one file on the server, listed twice
+            troubles.odd(f"{record.uri!r}: listed twice")
+            continue
+        seen.add(record.path)
+        *folders, name = record.path.split("/")
+        level = top
+        for folder in folders:
+            level = level.folders.setdefault(folder, _Level())
+        level.files.append((name, number, record))
+        number += 1
+    return _nodes(top, opener, "")
+
+
+def _nodes(level: _Level, opener: _Opener, path: str) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for name, number, record in level.files:
+        spelt = spell(name)
+        if name in level.folders:  # a file and a folder of one name: the folder keeps it, for the sake of the paths below it
+            spelt = f"{spelt}%~file"
+        nodes[spelt] = ResourceFile(opener, record, number)
+    for name, below in level.folders.items():
+        here = f"{path}/{name}"
+        entries = _nodes(below, opener, here)
+        resource = _any_file(below).resource_id
+        nodes[spell(name)] = FileBranch(inode_of("folder", str(resource), here), lambda entries=entries: entries, mtime=opener.place.mtime)
+    return nodes
+
+
+def _any_file(level: _Level) -> FileRecord:
+    while not level.files:
+        level = next(iter(level.folders.values()))
+    return level.files[0][2]

@@ -1,0 +1,50 @@
+"""The top of a mount: README.txt and the rooms.
+
+Used by the composition of a mount (`fuse` and tests through `vfs`).
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xnatfs.tree.control import control_room
+from xnatfs.tree.node import Branch, Node, Rendered, inode_of
+from xnatfs.tree.projects import archive_room, projects_room
+from xnatfs.tree.resource import Sources
+
+# Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
+_KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
+
+_README = """\
+This folder is the XNAT server {server}, read-only, as the user {user} sees it.
+
+projects/   the server's files, each once:
+            projects/PROJECT/subjects/SUBJECT/SESSION/SCANS/ID-TYPE/RESOURCE/...
+            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject, resources of a project
+archive/    the same files for scripts, with bare scan ids:
+            archive/projects/PROJECT/experiments/SESSION/SCANS/ID/RESOURCE/...
+            XNAT_DATA={mountpoint}/archive makes xnatpy read from here
+
+A file is fetched when it is first read and then kept in a cache on this machine.
+Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
+Names that cannot be file names are spelt with %XX, as in URLs; getfattr -d FILE shows what the server says of a file.
+
+xnatfs status     what the mount is doing, and what went wrong (also in {mountpoint}/.xnatfs/)
+xnatfs refresh    look at the server again now (else new data shows within a minute)
+xnatfs unmount {mountpoint}
+"""
+
+
+def root_folder(sources: Sources, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]) -> Branch:
+    """The root of a mount."""
+    text = _README.format(server=sources.settings.server, user=user, mountpoint=mountpoint, example="XNAT_S00001").encode()
+    entries: dict[str, Node] = {
+        "README.txt": Rendered("README.txt", lambda: text),
+        "projects": projects_room(sources),
+        "archive": archive_room(sources),
+    }
+    unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
+    unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}
+    return Branch(inode_of(""), lambda: entries, alias=unlisted.get)

@@ -1,0 +1,197 @@
+"""The tree as a POSIX file system: paths, attributes, handles. Raises `OSError`; imports no FUSE.
+
+Used by `fuse` (and later by other adapters) and by tests without a mount.
+Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits in `fetch.waiting`, so each
+operation has a deadline and can be interrupted (see `interruptible`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.troubles import Troubles
+from xnatfs.fetch.waiting import interruptible
+from xnatfs.tree.names import MAX_BYTES, PROBED
+from xnatfs.tree.node import Content, File, Folder, Node
+
+log = logging.getLogger(__name__)
+
+XATTR_PREFIX = "user.xnat."
+
+_NO_TROUBLE = frozenset({Cause.NO_ENTRY, Cause.NOT_A_DIRECTORY, Cause.IS_A_DIRECTORY, Cause.READ_ONLY, Cause.NO_ATTRIBUTE, Cause.INTERRUPTED})
+
+
+class Attributes(NamedTuple):
+    """What `stat` tells. `mtime` in seconds since the epoch, `size` in bytes."""
+
+    mode: int
+    inode: int
+    size: int
+    mtime: float
+    links: int
+
+    @property
+    def blocks(self) -> int:
+        """512-byte blocks; 0 would make `tar -S` store a file of zeros (measured)."""
+        return -(-self.size // 512)
+
+
+class Opened(NamedTuple):
+    """An open file: its handle, whether `stat` had told another size before, and what names its version ("" for a changing text)."""
+
+    handle: int
+    size_changed: bool
+    version: str
+
+
+@dataclass
+class _Handle:
+    content: Content
+    node: File
+
+
+class Vfs:
+    """A file system over a root folder.
+
+    Args:
+        root: the tree.
+        troubles: failures are reported there.
+    """
+
+    def __init__(self, root: Folder, troubles: Troubles) -> None:
+        self._root = root
+        self._troubles = troubles
+        self._lock = threading.Lock()
+        self._handles: dict[int, _Handle] = {}
+        self._numbers = itertools.count(1)
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def attributes(self, path: str) -> Attributes:
+        """`stat`.
+
+        Raises:
+            OSError: ENOENT, ENOTDIR, ENAMETOOLONG, or what keeps the server from answering.
+        """
+        with self._reported(path):
+            return attributes_of(self._walk(path))
+
+    def entries(self, path: str) -> list[tuple[str, Attributes]]:
+        """`readdir` with the attributes of every entry: no look-up per entry."""
+        with self._reported(path):
+            node = self._walk(path)
+            if not isinstance(node, Folder):
+                raise Failure(Cause.NOT_A_DIRECTORY, path)
+            return [(name, attributes_of(entry)) for name, entry in node.entries().items()]
+
+    def xattr(self, path: str, name: str) -> bytes:
+        """The value of an extended attribute."""
+        with self._reported(path):
+            value = self._walk(path).xattrs().get(name.removeprefix(XATTR_PREFIX)) if name.startswith(XATTR_PREFIX) else None
+            if value is None:
+                raise Failure(Cause.NO_ATTRIBUTE, path)
+            return value.encode("utf-8", "backslashreplace")
+
+    def xattrs(self, path: str) -> list[str]:
+        """The names of the extended attributes."""
+        with self._reported(path):
+            return [XATTR_PREFIX + name for name in self._walk(path).xattrs()]
+
+    # --- contents ------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
+        """Open a file for reading. Its size is true from here on.
+
+        Raises:
+            OSError: EROFS for any way of writing; EISDIR; what keeps the content from being had.
+        """
+        with self._reported(path):
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
+                raise Failure(Cause.READ_ONLY, path)
+            node = self._walk(path)
+            if not isinstance(node, File):
+                raise Failure(Cause.IS_A_DIRECTORY, path)
+            told = node.size
+            content = node.open()
+            with self._lock:
+                handle = next(self._numbers)
+                self._handles[handle] = _Handle(content, node)
+            return Opened(handle, content.size != told, node.version)
+
+    def read(self, handle: int, offset: int, length: int) -> bytes:
+        """Bytes from an open file; shorter only at its end."""
+        with self._reported(f"handle {handle}"):
+            return self._handle(handle).content.read(offset, length)
+
+    def size_of(self, handle: int) -> int:
+        """The size of an open file in bytes."""
+        return self._handle(handle).content.size
+
+    def release(self, handle: int) -> None:
+        """Close an open file."""
+        with self._lock:
+            held = self._handles.pop(handle, None)
+        if held is not None:
+            held.content.close()
+
+    @property
+    def open_files(self) -> int:
+        """How many files are open."""
+        return len(self._handles)
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def operation(self, interrupted: Callable[[], bool]) -> Iterator[None]:
+        """Within this block, waits of this thread end with EINTR once `interrupted()` is true."""
+        with interruptible(interrupted):
+            yield
+
+    def _handle(self, handle: int) -> _Handle:
+        try:
+            return self._handles[handle]
+        except KeyError:
+            raise Failure(Cause.BAD_HANDLE) from None
+
+    def _walk(self, path: str) -> Node:
+        node: Node = self._root
+        for name in path.split("/"):
+            if not name:
+                continue
+            if not isinstance(node, Folder):
+                raise Failure(Cause.NOT_A_DIRECTORY, path)
+            if len(name) > MAX_BYTES // 4 and len(name.encode("utf-8", "surrogateescape")) > MAX_BYTES:
+                raise Failure(Cause.NAME_TOO_LONG, path)
+            if not node.of_files and PROBED.fullmatch(name):
+                raise Failure(Cause.NO_ENTRY, path)
+            found = node.lookup(name)
+            if found is None:
+                raise Failure(Cause.NO_ENTRY, path)
+            node = found
+        return node
+
+    @contextmanager
+    def _reported(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except Failure as failure:
+            if failure.cause not in _NO_TROUBLE:
+                log.warning("%s: %s", path, failure)
+                self._troubles.failed(failure)
+            raise
+
+
+def attributes_of(node: Node) -> Attributes:
+    """The attributes of a node: 0555 and 0444, and the mount's owner is the user."""
+    if isinstance(node, File):
+        return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
+    return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 2)
