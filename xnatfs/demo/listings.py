@@ -27,19 +27,17 @@ _PROJECT_ALIASES: dict[str, Callable[[Project], str]] = {
 }
 _PROJECT_DEFAULTS = ("ID", "secondary_ID", "name", "description", "pi_firstname", "pi_lastname")
 _PROJECT_SWITCHES = ("accessible", "owner", "member", "collaborator", "activeSince", "recent", "favorite", "prearc_code", "dataAccess")
-_ACCESSIBLE_KEYS = tuple(
-    [
-        "id",
-        "name",
-        "description",
-        "secondary_id",
-        "pi",
-        "project_invs",
-        "project_access",
-        "project_access_img",
-        "insert_date",
-        "insert_user",
-    ]
+_ACCESSIBLE_KEYS = (
+    "id",
+    "name",
+    "description",
+    "secondary_id",
+    "pi",
+    "project_invs",
+    "project_access",
+    "project_access_img",
+    "insert_date",
+    "insert_user",
 )
 _SUBJECT_DEFAULTS = ("ID", "project", "label", "insert_date", "insert_user")
 _EXPERIMENT_DEFAULTS = ("ID", "project", "date", "xsiType", "label", "insert_date")
@@ -205,7 +203,10 @@ def _narrowed(call: Call, root: str) -> str:
 def _experiment_table(call: Call, root: str, found: list[Experiment], project_id: str, defaults: list[str]) -> Table:
     names = _names(call) or defaults
     key_path = f"{root}/ID"
-    columns = EXPERIMENTS.select([*names, key_path], call.switches.proven_only)
+    # Of an abstract root XNAT always selects the concrete type and the project, to drop what the user may not read
+    # (`if(!ElementSecurity.IsSecureElement(root)) qo.addField(...)` in its experiment lists); pyxnat's repr() relies on it.
+    always = ("xsiType", "project") if 0 <= depth(root) < 3 else ()
+    columns = EXPERIMENTS.select([*names, key_path, *always], call.switches.proven_only)
     identity = EXPERIMENTS.select(["ID"], False)[0]
     listed = [ListedExperiment(call.archive, item, project_id) for item in found]
     has_id = identity in columns

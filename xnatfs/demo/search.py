@@ -16,7 +16,7 @@ from .columns import Column, Root, rows_of
 from .listings import finish
 from .reply import HttpError, Reply
 from .roots import EXPERIMENTS, SUBJECTS, ListedExperiment, ListedSubject, is_a
-from .tables import Row, Table
+from .tables import Row, Table, stamp
 
 _XDAT = "{http://nrg.wustl.edu/security}"
 _FIELD_KEYS = ("FIELD_ID", "HEADER", "SUMMARY", "TYPE", "REQUIRES_VALUE", "DESC", "ELEMENT_NAME", "SRC")
@@ -31,6 +31,22 @@ _DISPLAY = {
     "session_label": "label",
     "projects": "project",
 }
+
+_PROJECT_FIELDS = (
+    "id",
+    "name",
+    "description",
+    "secondary_id",
+    "pi",
+    "project_access",
+    "project_owners",
+    "insert_date",
+    "insert_user",
+    "proj_mr_count",
+    "proj_ct_count",
+    "proj_pet_count",
+    "proj_ut_count",
+)
 
 
 def handle(call: Call, parts: list[str]) -> Reply:
@@ -62,6 +78,9 @@ def _elements(call: Call) -> Table:
 
 
 def _fields(element: str) -> Table:
+    if element == "xnat:projectData":
+        shown = [(name.upper(), name, f"{element}.{name.upper()}", "string", "false", "", element, "0") for name in _PROJECT_FIELDS]
+        return Table(list(_FIELD_KEYS), [dict(zip(_FIELD_KEYS, values, strict=True)) for values in shown])
     root = SUBJECTS if element == "xnat:subjectData" else EXPERIMENTS
     rows: list[Row] = []
     for alias in root.aliases:
@@ -80,6 +99,8 @@ def _search(call: Call) -> Reply:
     element = document.findtext(f"{_XDAT}root_element_name", "")
     if not element:
         raise HttpError(422)
+    if element.lower() == "xnat:projectdata":
+        return finish(call, _projects(call, element))
     if element.lower() == "xnat:subjectdata":
         root = SUBJECTS
         objects: Sequence[Any] = [ListedSubject(item) for item in call.archive.subjects.values() if call.view.subject_readable(item)]
@@ -118,11 +139,35 @@ def _search(call: Call) -> Reply:
     return finish(call, table)
 
 
+def _projects(call: Call, element: str) -> Table:
+    """The listed projects with their display fields; criteria are ignored (pyxnat's `repr(project)` asks for all of them)."""
+    rows = []
+    for project in call.archive.projects.values():
+        if not call.view.listed(project):
+            continue
+        values = dict.fromkeys(_PROJECT_FIELDS, "") | {
+            "id": project.id,
+            "name": project.name,
+            "description": project.description,
+            "secondary_id": project.secondary_id,
+            "pi": ", ".join(filter(None, (project.pi_lastname, project.pi_firstname))),
+            "project_access": project.access,
+            "project_owners": "admin",
+            "insert_date": stamp(project.insert_date),
+            "insert_user": "admin",
+        }
+        for kind in ("mr", "ct", "pet"):
+            count = sum(e.xsi_type == f"xnat:{kind}SessionData" for e in call.view.experiments(project.id))
+            values[f"proj_{kind}_count"] = str(count or "")
+        rows.append(values)
+    return Table(list(_PROJECT_FIELDS), rows, meta={"rootElementName": element})
+
+
 def _column(root: Root, element: str, name: str) -> Column | None:
     """A column for a display field or schema field; only those of the listed object itself."""
     for wanted in (f"{element}/{name}", _DISPLAY.get(name.lower(), name)):
         found = root.column(wanted)
-        if found is not None and not found.join and found.key != wanted.lower():
+        if found is not None and not found.join and ("/" not in wanted or found.key != wanted.lower()):
             return found
     found = root.column(f"{element}/{name}")
     return found if found is not None and not found.join else None
