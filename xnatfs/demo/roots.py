@@ -83,6 +83,8 @@ _SUBJECT_ALIASES: dict[str, tuple[str, Value]] = {
     "gender": ("xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/gender", lambda row: row.subject.gender),
     "yob": ("xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/yob", lambda row: row.subject.yob),
     "dob": ("xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/dob", lambda row: ""),
+    "age": ("xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/age", lambda row: ""),
+    "handedness": ("xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/handedness", lambda row: ""),
     "insert_date": ("xnat:subjectData/meta/insert_date", lambda row: stamp(row.subject.insert_date)),
     "insert_user": ("xnat:subjectData/meta/insert_user/login", lambda row: row.subject.insert_user),
     "last_modified": ("xnat:subjectData/meta/last_modified", lambda row: stamp(row.subject.last_modified)),

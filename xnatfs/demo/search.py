@@ -30,7 +30,10 @@ _DISPLAY = {
     "subject_label": "subject_label",
     "session_label": "label",
     "projects": "project",
+    "gender_text": "gender",
+    "handedness_text": "handedness",
 }
+_OF_SUBJECTS = {"subject_id": "ID", "subject_label": "label"}
 
 _PROJECT_FIELDS = (
     "id",
@@ -165,7 +168,8 @@ def _projects(call: Call, element: str) -> Table:
 
 def _column(root: Root, element: str, name: str) -> Column | None:
     """A column for a display field or schema field; only those of the listed object itself."""
-    for wanted in (f"{element}/{name}", _DISPLAY.get(name.lower(), name)):
+    display = _DISPLAY | _OF_SUBJECTS if root is SUBJECTS else _DISPLAY
+    for wanted in (f"{element}/{name}", display.get(name.lower(), name)):
         found = root.column(wanted)
         if found is not None and not found.join and ("/" not in wanted or found.key != wanted.lower()):
             return found
