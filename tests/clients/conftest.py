@@ -22,6 +22,7 @@ class Lab:
     url: str
     archive: Archive
     measurements: ModuleType
+    profile: str
 
     def files(self, **wanted: str) -> list[TrueFile]:
         """The files of ALFA whose fields have these values: `files(session="sub001_MR1", resource="ASHS")`."""
@@ -31,4 +32,4 @@ class Lab:
 @pytest.fixture(scope="package", params=["full", "proven"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with DemoServer(build("lab"), Switches(profile=request.param)) as server:
-        yield Lab(server.url, server.archive, measurements)
+        yield Lab(server.url, server.archive, measurements, request.param)

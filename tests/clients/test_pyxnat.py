@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pyxnat
@@ -17,7 +18,11 @@ def x(lab: Lab) -> Iterator[pyxnat.Interface]:
     interface = pyxnat.Interface(server=lab.url, user="demo", password="demo")
     yield interface
     interface.disconnect()
-    interface._exec_lock = None
+
+
+def labels(collection: Iterable[Any]) -> list[str]:
+    """pyxnat's own `get("label")` gives ids the first time it is called."""
+    return [thing.label() for thing in collection]
 
 
 def below(folder: Path) -> dict[str, bytes]:
@@ -32,23 +37,23 @@ def test_lists(x: pyxnat.Interface, lab: Lab) -> None:
     assert sorted(x.select.projects().get()) == ["ALFA", "DWI", "MESSY"]
     project = x.select.project("ALFA")
     assert project.exists()
-    assert project.subjects().get("label") == ["sub001", "sub002", "sub003", "sub004", "sub005", "007"]
+    assert labels(project.subjects()) == ["sub001", "sub002", "sub003", "sub004", "sub005", "007"]
     subject = project.subject("sub001")
     assert subject.id() == "DEMO_S00001"
-    assert sorted(subject.experiments().get("label")) == ["sub001_MR1", "sub001_MR2"]
+    assert sorted(labels(subject.experiments())) == ["sub001_MR1", "sub001_MR2"]
     session = subject.experiment("sub001_MR1")
     assert session.id() == "DEMO_E00001" and session.datatype() == "xnat:mrSessionData"
     assert session.scans().get() == ["1", "2", "3", "4", "5"]
-    assert sorted(r.label() for r in session.scan("2").resources()) == ["DICOM", "NIFTI", "NIFTI_PLAIN"]
-    labels = {r.label() for r in session.resources()}
-    assert labels == {f.resource for f in lab.files(session="sub001_MR1", kind="session")}
+    assert sorted(labels(session.scan("2").resources())) == ["DICOM", "NIFTI", "NIFTI_PLAIN"]
+    assert set(labels(session.resources())) == {f.resource for f in lab.files(session="sub001_MR1", kind="session")}
     assert not project.subject("nobody").exists() and not x.select.project("SECRET").exists()
 
 
 def test_shared_session_stands_under_its_other_label(x: pyxnat.Interface) -> None:
     project = x.select.project("DWI")
-    assert "dwi02" in project.subjects().get("label") and "bond" in project.subjects().get("label")
-    assert "dwi02_scan" in project.experiments().get("label")
+    assert {"dwi02", "bond"} < set(labels(project.subjects()))
+    session = project.subject("dwi02").experiment("dwi02_scan")
+    assert session.id() == "DEMO_E00003" and session.label() == "dwi02_scan"
 
 
 def test_attributes(x: pyxnat.Interface) -> None:
@@ -60,14 +65,31 @@ def test_attributes(x: pyxnat.Interface) -> None:
     assert session.attrs.get("date") == "2023-04-18"
 
 
+def test_descriptions(x: pyxnat.Interface) -> None:
+    """What an interactive session shows; pyxnat asks the search engine for it."""
+    assert "`ALFA: healthy ageing (sample data)` (private) 6 subjects 9 MR experiments" in repr(x.select.project("ALFA"))
+    assert "`sub001_MR1` (subject: DEMO_S00001 `sub001`) (project: ALFA) 5 scans 6 resources" in repr(x.select.experiment("DEMO_E00001"))
+    assert "sub001" in repr(x.select.project("ALFA").subject("sub001"))
+    assert "T1_ALFA1" in repr(x.select.experiment("DEMO_E00001").scan("2"))
+
+
+def test_search(x: pyxnat.Interface) -> None:
+    found = x.select("xnat:mrSessionData", ["xnat:mrSessionData/SESSION_ID", "xnat:mrSessionData/PROJECT"]).where(
+        [("xnat:mrSessionData/PROJECT", "=", "ALFA"), "AND"]
+    )
+    assert sorted(found.get("session_id")) == [f"DEMO_E0000{n}" for n in range(1, 10)]
+
+
 def test_files(x: pyxnat.Interface, lab: Lab, tmp_path: Path) -> None:
     resource = x.select.experiment("DEMO_E00001").resource("FREESURFER6")
     expected = lab.files(session="sub001_MR1", resource="FREESURFER6")
-    assert sorted(resource.files().get()) == sorted(f.path for f in expected)
+    assert sorted(file.id() for file in resource.files()) == sorted(f.path for f in expected)
     (aseg,) = resource.files("*aseg.stats")
     stats = next(f for f in expected if f.path.endswith("aseg.stats"))
     assert Path(aseg.get(str(tmp_path / "aseg.stats"))).read_bytes() == stats.read()
-    assert int(aseg.size()) == stats.size and aseg.attributes()["digest"] == stats.digest
+    assert int(aseg.size()) == stats.size
+    if lab.profile == "full":  # older servers list no digests
+        assert aseg.attributes()["digest"] == stats.digest
     assert aseg.last_modified()
 
 
@@ -88,7 +110,7 @@ def test_scans_download(x: pyxnat.Interface, lab: Lab, tmp_path: Path, types: st
     session = x.select.project("ALFA").subject("007").experiment("007_MR1")
     session.scans().download(str(tmp_path), type=types, extract=True)
     expected = [f for f in lab.files(session="007_MR1", kind="scan") if types == "ALL" or f.scan_type in types.split(",")]
-    found = {path.partition("/scans/")[2]: data for path, data in below(tmp_path).items()}
+    found = {path.partition("/scans/")[2]: data for path, data in below(tmp_path).items() if not path.endswith(".zip")}
     assert found == {f"{f.scan}-{f.scan_type}/resources/{f.resource}/files/{f.path}": f.read() for f in expected}
 
 
@@ -115,6 +137,6 @@ def test_array_of_scans(x: pyxnat.Interface) -> None:
 
 
 def test_wrong_password(lab: Lab) -> None:
+    """pyxnat takes a refusal for an empty list."""
     interface = pyxnat.Interface(server=lab.url, user="demo", password="wrong")
-    with pytest.raises(Exception, match=r"401|[Cc]redentials|[Uu]nauthori[sz]ed"):
-        interface.select.projects().get()
+    assert interface.select.projects().get() == []
