@@ -163,7 +163,8 @@ def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
 
 
 def _latin(name: str) -> str:
-    return name.encode("latin-1", "replace").decode("latin-1").replace("\r", "?").replace("\n", "?")
+    # Tomcat writes control characters in a header value as blanks.
+    return "".join(" " if (c < " " and c != "\t") or c == "\x7f" else c for c in name.encode("latin-1", "replace").decode("latin-1"))
 
 
 async def _pieces(content: Content, start: int, stop: int) -> AsyncIterator[bytes]:

@@ -33,7 +33,8 @@ class TrueFile:
     resource: str
     path: str
     subject_id: str
-    session_id: str  # accession id of the session or non-imaging experiment, of the assessor for kind "assessor"
+    session_id: str  # accession id of the session or non-imaging experiment
+    assessor_id: str  # accession id of the assessor
     entry: CatalogEntry = field(compare=False, repr=False)
 
     @property
@@ -73,6 +74,7 @@ class TrueFile:
             "project": f"/data/projects/{self.project}",
             "subject": f"/data/subjects/{self.subject_id}",
             "scan": f"/data/experiments/{self.session_id}/scans/{_quoted(self.scan or '')}",
+            "assessor": f"/data/experiments/{self.session_id}/assessors/{self.assessor_id}",
             "reconstruction": f"/data/experiments/{self.session_id}/reconstructions/{_quoted(self.assessor or '')}",
         }.get(self.kind, f"/data/experiments/{self.session_id}")
         direction = f"/{self.direction}" if self.direction else ""
@@ -125,6 +127,7 @@ class _Place:
     scan: str | None = None
     scan_type: str | None = None
     assessor: str | None = None
+    assessor_id: str = ""
 
 
 def _files(archive: Archive, project: Project) -> Iterator[TrueFile]:
@@ -158,10 +161,11 @@ def _session(project: Project, session: Experiment, label: str, subject: Subject
 def _assessor(
     archive: Archive, project: Project, assessor: Experiment, label: str, subject: Subject, subject_label: str
 ) -> Iterator[TrueFile]:
-    session_label = label_in(archive.experiments[assessor.session_id], project.id)
+    session = archive.experiments[assessor.session_id]
+    session_label = label_in(session, project.id)
     if session_label is None:
         return
-    place = _Place(project.id, subject, subject_label, session_label, assessor.id, "assessor", assessor=label)
+    place = _Place(project.id, subject, subject_label, session_label, session.id, "assessor", assessor=label, assessor_id=assessor.id)
     yield from _of(place, "", assessor.resources)
     yield from _of(place, "in", assessor.in_resources)
     yield from _of(place, "out", assessor.out_resources)
@@ -188,5 +192,6 @@ def _of(place: _Place, direction: str, resources: list[Resource]) -> Iterator[Tr
                 path=entry.path,
                 subject_id=place.subject.id if place.subject else "",
                 session_id=place.session_id,
+                assessor_id=place.assessor_id,
                 entry=entry,
             )
