@@ -198,8 +198,8 @@ class Catalogs:
             scans = self._listings.scans_of_session(identity)
         assessors = holdings.assessors.get(identity, [])
         found = self._resources.of_session(identity)
-        if {one.owner.id for one in found if one.owner.level == "assessor"} - {one.id for one in assessors}:
-            assessors = self._listings.assessors_of_session(identity)  # a shared session's belong to its primary project
+        if not self._listings.capabilities.may("assessors of a project") and any(one.owner.level == "assessor" for one in found):
+            assessors = self._listings.assessors_of_session(identity)
         ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
         reconstructions = holdings.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
         for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):

@@ -224,7 +224,8 @@ class Listings:
         except Failure as failure:
             if not _is_refusal(failure):
                 raise
-            # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here.
+            # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
+            self.capabilities.refuse("assessors of a project")
             rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
         found = _assessors(rows)
         bulk = BulkResources()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from xnatfs.server.records import FileRecord, Owner
 
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
+_AWKWARD = frozenset("/,%;\\")
 _PREFIX = re.compile(r"^(?:/(?:data|REST|archive)(?=/))+")
 
 
@@ -103,10 +104,14 @@ def path_of(owner: Owner) -> str:
 
 
 def files_path(record: FileRecord) -> str:
-    """The encoded path of the `/files` of a file's resource: as the listing gave it, but for ids that need XNAT's escapes."""
+    """The encoded path of the `/files` of a file's resource: as the listing gave it, but for scan ids that cannot stand in a URL.
+
+    A comma is taken for a list, and Spring's firewall refuses `%`, `;` and `\\` even when encoded (fact sheet 3); the numeric resource
+    id says which one is meant among `ALL`.
+    """
     owner = record.owner
-    if owner.level in ("scan", "reconstruction") and ("/" in owner.part or "," in owner.part):
-        return f"{path_of(owner)}/resources/{record.resource_id}/files"
+    if owner.level in ("scan", "reconstruction") and _AWKWARD & set(owner.part):
+        return f"/data/experiments/{segment(owner.id)}/{owner.level}s/ALL{_direction(owner)}/resources/{record.resource_id}/files"
     return encode(record.base)
 
 

@@ -1,0 +1,116 @@
+"""`xnatfs demo`: the embedded XNAT, mounted and shown; nothing else is needed to try xnatfs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import click
+
+from xnatfs.cli import unmount
+from xnatfs.cli.mount import check_fuse, check_mountpoint
+from xnatfs.config import Limits, Settings
+from xnatfs.credentials import Credentials
+from xnatfs.daemon import registry
+from xnatfs.daemon.run import background
+from xnatfs.errors import UsageError
+
+_LONGEST_START = 60.0
+_SHOWN = 12
+
+
+@click.command("demo")
+@click.argument("mountpoint", required=False, type=click.Path(path_type=str))
+@click.option("--once", is_flag=True, help="Show, clean up and exit, in place of leaving the mount open until Ctrl-C.")
+def command(mountpoint: str | None, once: bool) -> None:
+    """Start an embedded XNAT with sample data, mount it, copy an image out of it and read its header.
+
+    The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
+    """
+    check_fuse()
+    place = registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
+    check_mountpoint(place)
+    scratch = Path(tempfile.mkdtemp(prefix="xnatfs-demo-work-"))
+    # A process of its own: the mount forks, which a process with a server's threads in it should not.
+    server = subprocess.Popen(
+        [sys.executable, "-m", "xnatfs", "serve-demo", "--port", "0"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        url = _url(server)
+        click.echo(f"An embedded XNAT serves {url}.")
+        settings = Settings(server=url, cache_dir=scratch / "cache", state_dir=scratch / "state", limits=Limits(cache_size=2 * 10**9))
+        background(settings, Credentials(url, "demo", "demo", "the demo"), place)
+        try:
+            click.echo(f"It is mounted at {place}.\n")
+            _show(place, scratch)
+            if not once:
+                click.echo(f"\nThe mount stays open at {place} until Ctrl-C.")
+                _wait_for_signal()
+        finally:
+            unmount.end(place)
+            click.echo("Unmounted.")
+    finally:
+        server.terminate()
+        server.wait(10)
+        assert server.stdout is not None
+        server.stdout.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+        if mountpoint is None:
+            os.rmdir(place)
+
+
+def _url(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    timer = threading.Timer(_LONGEST_START, server.kill)
+    timer.start()
+    try:
+        line = server.stdout.readline()
+    finally:
+        timer.cancel()
+    words = [word for word in line.split() if word.startswith("http://")]
+    if not words:
+        raise UsageError("the embedded XNAT did not start; run `xnatfs serve-demo` to see why")
+    return words[0]
+
+
+def _show(place: str, scratch: Path) -> None:
+    """A few looks into the mount, with the tools anybody would use."""
+    _run(["ls", place], place)
+    _run(["ls", os.path.join(place, "projects")], place)
+    subject = os.path.join(place, "projects", "ALFA", "subjects", "007")
+    _run(["find", subject, "-maxdepth", "4", "-type", "d"], place, at_most=_SHOWN)
+    image = next(Path(subject).glob("*/SCANS/*T1*/NIFTI/*.nii.gz"))
+    copy = scratch / "T1.nii.gz"
+    _run(["ls", "-l", str(image)], place)
+    _run(["cp", str(image), str(copy)], place)
+    import nibabel
+
+    header = nibabel.load(copy).header
+    zooms = " x ".join(f"{float(zoom):g}" for zoom in header.get_zooms())
+    click.echo(f"nibabel reads the copy: {' x '.join(str(size) for size in header.get_data_shape())} voxels of {zooms} mm, {header.get_data_dtype()}")
+
+
+def _run(arguments: list[str], place: str, at_most: int | None = None) -> None:
+    click.echo("$ " + " ".join(arguments))
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode != 0:
+        raise UsageError(f"{arguments[0]} failed on the mount: {result.stderr.strip()}")
+    lines = result.stdout.splitlines()
+    for line in lines[:at_most]:
+        click.echo(line)
+    if at_most is not None and len(lines) > at_most:
+        click.echo(f"... and {len(lines) - at_most} more")
+
+
+def _wait_for_signal() -> None:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(0.5):
+        pass

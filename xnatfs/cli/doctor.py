@@ -1,0 +1,96 @@
+"""`xnatfs doctor`: can this machine mount, is the server there, which login is found, what does the server grant?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from xnatfs import __version__
+from xnatfs import credentials as logins
+from xnatfs.config import Settings, cache_home, state_home
+from xnatfs.errors import Failure, UsageError
+from xnatfs.server.listings import Listings
+from xnatfs.server.probes import clock_offset, range_works, some_file
+from xnatfs.server.session import Connection
+
+Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
+
+
+@click.command("doctor")
+@click.option("--server", metavar="URL", help="Look at this server.")
+@click.option("--user", metavar="NAME", help="With this user's login.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file.")
+@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
+def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None) -> int:
+    """Look for what would keep a mount from working, and say what to do. Exit code 1 if something would."""
+    bad = False
+    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow"), "bad": click.style("BAD ", fg="red")}
+    for level, what, finding in (*_machine(), *_server(server, user, config, netrc)):
+        bad = bad or level == "bad"
+        click.echo(f"{marks[level]}  {what}: {finding}")
+    return 1 if bad else 0
+
+
+def _machine() -> Iterator[Finding]:
+    yield "ok", "xnatfs", f"{__version__}, Python {platform.python_version()}, Linux {platform.release()}"
+    from xnatfs.cli.mount import check_fuse
+
+    try:
+        check_fuse()
+        from xnatfs.fuse import LIBFUSE
+
+        if LIBFUSE[0] == 3:
+            yield "ok", "FUSE", f"/dev/fuse, libfuse {LIBFUSE[0]}.{LIBFUSE[1]}, {shutil.which('fusermount3') or 'no fusermount3'}"
+        else:
+            yield "note", "FUSE", f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; install fuse3"
+    except UsageError as error:
+        yield "bad", "FUSE", str(error)
+    for name, folder in (("cache", cache_home()), ("state", state_home())):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            usable = os.access(folder, os.W_OK)
+            yield ("ok" if usable else "bad"), name, f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+        except OSError as error:
+            yield "bad", name, f"{folder}: {error.strerror}"
+
+
+def _server(server: str | None, user: str | None, config: Path | None, netrc: Path | None) -> Iterator[Finding]:
+    try:
+        for place, known, who in logins.places(config, netrc):
+            yield "ok", "login found", f"{place}: {known} as {who}"
+        login = logins.find(server, user, config=config, netrc_file=netrc)
+    except UsageError as error:
+        yield "bad", "login", str(error)
+        return
+    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy), login)
+    try:
+        name = connection.login()
+        yield "ok", "server", f"{connection.server} is an XNAT {connection.version or '(version unknown)'}; logged in as {name}"
+        yield from _probes(connection)
+    except Failure as failure:
+        yield "bad", "server", str(failure)
+    finally:
+        connection.close()
+
+
+def _probes(connection: Connection) -> Iterator[Finding]:
+    listings = Listings(connection)
+    projects = listings.projects()
+    yield ("ok" if projects else "note"), "projects", f"{len(projects)} can be read" if projects else "this user can read none"
+    file = some_file(listings)
+    if file is None:
+        yield "note", "Range", "no file was found to try it on"
+    elif range_works(connection, file):
+        yield "ok", "Range", "parts of files can be fetched"
+    else:
+        yield "note", "Range", "this server (or its proxy) sends whole files only"
+    offset = clock_offset(connection)
+    if offset is None or abs(offset) < 60:
+        yield "ok", "clock", "agrees with the server's" if offset is not None else "the server does not tell its own"
+    else:
+        yield "note", "clock", f"the server's is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's"

@@ -1,0 +1,128 @@
+"""`xnatfs mount`: mount a server, in the background unless told otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import click
+
+from xnatfs import credentials as logins
+from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.credentials import Credentials
+from xnatfs.daemon import mounts, registry
+from xnatfs.daemon.run import background, foreground
+from xnatfs.errors import UsageError
+
+
+@click.command("mount")
+@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known.")
+@click.option("--user", metavar="NAME", help="The user name; needed only where several are known.")
+@click.option("--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated).")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file.")
+@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept.")
+@click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept.")
+@click.option("--bad-digest", type=click.Choice(["refuse", "serve"]), default="refuse", show_default=True, help="Files that differ from the server's digest.")
+@click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
+@click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
+def command(
+    mountpoint: str,
+    server: str | None,
+    user: str | None,
+    projects: tuple[str, ...],
+    config: Path | None,
+    netrc: Path | None,
+    cache_dir: Path | None,
+    cache_size: str,
+    bad_digest: str,
+    allow_other: bool,
+    in_foreground: bool,
+) -> None:
+    """Mount an XNAT server at MOUNTPOINT, an empty folder.
+
+    Returns when the mount answers. The login is looked for in: --config or --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*),
+    ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
+    """
+    size = parse_size(cache_size)
+    login = logins.find(server, user, config=config, netrc_file=netrc)
+    settings = Settings(
+        server=login.server,
+        cache_dir=(cache_dir or cache_home()).expanduser().absolute(),
+        projects=projects,
+        serve_bad_digests=bad_digest == "serve",
+        verify=login.verify,
+        proxy=login.proxy,
+        limits=Limits(cache_size=size),
+    )
+    start(settings, login, mountpoint, allow_other=allow_other, in_foreground=in_foreground)
+
+
+def start(settings: Settings, login: Credentials, mountpoint: str, *, allow_other: bool = False, in_foreground: bool = False) -> None:
+    """Check what can be checked before a login is spent, then mount."""
+    check_fuse()
+    place = registry.absolute(mountpoint)
+    check_mountpoint(place)
+    if in_foreground:
+        foreground(settings, login, place, allow_other=allow_other, ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server)))
+        return
+    background(settings, login, place, allow_other=allow_other)
+    click.echo(_welcome(place, settings.server))
+
+
+def _welcome(place: str, server: str) -> str:
+    return f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it"
+
+
+def check_fuse() -> None:
+    """Whether this machine can mount at all.
+
+    Raises:
+        UsageError: it cannot; the text says what lacks.
+    """
+    device = Path("/dev/fuse")
+    if not device.exists() or not stat.S_ISCHR(device.stat().st_mode):
+        raise UsageError("this machine has no /dev/fuse; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise UsageError("you may not open /dev/fuse; ask your administrator (on some systems: membership in the group fuse)")
+    if mounts.fusermount() is None and os.geteuid() != 0:
+        raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
+    try:
+        import xnatfs.fuse  # noqa: F401  (loads libfuse)
+    except OSError:
+        raise UsageError("libfuse was not found; install the package fuse3 (Debian, Ubuntu, Fedora)") from None
+
+
+def check_mountpoint(place: str) -> None:
+    """Whether something can be mounted here; a dead xnatfs mount is cleared away.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    entry = mounts.at(place)
+    if entry is not None:
+        running = registry.of(place)
+        if entry.kind == "fuse.xnatfs" and (running is None or mounts.is_dead(place)):
+            problem = mounts.unmount(place, lazy=True)
+            if problem:
+                raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
+        elif entry.kind == "fuse.xnatfs":
+            raise UsageError(f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it")
+        else:
+            raise UsageError(f"{entry.source} ({entry.kind}) is already mounted at {place}")
+    if not os.path.exists(place):
+        raise UsageError(f"{place} does not exist; make it with `mkdir -p {place}`")
+    if not os.path.isdir(place):
+        raise UsageError(f"{place} is not a folder")
+    try:
+        filled = bool(os.listdir(place))
+    except OSError as error:
+        raise UsageError(f"{place} cannot be read: {error.strerror}") from None
+    if filled:
+        raise UsageError(f"{place} is not empty; mount at an empty folder")
+    with contextlib.suppress(OSError):
+        if os.geteuid() != 0 and not os.access(place, os.W_OK):
+            raise UsageError(f"you may not write to {place}, which mounting there needs; mount at a folder of your own")

@@ -1,0 +1,32 @@
+"""`xnatfs refresh`: look at the server again now."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from xnatfs.daemon import control, registry
+from xnatfs.errors import UsageError
+
+
+@click.command("refresh")
+@click.argument("path", required=False, type=click.Path(path_type=str))
+def command(path: str | None) -> None:
+    """Make a mount look at the server again at the next access, so that new data shows at once.
+
+    PATH is a mount or anything in it: only that project is looked at again. Without PATH: the mount of the current folder, else all.
+    """
+    if path is None:
+        here = registry.containing(os.getcwd())
+        asked = [(one, "") for one in ([here] if here else registry.running())]
+        if not asked:
+            raise UsageError("nothing is mounted")
+    else:
+        one = registry.containing(path)
+        if one is None:
+            raise UsageError(f"{path} is in no xnatfs mount")
+        asked = [(one, registry.absolute(path)[len(one.mountpoint) :])]
+    for one, below in asked:
+        control.ask(one.socket, "refresh", path=below)
+        click.echo(f"{one.mountpoint} looks at {one.server} again")

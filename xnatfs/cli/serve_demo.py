@@ -1,0 +1,72 @@
+"""`xnatfs serve-demo`: the embedded XNAT stand-in, for trying and testing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from xnatfs.demo.data import build
+from xnatfs.demo.faults import Switches
+from xnatfs.demo.server import serve
+from xnatfs.errors import UsageError
+
+
+@click.command("serve-demo")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="TCP port on 127.0.0.1; 0 takes a free one.")
+@click.option("--data", "name", type=click.Choice(["lab", "scale", "empty"]), default="lab", show_default=True, help="Which sample data.")
+@click.option("--sessions", type=click.IntRange(0), help="--data scale: sessions.")
+@click.option("--scans", type=click.IntRange(0), help="--data scale: scans a session.")
+@click.option("--files", type=click.IntRange(0), help="--data scale: files a scan.")
+@click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
+@click.option("--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted.")
+@click.option("--latency-ms", type=float, default=0, show_default=True, help="Delay of every request.")
+@click.option("--bandwidth", type=float, default=0, show_default=True, help="Bytes a second over all connections; 0: no limit.")
+@click.option("--set", "switches", metavar="NAME=VALUE", multiple=True, help="Any other switch, e.g. no_range=true, fail_rate=0.05 (see GET /demo/switches).")
+def command(
+    port: int,
+    name: str,
+    sessions: int | None,
+    scans: int | None,
+    files: int | None,
+    file_size: int | None,
+    profile: str,
+    latency_ms: float,
+    bandwidth: float,
+    switches: tuple[str, ...],
+) -> None:
+    """Serve an XNAT stand-in on this machine until Ctrl-C.
+
+    Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches; GET /demo/log shows the
+    requests it got.
+    """
+    options = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
+    given = {option: value for option, value in options.items() if value is not None}
+    if given and name != "scale":
+        raise UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --data scale")
+    settings = Switches(profile=profile, latency_ms=latency_ms, bandwidth=bandwidth)
+    try:
+        settings.update(dict(_switch(text, settings) for text in switches))
+        archive = build(name, **given)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    try:
+        serve(archive, settings, port=port, started=lambda url: click.echo(f"an XNAT stand-in serves {url} (admin/admin, demo/demo); Ctrl-C ends it"))
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used: {error.strerror}") from None
+
+
+def _switch(text: str, settings: Switches) -> tuple[str, Any]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise UsageError(f"--set {text}: write it as NAME=VALUE")
+    name = name.replace("-", "_")
+    current = getattr(settings, name, "")
+    try:
+        if isinstance(current, bool):
+            return name, {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        if isinstance(current, (int, float)):
+            return name, type(current)(value)
+        return name, value.split(",") if isinstance(current, list) else value
+    except (ValueError, KeyError):
+        raise UsageError(f"--set {text}: {name} takes a {type(current).__name__}") from None

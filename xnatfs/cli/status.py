@@ -1,0 +1,70 @@
+"""`xnatfs status`: what the mounts of this user are doing."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from xnatfs.daemon import control, registry
+from xnatfs.errors import UsageError
+from xnatfs.tree.control import printable
+
+
+@click.command("status")
+@click.argument("mountpoint", required=False, type=click.Path(path_type=str))
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a mount.")
+def command(mountpoint: str | None, as_json: bool) -> int:
+    """Show what is mounted, what it is doing, and what went wrong.
+
+    Exit code 0 if every mount asked about answers, else 1.
+    """
+    found = registry.running()
+    if mountpoint is not None:
+        one = registry.containing(mountpoint)
+        if one is None:
+            raise UsageError(f"no xnatfs mount at {mountpoint}")
+        found = [one]
+    reports: list[dict[str, Any]] = []
+    for one in found:
+        try:
+            reports.append(control.ask(one.socket, "status"))
+        except UsageError as error:
+            reports.append({"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid, "problem": str(error)})
+    if as_json:
+        click.echo(json.dumps(reports, indent=2))
+    elif not reports:
+        click.echo("nothing is mounted")
+    for report in [] if as_json else reports:
+        click.echo(_text(report))
+    return 1 if any("problem" in report for report in reports) else 0
+
+
+def _text(report: dict[str, Any]) -> str:
+    head = f"{report['mountpoint']}  {report['server']} as {report['user']} (pid {report['pid']})"
+    if "problem" in report:
+        return f"{head}\n  {report['problem']}"
+    contents = report["contents"]
+    lines = [
+        head,
+        f"  since {report['started']}, {report['requests']} requests to XNAT {report['server_version'] or '(version unknown)'}",
+        f"  cache: {contents['cached files']} files, {_size(contents['cached bytes'])} of {_size(contents['cap'])}; "
+        f"{contents['transfers']} on their way, {contents['open files']} open",
+    ]
+    if report["errors"]:
+        lines.append("  errors: " + ", ".join(f"{count} x {name.lower().replace('_', ' ')}" for name, count in report["errors"].items()))
+        last = report["last_error"]
+        lines.append(f"  last, {time.strftime('%H:%M:%S', time.localtime(last['when']))}: {printable(last['text'])}")
+    if report["oddities"]:
+        lines.append(f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt")
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

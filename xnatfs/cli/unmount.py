@@ -1,0 +1,67 @@
+"""`xnatfs unmount`: end a mount, also a dead or a busy one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+import click
+
+from xnatfs.daemon import control, mounts, registry
+from xnatfs.errors import UsageError
+
+_PATIENCE = 5.0  # seconds that open files get to be closed
+
+
+@click.command("unmount")
+@click.argument("mountpoint", type=click.Path(path_type=str))
+def command(mountpoint: str) -> None:
+    """End the mount at MOUNTPOINT.
+
+    If files in it are still open after some seconds, the mount is taken away from under them; their readers get an error.
+    """
+    place = registry.absolute(mountpoint)
+    end(place)
+    click.echo(f"{place} is unmounted")
+
+
+def end(place: str) -> None:
+    """Unmount and wait until the daemon is gone.
+
+    Raises:
+        UsageError: nothing is mounted there, or it cannot be unmounted.
+    """
+    entry = mounts.at(place)
+    running = registry.of(place)
+    if entry is None and running is None:
+        raise UsageError(f"nothing is mounted at {place}")
+    if entry is not None and entry.kind != "fuse.xnatfs":
+        raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
+    if entry is not None:
+        deadline = time.monotonic() + _PATIENCE
+        problem = mounts.unmount(place, lazy=False)
+        while problem and "busy" in problem and time.monotonic() < deadline:
+            time.sleep(0.2)
+            problem = mounts.unmount(place, lazy=False)
+        if problem and mounts.at(place) is not None:
+            if running is not None:
+                with contextlib.suppress(UsageError):
+                    control.ask(running.socket, "stop")
+            mounts.unmount(place, lazy=True)
+        if not mounts.wait_gone(place, _PATIENCE):
+            raise UsageError(f"{place} could not be unmounted: {problem}")
+    if running is not None:
+        _wait_for_end(running.pid)
+
+
+def _wait_for_end(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # `xnatfs demo` started it itself
+        time.sleep(0.05)

@@ -1,0 +1,109 @@
+"""A mount put together from its layers, without FUSE: connection, catalogs, transfers, tree, file system.
+
+Used by `run` and by tests. `Mounted.close` ends what was started, in the reverse order.
+Threading: made and closed by one thread; everything in it may be used by any.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from xnatfs import __version__
+from xnatfs.cache.contents import ContentCache
+from xnatfs.cache.learnt import Learnt
+from xnatfs.config import Settings
+from xnatfs.credentials import Credentials
+from xnatfs.errors import Failure
+from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.transfers import Transfers
+from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.contents import Contents
+from xnatfs.server.listings import Listings
+from xnatfs.server.session import Connection
+from xnatfs.tree.resource import Sources
+from xnatfs.tree.root import root_folder
+from xnatfs.vfs import Vfs
+
+
+@dataclass
+class Mounted:
+    """The layers of one mount."""
+
+    settings: Settings
+    mountpoint: str
+    connection: Connection
+    catalogs: Catalogs
+    transfers: Transfers
+    troubles: Troubles
+    cache: ContentCache
+    learnt: Learnt
+    vfs: Vfs = field(init=False)
+    started: float = field(default_factory=time.time)
+    kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
+
+    def __post_init__(self) -> None:
+        sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
+        self.vfs = Vfs(root_folder(sources, self.connection.user, self.mountpoint, self.report), self.troubles)
+
+    def report(self) -> dict[str, Any]:
+        """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
+        recent = self.troubles.recent()
+        return {
+            "version": __version__,
+            "mountpoint": self.mountpoint,
+            "server": self.connection.server,
+            "server_version": self.connection.version,
+            "user": self.connection.user,
+            "pid": os.getpid(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
+            "requests": self.connection.requests,
+            "requests_under_way": self.connection.slots.in_use,
+            "refused_forms": self.catalogs.refused_forms,
+            "listings": self.catalogs.counts(),
+            "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
+            "kernel": dict(self.kernel),
+            "errors": self.troubles.counts(),
+            "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
+            "oddities": len(self.troubles.oddities()),
+        }
+
+    def refresh(self, path: str = "") -> None:
+        """Look at the server again at the next look into `path` (below the mountpoint); everything if it names no project."""
+        parts = [part for part in path.split("/") if part]
+        if parts[:1] == ["archive"]:
+            parts = parts[1:]
+        self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] == "projects" else None)
+
+    def close(self) -> None:
+        """End everything."""
+        self.transfers.close()
+        self.catalogs.close()
+        self.connection.close()
+        self.cache.close()
+        self.learnt.close()
+
+
+def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mounted:
+    """Log in and put the layers together.
+
+    Raises:
+        Failure: the login failed, or the cache directory cannot be used.
+    """
+    connection = Connection(settings, credentials)
+    try:
+        scope = settings.scope(connection.login())
+        troubles = Troubles()
+        cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size)
+        learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
+        listings = Listings(connection)
+        catalogs = Catalogs(listings, settings.limits, troubles, settings.projects)
+        transfers = Transfers(
+            Contents(connection), cache, learnt, settings.limits, troubles, serve_bad_digests=settings.serve_bad_digests
+        )
+    except Failure:
+        connection.close()
+        raise
+    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt)

@@ -1,0 +1,79 @@
+"""What the kernel says is mounted, and how a mount is taken away. Never touches the mountpoint itself: a dead mount hangs who looks.
+
+Used by `run` and by the commands.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from typing import NamedTuple
+
+from xnatfs.errors import UsageError
+
+
+class MountEntry(NamedTuple):
+    """A line of /proc/self/mounts."""
+
+    source: str
+    mountpoint: str
+    kind: str
+
+
+def entries() -> list[MountEntry]:
+    """Everything mounted, in mounting order."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
+        lines = [line.split() for line in stream]
+    return [MountEntry(_unescape(line[0]), _unescape(line[1]), line[2]) for line in lines if len(line) > 2]
+
+
+def at(mountpoint: str) -> MountEntry | None:
+    """What is mounted at exactly this path, topmost."""
+    return next((one for one in reversed(entries()) if one.mountpoint == mountpoint), None)
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Whether the daemon of the FUSE mount at this path is gone. Asked of the kernel by a process of its own, with a time limit."""
+    try:
+        result = subprocess.run(["stat", "-t", "--", mountpoint], capture_output=True, timeout=5, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return result.returncode != 0 and b"not connected" in result.stderr
+
+
+def unmount(mountpoint: str, *, lazy: bool) -> str:
+    """Unmount; "" if it is done, else what the system said."""
+    tool = fusermount()
+    if tool:
+        command = [tool, "-u", *(["-z"] if lazy else []), "--", mountpoint]
+    elif os.geteuid() == 0:
+        command = ["umount", *(["-l"] if lazy else []), "--", mountpoint]
+    else:
+        raise UsageError("fusermount3 was not found; install the package fuse3")
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False, env={**os.environ, "LC_ALL": "C"})
+    except subprocess.TimeoutExpired:
+        return "it took too long"
+    return "" if result.returncode == 0 else (result.stderr.strip() or f"exit code {result.returncode}")
+
+
+def fusermount() -> str | None:
+    """The set-uid helper that lets users mount; libfuse 3's, else libfuse 2's."""
+    return shutil.which("fusermount3") or shutil.which("fusermount")
+
+
+def wait_gone(mountpoint: str, seconds: float) -> bool:
+    """Wait until nothing is mounted there."""
+    deadline = time.monotonic() + seconds
+    while at(mountpoint) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: os.fsdecode(bytes([int(match[1], 8)])), text)

@@ -1,0 +1,115 @@
+"""Which mounts run on this machine: one small JSON file each, in the state directory.
+
+Used by `run` (which registers) and by the commands (which look). A registration whose process is gone is stale and removed when met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from xnatfs.config import state_home
+from xnatfs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A running mount."""
+
+    mountpoint: str
+    pid: int
+    server: str
+    user: str
+    socket: str
+    log: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process still runs."""
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, 0)
+            command = Path(f"/proc/{self.pid}/cmdline")
+            return not command.exists() or b"xnatfs" in command.read_bytes() or b"python" in command.read_bytes()
+        return False
+
+
+def register(one: Registration) -> Path:
+    """Write a registration; returns its file."""
+    path = _folder() / f"{_name(one.mountpoint)}.json"
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(asdict(one), indent=2) + "\n", encoding="utf-8")
+    temporary.rename(path)
+    return path
+
+
+def running() -> list[Registration]:
+    """All mounts of this user on this machine."""
+    found: list[Registration] = []
+    for path in sorted(_folder().glob("*.json")):
+        try:
+            one = Registration(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue
+        if one.alive:
+            found.append(one)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def of(mountpoint: str) -> Registration | None:
+    """The mount at a mountpoint."""
+    wanted = absolute(mountpoint)
+    return next((one for one in running() if one.mountpoint == wanted), None)
+
+
+def containing(path: str) -> Registration | None:
+    """The mount that a path lies in."""
+    wanted = absolute(path)
+    within = [one for one in running() if wanted == one.mountpoint or wanted.startswith(one.mountpoint.rstrip("/") + "/")]
+    return max(within, key=lambda one: len(one.mountpoint), default=None)
+
+
+def absolute(path: str) -> str:
+    """A path without symbolic links above its last part. The last part may be a dead mount, which must not be looked at."""
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(parent), name) if name else parent
+
+
+def socket_path(mountpoint: str) -> Path:
+    """Where the control socket of a mount lies: a short path (a socket's may have 107 bytes) in a folder only this user can enter.
+
+    Raises:
+        UsageError: somebody else owns that folder.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) / "xnatfs" if runtime and os.path.isdir(runtime) else Path(tempfile.gettempdir()) / f"xnatfs-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise UsageError(f"{folder} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
+    return folder / f"{_name(mountpoint)}.sock"
+
+
+def log_path(mountpoint: str) -> Path:
+    """Where a mount in the background writes its log."""
+    folder = state_home() / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{_name(mountpoint)}.log"
+
+
+def _folder() -> Path:
+    folder = state_home() / "mounts"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _name(mountpoint: str) -> str:
+    return hashlib.sha256(mountpoint.encode("utf-8", "surrogateescape")).hexdigest()[:16]

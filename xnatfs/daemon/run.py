@@ -1,0 +1,242 @@
+"""Running one mount: in the foreground, or in the background once it answers.
+
+Used by `cli.mount` and `cli.demo`.
+Threading: libfuse's loop has the main thread, where no Python signal handler can run while it waits in C; so signals wake a watcher
+thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xnatfs.config import Settings
+from xnatfs.credentials import Credentials
+from xnatfs.daemon import mounts, registry
+from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.daemon.control import ControlServer
+from xnatfs.errors import Failure, UsageError
+
+log = logging.getLogger(__name__)
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_GRACE = 5.0  # seconds that operations under way get to end
+_START = 180.0  # seconds after which a mount in the background is given up
+
+
+def foreground(
+    settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False, ready: Callable[[Mounted], None] | None = None
+) -> None:
+    """Mount and serve until unmounted or told to end by a signal.
+
+    Args:
+        ready: called once the mount answers.
+
+    Raises:
+        UsageError, Failure: it could not be mounted; the text says why.
+    """
+    from xnatfs import fuse  # loads libfuse, which may be missing
+
+    mounted = compose(settings, credentials, mountpoint)
+    control: ControlServer | None = None
+    registration: Path | None = None
+    try:
+        socket_path = registry.socket_path(mountpoint)
+        began = threading.Event()
+        adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
+        mounted.kernel = adapter.counts
+        watcher = _Watcher(mountpoint, adapter.ending)
+        control = ControlServer(socket_path, _commands(mounted, watcher.end))
+        one = registry.Registration(
+            mountpoint, os.getpid(), mounted.connection.server, mounted.connection.user, str(socket_path), str(registry.log_path(mountpoint))
+        )
+        registration = registry.register(one)
+        watcher.leave = lambda: _leave(mounted, socket_path, registration)
+        with watcher:
+            if ready is not None:
+                threading.Thread(target=_announce, args=(mounted, began, ready), name="announce", daemon=True).start()
+            try:
+                fuse.run(adapter, mountpoint, settings.host, settings.limits, allow_other=allow_other)
+            except RuntimeError as error:
+                raise UsageError(f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for the reason") from None
+    finally:
+        if control is not None:
+            control.close()
+        if registration is not None:
+            registration.unlink(missing_ok=True)
+        mounted.close()
+
+
+def background(settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False) -> int:
+    """Mount in a process of its own and return its pid once the mount answers.
+
+    Raises:
+        UsageError: it could not be mounted; the text says why. Nothing is left behind.
+    """
+    log_file = registry.log_path(mountpoint)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _child(settings, credentials, mountpoint, allow_other, log_file, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        answer = _read_answer(stream.fileno())
+    if answer.get("ready"):
+        return int(answer["pid"])
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
+    _reap(pid)
+    if mounts.at(mountpoint) is not None:
+        mounts.unmount(mountpoint, lazy=True)
+    raise UsageError(answer.get("problem") or f"the mount ended before it answered; see {log_file}")
+
+
+def _read_answer(descriptor: int) -> dict[str, Any]:
+    import select
+
+    data = b""
+    deadline = time.monotonic() + _START
+    while not data.endswith(b"\n"):
+        readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        piece = os.read(descriptor, 65536) if readable else b""
+        if not piece:
+            break
+        data += piece
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _reap(pid: int) -> None:
+    deadline = time.monotonic() + _GRACE + 2
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                time.sleep(0.05)
+                continue
+        return
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _child(settings: Settings, credentials: Credentials, mountpoint: str, allow_other: bool, log_file: Path, writing: int) -> NoReturn:
+    """The process of a mount in the background."""
+    told = False
+
+    def tell(answer: dict[str, Any]) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            with contextlib.suppress(OSError):
+                os.write(writing, json.dumps(answer).encode() + b"\n")
+                os.close(writing)
+
+    status = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        foreground(settings, credentials, mountpoint, allow_other=allow_other, ready=lambda _: tell({"ready": True, "pid": os.getpid()}))
+        status = 0
+    except (UsageError, Failure) as error:
+        tell({"problem": str(error)})
+    except BaseException as error:
+        log.exception("the mount broke")
+        tell({"problem": f"{type(error).__name__}: {error}; see {log_file}"})
+    finally:
+        sys.stderr.flush()
+        # Worker threads may wait in a socket; their work is worth nothing now.
+        os._exit(status)
+
+
+def _announce(mounted: Mounted, began: threading.Event, ready: Callable[[Mounted], None]) -> None:
+    """Say that the mount is ready once it answers through the kernel, and check that READDIRPLUS works there."""
+    if not began.wait(_START):
+        return
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            if os.path.isfile(os.path.join(mounted.mountpoint, "README.txt")):
+                break
+        time.sleep(0.05)
+    with contextlib.suppress(OSError), os.scandir(mounted.mountpoint) as found:
+        for entry in found:
+            entry.stat()
+    if not mounted.kernel["readdirplus"]:
+        log.warning("this kernel or libfuse does not use READDIRPLUS; `ls -l` and `find` of large folders will be slower")
+    ready(mounted)
+
+
+def _commands(mounted: Mounted, stop: Callable[[], None]) -> dict[str, Callable[[dict[str, Any]], Any]]:
+    def refresh(asked: dict[str, Any]) -> bool:
+        mounted.refresh(str(asked.get("path", "")))
+        return True
+
+    def end(_: dict[str, Any]) -> bool:
+        stop()
+        return True
+
+    return {"status": lambda _: mounted.report(), "refresh": refresh, "stop": end}
+
+
+def _leave(mounted: Mounted, socket_path: Path, registration: Path | None) -> None:
+    """The last thing a process does that cannot end its loop in time."""
+    socket_path.unlink(missing_ok=True)
+    if registration is not None:
+        registration.unlink(missing_ok=True)
+    mounted.connection.close()
+
+
+class _Watcher:
+    """Ends the mount on SIGTERM, SIGINT, SIGHUP or when told to."""
+
+    def __init__(self, mountpoint: str, ending: threading.Event) -> None:
+        self._mountpoint = mountpoint
+        self._ending = ending
+        self._over = threading.Event()
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self.leave: Callable[[], None] = lambda: None
+
+    def end(self) -> None:
+        """Ask for the end, as a signal would."""
+        os.write(self._writing, bytes([signal.SIGTERM]))
+
+    def __enter__(self) -> None:
+        for number in _ENDING:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="watcher", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        signal.set_wakeup_fd(-1)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _watch(self) -> None:
+        while not any(number in _ENDING for number in os.read(self._reading, 1024)):
+            pass  # SIGUSR1: libfuse interrupts a handler
+        # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when the last file is closed.
+        mounts.unmount(self._mountpoint, lazy=True)
+        self._ending.set()
+        if not self._over.wait(_GRACE):
+            log.warning("files were still open; their readers get an error")
+            self.leave()
+            os._exit(0)

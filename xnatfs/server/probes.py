@@ -1,0 +1,57 @@
+"""What a server grants, found out by trying: Range requests, and its clock.
+
+Used by `doctor`. A reverse proxy can change either, so no documentation replaces the probe (fact sheet 3).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import itertools
+import time
+
+from xnatfs.errors import Failure
+from xnatfs.server.listings import Listings
+from xnatfs.server.records import FileRecord, Owner
+from xnatfs.server.resources import Resources
+from xnatfs.server.session import Connection
+from xnatfs.server.urls import encode, files_path
+
+_LOOKED_AT = 3  # projects, and sessions of each
+
+
+def some_file(listings: Listings) -> FileRecord | None:
+    """Any file that is not empty, from the first few projects and sessions."""
+    resources = Resources(listings)
+    for project in itertools.islice(listings.projects(), _LOOKED_AT):
+        try:
+            owners = [Owner("project", project.id)]
+            owners += [Owner("experiment", one.id) for one in itertools.islice(listings.experiments(project.id), _LOOKED_AT)]
+            for owner in owners:
+                listed = resources.files_of(owner) if owner.level == "project" else resources.files_of_session(owner.id)
+                for file in listed.files:
+                    if file.size > 0:
+                        return file
+        except Failure:
+            continue
+    return None
+
+
+def range_works(connection: Connection, file: FileRecord) -> bool:
+    """Whether `Range: bytes=0-0` gives a 206 with the right Content-Range and one byte."""
+    path = f"{files_path(file)}/{encode(file.path)}"
+    response = connection.get(path, headers={"Range": "bytes=0-0"}, stream=True, accept=frozenset({200, 206}))
+    try:
+        if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith("bytes 0-0/"):
+            return False
+        return len(response.raw.read(2)) == 1
+    finally:
+        response.close()
+
+
+def clock_offset(connection: Connection) -> float | None:
+    """Seconds by which the server's clock is ahead of this machine's; None if it does not tell."""
+    response = connection.get("/data/auth")
+    try:
+        return email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
+    except (KeyError, ValueError):
+        return None
