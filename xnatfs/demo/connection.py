@@ -22,7 +22,6 @@ class Connection(HttpToolsProtocol):
     """One client connection. Counts its requests (Tomcat closes at the 100th) and lets a reply lie about its length."""
 
     requests = 0
-    idle_seconds = 20.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -31,11 +30,14 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.requests += 1
-        self.timeout_keep_alive = self.idle_seconds  # type: ignore[assignment]
         # Before super(): it starts the task that reads the scope.
         cast("dict[str, Any]", self.scope)[_SCOPE_KEY] = self
         super().on_headers_complete()
         cast("dict[str, Any]", self.cycle.scope)[_CYCLE_KEY] = self.cycle
+
+    def close_when_idle(self, seconds: float) -> None:
+        """How long the connection may wait for its next request, from the end of this one."""
+        self.timeout_keep_alive = seconds  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (fact sheet 3)."""

@@ -35,7 +35,7 @@ class Delivery:
         self._record = record
         self._faulty = faulty
         self._connection: Connection = connection_of(scope)
-        self._connection.idle_seconds = switches.idle_seconds
+        self._connection.close_when_idle(switches.idle_seconds)
 
     async def send(self, reply: Reply) -> None:
         """Send it all, or as much as the switches allow."""
@@ -67,7 +67,7 @@ class Delivery:
     def _keep_open(self, owing: bool) -> None:
         """Tomcat thinks the reply is complete and waits for the next request: the client hangs until the idle close (fact sheet 3 [X])."""
         if owing:
-            self._connection.timeout_keep_alive = self._switches.hang_seconds  # type: ignore[assignment]
+            self._connection.close_when_idle(self._switches.hang_seconds)
 
     async def _pieces(self, reply: Reply, limit: int) -> bool:
         """Send the body; True if the limit ended it early."""

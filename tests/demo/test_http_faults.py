@@ -1,0 +1,207 @@
+"""Switches, the log, changes, and the server itself."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from xnatfs.demo.faults import Switches
+from xnatfs.demo.server import DemoServer
+
+from .conftest import Client, tiny
+
+FILES = "/data/experiments/T_E1/resources/110/files"
+BIG = f"{FILES}/f100k.bin"
+
+
+def test_fail_next(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"fail_next": 2, "fail_status": 429, "retry_after": "7"})
+    replies = [alice.get("/data/projects") for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [429, 429, 200] and replies[0].headers["Retry-After"] == "7"
+
+
+def test_fail_rate_and_match(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"fail_rate": 1.0, "fail_status": 500, "match": r"plain\.txt$"})
+    assert alice.get(f"{FILES}/plain.txt").status_code == 500
+    assert alice.get("/data/projects").status_code == 200
+    assert alice.get("/").status_code == 200
+
+
+def test_html_instead(alice: Client, server: DemoServer) -> None:
+    server.switches.html_instead = 1
+    reply = alice.get(BIG)
+    assert reply.status_code == 200 and reply.headers["Content-Type"].startswith("text/html") and b"<html>" in reply.content
+    assert alice.get(BIG).headers["Content-Length"] == "100000"
+
+
+def test_refused_connections(alice: Client, server: DemoServer) -> None:
+    server.switches.refuse_connections = True
+    with pytest.raises(requests.ConnectionError):
+        alice.get("/data/projects")
+    server.switches.refuse_connections = False
+    assert alice.get("/data/projects").status_code == 200
+
+
+def test_cut(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"cut_after_bytes": 5000, "cut_next": 1})
+    assert alice.get("/data/projects").status_code == 200  # only files and bulk, without `match`
+    with pytest.raises(requests.RequestException):
+        alice.get(BIG)
+    assert server.requests("f100k")[0].sent == 5000
+    assert len(alice.get(BIG).content) == 100_000
+
+
+def test_truncated_file_and_listing(alice: Client, server: DemoServer) -> None:
+    server.switches.truncate_after_bytes = 40
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        alice.get(BIG)
+    reply = alice.get("/data/projects?format=json")
+    assert reply.status_code == 200 and len(reply.content) == 40  # a clean last chunk is no proof
+    with pytest.raises(ValueError):
+        reply.json()
+
+
+def test_stall(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"stall_after_bytes": 1000, "stall_next": 1})
+    with pytest.raises(requests.exceptions.ConnectionError):
+        alice.get(BIG, timeout=0.3)
+    assert alice.get(BIG, timeout=5).status_code == 200
+
+
+def test_latency(alice: Client, server: DemoServer) -> None:
+    alice.get("/data/auth")
+    server.switches.update({"latency_ms": 150, "listing_delay_ms": 150})
+    begin = time.monotonic()
+    alice.get("/data/auth")
+    single = time.monotonic() - begin
+    alice.get("/data/projects")
+    assert 0.14 < single < 0.29 < time.monotonic() - begin - single
+
+
+def test_bandwidth_is_shared(server: DemoServer) -> None:
+    server.switches.bandwidth = 400_000
+
+    def fetch() -> None:
+        with Client(server) as alice:
+            assert len(alice.get(BIG).content) == 100_000
+
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0.4 < time.monotonic() - begin < 1.0
+
+
+def test_switches_over_http(nobody: Client, server: DemoServer) -> None:
+    assert nobody.get("/demo/switches").json()["profile"] == "full"
+    assert nobody.post("/demo/switches", json={"profile": "proven", "latency_ms": 2.5}).json()["profile"] == "proven"
+    assert server.switches.proven_only and server.switches.latency_ms == 2.5
+    for wrong in ({"nonsense": 1}, {"profile": "x"}, {"fail_next": "two"}, {"require_login": 1}, []):
+        assert nobody.post("/demo/switches", json=wrong).status_code == 400
+
+
+def test_log(alice: Client, nobody: Client, server: DemoServer) -> None:
+    alice.get(BIG + "?x=y", headers={"Range": "bytes=0-9", "User-Agent": "me"})
+    (record,) = server.requests(r"^GET .*f100k")
+    assert (record.path, record.query, record.user, record.status, record.sent) == (BIG, "x=y", "alice", 206, 10)
+    assert (record.range, record.user_agent) == ("bytes=0-9", "me") and record.connection > 0
+    assert nobody.get("/demo/log?pattern=f100k").json()[0]["status"] == 206
+    nobody.delete("/demo/log")
+    assert server.requests() == []
+
+
+def test_changes(own: DemoServer) -> None:
+    with Client(own) as alice:
+
+        def change(**operation: object) -> object:
+            reply = requests.post(own.url + "/demo/change", json=operation, timeout=5)
+            assert reply.status_code == 200, reply.text
+            return reply.json()[0]
+
+        def modified() -> list[str]:
+            session = {row["ID"]: row["last_modified"] for row in alice.rows("/data/projects/P1/experiments?columns=ID,last_modified")}
+            return [session["T_E1"], alice.rows("/data/projects/P1/subjects?columns=last_modified&ID=T_S1")[0]["last_modified"]]
+
+        before = modified()
+        change(op="put_file", resource=110, path="plain.txt", text="PLAIN.TXT", bump=False, modified="2024-04-01T00:00:00")
+        assert modified() == before
+        reply = alice.get(f"{FILES}/plain.txt")
+        assert reply.content == b"PLAIN.TXT" and reply.headers["Last-Modified"].startswith("Mon, 01 Apr 2024")
+        change(op="put_file", resource=110, path="new.txt", base64="AAE=")
+        after = modified()
+        assert after[0] > before[0] and after[1] > before[1] and alice.get(f"{FILES}/new.txt").content == b"\0\1"
+        change(op="delete_file", resource=110, path="new.txt")
+        assert alice.get(f"{FILES}/new.txt").status_code == 404
+        change(op="delete_file", resource=110, path="data", gone=True)
+        assert "data" in {row["Name"] for row in alice.rows(FILES)} and alice.get(f"{FILES}/data").status_code == 404
+
+        name = change(op="add_session", project="P1", subject="T_S1", label="later", date="2024-05-06")
+        change(op="add_scan", session=name, scan="7", type="T2")
+        number = change(op="add_resource", session=name, scan="7", label="NIFTI")
+        change(op="put_file", resource=number, path="t2.nii", text="x")
+        assert alice.rows("/data/projects/P1/experiments/later/scans/7/files")[0]["Name"] == "t2.nii"
+        change(op="set_type", session=name, scan="7", type="FLAIR")
+        assert alice.rows(f"/data/experiments/{name}/scans")[0]["type"] == "FLAIR"
+        change(op="set_label", experiment=name, label="latest")
+        assert alice.get("/data/projects/P1/experiments/latest/scans").status_code == 200
+        change(op="delete_resource", resource=number)
+        change(op="delete_scan", session=name, scan="7")
+        change(op="delete_session", id=name)
+        assert alice.get(f"/data/experiments/{name}/scans").status_code == 404
+        change(op="set_access", project="P1", members=[])
+        assert alice.get("/data/projects/P1/subjects").status_code == 404
+        assert requests.post(own.url + "/demo/change", json={"op": "nonsense"}, timeout=5).status_code == 400
+
+
+def test_call_runs_on_the_server(own: DemoServer) -> None:
+    assert own.call(lambda: threading.current_thread().name) == "xnatfs-demo"
+
+
+def test_stop_while_a_connection_hangs_and_start_again() -> None:
+    server = DemoServer(tiny(), Switches(hang_seconds=60, stall_after_bytes=10)).start()
+    failed = threading.Event()
+
+    def hang() -> None:
+        try:
+            requests.get(server.url + BIG, auth=("alice", "alice"), timeout=30)
+        except requests.RequestException:
+            failed.set()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    while not server.requests("f100k"):
+        time.sleep(0.01)
+    begin = time.monotonic()
+    server.stop()
+    thread.join(5)
+    assert failed.is_set() and time.monotonic() - begin < 3
+    port = server.port
+    with pytest.raises(requests.ConnectionError):
+        requests.get(server.url, timeout=5)
+    server.start()
+    assert server.port == port and requests.get(server.url, timeout=5).status_code == 200
+    server.close()
+
+
+def test_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("no openssl")
+    with DemoServer(tiny(), tls=(certificate, key)) as server:
+        assert server.url.startswith("https://")
+        reply = requests.get(server.url + BIG, auth=("alice", "alice"), verify=str(certificate), timeout=5)
+        assert len(reply.content) == 100_000
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(server.url, timeout=5)
