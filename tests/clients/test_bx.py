@@ -131,6 +131,44 @@ def test_files_of_a_pipeline(bx: Bx, lab: Lab, out: Path) -> None:
     assert {path.name for path in (out / "DEMO_E00001").iterdir()} == {"ASHS.zip", "ASHSValidator_DEMO_E00001.pdf"}
 
 
+def test_report_and_snapshot(bx: Bx, lab: Lab, out: Path) -> None:
+    (report,) = (f for f in lab.files(session="sub001_MR1", resource="BBRC_VALIDATOR") if f.path == "ASHSValidator_DEMO_E00001.pdf")
+    bx.run("ashs", "report", "DEMO_E00001", dest=out)
+    assert (out / report.path).read_bytes() == report.read()
+    bx.run("ashs", "snapshot", "DEMO_E00001", dest=out)
+    assert [path.suffix for path in out.iterdir() if path.name != report.path] in ([".png"], [".jpg"])
+
+
+def test_dartel_imports(bx: Bx, lab: Lab, out: Path) -> None:
+    bx.run("spm12", "rc", "DEMO_E00001", dest=out, answers="1\n")
+    maps = lab.files(session="sub001_MR1", resource="SPM12_SEGMENT")
+    wanted = {f"{f.path[:3]}_sub001_DEMO_E00001.nii.gz": f for f in maps if f.path[:2] == "rc"}
+    assert len(wanted) == 2
+    for name, file in wanted.items():
+        assert (out / name).read_bytes() == file.read()
+
+
+def test_cortical_signature(bx: Bx, out: Path) -> None:
+    """`jack`: entorhinal, inferior and middle temporal, fusiform of both sides, plain and weighted by surface."""
+    rows = bx.table("freesurfer7", "jack", "DEMO_E00001", dest=out)
+    found = {(row["weighted"], row["measurement"]): float(row["value"]) for row in rows}
+    regions = [
+        m.aparc("DEMO_E00001", "7", side)[region]
+        for side in ("lh", "rh")
+        for region in ("entorhinal", "inferiortemporal", "middletemporal", "fusiform")
+    ]
+    for measurement in ("ThickAvg", "GrayVol"):
+        values = [(float(region[measurement]), float(region["SurfArea"])) for region in regions]
+        weighted = sum(value * area for value, area in values) / sum(area for _, area in values)
+        assert found["True", measurement] == pytest.approx(weighted)
+        assert found["False", measurement] == pytest.approx(sum(value for value, _ in values) / len(values))
+
+
+def test_braak_stages(bx: Bx, lab: Lab, out: Path) -> None:
+    rows = bx.table("braak", "thickness", "ALFA", dest=out)
+    assert len(rows) == 3 * len(sessions_with(lab, "FREESURFER7"))
+
+
 def test_scandates(bx: Bx, lab: Lab, out: Path) -> None:
     rows = {row["ID"]: row for row in bx.table("scandates", "ALFA", dest=out)}
     assert len(rows) == 11

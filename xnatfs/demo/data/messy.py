@@ -76,6 +76,7 @@ CASES: dict[str, Case] = {
     "subject-label-accents": Case("blank and accents in the subject label", "Ana María"),
     "session-label-accents": Case("blank and accents in the session label", "Ana María", "Ana María 1ª"),
     "session-label-odd": Case("slash, quotes and more in the session label", "Ana María", ODD_LABEL),
+    "session-label-dot": Case("a session called .", "m02", "."),
     "session-label-dots": Case("a session called ..", "m02", ".."),
     "session-label-reserved": Case("a session called RESOURCES", "m02", "RESOURCES"),
     "session-label-is-accession-id": Case("a session whose label is another session's accession id", "m02", ACCESSION_LABEL),
@@ -155,6 +156,7 @@ def _labels(make: Maker, plain: Subject, accented: Subject) -> None:
     for subject, label in (
         (accented, "Ana María 1ª"),
         (accented, ODD_LABEL),
+        (plain, "."),
         (plain, ".."),
         (plain, "RESOURCES"),
         (plain, ACCESSION_LABEL),
