@@ -1,6 +1,6 @@
 """Where things are on this machine, and the limits of one mount.
 
-Used by the commands (which fill it) and by the composition of a mount (which reads it). Immutable once made; no I/O but environment look-ups.
+Used by the commands, which fill it, and by the composition of a mount, which reads it. Immutable; no I/O but environment look-ups.
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ def _only_server(entries: list[_Entry]) -> str:
         if entry.server:
             hosts[entry.host] = entry.server
     if not hosts:
-        raise UsageError("which server? Name it with --server URL or XNAT_HOST (no login was found in ~/.netrc, ~/.xnat.cfg or ~/.xnatPass)")
+        raise UsageError(
+            "which server? Name it with --server URL or XNAT_HOST (no login was found in ~/.netrc, ~/.xnat.cfg or ~/.xnatPass)"
+        )
     if len(hosts) > 1:
         known = ", ".join(sorted(hosts.values()))
         raise UsageError(f"several servers are known ({known}); name one with --server URL or XNAT_HOST")

@@ -26,7 +26,7 @@ from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
 if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
 
-import mfusepy  # noqa: E402  (the environment has to be set before: mfusepy loads the library when it is imported)
+import mfusepy
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 XATTR_PREFIX = "user.xnat."
 
-_NO_TROUBLE = frozenset({Cause.NO_ENTRY, Cause.NOT_A_DIRECTORY, Cause.IS_A_DIRECTORY, Cause.READ_ONLY, Cause.NO_ATTRIBUTE, Cause.INTERRUPTED})
+_NO_TROUBLE = frozenset(
+    {Cause.NO_ENTRY, Cause.NOT_A_DIRECTORY, Cause.IS_A_DIRECTORY, Cause.READ_ONLY, Cause.NO_ATTRIBUTE, Cause.INTERRUPTED}
+)
 
 
 class Attributes(NamedTuple):

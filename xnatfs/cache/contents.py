@@ -226,7 +226,9 @@ class ContentCache:
                 os.ftruncate(draft.fd, draft.written)
                 path.rename(target)
                 self._index.execute("DELETE FROM objects WHERE key = ?", (key,))  # REPLACE would not fire the trigger
-                self._index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)", (key, draft.written, last_modified, verified, now, now))
+                self._index.execute(
+                    "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)", (key, draft.written, last_modified, verified, now, now)
+                )
                 self._index.execute("DELETE FROM drafts WHERE name = ?", (draft.name,))
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error

@@ -53,7 +53,10 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command `xnatfs`."""
     level = os.environ.get("XNATFS_LOG", "WARNING").upper()
-    logging.basicConfig(level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat what is retried, with full URLs
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -85,15 +86,15 @@ def _show(place: str, scratch: Path) -> None:
     _run(["ls", os.path.join(place, "projects")], place)
     subject = os.path.join(place, "projects", "ALFA", "subjects", "007")
     _run(["find", subject, "-maxdepth", "4", "-type", "d"], place, at_most=_SHOWN)
-    image = next(Path(subject).glob("*/SCANS/*T1*/NIFTI/*.nii.gz"))
+    source = next(Path(subject).glob("*/SCANS/*T1*/NIFTI/*.nii.gz"))
     copy = scratch / "T1.nii.gz"
-    _run(["ls", "-l", str(image)], place)
-    _run(["cp", str(image), str(copy)], place)
+    _run(["ls", "-l", str(source)], place)
+    _run(["cp", str(source), str(copy)], place)
     import nibabel
 
-    header = nibabel.load(copy).header
-    zooms = " x ".join(f"{float(zoom):g}" for zoom in header.get_zooms())
-    click.echo(f"nibabel reads the copy: {' x '.join(str(size) for size in header.get_data_shape())} voxels of {zooms} mm, {header.get_data_dtype()}")
+    image: Any = nibabel.load(copy)
+    shape, zooms = (" x ".join(f"{float(value):g}" for value in values) for values in (image.shape, image.header.get_zooms()))
+    click.echo(f"nibabel reads the copy: {shape} voxels of {zooms} mm, {image.get_data_dtype()}")
 
 
 def _run(arguments: list[str], place: str, at_most: int | None = None) -> None:

@@ -26,7 +26,13 @@ from xnatfs.errors import UsageError
 @click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept.")
 @click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept.")
-@click.option("--bad-digest", type=click.Choice(["refuse", "serve"]), default="refuse", show_default=True, help="Files that differ from the server's digest.")
+@click.option(
+    "--bad-digest",
+    type=click.Choice(["refuse", "serve"]),
+    default="refuse",
+    show_default=True,
+    help="Files that differ from the server's digest.",
+)
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
 @click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
 def command(
@@ -67,7 +73,9 @@ def start(settings: Settings, login: Credentials, mountpoint: str, *, allow_othe
     place = registry.absolute(mountpoint)
     check_mountpoint(place)
     if in_foreground:
-        foreground(settings, login, place, allow_other=allow_other, ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server)))
+        foreground(
+            settings, login, place, allow_other=allow_other, ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server))
+        )
         return
     background(settings, login, place, allow_other=allow_other)
     click.echo(_welcome(place, settings.server))
@@ -85,7 +93,9 @@ def check_fuse() -> None:
     """
     device = Path("/dev/fuse")
     if not device.exists() or not stat.S_ISCHR(device.stat().st_mode):
-        raise UsageError("this machine has no /dev/fuse; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse")
+        raise UsageError(
+            "this machine has no /dev/fuse; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse"
+        )
     if not os.access(device, os.R_OK | os.W_OK):
         raise UsageError("you may not open /dev/fuse; ask your administrator (on some systems: membership in the group fuse)")
     if mounts.fusermount() is None and os.geteuid() != 0:

@@ -28,5 +28,5 @@ def command(path: str | None) -> None:
             raise UsageError(f"{path} is in no xnatfs mount")
         asked = [(one, registry.absolute(path)[len(one.mountpoint) :])]
     for one, below in asked:
-        control.ask(one.socket, "refresh", path=below)
+        control.ask(one.socket, "refresh", below=below)
         click.echo(f"{one.mountpoint} looks at {one.server} again")

@@ -19,10 +19,18 @@ from xnatfs.errors import UsageError
 @click.option("--scans", type=click.IntRange(0), help="--data scale: scans a session.")
 @click.option("--files", type=click.IntRange(0), help="--data scale: files a scan.")
 @click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
-@click.option("--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted.")
+@click.option(
+    "--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted."
+)
 @click.option("--latency-ms", type=float, default=0, show_default=True, help="Delay of every request.")
 @click.option("--bandwidth", type=float, default=0, show_default=True, help="Bytes a second over all connections; 0: no limit.")
-@click.option("--set", "switches", metavar="NAME=VALUE", multiple=True, help="Any other switch, e.g. no_range=true, fail_rate=0.05 (see GET /demo/switches).")
+@click.option(
+    "--set",
+    "switches",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Any other switch, e.g. no_range=true, fail_rate=0.05 (see GET /demo/switches).",
+)
 def command(
     port: int,
     name: str,
@@ -51,7 +59,12 @@ def command(
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        serve(archive, settings, port=port, started=lambda url: click.echo(f"an XNAT stand-in serves {url} (admin/admin, demo/demo); Ctrl-C ends it"))
+        serve(
+            archive,
+            settings,
+            port=port,
+            started=lambda url: click.echo(f"an XNAT stand-in serves {url} (admin/admin, demo/demo); Ctrl-C ends it"),
+        )
     except OSError as error:
         raise UsageError(f"port {port} cannot be used: {error.strerror}") from None
 

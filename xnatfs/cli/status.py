@@ -58,7 +58,9 @@ def _text(report: dict[str, Any]) -> str:
         last = report["last_error"]
         lines.append(f"  last, {time.strftime('%H:%M:%S', time.localtime(last['when']))}: {printable(last['text'])}")
     if report["oddities"]:
-        lines.append(f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt")
+        lines.append(
+            f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt"
+        )
     return "\n".join(lines)
 
 

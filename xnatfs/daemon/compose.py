@@ -100,9 +100,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
         learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
         listings = Listings(connection)
         catalogs = Catalogs(listings, settings.limits, troubles, settings.projects)
-        transfers = Transfers(
-            Contents(connection), cache, learnt, settings.limits, troubles, serve_bad_digests=settings.serve_bad_digests
-        )
+        transfers = Transfers(Contents(connection), cache, learnt, settings.limits, troubles, serve_bad_digests=settings.serve_bad_digests)
     except Failure:
         connection.close()
         raise

@@ -34,7 +34,12 @@ _START = 180.0  # seconds after which a mount in the background is given up
 
 
 def foreground(
-    settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False, ready: Callable[[Mounted], None] | None = None
+    settings: Settings,
+    credentials: Credentials,
+    mountpoint: str,
+    *,
+    allow_other: bool = False,
+    ready: Callable[[Mounted], None] | None = None,
 ) -> None:
     """Mount and serve until unmounted or told to end by a signal.
 
@@ -57,7 +62,12 @@ def foreground(
         watcher = _Watcher(mountpoint, adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end))
         one = registry.Registration(
-            mountpoint, os.getpid(), mounted.connection.server, mounted.connection.user, str(socket_path), str(registry.log_path(mountpoint))
+            mountpoint,
+            os.getpid(),
+            mounted.connection.server,
+            mounted.connection.user,
+            str(socket_path),
+            str(registry.log_path(mountpoint)),
         )
         registration = registry.register(one)
         watcher.leave = lambda: _leave(mounted, socket_path, registration)
@@ -185,7 +195,7 @@ def _announce(mounted: Mounted, began: threading.Event, ready: Callable[[Mounted
 
 def _commands(mounted: Mounted, stop: Callable[[], None]) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def refresh(asked: dict[str, Any]) -> bool:
-        mounted.refresh(str(asked.get("path", "")))
+        mounted.refresh(str(asked.get("below", "")))
         return True
 
     def end(_: dict[str, Any]) -> bool:

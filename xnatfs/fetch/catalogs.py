@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TypeVar
 
 from cachetools import LRUCache
@@ -54,7 +55,9 @@ class Catalogs:
         self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
         self._holdings: dict[str, ProjectHoldings] = {}
         self._sessions: dict[str, tuple[str, float, SessionHoldings]] = {}
-        self._files: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(limits.file_records, getsizeof=lambda held: held[2].count)
+        self._files: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
+            limits.file_records, getsizeof=lambda held: held[2].count
+        )
         self._ahead = Ahead()
         self._version = 0
 
@@ -157,7 +160,7 @@ class Catalogs:
         assessors: tuple[list[AssessorRecord], BulkResources],
         reconstructions: tuple[list[ReconstructionRecord], BulkResources] | None,
     ) -> None:
-        """Columns that were blank throughout are believed only after one object (of assessors and reconstructions a few) was asked singly."""
+        """Columns that were blank throughout are believed only after one object (a few with assessors) was asked singly."""
         if own.blank and any(self._resources.of(Owner("experiment", one)) for one in list(experiments)[:1]):
             own.known.clear()
         with_assessors = list(dict.fromkeys(one.session_id for one in assessors[0]))[:3]
@@ -183,7 +186,7 @@ class Catalogs:
             for other in self._ahead.window(("resources", project), holdings.order, identity):
                 one = holdings.experiments[other]
                 if self._held_session(one) is None and holdings.session(one) is None:
-                    self._begin(("session", other), lambda one=one: self._load_session(holdings, one), urgent=False)
+                    self._begin(("session", other), partial(self._load_session, holdings, one), urgent=False)
             found = self._held_session(experiment) or self._get(("session", identity), lambda: self._load_session(holdings, experiment))
         return self._with_files(found)
 
@@ -239,7 +242,7 @@ class Catalogs:
 
         for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
             if other not in holdings.complete_subjects:
-                self._begin(("subject", other), lambda one=other: load(one), urgent=False)
+                self._begin(("subject", other), partial(load, other), urgent=False)
         return self._get(("subject", subject), lambda: load(subject))
 
     # --- files ---------------------------------------------------------------------------------------------------
@@ -261,11 +264,17 @@ class Catalogs:
             for other in self._ahead.window(("files", project), holdings.order, session):
                 theirs = ("session", other), holdings.experiments[other].changed
                 if not self._held(*theirs):
-                    self._begin(("files", theirs[0]), lambda theirs=theirs, one=other: self._load_files(*theirs, self._session_files(one)), urgent=False)
+                    self._begin(
+                        ("files", theirs[0]),
+                        partial(self._load_files, *theirs, self._session_files(other)),
+                        urgent=False,
+                    )
             found = self._files_for(("session", session), stamp, self._session_files(session))
         if found.of_resource(resource) is None and resource.file_count != 0:
-            # Recorded on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
-            single = self._files_for(("resource", resource.id or (owner, resource.label)), stamp, lambda: self._resources.files_of_resource(resource))
+            # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
+            single = self._files_for(
+                ("resource", resource.id or (owner, resource.label)), stamp, lambda: self._resources.files_of_resource(resource)
+            )
             if single.of_resource(resource) is None and resource.file_count:
                 raise Failure(Cause.LISTING_EMPTY, f"{resource.label} of {owner.part or owner.id}", f"it counts {resource.file_count}")
             return single
@@ -323,7 +332,11 @@ class Catalogs:
     def counts(self) -> dict[str, int]:
         """For `status`."""
         with self._lock:
-            return {"projects listed": len(self._holdings), "file listings held": len(self._files), "file records held": int(self._files.currsize)}
+            return {
+                "projects listed": len(self._holdings),
+                "file listings held": len(self._files),
+                "file records held": int(self._files.currsize),
+            }
 
     @property
     def refused_forms(self) -> list[str]:

@@ -125,7 +125,14 @@ class Transfers:
     """Everything on its way from one server into one cache."""
 
     def __init__(
-        self, contents: Contents, cache: ContentCache, learnt: Learnt, limits: Limits, troubles: Troubles, *, serve_bad_digests: bool = False
+        self,
+        contents: Contents,
+        cache: ContentCache,
+        learnt: Learnt,
+        limits: Limits,
+        troubles: Troubles,
+        *,
+        serve_bad_digests: bool = False,
     ) -> None:
         self.limits = limits
         self.progress = 0  # pieces that arrived, of any transfer: while it rises, waiting in the queue is no time-out
@@ -229,7 +236,9 @@ class Transfers:
         if by_digest or not entry.last_modified or time.time() - entry.checked < self.limits.revalidate_after:
             return True
         try:
-            unchanged = self._checks.get(entry.key, lambda: self._contents.unchanged(record, entry.last_modified), self.limits.progress_deadline)
+            unchanged = self._checks.get(
+                entry.key, lambda: self._contents.unchanged(record, entry.last_modified), self.limits.progress_deadline
+            )
         except Failure as failure:
             if failure.cause in (Cause.GONE, Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 entry.close()

@@ -56,7 +56,9 @@ class Contents:
         """
         try:
             with self._open(_file_path(record), {}) as response:
-                yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
+                yield Stream(
+                    number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response)
+                )
         except Failure as failure:
             if failure.cause is Cause.NO_ENTRY:
                 raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
@@ -118,5 +120,3 @@ def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterato
             yield path or text, size, body
     except UnzipError as error:
         raise Failure(Cause.CUT_SHORT, "zip", str(error)) from error
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import (
@@ -30,8 +31,9 @@ from xnatfs.server.urls import segment
 log = logging.getLogger(__name__)
 
 _SCAN = "xnat:imageScanData"
-_SCAN_COLUMNS = ("ID", "label", "subject_label", "project", "xsiType") + tuple(
-    f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "file/label")
+_SCAN_COLUMNS = (
+    *("ID", "label", "subject_label", "project", "xsiType"),
+    *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "file/label")),
 )
 # Plausible, unproven (fact sheet 2.9 point 3): with the numeric id two resources of one label, or of none, are told apart.
 _SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
@@ -235,7 +237,7 @@ class Listings:
             if not rows or not has_column(rows, f"{tail}/label"):
                 break
             parts.append(BulkResources())
-            _collect(parts[-1], rows, tail, lambda row, way=direction: _assessor_owner(row, way))
+            _collect(parts[-1], rows, tail, partial(_assessor_owner, direction))
         if len(parts) == len(branches):
             bulk.resources = [resource for part in parts for resource in part.resources]
             bulk.known = set.intersection(*(part.known for part in parts))
@@ -276,7 +278,7 @@ class Listings:
         for direction, branch in branches.items():
             part = BulkResources()
             tail = "/" + branch.split(":", 1)[1].lower()
-            _collect(part, theirs, tail, lambda row, way=direction: _reconstruction_owner(row, way))
+            _collect(part, theirs, tail, partial(_reconstruction_owner, direction))
             bulk.resources += part.resources
             bulk.blank |= {direction} if part.blank else set()
             complete -= {pick(row, "id") for row in theirs} - part.known
@@ -335,15 +337,17 @@ def _assessors(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]:
     for row in rows:
         identity, parent = pick(row, "id"), pick(row, "session_id", "/imagesession_id") or session
         if identity and parent:
-            found[identity] = AssessorRecord(identity, pick(row, "label"), parent, pick(row, "xsitype"), parse_stamp(pick(row, "insert_date")))
+            found[identity] = AssessorRecord(
+                identity, pick(row, "label"), parent, pick(row, "xsitype"), parse_stamp(pick(row, "insert_date"))
+            )
     return list(found.values())
 
 
-def _assessor_owner(row: Row, direction: str) -> Owner:
+def _assessor_owner(direction: str, row: Row) -> Owner:
     return Owner("assessor", pick(row, "id"), pick(row, "session_id", "/imagesession_id"), direction)
 
 
-def _reconstruction_owner(row: Row, direction: str) -> Owner:
+def _reconstruction_owner(direction: str, row: Row) -> Owner:
     return Owner("reconstruction", pick(row, "id"), pick(row, "/reconstructedimagedata/id"), direction)
 
 
@@ -364,12 +368,16 @@ def _scan_listing(rows: Iterable[Row]) -> ScanListing:
                 pick(row, "/imagescandata/quality"),
             )
     listing.scans = list(scans.values())
-    _collect(listing.resources, with_scan, "/imagescandata/file", lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id")))
+    _collect(
+        listing.resources, with_scan, "/imagescandata/file", lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id"))
+    )
     listing.resources.known |= listing.sessions - {pick(row, "id") for row in with_scan}
     return listing
 
 
-def _collect(bulk: BulkResources, rows: Iterable[Row], branch: str, owner_of: Callable[[Row], Owner], *, blank_is_none: bool = False) -> None:
+def _collect(
+    bulk: BulkResources, rows: Iterable[Row], branch: str, owner_of: Callable[[Row], Owner], *, blank_is_none: bool = False
+) -> None:
     """Resources from the columns `branch/label` (and `branch/xnat_abstractresource_id`, ...) into `bulk`.
 
     With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a resource without a label", and

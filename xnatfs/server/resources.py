@@ -141,7 +141,9 @@ def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
         base, owner = bases.setdefault(base, (base, owner_for(base)))
         label = labels.setdefault(resource, pick(row, "collection"))
         digest = pick(row, "digest").lower()
-        listing.files.append(FileRecord(owner, identity, label, path, number(pick(row, "size")) or 0, digest if len(digest) == 32 else "", base))
+        listing.files.append(
+            FileRecord(owner, identity, label, path, number(pick(row, "size")) or 0, digest if len(digest) == 32 else "", base)
+        )
     return listing
 
 

@@ -231,7 +231,7 @@ class Connection:
     def _looks_expired(response: requests.Response) -> bool:
         if response.status_code == 401 or response.is_redirect:
             return True
-        # XNAT's downloads always carry a Content-Disposition and its listings are JSON: a bare web page is a login page, whatever its status.
+        # XNAT's downloads carry a Content-Disposition and its listings are JSON: a bare web page is a login page, whatever its status.
         kind = response.headers.get("Content-Type", "")
         return response.status_code == 200 and kind.startswith("text/html") and "Content-Disposition" not in response.headers
 

@@ -3,7 +3,7 @@
 Used by the rooms. Pure functions.
 
 - A name that can be a file name stays as it is.
-- `/`, NUL, control characters (C0, DEL, C1) and lone surrogates become `%XX`, their UTF-8 bytes in hex; `.` and `..` become `%2E`, `%2E%2E`.
+- `/`, NUL, control characters (C0, DEL, C1) and lone surrogates become `%XX`, their UTF-8 bytes in hex; `.` becomes `%2E`.
 - A `%` becomes `%25` only where it could be taken for the start of such a spelling (before two hex digits, or before `~`).
 - A label that the tree has for itself at that place (a session called `RESOURCES`), or that every desktop and shell probes for
   (`.git`, `.hidden`, ...: see `PROBED`), has its first character spelt `%XX`. Names of files are left as they are.

@@ -63,7 +63,9 @@ def _project(sources: Sources, room: str, project: ProjectRecord, parts: _Parts)
         nodes = dict(fixed)
         if holdings.own_resources:
             place = Place(project.id, _project_date(holdings), _xattrs(project))
-            nodes["resources"] = resources_folder(sources, place, holdings.own_resources, room, project.id, "resources", dicom_alias=room == "archive")
+            nodes["resources"] = resources_folder(
+                sources, place, holdings.own_resources, room, project.id, "resources", dicom_alias=room == "archive"
+            )
         return nodes
 
     return Branch(inode_of(room, project.id), entries, mtime=project.inserted, xattrs=_xattrs(project))
@@ -73,8 +75,8 @@ def _project_date(holdings: ProjectHoldings) -> float | None:
     """The project's own date; where the server does not tell it, the earliest of what it holds."""
     if holdings.project.inserted is not None:
         return holdings.project.inserted
-    dates = [one.inserted for one in (*holdings.subjects.values(), *holdings.experiments.values()) if one.inserted is not None]
-    return min(dates, default=None)
+    dates = [one.inserted for one in holdings.subjects.values()] + [one.inserted for one in holdings.experiments.values()]
+    return min((date for date in dates if date is not None), default=None)
 
 
 # --- projects/P/subjects ---------------------------------------------------------------------------------------------
@@ -144,13 +146,17 @@ def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
             found = sources.catalogs.subject_resources(project.id, subject.id)
             return resources_folder(sources, Place(project.id, subject.inserted, xattrs), found, *where, dicom_alias=True)
 
-        return Branch(inode_of(*where), lambda: inner().entries(), mtime=subject.inserted, alias=lambda name: inner().alias(name), xattrs=xattrs)
+        return Branch(
+            inode_of(*where), lambda: inner().entries(), mtime=subject.inserted, alias=lambda name: inner().alias(name), xattrs=xattrs
+        )
 
     def named(holdings: ProjectHoldings) -> Mapping[str, Node]:
         found = distinct(holdings.subjects.values(), lambda one: one.label, lambda one: one.id)
         return {name: folder(one) for name, one in found.items()}
 
-    return _held(sources, project, "archive", "subjects", named, lambda holdings: {one.id: folder(one) for one in holdings.subjects.values()})
+    return _held(
+        sources, project, "archive", "subjects", named, lambda holdings: {one.id: folder(one) for one in holdings.subjects.values()}
+    )
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

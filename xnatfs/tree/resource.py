@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from xnatfs.config import Settings
@@ -16,7 +17,7 @@ from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
-from xnatfs.tree.node import FileBranch, Content, File, Node, inode_of
+from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,12 @@ def _nodes(level: _Level, opener: _Opener, path: str) -> dict[str, Node]:
         here = f"{path}/{name}"
         entries = _nodes(below, opener, here)
         resource = _any_file(below).resource_id
-        nodes[spell(name)] = FileBranch(inode_of("folder", str(resource), here), lambda entries=entries: entries, mtime=opener.place.mtime)
+        nodes[spell(name)] = FileBranch(inode_of("folder", str(resource), here), partial(_same, entries), mtime=opener.place.mtime)
     return nodes
+
+
+def _same(entries: Mapping[str, Node]) -> Mapping[str, Node]:
+    return entries
 
 
 def _any_file(level: _Level) -> FileRecord:

@@ -71,12 +71,16 @@ class _View:
             of_id = {scan.id: folders[name] for name, scan in named.items()}
             nodes["SCANS"] = self._branch("SCANS", folders, lambda name: of_id[name] if name in by_id else None)
         if session.assessors:
-            named_assessors = distinct(sorted(session.assessors, key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id)
+            named_assessors = distinct(
+                sorted(session.assessors, key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
+            )
             assessors = {name: self._assessor(session, one) for name, one in named_assessors.items()}
             assessors_by_id = {one.id: assessors[name] for name, one in named_assessors.items()}
             nodes["ASSESSORS"] = self._branch("ASSESSORS", assessors, assessors_by_id.get)
         if session.reconstructions:
-            named_recons = distinct(sorted(session.reconstructions, key=lambda one: natural(one.id)), lambda one: one.id, lambda one: one.id)
+            named_recons = distinct(
+                sorted(session.reconstructions, key=lambda one: natural(one.id)), lambda one: one.id, lambda one: one.id
+            )
             nodes["RECONSTRUCTIONS"] = self._branch(
                 "RECONSTRUCTIONS", {name: self._reconstruction(session, one) for name, one in named_recons.items()}
             )
@@ -106,16 +110,16 @@ class _View:
     def _resources(self, resources: list[ResourceRecord], xattrs: Mapping[str, str], where: str, mtime: float | None = None) -> Branch:
         stamp = self._experiment.inserted if mtime is None else mtime
         identity = (self._style.room, self._project, self._experiment.id, where)
-        return resources_folder(self._sources, Place(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias)
+        return resources_folder(
+            self._sources, Place(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias
+        )
 
     def _branch(self, name: str, nodes: Mapping[str, Node], alias: Callable[[str], Node | None] | None = None) -> Branch:
         inode = inode_of(self._style.room, self._project, self._experiment.id, name)
         return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
 
 
-def resources_folder(
-    sources: Sources, place: Place, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False
-) -> Branch:
+def resources_folder(sources: Sources, place: Place, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False) -> Branch:
     """A folder of resources by label; the numeric id is an alias."""
     # `in` after `out`: of an assessor's two resources with one label the output keeps the plain name.
     ordered = sorted(resources, key=lambda one: (one.owner.direction == "in", one.label, one.id or 0))

@@ -1,0 +1,40 @@
+"""What all tests share: a private home, a clean environment, and the check that nothing is left mounted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import fuse_mounts
+
+_LOGIN_VARIABLES = ("HOST", "USER", "PASS")
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """HOME, the cache and the state in the test's own folder; no login in the environment."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for prefix in ("XNAT_", "XNATPY_"):
+        for name in _LOGIN_VARIABLES:
+            monkeypatch.delenv(prefix + name, raising=False)
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XNATFS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("XNATFS_STATE_DIR", str(tmp_path / "state"))
+    return home
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left_mounted() -> Iterator[None]:
+    """Every test ends its mounts, also when it fails."""
+    before = set(fuse_mounts())
+    yield
+    left = set(fuse_mounts()) - before
+    for mountpoint in left:
+        os.system(f"fusermount3 -uz '{mountpoint}'")
+    assert not left, f"left mounted: {sorted(left)}"

@@ -1,0 +1,165 @@
+"""Helpers for tests: a mount put together without FUSE, a mount in a process of its own, and looks at what is mounted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xnatfs.config import Limits, Settings
+from xnatfs.credentials import Credentials
+from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.vfs import Attributes, Vfs
+
+
+def fuse_mounts() -> list[str]:
+    """Mountpoints of xnatfs mounts, as the kernel has them."""
+    return [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[2].startswith("fuse.xnatfs")]
+
+
+@contextlib.contextmanager
+def composed(url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any) -> Iterator[Mounted]:
+    """All layers of a mount but FUSE, in this process, logged in at `url`."""
+    chosen = Settings(server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=limits or Limits(cache_size=10**9), **settings)
+    mounted = compose(chosen, Credentials(url, user, user, "the test"), "/mnt/xnat")
+    try:
+        yield mounted
+    finally:
+        mounted.close()
+
+
+def walk(vfs: Vfs, path: str) -> Iterator[tuple[str, Attributes]]:
+    """Every file below `path`, with its attributes."""
+    for name, attributes in vfs.entries(path):
+        below = f"{path.rstrip('/')}/{name}"
+        if stat.S_ISDIR(attributes.mode):
+            yield from walk(vfs, below)
+        else:
+            yield below, attributes
+
+
+def read(vfs: Vfs, path: str, piece: int = 131072) -> bytes:
+    """The whole content of a file, read as the kernel would."""
+    opened = vfs.open(path)
+    try:
+        data = b""
+        while more := vfs.read(opened.handle, len(data), piece):
+            data += more
+        return data
+    finally:
+        vfs.release(opened.handle)
+
+
+def md5(data: bytes) -> str:
+    """MD5 as lower-case hex."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until a condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def xnatfs(*arguments: str, timeout: float = 60, env: dict[str, str] | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command `xnatfs` with this interpreter."""
+    result = subprocess.run(
+        [sys.executable, "-m", "xnatfs", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def run(*command: str | Path, timeout: float = 120, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a real tool with a time limit; output as text."""
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=cwd,
+        errors="surrogateescape",
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+    )
+
+
+@dataclass
+class Mount:
+    """A mount in a process of its own."""
+
+    point: Path
+    url: str
+    env: dict[str, str] = field(default_factory=dict)
+
+    def status(self) -> dict[str, Any]:
+        """`xnatfs status --json` of this mount."""
+        import json
+
+        result = xnatfs("status", "--json", str(self.point), env=self.env, check=True)
+        report: dict[str, Any] = json.loads(result.stdout)[0]
+        return report
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return int(self.status()["pid"])
+
+
+@contextlib.contextmanager
+def mount(url: str, folder: Path, *options: str, user: str = "demo", password: str | None = None, env: dict[str, str] | None = None) -> Iterator[Mount]:
+    """Mount `url` below `folder` (made anew there) with the real command; unmounts in the end, whatever happened."""
+    point = folder / "mnt"
+    point.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "XNAT_HOST": url,
+        "XNAT_USER": user,
+        "XNAT_PASS": password if password is not None else user,
+        "XNATFS_CACHE_DIR": str(folder / "cache"),
+        "XNATFS_STATE_DIR": str(folder / "state"),
+        **(env or {}),
+    }
+    try:
+        xnatfs("mount", str(point), *options, env=environment, check=True)
+        yield Mount(point, url, environment)
+    finally:
+        if str(point) in fuse_mounts():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                xnatfs("unmount", str(point), env=environment, timeout=30)
+        if str(point) in fuse_mounts():
+            subprocess.run(["fusermount3", "-uz", str(point)], check=False, timeout=10)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Signal a process of this test and wait until it is gone."""
+    os.kill(pid, number)
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    until(gone, 15)
