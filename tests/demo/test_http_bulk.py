@@ -95,8 +95,11 @@ def test_filters(alice: Client) -> None:
     assert len(names(alice, f"{E1}/resources/110/files/dir/?format=zip")) == 2
 
 
-def test_range_on_a_zip_is_ignored(alice: Client) -> None:
-    assert alice.get(f"{E1}/scans/1/files?format=zip", headers={"Range": "bytes=0-9"}).status_code == 200
+def test_range_on_a_reply_of_unknown_size(alice: Client) -> None:
+    zipped = f"{E1}/scans/1/files?format=zip"
+    for path in (zipped, "/data/projects", f"{E1}/resources/110/files/pack.zip!/top"):
+        found = [alice.get(path, headers={"Range": f"bytes={value}"}).status_code for value in ("5-9", "5-", "-5", "0-0,5-5")]
+        assert found == [200, 500, 500, 501]
 
 
 def test_left_out_and_cut_short(alice: Client, server: DemoServer) -> None:

@@ -159,6 +159,11 @@ def test_names(server: DemoServer, path: str, name: str) -> None:
     assert (seen.status, seen.body) == (200, name.encode())
 
 
+def test_control_characters_in_a_name(own: DemoServer) -> None:
+    own.call(lambda: setattr(own.archive.experiments["T_E1"].resources[0].entries[0], "path", "a\x01\r\nb"))
+    assert exchange(own, f"{FILES}/a%01%0D%0Ab", "Connection: close").headers["content-disposition"] == 'attachment; filename="a   b";'
+
+
 def test_percent_without_the_firewall(server: DemoServer) -> None:
     assert exchange(server, f"{FILES}/100%25.txt", "Connection: close").status == 400
     server.switches.firewall = False

@@ -60,6 +60,11 @@ def test_accessible_projects(alice: Client) -> None:
     assert table["title"] and table["xdat_user_id"] and "project_access" in table["Result"][0]
 
 
+def test_active_since(alice: Client) -> None:
+    assert alice.rows("/data/projects?activeSince=2024-03-06") == [] != alice.rows("/data/projects?activeSince=03/05/2024")
+    assert alice.get("/data/projects?activeSince=lately").status_code == 422
+
+
 def test_projects_of_an_administrator(admin: Client) -> None:
     assert {row["ID"] for row in admin.rows("/data/projects")} == {"P1", "PUB", "PROT", "HID"}
 

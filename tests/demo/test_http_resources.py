@@ -193,6 +193,7 @@ def test_other_items(alice: Client) -> None:
     assert alice.get(f"{E1}/scans/1?format=json").json()["items"][0]["meta"]["xsi:type"] == "xnat:mrScanData"
     assert alice.get("/data/experiments/T_A1?format=json").json()["items"][0]["data_fields"]["imageSession_ID"] == "T_E1"
     assert alice.get(E1).text.startswith("<!DOCTYPE html>")  # items default to HTML
+    assert alice.get(E1, headers={"Accept": "application/json"}).json()["items"]
     tree = ElementTree.fromstring(alice.get(f"{E1}?format=xml").text)
     assert tree.tag == "{http://nrg.wustl.edu/xnat}MRSession" and len(tree.findall(".//{http://nrg.wustl.edu/xnat}scan")) == 4
 

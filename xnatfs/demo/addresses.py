@@ -6,6 +6,7 @@ listings, zips and catalogs say of each. Used by `listings`, `resources`, `items
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -279,10 +280,11 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
     for name in plain(raw).split(","):
         if re.fullmatch(r"[0-9]+", name):
             # Digits are a number, even where a label looks the same; no such number is Restlet's 404 (fact sheet 7 [X]).
-            numbered = [item for item in _anywhere(target, view) if item.resource.id == int(name)]
-            if not numbered:
+            number = int(name)
+            found = next((item for item in itertools.chain(here, _anywhere(target, view)) if item.resource.id == number), None)
+            if found is None:
                 raise HttpError(404)
-            picked += numbered[:1]
+            picked.append(found)
         elif name == "NULL":
             picked += [item for item in here if not item.resource.label]
         else:

@@ -27,6 +27,7 @@ from .delivery import Delivery
 from .faults import Line, Switches
 from .model import Archive, User
 from .pages import login_page, restlet_error, start_page, tomcat_error
+from .ranges import of_unknown_size
 from .reply import HttpError, Reply
 from .requestlog import Record, RequestLog
 
@@ -153,6 +154,9 @@ class Application:
             if _csrf_missing(call):
                 raise HttpError(500, "INVALID CSRF")
             reply: Reply = await handler(call)
+            status = of_unknown_size(call.headers.get("range")) if reply.length is None and reply.status == 200 else 200
+            if status != 200 and not call.switches.no_range:
+                raise HttpError(status)
         except HttpError as error:
             if error.page == "tomcat":
                 return tomcat_error(error.status, error.message, restlet=True)

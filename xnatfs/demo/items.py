@@ -58,7 +58,7 @@ class Item:
 
 def item(call: Call, address: Address, target: Target) -> Reply:
     """The item an address ends with; HTML unless a format is asked for."""
-    kind = wanted_format(call.query, call.accept, ("html", "xml"))
+    kind = wanted_format(call.query, call.accept, ("html", "xml", "json"))
     found = _build(address, target, call.view)
     if kind == "json":
         body = json.dumps({"items": [as_json(found)]}, ensure_ascii=False, separators=(",", ":"))

@@ -172,11 +172,9 @@ class CatalogEntry:
         return self._crc_of[1]
 
     @property
-    def computed(self) -> bool:
-        """True when neither the digest nor the CRC needs the bytes to be read any more."""
-        if self.content is None:
-            return True
-        return all(known is not None and known[0] is self.content for known in (self._digest_of, self._crc_of))
+    def digest_ready(self) -> bool:
+        """True when `true_digest` needs no bytes to be read any more."""
+        return self.content is None or (self._digest_of is not None and self._digest_of[0] is self.content)
 
     @property
     def listed_digest(self) -> str:

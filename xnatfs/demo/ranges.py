@@ -55,6 +55,20 @@ def select(header: str | None, size: int) -> Selection:
     return Selection(206, length, start, stop, f"bytes {index}-{last}/{size}")
 
 
+def of_unknown_size(header: str | None) -> int:
+    """The status that a Range makes of a listing, zip or zip member: 200 (ignored), 500 or 501 with Restlet's page.
+
+    `0-` asks for everything and is taken to be ignored [I]; the other open ends need the size.
+    """
+    if not header or not header.startswith("bytes="):
+        return 200
+    value = header[len("bytes=") :]
+    if "," in value:
+        return 501
+    open_ended = value.startswith("-") or value.endswith("-")
+    return 500 if open_ended and value != "0-" else 200
+
+
 def _index_and_count(value: str, size: int) -> tuple[int, int | None]:
     """First byte and number of bytes as RangeUtils reads them; None for "to the end" (its own marker is -1, hence `10-8`)."""
     if value.startswith("-"):

@@ -57,9 +57,9 @@ def resource_list(call: Call, target: Target) -> Reply:
 
 async def digests_known(call: Call, items: list[Held]) -> None:
     """Compute the digests the catalogs promise, away from the event loop: the first listing of a big file takes seconds."""
-    missing = [entry for item in items for entry in item.resource.entries if entry.digest is None and not entry.computed]
+    missing = [entry for item in items for entry in item.resource.entries if entry.digest is None and not entry.digest_ready]
     if missing:
-        await call.run(lambda: [(entry.true_digest, entry.true_crc) for entry in missing])
+        await call.run(lambda: [entry.true_digest for entry in missing])
 
 
 def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
@@ -134,7 +134,7 @@ def catalog(call: Call, address: Address, target: Target) -> Reply:
             "name": entry.name,
             "createdBy": "admin",
             "createdTime": entry.modified.strftime("%a %b %d %H:%M:%S UTC %Y"),
-            "digest": "" if call.switches.proven_only else entry.listed_digest,
+            "digest": entry.listed_digest,
             "format": entry.format,
         }
         attributes = "".join(f' {name}="{escape(value)}"' for name, value in values.items() if value)
