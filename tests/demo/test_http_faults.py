@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -205,3 +207,26 @@ def test_tls(tmp_path: Path) -> None:
         assert len(reply.content) == 100_000
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(server.url, timeout=5)
+
+
+def test_serve_in_the_foreground_until_interrupted() -> None:
+    program = (
+        "from tests.demo.conftest import tiny\n"
+        "from xnatfs.demo.server import serve\n"
+        "serve(tiny(), port=0, started=lambda url: print(url, flush=True))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-W", "error", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        url = process.stdout.readline().strip()
+        assert requests.get(url + "/data/auth", auth=("alice", "alice"), timeout=5).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0 and process.stderr.read() == ""
+
+
+def test_small_replies_do_not_wait_for_an_acknowledgement(alice: Client) -> None:
+    alice.get("/data/experiments/T_E1/files?all=true")
+    begin = time.monotonic()
+    for _ in range(10):
+        alice.get("/data/experiments/T_E1/files?all=true")
+    assert time.monotonic() - begin < 0.35

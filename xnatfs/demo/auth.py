@@ -34,7 +34,7 @@ class Session:
     id: str
     user: User
     last_used: float
-    requests: int = 0
+    requests: int = 1  # with the one that made it
     csrf: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 

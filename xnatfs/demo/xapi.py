@@ -28,4 +28,6 @@ def _answer(call: Call, started: float) -> Reply:
         return schemas.answer(parts[1:], call.archive)
     if parts[:2] == ["users", "active"] and len(parts) == 3 and call.method == "DELETE":
         return accounts.kill_sessions(call, parts[2])
+    if parts[:3] == ["archive", "catalogs", "refresh"] and call.method in ("POST", "PUT"):
+        return Reply(200, b"", [], "text", 0)
     return tomcat_error(404, "Not Found")
