@@ -53,6 +53,15 @@ def test_guest_when_no_login_is_required(nobody: Client, server: DemoServer) -> 
     assert {row["ID"] for row in nobody.rows("/data/projects")} == {"PUB", "PROT"}
 
 
+def test_expired_session_is_silently_guest_there(alice: Client, nobody: Client, server: DemoServer) -> None:
+    server.switches.require_login = False
+    nobody.cookies["JSESSIONID"] = alice.get("/data/JSESSION").text
+    assert {row["ID"] for row in nobody.rows("/data/projects")} == {"P1", "PUB", "PROT"}
+    server.expire_sessions()
+    assert {row["ID"] for row in nobody.rows("/data/projects")} == {"PUB", "PROT"}  # a 200 with fewer rows
+    assert nobody.get("/data/experiments/T_E1/scans").status_code == 404
+
+
 def test_jsession_is_refused_to_nobody(nobody: Client) -> None:
     reply = nobody.get("/data/JSESSION")
     assert reply.status_code == 401 and "XNAT Protected Area" in reply.headers["WWW-Authenticate"]

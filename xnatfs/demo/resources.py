@@ -120,11 +120,12 @@ def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
     return f"/data/xnat/archive/{path}" if locator == "absolutePath" else path.partition("/")[2]
 
 
-def catalog(call: Call, address: Address, target: Target) -> Reply:
+async def catalog(call: Call, address: Address, target: Target) -> Reply:
     """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (fact sheet 2.6)."""
     items = chosen(address, target, call.view, False)
     if not items:
         raise HttpError(404, "Unable to find catalog.")
+    await digests_known(call, items[:1])
     resource = items[0].resource
     lines = []
     for entry in resource.entries:

@@ -69,7 +69,7 @@ async def _resource(call: Call) -> Reply:
     target = resolve(address, call.view, call.switches.proven_only)
     _may_read_data(call, target.project_id)
     if address.tail != "files":
-        return resources.catalog(call, address, target)
+        return await resources.catalog(call, address, target)
     path = address.file_path or ""
     if path and not path.endswith("/"):
         return await files.download(call, address, target)
