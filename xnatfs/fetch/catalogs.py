@@ -19,11 +19,13 @@ from cachetools import LRUCache
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.ahead import Ahead
+from xnatfs.fetch.bulk import BulkLoader
 from xnatfs.fetch.flights import Flight, Flights, Workers
 from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
+from xnatfs.fetch.singly import SingleLoader
 from xnatfs.fetch.troubles import Troubles
-from xnatfs.server.listings import BulkResources, Listings, ScanListing
-from xnatfs.server.records import AssessorRecord, ExperimentRecord, Owner, ProjectRecord, ReconstructionRecord, ResourceRecord
+from xnatfs.server.listings import Listings
+from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import FileListing, Resources
 
 log = logging.getLogger(__name__)
@@ -54,10 +56,12 @@ class Catalogs:
         self._lock = threading.Lock()
         self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
         self._holdings: dict[str, ProjectHoldings] = {}
-        self._sessions: dict[str, tuple[str, float, SessionHoldings]] = {}
+        self._sessions: dict[tuple[str, str], tuple[str, float, SessionHoldings]] = {}  # by project and experiment
         self._files: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
             limits.file_records, getsizeof=lambda held: held[2].count
         )
+        self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
+        self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
         self._version = 0
 
@@ -122,56 +126,12 @@ class Catalogs:
             if {one.id: one for one in subjects} == known and resources == held.own_resources:
                 held.loaded = time.monotonic()
                 return held
-        fresh = self._load(record, experiments)
+        fresh = self._bulk.load(record, experiments)
         with self._lock:
             self._version += 1
             fresh.version = self._version
             self._holdings[identity] = fresh
         return fresh
-
-    def _load(self, record: ProjectRecord, experiments: dict[str, ExperimentRecord]) -> ProjectHoldings:
-        """All bulk listings of a project, side by side."""
-        identity = record.id
-        patience = self._limits.listing_deadline
-        holdings = ProjectHoldings(record, experiments=experiments, loaded=time.monotonic())
-        subjects = self._begin(("subjects", identity), lambda: self._listings.subjects(identity))
-        own = self._begin(("project resources", identity), lambda: self._resources.of(Owner("project", identity)))
-        if experiments:
-            resources = self._begin(("experiment resources", identity), lambda: self._listings.experiment_resources(identity))
-            if any(one.may_have_scans for one in experiments.values()):
-                scans = self._begin(("scans", identity), lambda: self._listings.scans(identity))
-                assessors = self._begin(("assessors", identity), lambda: self._listings.assessors(identity))
-                reconstructions = self._begin(("reconstructions", identity), lambda: self._listings.reconstructions(identity))
-                below = scans.wait(patience), assessors.wait(patience), reconstructions.wait(patience)
-            else:
-                below = ScanListing(), ([], BulkResources()), ([], BulkResources())
-            own_labels = resources.wait(patience)
-            self._settle_doubts(experiments, own_labels, below[1], below[2])
-            holdings.add_sessions(own_labels, *below)
-        holdings.add_subjects(*subjects.wait(patience))
-        holdings.own_resources = own.wait(patience)
-        holdings.put_in_order()
-        return holdings
-
-    def _settle_doubts(
-        self,
-        experiments: dict[str, ExperimentRecord],
-        own: BulkResources,
-        assessors: tuple[list[AssessorRecord], BulkResources],
-        reconstructions: tuple[list[ReconstructionRecord], BulkResources] | None,
-    ) -> None:
-        """Columns that were blank throughout are believed only after one object (a few with assessors) was asked singly."""
-        if own.blank and any(self._resources.of(Owner("experiment", one)) for one in list(experiments)[:1]):
-            own.known.clear()
-        with_assessors = list(dict.fromkeys(one.session_id for one in assessors[0]))[:3]
-        if "in" in assessors[1].blank and any(self._resources.inputs_of_session(one, "assessor") for one in with_assessors):
-            assessors[1].known.clear()
-        if "" in assessors[1].blank and any(self._resources.of(Owner("experiment", one.id)) for one in assessors[0][:1]):
-            assessors[1].known.clear()
-        if reconstructions is not None and reconstructions[1].blank:
-            with_reconstructions = list(dict.fromkeys(one.session_id for one in reconstructions[0]))
-            if any(self._resources.inputs_of_session(one, "reconstruction") for one in with_reconstructions[:3]):
-                reconstructions[1].known.clear()
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -181,39 +141,48 @@ class Catalogs:
         experiment = holdings.experiments.get(identity)
         if experiment is None:
             raise Failure(Cause.NO_ENTRY, identity)
-        found = holdings.session(experiment)
+        found = holdings.session(experiment) or self._held_session(project, experiment)
+        if found is None and self._single.items:
+            self._ask_item(holdings, experiment.subject_id)
+            found = self._held_session(project, experiment)
         if found is None:
-            for other in self._ahead.window(("resources", project), holdings.order, identity):
+            for other in self._ahead.window(("sessions", project), holdings.order, identity):
                 one = holdings.experiments[other]
-                if self._held_session(one) is None and holdings.session(one) is None:
-                    self._begin(("session", other), partial(self._load_session, holdings, one), urgent=False)
-            found = self._held_session(experiment) or self._get(("session", identity), lambda: self._load_session(holdings, experiment))
+                if self._held_session(project, one) is None and holdings.session(one) is None:
+                    self._begin(("session", project, other), partial(self._load_session, holdings, one), urgent=False)
+            found = self._get(("session", project, identity), lambda: self._load_session(holdings, experiment))
         return self._with_files(found)
 
-    def _held_session(self, experiment: ExperimentRecord) -> SessionHoldings | None:
-        held = self._sessions.get(experiment.id)
+    def _held_session(self, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
+        held = self._sessions.get((project, experiment.id))
         return held[2] if held is not None and self._holds(held[0], held[1], experiment.changed) else None
 
     def _load_session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
-        identity = experiment.id
-        scans = holdings.scans.get(identity, [])
-        if identity not in holdings.speaks_for and experiment.may_have_scans:
-            scans = self._listings.scans_of_session(identity)
-        assessors = holdings.assessors.get(identity, [])
-        found = self._resources.of_session(identity)
-        if not self._listings.capabilities.may("assessors of a project") and any(one.owner.level == "assessor" for one in found):
-            assessors = self._listings.assessors_of_session(identity)
-        ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
-        reconstructions = holdings.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
-        for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
-            if present:
-                found += self._resources.inputs_of_session(identity, level)
-        resources: dict[Owner, list[ResourceRecord]] = {}
-        for resource in {one.id: one for one in found}.values():
-            resources.setdefault(resource.owner, []).append(resource)
-        session = SessionHoldings(experiment, scans, assessors, reconstructions, resources)
-        self._sessions[identity] = (experiment.changed, time.monotonic(), session)
+        return self._hold_session(holdings, self._single.session(holdings, experiment))
+
+    def _hold_session(self, holdings: ProjectHoldings, session: SessionHoldings) -> SessionHoldings:
+        key = holdings.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
+        self._sessions[key] = (session.experiment.changed, time.monotonic(), session)
         return session
+
+    def _ask_item(self, holdings: ProjectHoldings, subject: str) -> None:
+        """A subject and all its sessions in one request, and the next subjects of a walk with it."""
+        if subject not in holdings.subject_order.position or subject in holdings.without_item:
+            return
+        for other in self._ahead.window(("items", holdings.project.id), holdings.subject_order, subject):
+            if other not in holdings.complete_subjects and other not in holdings.without_item:
+                self._begin(("item", holdings.project.id, other), partial(self._load_item, holdings, other), urgent=False)
+        self._get(("item", holdings.project.id, subject), lambda: self._load_item(holdings, subject))
+
+    def _load_item(self, holdings: ProjectHoldings, subject: str) -> None:
+        told = self._single.by_item(holdings, subject)
+        if told is None:
+            holdings.without_item.add(subject)
+            return
+        for session in told[1]:
+            self._hold_session(holdings, session)
+        holdings.resources[Owner("subject", subject)] = told[0]
+        holdings.complete_subjects.add(subject)
 
     def _with_files(self, session: SessionHoldings) -> SessionHoldings:
         """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
@@ -229,21 +198,20 @@ class Catalogs:
         """The resources of a subject itself."""
         holdings = self.project(project)
         owner = Owner("subject", subject)
-        if subject in holdings.complete_subjects:
-            return holdings.resources.get(owner, [])
         if subject not in holdings.subjects:
             raise Failure(Cause.NO_ENTRY, subject)
+        if subject not in holdings.complete_subjects and self._single.items:
+            self._ask_item(holdings, subject)
+        if subject not in holdings.complete_subjects:
+            for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
+                if other not in holdings.complete_subjects:
+                    self._begin(("subject", project, other), partial(self._load_subject, holdings, other), urgent=False)
+            self._get(("subject", project, subject), lambda: self._load_subject(holdings, subject))
+        return holdings.resources.get(owner, [])
 
-        def load(one: str) -> list[ResourceRecord]:
-            found = self._resources.of(Owner("subject", one))
-            holdings.resources[Owner("subject", one)] = found
-            holdings.complete_subjects.add(one)
-            return found
-
-        for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
-            if other not in holdings.complete_subjects:
-                self._begin(("subject", other), partial(load, other), urgent=False)
-        return self._get(("subject", subject), lambda: load(subject))
+    def _load_subject(self, holdings: ProjectHoldings, subject: str) -> None:
+        holdings.resources[Owner("subject", subject)] = self._single.subject(subject)
+        holdings.complete_subjects.add(subject)
 
     # --- files ---------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from xnatfs.server.records import (
 )
 
 if TYPE_CHECKING:
-    from xnatfs.server.listings import BulkResources, ScanListing
+    from xnatfs.server.listings import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class ProjectHoldings:
     resources: dict[Owner, list[ResourceRecord]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     complete_subjects: set[str] = field(default_factory=set)
+    without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
     own_resources: list[ResourceRecord] = field(default_factory=list)
     loaded: float = 0.0  # time.monotonic() of the last agreement with the server
     version: int = 0  # rises with every change
@@ -78,26 +79,26 @@ class ProjectHoldings:
         self,
         own: BulkResources,
         scans: ScanListing,
-        assessors: tuple[list[AssessorRecord], BulkResources],
-        reconstructions: tuple[list[ReconstructionRecord], BulkResources] | None,
+        assessors: AssessorListing,
+        reconstructions: ReconstructionListing | None,
     ) -> None:
         """What the listings below experiments told. An experiment is complete where every one of them speaks for it."""
         for scan in scans.scans:
             self.scans.setdefault(scan.session_id, []).append(scan)
         self.speaks_for = scans.sessions
-        for assessor in assessors[0]:
+        for assessor in assessors.assessors:
             self.assessors.setdefault(assessor.session_id, []).append(assessor)
         complete = own.known & set(self.experiments)
         complete -= scans.sessions - scans.resources.known
-        complete -= {one.session_id for one in assessors[0] if one.id not in assessors[1].known}
-        parts = [own, scans.resources, assessors[1]]
+        complete -= {one.session_id for one in assessors.assessors if one.id not in assessors.resources.known}
+        parts = [own, scans.resources, assessors.resources]
         if reconstructions is None:
             complete -= {one.id for one in self.experiments.values() if one.may_have_scans}
         else:
-            for reconstruction in reconstructions[0]:
+            for reconstruction in reconstructions.reconstructions:
                 self.reconstructions.setdefault(reconstruction.session_id, []).append(reconstruction)
-            complete -= {one.session_id for one in reconstructions[0]} - reconstructions[1].known
-            parts.append(reconstructions[1])
+            complete -= {one.session_id for one in reconstructions.reconstructions} - reconstructions.resources.known
+            parts.append(reconstructions.resources)
         for part in parts:
             self.add_resources(part.resources)
         self.complete = complete

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -80,6 +81,22 @@ class ScanListing:
 
     scans: list[ScanRecord] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)  # sessions the listing speaks for
+    resources: BulkResources = field(default_factory=BulkResources)
+
+
+@dataclass
+class AssessorListing:
+    """Image assessors of a project; `resources.known` holds those whose resources (in, out and plain) are complete."""
+
+    assessors: list[AssessorRecord] = field(default_factory=list)
+    resources: BulkResources = field(default_factory=BulkResources)
+
+
+@dataclass
+class ReconstructionListing:
+    """Reconstructions of a project; `resources.known` holds the sessions whose reconstructions' resources are complete."""
+
+    reconstructions: list[ReconstructionRecord] = field(default_factory=list)
     resources: BulkResources = field(default_factory=BulkResources)
 
 
@@ -214,8 +231,8 @@ class Listings:
             if pick(row, "id")
         ]
 
-    def assessors(self, project: str) -> tuple[list[AssessorRecord], BulkResources]:
-        """The image assessors of a project; `known` holds those whose resources (in, out and plain) are complete."""
+    def assessors(self, project: str) -> AssessorListing:
+        """The image assessors of a project."""
         columns = ("ID", "label", "project", "xsiType", "session_ID", "session_label", "insert_date", "last_modified")
         head = "xnat:imageAssessorData"
         branches = {"out": f"{head}/out/file", "in": f"{head}/in/file", "": f"{head}/resources/resource"}
@@ -242,13 +259,18 @@ class Listings:
             bulk.resources = [resource for part in parts for resource in part.resources]
             bulk.known = set.intersection(*(part.known for part in parts))
             bulk.blank = {direction for direction, part in zip(branches, parts, strict=True) if part.blank}
-        return found, bulk
+        return AssessorListing(found, bulk)
 
-    def assessors_of_session(self, session: str) -> list[AssessorRecord]:
-        """The image assessors of one session."""
-        return _assessors(self.table(f"/data/experiments/{segment(session)}/assessors"), session)
+    def assessors_of_session(self, session: str, project: str) -> list[AssessorRecord]:
+        """The image assessors of one session whose primary project is `project`."""
+        rows = self.table(f"/data/experiments/{segment(session)}/assessors")
+        return _assessors((row for row in rows if pick(row, "project") in ("", project)), session)
 
-    def reconstructions(self, project: str) -> tuple[list[ReconstructionRecord], BulkResources] | None:
+    def subject_item(self, subject: str) -> SubjectItem:
+        """A subject and all below it in one request."""
+        return subject_item(self._connection, subject)
+
+    def reconstructions(self, project: str) -> ReconstructionListing | None:
         """The reconstructions of a project with their resources; None where only one request a session can tell [I]."""
         form = "reconstructions of a project"
         if not self.capabilities.may(form):
@@ -283,7 +305,7 @@ class Listings:
             bulk.blank |= {direction} if part.blank else set()
             complete -= {pick(row, "id") for row in theirs} - part.known
         bulk.known = complete
-        return list(found.values()), bulk
+        return ReconstructionListing(list(found.values()), bulk)
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -311,8 +333,10 @@ class Listings:
                 except Failure as failure:
                     if not _is_refusal(failure):
                         raise
+                    if failure.status == 404:
+                        break  # it is the form that is refused, not a column
                     continue
-                granted = has_column(rows, *need)
+                granted = all(has_column(rows, column) for column in need)
                 if not granted:
                     self.capabilities.refuse(form)
                 return rows, granted
