@@ -40,6 +40,8 @@ def normal_url(text: str) -> str:
     url = text.strip()
     if "://" not in url:
         url = "https://" + url
+    if "@" in url.partition("://")[2].partition("/")[0]:  # looked for first: the other messages repeat the text
+        raise UsageError("a user name or password does not belong into the server URL; see `xnatfs mount --help` for where it is read from")
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -47,8 +49,6 @@ def normal_url(text: str) -> str:
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org")
-    if parts.password or parts.username:
-        raise UsageError("a user name or password does not belong into the server URL; see `xnatfs mount --help` for where it is read from")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 

@@ -144,7 +144,9 @@ def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
         raise UsageError(f"there is no file {path}") from None
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
         if required:
-            raise UsageError(f"{path} cannot be read as a netrc file: {error}") from None
+            # Not the parser's own words: they quote what it stumbled over, which may be a part of a password.
+            reason = f"look at line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else str(error)
+            raise UsageError(f"{path} cannot be read as a netrc file: {reason}") from None
         return
     for host, (login, _, password) in hosts.items():
         if host != "default":
