@@ -39,7 +39,7 @@ def spell_label(label: str, reserved: frozenset[str] = frozenset()) -> str:
     """The file name of a label or id: `spell`, and away from the names that are taken at that place."""
     spelt = spell(label)
     if spelt in reserved or PROBED.fullmatch(spelt):
-        return _percent(spelt[0]) + spelt[1:]
+        return _cut(_percent(spelt[0]) + spelt[1:], label)
     return spelt
 
 
