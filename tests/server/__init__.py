@@ -1,0 +1,1 @@
+"""The connection and the listings against the stand-in, over real HTTP."""

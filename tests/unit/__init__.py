@@ -1,0 +1,1 @@
+"""The layers one by one, without a server."""
