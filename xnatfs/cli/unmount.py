@@ -52,16 +52,12 @@ def end(place: str) -> None:
         if not mounts.wait_gone(place, _PATIENCE):
             raise UsageError(f"{place} could not be unmounted: {problem}")
     if running is not None:
-        _wait_for_end(running.pid)
+        _wait_for_end(running)
 
 
-def _wait_for_end(pid: int) -> None:
+def _wait_for_end(running: registry.Registration) -> None:
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # `xnatfs demo` started it itself
+    while running.alive and time.monotonic() < deadline:  # a zombie is no longer alive: who has to reap it may take its time
         time.sleep(0.05)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(running.pid, os.WNOHANG)  # `xnatfs demo` started it itself
