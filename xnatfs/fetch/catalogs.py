@@ -181,8 +181,9 @@ class Catalogs:
             return
         for session in told[1]:
             self._hold_session(holdings, session)
-        holdings.resources[Owner("subject", subject)] = told[0]
-        holdings.complete_subjects.add(subject)
+        if subject not in holdings.complete_subjects:  # of a subject that is not shared along with its session, nothing is shown
+            holdings.resources[Owner("subject", subject)] = told[0]
+            holdings.complete_subjects.add(subject)
 
     def _with_files(self, session: SessionHoldings) -> SessionHoldings:
         """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
