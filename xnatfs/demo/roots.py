@@ -139,13 +139,13 @@ def _scans_with_files(row: ListedExperiment) -> Iterable[tuple[ListedScan, Resou
             yield listed, None
 
 
-def _reconstructions(row: ListedExperiment) -> Iterable[tuple[Reconstruction, Resource | None]]:
+def _reconstructions(row: ListedExperiment) -> Iterable[tuple[Reconstruction, Resource | None, Resource | None]]:
+    """Every combination of a reconstruction's out and in resources: two LEFT JOINs."""
     for reconstruction in row.experiment.reconstructions:
-        if reconstruction.out_resources:
-            for resource in reconstruction.out_resources:
-                yield reconstruction, resource
-        else:
-            yield reconstruction, None
+        nothing: list[Resource | None] = [None]
+        for outcome in [*reconstruction.out_resources] or nothing:
+            for source in [*reconstruction.in_resources] or nothing:
+                yield reconstruction, outcome, source
 
 
 _EXPERIMENT_JOINS = {
@@ -187,11 +187,12 @@ def _scan_column(element: str, rest: str) -> tuple[str, Value, bool]:
 
 
 def _reconstruction_column(rest: str) -> tuple[str, Value, bool]:
-    if rest.startswith(("out/file/", "file/")):
+    if rest.startswith(("out/file/", "in/file/")):
         read = _RESOURCE_FIELDS.get(rest.rpartition("/")[2], lambda _: "")
-        return "reconstruction", lambda pair: read(pair[1]) if pair[1] is not None else "", False
+        place = 1 if rest.startswith("out/") else 2
+        return "reconstruction", lambda joined: read(joined[place]) if joined[place] is not None else "", False
     own = _RECONSTRUCTION_FIELDS.get(rest, lambda _: "")
-    return "reconstruction", lambda pair: own(pair[0]), False
+    return "reconstruction", lambda joined: own(joined[0]), False
 
 
 def _experiment_xpath(path: str) -> tuple[str, Value, bool] | None:
