@@ -30,11 +30,11 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nothing_left_mounted() -> Iterator[None]:
-    """Every test ends its mounts, also when it fails."""
-    before = set(fuse_mounts())
+def nothing_left_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every test ends its mounts, also when it fails. Only those of this process count: others may run at the same time."""
+    ours = f"{tmp_path_factory.getbasetemp()}/"
     yield
-    left = set(fuse_mounts()) - before
+    left = {mountpoint for mountpoint in fuse_mounts() if mountpoint.startswith(ours)}
     for mountpoint in left:
         os.system(f"fusermount3 -uz '{mountpoint}'")
     assert not left, f"left mounted: {sorted(left)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -29,7 +30,8 @@ def fuse_mounts() -> list[str]:
 @contextlib.contextmanager
 def composed(url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any) -> Iterator[Mounted]:
     """All layers of a mount but FUSE, in this process, logged in at `url`."""
-    chosen = Settings(server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=limits or Limits(cache_size=10**9), **settings)
+    bounds = limits or Limits(cache_size=10**9)
+    chosen = Settings(server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=bounds, **settings)
     mounted = compose(chosen, Credentials(url, user, user, "the test"), "/mnt/xnat")
     try:
         yield mounted
@@ -75,7 +77,9 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         time.sleep(0.05)
 
 
-def xnatfs(*arguments: str, timeout: float = 60, env: dict[str, str] | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+def xnatfs(
+    *arguments: str, timeout: float = 60, env: dict[str, str] | None = None, check: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run the command `xnatfs` with this interpreter."""
     result = subprocess.run(
         [sys.executable, "-m", "xnatfs", *arguments],
@@ -91,7 +95,9 @@ def xnatfs(*arguments: str, timeout: float = 60, env: dict[str, str] | None = No
     return result
 
 
-def run(*command: str | Path, timeout: float = 120, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, timeout: float = 120, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a real tool with a time limit; output as text."""
     return subprocess.run(
         [str(part) for part in command],
@@ -116,8 +122,6 @@ class Mount:
 
     def status(self) -> dict[str, Any]:
         """`xnatfs status --json` of this mount."""
-        import json
-
         result = xnatfs("status", "--json", str(self.point), env=self.env, check=True)
         report: dict[str, Any] = json.loads(result.stdout)[0]
         return report
@@ -129,7 +133,9 @@ class Mount:
 
 
 @contextlib.contextmanager
-def mount(url: str, folder: Path, *options: str, user: str = "demo", password: str | None = None, env: dict[str, str] | None = None) -> Iterator[Mount]:
+def mount(
+    url: str, folder: Path, *options: str, user: str = "demo", password: str | None = None, env: dict[str, str] | None = None
+) -> Iterator[Mount]:
     """Mount `url` below `folder` (made anew there) with the real command; unmounts in the end, whatever happened."""
     point = folder / "mnt"
     point.mkdir(parents=True, exist_ok=True)
@@ -148,8 +154,18 @@ def mount(url: str, folder: Path, *options: str, user: str = "demo", password: s
         if str(point) in fuse_mounts():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 xnatfs("unmount", str(point), env=environment, timeout=30)
-        if str(point) in fuse_mounts():
-            subprocess.run(["fusermount3", "-uz", str(point)], check=False, timeout=10)
+        clear_away(point, folder / "state")
+
+
+def clear_away(point: Path, state: Path) -> None:
+    """Whatever a mount at `point` may have left: the mount itself, and its daemon if that still runs."""
+    if str(point) in fuse_mounts():
+        subprocess.run(["fusermount3", "-uz", str(point)], check=False, timeout=10)
+    for registration in (state / "mounts").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(json.loads(registration.read_text())["pid"])
+            if os.fsencode(point) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
