@@ -1,0 +1,285 @@
+"""What the commands say when they are called in a wrong way; the right ways are tested with real mounts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tests.support import xnatfs
+from xnatfs import __version__, cli
+from xnatfs.cli import doctor, mount, serve_demo, status
+from xnatfs.daemon import mounts, registry
+from xnatfs.daemon.control import ControlServer
+from xnatfs.daemon.registry import Registration
+from xnatfs.errors import UsageError
+
+
+class Said(str):
+    """What a command said, with its exit code."""
+
+    code: int
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+
+    def call(*arguments: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        said = Said(out + err)
+        said.code = ended.value.code if isinstance(ended.value.code, int) else 0
+        return said
+
+    return call
+
+
+@pytest.fixture
+def no_mount(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """`mount` goes as far as the mounting itself."""
+    started: list[Any] = []
+    monkeypatch.setattr(mount, "check_fuse", lambda: None)
+    monkeypatch.setattr(mount, "background", lambda settings, login, place, **more: started.append((settings, login, place, more)))
+    monkeypatch.setattr(mount, "foreground", lambda settings, login, place, **more: started.append((settings, login, place, more)))
+    return started
+
+
+def test_the_version_is_told(run: Any) -> None:
+    said = run("--version")
+    assert (said.code, said.strip()) == (0, f"xnatfs, version {__version__}")
+
+
+def test_help_names_every_command(run: Any) -> None:
+    said = run("--help")
+    assert said.code == 0
+    assert all(f"\n  {name} " in said for name in cli._COMMANDS)
+
+
+@pytest.mark.parametrize("name", list(cli._COMMANDS))
+def test_every_command_has_help_and_no_option_for_a_password(run: Any, name: str) -> None:
+    said = run(name, "--help")
+    assert said.code == 0 and "Usage:" in said
+    command: click.Command = importlib.import_module(cli._COMMANDS[name]).command
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert not {option for option in options if "pass" in option or "secret" in option}
+
+
+def test_as_a_program_it_says_one_sentence_and_exits_with_1(tmp_path: Path) -> None:
+    result = xnatfs("mount", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("xnatfs: which server?")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["mount"], ["mount", "a", "b"], ["mount", "--nonsense", "a"], ["mount", "--bad-digest=x", "a"]]
+)
+def test_a_wrong_call_is_refused_with_2(run: Any, arguments: list[str]) -> None:
+    said = run(*arguments)
+    assert said.code == 2
+    assert "Traceback" not in said
+
+
+def test_mount_fills_the_settings(run: Any, no_mount: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HOST", "https://a.org"), ("USER", "ann"), ("PASS", "sesame")):
+        monkeypatch.setenv(f"XNAT_{name}", value)
+    (tmp_path / "mnt").mkdir()
+    options = ["--project", "P", "--project", "Q", "--cache-dir", "c", "--cache-size", "3M", "--bad-digest", "serve", "--allow-other"]
+    monkeypatch.chdir(tmp_path)
+    said = run("mount", "mnt", *options)
+    assert (said.code, said.strip()) == (0, f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it")
+    settings, login, place, more = no_mount[0]
+    assert (login.user, place, more["allow_other"]) == ("ann", str(tmp_path / "mnt"), True)
+    assert (settings.projects, settings.cache_dir, settings.serve_bad_digests) == (("P", "Q"), tmp_path / "c", True)
+    assert settings.limits.cache_size == 3_000_000
+    assert "sesame" not in said and "sesame" not in repr(settings)
+    assert run("mount", "--foreground", "mnt").code == 0
+    assert "ready" in no_mount[1][3]
+
+
+def test_mount_refuses_a_bad_size_before_anything_else(run: Any, tmp_path: Path) -> None:
+    said = run("mount", "--cache-size", "lots", str(tmp_path))
+    assert (said.code, said.strip()) == (1, "xnatfs: 'lots' is not a size; write it like 500M, 20G or 1.5T")
+
+
+def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    for name, problem in (("none", "does not exist; make it with `mkdir -p"), ("file", "is not a folder"), ("full", "is not empty")):
+        with pytest.raises(UsageError, match=problem):
+            mount.check_mountpoint(str(tmp_path / name))
+    with pytest.raises(UsageError, match=r"\(proc\) is already mounted at /proc"):
+        mount.check_mountpoint("/proc")
+    (tmp_path / "free").mkdir()
+    mount.check_mountpoint(str(tmp_path / "free"))
+
+
+def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(tmp_path)
+    monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(mounts, "is_dead", lambda _: False)
+    registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
+    with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
+        mount.check_mountpoint(place)
+
+
+def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mnt").mkdir()
+    place, cleared = str(tmp_path / "mnt"), []
+    monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(mounts, "unmount", lambda where, lazy: cleared.append((where, lazy)) or "")
+    mount.check_mountpoint(place)
+    assert cleared == [(place, True)]
+    monkeypatch.setattr(mounts, "unmount", lambda where, lazy: "not permitted")
+    with pytest.raises(UsageError, match="could not be cleared away: not permitted"):
+        mount.check_mountpoint(place)
+
+
+def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path
+    monkeypatch.setattr(mount, "Path", lambda text: real(str(text).replace("/dev/fuse", str(tmp_path / "fuse"))))
+    with pytest.raises(UsageError, match=r"no /dev/fuse; load the kernel module"):
+        mount.check_fuse()
+    monkeypatch.setattr(mount, "Path", lambda text: real("/dev/null"))
+    monkeypatch.setattr(mounts, "fusermount", lambda: None)
+    monkeypatch.setattr(mount.os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match="fusermount3 was not found"):
+        mount.check_fuse()
+    monkeypatch.setattr(mount.os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match="may not open /dev/fuse"):
+        mount.check_fuse()
+
+
+@pytest.mark.parametrize("arguments", [["unmount"], ["status"], ["refresh"]])
+def test_without_a_mount_there_is_nothing_to_talk_to(run: Any, arguments: list[str], tmp_path: Path) -> None:
+    said = run(*arguments, str(tmp_path))
+    assert said.code == 1
+    assert str(tmp_path) in said and said.startswith("xnatfs: ")
+
+
+def test_status_and_refresh_of_nothing(run: Any) -> None:
+    said = run("status")
+    assert (said.code, said.strip()) == (0, "nothing is mounted")
+    assert json.loads(run("status", "--json")) == []
+    said = run("refresh")
+    assert (said.code, said.strip()) == (1, "xnatfs: nothing is mounted")
+
+
+def test_unmount_leaves_other_peoples_mounts_alone(run: Any) -> None:
+    said = run("unmount", "/proc")
+    assert said.code == 1
+    assert "is not of xnatfs" in said
+
+
+REPORT = {
+    "mountpoint": "/mnt/x",
+    "server": "https://a.org",
+    "user": "ann",
+    "pid": 12,
+    "started": "2024-03-05 06:07:08",
+    "requests": 7,
+    "server_version": "",
+    "contents": {"cached files": 3, "cached bytes": 1_234_567, "cap": 20e9, "transfers": 0, "open files": 1},
+    "errors": {"TIMED_OUT": 2},
+    "last_error": {"when": 0, "text": "evil \x1b[31m name: the server did not answer in time"},
+    "oddities": 4,
+}
+
+
+def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
+    told = status._text(REPORT)
+    for part in (
+        "/mnt/x  https://a.org as ann (pid 12)",
+        "7 requests",
+        "(version unknown)",
+        "3 files, 1.2 MB of 20.0 GB",
+        "2 x timed out",
+        "4 things",
+    ):
+        assert part in told
+    assert "\x1b" not in told and r"\x1b[31m" in told
+    assert status._size(5e12) == "5.0 TB" and status._size(10) == "10 B"
+
+
+def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    place = str(tmp_path / "mnt")
+    server = ControlServer(tmp_path / "s", {"status": lambda _: REPORT, "refresh": lambda one: asked.append(one)})
+    registry.register(Registration(place, os.getpid(), "https://a.org", "ann", str(tmp_path / "s"), ""))
+    try:
+        assert "7 requests" in run("status")
+        assert json.loads(run("status", "--json", place)) == [REPORT]
+        said = run("refresh", place + "/projects/P")
+        assert (said.code, said.strip()) == (0, f"{place} looks at https://a.org again")
+        assert run("refresh").code == 0
+        assert [one["below"] for one in asked] == ["/projects/P", ""]
+    finally:
+        server.close()
+    said = run("status")
+    assert said.code == 1
+    assert "does not answer" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--sessions", "3"], "--sessions goes with --data scale"),
+        (["--set", "nonsense"], "write it as NAME=VALUE"),
+        (["--set", "nonsense=1"], "nonsense"),
+        (["--set", "no_range=perhaps"], "no_range takes a bool"),
+        (["--set", "fail_next=x"], "fail_next takes a int"),
+    ],
+)
+def test_serve_demo_refuses_what_it_does_not_know(run: Any, arguments: list[str], problem: str) -> None:
+    said = run("serve-demo", *arguments)
+    assert said.code == 1
+    assert problem in said
+
+
+def test_serve_demo_sets_its_switches(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr(serve_demo, "serve", lambda archive, settings, **more: served.append((archive, settings, more)))
+    said = run(
+        "serve-demo", "--data", "scale", "--sessions", "0", "--set", "no-range=true", "--set", "fail_rate=0.5", "--set", "zip_omit=a,b"
+    )
+    assert said.code == 0
+    _, settings, more = served[0]
+    assert (settings.no_range, settings.fail_rate, settings.zip_omit, more["port"]) == (True, 0.5, ["a", "b"], 8080)
+
+
+def test_doctor_without_a_login_says_what_is_missing(run: Any) -> None:
+    said = run("doctor")
+    assert said.code == 1
+    assert "which server?" in said
+    assert __version__ in said
+
+
+def test_doctor_says_why_a_directory_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XNATFS_CACHE_DIR", str(tmp_path / "file" / "x"))
+    assert ("bad", "cache", f"{tmp_path}/file/x: Not a directory") in list(doctor._machine())
+
+
+def test_ctrl_c_ends_quietly_with_130(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**_: Any) -> None:
+        raise click.exceptions.Abort
+
+    monkeypatch.setattr(cli.cli, "main", interrupt)
+    assert run("status").code == 130
+
+
+def test_a_closed_pipe_is_no_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli.cli, "main", broken)
+    assert run("status").code == 0
