@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterable
 
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 _WIDEST = 32
+_FORGOTTEN = 20.0  # seconds after which a walk over the same place is a new one
 
 
 class Order:
@@ -28,7 +29,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: LRUCache[tuple[Hashable, int], int] = LRUCache(256)
+        self._runs: TTLCache[tuple[Hashable, int], int] = TTLCache(4096, ttl=_FORGOTTEN)
 
     def window(self, walk: Hashable, order: Order, current: str) -> list[str]:
         """What to fetch beside `current`: nothing at first, then 4, 8, ... 32 ids as the walk goes on."""
@@ -36,7 +37,9 @@ class Ahead:
         if position is None:
             return []
         with self._lock:
-            run = self._runs.get((walk, position), 0) or self._runs.pop((walk, position - 1), 0) + 1
+            if (walk, position) in self._runs:
+                return []  # told a moment ago: a session is looked into many times
+            run = self._runs.get((walk, position - 1), 0) + 1
             self._runs[walk, position] = run
         if run < 2:
             return []
