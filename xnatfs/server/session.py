@@ -39,6 +39,7 @@ _RETRY = Retry(
     read=3,
     status=3,
     redirect=0,
+    other=0,  # a certificate does not get better
     status_forcelist=(429, 500, 502, 503, 504),
     allowed_methods=("GET", "HEAD"),
     backoff_factor=0.2,
@@ -215,6 +216,9 @@ class Connection:
         url = self.server + path
         for attempt in (1, 2):
             seen = self._logins
+            if self._refused:
+                # Every request carries the password, so each one would be another step towards a lock-out.
+                raise Failure(Cause.LOGIN_REFUSED, self._credentials.user)
             response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=timeout or self._timeout())
             if attempt == 1 and self._looks_expired(response):
                 response.close()
@@ -249,7 +253,8 @@ class Connection:
         with self._count_lock:
             self.requests += 1
         try:
-            return self._http.request(method, url, allow_redirects=False, **options)
+            # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
+            return self._http.request(method, url, allow_redirects=False, verify=self._http.verify, **options)
         except requests.RequestException as error:
             raise self._failure(error, self.server) from error
 
@@ -276,7 +281,8 @@ def transport_cause(error: BaseException | None) -> Cause:
             return Cause.BAD_CERTIFICATE
         if isinstance(one, urllib3.exceptions.NameResolutionError):
             return Cause.UNKNOWN_HOST
-        if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        refused = isinstance(one, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
+        if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)) and not refused:
             found = Cause.TIMED_OUT
         elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
             found = Cause.CUT_SHORT
