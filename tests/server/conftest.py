@@ -1,0 +1,78 @@
+"""The stand-in with the lab's data, and logged-in connections."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from xnatfs.config import Limits, Settings
+from xnatfs.credentials import Credentials
+from xnatfs.demo.data import build
+from xnatfs.demo.faults import Switches
+from xnatfs.demo.server import DemoServer
+from xnatfs.server.listings import Listings
+from xnatfs.server.session import Connection
+
+# Short enough for tests of what never comes, long enough for a busy machine.
+LIMITS = Limits(progress_deadline=20.0, listing_deadline=20.0, connect_timeout=10.0)
+
+
+@contextlib.contextmanager
+def connection(
+    url: str, user: str = "demo", password: str | None = None, limits: Limits = LIMITS, **settings: object
+) -> Iterator[Connection]:
+    """A connection that has not logged in yet."""
+    made = Connection(
+        Settings(server=url, limits=limits, **settings), Credentials(url, user, user if password is None else password, "the test")
+    )  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="package")
+def _served() -> Iterator[DemoServer]:
+    with DemoServer(build("lab")) as server:
+        yield server
+
+
+@pytest.fixture(params=["full", "proven"])
+def profile(request: pytest.FixtureRequest) -> str:
+    """Which inferred forms the server grants."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(_served: DemoServer) -> Iterator[DemoServer]:
+    """The shared server, its switches, sessions and log as new. Its data must not be changed: see `own`."""
+    _served.switches.update(dataclasses.asdict(Switches()))
+    _served.expire_sessions()
+    _served.clear_log()
+    yield _served
+
+
+@pytest.fixture
+def own() -> Iterator[DemoServer]:
+    """A server of one's own, for tests that change data or stop it."""
+    with DemoServer(build("scale", sessions=2, scans=2, files=2, file_size=1000)) as server:
+        yield server
+
+
+@pytest.fixture
+def logged_in(server: DemoServer) -> Iterator[Connection]:
+    """A connection of the user `demo`."""
+    with connection(server.url) as made:
+        made.login()
+        server.clear_log()
+        yield made
+
+
+@pytest.fixture
+def listings(logged_in: Connection) -> Listings:
+    """The listings of the user `demo`."""
+    return Listings(logged_in)
