@@ -78,6 +78,8 @@ class Limits:
     file_records: int = 2_000_000  # file listings held in memory
     revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of
     whole_file_check: int = 8 * 2**20  # files up to this size are checked before their first byte is served
+    ahead: int = 2 * 10**9  # the next resource of a walk is fetched ahead up to this size
+    min_free: int = 500 * 10**6  # of the cache's disk are left free
 
 
 @dataclass(frozen=True)

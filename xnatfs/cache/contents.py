@@ -1,53 +1,37 @@
 """File contents on disk: capped in bytes, least recently used goes first.
 
-Used by `fetch.transfers`. Layout below the directory (mode 0700: this is patient data):
+Used by `fetch`. Layout below the directory (mode 0700: this is patient data):
 
     objects/ab/<key>    whole files; the name is the sha256 of what identifies one version of one file
-    drafts/<name>       files being written, each flock'ed by its writer: a draft nobody holds is left from a crash and removed
-    index.sqlite        sizes, last use, how each object was checked; rebuilt from the objects if it is lost
+    partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open
+    drafts/<name>       small files being written, each flock'ed by its writer: one nobody holds is left from a crash and removed
+    index.sqlite        sizes, last use, how each was checked (`index.py`)
 
-A draft reserves its bytes before it is written, so the cap holds with everything in flight. An object that is open is not evicted.
-Threading: any thread. One lock guards the index and the pins; it is held for an SQLite statement or an unlink, never while bytes move.
+Bytes are reserved before they are fetched, so the cap holds with everything in flight; the disk keeps a minimum of free space. What is
+open in this process is not evicted. Several processes may share a directory.
+Threading: any thread. One lock, the index's, guards the pins too; it is never held while bytes move.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import sqlite3
-import threading
 import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from xnatfs.cache.index import Index, PartialRow
+from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS objects (
-    key TEXT PRIMARY KEY,
-    size INTEGER NOT NULL,          -- bytes
-    last_modified TEXT NOT NULL,    -- the server's header, "" if it sent none
-    verified TEXT NOT NULL,         -- md5, size: how the content was checked; "" after a rebuild of this index
-    checked REAL NOT NULL,          -- when it was last known to be the server's, epoch seconds
-    used REAL NOT NULL              -- last opened, epoch seconds
-);
-CREATE INDEX IF NOT EXISTS objects_used ON objects (used);
-CREATE TABLE IF NOT EXISTS drafts (name TEXT PRIMARY KEY, reserved INTEGER NOT NULL);
--- Kept by triggers: a SUM over 100,000 objects for each file fetched would cost 10 ms each.
-CREATE TABLE IF NOT EXISTS total (bytes INTEGER NOT NULL);
-INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
-CREATE TRIGGER IF NOT EXISTS object_in AFTER INSERT ON objects BEGIN UPDATE total SET bytes = bytes + NEW.size; END;
-CREATE TRIGGER IF NOT EXISTS object_out AFTER DELETE ON objects BEGIN UPDATE total SET bytes = bytes - OLD.size; END;
-CREATE TRIGGER IF NOT EXISTS draft_in AFTER INSERT ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
-CREATE TRIGGER IF NOT EXISTS draft_out AFTER DELETE ON drafts BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
-CREATE TRIGGER IF NOT EXISTS draft_more AFTER UPDATE ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
-"""
 _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
 
@@ -83,7 +67,7 @@ class Draft:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | memoryview) -> None:
         """Append.
 
         Raises:
@@ -100,7 +84,8 @@ class Draft:
                 self.written += count
                 view = view[count:]
         except OSError as error:
-            raise Failure(Cause.NO_SPACE if error.errno in (28, 122) else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
 
     def rewind(self) -> None:
         """Write from the start again, over what is there: readers of the part already served go on meanwhile."""
@@ -123,23 +108,25 @@ class ContentCache:
 
     Args:
         directory: made if missing.
-        cap: bytes that objects and drafts may take together.
+        cap: bytes that everything in it may take together.
+        min_free: bytes of the disk that are left free.
 
     Raises:
         Failure: CACHE_BROKEN if the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, cap: int) -> None:
+    def __init__(self, directory: Path, cap: int, min_free: int = 0) -> None:
         self.directory = directory
         self.cap = cap
-        self._lock = threading.Lock()
+        self.min_free = min_free
         self._pins: Counter[str] = Counter()
         self._used: dict[str, float] = {}
         try:
-            for part in (directory, directory / "objects", directory / "drafts"):
+            for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-            self._index = self._open_index()
+            self._index = Index(directory / "index.sqlite", directory / "objects")
+            self._lock = self._index.lock  # one lock for both: pins decide about evictions inside the index's transactions
             self._remove_dead_drafts()
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(directory), str(error)) from error
@@ -148,31 +135,32 @@ class ContentCache:
 
     def open(self, key: str) -> Entry | None:
         """The object of this key, opened and pinned; None if it is not here."""
+        row = self._index.object(key)
+        if row is None:
+            return None
         with self._lock:
-            row = self._index.execute("SELECT size, last_modified, verified, checked FROM objects WHERE key = ?", (key,)).fetchone()
-            if row is None:
-                return None
             try:
                 fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                self._index.execute("DELETE FROM objects WHERE key = ?", (key,))
+                self._forget(key)
                 return None
-            if os.fstat(fd).st_size != row[0]:  # cut by an unclean boot: it was renamed before its bytes were on the disk
+            if os.fstat(fd).st_size != row.size:  # cut by an unclean boot: it was renamed before its bytes were on the disk
                 os.close(fd)
                 self._forget(key)
                 return None
             self._pins[key] += 1
             now = time.time()
-            if now - self._used.get(key, 0) > 60:  # once a minute is enough to order evictions
+            touch = now - self._used.get(key, 0) > 60  # once a minute is enough to order evictions
+            if touch:
                 self._used[key] = now
-                self._index.execute("UPDATE objects SET used = ? WHERE key = ?", (now, key))
-        return Entry(key, row[0], row[1], row[2], row[3], fd, self)
+        if touch:
+            self._index.execute("UPDATE objects SET used = ? WHERE key = ?", now, key)
+        return Entry(key, row.size, row.last_modified, row.verified, row.checked, fd, self)
 
     def has(self, key: str) -> str | None:
         """How the object of this key was checked, None if it is not here. Reads only the index."""
-        with self._lock:
-            row = self._index.execute("SELECT verified FROM objects WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+        row = self._index.object(key)
+        return row.verified if row else None
 
     def unpin(self, key: str) -> None:
         """One reader less (called by `Entry.close`)."""
@@ -181,17 +169,19 @@ class ContentCache:
             if self._pins[key] <= 0:
                 del self._pins[key]
 
-    def confirm(self, key: str) -> None:
-        """The server said that this object is still its content."""
-        with self._lock:
-            self._index.execute("UPDATE objects SET checked = ? WHERE key = ?", (time.time(), key))
+    def confirm(self, key: str, verified: str | None = None) -> None:
+        """The object is still the server's content (and was checked again as `verified` says)."""
+        if verified is None:
+            self._index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
+        else:
+            self._index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
 
     def forget(self, key: str) -> None:
         """Remove an object that is no longer the server's content. Who has it open may read on."""
         with self._lock:
             self._forget(key)
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- small files ---------------------------------------------------------------------------------------------
 
     def draft(self, size: int | None) -> Draft:
         """A new draft with `size` bytes reserved (None: not known yet).
@@ -201,9 +191,9 @@ class ContentCache:
         """
         reserved = _RESERVE_STEP if size is None else size
         name = uuid.uuid4().hex
-        with self._lock:
+        with self._index.transaction():
             self._make_room(reserved)
-            self._index.execute("INSERT INTO drafts VALUES (?, ?)", (name, reserved))
+            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, reserved)
         try:
             return Draft(self, name, self.directory / "drafts" / name, reserved)
         except OSError as error:
@@ -212,24 +202,18 @@ class ContentCache:
 
     def reserve_more(self, name: str, more: int) -> None:
         """Add to a draft's reservation."""
-        with self._lock:
+        with self._index.transaction():
             self._make_room(more)
-            self._index.execute("UPDATE drafts SET reserved = reserved + ? WHERE name = ?", (more, name))
+            self._index.execute("UPDATE drafts SET reserved = reserved + ? WHERE name = ?", more, name)
 
     def store(self, draft: Draft, path: Path, key: str, last_modified: str, verified: str) -> None:
         """Make a draft an object (called by `Draft.commit`)."""
-        target = self._path(key)
-        now = time.time()
         try:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            with self._lock:
-                os.ftruncate(draft.fd, draft.written)
-                path.rename(target)
-                self._index.execute("DELETE FROM objects WHERE key = ?", (key,))  # REPLACE would not fire the trigger
-                self._index.execute(
-                    "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)", (key, draft.written, last_modified, verified, now, now)
-                )
-                self._index.execute("DELETE FROM drafts WHERE name = ?", (draft.name,))
+            os.ftruncate(draft.fd, draft.written)
+            self._into_place(path, key)
+            with self._index.transaction():
+                self._index.put_object(key, draft.written, last_modified, verified)
+                self._index.execute("DELETE FROM drafts WHERE name = ?", draft.name)
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -237,83 +221,184 @@ class ContentCache:
         """Give a draft's reservation back and remove its file if it is still there."""
         if path is not None:
             path.unlink(missing_ok=True)
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._index.execute("DELETE FROM drafts WHERE name = ?", (name,))
+        with contextlib.suppress(sqlite3.Error):
+            self._index.execute("DELETE FROM drafts WHERE name = ?", name)
+
+    # --- large files ---------------------------------------------------------------------------------------------
+
+    def partial(self, key: str, size: int, last_modified: str) -> Partial:
+        """The partial file of this key, opened and locked, with what is already here of this version.
+
+        If another process has it open, a private one under another name, which is gone when it is closed.
+        """
+        name = key
+        path = self.directory / "partials" / key
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                name = f"{key}.{uuid.uuid4().hex}"
+                path = self.directory / "partials" / name
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            row = self._index.partial(name)
+            fits = row is not None and row.size == size and row.last_modified == last_modified
+            if not fits:
+                os.ftruncate(fd, 0)
+                with self._index.transaction():
+                    self._index.execute("DELETE FROM partials WHERE key = ?", name)
+                    self._index.execute("INSERT INTO partials VALUES (?, ?, ?, x'', 0, ?)", name, size, last_modified, time.time())
+            else:
+                self._index.execute("UPDATE partials SET used = ? WHERE key = ?", time.time(), name)
+            os.ftruncate(fd, size)
+        except (OSError, sqlite3.Error) as error:
+            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+        with self._lock:
+            self._pins[name] += 1
+        return Partial(self, name, path, size, last_modified, row.pages if fits and row is not None else None, fd)
+
+    def reserve_pages(self, key: str, more: int) -> None:
+        """Add to a partial file's reservation (negative: give back).
+
+        Raises:
+            Failure: NO_SPACE.
+        """
+        with self._index.transaction():
+            if more > 0:
+                self._make_room(more)
+            self._index.execute("UPDATE partials SET reserved = MAX(0, reserved + ?) WHERE key = ?", more, key)
+
+    def partial_row(self, key: str) -> PartialRow | None:
+        """What the index knows of a partial file."""
+        return self._index.partial(key)
+
+    def record_partial(self, key: str, pages: bytes) -> None:
+        """Remember which pages are here."""
+        with contextlib.suppress(sqlite3.Error):
+            self._index.execute("UPDATE partials SET pages = ? WHERE key = ?", pages, key)
+
+    def store_partial(self, name: str, path: Path, key: str, size: int, last_modified: str, verified: str, fd: int) -> None:
+        """Make a partial file that is whole an object (called by `Partial.commit`)."""
+        try:
+            os.ftruncate(fd, size)
+            self._into_place(path, key)
+            with self._index.transaction():
+                self._index.execute("DELETE FROM partials WHERE key = ?", name)
+                self._index.put_object(key, size, last_modified, verified)
+        except (OSError, sqlite3.Error) as error:
+            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+
+    def drop_partial(self, key: str, path: Path) -> None:
+        """Remove a partial file."""
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(sqlite3.Error):
+            self._index.execute("DELETE FROM partials WHERE key = ?", key)
+
+    def release_partial(self, key: str) -> None:
+        """A partial file was closed: only what is present stays reserved; a private one goes."""
+        self.unpin(key)
+        if "." in key:
+            self.drop_partial(key, self.directory / "partials" / key)
+            return
+        row = self._index.partial(key)
+        if row is not None and not row.pages.count(1):
+            self.drop_partial(key, self.directory / "partials" / key)
+        elif row is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._index.execute("UPDATE partials SET reserved = ? WHERE key = ?", min(row.size, row.pages.count(1) * PAGE), key)
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
     def usage(self) -> tuple[int, int, int]:
-        """(objects, their bytes, bytes reserved by drafts)."""
-        with self._lock:
-            count, size = self._index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects").fetchone()
-            reserved = self._index.execute("SELECT COALESCE(SUM(reserved), 0) FROM drafts").fetchone()[0]
-            return count, size, reserved
+        """(objects, their bytes, bytes reserved by what is on its way or partly here)."""
+        ((count, size),) = self._index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects")
+        return int(str(count)), int(str(size)), self._index.total() - int(str(size))
+
+    def keys(self) -> list[tuple[str, int, str]]:
+        """(key, size, how it was checked) of every object."""
+        return [(str(key), int(str(size)), str(how)) for key, size, how in self._index.execute("SELECT key, size, verified FROM objects")]
+
+    def clear(self) -> int:
+        """Remove everything that is not open in this process; returns the bytes freed."""
+        freed = 0
+        for victim in self._index.victims():
+            freed += self._evict(victim.key, victim.bytes, partial=victim.partial)
+        return freed
 
     def close(self) -> None:
         """Close the index."""
-        with self._lock:
-            self._index.close()
+        self._index.close()
 
     def _path(self, key: str) -> Path:
         return self.directory / "objects" / key[:2] / key
 
+    def _into_place(self, path: Path, key: str) -> None:
+        target = self._path(key)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        path.rename(target)
+
     def _make_room(self, size: int) -> None:
-        """Evict until `size` more bytes fit below the cap. Called with the lock held."""
-        total = int(self._index.execute("SELECT bytes FROM total").fetchone()[0])
-        if total + size <= self.cap:
+        """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a transaction."""
+        needed = self._index.total() + size - self.cap
+        if self.min_free:
+            disk = os.statvfs(self.directory)
+            needed = max(needed, size + self.min_free - disk.f_bavail * disk.f_frsize)
+        if needed <= 0:
             return
-        for key, freed in self._index.execute("SELECT key, size FROM objects ORDER BY used").fetchall():
-            if key in self._pins:
-                continue
-            self._forget(key)
-            total -= freed
-            if total + size <= self.cap:
+        for victim in self._index.victims():
+            needed -= self._evict(victim.key, victim.bytes, partial=victim.partial)
+            if needed <= 0:
                 return
         raise Failure(Cause.NO_SPACE, str(self.directory), f"{size} bytes are needed, the cap is {self.cap}")
 
+    def _evict(self, key: str, size: int, *, partial: bool) -> int:
+        with self._lock:
+            if key in self._pins:
+                return 0
+            if not partial:
+                self._forget(key)
+                return size
+        path = self.directory / "partials" / key
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process reads it
+                return 0
+            finally:
+                os.close(fd)
+        self.drop_partial(key, path)
+        return size
+
     def _forget(self, key: str) -> None:
-        self._index.execute("DELETE FROM objects WHERE key = ?", (key,))
+        self._index.execute("DELETE FROM objects WHERE key = ?", key)
         self._used.pop(key, None)
         self._path(key).unlink(missing_ok=True)
-
-    def _open_index(self) -> sqlite3.Connection:
-        path = self.directory / "index.sqlite"
-        try:
-            return self._connect(path, rebuild=not path.exists())
-        except sqlite3.DatabaseError as error:
-            log.warning("the cache's index %s is damaged (%s); it is made anew from the cached files", path, error)
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
-            return self._connect(path, rebuild=True)
-
-    def _connect(self, path: Path, *, rebuild: bool) -> sqlite3.Connection:
-        index = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            path.chmod(0o600)
-            index.execute("PRAGMA journal_mode = WAL")
-            index.execute("PRAGMA synchronous = NORMAL")
-            index.executescript(_SCHEMA)
-            index.execute("SELECT COUNT(*) FROM objects").fetchone()
-            if rebuild:
-                for file in sorted((self.directory / "objects").glob("??/*")):
-                    stat = file.stat()
-                    index.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
-        except BaseException:
-            index.close()
-            raise
-        return index
 
     def _remove_dead_drafts(self) -> None:
         alive: set[str] = set()
         for path in (self.directory / "drafts").iterdir():
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-            except BlockingIOError:
-                alive.add(path.name)
-            finally:
-                os.close(fd)
-        for (name,) in self._index.execute("SELECT name FROM drafts").fetchall():
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)
+                except BlockingIOError:
+                    alive.add(path.name)
+                finally:
+                    os.close(fd)
+        for (name,) in self._index.execute("SELECT name FROM drafts"):
             if name not in alive:
-                self._index.execute("DELETE FROM drafts WHERE name = ?", (name,))
+                self._index.execute("DELETE FROM drafts WHERE name = ?", name)
+        known = {str(key) for (key,) in self._index.execute("SELECT key FROM partials")}
+        for path in (self.directory / "partials").iterdir():
+            if path.name not in known or "." in path.name:
+                with contextlib.suppress(OSError):
+                    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        self.drop_partial(path.name, path)
+                    finally:
+                        os.close(fd)

@@ -96,7 +96,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     try:
         scope = settings.scope(connection.login())
         troubles = Troubles()
-        cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size)
+        cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
         learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
         listings = Listings(connection)
         catalogs = Catalogs(listings, settings.limits, troubles, settings.projects)

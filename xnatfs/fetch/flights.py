@@ -76,6 +76,17 @@ class Workers:
                 self._threads += 1
                 threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
 
+    def do(self, work: Callable[[], T], patience: float) -> T:
+        """Run `work` in the pool and wait for its result."""
+        flight = Flight(work)
+        self.submit(flight.run)
+        return flight.wait(patience)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether work waits for a thread."""
+        return not self._queue.empty()
+
     def close(self) -> None:
         """Start nothing more. Work under way ends by itself: its connection is closed."""
         with self._lock:

@@ -1,10 +1,15 @@
-"""Contents on their way: a file is fetched once, into the cache, while whoever opened it reads what has arrived.
+"""How a file's bytes are had: from the cache, from a zip on its way, whole, or in parts; decided when it is opened.
 
-Used by the tree's files through `Transfers.open`, which gives a `Reader`. What is checked, and when (DESIGN 4.4): files up to 8 MiB by
-their MD5 before the first byte is served; of larger ones the last block is held back until the MD5 agrees; files without a digest by
-their size. The catalog's size and digest can be wrong: the first answer corrects the size (remembered in `Learnt`), and a digest that is
-wrong twice over the same bytes is the catalog's error.
-Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
+Used by the tree's files through `Transfers.open`, which gives a `Reader`. In this order:
+
+1. whole in the cache: no request (contents without a digest are asked for again after some hours);
+2. its resource is on its way as a zip, or is worth one (`series.Series.worth_a_zip`): wait for just this file (`batches`);
+3. large, or of a resource of which only headers are read: in parts (`blob`);
+4. else whole (`whole`).
+
+The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Learnt`), and a digest that is wrong twice over
+the same bytes is the catalog's error.
+Threading: any thread. One lock guards the maps of what is on its way, never held over I/O.
 """
 
 from __future__ import annotations
@@ -17,21 +22,22 @@ import threading
 import time
 from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache, Draft, Entry
+from xnatfs.cache.contents import ContentCache, Entry
 from xnatfs.cache.learnt import Learnt
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.batches import Batch
+from xnatfs.fetch.blob import Blob
+from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Flights, Workers
+from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
-from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.contents import Contents, Stream, only_in_zip
+from xnatfs.fetch.whole import Transfer
+from xnatfs.server.contents import Contents
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-HELD_BACK = 128 * 1024  # one read of the kernel
-_ATTEMPTS = 5
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 _REMEMBER_BAD_DIGEST = 600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
 
 
@@ -61,64 +67,34 @@ class CachedReader:
         self.size = entry.size
 
     def read(self, offset: int, length: int) -> bytes:
+        """See `Reader`."""
         return os.pread(self._entry.fd, length, offset)
 
     def close(self) -> None:
+        """See `Reader`."""
         self._entry.close()
 
 
-class Transfer:
-    """One content being fetched, shared by all who read it meanwhile."""
+class _Counted:
+    """A reader that tells its series how much of the file was read."""
 
-    def __init__(self, record: FileRecord, size: int) -> None:
-        self.record = record
-        self.size = size
-        self.condition = threading.Condition()
-        self.opened = False  # the size is known and reading may begin
-        self.available = 0  # bytes that may be served
-        self.done = False
-        self.failure: Failure | None = None
-        self.readers = 0
-        self.last_modified = ""
-        self.draft: Draft | None = None
-        self.entry: Entry | None = None
-
-    @property
-    def abandoned(self) -> bool:
-        """Nobody reads it any more."""
-        return self.readers == 0
-
-
-class TransferReader:
-    """A content that is being fetched."""
-
-    def __init__(self, owner: Transfers, transfer: Transfer) -> None:
-        self._owner = owner
-        self._transfer = transfer
-        self.size = transfer.size
+    def __init__(self, reader: Reader, series: Series) -> None:
+        self._reader = reader
+        self._series = series
+        self._furthest = 0
+        self.size = reader.size
 
     def read(self, offset: int, length: int) -> bytes:
-        transfer = self._transfer
-        end = min(offset + length, self.size)
-        if offset >= end:
-            return b""
-        with transfer.condition:
-            wait_until(
-                transfer.condition,
-                lambda: transfer.available >= end or transfer.done or transfer.failure is not None,
-                self._owner.limits.progress_deadline,
-                lambda: self._owner.progress,
-            )
-            if transfer.available < end and transfer.failure is not None:
-                raise transfer.failure
-            if transfer.size != self.size:
-                raise Failure(Cause.CHANGED, transfer.record.uri)
-            source = transfer.entry or transfer.draft
-            assert source is not None
-        return os.pread(source.fd, end - offset, offset)
+        """See `Reader`."""
+        data = self._reader.read(offset, length)
+        self._furthest = max(self._furthest, offset + len(data))
+        return data
 
     def close(self) -> None:
-        self._owner.leave(self._transfer)
+        """See `Reader`."""
+        self._reader.close()
+        if self._furthest:
+            self._series.closed(self.size, self._furthest)
 
 
 class Transfers:
@@ -134,18 +110,23 @@ class Transfers:
         *,
         serve_bad_digests: bool = False,
     ) -> None:
+        self.contents = contents
+        self.cache = cache
         self.limits = limits
-        self.progress = 0  # pieces that arrived, of any transfer: while it rises, waiting in the queue is no time-out
-        self._contents = contents
-        self._cache = cache
+        self.line = Line()
+        self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
+        self.range_refused = False  # this server (or its proxy) sends whole files only
+        self.workers = Workers("transfer", max(1, limits.connections - 1))
         self._learnt = learnt
         self._troubles = troubles
         self._serve_bad_digests = serve_bad_digests
         self._lock = threading.Lock()
-        self._running: dict[str, Transfer] = {}
-        self._coming: dict[str, int] = {}  # sizes that answers have told and that a whole, checked file has yet to prove
-        self._workers = Workers("transfer", max(1, limits.connections - 1))
-        self._checks = Flights(self._workers)
+        self._transfers: dict[str, Transfer] = {}
+        self._blobs: dict[str, Blob] = {}
+        self._batches: dict[int, Batch] = {}  # by resource: never two zips of one
+        self._coming: dict[str, int] = {}
+        self._suspects: dict[str, str] = {}  # MD5s of large files that differed from the catalog's once
+        self._checks = Flights(self.workers)
 
     # --- for the tree --------------------------------------------------------------------------------------------
 
@@ -160,84 +141,201 @@ class Transfers:
 
     def cached(self, record: FileRecord) -> str | None:
         """How the cached content was checked; None if it is not in the cache."""
-        return self._cache.has(self.key(record))
+        return self.cache.has(self.key(record))
 
-    def open(self, record: FileRecord) -> Reader:
+    def open(self, record: FileRecord, series: Series) -> Reader:
         """Open a content; its `size` is true from here on.
 
         Raises:
-            Failure: GONE, BAD_DIGEST, NO_SPACE, or what keeps the server from answering.
+            Failure: GONE, BAD_DIGEST, or what keeps the server from answering.
         """
-        key = self.key(record)
-        entry = self._cache.open(key)
-        if entry is not None and self._still_good(record, entry):
-            self._learn_size(record, entry.size)
-            return CachedReader(entry)
-        self._refuse_known_bad(record)
-        transfer = self._join(key, record)
-        try:
-            self._await_opening(transfer)
-            if transfer.failure is not None and not transfer.available:
-                raise transfer.failure
-        except BaseException:
-            self.leave(transfer)
-            raise
-        return TransferReader(self, transfer)
+        reader = self._from_cache(record)
+        if reader is None:
+            self._refuse_known_bad(record)
+            series.opened(record.path)
+            if self._from_batch(record, series):
+                reader = self._from_cache(record)
+            if reader is None:
+                reader = self._fetch(record, series)
+        return _Counted(reader, series)
 
     def key(self, record: FileRecord) -> str:
         """What names this version of this file in the cache: its digest where the catalog has one, else what the catalog says of it."""
-        bad = self._learnt.get("bad digest", identity(record))
-        if record.digest and not bad:
+        if record.digest and not self._learnt.get("bad digest", identity(record)):
             return _hash("md5", record.digest, record.size)
         return _hash("entry", record.resource_id, record.path, record.size, record.digest)
 
     def counts(self) -> dict[str, int]:
         """For `status`."""
-        objects, size, reserved = self._cache.usage()
-        return {"cached files": objects, "cached bytes": size, "bytes on their way": reserved, "transfers": len(self._running)}
+        objects, size, reserved = self.cache.usage()
+        under_way = len(self._transfers) + len(self._blobs) + len(self._batches)
+        return {"cached files": objects, "cached bytes": size, "bytes on their way": reserved, "transfers": under_way}
 
     def close(self) -> None:
         """Start nothing more."""
-        self._workers.close()
+        self.workers.close()
 
-    # --- joining and leaving -------------------------------------------------------------------------------------
+    # --- the ways ------------------------------------------------------------------------------------------------
 
-    def _join(self, key: str, record: FileRecord) -> Transfer:
+    def _from_cache(self, record: FileRecord) -> Reader | None:
+        entry = self.cache.open(self.key(record))
+        if entry is None or not self._still_good(record, entry):
+            return None
+        self.learn_size(record, entry.size)
+        return CachedReader(entry)
+
+    def _from_batch(self, record: FileRecord, series: Series) -> bool:
+        """Wait for the file if it comes in a zip; starts the zip if that is worth it. False if it does not come that way."""
+        batch = self._batch(record, series)
+        if batch is None or not batch.expects(record.path):
+            return False
+        series.batched = time.monotonic()
+        self._go_ahead(series)
+        batch.wait_for(record.path)
+        return True
+
+    def _batch(self, record: FileRecord, series: Series) -> Batch | None:
+        number = record.resource_id
         with self._lock:
-            transfer = self._running.get(key)
+            running = self._batches.get(number)
+        if running is not None:
+            return running
+        # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
+        if not series.worth_a_zip(self.line, len(series.records), series.total):
+            return None
+        missing = [one for one in series.records if self.cache.has(self.key(one)) is None]
+        if not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
+            return None
+        return self._start_batch(series)
+
+    def _start_batch(self, series: Series) -> Batch:
+        number = series.records[0].resource_id
+        with self._lock:
+            running = self._batches.get(number)
+            if running is None:
+                running = self._batches[number] = Batch(self, series, self._batch_over)
+                self.workers.submit(running.run)
+        return running
+
+    def _batch_over(self, batch: Batch) -> None:
+        with self._lock:
+            self._batches.pop(batch.series.records[0].resource_id, None)
+        if time.monotonic() - batch.series.batched < self.limits.progress_deadline:
+            self._go_ahead(batch.series)
+
+    def _go_ahead(self, series: Series) -> None:
+        """In a walk through a session the next resource is fetched while this one is read: one ahead, when this one has come."""
+        following = series.following
+        if following is None or not series.in_a_walk:
+            return
+        with self._lock:
+            if self._batches:
+                return
+        missing = sum(1 for one in following.records if self.cache.has(self.key(one)) is None)
+        if missing > 1 and following.total < self.limits.ahead:
+            self._start_batch(following)
+
+    def _fetch(self, record: FileRecord, series: Series) -> Reader:
+        size = self.size(record)
+        heads = series.heads_only and size > 2 * HEAD and not self.range_refused
+        if size > self.limits.whole_file_check or heads:
+            return self._blob(record, size, HEAD if heads else None).open()
+        key = self.key(record)
+        with self._lock:
+            transfer = self._transfers.get(key)
+            new = transfer is None
             if transfer is None:
-                transfer = Transfer(record, self.size(record))
-                self._running[key] = transfer
-                transfer.readers += 1
-                self._workers.submit(lambda: self._run(key, transfer))
-            else:
-                transfer.readers += 1
-            return transfer
+                transfer = self._transfers[key] = Transfer(self, record, size)
+            transfer.readers += 1
+        if new:
+            self.workers.submit(lambda: self._run(key, transfer))
+        return transfer.open()
 
-    def leave(self, transfer: Transfer) -> None:
-        """One reader less. The last one closes what it read from, or lets the worker do it."""
-        with transfer.condition:
-            transfer.readers -= 1
-            if transfer.readers == 0 and (transfer.done or transfer.failure is not None):
-                _close(transfer)
+    def _run(self, key: str, transfer: Transfer) -> None:
+        try:
+            transfer.run()
+            if transfer.failure is not None:
+                self._troubles.failed(transfer.failure)
+        finally:
+            with self._lock:
+                self._transfers.pop(key, None)
+                self._coming.pop(identity(transfer.record), None)
 
-    def _await_opening(self, transfer: Transfer) -> None:
-        with transfer.condition:
-            wait_until(
-                transfer.condition,
-                lambda: transfer.opened or transfer.done or transfer.failure is not None,
-                self.limits.progress_deadline,
-                lambda: self.progress,
-            )
+    def _blob(self, record: FileRecord, size: int, first: int | None) -> Blob:
+        key = self.key(record)
+        with self._lock:
+            blob = self._blobs.get(key)
+            if blob is None or blob.closed:
+                made: list[Blob] = []
+
+                def gone() -> None:
+                    with self._lock:
+                        if self._blobs.get(key) is made[0]:
+                            del self._blobs[key]
+                        self._coming.pop(identity(record), None)
+
+                blob = Blob(self, record, key, size, gone) if first is None else Blob(self, record, key, size, gone, first)
+                made.append(blob)
+                self._blobs[key] = blob
+            return blob
+
+    # --- what is learnt ------------------------------------------------------------------------------------------
+
+    def coming(self, record: FileRecord, size: int) -> None:
+        """An answer told this size; a whole, checked file has yet to prove it."""
+        self._coming[identity(record)] = size
+
+    def learn_size(self, record: FileRecord, size: int) -> None:
+        """A whole file has this size."""
+        name = identity(record)
+        if size != record.size and self._learnt.get("size", name) != str(size):
+            log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
+            self._learnt.put("size", name, str(size))
+
+    def bad_digest(self, record: FileRecord, md5: str) -> str:
+        """The same wrong MD5 twice: the catalog's error."""
+        self._learnt.put("bad digest", identity(record), f"{md5} {time.time():.0f}")
+        if not self._serve_bad_digests:
+            raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {md5}, the catalog says {record.digest}")
+        return "bad digest"
+
+    def checked(self, blob: Blob, md5: str) -> str:
+        """How a large file with this MD5 is to be kept."""
+        record = blob.record
+        self.learn_size(record, blob.size)
+        if not record.digest or md5 == record.digest:
+            self._suspects.pop(identity(record), None)
+            return "md5" if record.digest else "size"
+        if self._suspects.get(identity(record)) == md5:
+            return self.bad_digest(record, md5)
+        # Part of it has been served: its readers must learn of it. The next one gets it fetched anew.
+        self._suspects[identity(record)] = md5
+        failure = Failure(Cause.BAD_DIGEST, record.uri, f"it came as {md5}, the catalog says {record.digest}")
+        self._troubles.failed(failure)
+        raise failure
+
+    def _refuse_known_bad(self, record: FileRecord) -> None:
+        bad = self._learnt.get("bad digest", identity(record))
+        if bad and not self._serve_bad_digests and time.time() - float(bad.split()[1]) < _REMEMBER_BAD_DIGEST:
+            raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {bad.split()[0]}, the catalog says {record.digest}")
 
     def _still_good(self, record: FileRecord, entry: Entry) -> bool:
-        """Contents without a digest are asked for again after some hours: `If-Modified-Since`, a 304 costs no body."""
-        by_digest = bool(record.digest) and entry.verified == "md5"
-        if by_digest or not entry.last_modified or time.time() - entry.checked < self.limits.revalidate_after:
+        """Contents without a digest are asked for again after some hours: `If-Modified-Since`, a 304 costs no body.
+
+        After an unclean boot nothing is believed that was not read again (`verified` is "" then).
+        """
+        if record.digest and entry.verified == "":
+            if _md5_of(entry) != record.digest:
+                entry.close()
+                self.cache.forget(entry.key)
+                return False
+            self.cache.confirm(entry.key, "md5")
+            return True
+        if (record.digest and entry.verified == "md5") or time.time() - entry.checked < self.limits.revalidate_after:
             return True
         try:
-            unchanged = self._checks.get(
-                entry.key, lambda: self._contents.unchanged(record, entry.last_modified), self.limits.progress_deadline
+            unchanged = bool(entry.last_modified) and self._checks.get(
+                entry.key, lambda: self.contents.unchanged(record, entry.last_modified), self.limits.progress_deadline
             )
         except Failure as failure:
             if failure.cause in (Cause.GONE, Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
@@ -246,143 +344,11 @@ class Transfers:
             log.info("%s is served from the cache without asking again: %s", record.path, failure)
             return True
         if unchanged:
-            self._cache.confirm(entry.key)
+            self.cache.confirm(entry.key)
             return True
         entry.close()
-        self._cache.forget(entry.key)
+        self.cache.forget(entry.key)
         return False
-
-    def _refuse_known_bad(self, record: FileRecord) -> None:
-        bad = self._learnt.get("bad digest", identity(record))
-        if bad and not self._serve_bad_digests and time.time() - float(bad.split()[1]) < _REMEMBER_BAD_DIGEST:
-            raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {bad.split()[0]}, the catalog says {record.digest}")
-
-    # --- the worker ----------------------------------------------------------------------------------------------
-
-    def _run(self, key: str, transfer: Transfer) -> None:
-        try:
-            self._fetch(transfer)
-        except Failure as failure:
-            self._fail(transfer, failure)
-        except BaseException as error:
-            log.exception("the transfer of %s broke", transfer.record.path)
-            self._fail(transfer, Failure(Cause.SERVER_ERROR, transfer.record.uri, repr(error)))
-        finally:
-            with self._lock:
-                self._running.pop(key, None)
-                self._coming.pop(identity(transfer.record), None)
-            with transfer.condition:
-                if transfer.readers == 0:
-                    _close(transfer)
-
-    def _fail(self, transfer: Transfer, failure: Failure) -> None:
-        if not (failure.cause is Cause.INTERRUPTED and transfer.abandoned):
-            self._troubles.failed(failure)
-        with transfer.condition:
-            transfer.failure = failure
-            transfer.condition.notify_all()
-
-    def _fetch(self, transfer: Transfer) -> None:
-        """Fetch, check, commit; again where that can cure what went wrong."""
-        wrong_md5 = ""
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                md5 = self._receive(transfer)
-            except Failure as failure:
-                if only_in_zip(transfer.record.path) and failure.status in (400, 403, 404, 500):
-                    md5 = self._receive_from_zip(transfer)
-                elif failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and not transfer.abandoned:
-                    log.info("%s: %s; fetching it again", transfer.record.uri, failure)
-                    time.sleep(min(2.0, 0.1 * 2**attempt))
-                    continue
-                else:
-                    raise
-            if not transfer.record.digest or md5 == transfer.record.digest:
-                self._commit(transfer, "md5" if transfer.record.digest else "size")
-                return
-            if md5 == wrong_md5:
-                self._bad_digest(transfer, md5)
-                return
-            log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", transfer.record.uri, md5, transfer.record.digest)
-            wrong_md5 = md5
-        raise Failure(Cause.BAD_DIGEST, transfer.record.uri)
-
-    def _bad_digest(self, transfer: Transfer, md5: str) -> None:
-        self._learnt.put("bad digest", identity(transfer.record), f"{md5} {time.time():.0f}")
-        if not self._serve_bad_digests:
-            raise Failure(Cause.BAD_DIGEST, transfer.record.uri, f"it is {md5}, the catalog says {transfer.record.digest}")
-        self._commit(transfer, "bad digest")
-
-    def _receive(self, transfer: Transfer) -> str:
-        """One download of the whole file into the draft; returns its MD5."""
-        with self._contents.file(transfer.record) as stream:
-            return self._fill(transfer, stream)
-
-    def _receive_from_zip(self, transfer: Transfer) -> str:
-        record = transfer.record
-        found: str | None = None
-        with self._contents.zip(record) as members:
-            for path, size, pieces in members:
-                if path == record.path and found is None:
-                    found = self._fill(transfer, Stream(size, "", pieces))
-                else:
-                    for _ in pieces:  # the stream has to be read past it
-                        self.progress += 1
-        if found is None:
-            raise Failure(Cause.GONE, record.uri, "neither by itself nor in the resource's zip", 404)
-        return found
-
-    def _fill(self, transfer: Transfer, stream: Stream) -> str:
-        if transfer.draft is None:
-            transfer.draft = self._cache.draft(stream.size)
-        draft = transfer.draft
-        draft.rewind()
-        served = transfer.available
-        if served and (stream.last_modified != transfer.last_modified or stream.size != transfer.size):
-            raise Failure(Cause.CHANGED, transfer.record.uri)
-        large = stream.size is not None and stream.size > self.limits.whole_file_check
-        with transfer.condition:
-            transfer.last_modified = stream.last_modified
-            if stream.size is not None:
-                transfer.size = stream.size
-                self._coming[identity(transfer.record)] = stream.size
-            if large:
-                transfer.opened = True
-                transfer.condition.notify_all()
-        digest = hashlib.md5(usedforsecurity=False)
-        servable = transfer.size - HELD_BACK if transfer.record.digest else transfer.size
-        for piece in stream.pieces:
-            draft.write(piece)
-            digest.update(piece)
-            self.progress += 1
-            if large:
-                if transfer.abandoned:
-                    raise Failure(Cause.INTERRUPTED, transfer.record.uri, "nobody reads it any more")
-                with transfer.condition:
-                    transfer.available = max(transfer.available, min(draft.written, servable))
-                    transfer.condition.notify_all()
-        if stream.size is not None and draft.written != stream.size:
-            raise Failure(Cause.CUT_SHORT, transfer.record.uri, f"{draft.written} of {stream.size} bytes")
-        transfer.size = draft.written
-        return digest.hexdigest()
-
-    def _learn_size(self, record: FileRecord, size: int) -> None:
-        name = identity(record)
-        if size != record.size and self._learnt.get("size", name) != str(size):
-            log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
-            self._learnt.put("size", name, str(size))
-
-    def _commit(self, transfer: Transfer, verified: str) -> None:
-        assert transfer.draft is not None
-        key = self.key(transfer.record)
-        transfer.draft.commit(key, last_modified=transfer.last_modified, verified=verified)
-        self._learn_size(transfer.record, transfer.size)
-        entry = self._cache.open(key)
-        with transfer.condition:
-            transfer.entry = entry
-            transfer.available = transfer.size
-            transfer.done = transfer.opened = True
-            transfer.condition.notify_all()
 
 
 def identity(record: FileRecord) -> str:
@@ -394,11 +360,10 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _close(transfer: Transfer) -> None:
-    """Close what readers read from. Called with the condition held, when nobody reads and nobody writes."""
-    if transfer.entry is not None:
-        transfer.entry.close()
-        transfer.entry = None
-    if transfer.draft is not None:
-        transfer.draft.close()
-        transfer.draft = None
+def _md5_of(entry: Entry) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    position = 0
+    while piece := os.pread(entry.fd, 2**20, position):
+        digest.update(piece)
+        position += len(piece)
+    return digest.hexdigest()

@@ -8,6 +8,8 @@ Threading: any thread; each stream belongs to the thread that opened it.
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from xnatfs.server.urls import encode, files_path
 log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25`, `;` and `\`, and a folder called `x.zip` is
 # taken for an archive to look into (fact sheet 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
@@ -36,6 +39,21 @@ class Stream:
     """A file on its way: `size` in bytes as the answer says (None if it does not), `last_modified` as the header's text."""
 
     size: int | None
+    last_modified: str
+    pieces: Iterator[bytes]
+
+
+@dataclass
+class Part:
+    """A part of a file on its way.
+
+    It begins at `start`; `size` is that of the whole file in bytes (None if the answer does not tell); it goes up to `end`, or to the
+    end of the file where that is None: the server does not do Range and sends the whole.
+    """
+
+    start: int
+    size: int | None
+    end: int | None
     last_modified: str
     pieces: Iterator[bytes]
 
@@ -59,6 +77,38 @@ class Contents:
                 yield Stream(
                     number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response)
                 )
+        except Failure as failure:
+            if failure.cause is Cause.NO_ENTRY:
+                raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
+            raise
+
+    @contextmanager
+    def part(self, record: FileRecord, start: int, end: int, last_modified: str) -> Iterator[Part]:
+        """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look).
+
+        `end` must not be past the end of the file as far as that is known: a real server then keeps the connection open and the
+        reader waiting for 20 s (fact sheet 3). The size in Content-Range is in the answer before any of the body is read.
+
+        Raises:
+            Failure: CHANGED (412: it is another file now), GONE, or whatever keeps the server from answering.
+        """
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        if last_modified:
+            headers["If-Unmodified-Since"] = last_modified
+        try:
+            with self._open(_file_path(record), headers, accept=frozenset({200, 206, 412})) as response:
+                if response.status_code == 412:
+                    raise Failure(Cause.CHANGED, record.uri)
+                stamp = response.headers.get("Last-Modified", "")
+                if response.status_code == 200:
+                    yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response))
+                    return
+                match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+                if match is None or int(match[1]) != start:
+                    raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
+                size = int(match[3])
+                last = min(int(match[2]) + 1, end, size)
+                yield Part(start, size, last, stamp, _pieces(response, last - start))
         except Failure as failure:
             if failure.cause is Cause.NO_ENTRY:
                 raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
@@ -101,10 +151,15 @@ def only_in_zip(path: str) -> bool:
     return bool(_REFUSED_CHARACTERS & set(path)) or any(folder.endswith(_ARCHIVES) for folder in folders)
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """The body in pieces; a broken connection becomes a `Failure`."""
+def _pieces(response: requests.Response, left: int = sys.maxsize) -> Iterator[bytes]:
+    """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`.
+
+    Not a byte more is asked for than the file has: a server that promised more never sends it (fact sheet 3).
+    """
     try:
-        yield from response.raw.stream(PIECE, decode_content=True)
+        while left > 0 and (piece := response.raw.read(min(PIECE, left), decode_content=True)):
+            yield piece
+            left -= len(piece)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = transport_cause(error)
         raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, response.url.partition("?")[0]) from error

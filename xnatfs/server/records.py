@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+_NUMBERS = re.compile(r"(\d+)")
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(\.\d{1,9})?")
 
 
@@ -25,6 +26,11 @@ def parse_stamp(text: str | None) -> float | None:
     except ValueError:
         return None
     return whole + float(match[3] or 0)
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that puts `2` before `10` and `2-MR1` after `2`."""
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(text) if part)
 
 
 class Owner(NamedTuple):

@@ -19,12 +19,11 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from xnatfs.server.records import ScanRecord
+from xnatfs.server.records import ScanRecord, natural
 
 MAX_BYTES = 255
 _T = TypeVar("_T")
 _SPELT = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?=[0-9A-Fa-f]{2}|~)")
-_NUMBERS = re.compile(r"(\d+)")
 
 
 # What desktops, shells and version control look for in every folder: above the resources `vfs` answers them without asking anybody.
@@ -81,11 +80,6 @@ def distinct(
         for index, thing in enumerate(sorted(group, key=lambda one: natural(str(id_of(one))))):
             named[name if index == 0 else _cut(f"{name}%~{spell(str(id_of(thing)))}", f"{name}{id_of(thing)}")] = thing
     return named
-
-
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that puts `2` before `10` and `2-MR1` after `2`."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(text) if part)
 
 
 def _percent(text: str) -> str:

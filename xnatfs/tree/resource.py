@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from xnatfs.config import Settings
 from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.records import FileRecord, ResourceRecord
@@ -65,7 +66,7 @@ class ResourceFile(File):
         return self.owner.transfers.key(self.record)
 
     def open(self) -> Content:
-        return self.owner.transfers.open(self.record)
+        return self.owner.transfers.open(self.record, self.owner.series)
 
     def xattrs(self) -> dict[str, str]:
         verified = self.owner.transfers.cached(self.record)
@@ -81,6 +82,7 @@ class _Opener:
 
     place: Place
     transfers: Transfers
+    series: Series
 
 
 @dataclass
@@ -96,8 +98,11 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
 
     def entries() -> Mapping[str, Node]:
         holdings = sources.catalogs.files(place.project, resource)
-        files = holdings.of_resource(resource) or []
-        return holdings.memo.get((where, resource), lambda: _arrange(files, _Opener(place, sources.transfers), sources.troubles))
+        files = holdings.of_resource(resource)
+        if not files:
+            return {}
+        series = series_of(holdings, files[0].resource_id)
+        return holdings.memo.get((where, resource), lambda: _arrange(files, _Opener(place, sources.transfers, series), sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
     if resource.id is not None:

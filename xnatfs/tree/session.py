@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from xnatfs.fetch.holdings import SessionHoldings
-from xnatfs.server.records import AssessorRecord, ExperimentRecord, ReconstructionRecord, ResourceRecord, ScanRecord
-from xnatfs.tree.names import distinct, natural, scan_folder
+from xnatfs.server.records import AssessorRecord, ExperimentRecord, ReconstructionRecord, ResourceRecord, ScanRecord, natural
+from xnatfs.tree.names import distinct, scan_folder
 from xnatfs.tree.node import Branch, Node, inode_of
 from xnatfs.tree.resource import Place, Sources, resource_folder
 

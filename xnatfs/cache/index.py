@@ -1,0 +1,220 @@
+"""The index of a content cache: what is there, how large, how checked, when last used. SQLite, one file a cache directory.
+
+Used by `contents` only. The files are the truth: an index that is lost or damaged is made anew from them. Several processes may share
+it; what decides about bytes (making room and reserving) is one transaction.
+Threading: any thread, one lock around each statement or transaction. Network file systems get no write-ahead log: SQLite's needs shared
+memory, which they do not give (sqlite.org/wal.html, "all processes must be on the same host").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+    key TEXT PRIMARY KEY,
+    size INTEGER NOT NULL,          -- bytes
+    last_modified TEXT NOT NULL,    -- the server's header, "" if it sent none
+    verified TEXT NOT NULL,         -- md5, crc, size: how the content was checked; "" if that has to be done again
+    checked REAL NOT NULL,          -- when it was last known to be the server's, epoch seconds
+    used REAL NOT NULL              -- last opened, epoch seconds
+);
+CREATE INDEX IF NOT EXISTS objects_used ON objects (used);
+CREATE TABLE IF NOT EXISTS drafts (name TEXT PRIMARY KEY, reserved INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS partials (
+    key TEXT PRIMARY KEY,
+    size INTEGER NOT NULL,          -- of the whole file
+    last_modified TEXT NOT NULL,
+    pages BLOB NOT NULL,            -- one byte a page of 128 KiB, 1 for present
+    reserved INTEGER NOT NULL,      -- bytes on disk and on their way
+    used REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL, users INTEGER NOT NULL);
+-- Kept by triggers: a SUM over 100,000 objects for each file fetched would cost 10 ms each.
+CREATE TABLE IF NOT EXISTS total (bytes INTEGER NOT NULL);
+INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS object_in AFTER INSERT ON objects BEGIN UPDATE total SET bytes = bytes + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS object_out AFTER DELETE ON objects BEGIN UPDATE total SET bytes = bytes - OLD.size; END;
+CREATE TRIGGER IF NOT EXISTS draft_in AFTER INSERT ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
+CREATE TRIGGER IF NOT EXISTS draft_out AFTER DELETE ON drafts BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS draft_more AFTER UPDATE ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS partial_in AFTER INSERT ON partials BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
+CREATE TRIGGER IF NOT EXISTS partial_out AFTER DELETE ON partials BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS partial_more AFTER UPDATE OF reserved ON partials
+    BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
+"""
+_NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "beegfs", "gpfs", "afs", "ceph", "fuse.", "glusterfs", "pvfs2", "ncpfs")
+
+
+class ObjectRow(NamedTuple):
+    """A whole file."""
+
+    size: int
+    last_modified: str
+    verified: str
+    checked: float
+
+
+class PartialRow(NamedTuple):
+    """A file of which parts are here."""
+
+    size: int
+    last_modified: str
+    pages: bytes
+
+
+class Victim(NamedTuple):
+    """Something that could be evicted: an object or (`partial`) a partial file, and the bytes that would free."""
+
+    key: str
+    bytes: int
+    partial: bool
+
+
+class Index:
+    """The index at `path`; `objects` is the folder to make it anew from.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be used at all.
+    """
+
+    def __init__(self, path: Path, objects: Path) -> None:
+        self._path = path
+        self._objects = objects
+        self.lock = threading.RLock()
+        self.network = network_file_system(path.parent)
+        if self.network:
+            log.warning("the cache directory lies on a network file system (%s); a local one is faster and safer", self.network)
+        try:
+            self._database = self._connect(rebuild=not path.exists())
+        except sqlite3.DatabaseError as error:
+            log.warning("the cache's index %s is damaged (%s); it is made anew from the cached files", path, error)
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._database = self._connect(rebuild=True)
+
+    def execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """One statement; all its rows."""
+        with self.lock:
+            return self._database.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything within, at once, also for other processes."""
+        with self.lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    # --- rows ----------------------------------------------------------------------------------------------------
+
+    def object(self, key: str) -> ObjectRow | None:
+        """The row of an object."""
+        with self.lock:
+            row = self._database.execute("SELECT size, last_modified, verified, checked FROM objects WHERE key = ?", (key,)).fetchone()
+        return ObjectRow(*row) if row else None
+
+    def put_object(self, key: str, size: int, last_modified: str, verified: str) -> None:
+        """Enter an object, in place of an older one."""
+        now = time.time()
+        with self.lock:
+            self._database.execute("DELETE FROM objects WHERE key = ?", (key,))  # REPLACE would not fire the trigger
+            self._database.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)", (key, size, last_modified, verified, now, now))
+
+    def partial(self, key: str) -> PartialRow | None:
+        """The row of a partial file."""
+        with self.lock:
+            row = self._database.execute("SELECT size, last_modified, pages FROM partials WHERE key = ?", (key,)).fetchone()
+        return PartialRow(*row) if row else None
+
+    def total(self) -> int:
+        """Bytes of everything, with what is reserved."""
+        with self.lock:
+            return int(self._database.execute("SELECT bytes FROM total").fetchone()[0])
+
+    def victims(self) -> list[Victim]:
+        """What could be evicted, least recently used first."""
+        with self.lock:
+            rows = self._database.execute(
+                "SELECT key, size, 0, used FROM objects UNION ALL SELECT key, reserved, 1, used FROM partials ORDER BY used"
+            ).fetchall()
+        return [Victim(key, size, bool(partial)) for key, size, partial, _ in rows]
+
+    def close(self) -> None:
+        """One user less; the last one to close leaves the index marked as clean."""
+        with self.lock:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("UPDATE boot SET users = MAX(0, users - 1)")
+            self._database.close()
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _connect(self, *, rebuild: bool) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
+        try:
+            self._path.chmod(0o600)
+            database.execute(f"PRAGMA journal_mode = {'DELETE' if self.network else 'WAL'}")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+            database.execute("SELECT COUNT(*) FROM objects, partials, drafts").fetchone()
+            if rebuild:
+                for file in sorted(self._objects.glob("??/*")):
+                    stat = file.stat()
+                    database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
+            self._note_boot(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @staticmethod
+    def _note_boot(database: sqlite3.Connection) -> None:
+        """After a boot that did not find the cache closed, what was written last may not have reached the disk: check all again."""
+        current = _boot_id()
+        row = database.execute("SELECT id, users FROM boot").fetchone()
+        if row is None:
+            database.execute("INSERT INTO boot VALUES (?, 1)", (current,))
+        elif row[0] == current:
+            database.execute("UPDATE boot SET users = users + 1")
+        else:
+            if row[1]:
+                log.warning("the machine went down while the cache was in use; its contents are checked again")
+                database.execute("UPDATE objects SET verified = '', checked = 0")
+                database.execute("DELETE FROM partials")
+            database.execute("UPDATE boot SET id = ?, users = 1", (current,))
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def network_file_system(folder: Path) -> str:
+    """The type of the file system of a folder if it is a network one, else ""."""
+    best, kind = "", ""
+    place = str(folder.resolve())
+    try:
+        lines = Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields = line.split()
+        point = fields[1].replace("\\040", " ")
+        if len(point) >= len(best) and (place == point or place.startswith(point.rstrip("/") + "/")):
+            best, kind = point, fields[2]
+    return kind if kind.startswith(_NETWORK) else ""

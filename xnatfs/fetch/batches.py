@@ -1,0 +1,147 @@
+"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file (DESIGN 4.3).
+
+Used by `transfers`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a piece is ever in memory. A member
+is kept if its path is in the listing, its size and (where there is one) its MD5 are right; the zip's own CRC is checked on the way.
+Whatever is not in the archive is fetched singly: XNAT skips files it cannot find and ends the archive validly (fact sheet 3).
+Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from xnatfs.cache.contents import ContentCache
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.costs import Line
+from xnatfs.fetch.series import Series
+from xnatfs.fetch.waiting import wait_until
+from xnatfs.server.contents import Contents
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+_TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
+_ATTEMPTS = 3
+
+
+class Host(Protocol):
+    """What a batch needs of `Transfers`."""
+
+    contents: Contents
+    cache: ContentCache
+    limits: Limits
+    line: Line
+    progress: int
+
+    def key(self, record: FileRecord) -> str:
+        """The key of a file in the cache."""
+        ...
+
+
+class Batch:
+    """One zip of one resource on its way.
+
+    Args:
+        over: called by the worker when nothing more comes.
+    """
+
+    def __init__(self, host: Host, series: Series, over: Callable[[Batch], None]) -> None:
+        self._host = host
+        self._over = over
+        self.series = series
+        self.condition = threading.Condition()
+        self.ended = False
+        self.received = 0  # bytes of members so far
+        self._coming = {record.path: record for record in series.records}
+
+    def expects(self, path: str) -> bool:
+        """Whether this file may still come."""
+        return not self.ended and path in self._coming
+
+    def wait_for(self, path: str) -> None:
+        """Wait until the file has come or will not come, or it is quicker to fetch it alone.
+
+        Raises:
+            Failure: TIMED_OUT without any progress; INTERRUPTED.
+        """
+        start = self.series.start_of(path)
+        line = self._host.line
+
+        def too_far() -> bool:
+            return (start - self.received) / line.rate > _TOO_FAR
+
+        with self.condition:
+            wait_until(
+                self.condition,
+                lambda: not self.expects(path) or too_far(),
+                self._host.limits.progress_deadline,
+                lambda: self._host.progress,
+            )
+
+    def run(self) -> None:
+        """Receive it (in a worker)."""
+        try:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    self._receive()
+                    return
+                except Failure as failure:
+                    if failure.cause not in (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE) or attempt == _ATTEMPTS:
+                        # Nobody loses a file by this: what has not come is fetched singly.
+                        log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
+                        return
+                    time.sleep(0.2 * 2**attempt)
+        except BaseException:
+            log.exception("unpacking %s broke", self.series.records[0].base)
+        finally:
+            with self.condition:
+                self.ended = True
+                self.condition.notify_all()
+            self._over(self)
+
+    def _receive(self) -> None:
+        asked = time.monotonic()
+        with self._host.contents.zip(self.series.records[0]) as members:
+            self._host.line.answered(time.monotonic() - asked)
+            with self._host.line.stream():
+                for path, size, pieces in members:
+                    record = self._coming.get(path)
+                    if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
+                        for piece in pieces:  # the stream has to be read past it
+                            self._count(piece)
+                    else:
+                        self._keep(record, pieces)
+                    with self.condition:
+                        self._coming.pop(path, None)
+                        self.condition.notify_all()
+
+    def _keep(self, record: FileRecord, pieces: Iterator[bytes]) -> None:
+        digest = hashlib.md5(usedforsecurity=False)
+        draft = None
+        try:
+            try:
+                draft = self._host.cache.draft(record.size)
+            except Failure as failure:
+                log.info("%s from the zip is not kept: %s", record.path, failure)
+            for piece in pieces:
+                self._count(piece)
+                if draft is not None:
+                    draft.write(piece)
+                    digest.update(piece)
+            if draft is None or draft.written != record.size or (record.digest and digest.hexdigest() != record.digest):
+                return  # fetched singly it gets the benefit of a second look
+            draft.commit(self._host.key(record), last_modified="", verified="md5" if record.digest else "crc")
+        finally:
+            if draft is not None:
+                draft.close()
+
+    def _count(self, piece: bytes) -> None:
+        self.received += len(piece)
+        self._host.progress += 1
+        self._host.line.received(len(piece))

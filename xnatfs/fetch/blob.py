@@ -1,0 +1,490 @@
+"""A large file that is read while it comes: streams ahead of sequential readers, single pages for random ones.
+
+Used by `transfers`, one blob a file, shared by all who have it open (DESIGN 4.2). The kernel asks for 128 KiB at a time; nobody's read is
+ever one HTTP request of that size, unless it is a random one.
+
+- A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4 MiB, then one stream to the
+  end that keeps ahead of it by a bounded window, waits while nobody reads, and lets go of its connection when nobody does for some time.
+- A read elsewhere, out of order, gets the pages it touches.
+- Without Range (probed by the first part) one stream from the start serves all.
+- A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives ESTALE, never mixed bytes.
+
+Threading: any thread reads; each part is fetched by a worker. One condition a blob; no lock is held while bytes move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from xnatfs.cache.contents import ContentCache
+from xnatfs.cache.partial import PAGE, Partial
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.costs import Line
+from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.waiting import wait_until
+from xnatfs.server.contents import Contents, Part
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+FIRST = 512 * 1024
+SECOND = 4 * 2**20
+WINDOW = 32 * 2**20  # a stream keeps at most this far ahead of its readers
+NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
+_IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
+_ATTEMPTS = 6
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
+_LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
+_BLOCK = 2**20  # uncached reads come in such blocks
+_BLOCKS = 8
+
+
+class Host(Protocol):
+    """What a blob needs of `Transfers`."""
+
+    contents: Contents
+    cache: ContentCache
+    limits: Limits
+    line: Line
+    workers: Workers
+    range_refused: bool
+    progress: int
+
+    def coming(self, record: FileRecord, size: int) -> None:
+        """An answer told this size."""
+        ...
+
+    def checked(self, blob: Blob, md5: str) -> str:
+        """How a whole content with this MD5 is to be kept; raises BAD_DIGEST if it must not be served."""
+        ...
+
+
+class _Fetch:
+    """One answer being received: it is at `position` and will go to `end`."""
+
+    def __init__(self, position: int, end: int) -> None:
+        self.position = position
+        self.end = end
+
+
+class Reader:
+    """One open handle on a blob."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self.size = blob.size
+        self.position = 0  # where the last read ended
+        self.run = 0  # bytes read in order
+        self.furthest = 0  # bytes read, for the statistics of the series
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `transfers.Reader`."""
+        return self._blob.read(self, offset, length)
+
+    def close(self) -> None:
+        """No more reads."""
+        self._blob.leave(self)
+
+
+class Blob:
+    """A file being read in parts.
+
+    Args:
+        key: its key in the cache.
+        size: as the catalog (or what was learnt) says; the first answer corrects it.
+        first: bytes of the first part.
+    """
+
+    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[], None], first: int = FIRST) -> None:
+        self._host = host
+        self._gone = gone
+        self._first = min(first, max(PAGE, size))
+        self.record = record
+        self.key = key
+        self.size = size
+        self.last_modified = ""
+        self.condition = threading.Condition()
+        self._partial: Partial | None = None
+        self._fetches: list[_Fetch] = []
+        self._readers: list[Reader] = []
+        self._failure: Failure | None = None
+        self._opened = False
+        self._checking = self._checked = False
+        self._uncached = False
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self._hashed = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can open it any more."""
+        return self._closed
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def open(self) -> Reader:
+        """A new reader; the size is true once this returns.
+
+        Raises:
+            Failure: what keeps the file from being had.
+        """
+        with self.condition:
+            if self._closed:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            reader = Reader(self)
+            self._readers.append(reader)
+        try:
+            self._resume()
+            with self.condition:
+                if not self._opened and not self._fetches:
+                    self._start(0, self._first)
+                wait_until(
+                    self.condition,
+                    lambda: self._opened or self._failure is not None,
+                    self._host.limits.progress_deadline,
+                    lambda: self._host.progress,
+                )
+                if self._failure is not None:
+                    raise self._failure
+                reader.size = self.size
+        except BaseException:
+            self.leave(reader)
+            raise
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """A reader closes; after the last one what is here stays in the cache for the next time."""
+        with self.condition:
+            if reader in self._readers:
+                self._readers.remove(reader)
+            self.condition.notify_all()
+            if self._readers or self._fetches or self._closed:
+                return
+            self._close()
+
+    def read(self, reader: Reader, offset: int, length: int) -> bytes:
+        """Bytes for a reader; waits until they are here."""
+        end = min(offset + length, reader.size)
+        if offset >= end:
+            return b""
+        in_order = abs(offset - reader.position) <= 2**20
+        with self.condition:
+            reader.run = reader.run + length if in_order else 0
+            reader.position = end
+            reader.furthest = max(reader.furthest, end)
+            self.condition.notify_all()  # a stream may be waiting for its reader
+            if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
+                self._failure = None  # the server may be there again
+            if not self._uncached:
+                wait_until(
+                    self.condition,
+                    lambda: self._served(reader, offset, end, in_order),
+                    self._host.limits.progress_deadline,
+                    lambda: (self._host.progress, self._partial.present if self._partial else 0),
+                )
+            if self.size != reader.size:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            partial = self._partial
+            if in_order and reader.run > FIRST // 2 and not self._uncached:
+                self._look_ahead(end)
+        if self._uncached or partial is None:
+            return self._read_uncached(offset, end)
+        return os.pread(partial.fd, end - offset, offset)
+
+    def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
+        """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
+        partial = self._partial
+        if self._uncached:
+            return True
+        if partial is not None and partial.has(offset, end) and not self._held_back(reader, end):
+            return True
+        if self._failure is not None:
+            raise self._failure
+        missing = partial.missing(offset, end) if partial is not None else (offset, end)
+        if missing is None:
+            return False  # here, but held back until the digest agrees
+        start, stop = missing
+        if self._coming(start):
+            return False
+        if in_order or self._host.range_refused:
+            stop = self.size if reader.run > FIRST + SECOND // 2 else start + (SECOND if reader.run > self._first // 2 else self._first)
+        self._start(start, min(self.size, stop))
+        return False
+
+    def _look_ahead(self, end: int) -> None:
+        """A reader in order comes near the end of what is here: go on before it has to wait. Called with the condition held."""
+        missing = self._partial.missing(end, min(self.size, end + FIRST)) if self._partial is not None and end < self.size else None
+        if missing is not None and self._failure is None and not self._coming(missing[0]):
+            self._start(missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size))
+
+    def _coming(self, start: int) -> bool:
+        return any(one.position <= start < one.end and start - one.position <= NEAR for one in self._fetches)
+
+    def _held_back(self, reader: Reader, end: int) -> bool:
+        """The last page of a file with a digest, for who reads it in order, until the whole is checked."""
+        if self._checked or not self.record.digest or end <= self.size - PAGE:
+            return False
+        return reader.run >= self.size // 2 and (self._checking or bool(self._fetches))
+
+    # --- fetching ------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Use what is in the cache from an earlier time."""
+        with self.condition:
+            if self._opened or self._partial is not None:
+                return
+            row = self._host.cache.partial_row(self.key)
+            if row is None or not row.pages.count(1):
+                return
+            self.size, self.last_modified = row.size, row.last_modified
+            self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
+            self._opened = True
+
+    def _start(self, start: int, end: int) -> None:
+        """Fetch from `start` to `end` in a worker. Called with the condition held."""
+        begin = 0 if self._host.range_refused else start // PAGE * PAGE
+        stop = self.size if self._host.range_refused else min(self.size, -(-end // PAGE) * PAGE)
+        fetch = _Fetch(begin, max(stop, begin + 1))
+        self._fetches.append(fetch)
+        self._host.workers.submit(lambda: self._run(fetch))
+
+    def _run(self, fetch: _Fetch) -> None:
+        problem: Failure | None = None
+        try:
+            self._fetch(fetch)
+        except Failure as failure:
+            problem = failure
+        except BaseException as error:
+            log.exception("fetching %s broke", self.record.path)
+            problem = Failure(Cause.SERVER_ERROR, self.record.uri, repr(error))
+        with self.condition:
+            self._fetches.remove(fetch)
+            if problem is not None and problem.cause is Cause.NO_SPACE and self._opened:
+                log.info("%s is served without the cache: %s", self.record.uri, problem)
+                self._uncached = True
+            elif problem is not None:
+                self._failure = problem
+            self.condition.notify_all()
+            if not self._readers and not self._fetches and not self._closed:
+                self._close()
+
+    def _fetch(self, fetch: _Fetch) -> None:
+        failures = 0
+        while fetch.position < fetch.end:
+            before = fetch.position
+            try:
+                if not self._receive(fetch):
+                    return
+            except Failure as failure:
+                failures = 1 if fetch.position > before else failures + 1
+                if failure.cause not in _CURED_BY_RETRY or failures >= _ATTEMPTS or not self._readers:
+                    raise
+                log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                time.sleep(min(2.0, 0.1 * 2**failures))
+        self._finish()
+
+    def _receive(self, fetch: _Fetch) -> bool:
+        """One answer; False if it was let go because nobody reads."""
+        host = self._host
+        asked = time.monotonic()
+        end = fetch.end if not self._opened else min(fetch.end, self.size)
+        with host.contents.part(self.record, fetch.position, end, self.last_modified) as part:
+            host.line.answered(time.monotonic() - asked)
+            self._note(part)
+            if part.end is None:
+                host.range_refused = True
+                fetch.position, fetch.end = 0, self.size
+            else:
+                fetch.end = min(fetch.end, self.size)
+            with host.line.stream():
+                return self._write(fetch, part)
+
+    def _note(self, part: Part) -> None:
+        """What the answer says of the file: its true size, and whether it is still the same file."""
+        with self.condition:
+            if part.size is None:
+                raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
+            if self._opened and (part.size != self.size or part.last_modified != self.last_modified):
+                raise Failure(Cause.CHANGED, self.record.uri)
+            if not self._opened:
+                self.size, self.last_modified = part.size, part.last_modified
+                self._host.coming(self.record, part.size)
+            if self._partial is None and not self._uncached:
+                try:
+                    self._partial = self._host.cache.partial(self.key, self.size, self.last_modified)
+                except Failure:
+                    self._opened = True
+                    raise
+            if not self._opened:
+                self._opened = True
+                self.condition.notify_all()
+
+    def _write(self, fetch: _Fetch, part: Part) -> bool:
+        host, partial = self._host, self._partial
+        assert partial is not None
+        position = fetch.position
+        reserved = 0
+        try:
+            for piece in part.pieces:
+                if reserved < len(piece):
+                    step = max(len(piece), min(FIRST * 4, fetch.end - position) + PAGE)
+                    self._reserve(partial, step)
+                    reserved += step
+                reserved -= len(piece)
+                partial.write(position, piece)
+                if position <= self._hashed < position + len(piece):
+                    self._hash.update(memoryview(piece)[self._hashed - position :])
+                    self._hashed = position + len(piece)
+                position += len(piece)
+                host.progress += 1
+                host.line.received(len(piece))
+                # A page is present only when all of it is.
+                whole = position if position >= self.size else position // PAGE * PAGE
+                if whole > fetch.position:
+                    partial.mark(fetch.position, whole)
+                    with self.condition:
+                        fetch.position = whole
+                        self.condition.notify_all()
+                if position >= fetch.end:
+                    break
+                if not self._wanted(fetch):
+                    return False
+            if position < fetch.end:
+                raise Failure(Cause.CUT_SHORT, self.record.uri, f"{position} of {fetch.end} bytes")
+            return True
+        finally:
+            if reserved > 0:
+                with contextlib.suppress(Failure):
+                    host.cache.reserve_pages(partial.key, -reserved)
+
+    def _reserve(self, partial: Partial, size: int) -> None:
+        """Reserve bytes; if the cap is reached, pages behind all readers go."""
+        try:
+            self._host.cache.reserve_pages(partial.key, size)
+        except Failure as failure:
+            if failure.cause is not Cause.NO_SPACE:
+                raise
+            with self.condition:
+                behind = min((one.position for one in self._readers), default=0) - NEAR
+            freed = partial.drop(0, max(0, behind))
+            if freed:
+                self._host.cache.reserve_pages(partial.key, -freed)
+            self._host.cache.reserve_pages(partial.key, size)
+
+    def _wanted(self, fetch: _Fetch) -> bool:
+        """Wait while the stream is far ahead of its readers; False once nobody has read for some time or others need the connection."""
+        with self.condition:
+            if not self._far_ahead(fetch):
+                return bool(self._readers)
+            self._host.line.waited()
+            deadline = time.monotonic() + _IDLE
+            while self._readers and self._far_ahead(fetch):
+                if time.monotonic() > deadline or self._host.workers.waiting:
+                    return False
+                self.condition.wait(0.5)
+            self._host.line.waited()
+            return bool(self._readers)
+
+    def _far_ahead(self, fetch: _Fetch) -> bool:
+        furthest = max((one.position for one in self._readers if one.position <= fetch.position), default=None)
+        return furthest is None or fetch.position - furthest > WINDOW
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """If all of it is here: check it and make it an object of the cache."""
+        partial = self._partial
+        with self.condition:
+            # A file larger than the cache is never whole here, but may have been hashed as it went by.
+            whole = partial is not None and (partial.complete or self._hashed == self.size)
+            if partial is None or not whole or self._checking or self._checked or self._uncached:
+                return
+            self._checking = True
+        try:
+            verified = self._host.checked(self, self._whole_md5(partial))
+            if partial.complete:
+                partial.commit(self.key, verified)
+        except Failure:
+            partial.forget()
+            raise
+        finally:
+            with self.condition:
+                self._checking = False
+        with self.condition:
+            self._checked = True
+            self.condition.notify_all()
+
+    def _whole_md5(self, partial: Partial) -> str:
+        if not self.record.digest:
+            return ""
+        while self._hashed < self.size:
+            piece = os.pread(partial.fd, 2**20, self._hashed)
+            if not piece:
+                raise Failure(Cause.CACHE_BROKEN, self.record.uri, "the cache file is shorter than what was written to it")
+            self._hash.update(piece)
+            self._hashed += len(piece)
+        return self._hash.hexdigest()
+
+    def _close(self) -> None:
+        """Called with the condition held, when nobody reads and nothing is fetched."""
+        self._closed = True
+        if self._partial is not None:
+            self._partial.close()
+            self._partial = None
+        self._gone()
+
+    # --- without the cache ---------------------------------------------------------------------------------------
+
+    def _read_uncached(self, offset: int, end: int) -> bytes:
+        """The cache is full, or its disk: blocks straight from the server, a few kept in memory."""
+        pieces = []
+        for block in range(offset // _BLOCK, -(-end // _BLOCK)):
+            data = self._block(block)
+            start = block * _BLOCK
+            pieces.append(data[max(0, offset - start) : end - start])
+        return b"".join(pieces)
+
+    def _block(self, number: int) -> bytes:
+        with self.condition:
+            data = self._blocks.get(number)
+            if data is not None:
+                self._blocks.move_to_end(number)
+                return data
+        start = number * _BLOCK
+        data = self._host.workers.do(lambda: self._fetch_block(start, min(self.size, start + _BLOCK)), self._host.limits.progress_deadline)
+        with self.condition:
+            self._blocks[number] = data
+            while len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        return data
+
+    def _fetch_block(self, start: int, end: int) -> bytes:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._host.contents.part(self.record, start, end, self.last_modified) as part:
+                    data = b""
+                    skip = start - part.start
+                    for piece in part.pieces:
+                        data += piece[skip:]
+                        skip = max(0, skip - len(piece))
+                        self._host.progress += 1
+                        if len(data) >= end - start:
+                            break
+                    if len(data) < end - start:
+                        raise Failure(Cause.CUT_SHORT, self.record.uri)
+                    return data[: end - start]
+            except Failure as failure:
+                if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(min(2.0, 0.1 * 2**attempt))
+        raise AssertionError

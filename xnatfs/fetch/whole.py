@@ -1,0 +1,304 @@
+"""Small files, fetched whole: checked before their first byte is served, or streamed to readers where they turn out to be large.
+
+Used by `transfers`. What is checked, and when (DESIGN 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
+(the catalog's size was wrong, else they are blobs) the last block is held back until the MD5 agrees; files without a digest by their
+size. A digest that is wrong twice over the same bytes is the catalog's error.
+Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from typing import Protocol
+
+from xnatfs.cache.contents import ContentCache, Draft, Entry
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.costs import Line
+from xnatfs.fetch.waiting import wait_until
+from xnatfs.server.contents import Contents, Stream, only_in_zip
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+HELD_BACK = 128 * 1024  # one read of the kernel
+_ATTEMPTS = 5
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
+
+
+class Host(Protocol):
+    """What a transfer needs of `Transfers`."""
+
+    contents: Contents
+    cache: ContentCache
+    limits: Limits
+    line: Line
+    progress: int
+
+    def key(self, record: FileRecord) -> str:
+        """The key of a file in the cache."""
+        ...
+
+    def coming(self, record: FileRecord, size: int) -> None:
+        """An answer told this size; a whole, checked file has yet to prove it."""
+        ...
+
+    def learn_size(self, record: FileRecord, size: int) -> None:
+        """A whole, checked file has this size."""
+        ...
+
+    def bad_digest(self, record: FileRecord, md5: str) -> str:
+        """The bytes differ from the catalog's digest, twice alike: how to keep them; raises BAD_DIGEST if they must not be served."""
+        ...
+
+
+class Memory:
+    """A draft in memory: for what the cache has no room for. Ends with its transfer; never more than the files open at the time."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("xnatfs")
+        self.written = 0
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append."""
+        self.written += os.pwrite(self.fd, piece, self.written)
+
+    def rewind(self) -> None:
+        """Write from the start again."""
+        self.written = 0
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Transfer:
+    """One content being fetched, shared by all who read it meanwhile."""
+
+    def __init__(self, host: Host, record: FileRecord, size: int) -> None:
+        self._host = host
+        self.record = record
+        self.size = size
+        self.condition = threading.Condition()
+        self.readers = 0
+        self.failure: Failure | None = None
+        self._opened = False  # the size is known and reading may begin
+        self._available = 0  # bytes that may be served
+        self._done = False
+        self._last_modified = ""
+        self._draft: Draft | Memory | None = None
+        self._entry: Entry | None = None
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def open(self) -> TransferReader:
+        """A reader, once reading may begin; the caller has counted it in `readers`."""
+        try:
+            with self.condition:
+                wait_until(
+                    self.condition,
+                    lambda: self._opened or self._done or self.failure is not None,
+                    self._host.limits.progress_deadline,
+                    lambda: self._host.progress,
+                )
+                if self.failure is not None and not self._available:
+                    raise self.failure
+        except BaseException:
+            self.leave()
+            raise
+        return TransferReader(self)
+
+    def read(self, size: int, offset: int, length: int) -> bytes:
+        """Bytes for a reader that opened the file when it had `size` bytes."""
+        end = min(offset + length, size)
+        if offset >= end:
+            return b""
+        with self.condition:
+            wait_until(
+                self.condition,
+                lambda: self._available >= end or self._done or self.failure is not None,
+                self._host.limits.progress_deadline,
+                lambda: self._host.progress,
+            )
+            if self._available < end and self.failure is not None:
+                raise self.failure
+            if self.size != size:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            source = self._entry or self._draft
+            assert source is not None
+        return os.pread(source.fd, end - offset, offset)
+
+    def leave(self) -> None:
+        """One reader less. The last one closes what it read from, or lets the worker do it."""
+        with self.condition:
+            self.readers -= 1
+            if self.readers == 0 and (self._done or self.failure is not None):
+                self._close()
+
+    # --- the worker ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Fetch, check, keep; whatever fails is left in `failure`."""
+        try:
+            self._fetch()
+        except Failure as failure:
+            self._fail(failure)
+        except BaseException as error:
+            log.exception("the transfer of %s broke", self.record.path)
+            self._fail(Failure(Cause.SERVER_ERROR, self.record.uri, repr(error)))
+        finally:
+            with self.condition:
+                if self.readers == 0:
+                    self._close()
+
+    def _fail(self, failure: Failure) -> None:
+        with self.condition:
+            self.failure = failure
+            self.condition.notify_all()
+
+    def _fetch(self) -> None:
+        """Again where that can cure what went wrong."""
+        wrong_md5 = ""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                md5 = self._receive()
+            except Failure as failure:
+                if only_in_zip(self.record.path) and failure.status in (400, 403, 404, 500):
+                    md5 = self._receive_from_zip()
+                elif failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and self.readers:
+                    log.info("%s: %s; fetching it again", self.record.uri, failure)
+                    time.sleep(min(2.0, 0.1 * 2**attempt))
+                    continue
+                else:
+                    raise
+            if not self.record.digest or md5 == self.record.digest:
+                self._keep("md5" if self.record.digest else "size")
+                return
+            if md5 == wrong_md5:
+                self._keep(self._host.bad_digest(self.record, md5))
+                return
+            log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", self.record.uri, md5, self.record.digest)
+            wrong_md5 = md5
+        raise Failure(Cause.BAD_DIGEST, self.record.uri)
+
+    def _receive(self) -> str:
+        """One download of the whole file into the draft; returns its MD5."""
+        asked = time.monotonic()
+        with self._host.contents.file(self.record) as stream:
+            self._host.line.answered(time.monotonic() - asked)
+            with self._host.line.stream():
+                return self._fill(stream)
+
+    def _receive_from_zip(self) -> str:
+        found: str | None = None
+        with self._host.contents.zip(self.record) as members:
+            for path, size, pieces in members:
+                if path == self.record.path and found is None:
+                    found = self._fill(Stream(size, "", pieces))
+                else:
+                    for _ in pieces:  # the stream has to be read past it
+                        self._host.progress += 1
+        if found is None:
+            raise Failure(Cause.GONE, self.record.uri, "neither by itself nor in the resource's zip", 404)
+        return found
+
+    def _fill(self, stream: Stream) -> str:
+        draft = self._draft if self._draft is not None else self._new_draft(stream.size)
+        draft.rewind()
+        if self._available and (stream.last_modified != self._last_modified or stream.size != self.size):
+            raise Failure(Cause.CHANGED, self.record.uri)
+        large = stream.size is not None and stream.size > self._host.limits.whole_file_check
+        with self.condition:
+            self._last_modified = stream.last_modified
+            if stream.size is not None:
+                self.size = stream.size
+                self._host.coming(self.record, stream.size)
+            if large:
+                self._opened = True
+                self.condition.notify_all()
+        digest = hashlib.md5(usedforsecurity=False)
+        servable = self.size - HELD_BACK if self.record.digest else self.size
+        for piece in stream.pieces:
+            draft = self._write(draft, piece)
+            digest.update(piece)
+            self._host.progress += 1
+            self._host.line.received(len(piece))
+            if large:
+                if self.readers == 0:
+                    raise Failure(Cause.INTERRUPTED, self.record.uri, "nobody reads it any more")
+                with self.condition:
+                    self._available = max(self._available, min(draft.written, servable))
+                    self.condition.notify_all()
+        if stream.size is not None and draft.written != stream.size:
+            raise Failure(Cause.CUT_SHORT, self.record.uri, f"{draft.written} of {stream.size} bytes")
+        self.size = draft.written
+        return digest.hexdigest()
+
+    def _new_draft(self, size: int | None) -> Draft | Memory:
+        try:
+            self._draft = self._host.cache.draft(size)
+        except Failure as failure:
+            self._draft = self._without_cache(failure, size or 0)
+        return self._draft
+
+    def _write(self, draft: Draft | Memory, piece: bytes) -> Draft | Memory:
+        try:
+            draft.write(piece)
+            return draft
+        except Failure as failure:
+            memory = self._without_cache(failure, self.size)
+        memory.write(os.pread(draft.fd, draft.written, 0))
+        memory.write(piece)
+        with self.condition:
+            self._draft = memory
+        draft.close()
+        return memory
+
+    def _without_cache(self, failure: Failure, size: int) -> Memory:
+        if failure.cause is not Cause.NO_SPACE or size > self._host.limits.whole_file_check:
+            raise failure
+        log.info("%s is served without the cache: %s", self.record.uri, failure)
+        return Memory()
+
+    def _keep(self, verified: str) -> None:
+        assert self._draft is not None
+        self._host.learn_size(self.record, self.size)
+        if isinstance(self._draft, Draft):
+            key = self._host.key(self.record)
+            self._draft.commit(key, last_modified=self._last_modified, verified=verified)
+            self._entry = self._host.cache.open(key)
+        with self.condition:
+            self._available = self.size
+            self._done = self._opened = True
+            self.condition.notify_all()
+
+    def _close(self) -> None:
+        """Close what readers read from. Called with the condition held, when nobody reads and nobody writes."""
+        if self._entry is not None:
+            self._entry.close()
+            self._entry = None
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
+
+
+class TransferReader:
+    """A content that is being fetched."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self.size = transfer.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `transfers.Reader`."""
+        return self._transfer.read(self.size, offset, length)
+
+    def close(self) -> None:
+        """No more reads."""
+        self._transfer.leave()
