@@ -29,7 +29,8 @@ class Series:
         self.total = sum(record.size for record in records)
         self.previous: Series | None = None
         self.following: Series | None = None
-        self.batched = 0.0  # time.monotonic() of the last zip of it that somebody wanted
+        self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
+        self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()
         self._last = 0.0

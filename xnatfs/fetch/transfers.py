@@ -149,6 +149,10 @@ class Transfers:
         Raises:
             Failure: GONE, BAD_DIGEST, or what keeps the server from answering.
         """
+        if series.ahead:  # the walk has come here
+            series.ahead = False
+            series.batched = time.monotonic()
+            self._go_ahead(series)
         reader = self._from_cache(record)
         if reader is None:
             self._refuse_known_bad(record)
@@ -190,7 +194,6 @@ class Transfers:
         if batch is None or not batch.expects(record.path):
             return False
         series.batched = time.monotonic()
-        self._go_ahead(series)
         batch.wait_for(record.path)
         return True
 
@@ -226,13 +229,13 @@ class Transfers:
     def _go_ahead(self, series: Series) -> None:
         """In a walk through a session the next resource is fetched while this one is read: one ahead, when this one has come."""
         following = series.following
-        if following is None or not series.in_a_walk:
+        if following is None or following.ahead or not series.in_a_walk or following.total > self.limits.ahead:
             return
         with self._lock:
             if self._batches:
                 return
-        missing = sum(1 for one in following.records if self.cache.has(self.key(one)) is None)
-        if missing > 1 and following.total < self.limits.ahead:
+            following.ahead = True
+        if sum(1 for one in following.records if self.cache.has(self.key(one)) is None) > 1:
             self._start_batch(following)
 
     def _fetch(self, record: FileRecord, series: Series) -> Reader:
