@@ -87,7 +87,7 @@ def test_an_experiment_that_is_no_imaging_session(lab: Lab, session: Any) -> Non
     with pytest.raises(AttributeError, match="expected_data_dir"):
         _ = resource.data_dir
     expected = lab.files("ALFA", session="sub005_NP1")
-    assert sorted(resource.files) == sorted(file.path for file in expected) != []
+    assert sorted(file.path for file in resource.files.values()) == sorted(file.path for file in expected) != []
     for file in expected:
         assert (project.data_dir / "experiments" / experiment.label / resource.label / file.path).read_bytes() == file.read()
 
