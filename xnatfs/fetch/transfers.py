@@ -284,39 +284,44 @@ class Transfers:
 
     def _fetch(self, transfer: Transfer) -> None:
         """Fetch, check, commit; again where that can cure what went wrong."""
-        wrong_md5 = ""
+        wrong_md5 = served_md5 = ""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 md5 = self._receive(transfer)
             except Failure as failure:
-                if only_in_zip(transfer.record.path) and failure.status in (400, 403, 404, 500):
-                    md5 = self._receive_from_zip(transfer)
-                elif failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and not transfer.abandoned:
+                if failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and not transfer.abandoned:
                     log.info("%s: %s; fetching it again", transfer.record.uri, failure)
                     time.sleep(min(2.0, 0.1 * 2**attempt))
                     continue
-                else:
-                    raise
+                raise
+            if transfer.available:
+                served_md5 = served_md5 or md5
+            mixed = served_md5 not in ("", md5)
             if not transfer.record.digest or md5 == transfer.record.digest:
-                self._commit(transfer, "md5" if transfer.record.digest else "size")
+                self._commit(transfer, "md5" if transfer.record.digest else "size", mixed=mixed)
                 return
             if md5 == wrong_md5:
-                self._bad_digest(transfer, md5)
+                self._bad_digest(transfer, md5, mixed=mixed)
                 return
             log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", transfer.record.uri, md5, transfer.record.digest)
             wrong_md5 = md5
         raise Failure(Cause.BAD_DIGEST, transfer.record.uri)
 
-    def _bad_digest(self, transfer: Transfer, md5: str) -> None:
+    def _bad_digest(self, transfer: Transfer, md5: str, *, mixed: bool) -> None:
         self._learnt.put("bad digest", identity(transfer.record), f"{md5} {time.time():.0f}")
         if not self._serve_bad_digests:
             raise Failure(Cause.BAD_DIGEST, transfer.record.uri, f"it is {md5}, the catalog says {transfer.record.digest}")
-        self._commit(transfer, "bad digest")
+        self._commit(transfer, "bad digest", mixed=mixed)
 
     def _receive(self, transfer: Transfer) -> str:
-        """One download of the whole file into the draft; returns its MD5."""
-        with self._contents.file(transfer.record) as stream:
-            return self._fill(transfer, stream)
+        """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
+        try:
+            with self._contents.file(transfer.record) as stream:
+                return self._fill(transfer, stream)
+        except Failure as failure:
+            if only_in_zip(transfer.record.path) and failure.status in (400, 403, 404, 500):
+                return self._receive_from_zip(transfer)
+            raise
 
     def _receive_from_zip(self, transfer: Transfer) -> str:
         record = transfer.record
@@ -372,11 +377,14 @@ class Transfers:
             log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
             self._learnt.put("size", name, str(size))
 
-    def _commit(self, transfer: Transfer, verified: str) -> None:
+    def _commit(self, transfer: Transfer, verified: str, *, mixed: bool = False) -> None:
+        """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes than these."""
         assert transfer.draft is not None
         key = self.key(transfer.record)
         transfer.draft.commit(key, last_modified=transfer.last_modified, verified=verified)
         self._learn_size(transfer.record, transfer.size)
+        if mixed:
+            raise Failure(Cause.CHANGED, transfer.record.uri, "what was read first had been damaged on its way")
         entry = self._cache.open(key)
         with transfer.condition:
             transfer.entry = entry
