@@ -13,6 +13,7 @@ from xnatfs.credentials import Credentials
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
+from xnatfs.server import session
 from xnatfs.server.listings import Listings
 from xnatfs.server.session import Connection
 
@@ -32,6 +33,12 @@ def connection(
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between tries are the library's; what is tested here is what is tried."""
+    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.01))
 
 
 @pytest.fixture(scope="package")

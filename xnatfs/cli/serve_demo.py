@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xnatfs.config import parse_size
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import serve
@@ -19,6 +20,10 @@ from xnatfs.errors import UsageError
 @click.option("--scans", type=click.IntRange(0), help="--data scale: scans a session.")
 @click.option("--files", type=click.IntRange(0), help="--data scale: files a scan.")
 @click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
+@click.option("--big", metavar="NAME=SIZE", multiple=True, help="--data scale: a large file in project BIG, such as one.nii=1GiB.")
+@click.option("--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT.")
+@click.option("--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM.")
+@click.option("--digests/--no-digests", default=None, help="--data scale: whether the catalogs have MD5 sums (of large files: without).")
 @click.option(
     "--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted."
 )
@@ -38,6 +43,10 @@ def command(
     scans: int | None,
     files: int | None,
     file_size: int | None,
+    big: tuple[str, ...],
+    flat: int | None,
+    dicom: int | None,
+    digests: bool | None,
     profile: str,
     latency_ms: float,
     bandwidth: float,
@@ -48,10 +57,12 @@ def command(
     Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches; GET /demo/log shows the
     requests it got.
     """
-    options = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
+    options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
+    options |= {"big_files": _sizes(big), "flat": flat, "dicom": dicom, "digests": digests, "big_digests": digests}
     given = {option: value for option, value in options.items() if value is not None}
     if given and name != "scale":
-        raise UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --data scale")
+        option = next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")
+        raise UsageError(f"--{option} goes with --data scale")
     settings = Switches(profile=profile, latency_ms=latency_ms, bandwidth=bandwidth)
     try:
         settings.update(dict(_switch(text, settings) for text in switches))
@@ -67,6 +78,14 @@ def command(
         )
     except OSError as error:
         raise UsageError(f"port {port} cannot be used: {error.strerror}") from None
+
+
+def _sizes(big: tuple[str, ...]) -> dict[str, int] | None:
+    """Names and sizes of large files."""
+    pairs = [text.rpartition("=") for text in big]
+    if not all(found and file for file, found, _ in pairs):
+        raise UsageError("--big: write it as NAME=SIZE, such as one.nii=1GiB")
+    return {file: parse_size(size) for file, _, size in pairs} or None
 
 
 def _switch(text: str, settings: Switches) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ From the outside in:
 
 - `server` runs it (`DemoServer` in a thread, `serve` in the foreground); `connection` is uvicorn's protocol with a stock Tomcat's habits;
 - `app` is the ASGI application: what is refused before XNAT sees it, who asks (`auth`), which faults apply (`faults`), error `pages`;
+- `plain` is the files as any web server shows them, for measuring others beside xnatfs;
 - `delivery` sends a `reply`, paced, cut or stalled; `requestlog` remembers it; `control` is /demo: switches, log, changes of the data;
 - `routes` finds the handler: `listings` (by `columns` and `roots`, written by `tables`), `addresses` and `access` (what a URL names and who
   may see it), `resources`, `files` (with `ranges`), `bulk`, `items`, `search`, `accounts`; `xapi` and `schemas` for /xapi;

@@ -27,6 +27,7 @@ from .delivery import Delivery
 from .faults import Line, Switches
 from .model import Archive, User
 from .pages import login_page, restlet_error, start_page, tomcat_error
+from .plain import ROOT, PlainView
 from .ranges import of_unknown_size
 from .reply import HttpError, Reply
 from .requestlog import Record, RequestLog
@@ -54,6 +55,7 @@ class Application:
         self.started = time.monotonic()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="demo-digest")
         self._control = control_app(archive, switches, self.log, self.sessions)
+        self._plain = PlainView(archive)
 
     def close(self) -> None:
         """After the event loop ended."""
@@ -61,7 +63,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: str = scope["raw_path"].decode("ascii")
-        if raw.startswith("/demo/"):
+        is_plain = raw.startswith(ROOT)
+        if raw.startswith("/demo/") and not is_plain:
             await self._control(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -85,7 +88,7 @@ class Application:
             if faulty and self.switches.refuse_connections:
                 delivery.reset()
                 return
-            if is_data and self.switches.latency_ms:
+            if (is_data or is_plain) and self.switches.latency_ms:
                 await asyncio.sleep(self.switches.latency_ms / 1000)
             reply = self._injected() if faulty else None
             if reply is None:
@@ -119,6 +122,13 @@ class Application:
             return start_page(self.archive.site)
         if raw == "/app/template/Login.vm":
             return login_page(self.archive.site)
+        if raw.startswith(ROOT):
+            try:
+                user = self.sessions.user_of(headers.get("authorization", ""))
+            except Unauthorized:
+                return _unauthorized("Invalid username or password.")
+            record.user = user.login
+            return self._plain.answer(scope["method"], raw, headers, user)
         found = _DATA.match(raw)
         if found is None and not raw.startswith("/xapi/"):
             return tomcat_error(404, "Not Found")

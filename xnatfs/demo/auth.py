@@ -83,6 +83,13 @@ class Sessions:
             return session, False
         return self.new_session(self.check(login, password)), True
 
+    def user_of(self, authorization: str) -> User:
+        """Who sends these Basic credentials, without making a session; raises Unauthorized for wrong ones and for none."""
+        credentials = _basic(authorization)
+        if credentials is None:
+            raise Unauthorized(False)
+        return self.check(*credentials)
+
     def check(self, login: str, password: str) -> User:
         """The user of these credentials, or Unauthorized; counts failures and locks."""
         token = self._tokens.get(login)

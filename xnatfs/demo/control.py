@@ -220,6 +220,16 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
     async def read_log(request: Request) -> JSONResponse:
         return JSONResponse([record.as_dict() for record in log.matching(request.query_params.get("pattern"))])
 
+    async def totals(request: Request) -> JSONResponse:
+        records = log.matching(request.query_params.get("pattern"))
+        return JSONResponse(
+            {
+                "requests": len(records),
+                "sent": sum(record.sent for record in records),
+                "under_way": sum(not record.duration for record in records),
+            }
+        )
+
     async def clear_log(request: Request) -> JSONResponse:
         log.clear()
         return JSONResponse({})
@@ -240,6 +250,7 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
             Route("/demo/switches", read_switches, methods=["GET"]),
             Route("/demo/switches", set_switches, methods=["POST"]),
             Route("/demo/log", read_log, methods=["GET"]),
+            Route("/demo/log/totals", totals, methods=["GET"]),
             Route("/demo/log", clear_log, methods=["DELETE"]),
             Route("/demo/change", change, methods=["POST"]),
             Route("/demo/sessions", end_sessions, methods=["DELETE"]),

@@ -164,36 +164,41 @@ class Transfer:
 
     def _fetch(self) -> None:
         """Again where that can cure what went wrong."""
-        wrong_md5 = ""
+        wrong_md5 = served_md5 = ""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 md5 = self._receive()
             except Failure as failure:
-                if only_in_zip(self.record.path) and failure.status in (400, 403, 404, 500):
-                    md5 = self._receive_from_zip()
-                elif failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and self.readers:
+                if failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and self.readers:
                     log.info("%s: %s; fetching it again", self.record.uri, failure)
                     time.sleep(min(2.0, 0.1 * 2**attempt))
                     continue
-                else:
-                    raise
+                raise
+            if self._available:
+                served_md5 = served_md5 or md5
+            mixed = served_md5 not in ("", md5)
             if not self.record.digest or md5 == self.record.digest:
-                self._keep("md5" if self.record.digest else "size")
+                self._keep("md5" if self.record.digest else "size", mixed=mixed)
                 return
             if md5 == wrong_md5:
-                self._keep(self._host.bad_digest(self.record, md5))
+                self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
                 return
             log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", self.record.uri, md5, self.record.digest)
             wrong_md5 = md5
         raise Failure(Cause.BAD_DIGEST, self.record.uri)
 
     def _receive(self) -> str:
-        """One download of the whole file into the draft; returns its MD5."""
+        """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
         asked = time.monotonic()
-        with self._host.contents.file(self.record) as stream:
-            self._host.line.answered(time.monotonic() - asked)
-            with self._host.line.stream():
-                return self._fill(stream)
+        try:
+            with self._host.contents.file(self.record) as stream:
+                self._host.line.answered(time.monotonic() - asked)
+                with self._host.line.stream():
+                    return self._fill(stream)
+        except Failure as failure:
+            if only_in_zip(self.record.path) and failure.status in (400, 403, 404, 500):
+                return self._receive_from_zip()
+            raise
 
     def _receive_from_zip(self) -> str:
         found: str | None = None
@@ -266,13 +271,17 @@ class Transfer:
         log.info("%s is served without the cache: %s", self.record.uri, failure)
         return Memory()
 
-    def _keep(self, verified: str) -> None:
+    def _keep(self, verified: str, *, mixed: bool) -> None:
+        """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes than these."""
         assert self._draft is not None
         self._host.learn_size(self.record, self.size)
         if isinstance(self._draft, Draft):
             key = self._host.key(self.record)
             self._draft.commit(key, last_modified=self._last_modified, verified=verified)
-            self._entry = self._host.cache.open(key)
+            if not mixed:
+                self._entry = self._host.cache.open(key)
+        if mixed:
+            raise Failure(Cause.CHANGED, self.record.uri, "what was read first had been damaged on its way")
         with self.condition:
             self._available = self.size
             self._done = self._opened = True

@@ -172,6 +172,14 @@ def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterato
             text = name.decode("utf-8", "surrogateescape")
             _, found, tail = text.partition("/resources/")
             path = tail.partition("/files/")[2] if found else text.partition("/files/")[2]
-            yield path or text, size, body
+            yield path or text, size, _member(body)
     except UnzipError as error:
-        raise Failure(Cause.CUT_SHORT, "zip", str(error)) from error
+        raise Failure(Cause.CUT_SHORT, "zip", type(error).__name__) from error
+
+
+def _member(body: Iterator[bytes]) -> Iterator[bytes]:
+    # Whoever reads a member meets the end of a cut zip here, outside of the loop over the members.
+    try:
+        yield from body
+    except UnzipError as error:
+        raise Failure(Cause.CUT_SHORT, "zip", type(error).__name__) from error

@@ -189,13 +189,11 @@ class Connection:
                 except ValueError as error:
                     problem = Failure(Cause.BAD_LISTING, path, str(error)[:200])
                     log.warning("%s, asking again", problem)
-                except requests.RequestException as error:
-                    problem = self._failure(error, path)
-                    log.warning("%s, asking again", problem)
                 except Failure as failure:
-                    if failure.cause is not Cause.NOT_DATA:
+                    if failure.cause not in (Cause.NOT_DATA, Cause.CUT_SHORT):
                         raise
                     problem = failure
+                    log.warning("%s, asking again", problem)
             raise problem
 
     def get(

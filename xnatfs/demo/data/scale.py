@@ -11,7 +11,8 @@ from datetime import datetime
 
 import numpy as np
 
-from xnatfs.demo.data.images import Nifti1Header
+from xnatfs.demo.data.dicom import Series, slices
+from xnatfs.demo.data.images import Nifti1Header, head
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, CatalogEntry, ComputedContent, LazyEntries, Resource
 
@@ -71,6 +72,8 @@ def build(
     big_digests: bool = False,
     flat: int = 0,
     flat_size: int = 4096,
+    dicom: int = 0,
+    dicom_pixels: int = 272,
 ) -> Archive:
     """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called `resource`.
 
@@ -78,6 +81,8 @@ def build(
     `big_files` (file name -> bytes, such as `{"one.nii": 1 << 30}`) makes a project BIG, one session and one resource NIFTI for each;
     their digests are left out unless `big_digests`, because hashing 1 GiB takes seconds. A name ending `.nii` is an image that opens.
     `flat` makes a project FLAT: one session with one resource FLAT of so many files of `flat_size` bytes.
+    `dicom` makes a project DCM: one session with one scan of so many true DICOM slices of `dicom_pixels` squared (272: 150 kB each),
+    which are held in memory.
     """
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
@@ -110,4 +115,14 @@ def build(
         session = make.experiment(make.subject(project, "flat"), "flat_MR1", date="2024-01-08")
         many: Resource = make.resource(session, "FLAT")
         many.entries = _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest)
+    if dicom:
+        project = make.project("DCM", "One scan of true DICOM files", members=["demo"])
+        session = make.experiment(make.subject(project, "dcm", "female"), "dcm_MR1", date="2024-01-08")
+        series = Series("DCM", "dcm", session.label, 1, "T1", "20240108", "091500", "F")
+        volume = head("DCM/T1", (dicom_pixels, dicom_pixels, dicom))
+        files_made = slices(series, volume, (1.0, 1.0, 1.0))
+        made = make.resource(make.scan(session, "1", "T1", frames=str(dicom)), "DICOM", files_made, format="DICOM", content="RAW")
+        if not digests:
+            for entry in made.entries:
+                entry.digest = ""
     return archive

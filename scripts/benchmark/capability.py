@@ -1,0 +1,51 @@
+"""What the stand-in itself can do, so that a reader sees that it is not the bottleneck."""
+
+from __future__ import annotations
+
+from benchmark.host import Host
+from benchmark.results import NETWORKS, Network
+from benchmark.stage import Server, Stage
+from benchmark.work import Sizes, mib
+
+_SESSION = "DEMO_E00001"
+
+
+def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> list[dict[str, float | str]]:
+    """One row a network: the stand-in alone, asked by curl writing to /dev/null."""
+    count = sizes.scans * sizes.files
+    options = ["--sessions", "1", "--scans", str(sizes.scans), "--files", str(sizes.files), "--file-size", str(sizes.file_size)]
+    server = Server(host, "--data", "scale", *options, "--big", f"one.nii={sizes.large}")
+    rows: list[dict[str, float | str]] = []
+    try:
+        zipped = f"/data/experiments/{_SESSION}/scans/ALL/files?format=zip"
+        names = [(scan, number) for scan in range(1, sizes.scans + 1) for number in range(1, sizes.files + 1)]
+        files = [
+            (f"/data/experiments/{_SESSION}/scans/{scan}/resources/DICOM/files/{number:04d}.dcm", "", "/dev/null") for scan, number in names
+        ]
+        stage = Stage(host, server, NETWORKS["loopback"])
+        server.digests(f"/data/experiments/{_SESSION}/scans/ALL/files")
+        stage.curl(zipped, "/dev/null")
+        for network in networks:
+            server.set(network)
+            slow = bool(network.latency_ms)
+            one_by_one = files[: 50 if slow else 500]
+            large = "/data/experiments/DEMO_E00002/scans/1/resources/NIFTI/files/one.nii"
+            if network.bandwidth and network.bandwidth < 50e6:
+                large, size = zipped, count * sizes.file_size
+            else:
+                size = sizes.large
+            stream = min(stage.curl(large, "/dev/null").seconds for _ in range(runs))
+            bulk = min(stage.curl(zipped, "/dev/null").seconds for _ in range(runs))
+            rows.append(
+                {
+                    "network": network.name,
+                    "title": network.title,
+                    "one stream, MB/s": size / stream / 1e6,
+                    "zip of the session, MB/s": count * sizes.file_size / bulk / 1e6,
+                    f"GETs of {mib(sizes.file_size)} a second, one connection": len(one_by_one) / stage.curls(one_by_one, 1).seconds,
+                    f"GETs of {mib(sizes.file_size)} a second, 8 connections": len(files[:1000]) / stage.curls(files[:1000], 8).seconds,
+                }
+            )
+    finally:
+        server.close()
+    return rows

@@ -1,0 +1,108 @@
+"""Readers in a process of their own: `python -m benchmark.readers JOB ARGUMENTS...` prints what it measured as JSON.
+
+Times are taken after the imports. Used by the works through `Stage.read`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+MOST = 1 << 16
+
+
+def places(seed: int, count: int, size: int) -> list[int]:
+    """Where random reads begin: the same for everybody."""
+    chosen = random.Random(seed)
+    return [chosen.randrange(0, max(1, size - MOST)) for _ in range(count)]
+
+
+def first(path: str) -> dict[str, Any]:
+    """Open and read the first bytes."""
+    begin = time.perf_counter()
+    descriptor = os.open(path, os.O_RDONLY)
+    found = len(os.read(descriptor, 4096))
+    return {"seconds": time.perf_counter() - begin, "moment": time.time(), "bytes": found}
+
+
+def header(path: str) -> dict[str, Any]:
+    """The header of an image, by nibabel."""
+    import nibabel
+
+    begin = time.perf_counter()
+    image: Any = nibabel.load(path)
+    shape = [int(value) for value in image.header.get_data_shape()]
+    return {"seconds": time.perf_counter() - begin, "shape": shape}
+
+
+def scattered(path: str, seed: str, count: str, threads: str) -> dict[str, Any]:
+    """Random reads of 64 KiB, shared among threads that each open the file for themselves."""
+    begin = time.perf_counter()
+    starts = places(int(seed), int(count), os.stat(path).st_size)
+    found: dict[int, bytes] = {}
+    problems: list[str] = []
+
+    def work(share: int) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            for index in range(share, len(starts), int(threads)):
+                found[index] = os.pread(descriptor, MOST, starts[index])
+            os.close(descriptor)
+        except OSError as error:
+            problems.append(str(error))
+
+    workers = [threading.Thread(target=work, args=(share,)) for share in range(int(threads))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - begin
+    if problems:
+        raise SystemExit(problems[0])
+    digest = hashlib.md5(b"".join(found[index] for index in range(len(starts))), usedforsecurity=False)
+    return {"seconds": seconds, "md5": digest.hexdigest()}
+
+
+def pyxnat(url: str, project: str, session: str, destination: str) -> dict[str, Any]:
+    """Every file of a session's scans, one by one, as pyxnat's users do it."""
+    import pyxnat
+
+    begin = time.perf_counter()
+    interface = pyxnat.Interface(server=url, user="demo", password="demo")
+    count = 0
+    for scan in interface.select.experiment(session).scans():
+        for resource in scan.resources():
+            folder = Path(destination, scan.id(), resource.label())
+            folder.mkdir(parents=True)
+            for file in resource.files():
+                file.get(str(folder / file.id()))
+                count += 1
+    seconds = time.perf_counter() - begin
+    interface.disconnect()
+    return {"seconds": seconds, "files": count, "project": project}
+
+
+def xnatpy(url: str, project: str, session: str, destination: str) -> dict[str, Any]:
+    """A whole session at once, as xnatpy's users do it: a zip, unpacked."""
+    import xnat  # type: ignore[import-untyped]
+
+    begin = time.perf_counter()
+    with xnat.connect(url, user="demo", password="demo", loglevel="ERROR") as connection:
+        connected = time.perf_counter()
+        connection.experiments[session].download_dir(destination, verbose=False)
+        done = time.perf_counter()
+    return {"seconds": done - begin, "connect": connected - begin, "project": project}
+
+
+JOBS = {"first": first, "header": header, "scattered": scattered, "pyxnat": pyxnat, "xnatpy": xnatpy}
+
+if __name__ == "__main__":
+    job, *arguments = sys.argv[1:]
+    print(json.dumps(JOBS[job](*arguments)))  # type: ignore[operator]

@@ -1,0 +1,229 @@
+"""Outcomes as text, JSON, markdown and a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmark.host import REPOSITORY, Host
+from benchmark.results import Entry, Outcome, Target
+from benchmark.stage import RCLONE_FLAGS
+
+_HEADS = ("program", "time", "from - to", "runs", "requests", "on the wire", "x reference")
+
+
+def environment(host: Host, backend: str) -> dict[str, str]:
+    """Where and with what this was measured."""
+
+    def version(*command: str) -> str:
+        found = host.find(command[0])
+        if found is None:
+            return "not installed"
+        try:
+            result = subprocess.run([found, *command[1:]], capture_output=True, text=True, timeout=20, check=False, cwd="/")
+        except (subprocess.SubprocessError, OSError):
+            return "?"
+        lines = (result.stdout or result.stderr).strip().splitlines()
+        return lines[0] if lines else "?"
+
+    def package(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    commit = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=20, check=False
+    )
+    load = os.getloadavg()
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": f"{os.cpu_count()} processors, Linux {platform.release()}, load {load[0]:.1f} at the start",
+        "disk": f"{_file_system(host.folder)}, {_free(host.folder) / 1e9:.0f} GB free",
+        "python": platform.python_version(),
+        "xnatfs": f"{package('xnatfs')} ({commit.stdout.strip() or 'no git'})",
+        "curl": version("curl", "--version").partition(" (")[0],
+        "rclone": f"{version('rclone', 'version')}; backend {backend}; flags: {' '.join(flag or repr(flag) for flag in RCLONE_FLAGS)}",
+        "pyxnat": package("pyxnat"),
+        "xnatpy": package("xnat"),
+        "dcm2niix": version("dcm2niix", "--version"),
+    }
+
+
+def _free(folder: Path) -> int:
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize
+
+
+def _file_system(folder: Path) -> str:
+    best = ("", "?")
+    for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
+        point, kind = line.split()[1:3]
+        if str(folder).startswith(point.rstrip("/") + "/") and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def seconds(value: float | None) -> str:
+    """A time, with as many digits as mean something."""
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f} ms" if value < 0.1 else f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+
+
+def _size(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
+
+
+def _row(outcome: Outcome, entry: Entry) -> tuple[str, ...]:
+    if entry.problem or not entry.samples:
+        return (entry.name, "failed" if entry.problem else "not measured", "", "", "", "", "")
+    ratio = outcome.ratio(entry.name, outcome.reference)
+    low, high = entry.spread
+    scaled = " (scaled)" if entry.share < 1 else ""
+    return (
+        entry.name,
+        seconds(entry.seconds) + scaled,
+        f"{seconds(low)} - {seconds(high)}",
+        str(len(entry.samples)),
+        f"{entry.requests:,.0f}",
+        _size(entry.sent),
+        "-" if ratio is None else f"{ratio:.2f}",
+    )
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    lines = [f"{one.name}: {one.note}" for one in outcome.entries if one.note]
+    lines += [f"{one.name}: failed: {one.problem}" for one in outcome.entries if one.problem]
+    for one in outcome.entries:
+        lines += [f"{one.name}: {name} {value:.3g}" for name, value in one.extras().items()]
+    return lines + outcome.notes
+
+
+def _target(one: Target) -> tuple[str, str, str, str]:
+    unit = f" {one.unit}" if one.unit and one.unit != "x" else one.unit
+    value = "-" if one.value is None else f"{one.value:.2f}{unit}" if isinstance(one.value, float) else f"{one.value}{unit}"
+    bound = f"{'at least' if one.least else 'at most'} {one.bound:g}{unit}"
+    return one.text, value, bound, {True: "met", False: "MISSED", None: "not known"}[one.met]
+
+
+def text(outcome: Outcome) -> str:
+    """An outcome for a terminal."""
+    lines = [
+        "",
+        f"== {outcome.work}: {outcome.title} | {outcome.network.title}",
+        f"   files: {outcome.files}",
+        f"   {outcome.cold}; reference: {outcome.reference}",
+    ]
+    if outcome.problem:
+        return "\n".join([*lines, f"   failed: {outcome.problem}"])
+    rows = [_HEADS, *(_row(outcome, one) for one in outcome.entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append(("   " + "  ".join(cells)).rstrip())
+    lines += [f"   - {line}" for line in _remarks(outcome)]
+    for one in outcome.targets:
+        what, value, bound, verdict = _target(one)
+        lines.append(f"   target: {what}: {value} ({bound}): {verdict}")
+    return "\n".join(lines)
+
+
+def capability_text(rows: list[dict[str, float | str]]) -> str:
+    """What the stand-in can do, for a terminal."""
+    lines = ["", "== the stand-in alone (curl to /dev/null, best of the runs)"]
+    for row in rows:
+        figures = ", ".join(f"{name} {value:,.0f}" for name, value in row.items() if isinstance(value, (int, float)))
+        lines.append(f"   {row['title']}: {figures}")
+    return "\n".join(lines)
+
+
+def as_json(path: Path, command: str, surroundings: dict[str, str], alone: list[dict[str, float | str]], outcomes: list[Outcome]) -> None:
+    """Everything, every sample."""
+    document: dict[str, Any] = {
+        "command": command,
+        "environment": surroundings,
+        "stand_in_alone": alone,
+        "outcomes": [one.as_dict() for one in outcomes],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _table(rows: Sequence[tuple[str, ...]], right_from: int = 1) -> list[str]:
+    head, *body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    rule = "|".join("---" if column < right_from else "---:" for column in range(len(rows[0])))
+    return [f"| {head} |", f"|{rule}|", *(f"| {row} |" for row in body), ""]
+
+
+def as_markdown(
+    path: Path, command: str, surroundings: dict[str, str], alone: list[dict[str, float | str]], outcomes: list[Outcome], quick: bool
+) -> None:
+    """Tables for the documentation."""
+    lines = ["# Benchmarks", "", f"Made by `{command}`. Medians; xnatfs and the others took turns in one run on one machine."]
+    lines += ["Sizes were those of `--quick`: the targets are for the full ones."] if quick else []
+    lines += ["", *(f"- {name}: {value}" for name, value in surroundings.items()), ""]
+    targets = [(one, target) for one in outcomes for target in one.targets]
+    if targets:
+        rows = [("work", "network", "figure", "measured", "target", "")]
+        rows += [(one.title, one.network.name, *_target(target)) for one, target in targets]
+        lines += ["## Figures to reach", "", *_table(rows, 9)]
+    if alone:
+        names = [name for name in alone[0] if name not in ("network", "title")]
+        body = [(str(row["title"]), *(f"{row[name]:,.0f}" for name in names)) for row in alone]
+        lines += ["## The stand-in alone", "", "Asked by curl writing to /dev/null.", "", *_table([("network", *names), *body])]
+    for one in outcomes:
+        lines += [f"## {one.title}: {one.network.title}", "", f"Files: {one.files}.", f"{one.cold[:1].upper()}{one.cold[1:]}.", ""]
+        if one.problem:
+            lines += [f"Failed: {one.problem}", ""]
+            continue
+        lines += _table([_HEADS, *(_row(one, entry) for entry in one.entries)])
+        remarks = [f"- {line}" for line in _remarks(one)]
+        lines += [*remarks, ""] if remarks else []
+    path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def as_plot(path: Path, outcomes: list[Outcome]) -> None:
+    """Bars of the times, a panel for each outcome."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [one for one in outcomes if any(entry.samples for entry in one.entries)]
+    if not shown:
+        print("nothing to plot", file=sys.stderr)
+        return
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(8 * columns, 2.6 * rows), squeeze=False)
+    for panel in panels.flat[len(shown) :]:
+        panel.axis("off")
+    for panel, outcome in zip(panels.flat, shown, strict=False):
+        entries = [one for one in outcome.entries if one.samples][::-1]
+        times = [one.seconds or 0.0 for one in entries]
+        colours = [
+            "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#999999" for one in entries
+        ]
+        errors = [[time - one.spread[0] for one, time in zip(entries, times, strict=True)]]
+        errors.append([one.spread[1] - time for one, time in zip(entries, times, strict=True)])
+        panel.barh(range(len(entries)), times, color=colours, xerr=errors, ecolor="#444444")
+        panel.set_yticks(range(len(entries)), [one.name for one in entries], fontsize=8)
+        panel.set_xscale("log")
+        for place, time_taken in enumerate(times):
+            panel.text(time_taken * 1.05, place, seconds(time_taken), va="center", fontsize=8)
+        panel.set_xlim(right=max(times) * 4)
+        panel.set_title(f"{outcome.title}\n{outcome.network.title}", fontsize=9)
+        panel.set_xlabel("seconds (logarithmic)", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

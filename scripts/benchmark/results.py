@@ -1,0 +1,176 @@
+"""What was measured: samples, medians, targets. Values only.
+
+Used by the works, which make them, and by `report`, which shows them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Network:
+    """What lies between the client and the server: a wait before every request, and bytes a second over all connections."""
+
+    name: str
+    latency_ms: float
+    bandwidth: float
+    title: str
+
+
+NETWORKS = {
+    one.name: one
+    for one in (
+        Network("loopback", 0, 0, "bare loopback"),
+        Network("20ms", 20, 125e6, "20 ms a request, 1 Gbit/s in total"),
+        Network("100ms", 100, 125e6, "100 ms a request, 1 Gbit/s in total"),
+        Network("20mbit", 20, 2.5e6, "20 ms a request, 20 Mbit/s in total"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one program: the time, and what the server was asked and sent (body bytes) meanwhile."""
+
+    seconds: float
+    requests: int
+    sent: int
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """The samples of one program. `share` < 1: only so much of the work was done, and times are scaled up."""
+
+    name: str
+    samples: list[Sample] = field(default_factory=list)
+    problem: str = ""
+    share: float = 1.0
+    note: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """The median time of the whole work."""
+        return statistics.median(one.seconds for one in self.samples) / self.share if self.samples else None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The shortest and the longest time."""
+        times = [one.seconds / self.share for one in self.samples]
+        return min(times), max(times)
+
+    @property
+    def requests(self) -> float | None:
+        """The median number of requests of what was really done."""
+        return statistics.median(one.requests for one in self.samples) if self.samples else None
+
+    @property
+    def sent(self) -> float | None:
+        """The median of the bytes on the wire of what was really done."""
+        return statistics.median(one.sent for one in self.samples) if self.samples else None
+
+    def extra(self, name: str) -> float | None:
+        """The median of a further figure."""
+        values = [one.extra[name] for one in self.samples if name in one.extra]
+        return statistics.median(values) if values else None
+
+    def extras(self) -> dict[str, float]:
+        """All further figures, medians."""
+        names = dict.fromkeys(name for one in self.samples for name in one.extra)
+        return {name: statistics.median([one.extra[name] for one in self.samples if name in one.extra]) for name in names}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure to reach: `value` at most (or with `least`: at least) `bound`; no value where something failed or is not there."""
+
+    text: str
+    value: float | None
+    bound: float
+    least: bool = False
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is reached; None: not known."""
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.least else self.value <= self.bound
+
+
+@dataclass
+class Outcome:
+    """One work on one network."""
+
+    work: str
+    title: str
+    network: Network
+    files: str
+    cold: str
+    reference: str
+    entries: list[Entry] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problem: str = ""
+
+    def entry(self, name: str) -> Entry:
+        """The entry called so; an empty one if it did not run."""
+        return next((one for one in self.entries if one.name == name), Entry(name))
+
+    def ratio(self, above: str, below: str) -> float | None:
+        """How many times as long one took as another."""
+        first, second = self.entry(above).seconds, self.entry(below).seconds
+        return first / second if first is not None and second else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "work": self.work,
+            "title": self.title,
+            "network": self.network.name,
+            "files": self.files,
+            "cold": self.cold,
+            "reference": self.reference,
+            "problem": self.problem,
+            "notes": self.notes,
+            "entries": [
+                {
+                    "name": one.name,
+                    "problem": one.problem,
+                    "share": one.share,
+                    "note": one.note,
+                    "seconds": one.seconds,
+                    "requests": one.requests,
+                    "sent": one.sent,
+                    "ratio": self.ratio(one.name, self.reference),
+                    "extra": one.extras(),
+                    "samples": [vars(sample) for sample in one.samples],
+                }
+                for one in self.entries
+            ],
+            "targets": [
+                {"text": one.text, "value": one.value, "bound": one.bound, "at_least": one.least, "unit": one.unit, "met": one.met}
+                for one in self.targets
+            ],
+        }
+
+
+def chain(records: list[dict[str, Any]], until: float | None = None) -> int:
+    """Round trips: the most requests of these that came one after the other, each begun when the one before it had been answered.
+
+    `until`: only those begun before this moment count. A request not yet answered counts, and nothing can follow it.
+    """
+    spans = [
+        (one["time"] + one["duration"] if one["duration"] else float("inf"), one["time"])
+        for one in records
+        if until is None or one["time"] < until
+    ]
+    count, free = 0, 0.0
+    for end, begin in sorted(spans):
+        if begin >= free - 0.0005:
+            count += 1
+            free = end
+    return count

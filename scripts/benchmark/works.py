@@ -1,0 +1,11 @@
+"""All works, in the order of the table of figures to reach. A further table is a further module, listed here."""
+
+from __future__ import annotations
+
+from benchmark.copying import ConvertScan, CopySession
+from benchmark.crowd import Crowd
+from benchmark.large import Header, Scattered, SecondRead, Sequential
+from benchmark.listing import Find
+from benchmark.work import Work
+
+WORKS: dict[str, type[Work]] = {one.name: one for one in (CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd)}

@@ -1,0 +1,90 @@
+"""`scripts/bench` measures, reports and cleans up: one tiny work, no figures asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = REPOSITORY / "scripts"
+TINY = (
+    "--quick",
+    "--only",
+    "copy",
+    "--skip-capability",
+    "--size",
+    "scans=1",
+    "--size",
+    "files=5",
+    "--without",
+    "pyxnat",
+    "--without",
+    "xnatpy",
+)
+
+pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("unzip")), reason="needs curl and unzip")
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{SCRIPTS}:{REPOSITORY}"}
+    command = [sys.executable, "-m", "benchmark", *TINY, "--without", "rclone", "--scratch", str(folder), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Mounts and processes that still have to do with a folder, and what is in it."""
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+    processes = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(folder) in command:
+            processes.append(command)
+    return mounts + processes + [str(path) for path in folder.iterdir()]
+
+
+def test_a_work_is_measured_and_reported(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    files = {kind: tmp_path / f"result.{kind}" for kind in ("json", "markdown")}
+    process = start(*(part for kind, path in files.items() for part in (f"--{kind}", str(path))), folder=scratch)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    document = json.loads(files["json"].read_text())
+    (outcome,) = document["outcomes"]
+    entries = {entry["name"]: entry for entry in outcome["entries"]}
+    assert set(entries) == {"xnatfs: cp -r", "curl -o session.zip", "curl -o session.zip; unzip -q"}
+    assert all(entry["problem"] == "" and entry["seconds"] > 0 and entry["sent"] > 5 * 150_000 for entry in entries.values())
+    assert entries["curl -o session.zip"]["requests"] == 1 and entries["curl -o session.zip"]["ratio"] == 1
+    assert [target["met"] for target in outcome["targets"]][1:] == [None, None]  # rclone and pyxnat did not take part
+    assert outcome["targets"][0]["value"] == pytest.approx(entries["xnatfs: cp -r"]["ratio"])
+    assert "target: time, x curl -o of the zip" in output
+    assert "| xnatfs: cp -r |" in files["markdown"].read_text()
+    assert left_behind(scratch) == []
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = start("--size", "files=2000", folder=scratch)
+    deadline = time.monotonic() + 60
+    while not any(str(scratch) in line for line in Path("/proc/self/mounts").read_text().splitlines()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in output
+    deadline = time.monotonic() + 15
+    while left_behind(scratch) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_behind(scratch) == []

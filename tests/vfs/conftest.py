@@ -1,0 +1,93 @@
+"""The lab served to tests that only read it, and small servers for those that change what is served."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.support import composed
+from xnatfs.config import Limits
+from xnatfs.daemon.compose import Mounted
+from xnatfs.demo.data import build
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.faults import Switches
+from xnatfs.demo.model import Archive, CatalogEntry, Resource
+from xnatfs.demo.server import DemoServer
+from xnatfs.server import session
+
+# Nothing ages by itself in a test that does not ask for it.
+LIMITS = Limits(cache_size=10**9, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0)
+FOLDER = "/projects/P/subjects/s/S/RESOURCES/R"
+
+Compose = Callable[..., Mounted]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between tries are the library's; what is tested here is what is tried."""
+    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.01))
+
+
+@pytest.fixture(scope="package")
+def _lab() -> Iterator[DemoServer]:
+    with DemoServer(build("lab")) as server:
+        yield server
+
+
+@pytest.fixture
+def lab(_lab: DemoServer) -> Iterator[DemoServer]:
+    """The lab, its switches, sessions and log as new. Its data must not be changed."""
+    _lab.switches.update(dataclasses.asdict(Switches()))
+    _lab.expire_sessions()
+    _lab.clear_log()
+    yield _lab
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Iterator[Compose]:
+    """Puts mounts together, without FUSE; all are closed in the end. `folder` names the cache and state."""
+    with ExitStack() as stack:
+
+        def make(server: DemoServer, folder: str = "mount", *, user: str = "demo", limits: Limits = LIMITS, **settings: object) -> Mounted:
+            return stack.enter_context(composed(server.url, tmp_path / folder, user=user, limits=limits, **settings))
+
+        yield make
+
+
+class Shelf:
+    """A server with one project P, subject s, session S and resource R, for files of the test's own."""
+
+    def __init__(self) -> None:
+        self.archive = Archive(site="T")
+        self.make = Maker(self.archive, datetime(2024, 1, 8, 9, 15))
+        self.make.user("demo")
+        self.project = self.make.project("P", "P", members=["demo"])
+        self.subject = self.make.subject(self.project, "s")
+        self.session = self.make.experiment(self.subject, "S", date="2024-01-08")
+        self.resource: Resource = self.make.resource(self.session, "R")
+        self.server = DemoServer(self.archive)
+
+    @property
+    def switches(self) -> Switches:
+        return self.server.switches
+
+    def put(self, entry: CatalogEntry) -> CatalogEntry:
+        """One more file."""
+        self.server.call(lambda: self.resource.entries.append(entry))
+        return entry
+
+    def downloads(self) -> int:
+        """Requests for contents so far."""
+        return len(self.server.requests(r"^GET .*/resources/\d+/files(/|\?format=zip)"))
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    made = Shelf()
+    with made.server:
+        yield made
