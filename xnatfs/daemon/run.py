@@ -77,6 +77,10 @@ def foreground(
             try:
                 fuse.run(adapter, mountpoint, settings.host, settings.limits, allow_other=allow_other)
             except RuntimeError as error:
+                # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began could not be mounted.
+                if began.is_set():
+                    log.info("libfuse ended with code %s", error)
+                    return
                 raise UsageError(f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for the reason") from None
     finally:
         if control is not None:

@@ -241,13 +241,18 @@ class Catalogs:
             found = self._files_for(("session", session), stamp, self._session_files(session))
         if found.of_resource(resource) is None and resource.file_count != 0:
             # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
-            single = self._files_for(
-                ("resource", resource.id or (owner, resource.label)), stamp, lambda: self._resources.files_of_resource(resource)
-            )
-            if single.of_resource(resource) is None and resource.file_count:
-                raise Failure(Cause.LISTING_EMPTY, f"{resource.label} of {owner.part or owner.id}", f"it counts {resource.file_count}")
-            return single
+            key = ("resource", resource.id or (owner, resource.label))
+            return self._files_for(key, stamp, lambda: self._files_of_resource(resource))
         return found
+
+    def _files_of_resource(self, resource: ResourceRecord) -> FileListing:
+        listing = self._resources.files_of_resource(resource)
+        if not listing.files and not listing.odd:
+            # The bulk listings of labels do not tell counts.
+            count = self._resources.file_count(resource) if resource.file_count is None else resource.file_count
+            if count:
+                raise Failure(Cause.LISTING_EMPTY, f"{resource.label} of {resource.owner.part or resource.owner.id}", f"it counts {count}")
+        return listing
 
     @staticmethod
     def _stamp(holdings: ProjectHoldings, owner: Owner) -> str:

@@ -72,15 +72,8 @@ class Contents:
             Failure: GONE if the server does not have what it listed; any transport or login failure. Iterating raises CUT_SHORT or
                 TIMED_OUT when the stream breaks.
         """
-        try:
-            with self._open(_file_path(record), {}) as response:
-                yield Stream(
-                    number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response)
-                )
-        except Failure as failure:
-            if failure.cause is Cause.NO_ENTRY:
-                raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
-            raise
+        with _listed(record), self._open(_file_path(record), {}) as response:
+            yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
 
     @contextmanager
     def part(self, record: FileRecord, start: int, end: int, last_modified: str) -> Iterator[Part]:
@@ -115,8 +108,13 @@ class Contents:
             raise
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
-        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (fact sheet 3)."""
-        with self._open(_file_path(record), {"If-Modified-Since": last_modified}, accept=frozenset({200, 304})) as response:
+        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (fact sheet 3).
+
+        Raises:
+            Failure: GONE if the server does not have it any more; any transport or login failure.
+        """
+        headers = {"If-Modified-Since": last_modified}
+        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 304})) as response:
             return response.status_code == 304 or response.headers.get("Last-Modified") == last_modified
 
     @contextmanager
@@ -139,6 +137,17 @@ class Contents:
                 yield response
             finally:
                 response.close()
+
+
+@contextmanager
+def _listed(record: FileRecord) -> Iterator[None]:
+    """A 404 for a file that is listed: not "there is nothing of this name" but GONE."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.cause is Cause.NO_ENTRY:
+            raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
+        raise
 
 
 def _file_path(record: FileRecord) -> str:

@@ -43,6 +43,13 @@ class Resources:
         rows = self._rows(f"{path_of(owner)}/resources")
         return [_resource(row, owner) for row in rows if number(pick(row, "xnat_abstractresource_id")) is not None]
 
+    def file_count(self, resource: ResourceRecord) -> int | None:
+        """How many files the server counts in a resource; None where it has not counted them."""
+        for one in self.of(resource.owner):
+            if one.id == resource.id if resource.id is not None else one.label == resource.label:
+                return one.file_count
+        return None
+
     def of_session(self, session: str) -> list[ResourceRecord]:
         """Every resource of a session: its own, its scans', its reconstructions' (out) and its assessors' (out and plain).
 

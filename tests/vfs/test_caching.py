@@ -1,0 +1,184 @@
+"""Contents kept on this machine: found again, asked about again after a while, and pushed out when there are too many."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.support import read, until
+from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.config import Limits
+from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
+from xnatfs.vfs import Vfs
+
+MIB = 1 << 20
+ASKS_AGAIN = Limits(cache_size=10**9, ttl=3600.0, revalidate_after=0.0, progress_deadline=5.0)
+
+
+def refused(vfs: Vfs, path: str) -> int:
+    with pytest.raises(OSError) as caught:
+        read(vfs, path)
+    assert caught.value.errno is not None
+    return caught.value.errno
+
+
+def file(shelf: Shelf, data: bytes = b"content", name: str = "f", digest: str | None = None) -> CatalogEntry:
+    return shelf.put(shelf.make.entry(name, data, digest=digest))
+
+
+def test_the_second_reading_costs_no_request(shelf: Shelf, compose: Compose) -> None:
+    file(shelf)
+    vfs = compose(shelf.server).vfs
+    assert vfs.xattr(f"{FOLDER}/f", "user.xnat.cached") == b"no"
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+    shelf.server.clear_log()
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+    assert vfs.xattr(f"{FOLDER}/f", "user.xnat.cached") == b"yes"
+    assert shelf.server.requests() == []
+
+
+@pytest.mark.parametrize("digest", [None, ""])
+def test_the_next_mount_finds_the_contents_again(shelf: Shelf, compose: Compose, digest: str | None) -> None:
+    file(shelf, digest=digest)
+    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"
+    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"
+    assert shelf.downloads() == 1
+
+
+def test_another_user_does_not_share_the_cache(shelf: Shelf, compose: Compose) -> None:
+    file(shelf)
+    shelf.make.user("other")
+    shelf.project.members.add("other")
+    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"
+    assert read(compose(shelf.server, user="other").vfs, f"{FOLDER}/f") == b"content"
+    assert shelf.downloads() == 2
+
+
+# --- asking again ----------------------------------------------------------------------------------------------------
+
+
+def test_an_unchanged_file_without_digest_is_asked_about_without_a_body(shelf: Shelf, compose: Compose) -> None:
+    file(shelf, digest="")
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    read(vfs, f"{FOLDER}/f")
+    shelf.server.clear_log()
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+    assert [(one.status, one.sent) for one in shelf.server.requests()] == [(304, 0)]
+
+
+def test_a_file_is_not_asked_about_before_its_time(shelf: Shelf, compose: Compose) -> None:
+    file(shelf, digest="")
+    vfs = compose(shelf.server).vfs
+    read(vfs, f"{FOLDER}/f")
+    read(vfs, f"{FOLDER}/f")
+    assert shelf.downloads() == 1
+
+
+def test_a_file_with_a_digest_needs_no_asking(shelf: Shelf, compose: Compose) -> None:
+    file(shelf)
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    read(vfs, f"{FOLDER}/f")
+    read(vfs, f"{FOLDER}/f")
+    assert shelf.downloads() == 1
+
+
+@pytest.mark.parametrize("new", [b"CONTENT", b"longer content"])
+def test_changed_content_is_noticed_when_it_is_asked_about(shelf: Shelf, compose: Compose, new: bytes) -> None:
+    entry = file(shelf, digest="")
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+
+    def overwrite() -> None:  # in place, so that no listing tells
+        entry.content, entry.modified = BytesContent(new), shelf.archive.tick()
+
+    shelf.server.call(overwrite)
+    assert read(vfs, f"{FOLDER}/f") == new
+    assert vfs.attributes(f"{FOLDER}/f").size == len(new)
+
+
+def test_while_the_server_is_away_the_cache_is_served(shelf: Shelf, compose: Compose) -> None:
+    file(shelf, digest="")
+    file(shelf, b"other", "g")
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    read(vfs, f"{FOLDER}/f")
+    shelf.server.stop()
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+    assert refused(vfs, f"{FOLDER}/g") == errno.EHOSTDOWN
+    shelf.server.start()
+    assert read(vfs, f"{FOLDER}/g") == b"other"
+
+
+def test_a_server_in_trouble_is_not_believed_to_have_lost_a_file(shelf: Shelf, compose: Compose) -> None:
+    file(shelf, digest="")
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    read(vfs, f"{FOLDER}/f")
+    shelf.switches.fail_next = -1
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+
+
+def test_what_the_server_no_longer_shows_is_no_longer_served(shelf: Shelf, compose: Compose) -> None:
+    entry = file(shelf, digest="")
+    vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
+    read(vfs, f"{FOLDER}/f")
+    shelf.server.call(lambda: setattr(entry, "content", None))
+    assert refused(vfs, f"{FOLDER}/f") == errno.EIO
+
+
+# --- the cap ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_pushed_out_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
+    contents = {f"f{number}": ComputedContent(f"f{number}", MIB) for number in range(4)}
+    for name, content in contents.items():
+        shelf.put(shelf.make.entry(name, content))
+    mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, ttl=3600.0))
+    for _ in range(2):
+        for name, content in contents.items():
+            assert read(mounted.vfs, f"{FOLDER}/{name}", MIB) == content.read(0, MIB)
+            assert sum(mounted.cache.usage()[1:]) <= 2 * MIB
+    assert shelf.downloads() == 8
+
+
+def test_a_file_larger_than_the_cap_is_refused_as_no_space(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("large", ComputedContent("large", 3 * MIB)))
+    file(shelf)
+    mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, ttl=3600.0))
+    assert refused(mounted.vfs, f"{FOLDER}/large") == errno.ENOSPC
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    assert mounted.vfs.open_files == 0
+
+
+def test_open_files_are_not_pushed_out_under_their_readers(shelf: Shelf, compose: Compose) -> None:
+    contents = {f"f{number}": ComputedContent(f"f{number}", MIB) for number in range(3)}
+    for name, content in contents.items():
+        shelf.put(shelf.make.entry(name, content))
+    vfs = compose(shelf.server, limits=Limits(cache_size=2 * MIB, ttl=3600.0)).vfs
+    handles = {}
+    for name in ("f0", "f1"):
+        handles[name] = vfs.open(f"{FOLDER}/{name}").handle
+    assert refused(vfs, f"{FOLDER}/f2") == errno.ENOSPC
+    for name, handle in handles.items():
+        assert vfs.read(handle, 0, MIB) == contents[name].read(0, MIB)
+        vfs.release(handle)
+    assert read(vfs, f"{FOLDER}/f2", MIB) == contents["f2"].read(0, MIB)
+
+
+def test_a_cached_file_that_was_cut_on_disk_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
+    file(shelf)
+    mounted = compose(shelf.server)
+    read(mounted.vfs, f"{FOLDER}/f")
+    (kept,) = [path for path in (mounted.cache.directory / "objects").glob("*/*") if path.is_file()]
+    kept.write_bytes(b"cont")
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    assert shelf.downloads() == 2
+
+
+def test_nothing_is_left_in_the_cache_of_a_failed_download(shelf: Shelf, compose: Compose) -> None:
+    file(shelf)
+    mounted = compose(shelf.server)
+    shelf.switches.match = "/files/f"
+    shelf.switches.fail_status, shelf.switches.fail_next = 403, -1
+    assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EACCES
+    until(lambda: mounted.cache.usage() == (0, 0, 0))
+    assert list((mounted.cache.directory / "drafts").iterdir()) == []
