@@ -138,7 +138,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         with self._lock:
             fi.keep_cache = int(bool(opened.version) and self._versions.get(path) == opened.version)
             self._versions[path] = opened.version
-        if opened.size_changed or not fi.keep_cache:
+        if opened.size_changed:
             # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
             # whose size was corrected since. It would cut every read at the old size.
             self.invalidate(path)

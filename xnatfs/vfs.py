@@ -12,9 +12,11 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import NamedTuple
 
 from xnatfs.errors import Cause, Failure
@@ -25,6 +27,7 @@ from xnatfs.tree.node import Content, File, Folder, Node
 
 log = logging.getLogger(__name__)
 
+_RECENT = 0.5  # seconds
 XATTR_PREFIX = "user.xnat."
 
 _NO_TROUBLE = frozenset(
@@ -48,7 +51,7 @@ class Attributes(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file: its handle, whether `stat` had told another size before, and what names its version ("" for a changing text)."""
+    """An open file: its handle, whether `stat` may have told another size before, and what names its version ("" for a changing text)."""
 
     handle: int
     size_changed: bool
@@ -75,6 +78,7 @@ class Vfs:
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
+        self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -124,10 +128,11 @@ class Vfs:
                 raise Failure(Cause.IS_A_DIRECTORY, path)
             told = node.size
             content = node.open()
+            changed = content.size != told or content.size != node.listed_size
             with self._lock:
                 handle = next(self._numbers)
                 self._handles[handle] = _Handle(content, node)
-            return Opened(handle, content.size != told, node.version)
+            return Opened(handle, changed, node.version)
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Bytes from an open file; shorter only at its end."""
@@ -152,11 +157,14 @@ class Vfs:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def operation(self, interrupted: Callable[[], bool]) -> Iterator[None]:
+    @staticmethod
+    def operation(interrupted: Callable[[], bool]) -> AbstractContextManager[None]:
         """Within this block, waits of this thread end with EINTR once `interrupted()` is true."""
-        with interruptible(interrupted):
-            yield
+        return interruptible(interrupted)
+
+    def forget(self) -> None:
+        """Look everything up anew."""
+        self._recent = ("", {}, 0.0)
 
     def _handle(self, handle: int) -> _Handle:
         try:
@@ -165,7 +173,15 @@ class Vfs:
             raise Failure(Cause.BAD_HANDLE) from None
 
     def _walk(self, path: str) -> Node:
+        parent, _, name = path.rpartition("/")
+        folder, entries, until = self._recent
+        if parent == folder and name in entries and time.monotonic() < until:
+            return entries[name]
+        return self._walk_from_root(path)
+
+    def _walk_from_root(self, path: str) -> Node:
         node: Node = self._root
+        parent: Folder | None = None
         for name in path.split("/"):
             if not name:
                 continue
@@ -178,18 +194,32 @@ class Vfs:
             found = node.lookup(name)
             if found is None:
                 raise Failure(Cause.NO_ENTRY, path)
-            node = found
+            parent, node = node, found
+        if parent is not None and parent.of_files:
+            # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than all the rest.
+            self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + _RECENT)
         return node
 
-    @contextmanager
-    def _reported(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except Failure as failure:
-            if failure.cause not in _NO_TROUBLE:
-                log.warning("%s: %s", path, failure)
-                self._troubles.failed(failure)
-            raise
+    def _reported(self, path: str) -> _Reported:
+        return _Reported(self._troubles, path)
+
+
+class _Reported:
+    """Reports a failure that passes through. A class, not a generator: it is entered for every request of the kernel."""
+
+    __slots__ = ("_path", "_troubles")
+
+    def __init__(self, troubles: Troubles, path: str) -> None:
+        self._troubles = troubles
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Failure) and error.cause not in _NO_TROUBLE:
+            log.warning("%s: %s", self._path, error)
+            self._troubles.failed(error)
 
 
 def attributes_of(node: Node) -> Attributes:

@@ -103,6 +103,77 @@ class Draft:
             self.fd = -1
 
 
+class Pile:
+    """Many small files written one after the other, for a zip's members: one reservation, one transaction for a dozen files.
+
+    One writer. A file is an object as soon as `flush` has entered it.
+    """
+
+    def __init__(self, cache: ContentCache, name: str) -> None:
+        self._cache = cache
+        self._name = name
+        self._stored: list[tuple[str, int, str]] = []
+        self._path = f"{cache.directory}/drafts/{name}"
+        self._fd = -1
+        self._written = 0
+
+    def begin(self) -> None:
+        """Start the next file."""
+        self.drop()
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise Failure(Cause.CACHE_BROKEN, self._path, str(error)) from error
+
+    def write(self, piece: bytes) -> None:
+        """Append to it."""
+        try:
+            self._written += os.write(self._fd, piece)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, self._path, str(error)) from error
+
+    @property
+    def written(self) -> int:
+        """Bytes of the file begun."""
+        return self._written
+
+    def keep(self, key: str, verified: str) -> None:
+        """The file is whole and checked."""
+        self._cache.into_place(self._path, key)
+        self._stored.append((key, self._written, verified))
+        os.close(self._fd)
+        self._fd, self._written = -1, 0
+
+    def drop(self) -> None:
+        """Throw the file begun away."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        self._fd, self._written = -1, 0
+
+    @property
+    def waiting(self) -> int:
+        """Files kept that are not entered yet."""
+        return len(self._stored)
+
+    def flush(self) -> None:
+        """Enter what was kept."""
+        if self._stored:
+            stored, self._stored = self._stored, []
+            self._cache.store_many(self._name, stored)
+
+    def close(self) -> None:
+        """Enter what was kept, give the rest of the reservation back."""
+        try:
+            self.flush()
+        finally:
+            self.drop()
+            self._cache.drop_draft(self._name, None)
+
+
 class ContentCache:
     """The content cache of one server and user.
 
@@ -119,6 +190,7 @@ class ContentCache:
         self.directory = directory
         self.cap = cap
         self.min_free = min_free
+        self._objects = str(directory / "objects")
         self._pins: Counter[str] = Counter()
         self._used: dict[str, float] = {}
         try:
@@ -223,6 +295,35 @@ class ContentCache:
             path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
             self._index.execute("DELETE FROM drafts WHERE name = ?", name)
+
+    def pile(self, size: int) -> Pile:
+        """Room for many small files of `size` bytes together, entered into the index some at a time.
+
+        Raises:
+            Failure: NO_SPACE if that many bytes cannot be made free below the cap.
+        """
+        name = uuid.uuid4().hex
+        with self._index.transaction():
+            self._make_room(size)
+            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
+        return Pile(self, name)
+
+    def store_many(self, name: str, stored: list[tuple[str, int, str]]) -> None:
+        """Enter (key, size, how it was checked) of files of a pile that are in place (called by `Pile`)."""
+        try:
+            with self._index.transaction():
+                for key, size, verified in stored:
+                    self._index.put_object(key, size, "", verified)
+                self._index.execute("UPDATE drafts SET reserved = MAX(0, reserved - ?) WHERE name = ?", sum(one[1] for one in stored), name)
+        except sqlite3.Error as error:
+            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+
+    def into_place(self, path: str, key: str) -> None:
+        """Rename a whole, checked file to where the object of `key` belongs."""
+        try:
+            self._into_place(path, key)
+        except OSError as error:
+            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
     # --- large files ---------------------------------------------------------------------------------------------
 
@@ -331,13 +432,16 @@ class ContentCache:
         """Close the index."""
         self._index.close()
 
-    def _path(self, key: str) -> Path:
-        return self.directory / "objects" / key[:2] / key
+    def _path(self, key: str) -> str:
+        return f"{self._objects}/{key[:2]}/{key}"
 
-    def _into_place(self, path: Path, key: str) -> None:
+    def _into_place(self, path: Path | str, key: str) -> None:
         target = self._path(key)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        path.rename(target)
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            os.rename(path, target)
 
     def _make_room(self, size: int) -> None:
         """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a transaction."""
@@ -375,7 +479,8 @@ class ContentCache:
     def _forget(self, key: str) -> None:
         self._index.execute("DELETE FROM objects WHERE key = ?", key)
         self._used.pop(key, None)
-        self._path(key).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(key))
 
     def _remove_dead_drafts(self) -> None:
         alive: set[str] = set()

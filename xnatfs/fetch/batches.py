@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache
+from xnatfs.cache.contents import ContentCache, Pile
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
 _ATTEMPTS = 3
+_AT_ONCE = 16  # members entered into the cache's index together ...
+_AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
 
 
 class Host(Protocol):
@@ -106,40 +108,51 @@ class Batch:
             self._over(self)
 
     def _receive(self) -> None:
-        asked = time.monotonic()
-        with self._host.contents.zip(self.series.records[0]) as members:
-            self._host.line.answered(time.monotonic() - asked)
-            with self._host.line.stream():
-                for path, size, pieces in members:
-                    record = self._coming.get(path)
-                    if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
-                        for piece in pieces:  # the stream has to be read past it
-                            self._count(piece)
-                    else:
-                        self._keep(record, pieces)
-                    with self.condition:
-                        self._coming.pop(path, None)
-                        self.condition.notify_all()
-
-    def _keep(self, record: FileRecord, pieces: Iterator[bytes]) -> None:
-        digest = hashlib.md5(usedforsecurity=False)
-        draft = None
+        missing = sum(one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None)
+        pile = self._host.cache.pile(missing)
+        come: list[str] = []
+        flushed = time.monotonic()
         try:
-            try:
-                draft = self._host.cache.draft(record.size)
-            except Failure as failure:
-                log.info("%s from the zip is not kept: %s", record.path, failure)
-            for piece in pieces:
-                self._count(piece)
-                if draft is not None:
-                    draft.write(piece)
-                    digest.update(piece)
-            if draft is None or draft.written != record.size or (record.digest and digest.hexdigest() != record.digest):
-                return  # fetched singly it gets the benefit of a second look
-            draft.commit(self._host.key(record), last_modified="", verified="md5" if record.digest else "crc")
+            asked = time.monotonic()
+            with self._host.contents.zip(self.series.records[0]) as members:
+                self._host.line.answered(time.monotonic() - asked)
+                with self._host.line.stream():
+                    for path, size, pieces in members:
+                        record = self._coming.get(path)
+                        if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
+                            for piece in pieces:  # the stream has to be read past it
+                                self._count(piece)
+                        else:
+                            self._keep(pile, record, pieces)
+                        come.append(path)
+                        now = time.monotonic()
+                        if pile.waiting >= _AT_ONCE or now - flushed > _AT_LATEST:
+                            pile.flush()
+                            self._come(come)
+                            flushed = now
         finally:
-            if draft is not None:
-                draft.close()
+            pile.close()
+            self._come(come)
+
+    def _come(self, paths: list[str]) -> None:
+        """These have come, or will not come any more."""
+        with self.condition:
+            for path in paths:
+                self._coming.pop(path, None)
+            self.condition.notify_all()
+        paths.clear()
+
+    def _keep(self, pile: Pile, record: FileRecord, pieces: Iterator[bytes]) -> None:
+        digest = hashlib.md5(usedforsecurity=False)
+        pile.begin()
+        for piece in pieces:
+            self._count(piece)
+            pile.write(piece)
+            digest.update(piece)
+        if pile.written == record.size and record.digest in ("", digest.hexdigest()):
+            pile.keep(self._host.key(record), "md5" if record.digest else "crc")
+        else:
+            pile.drop()  # fetched singly it gets the benefit of a second look
 
     def _count(self, piece: bytes) -> None:
         self.received += len(piece)

@@ -15,7 +15,6 @@ Threading: any thread. One lock guards the maps of what is on its way, never hel
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import threading
@@ -166,8 +165,10 @@ class Transfers:
     def key(self, record: FileRecord) -> str:
         """What names this version of this file in the cache: its digest where the catalog has one, else what the catalog says of it."""
         if record.digest and not self._learnt.get("bad digest", identity(record)):
-            return _hash("md5", record.digest, record.size)
-        return _hash("entry", record.resource_id, record.path, record.size, record.digest)
+            return f"{record.digest}-{record.size}"
+        return hashlib.sha256(
+            f"{record.resource_id}\0{record.size}\0{record.digest}\0{record.path}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
 
     def counts(self) -> dict[str, int]:
         """For `status`."""
@@ -357,10 +358,6 @@ class Transfers:
 def identity(record: FileRecord) -> str:
     """One file as one version of the catalog describes it: what is learnt holds until the catalog says something else."""
     return f"{record.resource_id}:{record.size}:{record.digest}:{record.path}"
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _md5_of(entry: Entry) -> str:

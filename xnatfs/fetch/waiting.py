@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from xnatfs.errors import Cause, Failure
 
@@ -19,15 +18,20 @@ _SLICE = 0.1  # seconds between two looks at the interrupt flag
 _local = threading.local()
 
 
-@contextmanager
-def interruptible(interrupted: Callable[[], bool]) -> Iterator[None]:
+class interruptible:
     """Within this block, waits of this thread end with INTERRUPTED once `interrupted()` is true."""
-    before = getattr(_local, "interrupted", None)
-    _local.interrupted = interrupted
-    try:
-        yield
-    finally:
-        _local.interrupted = before
+
+    __slots__ = ("_before", "_interrupted")  # a class, not a generator: it is entered for every request of the kernel
+
+    def __init__(self, interrupted: Callable[[], bool]) -> None:
+        self._interrupted = interrupted
+
+    def __enter__(self) -> None:
+        self._before = getattr(_local, "interrupted", None)
+        _local.interrupted = self._interrupted
+
+    def __exit__(self, *_: object) -> None:
+        _local.interrupted = self._before
 
 
 def wait_until(

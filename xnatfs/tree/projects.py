@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from xnatfs.fetch.holdings import ProjectHoldings
 from xnatfs.server.records import ProjectRecord, SubjectRecord
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import Branch, Node, inode_of
+from xnatfs.tree.node import Branch, Node, inode_in_order, inode_of
 from xnatfs.tree.resource import Place, Sources
 from xnatfs.tree.session import ARCHIVE, PROJECTS, resources_folder, session_folder
 
@@ -120,7 +120,9 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
         found = next((one for one in holdings.of_subject.get(subject.id, ()) if one.id == name), None)
         return session_folder(sources, PROJECTS, project.id, found, xattrs) if found else None
 
-    return Branch(inode_of("projects", project.id, "subject", subject.id), entries, mtime=subject.inserted, alias=alias, xattrs=xattrs)
+    return Branch(
+        inode_in_order(subject.id, "projects", project.id, "subjects"), entries, mtime=subject.inserted, alias=alias, xattrs=xattrs
+    )
 
 
 # --- archive/projects/P/{experiments,subjects} -----------------------------------------------------------------------

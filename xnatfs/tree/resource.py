@@ -51,7 +51,7 @@ class ResourceFile(File):
 
     @property
     def inode(self) -> int:
-        return inode_of("resource", str(self.record.resource_id)) + 1 + self.number
+        return self.owner.inode + 1 + self.number
 
     @property
     def mtime(self) -> float:
@@ -60,6 +60,10 @@ class ResourceFile(File):
     @property
     def size(self) -> int:
         return self.owner.transfers.size(self.record)
+
+    @property
+    def listed_size(self) -> int:
+        return self.record.size
 
     @property
     def version(self) -> str:
@@ -83,6 +87,7 @@ class _Opener:
     place: Place
     transfers: Transfers
     series: Series
+    inode: int
 
 
 @dataclass
@@ -101,8 +106,9 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         files = holdings.of_resource(resource)
         if not files:
             return {}
-        series = series_of(holdings, files[0].resource_id)
-        return holdings.memo.get((where, resource), lambda: _arrange(files, _Opener(place, sources.transfers, series), sources.troubles))
+        number = files[0].resource_id
+        opener = _Opener(place, sources.transfers, series_of(holdings, number), inode_of("resource", str(number)))
+        return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
     if resource.id is not None:

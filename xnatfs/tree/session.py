@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xnatfs.fetch.holdings import SessionHoldings
 from xnatfs.server.records import AssessorRecord, ExperimentRecord, ReconstructionRecord, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.names import distinct, scan_folder
-from xnatfs.tree.node import Branch, Node, inode_of
+from xnatfs.tree.node import Branch, Node, in_order, inode_in_order, inode_of
 from xnatfs.tree.resource import Place, Sources, resource_folder
 
 
@@ -41,7 +41,9 @@ def session_folder(sources: Sources, style: Style, project: str, experiment: Exp
         "uri": f"/data/experiments/{experiment.id}",
     }
     view = _View(sources, style, project, experiment, {name: value for name, value in xattrs.items() if value})
-    return Branch(inode_of(style.room, project, experiment.id), view.top, mtime=experiment.inserted, xattrs=view.xattrs)
+    return Branch(
+        inode_in_order(experiment.id, style.room, project, "experiments"), view.top, mtime=experiment.inserted, xattrs=view.xattrs
+    )
 
 
 class _View:
@@ -114,8 +116,9 @@ class _View:
             self._sources, Place(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias
         )
 
-    def _branch(self, name: str, nodes: Mapping[str, Node], alias: Callable[[str], Node | None] | None = None) -> Branch:
+    def _branch(self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None) -> Branch:
         inode = inode_of(self._style.room, self._project, self._experiment.id, name)
+        in_order(inode, nodes)
         return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
 
 
@@ -124,7 +127,8 @@ def resources_folder(sources: Sources, place: Place, resources: list[ResourceRec
     # `in` after `out`: of an assessor's two resources with one label the output keeps the plain name.
     ordered = sorted(resources, key=lambda one: (one.owner.direction == "in", one.label, one.id or 0))
     named = distinct(ordered, lambda one: one.label, lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled")
-    folders = {name: resource_folder(sources, place, one, *where, name) for name, one in named.items()}
+    folders: dict[str, Branch] = {name: resource_folder(sources, place, one, *where, name) for name, one in named.items()}
+    in_order(inode_of(*where), folders)
     aliases = {str(one.id): folders[name] for name, one in named.items() if one.id is not None}
     if dicom_alias:
         dicom = next((folders[name] for name, one in named.items() if one.format.upper() == "DICOM"), None)
