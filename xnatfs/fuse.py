@@ -15,7 +15,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cachetools import LRUCache
@@ -94,12 +95,12 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         """`stat`."""
         self.counts["getattr"] += 1
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             return self._stat(self._vfs.attributes(path))
 
     def opendir(self, path: str) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             entries = self._vfs.entries(path)
         listed = [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
         with self._lock:
@@ -132,7 +133,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def open(self, path: str, fi: Any) -> int:
         """Open; a size that turned out otherwise is corrected in the kernel before this returns."""
         self.counts["open"] += 1
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
         with self._lock:
@@ -147,7 +148,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
         """Read."""
         self.counts["read"] += 1
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             return self._vfs.read(fi.fh, offset, size)
 
     def release(self, path: str, fi: Any) -> int:
@@ -166,12 +167,12 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the path."""
         if not name.startswith(XATTR_PREFIX):
             raise OSError(_NO_ATTRIBUTE, os.strerror(_NO_ATTRIBUTE))
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             return self._vfs.xattr(path, name)
 
     def listxattr(self, path: str) -> list[str]:
         """The names of the attributes."""
-        with self._vfs.operation(self._interrupted):
+        with self._operation():
             return self._vfs.xattrs(path)
 
     def invalidate(self, path: str) -> None:
@@ -179,6 +180,17 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         context = _library.fuse_get_context()
         if LIBFUSE >= (3, 2) and context:
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
+
+    @contextmanager
+    def _operation(self) -> Iterator[None]:
+        with self._vfs.operation(self._interrupted):
+            try:
+                yield
+            except OSError as error:
+                # `cat` and others try again after EINTR, and would keep a mount that is to end from ending.
+                if error.errno == errno.EINTR and self.ending.is_set():
+                    raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED)) from None
+                raise
 
     def _interrupted(self) -> bool:
         return self.ending.is_set() or bool(_library.fuse_interrupted())
