@@ -75,6 +75,7 @@ class Mounted:
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["archive"]:
             parts = parts[1:]
+        self.vfs.forget()
         self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] == "projects" else None)
 
     def close(self) -> None:

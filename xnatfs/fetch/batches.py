@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache, Pile
+from xnatfs.cache.contents import ContentCache
+from xnatfs.cache.drafts import Pile
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line

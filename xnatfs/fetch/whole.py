@@ -15,7 +15,8 @@ import threading
 import time
 from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache, Draft, Entry
+from xnatfs.cache.contents import ContentCache, Entry
+from xnatfs.cache.drafts import Draft
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line

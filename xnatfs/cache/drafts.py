@@ -1,0 +1,141 @@
+"""Files being written: one at a time (`Draft`), or many in a row for a zip's members (`Pile`).
+
+Used by `fetch`; made by `ContentCache`. Bytes are reserved before they are written; each file is flock'ed while it is written, so that one
+nobody holds is known to be left from a crash.
+Threading: one writer each; readers may `os.pread` from a draft's descriptor meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xnatfs.errors import Cause, Failure
+
+if TYPE_CHECKING:
+    from xnatfs.cache.contents import ContentCache
+
+_RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
+
+
+class Draft:
+    """A file being written. One writer; readers may `os.pread` what is already there from `fd`."""
+
+    def __init__(self, cache: ContentCache, name: str, path: Path, reserved: int) -> None:
+        self._cache = cache
+        self.name = name
+        self._path = path
+        self._reserved = reserved
+        self.written = 0
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append.
+
+        Raises:
+            Failure: NO_SPACE if the cap or the disk is full.
+        """
+        if self.written + len(piece) > self._reserved:
+            more = max(_RESERVE_STEP, self.written + len(piece) - self._reserved)
+            self._cache.reserve_more(self.name, more)
+            self._reserved += more
+        view = memoryview(piece)
+        try:
+            while view:
+                count = os.pwrite(self.fd, view, self.written)
+                self.written += count
+                view = view[count:]
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
+
+    def rewind(self) -> None:
+        """Write from the start again, over what is there: readers of the part already served go on meanwhile."""
+        self.written = 0
+
+    def commit(self, key: str, *, last_modified: str, verified: str) -> None:
+        """Rename into place under `key`, as a whole and checked content."""
+        self._cache.store(self, self._path, key, last_modified, verified)
+
+    def close(self) -> None:
+        """Close the descriptor; without a commit the bytes are gone."""
+        if self.fd >= 0:
+            self._cache.drop_draft(self.name, self._path)
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Pile:
+    """Many small files written one after the other, for a zip's members: one reservation, one transaction for a dozen files.
+
+    One writer. A file is an object as soon as `flush` has entered it.
+    """
+
+    def __init__(self, cache: ContentCache, name: str) -> None:
+        self._cache = cache
+        self._name = name
+        self._stored: list[tuple[str, int, str]] = []
+        self._path = f"{cache.directory}/drafts/{name}"
+        self._fd = -1
+        self._written = 0
+
+    def begin(self) -> None:
+        """Start the next file."""
+        self.drop()
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise Failure(Cause.CACHE_BROKEN, self._path, str(error)) from error
+
+    def write(self, piece: bytes) -> None:
+        """Append to it."""
+        try:
+            self._written += os.write(self._fd, piece)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, self._path, str(error)) from error
+
+    @property
+    def written(self) -> int:
+        """Bytes of the file begun."""
+        return self._written
+
+    def keep(self, key: str, verified: str) -> None:
+        """The file is whole and checked."""
+        self._cache.into_place(self._path, key)
+        self._stored.append((key, self._written, verified))
+        os.close(self._fd)
+        self._fd, self._written = -1, 0
+
+    def drop(self) -> None:
+        """Throw the file begun away."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        self._fd, self._written = -1, 0
+
+    @property
+    def waiting(self) -> int:
+        """Files kept that are not entered yet."""
+        return len(self._stored)
+
+    def flush(self) -> None:
+        """Enter what was kept."""
+        if self._stored:
+            stored, self._stored = self._stored, []
+            self._cache.store_many(self._name, stored)
+
+    def close(self) -> None:
+        """Enter what was kept, give the rest of the reservation back."""
+        try:
+            self.flush()
+        finally:
+            self.drop()
+            self._cache.drop_draft(self._name, None)
