@@ -343,6 +343,8 @@ def test_the_bytes_are_true_whatever_the_server_does(server: DemoServer, tmp_pat
         for name, value in trouble.items():
             setattr(server.switches, name, value)
         everything_is_true(mounted, server)
+        spent = [name for name in trouble if name.endswith("_next") or name == "html_instead"]
+        assert [getattr(server.switches, name) for name in spent] == [0] * len(spent), "nothing was shown: the trouble did not happen"
 
 
 def test_a_large_file_is_true_though_its_connection_is_cut(server: DemoServer, tmp_path: Path) -> None:
