@@ -112,7 +112,7 @@ def _same_host(left: str, right: str) -> bool:
 
 def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -> Iterator[_Entry]:
     if config is not None:
-        yield _pyxnat_config(config, f"--config {config}", required=True)
+        yield from _pyxnat_config(config, f"--config {config}", required=True)
     if netrc_file is not None:
         yield from _netrc(netrc_file, f"--netrc {netrc_file}", required=True)
     yield from _environment(wanted)
@@ -121,7 +121,7 @@ def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -
     if netrc_file is None and default.is_file():
         yield from _netrc(default, str(default), required=bool(os.environ.get("NETRC")))
     if config is None and (home / ".xnat.cfg").is_file():
-        yield _pyxnat_config(home / ".xnat.cfg", "~/.xnat.cfg", required=False)
+        yield from _pyxnat_config(home / ".xnat.cfg", "~/.xnat.cfg", required=False)
     if (home / ".xnatPass").is_file():
         yield from _xnat_pass(home / ".xnatPass")
 
@@ -153,7 +153,7 @@ def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
             yield _Entry(source, host, None, login, password)
 
 
-def _pyxnat_config(path: Path, source: str, *, required: bool) -> _Entry:
+def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
     """JSON {"server", "user", "password"[, "verify", "proxy"]}: pyxnat's `Interface.save_config`, bx's `--config`."""
     _warn_if_readable(path)
     try:
@@ -161,9 +161,12 @@ def _pyxnat_config(path: Path, source: str, *, required: bool) -> _Entry:
         server = normal_url(data["server"])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, UsageError):
+        if not required:
+            print(f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside", file=sys.stderr)
+            return
         raise UsageError(f"{path} is not a configuration as pyxnat writes it (JSON with server, user and password)") from None
-    return _Entry(source, urlsplit(server).netloc, server, data.get("user"), data.get("password"), data.get("verify"), data.get("proxy"))
+    yield _Entry(source, urlsplit(server).netloc, server, data.get("user"), data.get("password"), data.get("verify"), data.get("proxy"))
 
 
 def _xnat_pass(path: Path) -> Iterator[_Entry]:

@@ -68,7 +68,7 @@ def main() -> int:
     sizes = _sizes(arguments)
     runs = arguments.runs or (1 if arguments.quick else 3)
     plan = Plan(runs, arguments.patience, frozenset(arguments.without), arguments.rclone_backend, _say)
-    command = shlex.join(["scripts/bench", *sys.argv[1:]])
+    command = shlex.join(["scripts/bench", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])])
     chosen = [WORKS[name](sizes) for name in arguments.only or WORKS]
     todo = [
         (NETWORKS[network], work)

@@ -89,7 +89,12 @@ class CopySession(Work):
             Contestant("curl -o session.zip", "curl", lambda: curl(False)),
             Contestant("curl -o session.zip; unzip -q", "curl", lambda: curl(True)),
             Contestant("rclone mount: cp -r", "rclone", lambda: copied("rclone")),
-            Contestant("pyxnat: file by file", "pyxnat", lambda: client("pyxnat")),
+            Contestant(
+                "pyxnat: file by file",
+                "pyxnat",
+                lambda: client("pyxnat"),
+                note="File.get of each file of each resource; it asks more than once a file",
+            ),
             Contestant("xnatpy: download_dir", "xnatpy", lambda: client("xnatpy")),
         ]
 

@@ -39,9 +39,8 @@ class Crowd(Work):
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         count = self.sizes.readers
-        digests = [
-            stage.server.digests(f"/data/experiments/DEMO_E{number:05d}/scans/ALL/files")[0] for number in range(1, count + _SPARE + 1)
-        ]
+        sessions = [f"DEMO_E{_SESSIONS + number:05d}" for number in range(1, count + 1)]
+        digests = [stage.server.digests(f"/data/experiments/{session}/scans/ALL/files")[0] for session in sessions]
         checked: set[str] = set()
 
         def together(start: Callable[[int], subprocess.Popen[str]]) -> float:
@@ -82,7 +81,7 @@ class Crowd(Work):
             with stage.folder("curl") as folder:
 
                 def url(number: int) -> str:
-                    return f"{stage.server.url}/data/experiments/DEMO_E{_SESSIONS + number:05d}/scans/1/resources/NIFTI/files/f{number}.bin"
+                    return f"{stage.server.url}/data/experiments/{sessions[number - 1]}/scans/1/resources/NIFTI/files/f{number}.bin"
 
                 def start(number: int) -> subprocess.Popen[str]:
                     return stage.host.start("curl", "-sS", "--fail", "-u", LOGIN, "-o", folder / f"{number}", url(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -46,7 +47,7 @@ def environment(host: Host, backend: str) -> dict[str, str]:
     load = os.getloadavg()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": f"{os.cpu_count()} processors, Linux {platform.release()}, load {load[0]:.1f} at the start",
+        "machine": f"{os.cpu_count()} processors, Linux {platform.release().partition('-')[0]}, load {load[0]:.1f} at the start",
         "disk": f"{_file_system(host.folder)}, {_free(host.folder) / 1e9:.0f} GB free",
         "python": platform.python_version(),
         "xnatfs": f"{package('xnatfs')} ({commit.stdout.strip() or 'no git'})",
@@ -193,11 +194,11 @@ def as_markdown(
 
 
 def as_plot(path: Path, outcomes: list[Outcome]) -> None:
-    """Bars of the times, a panel for each outcome."""
+    """The times, a panel for each outcome."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     shown = [one for one in outcomes if any(entry.samples for entry in one.entries)]
     if not shown:
@@ -210,18 +211,20 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
         panel.axis("off")
     for panel, outcome in zip(panels.flat, shown, strict=False):
         entries = [one for one in outcome.entries if one.samples][::-1]
-        times = [one.seconds or 0.0 for one in entries]
-        colours = [
-            "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#999999" for one in entries
-        ]
-        errors = [[time - one.spread[0] for one, time in zip(entries, times, strict=True)]]
-        errors.append([one.spread[1] - time for one, time in zip(entries, times, strict=True)])
-        panel.barh(range(len(entries)), times, color=colours, xerr=errors, ecolor="#444444")
+        for place, one in enumerate(entries):
+            time_taken = one.seconds or 0.0
+            colour = "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#777777"
+            reach = [[time_taken - one.spread[0]], [one.spread[1] - time_taken]]
+            panel.errorbar(time_taken, place, xerr=reach, fmt="o", color=colour, capsize=3)
+            panel.annotate(seconds(time_taken), (time_taken, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
         panel.set_yticks(range(len(entries)), [one.name for one in entries], fontsize=8)
+        panel.set_ylim(-0.6, len(entries) - 0.2)
         panel.set_xscale("log")
-        for place, time_taken in enumerate(times):
-            panel.text(time_taken * 1.05, place, seconds(time_taken), va="center", fontsize=8)
-        panel.set_xlim(right=max(times) * 4)
+        # Points, and whole decades: bars on a logarithmic axis would begin somewhere and so say nothing.
+        times = [one.seconds or 1e-3 for one in entries]
+        panel.set_xlim(10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2)))
+        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.grid(axis="x", alpha=0.3)
         panel.set_title(f"{outcome.title}\n{outcome.network.title}", fontsize=9)
         panel.set_xlabel("seconds (logarithmic)", fontsize=8)
     figure.tight_layout()

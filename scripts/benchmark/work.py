@@ -103,32 +103,33 @@ def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
             taking_part = [one for one in work.contestants(stage) if one.tool not in plan.without]
             server.set(network)
         except Exception as error:
-            outcome.problem = _plain(error)
+            outcome.problem = _plain(error, host)
             return outcome
         outcome.entries = [Entry(one.name, share=one.share, note=one.note) for one in taking_part]
         for number in range(plan.runs):
             for contestant, entry in zip(taking_part, outcome.entries, strict=True):
                 if entry.problem or (number and entry.samples[0].seconds > plan.patience):
                     continue
-                _measure(contestant, entry, plan)
+                _measure(contestant, entry, plan, host)
         outcome.targets = work.targets(outcome)
     return outcome
 
 
-def _measure(contestant: Contestant, entry: Entry, plan: Plan) -> None:
+def _measure(contestant: Contestant, entry: Entry, plan: Plan, host: Host) -> None:
     begin = time.monotonic()
     try:
         entry.samples.append(contestant.measure())
         plan.say(f"    {contestant.name}: {entry.samples[-1].seconds:.2f} s")
     except Exception as error:
         # Not shown as a median of the runs that went well: who fails once cannot be relied on.
-        entry.problem = f"{_plain(error)} (run {len(entry.samples) + 1}, after {time.monotonic() - begin:.0f} s)"
+        entry.problem = f"{_plain(error, host)} (run {len(entry.samples) + 1}, after {time.monotonic() - begin:.0f} s)"
         plan.say(f"    {contestant.name}: failed: {entry.problem}")
 
 
-def _plain(error: Exception) -> str:
+def _plain(error: Exception, host: Host) -> str:
     """What went wrong; what is no fault of the one measured is named by its type."""
-    return str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"
+    return text.replace(str(host.folder), "SCRATCH")
 
 
 def mib(count: float) -> str:

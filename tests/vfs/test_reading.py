@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.support import md5, read, until
-from tests.vfs.conftest import FOLDER, Compose, Shelf
+from tests.support import composed, md5, read, until
+from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
 from xnatfs.demo.server import DemoServer
@@ -65,12 +67,15 @@ def test_a_wrong_size_is_corrected_on_opening(lab: DemoServer, compose: Compose,
     vfs.release(again.handle)
 
 
-def test_a_corrected_size_is_known_after_a_remount_even_without_the_cache(shelf: Shelf, compose: Compose) -> None:
+def test_a_corrected_size_is_known_after_a_remount_even_without_the_cache(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put(shelf.make.entry("f", b"true", catalog_size=99))
-    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"true"
-    again = compose(shelf.server, "other")
-    again.learnt.put("size", next(iter(compose(shelf.server).learnt.of("size"))), "4")
-    assert again.vfs.attributes(f"{FOLDER}/f").size == 4
+    with composed(shelf.server.url, tmp_path / "m", limits=LIMITS) as mounted:
+        assert mounted.vfs.attributes(f"{FOLDER}/f").size == 99
+        assert read(mounted.vfs, f"{FOLDER}/f") == b"true"
+    shutil.rmtree(tmp_path / "m" / "cache")
+    with composed(shelf.server.url, tmp_path / "m", limits=LIMITS) as mounted:
+        assert mounted.vfs.attributes(f"{FOLDER}/f").size == 4
+    assert shelf.downloads() == 1
 
 
 def test_files_without_a_length_are_whole_and_get_their_size(lab: DemoServer, compose: Compose) -> None:

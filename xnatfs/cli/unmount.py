@@ -52,6 +52,9 @@ def end(place: str) -> None:
         if not mounts.wait_gone(place, _PATIENCE):
             raise UsageError(f"{place} could not be unmounted: {problem}")
     if running is not None:
+        # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on its behalf.
+        with contextlib.suppress(UsageError):
+            control.ask(running.socket, "stop")
         _wait_for_end(running)
 
 

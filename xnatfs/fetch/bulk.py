@@ -54,7 +54,10 @@ class BulkLoader:
                 holdings.add_sessions(own_labels, *below)
             else:
                 holdings.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
-        holdings.add_subjects(*subjects.wait(patience))
+        people, their_resources = subjects.wait(patience)
+        if their_resources.blank and len(people) <= _FEW and any(self._resources.of(Owner("subject", one.id)) for one in people[:2]):
+            their_resources.known.clear()
+        holdings.add_subjects(people, their_resources)
         holdings.own_resources = own.wait(patience)
         holdings.put_in_order()
         return holdings

@@ -63,7 +63,7 @@ class Catalogs:
         self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
-        self._version = 0
+        self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
 
     # --- projects ------------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Catalogs:
         if held is not None and time.monotonic() - held.loaded < self._limits.ttl:
             return held
         try:
-            return self._composing.get(("project", identity), lambda: self._renew(identity), self._limits.listing_deadline)
+            return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline)
         except Failure as failure:
             if held is None or failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
@@ -101,12 +101,15 @@ class Catalogs:
             return held
 
     def _load_projects(self) -> dict[str, ProjectRecord]:
+        epoch = self._epoch
         found = {one.id: one for one in self._listings.projects() if not self._only or one.id in self._only}
-        self._projects = (time.monotonic(), found)
+        if epoch == self._epoch:
+            self._projects = (time.monotonic(), found)
         return found
 
     def _renew(self, identity: str) -> ProjectHoldings:
         """Two requests tell whether anything changed since the holdings were made; all are listed again only then."""
+        epoch = self._epoch
         held = self._holdings.get(identity)
         record = self.projects().get(identity)
         if record is None:
@@ -128,9 +131,8 @@ class Catalogs:
                 return held
         fresh = self._bulk.load(record, experiments)
         with self._lock:
-            self._version += 1
-            fresh.version = self._version
-            self._holdings[identity] = fresh
+            if epoch == self._epoch:
+                self._holdings[identity] = fresh
         return fresh
 
     # --- sessions ------------------------------------------------------------------------------------------------
@@ -158,7 +160,8 @@ class Catalogs:
         return held[2] if held is not None and self._holds(held[0], held[1], experiment.changed) else None
 
     def _load_session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
-        return self._hold_session(holdings, self._single.session(holdings, experiment))
+        held = self._held_session(holdings.project.id, experiment)
+        return held or self._hold_session(holdings, self._single.session(holdings, experiment))
 
     def _hold_session(self, holdings: ProjectHoldings, session: SessionHoldings) -> SessionHoldings:
         key = holdings.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
@@ -175,6 +178,8 @@ class Catalogs:
         self._get(("item", holdings.project.id, subject), lambda: self._load_item(holdings, subject))
 
     def _load_item(self, holdings: ProjectHoldings, subject: str) -> None:
+        if subject in holdings.complete_subjects or subject in holdings.without_item:
+            return  # the walk came here just when the look ahead had
         told = self._single.by_item(holdings, subject)
         if told is None:
             holdings.without_item.add(subject)
@@ -211,8 +216,9 @@ class Catalogs:
         return holdings.resources.get(owner, [])
 
     def _load_subject(self, holdings: ProjectHoldings, subject: str) -> None:
-        holdings.resources[Owner("subject", subject)] = self._single.subject(subject)
-        holdings.complete_subjects.add(subject)
+        if subject not in holdings.complete_subjects:
+            holdings.resources[Owner("subject", subject)] = self._single.subject(subject)
+            holdings.complete_subjects.add(subject)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -276,12 +282,16 @@ class Catalogs:
             return stale[2]
 
     def _load_files(self, key: Hashable, stamp: str, load: Callable[[], FileListing]) -> FileHoldings:
+        held = self._held(key, stamp)
+        if held is not None:
+            return held  # came between the look for it and this
+        epoch = self._epoch
         listing = load()
         holdings = FileHoldings.of(listing.files, listing.odd)
         for odd in listing.odd:
             self._troubles.odd(odd)
         with self._lock:
-            if holdings.count <= self._files.maxsize:
+            if epoch == self._epoch and holdings.count <= self._files.maxsize:
                 self._files[key] = (stamp, time.monotonic(), holdings)
         return holdings
 
@@ -295,6 +305,7 @@ class Catalogs:
     def refresh(self, project: str | None = None) -> None:
         """Forget what is held, of one project or of all: the next look asks the server."""
         with self._lock:
+            self._epoch += 1
             if project is None:
                 self._holdings.clear()
             else:
@@ -329,10 +340,10 @@ class Catalogs:
         return held_stamp == stamp and age < (max(600.0, self._limits.ttl) if stamp else self._limits.ttl)
 
     def _get(self, key: Hashable, work: Callable[[], T]) -> T:
-        return self._flights.get(key, work, self._limits.listing_deadline)
+        return self._flights.get((self._epoch, key), work, self._limits.listing_deadline)
 
     def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
-        return self._flights.start(key, work, urgent=urgent)
+        return self._flights.start((self._epoch, key), work, urgent=urgent)
 
     def _stale(self, what: str, failure: Failure) -> None:
         log.warning("%s could not be listed again and is shown as it was: %s", what, failure)

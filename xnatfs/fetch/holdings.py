@@ -66,7 +66,6 @@ class ProjectHoldings:
     without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
     own_resources: list[ResourceRecord] = field(default_factory=list)
     loaded: float = 0.0  # time.monotonic() of the last agreement with the server
-    version: int = 0  # rises with every change
     memo: Memo = field(default_factory=Memo, compare=False)
 
     def add_subjects(self, subjects: Iterable[SubjectRecord], bulk: BulkResources) -> None:

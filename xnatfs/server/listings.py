@@ -421,8 +421,8 @@ def _collect(
                 uncertain.add(one)
             continue
         owner = owner_of(row)
-        if identity is None and (owner, label) in seen:
-            uncertain.add(one)
+        if identity is None and ((owner, label) in seen or has_column([row], id_column)):
+            uncertain.add(one)  # a column of ids that is there but blank is no better than none, and may hide equal labels
         seen[owner, label if identity is None else identity] = ResourceRecord(
             owner, label, identity, "", number(pick(row, f"{branch}/file_count")), number(pick(row, f"{branch}/file_size"))
         )

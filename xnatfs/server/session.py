@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -27,13 +27,35 @@ from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.slots import Slots
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger(__name__)
 
 # Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (fact sheet 1).
 USER_AGENT = f"xnatfs/{__version__}"
 
+
 # 500 too: XNAT answers it for passing troubles (a full database pool, a catalog being written).
-_RETRY = Retry(
+class _Patient(Retry):
+    """Retries what fails at once. A time-out is no such thing: four of them in a row would outlast every deadline above."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: Any = None,
+    ) -> Self:
+        """See urllib3."""
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+_RETRY = _Patient(
     total=4,
     connect=2,
     read=3,
@@ -217,7 +239,7 @@ class Connection:
             if self._refused:
                 # Every request carries the password, so each one would be another step towards a lock-out.
                 raise Failure(Cause.LOGIN_REFUSED, self._credentials.user)
-            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=timeout or self._timeout())
+            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=timeout or self._timeout(stream))
             if attempt == 1 and self._looks_expired(response):
                 response.close()
                 self._log_in_again(seen)
@@ -244,8 +266,10 @@ class Connection:
         cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(code, Cause.SERVER_ERROR)
         return Failure(cause, path, f"HTTP {code}", code)
 
-    def _timeout(self) -> tuple[float, float]:
-        return self.settings.limits.connect_timeout, self.settings.limits.progress_deadline
+    def _timeout(self, stream: bool = False) -> tuple[float, float]:
+        """(connect, read). A stream is given up at less than half of a reader's patience, so that a second try can still reach it."""
+        patience = self.settings.limits.progress_deadline
+        return self.settings.limits.connect_timeout, patience * 0.4 if stream else patience
 
     def _send(self, method: str, url: str, **options: Any) -> requests.Response:
         with self._count_lock:

@@ -1,0 +1,227 @@
+"""What the commands say about a mount, and that the password is said nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Mount, fuse_mounts, mount, run, until, xnatfs
+from xnatfs.demo.data import build
+from xnatfs.demo.server import DemoServer
+
+PASSWORD = "Tr0ub4dor&3-unusual"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    archive = build("lab")
+    archive.users["demo"].password = PASSWORD
+    with DemoServer(archive) as server:
+        yield server
+
+
+@pytest.fixture
+def mounted(server: DemoServer, tmp_path: Path) -> Iterator[Mount]:
+    with mount(server.url, tmp_path, password=PASSWORD) as mounted:
+        yield mounted
+
+
+GONE = "projects/MESSY/subjects/m03/m03_catalogs/RESOURCES/GONE/gone.bin"
+HOSTILE = "projects/MESSY/subjects/m05/m05_names/SCANS/1-T1/HOSTILE"
+FILE = "projects/ALFA/subjects/sub001/sub001_MR1/SCANS/4-DWI/NIFTI/sub001_MR1_DWI.bvec"
+
+
+def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
+    data = (mounted.point / FILE).read_bytes()
+    assert run("cat", mounted.point / GONE).returncode == 1
+    assert os.listdir(mounted.point / HOSTILE) == ["harmless.txt"]
+    for arguments in ((), (str(mounted.point),), (str(mounted.point / FILE),)):
+        done = xnatfs("status", *arguments, env=mounted.env)
+        assert done.returncode == 0 and done.stderr == ""
+        text = done.stdout.splitlines()
+        assert re.fullmatch(rf"{mounted.point}  {server.url} as demo \(pid \d+\)", text[0])
+        assert re.fullmatch(r"  since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \d+ requests to XNAT \d[\d.]*", text[1])
+        assert text[2] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 on their way, 0 open"
+        assert re.fullmatch(r"  errors: \d+ x gone", text[3])
+        assert re.match(r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[4])
+        assert text[5] == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
+
+
+def test_status_for_programs(mounted: Mount, server: DemoServer) -> None:
+    (mounted.point / FILE).read_bytes()
+    with (mounted.point / FILE).open("rb"):
+        report = mounted.status()
+    expected = {"mountpoint": str(mounted.point), "server": server.url, "user": "demo", "errors": {}, "last_error": None}
+    assert expected.items() <= report.items()
+    assert report["contents"]["open files"] == 1 and report["contents"]["cached files"] == 1
+    assert report["requests"] == len(server.requests()) - report_before(server, report)
+    assert Path(f"/proc/{report['pid']}").exists()
+    assert set(report["kernel"]) == {"getattr", "readdirplus", "open", "read"}
+
+
+def report_before(server: DemoServer, report: dict[str, object]) -> int:
+    """Requests of earlier mounts of this module's server: all before the last login."""
+    targets = [record.path for record in server.requests()]
+    return len(targets) - 1 - targets[::-1].index("/xapi/siteConfig/buildInfo")
+
+
+def test_the_control_folder_says_the_same(mounted: Mount) -> None:
+    assert sorted(os.listdir(mounted.point / ".xnatfs")) == ["config.json", "errors.txt", "oddities.txt", "status.json"]
+    assert (mounted.point / ".xnatfs/errors.txt").read_text() == "no errors\n"
+    assert (mounted.point / ".xnatfs/oddities.txt").read_text() == "nothing odd was found\n"
+    config = json.loads((mounted.point / ".xnatfs/config.json").read_text())
+    assert config["server"] == mounted.url and config["cache_dir"] == mounted.env["XNATFS_CACHE_DIR"]
+    assert json.loads((mounted.point / ".xnatfs/status.json").read_text())["errors"] == {}
+
+
+def test_a_text_that_changes_is_never_cut_at_its_old_length(mounted: Mount) -> None:
+    """The kernel keeps sizes for half a minute; these files grow meanwhile."""
+    errors = mounted.point / ".xnatfs/errors.txt"
+    assert errors.read_text() == "no errors\n" and errors.stat().st_size == 10
+    assert run("cat", mounted.point / GONE).returncode == 1
+    time.sleep(2.1)  # a text is kept for two seconds, so that what `stat` told is what `cat` reads
+    text = errors.read_text()
+    assert text.splitlines()[-1].endswith("(HTTP 404)") and "gone.bin: the server lists this file but does not have it" in text
+    assert errors.stat().st_size == len(text.encode())
+    assert json.loads((mounted.point / ".xnatfs/status.json").read_text())["errors"]["GONE"] >= 1
+
+
+def test_refresh_of_a_path_of_the_current_folder_and_of_all(mounted: Mount, server: DemoServer) -> None:
+    said = f"{mounted.point} looks at {server.url} again\n"
+    for arguments, cwd in (((str(mounted.point / "projects/ALFA"),), None), ((), mounted.point / "projects"), ((), None)):
+        assert os.listdir(mounted.point / "projects/ALFA/subjects")
+        before = len(server.requests())
+        done = run(sys.executable, "-m", "xnatfs", "refresh", *arguments, cwd=cwd, env=mounted.env)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+        assert os.listdir(mounted.point / "projects/ALFA/subjects")
+        assert len(server.requests()) > before, "nothing was asked again"
+
+
+def test_commands_about_what_is_not_mounted(tmp_path: Path) -> None:
+    for command in ("status", "unmount", "refresh"):
+        done = xnatfs(command, str(tmp_path))
+        assert done.returncode == 1 and done.stdout == ""
+        assert re.fullmatch(rf"xnatfs: .*{tmp_path}.*\n", done.stderr)
+    assert xnatfs("status").stdout == "nothing is mounted\n"
+    assert json.loads(xnatfs("status", "--json").stdout) == []
+    assert xnatfs("refresh").stderr == "xnatfs: nothing is mounted\n"
+
+
+def test_doctor_of_a_machine_and_a_server_in_order(server: DemoServer) -> None:
+    done = xnatfs("doctor", env={"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": PASSWORD})
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line.split(": ", 1)[0].split(None, 1)[1]: line for line in done.stdout.splitlines()}
+    assert all(line.startswith(("ok ", "note ")) for line in found.values())
+    assert {"xnatfs", "FUSE", "cache", "state", "login found", "server", "projects", "Range", "clock"} <= set(found)
+    assert "logged in as demo" in found["server"] and "environment XNAT_*" in found["login found"]
+    assert "3 can be read" in found["projects"] and "parts of files can be fetched" in found["Range"]
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_doctor_names_what_is_wrong(server: DemoServer) -> None:
+    for env, said in (
+        ({"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "wrong"}, "refused this user name and password"),
+        ({"XNAT_HOST": "http://127.0.0.1:9", "XNAT_USER": "demo", "XNAT_PASS": PASSWORD}, "cannot be reached"),
+        ({}, "which server?"),
+    ):
+        done = xnatfs("doctor", env=env)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert [line for line in done.stdout.splitlines() if line.startswith("BAD") and said in line], done.stdout
+        assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_the_password_is_nowhere(mounted: Mount, tmp_path: Path) -> None:
+    """Not among arguments, in the log, the status, the control folder, the cache, nor in what `mount` and `df` print."""
+    (mounted.point / FILE).read_bytes()
+    assert run("cat", mounted.point / GONE).returncode == 1
+    needle = PASSWORD.encode()
+    shown = [run("ps", "axww", "-o", "args").stdout, run("mount").stdout, run("df").stdout]
+    shown += [xnatfs("status", env=mounted.env).stdout, xnatfs("status", "--json", env=mounted.env).stdout]
+    assert mounted.env["XNAT_PASS"] == PASSWORD and all(PASSWORD not in text for text in shown)
+    kept = [path for top in ("cache", "state") for path in (tmp_path / top).rglob("*") if path.is_file()]
+    control = [mounted.point / ".xnatfs" / name for name in os.listdir(mounted.point / ".xnatfs")]
+    assert len(kept) >= 4 and len(control) == 4
+    assert [str(path) for path in (*kept, *control, mounted.point / "README.txt") if needle in path.read_bytes()] == []
+
+
+def test_what_is_kept_is_for_this_user_alone(mounted: Mount, tmp_path: Path) -> None:
+    """Contents, names and logs: a file, or a folder it lies in, is closed to others."""
+    (mounted.point / FILE).read_bytes()
+    kept = [path for top in ("cache", "state") for path in (tmp_path / top).rglob("*") if not path.is_dir()]
+    assert len(kept) >= 4
+    for path in kept:
+        chain = [path, *path.parents[: len(path.relative_to(tmp_path).parts) - 1]]
+        assert any(part.stat().st_mode & 0o077 == 0 for part in chain), f"others can read {path}"
+
+
+def test_the_login_is_found_where_people_keep_it(server: DemoServer, tmp_path: Path, private_home: Path) -> None:
+    (private_home / ".netrc").write_text(f"machine 127.0.0.1 login demo password {PASSWORD}\n")
+    (private_home / ".netrc").chmod(0o600)
+    cfg = tmp_path / "x.cfg"
+    cfg.write_text(json.dumps({"server": server.url, "user": "admin", "password": "admin"}))
+    cfg.chmod(0o600)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    for options, user in (((f"--server={server.url}",), "demo"), (("--config", str(cfg)), "admin")):
+        try:
+            done = xnatfs("mount", str(point), *options)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == f"{server.url} is mounted at {point}; `xnatfs unmount {point}` ends it\n"
+            assert json.loads(xnatfs("status", "--json").stdout)[0]["user"] == user
+        finally:
+            xnatfs("unmount", str(point))
+    assert str(point) not in fuse_mounts()
+
+
+# --- the demo ------------------------------------------------------------------------------------------------------
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not re.fullmatch(r"xnatfs-\d+", path.name)]
+
+
+def test_the_demo_shows_itself_once_and_cleans_up(tmp_path: Path) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    done = xnatfs("demo", "--once", env={"TMPDIR": str(temporary)}, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "is mounted at" in done.stdout and "nibabel reads the copy: 112 x 112 x 40 voxels of 2 x 2 x 4 mm" in done.stdout
+    assert done.stdout.endswith("Unmounted.\n")
+    assert leftovers(temporary) == [] and not [point for point in fuse_mounts() if point.startswith(str(temporary))]
+    assert xnatfs("status").stdout == "nothing is mounted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    command = [sys.executable, "-u", "-m", "xnatfs", "demo"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.match(r"The mount stays open at (\S+) until Ctrl-C", line):
+                break
+        else:
+            pytest.fail("the demo ended by itself")
+        assert sorted(os.listdir(Path(found[1]) / "projects")) == ["ALFA", "DWI", "MESSY"]
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output, errors) == (0, "Unmounted.\n", "")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)
+    until(lambda: not [point for point in fuse_mounts() if point.startswith(str(temporary))])
+    assert leftovers(temporary) == []

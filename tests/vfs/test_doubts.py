@@ -1,0 +1,92 @@
+"""Bulk listings that keep something back are found out, and what they hide is shown all the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support import walk
+from tests.vfs.conftest import Compose
+from xnatfs.daemon.compose import Mounted
+from xnatfs.demo.data.truth import files
+from xnatfs.demo.server import DemoServer
+from xnatfs.server import listings, tables
+from xnatfs.server.tables import Row
+
+Change = Callable[[list[Row]], list[Row]]
+
+
+def blanked(*words: str) -> Change:
+    """Columns with one of these words in their names come back, but blank."""
+
+    def change(rows: list[Row]) -> list[Row]:
+        return [{key: "" if any(word in key for word in words) else value for key, value in row.items()} for row in rows]
+
+    return change
+
+
+def dropped(*words: str) -> Change:
+    """Columns with one of these words in their names do not come back at all."""
+
+    def change(rows: list[Row]) -> list[Row]:
+        return [{key: value for key, value in row.items() if not any(word in key for word in words)} for row in rows]
+
+    return change
+
+
+def same_files(mounted: Mounted, lab: DemoServer, project: str) -> None:
+    """Every file once. (Where ids are not told, of two resources with one label the second has another spelling.)"""
+    expected = Counter((one.resource_id, one.path) for one in files(lab.archive, project, "demo") if not one.hostile)
+    found: Counter[tuple[int, str]] = Counter()
+    for path, _ in walk(mounted.vfs, f"/projects/{project}"):
+        number, uri = (mounted.vfs.xattr(path, f"user.xnat.{name}").decode() for name in ("resource_id", "uri"))
+        found[int(number), uri.split(f"/resources/{number}/files/", 1)[1]] += 1
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        blanked("experimentdata/resources/resource"),
+        blanked("xnat_abstractresource_id"),
+        blanked("/in/file"),
+        blanked("/out/file"),
+        dropped("xnat_abstractresource_id"),
+        dropped("reconstructedimagedata/id"),
+        dropped("/in/file"),
+        dropped("imagescandata/file"),
+        dropped("file_count", "file_size"),
+    ],
+    ids=[
+        "session resource labels blank",
+        "ids blank",
+        "inputs blank",
+        "outputs blank",
+        "ids dropped",
+        "reconstruction ids dropped",
+        "inputs dropped",
+        "scan files dropped",
+        "counts dropped",
+    ],
+)
+@pytest.mark.parametrize("project", ["ALFA", "MESSY"])
+def test_nothing_is_missing_where_columns_are(
+    lab: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch, change: Change, project: str
+) -> None:
+    def rows_of(response: Any) -> list[Row]:
+        rows = tables.rows_of(response)
+        return change(rows) if "columns=" in response.url else rows
+
+    monkeypatch.setattr(listings, "rows_of", rows_of)
+    same_files(compose(lab), lab, project)
+
+
+@pytest.mark.parametrize("form", ["imageAssessorData", "reconstructedImageData", "imageScanData"])
+@pytest.mark.parametrize("status", [404, 500, 400])
+def test_nothing_is_missing_where_a_form_is_refused(lab: DemoServer, compose: Compose, form: str, status: int) -> None:
+    lab.switches.match = f"projects/ALFA/experiments.*{form}"
+    lab.switches.fail_status, lab.switches.fail_next = status, -1
+    same_files(compose(lab), lab, "ALFA")
