@@ -162,7 +162,7 @@ def test_the_cap_holds_with_drafts_counted(cache: ContentCache) -> None:
 def test_the_oldest_goes_first(cache: ContentCache) -> None:
     for number, name in enumerate("abc"):
         put(cache, name, name.encode() * 30 * KIB)
-        cache._index.execute("UPDATE objects SET used = ? WHERE key = ?", (number, key(name)))
+        cache._index.execute("UPDATE objects SET used = ? WHERE key = ?", number, key(name))
     assert get(cache, "a") is not None  # looked at: now the youngest
     put(cache, "d", b"d" * 30 * KIB)
     assert [name for name in "abcd" if cache.has(key(name))] == ["a", "c", "d"]
@@ -257,7 +257,7 @@ def test_many_writers_never_pass_the_cap_together(cache: ContentCache) -> None:
     assert (size, reserved) == (count * 5 * KIB, 0)
     assert size <= cache.cap
     assert on_disk(cache) == size
-    assert cache._index.execute("SELECT bytes FROM total").fetchone() == (size,)
+    assert cache._index.total() == size
 
 
 # --- crashes, other processes, privacy -------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_damaged_index_is_made_anew_from_the_files(tmp_path: Path, damage: byt
 
 def test_an_object_whose_file_is_gone_is_forgotten(cache: ContentCache) -> None:
     put(cache, "a", b"content")
-    cache._path(key("a")).unlink()
+    Path(cache._path(key("a"))).unlink()
     assert get(cache, "a") is None
     assert cache.usage() == (0, 0, 0)
 
@@ -309,9 +309,9 @@ def test_an_object_whose_file_is_gone_is_forgotten(cache: ContentCache) -> None:
 @pytest.mark.parametrize("left", [b"", b"cont"])
 def test_an_object_that_was_cut_by_a_power_failure_is_dropped(cache: ContentCache, left: bytes) -> None:
     put(cache, "a", b"content")
-    cache._path(key("a")).write_bytes(left)
+    Path(cache._path(key("a"))).write_bytes(left)
     assert get(cache, "a") is None
-    assert not cache._path(key("a")).exists()
+    assert not Path(cache._path(key("a"))).exists()
     assert cache.usage() == (0, 0, 0)
 
 

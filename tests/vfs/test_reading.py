@@ -16,7 +16,7 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
 from xnatfs.demo.server import DemoServer
-from xnatfs.fetch.transfers import HELD_BACK
+from xnatfs.cache.partial import PAGE as HELD_BACK
 from xnatfs.vfs import Vfs
 
 MIB = 1 << 20
