@@ -206,7 +206,7 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
         return
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = pyplot.subplots(rows, columns, figsize=(8 * columns, 2.6 * rows), squeeze=False)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(8 * columns, 3.2 * rows), squeeze=False)
     for panel in panels.flat[len(shown) :]:
         panel.axis("off")
     for panel, outcome in zip(panels.flat, shown, strict=False):
@@ -224,7 +224,8 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
         times = [one.seconds or 1e-3 for one in entries]
         panel.set_xlim(10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2)))
         panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.grid(axis="x", alpha=0.3)
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+        panel.grid(axis="x", which="both", alpha=0.3)
         panel.set_title(f"{outcome.title}\n{outcome.network.title}", fontsize=9)
         panel.set_xlabel("seconds (logarithmic)", fontsize=8)
     figure.tight_layout()
