@@ -200,7 +200,7 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    shown = [one for one in outcomes if any(entry.samples for entry in one.entries)]
+    shown = [one for one in outcomes if any(entry.good for entry in one.entries)]
     if not shown:
         print("nothing to plot", file=sys.stderr)
         return
@@ -210,7 +210,7 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
     for panel in panels.flat[len(shown) :]:
         panel.axis("off")
     for panel, outcome in zip(panels.flat, shown, strict=False):
-        entries = [one for one in outcome.entries if one.samples][::-1]
+        entries = [one for one in outcome.entries if one.good][::-1]
         for place, one in enumerate(entries):
             time_taken = one.seconds or 0.0
             colour = "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#777777"
