@@ -63,6 +63,14 @@ def state_home() -> Path:
     return Path(os.environ.get("XNATFS_STATE_DIR") or platformdirs.user_state_dir("xnatfs"))
 
 
+def private_folder(path: Path) -> Path:
+    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of patients."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
 @dataclass(frozen=True)
 class Limits:
     """The numbers of one mount. Times in seconds, sizes in bytes."""

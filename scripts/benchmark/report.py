@@ -200,17 +200,17 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    shown = [one for one in outcomes if any(entry.samples for entry in one.entries)]
+    shown = [one for one in outcomes if any(entry.good for entry in one.entries)]
     if not shown:
         print("nothing to plot", file=sys.stderr)
         return
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = pyplot.subplots(rows, columns, figsize=(8 * columns, 2.6 * rows), squeeze=False)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(8 * columns, 3.2 * rows), squeeze=False)
     for panel in panels.flat[len(shown) :]:
         panel.axis("off")
     for panel, outcome in zip(panels.flat, shown, strict=False):
-        entries = [one for one in outcome.entries if one.samples][::-1]
+        entries = [one for one in outcome.entries if one.good][::-1]
         for place, one in enumerate(entries):
             time_taken = one.seconds or 0.0
             colour = "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#777777"
@@ -224,7 +224,8 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
         times = [one.seconds or 1e-3 for one in entries]
         panel.set_xlim(10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2)))
         panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.grid(axis="x", alpha=0.3)
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+        panel.grid(axis="x", which="both", alpha=0.3)
         panel.set_title(f"{outcome.title}\n{outcome.network.title}", fontsize=9)
         panel.set_xlabel("seconds (logarithmic)", fontsize=8)
     figure.tight_layout()

@@ -52,35 +52,40 @@ class Entry:
     note: str = ""
 
     @property
+    def good(self) -> list[Sample]:
+        """The samples that count: none where any run failed."""
+        return [] if self.problem else self.samples
+
+    @property
     def seconds(self) -> float | None:
         """The median time of the whole work."""
-        return statistics.median(one.seconds for one in self.samples) / self.share if self.samples else None
+        return statistics.median(one.seconds for one in self.good) / self.share if self.good else None
 
     @property
     def spread(self) -> tuple[float, float]:
         """The shortest and the longest time."""
-        times = [one.seconds / self.share for one in self.samples]
+        times = [one.seconds / self.share for one in self.good]
         return min(times), max(times)
 
     @property
     def requests(self) -> float | None:
         """The median number of requests of what was really done."""
-        return statistics.median(one.requests for one in self.samples) if self.samples else None
+        return statistics.median(one.requests for one in self.good) if self.good else None
 
     @property
     def sent(self) -> float | None:
         """The median of the bytes on the wire of what was really done."""
-        return statistics.median(one.sent for one in self.samples) if self.samples else None
+        return statistics.median(one.sent for one in self.good) if self.good else None
 
     def extra(self, name: str) -> float | None:
         """The median of a further figure."""
-        values = [one.extra[name] for one in self.samples if name in one.extra]
+        values = [one.extra[name] for one in self.good if name in one.extra]
         return statistics.median(values) if values else None
 
     def extras(self) -> dict[str, float]:
         """All further figures, medians."""
-        names = dict.fromkeys(name for one in self.samples for name in one.extra)
-        return {name: statistics.median([one.extra[name] for one in self.samples if name in one.extra]) for name in names}
+        names = dict.fromkeys(name for one in self.good for name in one.extra)
+        return {name: statistics.median([one.extra[name] for one in self.good if name in one.extra]) for name in names}
 
 
 @dataclass(frozen=True)

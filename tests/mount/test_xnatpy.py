@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import xnat
 
 from tests.mount.conftest import Lab
 from tests.support import mount
-from xnatfs.demo.data.truth import TrueFile
+from xnatfs.demo.control import Changes
+from xnatfs.demo.data import build
+from xnatfs.demo.data.truth import TrueFile, files
+from xnatfs.demo.server import DemoServer
 
 
 @pytest.fixture
@@ -140,3 +144,21 @@ def test_a_mount_that_has_read_nothing_serves_them_too(lab: Lab, tmp_path: Path,
                 assert stream.read() == truth.read()
         log = [record for record in lab.server.requests()[before:] if downloads(record.path, record.query)]
         assert [record.user_agent.partition("/")[0] for record in log] == ["xnatfs"]
+
+
+def test_a_folder_called_dicom_wherever_that_is_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a session's own resource xnatpy asks for `DICOM` if the format says so, whatever the label."""
+    archive = build("lab")
+    (session,) = {file.session_id for file in files(archive, "ALFA", "demo") if file.session == "sub004_MR1"}
+    changes = Changes(archive)
+    number = changes.apply({"op": "add_resource", "session": session, "label": "raw data", "format": "DICOM"})
+    changes.apply({"op": "put_file", "resource": number, "path": "a.dcm", "text": "not really"})
+    with DemoServer(archive) as server, mount(server.url, tmp_path) as mounted:
+        monkeypatch.setenv("XNAT_DATA", str(mounted.point / "archive"))
+        with xnat.connect(server.url, user="demo", password="demo") as connection:
+            resource = connection.projects["ALFA"].experiments["sub004_MR1"].resources["raw data"]
+            assert resource.data_dir == mounted.point / "archive/projects/ALFA/experiments/sub004_MR1/RESOURCES/DICOM"
+            with resource.files["a.dcm"].open() as stream:
+                assert stream.name.startswith(str(mounted.point)) and stream.read() == b"not really"
+            folder = resource.data_dir.parent
+        assert "DICOM" not in os.listdir(folder) and "raw data" in os.listdir(folder)

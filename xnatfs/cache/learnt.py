@@ -13,6 +13,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from xnatfs.config import private_folder
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +24,7 @@ class Learnt:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], str] = {}
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         try:
             self._database = self._open(path)
         except sqlite3.DatabaseError as error:

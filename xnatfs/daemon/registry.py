@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from xnatfs.config import state_home
+from xnatfs.config import private_folder, state_home
 from xnatfs.errors import UsageError
 
 
@@ -100,15 +100,11 @@ def socket_path(mountpoint: str) -> Path:
 
 def log_path(mountpoint: str) -> Path:
     """Where a mount in the background writes its log."""
-    folder = state_home() / "logs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{_name(mountpoint)}.log"
+    return private_folder(state_home() / "logs") / f"{_name(mountpoint)}.log"
 
 
 def _folder() -> Path:
-    folder = state_home() / "mounts"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    return private_folder(state_home() / "mounts")
 
 
 def _name(mountpoint: str) -> str:

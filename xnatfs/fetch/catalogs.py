@@ -302,6 +302,10 @@ class Catalogs:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
+    def resources_of(self, owner: Owner) -> list[ResourceRecord]:
+        """The resources of one object with all the server tells of them, asked now."""
+        return self._get(("resources", owner), lambda: self._resources.of(owner))
+
     def refresh(self, project: str | None = None) -> None:
         """Forget what is held, of one project or of all: the next look asks the server."""
         with self._lock:

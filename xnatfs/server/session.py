@@ -11,8 +11,9 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -26,9 +27,6 @@ from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.slots import Slots
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class _Patient(Retry):
         error: Exception | None = None,
         _pool: Any = None,
         _stacktrace: Any = None,
-    ) -> Self:
+    ) -> _Patient:
         """See urllib3."""
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             raise error
@@ -186,9 +184,20 @@ class Connection:
     def _log_in_again(self, seen: int) -> None:
         """After an answer that shows an expired session; `seen` is the number of logins when that request was sent."""
         with self._login_lock:
-            if self._logins == seen:
-                log.info("the session at %s has expired; logging in again", self.server)
-                self._log_in()
+            if self._logins != seen:
+                return
+            log.info("the session at %s has expired; logging in again", self.server)
+            for attempt in (1, 2, 3):
+                try:
+                    self._log_in()
+                    return
+                except Failure as failure:
+                    # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused, so nothing is at risk.
+                    if failure.cause is not Cause.NOT_AN_XNAT:
+                        raise
+                    if attempt == 3:
+                        raise Failure(Cause.NOT_DATA, self.server, "at login") from None
+                    time.sleep(0.2 * 2**attempt)
 
     # --- requests ------------------------------------------------------------------------------------------------
 

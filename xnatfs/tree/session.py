@@ -124,14 +124,21 @@ class _View:
 
 def resources_folder(sources: Sources, place: Place, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False) -> Branch:
     """A folder of resources by label; the numeric id is an alias."""
-    # `in` after `out`: of an assessor's two resources with one label the output keeps the plain name.
-    ordered = sorted(resources, key=lambda one: (one.owner.direction == "in", one.label, one.id or 0))
+    ordered = sorted(resources, key=lambda one: (one.label, one.id or 0, one.owner.direction))
     named = distinct(ordered, lambda one: one.label, lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled")
     folders: dict[str, Branch] = {name: resource_folder(sources, place, one, *where, name) for name, one in named.items()}
     in_order(inode_of(*where), folders)
     aliases = {str(one.id): folders[name] for name, one in named.items() if one.id is not None}
-    if dicom_alias:
-        dicom = next((folders[name] for name, one in named.items() if one.format.upper() == "DICOM"), None)
-        if dicom is not None:
-            aliases.setdefault("DICOM", dicom)
-    return Branch(inode_of(*where), lambda: folders, mtime=place.mtime, alias=aliases.get, xattrs=place.xattrs)
+
+    def alias(name: str) -> Node | None:
+        if name == "DICOM" and dicom_alias and name not in aliases:
+            # xnatpy asks for this name wherever the *format* is DICOM; the bulk listings tell no formats.
+            told = list(resources)
+            if not any(one.format for one in told):
+                told = [one for owner in {one.owner for one in resources} for one in sources.catalogs.resources_of(owner)]
+            dicom = {key for one in told if one.format.upper() == "DICOM" for key in (one.id, one.label)}
+            matches = (folders[name] for name, one in named.items() if (one.label if one.id is None else one.id) in dicom)
+            return next(matches, None)
+        return aliases.get(name)
+
+    return Branch(inode_of(*where), lambda: folders, mtime=place.mtime, alias=alias, xattrs=place.xattrs)
