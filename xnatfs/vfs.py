@@ -70,14 +70,16 @@ class Vfs:
     Args:
         root: the tree.
         troubles: failures are reported there.
+        recent: seconds for which the last folder of files is not looked up again.
     """
 
-    def __init__(self, root: Folder, troubles: Troubles) -> None:
+    def __init__(self, root: Folder, troubles: Troubles, recent: float = _RECENT) -> None:
         self._root = root
         self._troubles = troubles
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
+        self._recently = recent
         self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
 
     # --- names ---------------------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ class Vfs:
             parent, node = node, found
         if parent is not None and parent.of_files:
             # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than all the rest.
-            self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + _RECENT)
+            self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + self._recently)
         return node
 
     def _reported(self, path: str) -> _Reported:

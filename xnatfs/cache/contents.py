@@ -278,9 +278,11 @@ class ContentCache:
         with contextlib.suppress(sqlite3.Error):
             self._index.execute("DELETE FROM partials WHERE key = ?", key)
 
-    def release_partial(self, key: str) -> None:
-        """A partial file was closed: only what is present stays reserved; a private one goes."""
+    def release_partial(self, key: str, *, kept: bool) -> None:
+        """A partial file was closed: only what is present stays reserved; a private one goes. `kept` if it still has its name."""
         self.unpin(key)
+        if not kept:
+            return
         if "." in key:
             self.drop_partial(key, self.directory / "partials" / key)
             return

@@ -45,6 +45,7 @@ class Partial:
         self._pages = bytearray(pages) if pages is not None and len(pages) == count else bytearray(count)
         self._left = self._pages.count(0)
         self._unrecorded = 0
+        self._gone = False  # forgotten or made an object: the name may belong to another file by now
 
     @property
     def complete(self) -> bool:
@@ -111,6 +112,8 @@ class Partial:
 
     def record(self) -> None:
         """Write the bitmap to the index."""
+        if self._gone:
+            return
         with self._lock:
             self._unrecorded = 0
             pages = bytes(self._pages)
@@ -121,10 +124,14 @@ class Partial:
         with self._lock:
             self._pages[:] = bytes(len(self._pages))
             self._left = len(self._pages)
+            if self._gone:
+                return
+            self._gone = True
         self._cache.drop_partial(self.key, self._path)
 
     def commit(self, key: str, verified: str) -> None:
         """All is here and checked: make it an object."""
+        self._gone = True
         self._cache.store_partial(self.key, self._path, key, self.size, self.last_modified, verified, self.fd)
 
     def close(self) -> None:
@@ -133,7 +140,7 @@ class Partial:
             with contextlib.suppress(Failure):
                 if self._unrecorded:
                     self.record()
-            self._cache.release_partial(self.key)
+            self._cache.release_partial(self.key, kept=not self._gone)
             os.close(self.fd)
             self.fd = -1
 

@@ -46,7 +46,8 @@ class Mounted:
 
     def __post_init__(self) -> None:
         sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
-        self.vfs = Vfs(root_folder(sources, self.connection.user, self.mountpoint, self.report), self.troubles)
+        root = root_folder(sources, self.connection.user, self.mountpoint, self.report)
+        self.vfs = Vfs(root, self.troubles, min(0.5, self.settings.limits.ttl))
 
     def report(self) -> dict[str, Any]:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""

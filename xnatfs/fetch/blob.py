@@ -20,7 +20,6 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -30,6 +29,7 @@ from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.uncached import Uncached
 from xnatfs.fetch.waiting import wait_until
 from xnatfs.server.contents import Contents, Part
 from xnatfs.server.records import FileRecord
@@ -44,8 +44,6 @@ _IDLE = 8.0  # seconds after which a stream that nobody reads lets its connectio
 _ATTEMPTS = 6
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
-_BLOCK = 2**20  # uncached reads come in such blocks
-_BLOCKS = 8
 
 
 class Host(Protocol):
@@ -120,15 +118,16 @@ class Blob:
         self._opened = False
         self._checking = self._checked = False
         self._uncached = False
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._blocks = Uncached(host, record)
         self._hash = hashlib.md5(usedforsecurity=False)
         self._hashed = 0
         self._closed = False
+        self._fresh = False  # the server has said in this blob's life which file it has
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can open it any more."""
-        return self._closed
+        """Whether nobody can open it any more: nobody has it open, or it is not the server's file any more."""
+        return self._closed or (self._failure is not None and self._failure.cause in _LASTING)
 
     # --- readers -------------------------------------------------------------------------------------------------
 
@@ -145,6 +144,7 @@ class Blob:
             self._readers.append(reader)
         try:
             self._resume()
+            self._check_again()
             with self.condition:
                 if not self._opened and not self._fetches:
                     self._start(0, self._first)
@@ -198,7 +198,7 @@ class Blob:
             if in_order and reader.run > FIRST // 2 and not self._uncached:
                 self._look_ahead(end)
         if self._uncached or partial is None:
-            return self._read_uncached(offset, end)
+            return self._blocks.read(offset, end, self.size, self.last_modified)
         return os.pread(partial.fd, end - offset, offset)
 
     def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
@@ -250,6 +250,24 @@ class Blob:
             self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
             self._opened = True
 
+    def _check_again(self) -> None:
+        """Parts from an earlier time, of a file without a digest, are used only if the server still has that file."""
+        if self.record.digest or self._fresh or self._partial is None:
+            return
+        patience = self._host.limits.progress_deadline
+        try:
+            unchanged = self._host.workers.do(lambda: self._host.contents.unchanged(self.record, self.last_modified), patience)
+        except Failure as failure:
+            if failure.cause in (Cause.GONE, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
+                raise
+            unchanged = True  # the server is away: what is here is better than nothing
+        with self.condition:
+            if not unchanged and not self._fresh:
+                self._partial.forget()
+                self._partial.close()
+                self._partial, self._opened, self.last_modified = None, False, ""
+            self._fresh = True
+
     def _start(self, start: int, end: int) -> None:
         """Fetch from `start` to `end` in a worker. Called with the condition held."""
         begin = 0 if self._host.range_refused else start // PAGE * PAGE
@@ -274,6 +292,8 @@ class Blob:
                 self._uncached = True
             elif problem is not None:
                 self._failure = problem
+                if problem.cause in _LASTING and self._partial is not None:
+                    self._partial.forget()  # who has it open gets the failure; who opens it next gets the new file
             self.condition.notify_all()
             if not self._readers and not self._fetches and not self._closed:
                 self._close()
@@ -318,6 +338,7 @@ class Blob:
                 raise Failure(Cause.CHANGED, self.record.uri)
             if not self._opened:
                 self.size, self.last_modified = part.size, part.last_modified
+                self._fresh = True
                 self._host.coming(self.record, part.size)
             if self._partial is None and not self._uncached:
                 try:
@@ -396,8 +417,7 @@ class Blob:
             return bool(self._readers)
 
     def _far_ahead(self, fetch: _Fetch) -> bool:
-        furthest = max((one.position for one in self._readers if one.position <= fetch.position), default=None)
-        return furthest is None or fetch.position - furthest > WINDOW
+        return not any(fetch.position - WINDOW <= one.position <= fetch.end + NEAR for one in self._readers)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -442,49 +462,3 @@ class Blob:
             self._partial.close()
             self._partial = None
         self._gone()
-
-    # --- without the cache ---------------------------------------------------------------------------------------
-
-    def _read_uncached(self, offset: int, end: int) -> bytes:
-        """The cache is full, or its disk: blocks straight from the server, a few kept in memory."""
-        pieces = []
-        for block in range(offset // _BLOCK, -(-end // _BLOCK)):
-            data = self._block(block)
-            start = block * _BLOCK
-            pieces.append(data[max(0, offset - start) : end - start])
-        return b"".join(pieces)
-
-    def _block(self, number: int) -> bytes:
-        with self.condition:
-            data = self._blocks.get(number)
-            if data is not None:
-                self._blocks.move_to_end(number)
-                return data
-        start = number * _BLOCK
-        data = self._host.workers.do(lambda: self._fetch_block(start, min(self.size, start + _BLOCK)), self._host.limits.progress_deadline)
-        with self.condition:
-            self._blocks[number] = data
-            while len(self._blocks) > _BLOCKS:
-                self._blocks.popitem(last=False)
-        return data
-
-    def _fetch_block(self, start: int, end: int) -> bytes:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with self._host.contents.part(self.record, start, end, self.last_modified) as part:
-                    data = b""
-                    skip = start - part.start
-                    for piece in part.pieces:
-                        data += piece[skip:]
-                        skip = max(0, skip - len(piece))
-                        self._host.progress += 1
-                        if len(data) >= end - start:
-                            break
-                    if len(data) < end - start:
-                        raise Failure(Cause.CUT_SHORT, self.record.uri)
-                    return data[: end - start]
-            except Failure as failure:
-                if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
-                    raise
-                time.sleep(min(2.0, 0.1 * 2**attempt))
-        raise AssertionError
