@@ -71,15 +71,19 @@ class Vfs:
         root: the tree.
         troubles: failures are reported there.
         recent: seconds for which the last folder of files is not looked up again.
+        sizes_doubtful: whether listings changed so lately that the kernel may still hold a size from before.
     """
 
-    def __init__(self, root: Folder, troubles: Troubles, recent: float = _RECENT) -> None:
+    def __init__(
+        self, root: Folder, troubles: Troubles, recent: float = _RECENT, sizes_doubtful: Callable[[], bool] = lambda: False
+    ) -> None:
         self._root = root
         self._troubles = troubles
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
         self._recently = recent
+        self._sizes_doubtful = sizes_doubtful
         self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
 
     # --- names ---------------------------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ class Vfs:
                 raise Failure(Cause.IS_A_DIRECTORY, path)
             told = node.size
             content = node.open()
-            changed = content.size != told or content.size != node.listed_size
+            changed = not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
             with self._lock:
                 handle = next(self._numbers)
                 self._handles[handle] = _Handle(content, node)

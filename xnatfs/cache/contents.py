@@ -286,11 +286,11 @@ class ContentCache:
         if "." in key:
             self.drop_partial(key, self.directory / "partials" / key)
             return
-        row = self._index.partial(key)
-        if row is not None and not row.pages.count(1):
-            self.drop_partial(key, self.directory / "partials" / key)
-        elif row is not None:
-            with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error):
+            row = self._index.partial(key)
+            if row is not None and not row.pages.count(1):
+                self.drop_partial(key, self.directory / "partials" / key)
+            elif row is not None:
                 self._index.execute("UPDATE partials SET reserved = ? WHERE key = ?", min(row.size, row.pages.count(1) * PAGE), key)
 
     # --- the whole -----------------------------------------------------------------------------------------------

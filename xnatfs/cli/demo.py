@@ -34,6 +34,9 @@ def command(mountpoint: str | None, once: bool) -> None:
 
     The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
     """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before anything is started: it has to be taken down again
+        signal.signal(number, lambda *_: ended.set())
     check_fuse()
     place = registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
     check_mountpoint(place)
@@ -52,7 +55,8 @@ def command(mountpoint: str | None, once: bool) -> None:
             _show(place, scratch)
             if not once:
                 click.echo(f"\nThe mount stays open at {place} until Ctrl-C.")
-                _wait_for_signal()
+                while not ended.wait(0.5):
+                    pass
         finally:
             unmount.end(place)
             click.echo("Unmounted.")
@@ -107,11 +111,3 @@ def _run(arguments: list[str], place: str, at_most: int | None = None) -> None:
         click.echo(line)
     if at_most is not None and len(lines) > at_most:
         click.echo(f"... and {len(lines) - at_most} more")
-
-
-def _wait_for_signal() -> None:
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(0.5):
-        pass

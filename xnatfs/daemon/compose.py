@@ -47,7 +47,8 @@ class Mounted:
     def __post_init__(self) -> None:
         sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
         root = root_folder(sources, self.connection.user, self.mountpoint, self.report)
-        self.vfs = Vfs(root, self.troubles, min(0.5, self.settings.limits.ttl))
+        limits = self.settings.limits
+        self.vfs = Vfs(root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1))
 
     def report(self) -> dict[str, Any]:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""

@@ -20,6 +20,7 @@ from xnatfs.cache.drafts import Pile
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line
+from xnatfs.fetch.flights import Workers
 from xnatfs.fetch.series import Series
 from xnatfs.fetch.waiting import wait_until
 from xnatfs.server.contents import Contents
@@ -40,6 +41,7 @@ class Host(Protocol):
     cache: ContentCache
     limits: Limits
     line: Line
+    workers: Workers
     progress: int
 
     def key(self, record: FileRecord) -> str:
@@ -159,3 +161,5 @@ class Batch:
         self.received += len(piece)
         self._host.progress += 1
         self._host.line.received(len(piece))
+        if self._host.workers.closed:
+            raise Failure(Cause.INTERRUPTED, detail="the mount is ending")

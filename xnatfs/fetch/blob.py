@@ -378,7 +378,7 @@ class Blob:
                         self.condition.notify_all()
                 if position >= fetch.end:
                     break
-                if not self._wanted(fetch):
+                if host.workers.closed or not self._wanted(fetch):
                     return False
             if position < fetch.end:
                 raise Failure(Cause.CUT_SHORT, self.record.uri, f"{position} of {fetch.end} bytes")
@@ -410,7 +410,7 @@ class Blob:
             self._host.line.waited()
             deadline = time.monotonic() + _IDLE
             while self._readers and self._far_ahead(fetch):
-                if time.monotonic() > deadline or self._host.workers.waiting:
+                if self._host.workers.closed or time.monotonic() > deadline or self._host.workers.waiting:
                     return False
                 self.condition.wait(0.5)
             self._host.line.waited()

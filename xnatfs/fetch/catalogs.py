@@ -63,6 +63,7 @@ class Catalogs:
         self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
+        self._changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
 
     # --- projects ------------------------------------------------------------------------------------------------
@@ -291,6 +292,8 @@ class Catalogs:
         for odd in listing.odd:
             self._troubles.odd(odd)
         with self._lock:
+            if key in self._files:
+                self._changed = time.monotonic()
             if epoch == self._epoch and holdings.count <= self._files.maxsize:
                 self._files[key] = (stamp, time.monotonic(), holdings)
         return holdings
@@ -310,6 +313,7 @@ class Catalogs:
         """Forget what is held, of one project or of all: the next look asks the server."""
         with self._lock:
             self._epoch += 1
+            self._changed = time.monotonic()
             if project is None:
                 self._holdings.clear()
             else:
@@ -317,6 +321,10 @@ class Catalogs:
             self._projects = None
             self._sessions.clear()
             self._files.clear()
+
+    def changed_within(self, seconds: float) -> bool:
+        """Whether a listing was replaced by another in the last so many seconds."""
+        return time.monotonic() - self._changed < seconds
 
     def counts(self) -> dict[str, int]:
         """For `status`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar, cast
 
@@ -87,13 +88,21 @@ class Workers:
         """Whether work waits for a thread."""
         return not self._queue.empty()
 
-    def close(self) -> None:
-        """Start nothing more. Work under way ends by itself: its connection is closed."""
+    @property
+    def closed(self) -> bool:
+        """Whether the mount is ending: long work looks at this and stops."""
+        return self._closed
+
+    def close(self, patience: float = 2.0) -> None:
+        """Start nothing more, and give what is under way a moment to stop."""
         with self._lock:
             self._closed = True
             for _ in range(self._threads):
                 self._order += 1
                 self._queue.put((-1, self._order, _stop))
+        deadline = time.monotonic() + patience
+        while self._threads and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _run(self) -> None:
         while True:

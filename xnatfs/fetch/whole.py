@@ -20,6 +20,7 @@ from xnatfs.cache.drafts import Draft
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.costs import Line
+from xnatfs.fetch.flights import Workers
 from xnatfs.fetch.waiting import wait_until
 from xnatfs.server.contents import Contents, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
@@ -38,6 +39,7 @@ class Host(Protocol):
     cache: ContentCache
     limits: Limits
     line: Line
+    workers: Workers
     progress: int
 
     def key(self, record: FileRecord) -> str:
@@ -235,6 +237,8 @@ class Transfer:
             digest.update(piece)
             self._host.progress += 1
             self._host.line.received(len(piece))
+            if self._host.workers.closed:
+                raise Failure(Cause.INTERRUPTED, self.record.uri, "the mount is ending")
             if large:
                 if self.readers == 0:
                     raise Failure(Cause.INTERRUPTED, self.record.uri, "nobody reads it any more")
