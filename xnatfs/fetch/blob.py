@@ -121,6 +121,7 @@ class Blob:
         self._blocks = Uncached(host, record)
         self._hash = hashlib.md5(usedforsecurity=False)
         self._hashed = 0
+        self._hash_lock = threading.Lock()
         self._closed = False
         self._fresh = False  # the server has said in this blob's life which file it has
 
@@ -228,7 +229,8 @@ class Blob:
             self._start(missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size))
 
     def _coming(self, start: int) -> bool:
-        return any(one.position <= start < one.end and start - one.position <= NEAR for one in self._fetches)
+        near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
+        return any(one.position <= start < one.end and start - one.position <= near for one in self._fetches)
 
     def _held_back(self, reader: Reader, end: int) -> bool:
         """The last page of a file with a digest, for who reads it in order, until the whole is checked."""
@@ -363,9 +365,10 @@ class Blob:
                     reserved += step
                 reserved -= len(piece)
                 partial.write(position, piece)
-                if position <= self._hashed < position + len(piece):
-                    self._hash.update(memoryview(piece)[self._hashed - position :])
-                    self._hashed = position + len(piece)
+                with self._hash_lock:  # two streams may pass the same place
+                    if position <= self._hashed < position + len(piece):
+                        self._hash.update(memoryview(piece)[self._hashed - position :])
+                        self._hashed = position + len(piece)
                 position += len(piece)
                 host.progress += 1
                 host.line.received(len(piece))
@@ -447,13 +450,14 @@ class Blob:
     def _whole_md5(self, partial: Partial) -> str:
         if not self.record.digest:
             return ""
-        while self._hashed < self.size:
-            piece = os.pread(partial.fd, 2**20, self._hashed)
-            if not piece:
-                raise Failure(Cause.CACHE_BROKEN, self.record.uri, "the cache file is shorter than what was written to it")
-            self._hash.update(piece)
-            self._hashed += len(piece)
-        return self._hash.hexdigest()
+        with self._hash_lock:
+            while self._hashed < self.size:
+                piece = os.pread(partial.fd, 2**20, self._hashed)
+                if not piece:
+                    raise Failure(Cause.CACHE_BROKEN, self.record.uri, "the cache file is shorter than what was written to it")
+                self._hash.update(piece)
+                self._hashed += len(piece)
+            return self._hash.hexdigest()
 
     def _close(self) -> None:
         """Called with the condition held, when nobody reads and nothing is fetched."""
