@@ -13,17 +13,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.drafts import Pile
-from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.costs import Line
-from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.host import Host
 from xnatfs.fetch.series import Series
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.contents import Contents
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -32,21 +27,6 @@ _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the strea
 _ATTEMPTS = 3
 _AT_ONCE = 16  # members entered into the cache's index together ...
 _AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
-
-
-class Host(Protocol):
-    """What a batch needs of `Transfers`."""
-
-    contents: Contents
-    cache: ContentCache
-    limits: Limits
-    line: Line
-    workers: Workers
-    progress: int
-
-    def key(self, record: FileRecord) -> str:
-        """The key of a file in the cache."""
-        ...
 
 
 class Batch:

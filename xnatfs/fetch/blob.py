@@ -21,17 +21,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.partial import PAGE, Partial
-from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.costs import Line
-from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.host import Host
 from xnatfs.fetch.uncached import Uncached
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.contents import Contents, Part
+from xnatfs.server.contents import Part
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -44,26 +40,6 @@ _IDLE = 8.0  # seconds after which a stream that nobody reads lets its connectio
 _ATTEMPTS = 6
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
-
-
-class Host(Protocol):
-    """What a blob needs of `Transfers`."""
-
-    contents: Contents
-    cache: ContentCache
-    limits: Limits
-    line: Line
-    workers: Workers
-    range_refused: bool
-    progress: int
-
-    def coming(self, record: FileRecord, size: int) -> None:
-        """An answer told this size."""
-        ...
-
-    def checked(self, blob: Blob, md5: str) -> str:
-        """How a whole content with this MD5 is to be kept; raises BAD_DIGEST if it must not be served."""
-        ...
 
 
 class _Fetch:
@@ -82,7 +58,6 @@ class Reader:
         self.size = blob.size
         self.position = 0  # where the last read ended
         self.run = 0  # bytes read in order
-        self.furthest = 0  # bytes read, for the statistics of the series
 
     def read(self, offset: int, length: int) -> bytes:
         """See `transfers.Reader`."""
@@ -182,7 +157,6 @@ class Blob:
         with self.condition:
             reader.run = reader.run + length if in_order else 0
             reader.position = end
-            reader.furthest = max(reader.furthest, end)
             self.condition.notify_all()  # a stream may be waiting for its reader
             if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
                 self._failure = None  # the server may be there again
@@ -434,7 +408,7 @@ class Blob:
                 return
             self._checking = True
         try:
-            verified = self._host.checked(self, self._whole_md5(partial))
+            verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
             if partial.complete:
                 partial.commit(self.key, verified)
         except Failure:

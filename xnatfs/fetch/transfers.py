@@ -303,14 +303,14 @@ class Transfers:
             raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {md5}, the catalog says {record.digest}")
         return "bad digest"
 
-    def checked(self, blob: Blob, md5: str) -> str:
-        """How a large file with this MD5 is to be kept."""
-        record = blob.record
-        self.learn_size(record, blob.size)
+    def checked(self, record: FileRecord, size: int, md5: str) -> str:
+        """How a large file with this size and MD5 is to be kept."""
         if not record.digest or md5 == record.digest:
+            self.learn_size(record, size)
             self._suspects.pop(identity(record), None)
             return "md5" if record.digest else "size"
         if self._suspects.get(identity(record)) == md5:
+            self.learn_size(record, size)
             return self.bad_digest(record, md5)
         # Part of it has been served: its readers must learn of it. The next one gets it fetched anew.
         self._suspects[identity(record)] = md5

@@ -9,27 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import Protocol
 
-from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.flights import Workers
-from xnatfs.server.contents import Contents
+from xnatfs.fetch.host import Host
 from xnatfs.server.records import FileRecord
 
 _BLOCK = 2**20
 _BLOCKS = 8
 _ATTEMPTS = 6
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
-
-
-class Host(Protocol):
-    """What is needed of `Transfers`."""
-
-    contents: Contents
-    limits: Limits
-    workers: Workers
-    progress: int
 
 
 class Uncached:

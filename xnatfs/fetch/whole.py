@@ -13,16 +13,13 @@ import logging
 import os
 import threading
 import time
-from typing import Protocol
 
-from xnatfs.cache.contents import ContentCache, Entry
+from xnatfs.cache.contents import Entry
 from xnatfs.cache.drafts import Draft
-from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.costs import Line
-from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.host import Host
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.contents import Contents, Stream, only_in_zip
+from xnatfs.server.contents import Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -30,33 +27,6 @@ log = logging.getLogger(__name__)
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
-
-
-class Host(Protocol):
-    """What a transfer needs of `Transfers`."""
-
-    contents: Contents
-    cache: ContentCache
-    limits: Limits
-    line: Line
-    workers: Workers
-    progress: int
-
-    def key(self, record: FileRecord) -> str:
-        """The key of a file in the cache."""
-        ...
-
-    def coming(self, record: FileRecord, size: int) -> None:
-        """An answer told this size; a whole, checked file has yet to prove it."""
-        ...
-
-    def learn_size(self, record: FileRecord, size: int) -> None:
-        """A whole, checked file has this size."""
-        ...
-
-    def bad_digest(self, record: FileRecord, md5: str) -> str:
-        """The bytes differ from the catalog's digest, twice alike: how to keep them; raises BAD_DIGEST if they must not be served."""
-        ...
 
 
 class Memory:
