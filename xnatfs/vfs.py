@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Vfs:
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
+        self._spoilt: Counter[str] = Counter()  # reads that failed half-way, by version: the kernel must not keep their first half
         self._recently = recent
         self._sizes_doubtful = sizes_doubtful
         self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
@@ -138,12 +140,20 @@ class Vfs:
             with self._lock:
                 handle = next(self._numbers)
                 self._handles[handle] = _Handle(content, node)
-            return Opened(handle, changed, node.version)
+            version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version else ""
+            return Opened(handle, changed, version)
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Bytes from an open file; shorter only at its end."""
         with self._reported(f"handle {handle}"):
-            return self._handle(handle).content.read(offset, length)
+            held = self._handle(handle)
+            try:
+                return held.content.read(offset, length)
+            except Failure as failure:
+                if failure.cause in (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE):
+                    with self._lock:
+                        self._spoilt[held.node.version] += 1
+                raise
 
     def size_of(self, handle: int) -> int:
         """The size of an open file in bytes."""

@@ -25,7 +25,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.cache.drafts import Draft, Pile
+from xnatfs.cache.drafts import Draft, Pile, locked
 from xnatfs.cache.index import Index, PartialRow
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.errors import Cause, Failure
@@ -107,7 +107,8 @@ class ContentCache:
             if touch:
                 self._used[key] = now
         if touch:
-            self._index.execute("UPDATE objects SET used = ? WHERE key = ?", now, key)
+            with contextlib.suppress(sqlite3.Error):
+                self._index.execute("UPDATE objects SET used = ? WHERE key = ?", now, key)
         return Entry(key, row.size, row.last_modified, row.verified, row.checked, fd, self)
 
     def has(self, key: str) -> str | None:
@@ -144,14 +145,19 @@ class ContentCache:
         """
         reserved = _RESERVE_STEP if size is None else size
         name = uuid.uuid4().hex
-        with self._index.transaction():
-            self._make_room(reserved)
-            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, reserved)
+        # The locked file first: a reservation nobody holds a lock for counts as left from a crash when another mount starts.
+        draft = Draft(self, name, self.directory / "drafts" / name, reserved)
         try:
-            return Draft(self, name, self.directory / "drafts" / name, reserved)
-        except OSError as error:
-            self.drop_draft(name, None)
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            self._reserve_draft(name, reserved)
+        except BaseException:
+            draft.close()
+            raise
+        return draft
+
+    def _reserve_draft(self, name: str, size: int) -> None:
+        with self._index.transaction():
+            self._make_room(size)
+            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
 
     def reserve_more(self, name: str, more: int) -> None:
         """Add to a draft's reservation."""
@@ -183,11 +189,13 @@ class ContentCache:
         Raises:
             Failure: NO_SPACE if that many bytes cannot be made free below the cap.
         """
-        name = uuid.uuid4().hex
-        with self._index.transaction():
-            self._make_room(size)
-            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
-        return Pile(self, name)
+        pile = Pile(self, uuid.uuid4().hex)
+        try:
+            self._reserve_draft(pile.name, size)
+        except BaseException:
+            pile.close()
+            raise
+        return pile
 
     def store_many(self, name: str, stored: list[tuple[str, int, str]]) -> None:
         """Enter (key, size, how it was checked) of files of a pile that are in place (called by `Pile`)."""
@@ -216,17 +224,14 @@ class ContentCache:
         name = key
         path = self.directory / "partials" / key
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
+            fd = locked(path)
+            if fd is None:
                 name = f"{key}.{uuid.uuid4().hex}"
                 path = self.directory / "partials" / name
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                fd = locked(path)
+                assert fd is not None  # nobody else knows this name
             row = self._index.partial(name)
-            fits = row is not None and row.size == size and row.last_modified == last_modified
+            fits = row is not None and row.size == size and row.last_modified == last_modified and os.fstat(fd).st_size == size
             if not fits:
                 os.ftruncate(fd, 0)
                 with self._index.transaction():
@@ -328,6 +333,8 @@ class ContentCache:
 
     def _make_room(self, size: int) -> None:
         """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a transaction."""
+        if size > self.cap:  # before anything is evicted for it in vain
+            raise Failure(Cause.NO_SPACE, str(self.directory), f"{size} bytes are needed, the cap is {self.cap}")
         needed = self._index.total() + size - self.cap
         if self.min_free:
             disk = os.statvfs(self.directory)
@@ -352,6 +359,7 @@ class ContentCache:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)  # under the lock: nobody may take it up between
             except BlockingIOError:  # another process reads it
                 return 0
             finally:

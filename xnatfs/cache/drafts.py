@@ -22,6 +22,35 @@ if TYPE_CHECKING:
 _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
 
+def locked(path: Path) -> int | None:
+    """A descriptor of the file at `path`, made if it is missing, with its flock; None if another process has that.
+
+    Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked at again.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        os.close(fd)
+
+
+def _new(path: Path) -> int:
+    """A descriptor of a new, locked file under a name nobody else knows."""
+    try:
+        fd = locked(path)
+    except OSError as error:
+        raise Failure(Cause.CACHE_BROKEN, str(path.parent), str(error)) from error
+    if fd is None:
+        raise Failure(Cause.CACHE_BROKEN, str(path), "somebody else locked it")
+    return fd
+
+
 class Draft:
     """A file being written. One writer; readers may `os.pread` what is already there from `fd`."""
 
@@ -31,8 +60,7 @@ class Draft:
         self._path = path
         self._reserved = reserved
         self.written = 0
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        self.fd = _new(path)
 
     def write(self, piece: bytes | memoryview) -> None:
         """Append.
@@ -78,9 +106,11 @@ class Pile:
 
     def __init__(self, cache: ContentCache, name: str) -> None:
         self._cache = cache
-        self._name = name
+        self.name = name
         self._stored: list[tuple[str, int, str]] = []
-        self._path = f"{cache.directory}/drafts/{name}"
+        self._lock_path = cache.directory / "drafts" / name
+        self._lock = _new(self._lock_path)  # held as long as the reservation lives
+        self._path = f"{self._lock_path}.m"
         self._fd = -1
         self._written = 0
 
@@ -130,7 +160,7 @@ class Pile:
         """Enter what was kept."""
         if self._stored:
             stored, self._stored = self._stored, []
-            self._cache.store_many(self._name, stored)
+            self._cache.store_many(self.name, stored)
 
     def close(self) -> None:
         """Enter what was kept, give the rest of the reservation back."""
@@ -138,4 +168,7 @@ class Pile:
             self.flush()
         finally:
             self.drop()
-            self._cache.drop_draft(self._name, None)
+            if self._lock >= 0:
+                self._cache.drop_draft(self.name, self._lock_path)
+                os.close(self._lock)
+                self._lock = -1

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from xnatfs.errors import Cause, Failure
+
 log = logging.getLogger(__name__)
 
 _SCHEMA = """
@@ -109,15 +111,26 @@ class Index:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything within, at once, also for other processes."""
+        """Everything within, at once, also for other processes.
+
+        Raises:
+            Failure: NO_SPACE or CACHE_BROKEN where SQLite cannot write.
+        """
         with self.lock:
-            self._database.execute("BEGIN IMMEDIATE")
             try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                except Failure:  # no room: what was evicted is gone from the disk all the same
+                    self._database.execute("COMMIT")
+                    raise
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
+                raise Failure(cause, str(self._path), str(error)) from error
 
     # --- rows ----------------------------------------------------------------------------------------------------
 

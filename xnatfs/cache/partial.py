@@ -86,6 +86,11 @@ class Partial:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
 
+    @property
+    def gone(self) -> bool:
+        """Whether it is an object by now, or forgotten: nothing is dropped from it any more."""
+        return self._gone
+
     def mark(self, offset: int, end: int) -> None:
         """The bytes from `offset` (start of a page) to `end` (end of a page, or of the file) are here."""
         first, last = offset // PAGE, -(-end // PAGE)
@@ -102,11 +107,16 @@ class Partial:
         """Give the disk space of whole pages back; returns the bytes freed. Where holes cannot be punched nothing is freed."""
         first, last = -(-offset // PAGE), end // PAGE
         with self._lock:
-            if last <= first or not _punch(self.fd, first * PAGE, (last - first) * PAGE):
+            if last <= first or self._gone:  # once it is an object, a hole would be in the object
                 return 0
-            gone = self._pages.count(1, first, last)
-            self._pages[first:last] = bytes(last - first)
+            before = self._pages[first:last]
+            gone = before.count(1)
+            self._pages[first:last] = bytes(last - first)  # first: whoever looks after its read sees that it may have read a hole
             self._left += gone
+            if not _punch(self.fd, first * PAGE, (last - first) * PAGE):
+                self._pages[first:last] = before
+                self._left -= gone
+                return 0
         self.record()
         return gone * PAGE
 
@@ -131,7 +141,8 @@ class Partial:
 
     def commit(self, key: str, verified: str) -> None:
         """All is here and checked: make it an object."""
-        self._gone = True
+        with self._lock:
+            self._gone = True
         self._cache.store_partial(self.key, self._path, key, self.size, self.last_modified, verified, self.fd)
 
     def close(self) -> None:

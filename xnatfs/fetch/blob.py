@@ -56,6 +56,7 @@ class Reader:
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
         self.size = blob.size
+        self.stamp = "" if blob.record.digest else blob.last_modified
         self.position = 0  # where the last read ended
         self.run = 0  # bytes read in order
 
@@ -122,6 +123,8 @@ class Blob:
             self._resume()
             self._check_again()
             with self.condition:
+                if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
+                    self._failure = None
                 if not self._opened and not self._fetches:
                     self._start(0, self._first)
                 wait_until(
@@ -133,6 +136,7 @@ class Blob:
                 if self._failure is not None:
                     raise self._failure
                 reader.size = self.size
+                reader.stamp = "" if self.record.digest else self.last_modified
         except BaseException:
             self.leave(reader)
             raise
@@ -174,7 +178,10 @@ class Blob:
                 self._look_ahead(end)
         if self._uncached or partial is None:
             return self._blocks.read(offset, end, self.size, self.last_modified)
-        return os.pread(partial.fd, end - offset, offset)
+        data = os.pread(partial.fd, end - offset, offset)
+        if partial.gone or partial.has(offset, end):
+            return data
+        return self.read(reader, offset, length)  # dropped while it was read
 
     def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
         """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
@@ -299,7 +306,8 @@ class Blob:
             self._note(part)
             if part.end is None:
                 host.range_refused = True
-                fetch.position, fetch.end = 0, self.size
+                with self.condition:
+                    fetch.position, fetch.end = 0, self.size
             else:
                 fetch.end = min(fetch.end, self.size)
             with host.line.stream():
@@ -329,7 +337,7 @@ class Blob:
     def _write(self, fetch: _Fetch, part: Part) -> bool:
         host, partial = self._host, self._partial
         assert partial is not None
-        position = fetch.position
+        position = begun = fetch.position
         reserved = 0
         try:
             for piece in part.pieces:
@@ -355,7 +363,9 @@ class Blob:
                         self.condition.notify_all()
                 if position >= fetch.end:
                     break
-                if host.workers.closed or not self._wanted(fetch):
+                if host.workers.closed or (host.workers.waiting and position - begun >= SECOND):
+                    return False  # others wait for a worker: the reader asks for the rest again, behind them
+                if not self._wanted(fetch):
                     return False
             if position < fetch.end:
                 raise Failure(Cause.CUT_SHORT, self.record.uri, f"{position} of {fetch.end} bytes")
@@ -374,7 +384,9 @@ class Blob:
                 raise
             with self.condition:
                 behind = min((one.position for one in self._readers), default=0) - NEAR
-            freed = partial.drop(0, max(0, behind))
+                # Not under a stream: bytes written and not yet marked would be marked as holes.
+                behind = min([behind, *(one.position for one in self._fetches)])
+                freed = partial.drop(0, max(0, behind))
             if freed:
                 self._host.cache.reserve_pages(partial.key, -freed)
             self._host.cache.reserve_pages(partial.key, size)

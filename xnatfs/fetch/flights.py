@@ -7,6 +7,7 @@ itself while the work goes on.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.waiting import wait_until
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -118,7 +120,10 @@ class Workers:
                     self._threads -= 1
                     return
             if work is not _stop:
-                work()
+                try:
+                    work()
+                except Exception:
+                    log.exception("a piece of work broke")
 
 
 def _stop() -> None:

@@ -44,6 +44,7 @@ class Reader(Protocol):
     """An open content."""
 
     size: int
+    stamp: str  # tells two versions of a file without a digest apart; "" for one with a digest
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from `offset`, shorter only at the end of the file.
@@ -64,6 +65,7 @@ class CachedReader:
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
         self.size = entry.size
+        self.stamp = "" if entry.verified == "md5" else entry.last_modified or str(entry.checked)
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Reader`."""
@@ -82,6 +84,7 @@ class _Counted:
         self._series = series
         self._furthest = 0
         self.size = reader.size
+        self.stamp = reader.stamp
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Reader`."""
@@ -243,14 +246,14 @@ class Transfers:
         size = self.size(record)
         heads = series.heads_only and size > 2 * HEAD and not self.range_refused
         if size > self.limits.whole_file_check or heads:
-            return self._blob(record, size, HEAD if heads else None).open()
+            return self._open_blob(record, size, HEAD if heads else None)
         key = self.key(record)
         with self._lock:
             transfer = self._transfers.get(key)
-            new = transfer is None
-            if transfer is None:
+            new = transfer is None or not transfer.join()
+            if transfer is None or new:
                 transfer = self._transfers[key] = Transfer(self, record, size)
-            transfer.readers += 1
+                transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
         return transfer.open()
@@ -262,8 +265,19 @@ class Transfers:
                 self._troubles.failed(transfer.failure)
         finally:
             with self._lock:
-                self._transfers.pop(key, None)
+                if self._transfers.get(key) is transfer:
+                    del self._transfers[key]
                 self._coming.pop(identity(transfer.record), None)
+
+    def _open_blob(self, record: FileRecord, size: int, first: int | None) -> Reader:
+        """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
+        for _ in range(2):
+            try:
+                return self._blob(record, size, first).open()
+            except Failure as failure:
+                if failure.cause is not Cause.CHANGED:
+                    raise
+        return self._blob(record, size, first).open()
 
     def _blob(self, record: FileRecord, size: int, first: int | None) -> Blob:
         key = self.key(record)

@@ -38,36 +38,39 @@ class Uncached:
         pieces = []
         for number in range(offset // _BLOCK, -(-end // _BLOCK)):
             start = number * _BLOCK
-            data = self._block(number, min(size, start + _BLOCK), last_modified)
+            data = self._block(number, size, last_modified)
             pieces.append(data[max(0, offset - start) : end - start])
         return b"".join(pieces)
 
-    def _block(self, number: int, end: int, last_modified: str) -> bytes:
+    def _block(self, number: int, size: int, last_modified: str) -> bytes:
         with self._lock:
             data = self._blocks.get(number)
             if data is not None:
                 self._blocks.move_to_end(number)
                 return data
-        data = self._host.workers.do(lambda: self._fetch(number * _BLOCK, end, last_modified), self._host.limits.progress_deadline)
+        data = self._host.workers.do(lambda: self._fetch(number * _BLOCK, size, last_modified), self._host.limits.progress_deadline)
         with self._lock:
             self._blocks[number] = data
             while len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)
         return data
 
-    def _fetch(self, start: int, end: int, last_modified: str) -> bytes:
+    def _fetch(self, start: int, size: int, last_modified: str) -> bytes:
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._receive(start, end, last_modified)
+                return self._receive(start, size, last_modified)
             except Failure as failure:
                 if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
                     raise
                 time.sleep(min(2.0, 0.1 * 2**attempt))
 
-    def _receive(self, start: int, end: int, last_modified: str) -> bytes:
+    def _receive(self, start: int, size: int, last_modified: str) -> bytes:
+        end = min(size, start + _BLOCK)
         with self._host.contents.part(self._record, start, end, last_modified) as part:
+            if part.size != size or part.last_modified != last_modified:
+                raise Failure(Cause.CHANGED, self._record.uri)
             data = b""
             skip = start - part.start  # without Range the answer begins at the start of the file
             for piece in part.pieces:

@@ -60,6 +60,7 @@ class Transfer:
         self.size = size
         self.condition = threading.Condition()
         self.readers = 0
+        self.closed = False  # nobody can join it any more
         self.failure: Failure | None = None
         self._opened = False  # the size is known and reading may begin
         self._available = 0  # bytes that may be served
@@ -68,10 +69,22 @@ class Transfer:
         self._draft: Draft | Memory | None = None
         self._entry: Entry | None = None
 
+    @property
+    def stamp(self) -> str:
+        """Tells two versions of a file without a digest apart."""
+        return "" if self.record.digest else self._last_modified
+
     # --- readers -------------------------------------------------------------------------------------------------
 
+    def join(self) -> bool:
+        """Count one reader more; False if the transfer is over and closed."""
+        with self.condition:
+            if not self.closed:
+                self.readers += 1
+            return not self.closed
+
     def open(self) -> TransferReader:
-        """A reader, once reading may begin; the caller has counted it in `readers`."""
+        """A reader, once reading may begin; the caller has joined."""
         try:
             with self.condition:
                 wait_until(
@@ -241,7 +254,7 @@ class Transfer:
         return memory
 
     def _without_cache(self, failure: Failure, size: int) -> Memory:
-        if failure.cause is not Cause.NO_SPACE or size > self._host.limits.whole_file_check:
+        if failure.cause not in (Cause.NO_SPACE, Cause.CACHE_BROKEN) or size > self._host.limits.whole_file_check:
             raise failure
         log.info("%s is served without the cache: %s", self.record.uri, failure)
         return Memory()
@@ -264,6 +277,7 @@ class Transfer:
 
     def _close(self) -> None:
         """Close what readers read from. Called with the condition held, when nobody reads and nobody writes."""
+        self.closed = True
         if self._entry is not None:
             self._entry.close()
             self._entry = None
@@ -278,6 +292,7 @@ class TransferReader:
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
         self.size = transfer.size
+        self.stamp = transfer.stamp
 
     def read(self, offset: int, length: int) -> bytes:
         """See `transfers.Reader`."""

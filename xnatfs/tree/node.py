@@ -20,6 +20,7 @@ class Content(Protocol):
     """An open content; `fetch.transfers.Reader` is one."""
 
     size: int
+    stamp: str  # tells two versions apart where `File.version` cannot
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from `offset`, shorter only at the end."""
@@ -194,6 +195,7 @@ class BytesContent:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
+        self.stamp = ""
 
     def read(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]
