@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import composed, read, until
+from tests.support import composed, read, until, walk
 from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.data import build
@@ -211,3 +211,48 @@ def test_the_cap_holds_while_many_read(tmp_path: Path) -> None:
             thread.join(60)
         assert wrong == []
         assert peak <= 16 * MIB * 1.05
+
+
+def test_after_an_outage_a_large_file_that_is_still_open_can_be_opened_again(tmp_path: Path) -> None:
+    archive = build("scale", sessions=0, big_files={"one.nii": 64 * MIB}, big_digests=False)
+    with served(tmp_path, Switches(), archive, Limits(cache_size=10**9, min_free=0, progress_deadline=10)) as (server, mounted):
+        path = big(mounted)
+        opened = mounted.vfs.open(path)
+        mounted.vfs.read(opened.handle, 0, 4096)
+        server.stop()
+        with pytest.raises(OSError):
+            mounted.vfs.read(opened.handle, 40 * MIB, 4096)
+        server.start()
+        again = mounted.vfs.open(path)
+        assert len(mounted.vfs.read(again.handle, 40 * MIB, 4096)) == 4096
+        assert len(mounted.vfs.read(opened.handle, 50 * MIB, 4096)) == 4096
+        mounted.vfs.release(again.handle)
+        mounted.vfs.release(opened.handle)
+
+
+def test_a_small_file_does_not_wait_until_large_copies_end(tmp_path: Path) -> None:
+    large = {f"f{number}.nii": 64 * MIB for number in range(4)}
+    archive = build("scale", sessions=1, scans=1, files=1, file_size=1000, digests=False, big_files=large, big_digests=False)
+    limits = Limits(cache_size=10**9, min_free=0, connections=4)
+    with served(tmp_path, Switches(bandwidth=10e6), archive, limits) as (_, mounted):
+        folders = [path for path, _ in walk(mounted.vfs, "/projects/BIG")]
+        small = resource_folder(mounted)
+        name = mounted.vfs.entries(small)[0][0]
+        ended = threading.Event()
+
+        def copy(path: str) -> None:
+            opened = mounted.vfs.open(path)
+            offset = 0
+            while not ended.is_set() and offset < 64 * MIB:
+                offset += len(mounted.vfs.read(opened.handle, offset, 131072))
+            mounted.vfs.release(opened.handle)
+
+        threads = [threading.Thread(target=copy, args=(path,)) for path in folders]
+        for thread in threads:
+            thread.start()
+        until(lambda: mounted.connection.slots.in_use >= 3)
+        assert len(read(mounted.vfs, f"{small}/{name}")) == 1000
+        assert any(thread.is_alive() for thread in threads)  # 256 MiB at 10 MB/s take 26 s
+        ended.set()
+        for thread in threads:
+            thread.join(30)
