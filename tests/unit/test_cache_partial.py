@@ -111,3 +111,21 @@ def test_two_mounts_do_not_write_the_same_partial_file(cache: ContentCache) -> N
     mine.close()
     other.close()
     assert list((cache.directory / "partials").iterdir()) == []
+
+
+def test_a_pile_never_takes_more_than_it_reserved(cache: ContentCache) -> None:
+    held = cache.draft(14 * MIB)
+    pile = cache.pile(MIB)
+    for number, fits in enumerate((True, True, False)):
+        if not fits:
+            with pytest.raises(Failure) as caught:
+                pile.begin(MIB + 1)
+            assert caught.value.cause is Cause.NO_SPACE
+            break
+        pile.begin(MIB)  # the second one takes the last MiB below the cap
+        pile.write(b"y" * MIB)
+        pile.keep(f"{number}{number}", "crc")
+        assert sum(cache.usage()[1:]) <= 16 * MIB
+    pile.close()
+    held.close()
+    assert cache.usage()[1:] == (2 * MIB, 0)

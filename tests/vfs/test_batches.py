@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import composed, read, until, walk
+from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.data import build
@@ -256,3 +257,20 @@ def test_a_small_file_does_not_wait_until_large_copies_end(tmp_path: Path) -> No
         ended.set()
         for thread in threads:
             thread.join(30)
+
+
+def test_large_files_without_a_length_are_read_whole(tmp_path: Path) -> None:
+    archive = build("scale", sessions=0, big_files={"one.nii": 12 * MIB}, big_digests=True)
+    with served(tmp_path, Switches(chunked_files=True, no_range=True), archive) as (_, mounted):
+        path = big(mounted)
+        entries = (entry for one in archive.experiments.values() for scan in one.scans for entry in scan.resources[0].entries)
+        content = next(entry.content for entry in entries if entry.path == "one.nii")
+        assert content is not None
+        assert read(mounted.vfs, path, MIB) == content.read(0, 12 * MIB)
+
+
+def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("empty", b"", catalog_size=20 * MIB))
+    mounted = compose(shelf.server)
+    assert read(mounted.vfs, f"{FOLDER}/empty") == b""
+    assert not mounted.transfers.range_refused

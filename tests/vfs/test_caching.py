@@ -130,12 +130,12 @@ def test_what_the_server_no_longer_shows_is_no_longer_served(shelf: Shelf, compo
 
 def test_what_was_pushed_out_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
     contents = {f"f{number}": ComputedContent(f"f{number}", MIB) for number in range(4)}
-    for name, content in contents.items():
-        shelf.put(shelf.make.entry(name, content))
+    for name, content in contents.items():  # each in a resource of its own, so that none comes with another in a zip
+        shelf.make.resource(shelf.session, name).entries.append(shelf.make.entry(name, content))
     mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, ttl=3600.0))
     for _ in range(2):
         for name, content in contents.items():
-            assert read(mounted.vfs, f"{FOLDER}/{name}", MIB) == content.read(0, MIB)
+            assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/{name}/{name}", MIB) == content.read(0, MIB)
             assert sum(mounted.cache.usage()[1:]) <= 2 * MIB
     assert shelf.downloads() == 8
 

@@ -189,7 +189,7 @@ class ContentCache:
         Raises:
             Failure: NO_SPACE if that many bytes cannot be made free below the cap.
         """
-        pile = Pile(self, uuid.uuid4().hex)
+        pile = Pile(self, uuid.uuid4().hex, size)
         try:
             self._reserve_draft(pile.name, size)
         except BaseException:

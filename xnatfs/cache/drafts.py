@@ -104,9 +104,11 @@ class Pile:
     One writer. A file is an object as soon as `flush` has entered it.
     """
 
-    def __init__(self, cache: ContentCache, name: str) -> None:
+    def __init__(self, cache: ContentCache, name: str, size: int) -> None:
         self._cache = cache
         self.name = name
+        self._left = size  # of the reservation
+        self._begun = 0
         self._stored: list[tuple[str, int, str]] = []
         self._lock_path = cache.directory / "drafts" / name
         self._lock = _new(self._lock_path)  # held as long as the reservation lives
@@ -114,9 +116,19 @@ class Pile:
         self._fd = -1
         self._written = 0
 
-    def begin(self) -> None:
-        """Start the next file."""
+    def begin(self, size: int) -> None:
+        """Start the next file, of `size` bytes.
+
+        Raises:
+            Failure: NO_SPACE if the reservation is used up and no more can be had: a file that was here when the pile was made may
+                have been evicted for it since.
+        """
         self.drop()
+        if size > self._left:
+            self._cache.reserve_more(self.name, size - self._left)
+            self._left = size
+        self._left -= size
+        self._begun = size
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -141,7 +153,7 @@ class Pile:
         self._cache.into_place(self._path, key)
         self._stored.append((key, self._written, verified))
         os.close(self._fd)
-        self._fd, self._written = -1, 0
+        self._fd, self._written, self._begun = -1, 0, 0
 
     def drop(self) -> None:
         """Throw the file begun away."""
@@ -149,7 +161,8 @@ class Pile:
             os.close(self._fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
-        self._fd, self._written = -1, 0
+        self._left += self._begun
+        self._fd, self._written, self._begun = -1, 0, 0
 
     @property
     def waiting(self) -> int:

@@ -127,12 +127,22 @@ class Batch:
 
     def _keep(self, pile: Pile, record: FileRecord, pieces: Iterator[bytes]) -> None:
         digest = hashlib.md5(usedforsecurity=False)
-        pile.begin()
+        try:
+            pile.begin(record.size)
+            room = True
+        except Failure as failure:
+            log.info("%s from the zip is not kept: %s", record.path, failure)
+            room = False
+        came = 0
         for piece in pieces:
             self._count(piece)
-            pile.write(piece)
-            digest.update(piece)
-        if pile.written == record.size and record.digest in ("", digest.hexdigest()):
+            came += len(piece)
+            if room and came <= record.size:
+                pile.write(piece)
+                digest.update(piece)
+        if not room:
+            return
+        if came == record.size and record.digest in ("", digest.hexdigest()):
             pile.keep(self._host.key(record), "md5" if record.digest else "crc")
         else:
             pile.drop()  # fetched singly it gets the benefit of a second look

@@ -75,10 +75,11 @@ class Blob:
     Args:
         key: its key in the cache.
         size: as the catalog (or what was learnt) says; the first answer corrects it.
+        gone: called when the last reader has closed it.
         first: bytes of the first part.
     """
 
-    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[], None], first: int = FIRST) -> None:
+    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[Blob], None], first: int = FIRST) -> None:
         self._host = host
         self._gone = gone
         self._first = min(first, max(PAGE, size))
@@ -290,7 +291,7 @@ class Blob:
                     return
             except Failure as failure:
                 failures = 1 if fetch.position > before else failures + 1
-                if failure.cause not in _CURED_BY_RETRY or failures >= _ATTEMPTS or not self._readers:
+                if failure.cause not in _CURED_BY_RETRY or failures >= _ATTEMPTS or not self._readers or self._host.length_refused:
                     raise
                 log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
                 time.sleep(min(2.0, 0.1 * 2**failures))
@@ -305,7 +306,8 @@ class Blob:
             host.line.answered(time.monotonic() - asked)
             self._note(part)
             if part.end is None:
-                host.range_refused = True
+                # An empty file is answered with 200 whatever Range is asked for (fact sheet 3): that says nothing of the server.
+                host.range_refused = host.range_refused or bool(part.size)
                 with self.condition:
                     fetch.position, fetch.end = 0, self.size
             else:
@@ -317,6 +319,7 @@ class Blob:
         """What the answer says of the file: its true size, and whether it is still the same file."""
         with self.condition:
             if part.size is None:
+                self._host.length_refused = True  # `transfers` fetches it whole
                 raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
             if self._opened and (part.size != self.size or part.last_modified != self.last_modified):
                 raise Failure(Cause.CHANGED, self.record.uri)
@@ -451,4 +454,4 @@ class Blob:
         if self._partial is not None:
             self._partial.close()
             self._partial = None
-        self._gone()
+        self._gone(self)

@@ -24,6 +24,7 @@ class Host(Protocol):
     line: Line
     workers: Workers
     range_refused: bool  # this server (or its proxy) sends whole files only
+    length_refused: bool  # this server (or its proxy) sends files without a Content-Length
     progress: int  # rises with every piece that arrives, of anything
 
     def key(self, record: FileRecord) -> str:

@@ -26,7 +26,7 @@ from xnatfs.cache.learnt import Learnt
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.batches import Batch
-from xnatfs.fetch.blob import Blob
+from xnatfs.fetch.blob import FIRST, Blob
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.series import HEAD, Series
@@ -118,6 +118,7 @@ class Transfers:
         self.line = Line()
         self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
         self.range_refused = False  # this server (or its proxy) sends whole files only
+        self.length_refused = False  # ... without saying how long they are
         self.workers = Workers("transfer", max(1, limits.connections - 1))
         self._learnt = learnt
         self._troubles = troubles
@@ -245,8 +246,12 @@ class Transfers:
     def _fetch(self, record: FileRecord, series: Series) -> Reader:
         size = self.size(record)
         heads = series.heads_only and size > 2 * HEAD and not self.range_refused
-        if size > self.limits.whole_file_check or heads:
-            return self._open_blob(record, size, HEAD if heads else None)
+        if (size > self.limits.whole_file_check or heads) and not self.length_refused:
+            try:
+                return self._open_blob(record, size, HEAD if heads else FIRST)
+            except Failure:
+                if not self.length_refused:
+                    raise
         key = self.key(record)
         with self._lock:
             transfer = self._transfers.get(key)
@@ -269,7 +274,7 @@ class Transfers:
                     del self._transfers[key]
                 self._coming.pop(identity(transfer.record), None)
 
-    def _open_blob(self, record: FileRecord, size: int, first: int | None) -> Reader:
+    def _open_blob(self, record: FileRecord, size: int, first: int) -> Reader:
         """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
         for _ in range(2):
             try:
@@ -279,23 +284,19 @@ class Transfers:
                     raise
         return self._blob(record, size, first).open()
 
-    def _blob(self, record: FileRecord, size: int, first: int | None) -> Blob:
+    def _blob(self, record: FileRecord, size: int, first: int) -> Blob:
         key = self.key(record)
         with self._lock:
             blob = self._blobs.get(key)
             if blob is None or blob.closed:
-                made: list[Blob] = []
-
-                def gone() -> None:
-                    with self._lock:
-                        if self._blobs.get(key) is made[0]:
-                            del self._blobs[key]
-                        self._coming.pop(identity(record), None)
-
-                blob = Blob(self, record, key, size, gone) if first is None else Blob(self, record, key, size, gone, first)
-                made.append(blob)
-                self._blobs[key] = blob
+                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, first)
             return blob
+
+    def _blob_gone(self, blob: Blob) -> None:
+        with self._lock:
+            if self._blobs.get(blob.key) is blob:
+                del self._blobs[blob.key]
+            self._coming.pop(identity(blob.record), None)
 
     # --- what is learnt ------------------------------------------------------------------------------------------
 
