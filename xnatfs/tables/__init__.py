@@ -1,0 +1,1 @@
+"""Measurement tables: one module a pipeline, which says what files it reads, how they parse and which columns they give."""

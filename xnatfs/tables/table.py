@@ -1,0 +1,232 @@
+"""What a measurement table is: the files it reads, how one file parses into rows, its columns, and how a session's rows come together.
+
+Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects and parses; by `formats`,
+which writes. Everything here is a plain value: no I/O, any thread.
+
+Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an empty cell. A number that
+was computed is written with `repr`, the shortest text that gives it back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple, Protocol
+
+Row = tuple[str, ...]
+
+
+class ParseError(ValueError):
+    """A file is not what the table reads. The text is one sentence for the user, without the path."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. `unit` as in `mm3`, "" for none; `source` says where the value stands in the input; `text` columns are never numbers."""
+
+    name: str
+    unit: str = ""
+    source: str = ""
+    text: bool = False
+
+
+class Parsed(NamedTuple):
+    """The rows of one file, or of one session: column names, rows of as many cells, and sentences for the problems list."""
+
+    columns: tuple[str, ...]
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+
+
+Parser = Callable[[BinaryIO, str], Parsed]  # (content, path inside the resource) -> rows; raises ParseError
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The experiment the rows are about, as the table shows it."""
+
+    id: str
+    label: str
+    subject: str  # the subject's label
+    date: str = ""  # ISO
+    project: str = ""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file a table needs from a session.
+
+    Args:
+        role: its name in `Table.combine` and in `tables.toml`.
+        pattern: shell patterns over the path inside the resource, matched as bx does: case-sensitive, `*` also crosses `/`. The first
+            pattern that matches anything counts. `{id}`, `{label}` and `{subject}` stand for the session's.
+        parse: one file into rows. May be called in any thread, and is handed a readable, seekable binary stream.
+        version: rises when `parse` changes its answer for the same bytes: parsed rows are kept.
+        required: without it the session is a row in the problems list instead of in the table.
+        several: all matches are read, in catalog order; else one.
+        prefer: among several matches, the one with the greatest key is read (default: the first in catalog order).
+    """
+
+    role: str
+    pattern: str | tuple[str, ...]
+    parse: Parser
+    version: int = 1
+    required: bool = True
+    several: bool = False
+    prefer: Callable[[str], object] | None = None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns in their order."""
+        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
+
+
+Inputs = Mapping[str, Sequence[tuple[str, Parsed]]]  # role -> (path, rows) of each file that was read
+Combine = Callable[[Visit, Inputs], Parsed]
+
+
+def stacked(_: Visit, inputs: Inputs) -> Parsed:
+    """All files' rows, one after the other, under the union of their columns in the order first seen."""
+    return stack(parsed for files in inputs.values() for _, parsed in files)
+
+
+def stack(parts: Iterable[Parsed]) -> Parsed:
+    """Rows under the union of the parts' columns."""
+    found = list(parts)
+    columns = tuple(dict.fromkeys(name for part in found for name in part.columns))
+    rows: list[Row] = []
+    for part in found:
+        if part.columns == columns:
+            rows += part.rows
+        else:
+            at = {name: number for number, name in enumerate(part.columns)}
+            rows += [tuple(row[at[name]] if name in at else "" for name in columns) for row in part.rows]
+    return Parsed(columns, rows, tuple(note for part in found for note in part.notes))
+
+
+@dataclass(frozen=True)
+class Wide:
+    """How a long table becomes one row a session: the cells of `keys` name the column, joined by `_`; `values` are the columns that fill it.
+
+    With one value column the name is the keys' alone, with several it ends in `_<value column>`. Without keys a session's one row stays
+    as it is.
+    """
+
+    keys: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A measurement table, under bx's command and subcommand name.
+
+    Args:
+        pipeline, name: `freesurfer7`, `aseg`.
+        resources: labels of the resource that feeds it; the first a session has is taken.
+        inputs: the files.
+        columns: what it gives, in order, between `lead` and `trail`; tables that pass a CSV through find their columns in it and name
+            here what is documented of them (empty if nothing is).
+        combine: a session's files into its rows.
+        lead, trail: columns about the session before and after: among `ID`, `subject`, `subject_label`, `project`, `label`, `date`.
+            The builder adds `label` and `date` at the end where they are not yet.
+        wide: how it widens; None: not at all.
+        finish: what can only be computed over all sessions (a regression): all rows in, all rows out.
+        doc: one or two sentences for the user.
+    """
+
+    pipeline: str
+    name: str
+    resources: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    columns: tuple[Column, ...] = ()
+    combine: Combine = stacked
+    lead: tuple[str, ...] = ("ID",)
+    trail: tuple[str, ...] = ("subject",)
+    wide: Wide | None = None
+    finish: Callable[[Sequence[str], list[Row]], tuple[tuple[str, ...], list[Row]]] | None = None
+    doc: str = ""
+
+    @property
+    def key(self) -> str:
+        """`freesurfer7/aseg`."""
+        return f"{self.pipeline}/{self.name}"
+
+
+class Frame(Protocol):
+    """A finished table, read as often as wanted: `formats` writes it."""
+
+    columns: tuple[Column, ...]
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, sorted, each with a cell for every column."""
+        ...
+
+
+@dataclass
+class Rows:
+    """A small finished table in memory."""
+
+    columns: tuple[Column, ...]
+    held: list[Row] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Row]:
+        """See `Frame`."""
+        return iter(self.held)
+
+
+# --- reading text files ----------------------------------------------------------------------------------------------
+
+
+def text_lines(stream: BinaryIO, longest: int = 64 * 2**20) -> list[str]:
+    """The lines of a text file without their ends; CRLF, a missing final newline and a byte order mark make no difference.
+
+    Raises:
+        ParseError: it is empty, a web page (a login page or an error in place of the file), or no text.
+    """
+    data = stream.read(longest + 1)
+    if len(data) > longest:
+        raise ParseError(f"it is larger than {longest >> 20} MiB, which no such file is")
+    if not data.strip():
+        raise ParseError("it is empty")
+    if data.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise ParseError("it is a web page, not a measurement file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    if "\0" in text:
+        raise ParseError("it is not a text file")
+    return text.splitlines()
+
+
+def csv_table(stream: BinaryIO, delimiter: str = ",") -> Parsed:
+    """A delimited file with a header line, verbatim.
+
+    Raises:
+        ParseError: there is no header, or a row has more or fewer cells than it (a truncated file).
+    """
+    reader = csv.reader(io.StringIO("\n".join(text_lines(stream))), delimiter=delimiter)
+    try:
+        found = [row for row in reader if row]
+    except csv.Error as error:
+        raise ParseError(f"it is no table of comma-separated values ({error})") from None
+    header = tuple(name.strip() for name in found[0])
+    if len(set(header)) != len(header):
+        raise ParseError("two of its columns have one name")
+    rows: list[Row] = []
+    for number, row in enumerate(found[1:], 2):
+        if len(row) != len(header):
+            raise ParseError(f"row {number} has {len(row)} cells where the header has {len(header)}")
+        rows.append(tuple(cell.strip() for cell in row))
+    return Parsed(header, rows)
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number as spreadsheets and pandas read one (`nan` and `inf` are not)."""
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return value - value == 0 and "_" not in text
