@@ -108,7 +108,7 @@ def stack(parts: Iterable[Parsed]) -> Parsed:
 
 @dataclass(frozen=True)
 class Wide:
-    """How a long table becomes one row a session: the cells of `keys` name the column, joined by `_`; `values` are the columns that fill it.
+    """How a long table gets one row a session: the cells of `keys` name the column, joined by `_`; `values` are the columns that fill it.
 
     With one value column the name is the keys' alone, with several it ends in `_<value column>`. Without keys a session's one row stays
     as it is.
