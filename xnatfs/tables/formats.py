@@ -70,8 +70,8 @@ def _write_csv(frame: Frame, path: Path) -> None:
                 if _CLOSER.search(line) or line.count(_SEPARATOR) != separators:
                     lines.append(",".join(map(csv_cell, row)))
                 else:
-                    # A line of nothing would be no row to most readers.
-                    lines.append(line.replace(_SEPARATOR, ",") or '""')
+                    # A line of nothing or blanks alone would be no row to most readers.
+                    lines.append(line.replace(_SEPARATOR, ",") if line.strip() else f'"{line}"')
             lines.append("")
             file.write("\n".join(lines))
 
