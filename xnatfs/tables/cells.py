@@ -20,7 +20,7 @@ from xnatfs.tables.table import Column, Frame, Row, is_number
 XLSX_LONGEST = 32_767  # UTF-16 units in a cell, says Excel's specification
 LISTED = 200  # sentences about changed cells that a problems list gets at most
 
-_PIECE = 50_000  # cells read at once
+_PIECE = 20_000  # cells read at once
 
 _FORMULA = re.compile("[\\s\\0\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")  # with the full-width forms, which Japanese Excel takes as well
 _ILLEGAL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff\ud800-\udfff]")  # in XML 1.0

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from xnatfs.tables.cells import Kind, Scan, encodable, header, pieces
 from xnatfs.tables.table import Frame
 
-_GROUP = 1_000_000  # cells in a row group: some 10 MB, which is what is held at once
+_GROUP = 500_000  # cells in a row group: some 5 MB, of which a few are held at once
 _TYPES = {Kind.TEXT: pyarrow.string(), Kind.INTEGER: pyarrow.int64(), Kind.NUMBER: pyarrow.float64()}
 
 

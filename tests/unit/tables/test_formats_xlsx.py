@@ -44,7 +44,7 @@ def parts(path: Path) -> str:
         return "".join(archive.read(name).decode() for name in archive.namelist() if name.startswith("xl/worksheets/"))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(frames())
 def test_every_cell_is_found_with_its_value(path: Path, table: Rows) -> None:
     write(table, "xlsx", path)
@@ -70,7 +70,7 @@ def test_every_cell_is_found_with_its_value(path: Path, table: Rows) -> None:
                 assert value.replace("_x005F_", "_") == text
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(frames())
 def test_no_sheet_has_a_formula_or_a_link(path: Path, table: Rows) -> None:
     write(table, "xlsx", path)
