@@ -101,6 +101,7 @@ class Settings:
     serve_bad_digests: bool = False
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
+    offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
     limits: Limits = Limits()
 
     @property

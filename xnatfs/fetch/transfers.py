@@ -29,6 +29,7 @@ from xnatfs.fetch.batches import Batch
 from xnatfs.fetch.blob import FIRST, Blob
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Flights, Workers
+from xnatfs.fetch.history import History
 from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.fetch.whole import Transfer
@@ -109,6 +110,7 @@ class Transfers:
         learnt: Learnt,
         limits: Limits,
         troubles: Troubles,
+        history: History,
         *,
         serve_bad_digests: bool = False,
     ) -> None:
@@ -122,6 +124,7 @@ class Transfers:
         self.workers = Workers("transfer", max(1, limits.connections - 1))
         self._learnt = learnt
         self._troubles = troubles
+        self._history = history
         self._serve_bad_digests = serve_bad_digests
         self._lock = threading.Lock()
         self._transfers: dict[str, Transfer] = {}
@@ -365,6 +368,8 @@ class Transfers:
         if unchanged:
             self.cache.confirm(entry.key)
             return True
+        if entry.last_modified:
+            self._history.overwritten(record)
         entry.close()
         self.cache.forget(entry.key)
         return False
