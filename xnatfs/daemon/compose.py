@@ -18,7 +18,7 @@ from xnatfs.cache.listings import ListingStore
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known
-from xnatfs.errors import Failure
+from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
 from xnatfs.fetch.stored import StoredListings
@@ -102,9 +102,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     """
     connection = Connection(settings, credentials)
     try:
-        scope = settings.scope(connection.login(known.recall(settings, credentials.user)))
-        if not settings.offline:
-            known.remember(settings, credentials.user, connection.known)
+        scope = settings.scope(_log_in(connection, settings, credentials))
         troubles = Troubles()
         cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
         learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
@@ -119,3 +117,17 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
         connection.close()
         raise
     return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt)
+
+
+def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:
+    before = known.recall(settings, credentials.user)
+    try:
+        user = connection.login(before)
+    except Failure as failure:
+        if before is not None and failure.cause in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT):
+            hint = "`--offline` shows and serves what is kept here"
+            raise Failure(failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint) from failure
+        raise
+    if not settings.offline:
+        known.remember(settings, credentials.user, connection.known)
+    return user

@@ -32,7 +32,7 @@ LONGEST = 600.0
 _TOGETHER = "files of several sessions"
 _AT_ONCE = 8  # sessions of one request ...
 _ROWS = 4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
-AWAY = frozenset({Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT, Cause.SERVER_ERROR})
+AWAY = frozenset({Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT, Cause.SERVER_ERROR})
 
 Load = Callable[[], FileListing]
 
@@ -130,7 +130,10 @@ class FileLists:
             for session, stamp in wanted:
                 self._begin(session, stamp)
             return
-        for start in range(0, len(wanted), size):
+        # Only full groups, unless nothing is on its way: a walk takes up one session after the other, and each moves the window by one.
+        with self._lock:
+            idle = not self._together
+        for start in range(0, len(wanted) if idle else len(wanted) - len(wanted) % size, size):
             self._begin_together(wanted[start : start + size])
 
     def refresh(self) -> None:

@@ -131,6 +131,7 @@ class Transfers:
         self._blobs: dict[str, Blob] = {}
         self._batches: dict[int, Batch] = {}  # by resource: never two zips of one
         self._coming: dict[str, int] = {}
+        self._corrected = bool(learnt.of("size"))  # whether any size differs from the catalog's
         self._suspects: dict[str, str] = {}  # MD5s of large files that differed from the catalog's once
         self._checks = Flights(self.workers)
 
@@ -138,6 +139,8 @@ class Transfers:
 
     def size(self, record: FileRecord) -> int:
         """The size in bytes, as true as is known now: the catalog's, or the one learnt from the file itself."""
+        if not self._corrected:  # nearly always; asked for every entry of every folder
+            return record.size
         name = identity(record)
         coming = self._coming.get(name)
         if coming is not None:
@@ -305,6 +308,8 @@ class Transfers:
 
     def coming(self, record: FileRecord, size: int) -> None:
         """An answer told this size; a whole, checked file has yet to prove it."""
+        if size != record.size:
+            self._corrected = True
         self._coming[identity(record)] = size
 
     def learn_size(self, record: FileRecord, size: int) -> None:
@@ -312,6 +317,7 @@ class Transfers:
         name = identity(record)
         if size != record.size and self._learnt.get("size", name) != str(size):
             log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
+            self._corrected = True
             self._learnt.put("size", name, str(size))
 
     def bad_digest(self, record: FileRecord, md5: str) -> str:

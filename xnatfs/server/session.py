@@ -114,12 +114,12 @@ class Connection:
             known: what an earlier login of these credentials found. It spares the look for the server: one request in place of three.
 
         Raises:
-            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED; UNREACHABLE also for
-                an offline mount of a server nobody has logged in to from here.
+            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED; OFFLINE
+                for an offline mount of a server nobody has logged in to from here.
         """
         if self.settings.offline:
             if known is None:
-                raise Failure(Cause.UNREACHABLE, self.server, "and nothing is kept of it here: mount it once while it can be reached")
+                raise Failure(Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached")
             self.server, self.user, self.version = known.server, known.user, known.version
             return self.user
         if known is not None and self._log_in_known(known):
@@ -321,7 +321,7 @@ class Connection:
 
     def _send(self, method: str, url: str, **options: Any) -> requests.Response:
         if self.settings.offline:
-            raise Failure(Cause.UNREACHABLE, self.server, "this mount is offline")
+            raise Failure(Cause.OFFLINE, self.server)
         with self._count_lock:
             self.requests += 1
         try:
