@@ -77,8 +77,8 @@ class Limits:
 
     cache_size: int = 20 * 10**9
     connections: int = 8  # to the server in all; one of them is kept for listings
-    ttl: float = 30.0  # the daemon looks for changes of a project at most this often ...
-    kernel_ttl: float = 30.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
+    ttl: float = 20.0  # the daemon looks for changes of a project at most this often ...
+    kernel_ttl: float = 40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
     negative_ttl: float = 5.0
     progress_deadline: float = 30.0  # without any progress
     listing_deadline: float = 120.0
@@ -101,6 +101,7 @@ class Settings:
     serve_bad_digests: bool = False
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
+    offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
     limits: Limits = Limits()
 
     @property

@@ -27,6 +27,7 @@ class Cause(Enum):
     UNKNOWN_HOST = (errno.EHOSTDOWN, "the server's name is not known; check the URL and the network")
     UNREACHABLE = (errno.EHOSTDOWN, "the server cannot be reached; check the URL, the network or a needed proxy")
     BAD_CERTIFICATE = (errno.EHOSTDOWN, "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority")
+    OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not kept on this machine")
     TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
     INTERRUPTED = (errno.EINTR, "interrupted")
     # The login

@@ -87,6 +87,7 @@ class Vfs:
         self._recently = recent
         self._sizes_doubtful = sizes_doubtful
         self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
+        self._walked: tuple[dict[str, Folder], float] = ({}, 0.0)  # folders by path, and until when they may be used
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -181,6 +182,7 @@ class Vfs:
     def forget(self) -> None:
         """Look everything up anew."""
         self._recent = ("", {}, 0.0)
+        self._walked = ({}, 0.0)
 
     def _handle(self, handle: int) -> _Handle:
         try:
@@ -198,7 +200,16 @@ class Vfs:
     def _walk_from_root(self, path: str) -> Node:
         node: Node = self._root
         parent: Folder | None = None
-        for name in path.split("/"):
+        names = path
+        walked, until = self._walked
+        now = time.monotonic()
+        if now >= until:  # whoever walks through a tree looks each folder up from its parent, which was looked up just now
+            walked, until = self._walked = {}, now + self._recently
+        else:
+            above, _, last = path.rpartition("/")
+            if above in walked and last not in ("", ".", ".."):
+                node, names = walked[above], last
+        for name in names.split("/"):
             if not name:
                 continue
             if not isinstance(node, Folder):
@@ -211,6 +222,8 @@ class Vfs:
             if found is None:
                 raise Failure(Cause.NO_ENTRY, path)
             parent, node = node, found
+        if isinstance(node, Folder):
+            walked[path] = node
         if parent is not None and parent.of_files:
             # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than all the rest.
             self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + self._recently)

@@ -104,7 +104,7 @@ def test_a_failure_keeps_its_errno(adapter: fuse.Adapter) -> None:
 
 def test_a_struct_stat_is_filled_for_readdirplus(adapter: fuse.Adapter) -> None:
     filled = adapter.new_stat()
-    adapter.set_stat(filled, FILE)
+    adapter.set_stat(filled, FILE, None)
     assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (1025, 3, 77, FILE.mode, 1)
     assert (filled.st_uid, filled.st_gid) == (1001, 1002)
     assert filled.st_mtimespec.tv_sec == 1709618828
@@ -287,3 +287,21 @@ def test_mounting_passes_the_options_that_were_measured(adapter: fuse.Adapter, m
 def test_the_library_in_use_is_a_libfuse() -> None:
     assert fuse.LIBFUSE[0] in (2, 3)
     assert isinstance(fuse.mfusepy._libfuse, ctypes.CDLL)
+
+
+def test_in_a_listing_only_what_differs_is_written_and_every_entry_is_right(adapter: fuse.Adapter) -> None:
+    filled = adapter.new_stat()
+    later = FILE._replace(inode=78, size=5, mtime=FILE.mtime + 1.5)
+    folder = FILE._replace(inode=79, mode=0o40555, links=2, size=4096)
+    before = None
+    for one in (FILE, later, later._replace(inode=80), folder, FILE):
+        adapter.set_stat(filled, one, before)
+        before = one
+        assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (
+            one.size,
+            one.blocks,
+            one.inode,
+            one.mode,
+            one.links,
+        )
+        assert filled.st_mtimespec.tv_sec == filled.st_ctimespec.tv_sec == int(one.mtime)

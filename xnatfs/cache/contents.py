@@ -32,6 +32,7 @@ from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
+_READ_AHEAD = 2**20
 _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
 
@@ -101,6 +102,8 @@ class ContentCache:
                 os.close(fd)
                 self._forget(key)
                 return None
+            if row.size > _READ_AHEAD:  # the disk reads while the kernel and Python pass on what came before
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             self._pins[key] += 1
             now = time.time()
             touch = now - self._used.get(key, 0) > 60  # once a minute is enough to order evictions

@@ -34,6 +34,7 @@ from xnatfs.errors import UsageError
     help="Files that differ from the server's digest.",
 )
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
+@click.option("--offline", is_flag=True, help="Ask the server nothing: show what was listed before, serve what is in the cache.")
 @click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
 def command(
     mountpoint: str,
@@ -46,6 +47,7 @@ def command(
     cache_size: str,
     bad_digest: str,
     allow_other: bool,
+    offline: bool,
     in_foreground: bool,
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
@@ -62,6 +64,7 @@ def command(
         serve_bad_digests=bad_digest == "serve",
         verify=login.verify,
         proxy=login.proxy,
+        offline=offline,
         limits=Limits(cache_size=size),
     )
     start(settings, login, mountpoint, allow_other=allow_other, in_foreground=in_foreground)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xnatfs.cli.text import size_text
 from xnatfs.daemon import control, registry
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
@@ -47,10 +48,12 @@ def _text(report: dict[str, Any]) -> str:
     if "problem" in report:
         return f"{head}\n  {report['problem']}"
     contents = report["contents"]
+    if report.get("offline"):
+        head += "  OFFLINE: only what is kept on this machine"
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT {report['server_version'] or '(version unknown)'}",
-        f"  cache: {contents['cached files']} files, {_size(contents['cached bytes'])} of {_size(contents['cap'])}; "
+        f"  cache: {contents['cached files']} files, {size_text(contents['cached bytes'])} of {size_text(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
     if report["errors"]:
@@ -62,11 +65,3 @@ def _text(report: dict[str, Any]) -> str:
             f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt"
         )
     return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

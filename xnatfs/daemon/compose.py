@@ -14,10 +14,14 @@ from typing import Any
 from xnatfs import __version__
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.learnt import Learnt
+from xnatfs.cache.listings import ListingStore
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
-from xnatfs.errors import Failure
+from xnatfs.daemon import known
+from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.history import History
+from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.contents import Contents
@@ -58,6 +62,7 @@ class Mounted:
             "mountpoint": self.mountpoint,
             "server": self.connection.server,
             "server_version": self.connection.version,
+            "offline": self.settings.offline,
             "user": self.connection.user,
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
@@ -97,14 +102,32 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     """
     connection = Connection(settings, credentials)
     try:
-        scope = settings.scope(connection.login())
+        scope = settings.scope(_log_in(connection, settings, credentials))
         troubles = Troubles()
         cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
         learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
         listings = Listings(connection)
-        catalogs = Catalogs(listings, settings.limits, troubles, settings.projects)
-        transfers = Transfers(Contents(connection), cache, learnt, settings.limits, troubles, serve_bad_digests=settings.serve_bad_digests)
+        stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
+        history = History(learnt)
+        catalogs = Catalogs(listings, settings.limits, troubles, stored, history, settings.projects)
+        transfers = Transfers(
+            Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
+        )
     except Failure:
         connection.close()
         raise
     return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt)
+
+
+def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:
+    before = known.recall(settings, credentials.user)
+    try:
+        user = connection.login(before)
+    except Failure as failure:
+        if before is not None and failure.cause in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT):
+            hint = "`--offline` shows and serves what is kept here"
+            raise Failure(failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint) from failure
+        raise
+    if not settings.offline:
+        known.remember(settings, credentials.user, connection.known)
+    return user

@@ -14,15 +14,18 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TypeVar
 
-from cachetools import LRUCache
-
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.ahead import Ahead
 from xnatfs.fetch.bulk import BulkLoader
+from xnatfs.fetch.filelists import AWAY, LONGEST, FileLists
 from xnatfs.fetch.flights import Flight, Flights, Workers
+from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
+from xnatfs.fetch.later import Later
+from xnatfs.fetch.renewal import patched
 from xnatfs.fetch.singly import SingleLoader
+from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
@@ -32,6 +35,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_SOON = 2.0  # seconds until what an earlier mount stored is asked for again
+
+
 class Catalogs:
     """The listings of one server, for one user.
 
@@ -39,32 +45,49 @@ class Catalogs:
         listings: where they come from.
         limits: how long they hold, how many file records are kept.
         troubles: what is odd on the server is reported there.
+        stored: what earlier mounts listed: shown at once where the server's stamps agree, or where the server is away.
+        history: when files changed.
         only: show only these projects (none: all).
     """
 
-    def __init__(self, listings: Listings, limits: Limits, troubles: Troubles, only: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        listings: Listings,
+        limits: Limits,
+        troubles: Troubles,
+        stored: StoredListings,
+        history: History,
+        only: tuple[str, ...] = (),
+    ) -> None:
         self._listings = listings
         self._resources = Resources(listings)
         self._limits = limits
         self._troubles = troubles
+        self._stored = stored
+        self.history = history
         self._only = only
         self._workers = Workers("listing", limits.connections)
         self._flights = Flights(self._workers)
         # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would wait for each other.
         self._composers = Workers("project", 32)
         self._composing = Flights(self._composers)
+        self._later = Later(_SOON)
         self._lock = threading.Lock()
         self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
         self._holdings: dict[str, ProjectHoldings] = {}
         self._sessions: dict[tuple[str, str], tuple[str, float, SessionHoldings]] = {}  # by project and experiment
-        self._files: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
-            limits.file_records, getsizeof=lambda held: held[2].count
-        )
+        self._files = FileLists(self._resources, self._flights, limits, troubles, stored, history, self._later)
         self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
         self._changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
+        self._refreshed = 0.0  # epoch seconds of that
+        for form in stored.forms():
+            if form.startswith("+"):
+                self._single.items_proven = True
+            else:
+                listings.capabilities.refuse(form)
 
     # --- projects ------------------------------------------------------------------------------------------------
 
@@ -73,15 +96,21 @@ class Catalogs:
         held = self._projects
         if held is not None and time.monotonic() - held[0] < self._limits.ttl:
             return held[1]
+        if held is None and not self._refreshed:
+            kept = self._stored.projects()
+            if kept is not None:
+                found = self._shown(kept.value)
+                self._projects = (time.monotonic(), found)
+                self._later.add("projects", lambda: self._begin("projects", self._load_projects, urgent=False))
+                return found
         try:
-            found = self._get("projects", self._load_projects)
+            return self._get("projects", self._load_projects)
         except Failure as failure:
             if held is None or failure.cause is Cause.INTERRUPTED:
                 raise
             self._stale("the list of projects", failure)
             self._projects = (time.monotonic(), held[1])
             return held[1]
-        return found
 
     def project(self, identity: str) -> ProjectHoldings:
         """A project's holdings, at most `ttl` old.
@@ -95,46 +124,82 @@ class Catalogs:
         try:
             return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline)
         except Failure as failure:
-            if held is None or failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
+            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
+            if held is None:
+                kept = self._stored.project(identity) if failure.cause in AWAY and (not self._only or identity in self._only) else None
+                if kept is None:
+                    raise
+                held = self._holdings.setdefault(identity, kept.value)
             self._stale(f"project {identity}", failure)
             held.loaded = time.monotonic()
             return held
 
+    def _shown(self, projects: dict[str, ProjectRecord]) -> dict[str, ProjectRecord]:
+        return {one.id: one for one in projects.values() if not self._only or one.id in self._only}
+
     def _load_projects(self) -> dict[str, ProjectRecord]:
         epoch = self._epoch
-        found = {one.id: one for one in self._listings.projects() if not self._only or one.id in self._only}
+        everything = {one.id: one for one in self._listings.projects()}
+        found = self._shown(everything)
+        self._stored.put_projects(everything)
         if epoch == self._epoch:
             self._projects = (time.monotonic(), found)
         return found
 
     def _renew(self, identity: str) -> ProjectHoldings:
-        """Two requests tell whether anything changed since the holdings were made; all are listed again only then."""
+        """One to three requests tell whether anything changed since the holdings were made; only what did is listed again."""
         epoch = self._epoch
         held = self._holdings.get(identity)
-        record = self.projects().get(identity)
+        kept = self._stored.project(identity) if held is None and not self._refreshed else None
+        if kept is not None and (not self._only or identity in self._only):
+            record: ProjectRecord | None = kept.value.project  # whether it still is this user's tells the next request
+        else:
+            kept = None
+            record = self.projects().get(identity)
         if record is None:
-            self._holdings.pop(identity, None)
+            self._forget(identity)
             raise Failure(Cause.NO_ENTRY, identity)
         try:
             experiments = {one.id: one for one in self._listings.experiments(identity)}
         except Failure as failure:
-            if failure.cause is Cause.NO_ENTRY:
-                self._holdings.pop(identity, None)
+            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
+                self._forget(identity)
             raise
-        stamped = all(one.changed for one in experiments.values())
-        if held is not None and stamped and experiments == held.experiments:
-            subjects, _ = self._listings.subjects(identity)
-            resources = self._resources.of(Owner("project", identity))
-            known = {one.id: one for one in held.subjects.values() if one.changed}
-            if {one.id: one for one in subjects} == known and resources == held.own_resources:
-                held.loaded = time.monotonic()
-                return held
-        fresh = self._bulk.load(record, experiments)
+        assessors = partial(self._listings.assessors, identity)
+        fresh: ProjectHoldings | None = None
+        if kept is not None:
+            # Shown with one request; the rest is asked for in a moment.
+            fresh = patched(kept.value, record, experiments, None, kept.value.own_resources, assessors)
+            if fresh is not None:
+                fresh.made = time.monotonic() - kept.age
+                self._later.add(("project", identity), lambda: self._look_again(identity))
+        elif held is not None and time.monotonic() - held.made < LONGEST:
+            people = self._listings.subjects(identity)
+            fresh = patched(held, record, experiments, people, self._resources.of(Owner("project", identity)), assessors)
+        if fresh is None:
+            fresh = self._bulk.load(record, experiments)
+            fresh.made = time.monotonic()
+        fresh.loaded = time.monotonic()
         with self._lock:
             if epoch == self._epoch:
+                if held is not None and fresh is not held:
+                    self._changed = time.monotonic()
                 self._holdings[identity] = fresh
+        if fresh is not held and (kept is None or fresh is not kept.value):
+            self._stored.put_project(fresh)
+        self._stored.put_forms(self._listings.capabilities.refused + ["+items"] * self._single.items_proven)
         return fresh
+
+    def _look_again(self, identity: str) -> None:
+        held = self._holdings.get(identity)
+        if held is not None:
+            held.loaded = -1e9
+            self._composing.start((self._epoch, identity), lambda: self._renew(identity), urgent=False)
+
+    def _forget(self, identity: str) -> None:
+        self._holdings.pop(identity, None)
+        self._stored.drop_project(identity)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -145,7 +210,7 @@ class Catalogs:
         if experiment is None:
             raise Failure(Cause.NO_ENTRY, identity)
         found = holdings.session(experiment) or self._held_session(project, experiment)
-        if found is None and self._single.items:
+        if found is None and self._single.items and identity not in holdings.renewed:
             self._ask_item(holdings, experiment.subject_id)
             found = self._held_session(project, experiment)
         if found is None:
@@ -157,8 +222,15 @@ class Catalogs:
         return self._with_files(found)
 
     def _held_session(self, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
-        held = self._sessions.get((project, experiment.id))
-        return held[2] if held is not None and self._holds(held[0], held[1], experiment.changed) else None
+        key = project, experiment.id
+        held = self._sessions.get(key)
+        if held is not None:
+            return held[2] if self._holds(held[0], held[1], experiment.changed) else None
+        kept = self._stored.session(*key) if experiment.changed else None
+        if kept is None or kept.stamp != experiment.changed or kept.value.experiment != experiment or self._predates(kept.age):
+            return None
+        self._sessions[key] = (kept.stamp, time.monotonic(), kept.value)
+        return kept.value
 
     def _load_session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
         held = self._held_session(holdings.project.id, experiment)
@@ -167,6 +239,7 @@ class Catalogs:
     def _hold_session(self, holdings: ProjectHoldings, session: SessionHoldings) -> SessionHoldings:
         key = holdings.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
         self._sessions[key] = (session.experiment.changed, time.monotonic(), session)
+        self._stored.put_session(holdings.project.id, session)
         return session
 
     def _ask_item(self, holdings: ProjectHoldings, subject: str) -> None:
@@ -188,17 +261,15 @@ class Catalogs:
         for session in told[1]:
             self._hold_session(holdings, session)
         if subject not in holdings.complete_subjects:  # of a subject that is not shared along with its session, nothing is shown
-            holdings.resources[Owner("subject", subject)] = told[0]
-            holdings.complete_subjects.add(subject)
+            self._hold_subject(holdings, subject, told[0])
 
     def _with_files(self, session: SessionHoldings) -> SessionHoldings:
         """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
-        with self._lock:
-            held = self._files.get(("session", session.experiment.id))
+        held = self._files.held(session.experiment.id)
         if held is None:
             return session
-        if session.merged is None or session.merged[0] is not held[2]:
-            session.merged = held[2], session.with_resources(held[2].resources())
+        if session.merged is None or session.merged[0] is not held:
+            session.merged = held, session.with_resources(held.resources())
         return session.merged[1]
 
     def subject_resources(self, project: str, subject: str) -> list[ResourceRecord]:
@@ -207,6 +278,8 @@ class Catalogs:
         owner = Owner("subject", subject)
         if subject not in holdings.subjects:
             raise Failure(Cause.NO_ENTRY, subject)
+        if subject not in holdings.complete_subjects:
+            self._recall_subject(holdings, subject)
         if subject not in holdings.complete_subjects and self._single.items:
             self._ask_item(holdings, subject)
         if subject not in holdings.complete_subjects:
@@ -218,7 +291,18 @@ class Catalogs:
 
     def _load_subject(self, holdings: ProjectHoldings, subject: str) -> None:
         if subject not in holdings.complete_subjects:
-            holdings.resources[Owner("subject", subject)] = self._single.subject(subject)
+            self._hold_subject(holdings, subject, self._single.subject(subject))
+
+    def _hold_subject(self, holdings: ProjectHoldings, subject: str, resources: list[ResourceRecord]) -> None:
+        holdings.resources[Owner("subject", subject)] = resources
+        holdings.complete_subjects.add(subject)
+        self._stored.put_subject(subject, holdings.subjects[subject].changed, resources)
+
+    def _recall_subject(self, holdings: ProjectHoldings, subject: str) -> None:
+        stamp = holdings.subjects[subject].changed
+        kept = self._stored.subject(subject) if stamp else None
+        if kept is not None and kept.stamp == stamp and not self._predates(kept.age):
+            holdings.resources[Owner("subject", subject)] = kept.value
             holdings.complete_subjects.add(subject)
 
     # --- files ---------------------------------------------------------------------------------------------------
@@ -235,21 +319,15 @@ class Catalogs:
         experiment = holdings.experiments.get(session)
         stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
         if owner.direction == "in" or not session:
-            found = self._files_for(("owner", owner), stamp, lambda: self._resources.files_of(owner))
+            found = self._files.of(("owner", owner), stamp, lambda: self._resources.files_of(owner))
         else:
-            for other in self._ahead.window(("files", project), holdings.order, session):
-                theirs = ("session", other), holdings.experiments[other].changed
-                if not self._held(*theirs):
-                    self._begin(
-                        ("files", theirs[0]),
-                        partial(self._load_files, *theirs, self._session_files(other)),
-                        urgent=False,
-                    )
-            found = self._files_for(("session", session), stamp, self._session_files(session))
+            window = self._ahead.window(("files", project), holdings.order, session)
+            self._files.ahead((other, holdings.experiments[other].changed) for other in window)
+            found = self._files.of_session(session, stamp)
         if found.of_resource(resource) is None and resource.file_count != 0:
             # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
             key = ("resource", resource.id or (owner, resource.label))
-            return self._files_for(key, stamp, lambda: self._files_of_resource(resource))
+            return self._files.of(key, stamp, lambda: self._files_of_resource(resource))
         return found
 
     def _files_of_resource(self, resource: ResourceRecord) -> FileListing:
@@ -266,43 +344,6 @@ class Catalogs:
         subject = holdings.subjects.get(owner.id)
         return subject.changed if subject is not None and owner.level == "subject" else ""
 
-    def _session_files(self, session: str) -> Callable[[], FileListing]:
-        return lambda: self._resources.files_of_session(session)
-
-    def _files_for(self, key: Hashable, stamp: str, load: Callable[[], FileListing]) -> FileHoldings:
-        held = self._held(key, stamp)
-        if held is not None:
-            return held
-        try:
-            return self._get(("files", key), lambda: self._load_files(key, stamp, load))
-        except Failure as failure:
-            stale = self._files.get(key)
-            if stale is None or failure.cause not in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT, Cause.SERVER_ERROR):
-                raise
-            self._stale(f"the files of {key}", failure)
-            return stale[2]
-
-    def _load_files(self, key: Hashable, stamp: str, load: Callable[[], FileListing]) -> FileHoldings:
-        held = self._held(key, stamp)
-        if held is not None:
-            return held  # came between the look for it and this
-        epoch = self._epoch
-        listing = load()
-        holdings = FileHoldings.of(listing.files, listing.odd)
-        for odd in listing.odd:
-            self._troubles.odd(odd)
-        with self._lock:
-            if key in self._files:
-                self._changed = time.monotonic()
-            if epoch == self._epoch and holdings.count <= self._files.maxsize:
-                self._files[key] = (stamp, time.monotonic(), holdings)
-        return holdings
-
-    def _held(self, key: Hashable, stamp: str) -> FileHoldings | None:
-        with self._lock:
-            held = self._files.get(key)
-        return held[2] if held is not None and self._holds(held[0], held[1], stamp) else None
-
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def resources_of(self, owner: Owner) -> list[ResourceRecord]:
@@ -313,6 +354,7 @@ class Catalogs:
         """Forget what is held, of one project or of all: the next look asks the server."""
         with self._lock:
             self._epoch += 1
+            self._refreshed = time.time()
             self._changed = time.monotonic()
             if project is None:
                 self._holdings.clear()
@@ -320,20 +362,16 @@ class Catalogs:
                 self._holdings.pop(project, None)
             self._projects = None
             self._sessions.clear()
-            self._files.clear()
+        self._files.refresh()
 
     def changed_within(self, seconds: float) -> bool:
         """Whether a listing was replaced by another in the last so many seconds."""
-        return time.monotonic() - self._changed < seconds
+        return time.monotonic() - max(self._changed, self._files.changed) < seconds
 
     def counts(self) -> dict[str, int]:
         """For `status`."""
-        with self._lock:
-            return {
-                "projects listed": len(self._holdings),
-                "file listings held": len(self._files),
-                "file records held": int(self._files.currsize),
-            }
+        listings, records = self._files.counts()
+        return {"projects listed": len(self._holdings), "file listings held": listings, "file records held": records}
 
     @property
     def refused_forms(self) -> list[str]:
@@ -342,14 +380,20 @@ class Catalogs:
 
     def close(self) -> None:
         """Start nothing more."""
+        self._later.close()
         self._composers.close()
         self._workers.close()
+        self._stored.close()
 
     def _holds(self, held_stamp: str, held_at: float, stamp: str) -> bool:
         # With a last_modified a listing holds until that moves; uploads that change no count may not move it (fact sheet 5), so it is
         # asked again after ten minutes all the same. Without one, age is all there is.
         age = time.monotonic() - held_at
-        return held_stamp == stamp and age < (max(600.0, self._limits.ttl) if stamp else self._limits.ttl)
+        return held_stamp == stamp and age < (max(LONGEST, self._limits.ttl) if stamp else self._limits.ttl)
+
+    def _predates(self, age: float) -> bool:
+        """Whether something of this age was listed before the last refresh."""
+        return time.time() - age < self._refreshed
 
     def _get(self, key: Hashable, work: Callable[[], T]) -> T:
         return self._flights.get((self._epoch, key), work, self._limits.listing_deadline)

@@ -64,8 +64,10 @@ class ProjectHoldings:
     complete: set[str] = field(default_factory=set)
     complete_subjects: set[str] = field(default_factory=set)
     without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
+    renewed: set[str] = field(default_factory=set)  # sessions that changed since the bulk listings: each is asked for by itself
     own_resources: list[ResourceRecord] = field(default_factory=list)
-    loaded: float = 0.0  # time.monotonic() of the last agreement with the server
+    loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
+    made: float = 0.0  # ... and of the last time all of it was listed
     memo: Memo = field(default_factory=Memo, compare=False)
 
     def add_subjects(self, subjects: Iterable[SubjectRecord], bulk: BulkResources) -> None:

@@ -28,7 +28,7 @@ class SingleLoader:
     def __init__(self, listings: Listings, resources: Resources) -> None:
         self._listings = listings
         self._resources = resources
-        self._items_proven = False
+        self.items_proven = False  # a subject's item was once compared with the listings and agreed
 
     @property
     def items(self) -> bool:
@@ -68,7 +68,7 @@ class SingleLoader:
             raise
         theirs = holdings.of_subject.get(subject, [])
         evidence = [self._agrees(holdings, one, item) for one in theirs]
-        if False in evidence or not (self._items_proven or self._first_proof(holdings, theirs, item, evidence)):
+        if False in evidence or not (self.items_proven or self._first_proof(holdings, theirs, item, evidence)):
             if False in evidence:
                 self._listings.capabilities.refuse(_ITEMS)
             return None
@@ -94,7 +94,7 @@ class SingleLoader:
             log.info("a subject's item does not tell all that the listings of %s do", witness.id)
             self._listings.capabilities.refuse(_ITEMS)
             return False
-        self._items_proven = True
+        self.items_proven = True
         return True
 
     @staticmethod

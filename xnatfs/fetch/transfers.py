@@ -29,6 +29,7 @@ from xnatfs.fetch.batches import Batch
 from xnatfs.fetch.blob import FIRST, Blob
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Flights, Workers
+from xnatfs.fetch.history import History
 from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.fetch.whole import Transfer
@@ -109,6 +110,7 @@ class Transfers:
         learnt: Learnt,
         limits: Limits,
         troubles: Troubles,
+        history: History,
         *,
         serve_bad_digests: bool = False,
     ) -> None:
@@ -122,12 +124,14 @@ class Transfers:
         self.workers = Workers("transfer", max(1, limits.connections - 1))
         self._learnt = learnt
         self._troubles = troubles
+        self._history = history
         self._serve_bad_digests = serve_bad_digests
         self._lock = threading.Lock()
         self._transfers: dict[str, Transfer] = {}
         self._blobs: dict[str, Blob] = {}
         self._batches: dict[int, Batch] = {}  # by resource: never two zips of one
         self._coming: dict[str, int] = {}
+        self._corrected = bool(learnt.of("size"))  # whether any size differs from the catalog's
         self._suspects: dict[str, str] = {}  # MD5s of large files that differed from the catalog's once
         self._checks = Flights(self.workers)
 
@@ -135,6 +139,8 @@ class Transfers:
 
     def size(self, record: FileRecord) -> int:
         """The size in bytes, as true as is known now: the catalog's, or the one learnt from the file itself."""
+        if not self._corrected:  # nearly always; asked for every entry of every folder
+            return record.size
         name = identity(record)
         coming = self._coming.get(name)
         if coming is not None:
@@ -302,6 +308,8 @@ class Transfers:
 
     def coming(self, record: FileRecord, size: int) -> None:
         """An answer told this size; a whole, checked file has yet to prove it."""
+        if size != record.size:
+            self._corrected = True
         self._coming[identity(record)] = size
 
     def learn_size(self, record: FileRecord, size: int) -> None:
@@ -309,6 +317,7 @@ class Transfers:
         name = identity(record)
         if size != record.size and self._learnt.get("size", name) != str(size):
             log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
+            self._corrected = True
             self._learnt.put("size", name, str(size))
 
     def bad_digest(self, record: FileRecord, md5: str) -> str:
@@ -365,6 +374,8 @@ class Transfers:
         if unchanged:
             self.cache.confirm(entry.key)
             return True
+        if entry.last_modified:
+            self._history.overwritten(record)
         entry.close()
         self.cache.forget(entry.key)
         return False

@@ -8,8 +8,9 @@ Threading: any thread; no state but the connection's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.listings import Listings
@@ -35,6 +36,7 @@ class Resources:
 
     def __init__(self, listings: Listings) -> None:
         self._table = listings.table
+        self.capabilities = listings.capabilities
 
     # --- resources -----------------------------------------------------------------------------------------------
 
@@ -88,7 +90,24 @@ class Resources:
     def files_of_session(self, session: str) -> FileListing:
         """All files of a session: its own resources', its scans', its reconstructions' (out) and its assessors' (out and plain)."""
         rows = self._rows(f"/data/experiments/{segment(session)}/files", all="true")
-        return _files(rows, lambda base: _within(owner_of(base), session))
+        return _files(rows, partial(_of_session, session))
+
+    def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
+        """All files of several sessions in one request (fact sheet 2.5 [I]); None if a row does not tell which session it is of.
+
+        Raises:
+            Failure: also NO_ENTRY: one of the sessions may be gone, which says nothing of the others.
+        """
+        rows = self._table(f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true")
+        theirs: dict[str, list[Row]] = {one: [] for one in sessions}
+        for row in rows:
+            split = split_file_uri(pick(row, "uri"), pick(row, "cat_id"))
+            owner = owner_of(split[0]) if split is not None else None
+            session = "" if owner is None else owner.part if owner.level == "assessor" else owner.id
+            if session not in theirs:
+                return None
+            theirs[session].append(row)
+        return {one: _files(found, partial(_of_session, one)) for one, found in theirs.items()}
 
     def files_of(self, owner: Owner) -> FileListing:
         """All files of the resources of exactly one object."""
@@ -118,6 +137,10 @@ def _resource(row: Row, owner: Owner) -> ResourceRecord:
         number(pick(row, "file_count")),
         number(pick(row, "file_size")),
     )
+
+
+def _of_session(session: str, base: str) -> Owner:
+    return _within(owner_of(base), session)
 
 
 def _within(owner: Owner | None, session: str) -> Owner:

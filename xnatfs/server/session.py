@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -72,6 +72,14 @@ _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _T = TypeVar("_T")
 
 
+class Known(NamedTuple):
+    """What a login found: the server's address (it may redirect), the user's name on it, its version."""
+
+    server: str
+    user: str
+    version: str
+
+
 class Connection:
     """A login on one server.
 
@@ -99,16 +107,47 @@ class Connection:
 
     # --- login ---------------------------------------------------------------------------------------------------
 
-    def login(self) -> str:
+    def login(self, known: Known | None = None) -> str:
         """Log in and return the user's name on the server.
 
+        Args:
+            known: what an earlier login of these credentials found. It spares the look for the server: one request in place of three.
+
         Raises:
-            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED.
+            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED; OFFLINE
+                for an offline mount of a server nobody has logged in to from here.
         """
+        if self.settings.offline:
+            if known is None:
+                raise Failure(Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached")
+            self.server, self.user, self.version = known.server, known.user, known.version
+            return self.user
+        if known is not None and self._log_in_known(known):
+            return self.user
         self._find_server()
         with self._login_lock:
             self._log_in()
         return self.user
+
+    @property
+    def known(self) -> Known:
+        """What this login found, for the next one."""
+        return Known(self.server, self.user, self.version)
+
+    def _log_in_known(self, known: Known) -> bool:
+        """Ask who we are at the address of last time; the answer brings the session's cookie (fact sheet 1). False: ask all again."""
+        response = self._send("GET", f"{known.server}/data/auth", timeout=self._timeout())
+        match = _LOGGED_IN.search(response.text) if response.status_code == 200 else None
+        if match is None or match["name"] != known.user or "JSESSIONID" not in self._http.cookies:
+            if response.status_code in (401, 403):
+                self._refused = True
+                raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, f"found in {self._credentials.source}")
+            self._http.cookies.clear()
+            return False
+        self.server, self.user, self.version = known.server, known.user, known.version
+        self.interface._server = self.server
+        self._logins += 1
+        return True
 
     def close(self) -> None:
         """End the server-side session; XNAT counts at most 1000 of them a user."""
@@ -281,6 +320,8 @@ class Connection:
         return self.settings.limits.connect_timeout, patience * 0.4 if stream else patience
 
     def _send(self, method: str, url: str, **options: Any) -> requests.Response:
+        if self.settings.offline:
+            raise Failure(Cause.OFFLINE, self.server)
         with self._count_lock:
             self.requests += 1
         try:

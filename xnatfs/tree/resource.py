@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from xnatfs.config import Settings
 from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.history import History
 from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
@@ -55,7 +56,8 @@ class ResourceFile(File):
 
     @property
     def mtime(self) -> float:
-        return self.owner.place.mtime or 0.0
+        seen = self.owner.history.of(self.record.resource_id).get(self.record.path)
+        return seen if seen is not None else self.owner.place.mtime or 0.0
 
     @property
     def size(self) -> int:
@@ -86,6 +88,7 @@ class _Opener:
 
     place: Place
     transfers: Transfers
+    history: History
     series: Series
     inode: int
 
@@ -107,7 +110,8 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         if not files:
             return {}
         number = files[0].resource_id
-        opener = _Opener(place, sources.transfers, series_of(holdings, number), inode_of("resource", str(number)))
+        series = series_of(holdings, number)
+        opener = _Opener(place, sources.transfers, sources.catalogs.history, series, inode_of("resource", str(number)))
         return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}

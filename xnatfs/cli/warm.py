@@ -1,0 +1,74 @@
+"""`xnatfs warm`: fetch everything below some paths into the cache."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from xnatfs.cli.text import size_text
+from xnatfs.daemon import control, registry
+from xnatfs.daemon.warming import Plan, Warming, survey
+from xnatfs.errors import UsageError
+from xnatfs.tree.control import printable
+
+_SHOWN = 20  # problems
+_EVERY = 10.0  # seconds between plain lines
+
+
+@click.command("warm")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
+def command(paths: tuple[str, ...]) -> int:
+    """Fetch every file below PATH... into the cache, so that reading it later needs no server (see `mount --offline`).
+
+    PATHs lie in a mount: a project, a session, a scan, a file. What is in the cache already is skipped, so after an interruption the same
+    command goes on where it was. Exit code 0 if all of it is there, else 1.
+    """
+    caps: dict[str, int] = {}
+    for path in paths:
+        mount = registry.containing(path)
+        if mount is None:
+            raise UsageError(f"{path} is in no xnatfs mount")
+        if mount.mountpoint not in caps:
+            caps[mount.mountpoint] = int(control.ask(mount.socket, "status")["contents"]["cap"])
+    terminal = sys.stderr.isatty()
+    with Progress(TextColumn("{task.description}"), transient=True, disable=not terminal) as bar:
+        task = bar.add_task("listing", total=None)
+        plan = survey(paths, lambda so_far: bar.update(task, description=f"listing: {so_far.files} files, {size_text(so_far.bytes)}"))
+    cap = min(caps.values())
+    if plan.bytes > cap:
+        raise UsageError(
+            f"these are {size_text(plan.bytes)} and the cache of this mount holds {size_text(cap)}; mount with a larger --cache-size, "
+            "or warm less"
+        )
+    warming = Warming(plan)
+    try:
+        _follow(warming, plan, terminal)
+    except KeyboardInterrupt:
+        warming.stop()
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return 130
+    for problem in warming.problems[:_SHOWN]:
+        click.echo(f"xnatfs: {printable(problem)}", err=True)
+    if len(warming.problems) > _SHOWN:
+        click.echo(f"xnatfs: ... and {len(warming.problems) - _SHOWN} more", err=True)
+    good = warming.files - len(warming.problems) + len(plan.problems)
+    click.echo(f"{good} of {plan.files} files are in the cache ({size_text(plan.bytes)})")
+    return 1 if warming.problems else 0
+
+
+def _follow(warming: Warming, plan: Plan, terminal: bool) -> None:
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not terminal) as bar:
+        task = bar.add_task("fetching", total=plan.bytes)
+        warming.start()
+        said = time.monotonic()
+        while warming.running:
+            time.sleep(0.05)
+            bar.update(task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files")
+            if not terminal and time.monotonic() - said > _EVERY:
+                said = time.monotonic()
+                click.echo(f"{warming.files} of {plan.files} files, {size_text(warming.bytes)} of {size_text(plan.bytes)}", err=True)
+        bar.update(task, completed=warming.bytes)
