@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from xnatfs.demo.data import alfa, images, messy
+from xnatfs.demo.data import alfa, images, messy, pipes
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Experiment, Project, Subject
 
@@ -27,6 +27,8 @@ def build() -> Archive:
     messy.add(make, project)
     make.wait(days=3)
     _secret(make)
+    make.wait(days=1)
+    pipes.add(make)
     make.wait(days=1)
     return archive
 
