@@ -173,7 +173,7 @@ def donsurf_header(session: str, side: str) -> dict[str, tuple[Decimal, str]]:
 
 
 def donsurf(session: str, metric: str, side: str) -> dict[str, m.Rows]:
-    """The table of `<metric>/stats/<side>.aparc.stats`, metric GM-MD or SWM-MD: diffusivity stands in the thickness columns, 10^-3 mm2/s."""
+    """The table of `<metric>/stats/<side>.aparc.stats`, diffusivity (10^-3 mm2/s) stands in the columns of thickness."""
     table = m.aparc(f"{session}/donsurf", "6", side)
     for region, row in table.items():
         key = f"{session}/donsurf/{metric}/{side}/{region}"
@@ -183,7 +183,7 @@ def donsurf(session: str, metric: str, side: str) -> dict[str, m.Rows]:
 
 def qsmxt(session: str) -> dict[str, dict[str, Number]]:
     """`region_analysis/*.csv`: region -> column -> value (susceptibility in ppm)."""
-    table = {}
+    table: dict[str, dict[str, Number]] = {}
     for roi in QSM_REGIONS:
         key = f"{session}/qsm/{roi}"
         table[roi] = {

@@ -117,7 +117,8 @@ VALIDATOR_TESTS = {
             "CAT12SegmentValidator CenTaurZValidator DONSURFValidator DTIFITValidator DWIFSLPreprocDTIFITValidator "
             "DartelNorm2MNIValidator FDGQuantificationValidator FMRIPrepValidator FSLANATValidator FTMQuantificationValidator "
             "FreeSurfer7ExtrasValidator FreeSurferHiresValidator LCModelValidator MRIRefaceValidator MRtrix3Validator "
-            "PETPreprocessingValidator PYMENTValidator QSMxTValidator SPM12SegmentT1T2Validator TEASLValidator TauQuantificationValidator XCPDValidator"
+            "PETPreprocessingValidator PYMENTValidator QSMxTValidator SPM12SegmentT1T2Validator "
+            "TEASLValidator TauQuantificationValidator XCPDValidator"
         ),
         ("HasCorrectItems", "HasCorrectNumberOfFiles", "IsResultPlausible"),
     ),

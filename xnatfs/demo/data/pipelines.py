@@ -28,7 +28,7 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
 
 
 def tissues(session: str) -> dict[str, NDArray[np.uint8]]:
-    """Grey matter (c1), white matter (c2) and fluid (c3): nested shells of 0, 1 and 2 half probabilities; voxel counts as `m.tissue_voxels`."""
+    """Grey matter (c1), white matter (c2), fluid (c3): nested shells of 0, 1 and 2 half probabilities, as many as `m.tissue_voxels`."""
     grid = np.indices(_SPM_SHAPE)
     centre = [size - 1 for size in _SPM_SHAPE]
     distance = sum((2 * axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True)).ravel()
