@@ -37,12 +37,13 @@ def records(rows: Sequence[Mapping[str, object]], **first: object) -> bytes:
 
 def image(data: NDArray[Any], spacing: tuple[float, float, float], description: str, slope: float = 1.0) -> bytes:
     """A `.nii.gz` of masks, labels or levels."""
-    return gzip_runs(images.nifti(data, images.affine_of(data.shape[:3], spacing), description, slope=slope, gz=False))
+    return gzip_runs(images.nifti(data, images.affine_of(data.shape[:3], spacing), description[:79], slope=slope, gz=False))
 
 
 def picture(key: str, size: int = 16) -> bytes:
     """A small image of a head, for the files nobody measures."""
-    return image(images.head(key, (size, size, size // 2)), (14.0, 14.0, 28.0), key)
+    shape = (size, size, size // 2)
+    return images.nifti(images.head(key, shape), images.affine_of(shape, (14.0, 14.0, 28.0)), key[:79])
 
 
 def _tissue(key: str, names: Mapping[str, str]) -> Files:

@@ -6,6 +6,7 @@ Used by the `lab` data set for the resources ASHS, SPM12_SEGMENT and BBRC_VALIDA
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,16 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
     return {path: files[path] for path in sorted(files)}
 
 
+@cache
+def _from_the_middle() -> NDArray[np.int64]:
+    """The voxels of a tissue map, from the middle outwards."""
+    distance = sum((2 * axis - (size - 1)) ** 2 for axis, size in zip(np.indices(_SPM_SHAPE), _SPM_SHAPE, strict=True)).ravel()
+    return np.argsort(distance, kind="stable")
+
+
 def tissues(session: str) -> dict[str, NDArray[np.uint8]]:
     """Grey matter (c1), white matter (c2), fluid (c3): nested shells of 0, 1 and 2 half probabilities, as many as `m.tissue_voxels`."""
-    grid = np.indices(_SPM_SHAPE)
-    centre = [size - 1 for size in _SPM_SHAPE]
-    distance = sum((2 * axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True)).ravel()
-    order = np.argsort(distance, kind="stable")
+    order = _from_the_middle()
     maps: dict[str, NDArray[np.uint8]] = {}
     start = 0
     voxels = m.tissue_voxels(session)
