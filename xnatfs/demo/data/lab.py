@@ -13,6 +13,8 @@ from xnatfs.demo.data import alfa, broken, images, messy, nord, pipes
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Experiment, Project, Subject
 
+READABLE = ("ALFA", "BROKEN", "DWI", "MESSY", "NORD", "PIPES")  # the projects of `demo`, by name
+
 
 def build() -> Archive:
     """The archive, the same at every call."""
