@@ -1,6 +1,6 @@
 """Project PIPES of the `lab` data: the results of every further pipeline that bx knows, in small.
 
-Used by `lab.py`. Four subjects; four MR sessions that hold three quarters of `MR` each (every pipeline is missing in just one), and six PET
+Used by `lab.py`. Four subjects; four MR sessions that hold three quarters of `MR` each (nearly every pipeline is missing in just one), and six PET
 sessions. Their numbers are those of `measurements.py` (FreeSurfer, SPM12, validators), `derived.py` and `tracers.py`.
 `PET_TRUTH` says what the tests `HasUsableT1` of the PET sessions have found.
 """
@@ -81,7 +81,7 @@ def add(make: Maker) -> Project:
         make.resource(make.scan(session, "1001", "T1_ALFA1"), "NIFTI", nifti, format="NIFTI", content="NIFTI_RAW")
         reports = pipelines.validator_files(session.id, ["ArchivingValidator"])
         for index, (resource, (validator, files)) in enumerate(MR.items()):
-            if index % len(SUBJECTS) != number:
+            if _has(resource, index, number):
                 make.resource(session, resource, files(session.id, label, session.label))
                 reports |= pipelines.validator_files(session.id, [validator])
         if label == "P01":  # beside the thickness that these labels are for
@@ -104,6 +104,12 @@ def add(make: Maker) -> Project:
             reports |= pet.session_validator(session.id, name, mri_of(sessions[f"{subject.label}_MR1"], PET_TRUTH[label]))
         make.resource(session, "BBRC_VALIDATOR", reports)
     return project
+
+
+def _has(resource: str, index: int, number: int) -> bool:
+    """Whether the MR session of this number has the resource. Of the two diffusion pipelines a session has one, as the protocol was."""
+    lacking = index % len(SUBJECTS) == number
+    return number == 3 if resource == "DWIFSLPREPROC_DTIFIT" else not lacking
 
 
 def mri_of(session: Experiment, notes: str | None) -> dict[str, str] | None:
