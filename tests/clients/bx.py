@@ -101,7 +101,8 @@ class Bx:
         lines = [line.partition("<") for line in commands]
         asked = [{"args": args.split(), "answers": answers.split()} for args, _, answers in lines]
         done = subprocess.run(
-            [str(self.program.parent / "python"), str(Path(__file__).with_name("many.py")), str(self.config), str(dest)],
+            # -I: else this very module would be what it imports as `bx`.
+            [str(self.program.parent / "python"), "-I", str(Path(__file__).with_name("many.py")), str(self.config), str(dest)],
             input=json.dumps(asked),
             capture_output=True,
             text=True,

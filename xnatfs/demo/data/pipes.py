@@ -1,7 +1,7 @@
 """Project PIPES of the `lab` data: the results of every further pipeline that bx knows, in small.
 
-Used by `lab.py`. Four subjects; four MR sessions that hold three quarters of `MR` each (nearly every pipeline is missing in just one), and six PET
-sessions. Their numbers are those of `measurements.py` (FreeSurfer, SPM12, validators), `derived.py` and `tracers.py`.
+Used by `lab.py`. Four subjects; four MR sessions, each with three quarters of `MR` (nearly every pipeline is missing in just one), and
+six PET sessions. Their numbers are those of `measurements.py` (FreeSurfer, SPM12, validators), `derived.py` and `tracers.py`.
 `PET_TRUTH` says what the tests `HasUsableT1` of the PET sessions have found.
 """
 
