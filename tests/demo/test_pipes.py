@@ -113,7 +113,7 @@ def test_every_image_opens(pipes_files: Project, nord_files: Project) -> None:
     for file in pipes_files.files + nord_files.files:
         if file.path.endswith(".nii.gz"):
             data = gzip.decompress(file.read())
-            image = nib.Nifti1Image.from_bytes(data)
+            image: Any = nib.Nifti1Image.from_bytes(data)
             assert np.asanyarray(image.dataobj).max() > 0, file.path
             assert len(data) == image.dataobj.offset + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
             seen += 1
