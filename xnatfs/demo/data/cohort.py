@@ -128,8 +128,9 @@ def add(make: Maker, sessions: int, images: bool, digest: str | None) -> Project
         made = make.resource(session, "ASHS")
         made.entries = _entries(_ashs, session.id, subject.label, ASHS_SIZE, 8, stamp, digest)
         if images:
+            # Without digests: for them the maps would have to be made at every listing.
             size = sum(_map_size(name) for name in BAND)
-            make.resource(session, "SPM12_SEGMENT").entries = _entries(_spm, session.id, subject.label, size, 3, stamp, digest)
+            make.resource(session, "SPM12_SEGMENT").entries = _entries(_spm, session.id, subject.label, size, 3, stamp, "")
     return project
 
 
