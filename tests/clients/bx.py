@@ -12,9 +12,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -90,6 +92,25 @@ class Bx:
         done = subprocess.run([str(python), "-c", script, str(workbooks[0])], capture_output=True, text=True, timeout=60, check=True)
         rows: list[dict[str, str]] = json.loads(done.stdout)
         return rows
+
+    def several(self, commands: Sequence[str], dest: Path) -> dict[str, Any]:
+        """Run several commands in one process: command -> the rows of its table, or the names of its files, or the error it ended with.
+
+        A command is a line such as `bamos stats PIPES`; words after `<` are the answers to its prompts.
+        """
+        lines = [line.partition("<") for line in commands]
+        asked = [{"args": args.split(), "answers": answers.split()} for args, _, answers in lines]
+        done = subprocess.run(
+            # -I: else this very module would be what it imports as `bx`.
+            [str(self.program.parent / "python"), "-I", str(Path(__file__).with_name("many.py")), str(self.config), str(dest)],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(zip(commands, json.loads(done.stdout), strict=True))
 
 
 def configure(url: str, login: str, folder: Path) -> Bx:

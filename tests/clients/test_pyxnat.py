@@ -10,6 +10,7 @@ import pytest
 import pyxnat
 
 from tests.clients.conftest import Lab
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile
 
 
@@ -34,7 +35,7 @@ def contents(files: list[TrueFile]) -> dict[str, bytes]:
 
 
 def test_lists(x: pyxnat.Interface, lab: Lab) -> None:
-    assert sorted(x.select.projects().get()) == ["ALFA", "DWI", "MESSY"]
+    assert sorted(x.select.projects().get()) == list(READABLE)
     project = x.select.project("ALFA")
     assert project.exists()
     assert labels(project.subjects()) == ["sub001", "sub002", "sub003", "sub004", "sub005", "007"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import Lab
+from xnatfs.demo.data.lab import READABLE
 
 xnat = pytest.importorskip("xnat")
 
@@ -22,7 +23,7 @@ def connection(lab: Lab) -> Iterator[Any]:
 
 
 def test_lists(connection: Any, lab: Lab) -> None:
-    assert sorted(p.id for p in connection.projects.values()) == ["ALFA", "DWI", "MESSY"]
+    assert sorted(p.id for p in connection.projects.values()) == list(READABLE)
     project = connection.projects["ALFA"]
     assert [s.label for s in project.subjects.values()] == ["sub001", "sub002", "sub003", "sub004", "sub005", "007"]
     session = project.subjects["sub003"].experiments["sub003_MR2"]

@@ -105,7 +105,8 @@ def test_switches_over_http(nobody: Client, server: DemoServer) -> None:
     assert nobody.get("/demo/switches").json()["profile"] == "full"
     assert nobody.post("/demo/switches", json={"profile": "proven", "latency_ms": 2.5}).json()["profile"] == "proven"
     assert server.switches.proven_only and server.switches.latency_ms == 2.5
-    for wrong in ({"nonsense": 1}, {"profile": "x"}, {"fail_next": "two"}, {"require_login": 1}, []):
+    mistakes: list[object] = [{"nonsense": 1}, {"profile": "x"}, {"fail_next": "two"}, {"require_login": 1}, []]
+    for wrong in mistakes:
         assert nobody.post("/demo/switches", json=wrong).status_code == 400
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import Mount, fuse_mounts, mount, run, until, xnatfs
 from xnatfs.demo.data import build
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 
 PASSWORD = "Tr0ub4dor&3-unusual"
@@ -123,7 +124,7 @@ def test_doctor_of_a_machine_and_a_server_in_order(server: DemoServer) -> None:
     assert all(line.startswith(("ok ", "note ")) for line in found.values())
     assert {"xnatfs", "FUSE", "cache", "state", "login found", "server", "projects", "Range", "clock"} <= set(found)
     assert "logged in as demo" in found["server"] and "environment XNAT_*" in found["login found"]
-    assert "3 can be read" in found["projects"] and "parts of files can be fetched" in found["Range"]
+    assert f"{len(READABLE)} can be read" in found["projects"] and "parts of files can be fetched" in found["Range"]
     assert PASSWORD not in done.stdout + done.stderr
 
 
@@ -215,7 +216,7 @@ def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> 
                 break
         else:
             pytest.fail("the demo ended by itself")
-        assert sorted(os.listdir(Path(found[1]) / "projects")) == ["ALFA", "DWI", "MESSY"]
+        assert sorted(os.listdir(Path(found[1]) / "projects")) == list(READABLE)
         process.send_signal(number)
         output, errors = process.communicate(timeout=30)
         assert (process.returncode, output, errors) == (0, "Unmounted.\n", "")

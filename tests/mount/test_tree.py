@@ -18,11 +18,12 @@ import pytest
 from tests.mount.conftest import Lab
 from tests.support import md5, mount, run
 from xnatfs.demo.data import build
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 
-PROJECTS = ("ALFA", "DWI", "MESSY", "SECRET")
+PROJECTS = (*READABLE, "SECRET")
 JUNK = (
     ".Trash",
     ".Trash-1000",
@@ -127,8 +128,8 @@ def test_there_are_only_plain_files_and_folders_that_the_user_may_read(lab: Lab,
 
 def test_a_user_sees_the_projects_he_may_read(lab: Lab) -> None:
     for room in ("projects", "archive/projects"):
-        assert sorted(os.listdir(lab.demo.point / room)) == ["ALFA", "DWI", "MESSY"]
-        assert sorted(os.listdir(lab.admin.point / room)) == ["ALFA", "DWI", "MESSY", "SECRET"]
+        assert sorted(os.listdir(lab.demo.point / room)) == list(READABLE)
+        assert sorted(os.listdir(lab.admin.point / room)) == sorted(PROJECTS)
         assert not (lab.demo.point / room / "SECRET").exists()
     assert sorted(os.listdir(lab.demo.point)) == ["README.txt", "archive", "projects"]
 

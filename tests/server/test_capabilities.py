@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
 from xnatfs.server.listings import Capabilities, Listings
@@ -71,9 +72,9 @@ def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: Listings,
 def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(server: DemoServer, listings: Listings) -> None:
     server.switches.match = "accessible"
     server.switches.fail_status, server.switches.fail_next = 404, -1
-    assert [one.inserted for one in listings.projects()] == [None] * 3
+    assert [one.inserted for one in listings.projects()] == [None] * len(READABLE)
     server.clear_log()
-    assert len(listings.projects()) == 3
+    assert len(listings.projects()) == len(READABLE)
     assert len(server.requests()) == 1
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.server.conftest import connection
 from xnatfs.config import Limits
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
@@ -201,4 +202,4 @@ def test_downloads_leave_a_connection_for_listings(server: DemoServer) -> None:
         made.login()
         record = record_of(server, made, "SIZES", "right.bin")
         with Contents(made).file(record):
-            assert len(Listings(made).projects()) == 3
+            assert len(Listings(made).projects()) == len(READABLE)

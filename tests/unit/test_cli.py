@@ -234,6 +234,8 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (["--sessions", "3"], "--sessions goes with --data scale"),
+        (["--cohort", "3"], "--cohort goes with --data scale"),
+        (["--cohort-images"], "--cohort-images goes with --data scale"),
         (["--set", "nonsense"], "write it as NAME=VALUE"),
         (["--set", "nonsense=1"], "nonsense"),
         (["--set", "no_range=perhaps"], "no_range takes a bool"),

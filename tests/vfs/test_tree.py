@@ -11,10 +11,11 @@ from tests.mount.spelling import Spelling
 from tests.support import md5, read, walk
 from tests.vfs.conftest import Compose
 from xnatfs.daemon.compose import Mounted
+from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
 
-PROJECTS = ("ALFA", "DWI", "MESSY")
+PROJECTS = READABLE
 
 
 @pytest.fixture(params=["full", "proven"])

@@ -23,6 +23,8 @@ from xnatfs.errors import UsageError
 @click.option("--big", metavar="NAME=SIZE", multiple=True, help="--data scale: a large file in project BIG, such as one.nii=1GiB.")
 @click.option("--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT.")
 @click.option("--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM.")
+@click.option("--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT.")
+@click.option("--cohort-images", is_flag=True, default=None, help="--data scale: COHORT has SPM12's maps too, in their real size.")
 @click.option("--digests/--no-digests", default=None, help="--data scale: whether the catalogs have MD5 sums (of large files: without).")
 @click.option(
     "--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted."
@@ -46,6 +48,8 @@ def command(
     big: tuple[str, ...],
     flat: int | None,
     dicom: int | None,
+    cohort: int | None,
+    cohort_images: bool | None,
     digests: bool | None,
     profile: str,
     latency_ms: float,
@@ -59,6 +63,7 @@ def command(
     """
     options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
     options |= {"big_files": _sizes(big), "flat": flat, "dicom": dicom, "digests": digests, "big_digests": digests}
+    options |= {"cohort": cohort, "cohort_images": cohort_images}
     given = {option: value for option, value in options.items() if value is not None}
     if given and name != "scale":
         option = next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")

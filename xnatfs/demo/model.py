@@ -184,15 +184,17 @@ class CatalogEntry:
 class LazyEntries(MutableSequence[CatalogEntry]):
     """A catalog that is made when it is first looked at: with it an archive of a million files is built in seconds.
 
-    Its length and total size are known beforehand, so that resource listings need not make it.
+    Its length and total size are known beforehand, so that resource listings need not make it. With `keep=False` it is made anew at every
+    look, so that thousands of them cost no memory; it is kept from the first change on.
     """
 
-    __slots__ = ("_count", "_made", "_make", "_size")
+    __slots__ = ("_count", "_keep", "_made", "_make", "_size")
 
-    def __init__(self, make: Callable[[], list[CatalogEntry]], count: int, size: int) -> None:
+    def __init__(self, make: Callable[[], list[CatalogEntry]], count: int, size: int, keep: bool = True) -> None:
         self._make = make
         self._count = count
         self._size = size
+        self._keep = keep
         self._made: list[CatalogEntry] | None = None
 
     @property
@@ -200,10 +202,13 @@ class LazyEntries(MutableSequence[CatalogEntry]):
         """Sum of the listed sizes."""
         return self._size if self._made is None else sum(entry.listed_size for entry in self._made)
 
-    def _all(self) -> list[CatalogEntry]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+    def _all(self, change: bool = False) -> list[CatalogEntry]:
+        if self._made is not None:
+            return self._made
+        made = self._make()
+        if self._keep or change:
+            self._made = made
+        return made
 
     def __len__(self) -> int:
         return self._count if self._made is None else len(self._made)
@@ -223,13 +228,13 @@ class LazyEntries(MutableSequence[CatalogEntry]):
     @overload
     def __setitem__(self, index: slice, value: Iterable[CatalogEntry]) -> None: ...
     def __setitem__(self, index: int | slice, value: CatalogEntry | Iterable[CatalogEntry]) -> None:
-        self._all()[index] = value  # type: ignore[index, assignment]
+        self._all(change=True)[index] = value  # type: ignore[index, assignment]
 
     def __delitem__(self, index: int | slice) -> None:
-        del self._all()[index]
+        del self._all(change=True)[index]
 
     def insert(self, index: int, value: CatalogEntry) -> None:
-        self._all().insert(index, value)
+        self._all(change=True).insert(index, value)
 
 
 @dataclass

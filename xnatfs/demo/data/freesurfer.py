@@ -35,6 +35,10 @@ _LONG = {  # name -> (first field, long name) of a `# Measure` line
     "lhSurfaceHoles": ("lhSurfaceHoles", "Number of defect holes in lh surfaces prior to fixing"),
     "rhSurfaceHoles": ("rhSurfaceHoles", "Number of defect holes in rh surfaces prior to fixing"),
     "SurfaceHoles": ("SurfaceHoles", "Total number of defect holes in surfaces prior to fixing"),
+    "lhCorticalWhiteMatterVol": ("lhCorticalWhiteMatter", "Left hemisphere cortical white matter volume"),
+    "rhCorticalWhiteMatterVol": ("rhCorticalWhiteMatter", "Right hemisphere cortical white matter volume"),
+    "CorticalWhiteMatterVol": ("CorticalWhiteMatter", "Total cortical white matter volume"),
+    "ICV": ("IntraCranialVol", "Intracranial Volume"),
     "eTIV": ("EstimatedTotalIntraCranialVol", "Estimated Total Intracranial Volume"),
     "NumVert": ("Cortex", "Number of Vertices"),
     "WhiteSurfArea": ("Cortex", "White Surface Total Area"),
@@ -64,7 +68,11 @@ _APARC_TABLE = (
     ("FoldInd", "Folding Index", "unitless"),
     ("CurvInd", "Intrinsic Curvature Index", "unitless"),
 )
-_CVS = {"6": "$Id: mri_segstats.c,v 1.121 2016/05/31 17:27:11 greve Exp $", "7": "7.1.1"}
+_CVS = {
+    "5": "$Id: mri_segstats.c,v 1.75.2.4 2011/03/16 21:23:49 nicks Exp $",
+    "6": "$Id: mri_segstats.c,v 1.121 2016/05/31 17:27:11 greve Exp $",
+    "7": "7.1.1",
+}
 
 
 def _measures(values: dict[str, tuple[Decimal, str]]) -> list[str]:
@@ -86,8 +94,16 @@ def _text(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+Header = dict[str, tuple[Decimal, str]]  # measure -> (value, unit)
+
+
 def aseg_stats(session: str, version: str, subject: str) -> bytes:
     """`stats/aseg.stats` of the run called `subject`."""
+    return aseg_text(m.aseg_header(session, version), m.aseg(session, version), version, subject)
+
+
+def aseg_text(header: Header, table: dict[str, m.Rows], version: str, subject: str) -> bytes:
+    """A file `aseg.stats` with these numbers."""
     lines = [
         "# Title Segmentation Statistics ",
         "# ",
@@ -105,9 +121,8 @@ def aseg_stats(session: str, version: str, subject: str) -> bytes:
     ]
     if version == "7":
         lines.append("# BrainVolStatsFixed-NotNeeded because voxelvolume=1mm3")
-    lines += _measures(m.aseg_header(session, version))
+    lines += _measures(header)
     lines += ["# SegVolFile mri/aseg.mgz ", "# ExcludeSegId 0 2 3 41 42 ", "# VoxelVolume_mm3 1 "]
-    table = m.aseg(session, version)
     lines += [*_columns(_ASEG_TABLE), f"# NRows {len(table)} ", "# NTableCols 10 "]
     lines.append("# ColHeaders  " + " ".join(column for column, _, _ in _ASEG_TABLE) + "  ")
     for name, row in table.items():
@@ -118,6 +133,12 @@ def aseg_stats(session: str, version: str, subject: str) -> bytes:
 
 def aparc_stats(session: str, version: str, side: str, subject: str, atlas: str = "aparc") -> bytes:
     """`stats/<side>.<atlas>.stats`, side lh or rh, atlas aparc or aparc.a2009s."""
+    header, table = m.aparc_header(session, version, side), m.aparc(session, version, side, atlas)
+    return aparc_text(header, table, version, side, subject, atlas)
+
+
+def aparc_text(header: Header, table: dict[str, m.Rows], version: str, side: str, subject: str, atlas: str = "aparc") -> bytes:
+    """A file `<side>.<atlas>.stats` with these numbers."""
     lines = [
         "# Table of FreeSurfer cortical parcellation anatomical statistics ",
         "# ",
@@ -135,14 +156,14 @@ def aparc_stats(session: str, version: str, side: str, subject: str, atlas: str 
         f"# hemi {side}",
         f"# AnnotationFile ../label/{side}.{atlas}.annot",
     ]
-    measures = _measures(m.aparc_header(session, version, side))
+    measures = _measures(header)
     if version == "6":  # FreeSurfer 6 writes this line without its second comma
         measures = [line.replace("CortexVol, Total", "CortexVol Total") for line in measures]
     else:
         measures.insert(3, "# BrainVolStatsFixed-NotNeeded because voxelvolume=1mm3")
     lines += [*measures, "# NTableCols 10", *_columns(_APARC_TABLE)]
     lines.append("# ColHeaders " + " ".join(column for column, _, _ in _APARC_TABLE))
-    for region, row in m.aparc(session, version, side, atlas).items():
+    for region, row in table.items():
         widths = zip(m.APARC_COLUMNS, (5, 6, 6, 6, 5, 9, 9, 8, 7), strict=True)
         lines.append(f"{region:<40}" + " ".join(f"{row[column]:>{width}}" for column, width in widths))
     return _text(lines)

@@ -1,16 +1,19 @@
-"""The `lab` data: four projects of a small imaging lab on the site DEMO.
+"""The `lab` data: the projects of a small imaging lab on the site DEMO.
 
-Used by `build("lab")`. ALFA is clean, DWI is a methods project that shares from it, MESSY has every nasty case, SECRET is what
-ordinary members must never see. Logins: admin/admin, demo/demo (member of ALFA, DWI and MESSY), outsider/outsider (of nothing).
+Used by `build("lab")`. ALFA is clean, DWI is a methods project that shares from it, MESSY has every nasty case, SECRET is what ordinary
+members must never see. PIPES has the results of many pipelines, NORD is another laboratory's way to name things, BROKEN has damaged
+results. Logins: admin/admin, demo/demo (member of all but SECRET), outsider/outsider (of nothing).
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from xnatfs.demo.data import alfa, images, messy
+from xnatfs.demo.data import alfa, broken, images, messy, nord, pipes
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Experiment, Project, Subject
+
+READABLE = ("ALFA", "BROKEN", "DWI", "MESSY", "NORD", "PIPES")  # the projects of `demo`, by name
 
 
 def build() -> Archive:
@@ -28,6 +31,9 @@ def build() -> Archive:
     make.wait(days=3)
     _secret(make)
     make.wait(days=1)
+    for add in (pipes.add, nord.add, broken.add):
+        add(make)
+        make.wait(days=1)
     return archive
 
 

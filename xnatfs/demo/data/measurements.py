@@ -108,6 +108,20 @@ VALIDATOR_TESTS = {
     "FreeSurfer7Validator": ("HasAllItems", "HasCorrectNumberOfFiles", "IsFreeSurferVersion7", "HasPlausibleVolumes"),
     "ASHSValidator": ("HasCorrectItems", "AreCAVolumesConsistent", "HasNormalSubfieldVolumes"),
     "SPM12SegmentValidator": ("HasCorrectItems", "IsGrayMatterVolumePlausible"),
+    "ArchivingValidator": ("HasUsableT1", "HasUsableT2", "HasUsableDWI", "HasNIfTIOfEveryScan", "IsAccessionDateRecent"),
+    "PetSessionValidator": ("HasUsableT1", "HasStaticScan", "HasCorrectNumberOfFrames"),
+    "TauPetSessionValidator": ("HasUsableT1", "HasStaticScan", "HasCorrectNumberOfFrames"),
+    **dict.fromkeys(
+        _words(
+            "ALPSValidator ANTSValidator ASL3DQuantificationValidator BAMOSArterialValidator BAMOSValidator BASILValidator "
+            "CAT12SegmentValidator CenTaurZValidator DONSURFValidator DTIFITValidator DWIFSLPreprocDTIFITValidator "
+            "DartelNorm2MNIValidator FDGQuantificationValidator FMRIPrepValidator FSLANATValidator FTMQuantificationValidator "
+            "FreeSurfer7ExtrasValidator FreeSurferHiresValidator LCModelValidator MRIRefaceValidator MRtrix3Validator "
+            "PETPreprocessingValidator PYMENTValidator QSMxTValidator SPM12SegmentT1T2Validator "
+            "TEASLValidator TauQuantificationValidator XCPDValidator"
+        ),
+        ("HasCorrectItems", "HasCorrectNumberOfFiles", "IsResultPlausible"),
+    ),
 }
 
 Rows = dict[str, Decimal]

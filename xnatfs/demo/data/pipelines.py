@@ -6,8 +6,10 @@ Used by the `lab` data set for the resources ASHS, SPM12_SEGMENT and BBRC_VALIDA
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xnatfs.demo.data import measurements as m
 from xnatfs.demo.data.draw import noise
@@ -26,15 +28,17 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
     return {path: files[path] for path in sorted(files)}
 
 
-def spm_files(session: str, stem: str) -> dict[str, bytes]:
-    """SPM12's tissue maps c1, c2, c3 (and rc1, rc2) of the image `stem`: nested shells whose voxel counts are `m.tissue_voxels`."""
-    grid = np.indices(_SPM_SHAPE)
-    centre = [size - 1 for size in _SPM_SHAPE]
-    distance = sum((2 * axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True)).ravel()
-    order = np.argsort(distance, kind="stable")
-    affine = np.diag([4.0, 4.0, 4.0, 1.0])
-    affine[:3, 3] = [-2.0 * middle for middle in centre]
-    files: dict[str, bytes] = {}
+@cache
+def _from_the_middle() -> NDArray[np.int64]:
+    """The voxels of a tissue map, from the middle outwards."""
+    distance = sum((2 * axis - (size - 1)) ** 2 for axis, size in zip(np.indices(_SPM_SHAPE), _SPM_SHAPE, strict=True)).ravel()
+    return np.argsort(distance, kind="stable")
+
+
+def tissues(session: str) -> dict[str, NDArray[np.uint8]]:
+    """Grey matter (c1), white matter (c2), fluid (c3): nested shells of 0, 1 and 2 half probabilities, as many as `m.tissue_voxels`."""
+    order = _from_the_middle()
+    maps: dict[str, NDArray[np.uint8]] = {}
     start = 0
     voxels = m.tissue_voxels(session)
     for name in ("c2", "c1", "c3"):  # white matter innermost, fluid outside
@@ -43,10 +47,25 @@ def spm_files(session: str, stem: str) -> dict[str, bytes]:
         flat[order[start : start + full]] = 2
         flat[order[start + full : start + full + half]] = 1
         start += full + half
+        maps[name] = flat.reshape(_SPM_SHAPE)
+    return maps
+
+
+def tissue_affine() -> NDArray[np.float64]:
+    """The affine of the tissue maps: 4 mm cubes."""
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = [-2.0 * (size - 1) for size in _SPM_SHAPE]
+    return affine
+
+
+def spm_files(session: str, stem: str) -> dict[str, bytes]:
+    """SPM12's tissue maps c1, c2, c3 (and rc1, rc2) of the image `stem`."""
+    files: dict[str, bytes] = {}
+    for name, voxels in tissues(session).items():
         # Stored as 0, 1, 2 with a slope of 1/2: probabilities 0, 0.5 and 1.
-        files[f"{name}{stem}.nii.gz"] = nifti(flat.reshape(_SPM_SHAPE), affine, f"{session} {name}", slope=0.5)
+        files[f"{name}{stem}.nii.gz"] = nifti(voxels, tissue_affine(), f"{session} {name}", slope=0.5)
         if name != "c3":  # what DARTEL imports
-            files[f"r{name}{stem}.nii.gz"] = nifti(flat.reshape(_SPM_SHAPE), affine, f"{session} r{name}", slope=0.5)
+            files[f"r{name}{stem}.nii.gz"] = nifti(voxels, tissue_affine(), f"{session} r{name}", slope=0.5)
     files[f"{stem}_seg8.txt"] = b"SPM12 (7487) segmentation finished\n"
     return {path: files[path] for path in sorted(files)}
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import numpy as np
 
+from xnatfs.demo.data import cohort as measured
 from xnatfs.demo.data.dicom import Series, slices
 from xnatfs.demo.data.images import Nifti1Header, head
 from xnatfs.demo.data.maker import Maker
@@ -74,6 +75,8 @@ def build(
     flat_size: int = 4096,
     dicom: int = 0,
     dicom_pixels: int = 272,
+    cohort: int = 0,
+    cohort_images: bool = False,
 ) -> Archive:
     """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called `resource`.
 
@@ -83,6 +86,8 @@ def build(
     `flat` makes a project FLAT: one session with one resource FLAT of so many files of `flat_size` bytes.
     `dicom` makes a project DCM: one session with one scan of so many true DICOM slices of `dicom_pixels` squared (272: 150 kB each),
     which are held in memory.
+    `cohort` makes a project COHORT: so many sessions with the results of FreeSurfer 6 and ASHS (see `cohort.py`); with `cohort_images` also
+    SPM12's tissue maps in their real size.
     """
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
@@ -125,4 +130,6 @@ def build(
         if not digests:
             for entry in made.entries:
                 entry.digest = ""
+    if cohort:
+        measured.add(make, cohort, cohort_images, digest)
     return archive
