@@ -211,6 +211,26 @@ class FileHoldings:
         return [ResourceRecord(files[0].owner, files[0].resource_label, number) for number, files in self.by_resource.items()]
 
 
+@dataclass
+class Outline:
+    """A project's experiments by accession id; `own` has the resources of those in `known`, `every` those of all levels below some."""
+
+    project: str
+    experiments: dict[str, ExperimentRecord]
+    resources: list[ResourceRecord]  # of the project itself
+    own: dict[str, list[ResourceRecord]]
+    known: set[str]
+    every: dict[str, list[ResourceRecord]] = field(default_factory=dict)
+    loaded: float = 0.0  # time.monotonic()
+
+    def session_resources(self, identity: str) -> list[ResourceRecord] | None:
+        """The resources of one experiment itself; None if they are not known yet."""
+        if identity in self.known:
+            return self.own.get(identity, [])
+        found = self.every.get(identity)
+        return None if found is None else [one for one in found if one.owner.level == "experiment"]
+
+
 def same_owner(left: Owner, right: Owner) -> bool:
     """Whether two owners are the same object, where one of them may not know the direction."""
     return left[:3] == right[:3] and (left.direction == right.direction or "" in (left.direction, right.direction))

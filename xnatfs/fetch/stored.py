@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Generic, TypeVar
 
 from xnatfs.cache.listings import ListingStore
-from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
+from xnatfs.fetch.holdings import FileHoldings, Outline, ProjectHoldings, SessionHoldings
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -109,6 +109,29 @@ class StoredListings:
         """Keep the resources of a subject."""
         self._put("subject", identity, stamp, _rows(resources))
 
+    # --- outlines ------------------------------------------------------------------------------------------------
+
+    def outline(self, project: str) -> Outline | None:
+        """A project's outline."""
+        kept = self._get("outline", project, _outline)
+        return kept.value if kept is not None else None
+
+    def put_outline(self, outline: Outline) -> None:
+        """Keep a project's outline."""
+        body = {
+            "project": outline.project,
+            "experiments": _rows(outline.experiments.values()),
+            "resources": _rows(outline.resources),
+            "own": {one: _rows(found) for one, found in outline.own.items()},
+            "known": sorted(outline.known),
+            "every": {one: _rows(found) for one, found in list(outline.every.items())},
+        }
+        self._put("outline", outline.project, "", body)
+
+    def drop_outline(self, project: str) -> None:
+        """The project is not this user's any more."""
+        self._store.drop("outline", project)
+
     # --- files ---------------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileHoldings] | None:
@@ -201,6 +224,17 @@ def _project(body: Any) -> ProjectHoldings:
     holdings.own_resources = [_resource(row) for row in body["own"]]
     holdings.put_in_order()
     return holdings
+
+
+def _outline(body: Any) -> Outline:
+    return Outline(
+        body["project"],
+        {row[0]: ExperimentRecord(*row) for row in body["experiments"]},
+        [_resource(row) for row in body["resources"]],
+        {one: [_resource(row) for row in rows] for one, rows in body["own"].items()},
+        set(body["known"]),
+        {one: [_resource(row) for row in rows] for one, rows in body["every"].items()},
+    )
 
 
 def _session(body: Any) -> SessionHoldings:

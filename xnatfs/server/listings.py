@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _SCAN = "xnat:imageScanData"
 _SCAN_COLUMNS = (
     *("ID", "label", "subject_label", "project", "xsiType"),
-    *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "file/label")),
+    *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "frames", "file/label")),
 )
 # Plausible, unproven (fact sheet 2.9 point 3): with the numeric id two resources of one label, or of none, are told apart.
 _SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
@@ -153,7 +153,7 @@ class Listings:
         """Every experiment of a project that is no image assessor, shared ones included."""
         rows = self.table(
             f"/data/projects/{segment(project)}/experiments",
-            columns="ID,label,project,subject_ID,subject_label,date,xsiType,insert_date,last_modified",
+            columns="ID,label,project,subject_ID,subject_label,date,time,xsiType,insert_date,last_modified",
         )
         found: dict[str, ExperimentRecord] = {}
         for row in rows:
@@ -166,6 +166,7 @@ class Listings:
                 date=pick(row, "date"),
                 inserted=parse_stamp(pick(row, "insert_date")),
                 changed=pick(row, "last_modified"),
+                time=pick(row, "time"),
             )
             if one.id:
                 found[one.id] = one
@@ -220,13 +221,20 @@ class Listings:
     def scans_of_session(self, session: str) -> list[ScanRecord]:
         """The scans of one session; none for an experiment that has no scans."""
         try:
-            rows = self.table(f"/data/experiments/{segment(session)}/scans")
+            rows = self.table(f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames")
         except Failure as failure:
             if failure.cause is Cause.NO_ENTRY:
                 return []
             raise
         return [
-            ScanRecord(session, pick(row, "id"), pick(row, "type"), pick(row, "series_description"), pick(row, "quality"))
+            ScanRecord(
+                session,
+                pick(row, "id"),
+                pick(row, "type"),
+                pick(row, "series_description"),
+                pick(row, "quality"),
+                pick(row, "frames"),
+            )
             for row in rows
             if pick(row, "id")
         ]
@@ -390,6 +398,7 @@ def _scan_listing(rows: Iterable[Row]) -> ScanListing:
                 pick(row, "/imagescandata/type"),
                 pick(row, "/imagescandata/series_description"),
                 pick(row, "/imagescandata/quality"),
+                pick(row, "/imagescandata/frames"),
             )
     listing.scans = list(scans.values())
     _collect(

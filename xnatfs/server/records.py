@@ -79,6 +79,7 @@ class ExperimentRecord:
     date: str
     inserted: float | None
     changed: str
+    time: str = ""
 
     @property
     def may_have_scans(self) -> bool:
@@ -95,6 +96,7 @@ class ScanRecord:
     type: str
     series_description: str = ""
     quality: str = ""
+    frames: str = ""
 
 
 @dataclass(frozen=True)
