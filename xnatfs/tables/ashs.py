@@ -1,0 +1,80 @@
+"""ASHS: volumes of the medial temporal subfields.
+
+Used by `catalog`. Plain functions and values, any thread.
+
+The text files ASHS writes into `final/` (https://sites.google.com/view/ashs-dox): `S01_left_corr_nogray_volumes.txt` with lines
+`subject side region slices volume`, and `S01_icv.txt` with `subject volume`. `heur`, `corr_usegray` and `corr_nogray` are three
+variants of the segmentation; bx gives the last one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import BinaryIO
+
+from xnatfs.tables.fields import number
+from xnatfs.tables.table import Column, Input, Parsed, ParseError, Row, Table, Wide, is_number, text_lines
+
+_COLUMNS = ("side", "region", "n_slices", "volume")
+
+
+def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
+    """The volumes of one hemisphere. The file's own subject is not used: the table shows the session's."""
+    rows: list[Row] = []
+    for count, line in enumerate(text_lines(stream), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        # An atlas may call a region by two words; a number among them means that something else is wrong.
+        region = fields[2:-2]
+        if not region or any(is_number(word) for word in region):
+            raise ParseError(f"line {count} has {len(fields)} fields, not subject, side, region, slices and volume")
+        if fields[1] != side:
+            raise ParseError(f"line {count} is of the side {fields[1][:40]!r} in the file of the {side} one")
+        name = " ".join(region)
+        if any(row[1] == name for row in rows):
+            raise ParseError(f"it has {name[:60]} twice")
+        if not fields[-2].isdigit():
+            raise ParseError(f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a whole number")
+        rows.append((side, name, fields[-2], number(fields[-1], f"line {count}: the volume of {name[:60]}")))
+    return Parsed(_COLUMNS, rows)
+
+
+def icv(stream: BinaryIO, _: str) -> Parsed:
+    """The intracranial volume, as the row `tiv`."""
+    fields = [line.split() for line in text_lines(stream) if line.strip()]
+    if len(fields) != 1 or len(fields[0]) != 2:
+        raise ParseError("it is not one line with a subject and a volume")
+    return Parsed(_COLUMNS, [("", "tiv", "", number(fields[0][1], "the volume"))])
+
+
+def _table(name: str, kind: str, doc: str) -> Table:
+    return Table(
+        "ashs",
+        name,
+        ("ASHS",),
+        (
+            Input("left", f"*_left_{kind}_volumes.txt", partial(side_volumes, side="left")),
+            Input("right", f"*_right_{kind}_volumes.txt", partial(side_volumes, side="right")),
+            Input("icv", "*icv.txt", icv),
+        ),
+        (
+            Column("side", source="left or right; empty for the intracranial volume", text=True),
+            Column("region", source="the region's name in the atlas; tiv for the intracranial volume", text=True),
+            Column("n_slices", source="slices the region was found in; empty for tiv"),
+            Column("volume", "mm3", "the number as written"),
+        ),
+        lead=("ID", "subject"),
+        trail=(),
+        wide=Wide(("side", "region"), ("volume", "n_slices")),
+        doc=doc,
+    )
+
+
+TABLES: tuple[Table, ...] = (
+    _table(
+        "volumes", "corr_nogray", "Subfield volumes after bias correction without gray levels, and the intracranial volume."
+    ),
+    _table("volumes_heur", "heur", "The same before bias correction."),
+    _table("volumes_corr_usegray", "corr_usegray", "The same after bias correction with gray levels."),
+)
