@@ -72,9 +72,7 @@ def _table(name: str, kind: str, doc: str) -> Table:
 
 
 TABLES: tuple[Table, ...] = (
-    _table(
-        "volumes", "corr_nogray", "Subfield volumes after bias correction without gray levels, and the intracranial volume."
-    ),
+    _table("volumes", "corr_nogray", "Subfield volumes after bias correction without gray levels, and the intracranial volume."),
     _table("volumes_heur", "heur", "The same before bias correction."),
     _table("volumes_corr_usegray", "corr_usegray", "The same after bias correction with gray levels."),
 )

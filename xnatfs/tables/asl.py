@@ -42,10 +42,14 @@ def regions(stream: BinaryIO, _: str, analysis: str) -> Parsed:
 
 
 def atlas_rows(stream: BinaryIO, _: str, atlas: str) -> Parsed:
-    """The rows of one atlas of quantification_results.csv."""
-    found = where(checked_csv(stream, ("value",), ("atlas",)), lambda row: row["atlas"] == atlas)
+    """The rows of one atlas of quantification_results.csv: atlas, region, mean and further statistics."""
+    found = where(checked_csv(stream, (), ("atlas", "region", "mean")), lambda row: row["atlas"] == atlas)
     if not found.rows:
         raise ParseError(f"it has no rows of the atlas {atlas}")
+    for row in found.rows:
+        for name, cell in zip(found.columns, row, strict=True):
+            if name not in ("atlas", "region"):
+                number(cell, f"the {name} of {row[found.columns.index('region')][:60]}")
     return found
 
 
@@ -97,8 +101,12 @@ def _asl3d(name: str, atlas: str, doc: str) -> Table:
         name,
         ("3DASL_QUANTIFICATION",),
         (Input("results", "quantification_results.csv", partial(atlas_rows, atlas=atlas)),),
-        (Column("value", source="the column of the CSV file"),),
-        wide=Wide(("region", "measurement"), ("value",)),
+        (
+            Column("atlas", source="the column of the CSV file", text=True),
+            Column("region", source="the column of the CSV file", text=True),
+            Column("mean", "ml/100 g/min", "the column of the CSV file"),
+        ),
+        wide=Wide(("region",), ("mean",)),
         doc=doc,
     )
 
