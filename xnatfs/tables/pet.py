@@ -9,6 +9,7 @@ its rows, the same as bx makes. `mri` comes from the validator's report on the P
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
@@ -155,7 +156,7 @@ def _single(pipeline: str, name: str, resource: str, file: str, needed: Sequence
 
 def _atlas_notes(_: Visit, inputs: Inputs) -> Parsed:
     """The rows; a note if a table of one atlas found several that are called like it."""
-    ((_, found),) = inputs["results"]
+    ((_path, found),) = inputs["results"]
     names = sorted({row[found.columns.index("atlas")] for row in found.rows})
     return found._replace(notes=(f"several atlases are called so: {', '.join(names)}",) if len(names) > 1 else ())
 
@@ -174,13 +175,8 @@ def _regional(pipeline: str, resource: str, file: str, needed: Sequence[str], ch
         inputs = (Input("results", (file, f"*/{file}"), parse),)
         name, keys = (f"regional_{atlas}", ("region",)) if atlas else ("regional", ("atlas", "region"))
         table = Table(pipeline, name, (resource,), inputs, columns, wide=Wide(keys, ("value",)), doc=f"{words[0].upper()}{words[1:]}.")
-        tables.append(table if not atlas else _with(table))
+        tables.append(replace(table, combine=_atlas_notes) if atlas else table)
     return tables
-
-
-def _with(table: Table) -> Table:
-    """The table with `_atlas_notes`."""
-    return Table(table.pipeline, table.name, table.resources, table.inputs, table.columns, _atlas_notes, wide=table.wide, doc=table.doc)
 
 
 _RESULTS = "quantification_results.csv"

@@ -69,7 +69,7 @@ def read_report(stream: BinaryIO) -> Report:
         ParseError: it is no JSON object.
     """
     try:
-        found = json.loads("\n".join(text_lines(stream)))
+        found = json.loads("\n".join(text_lines(stream)), strict=False)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ParseError):
             raise
