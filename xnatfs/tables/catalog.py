@@ -67,7 +67,7 @@ def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, T
     for point in sorted(entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)):
         try:
             offered = _tables_of(point.load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             troubles.append(f"The plug-in {point.name} ({point.value}) cannot be loaded: {error}")
             continue
         for table in offered:

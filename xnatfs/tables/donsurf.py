@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from xnatfs.tables.fields import both_sides
 from xnatfs.tables.stats import APARC_COLUMNS, melted, read_stats
-from xnatfs.tables.table import Column, Input, Parsed, Table, Wide
+from xnatfs.tables.table import Column, Input, Parsed, Row, Table, Wide
 
 _KEPT = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "ThickStd": "DiffuStd"}
 
@@ -19,7 +19,7 @@ _KEPT = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "
 def diffusivity(stream: BinaryIO, _: str, side: str) -> Parsed:
     """GM-MD/stats/?h.aparc.stats."""
     stats = read_stats(stream, APARC_COLUMNS)
-    rows = [(side, _KEPT[name], region, cell) for name, region, cell in melted(stats) if name in _KEPT]
+    rows: list[Row] = [(side, _KEPT[name], region, cell) for name, region, cell in melted(stats) if name in _KEPT]
     return Parsed(("side", "measurement", "region", "value"), rows, stats.notes)
 
 
