@@ -74,11 +74,11 @@ def test_the_volume_is_that_of_numpy(kind: str, scaling: Any, qfac: int, voxel: 
     found = images.volume(io.BytesIO(content))
     scale = max(float(np.abs(values.astype(np.float64)).sum()) * size, 1e-300)
     assert abs(found - float(values.astype(np.float64).sum()) * size) <= 1e-13 * scale
-    if scaling[0] != scaling[0] or scaling[0] == 0 or scaling == (1.0, 0.0):  # unscaled: the sum of integers is exact
-        if not kind.startswith("float"):
-            exact = sum(int(number) for number in data.ravel())
-            edges = np.array(voxel, np.float32 if form != "two" else np.float64).tolist()
-            assert found == float(exact * Fraction(edges[0]) * Fraction(edges[1]) * Fraction(edges[2]))
+    unscaled = scaling[0] != scaling[0] or scaling[0] == 0 or scaling == (1.0, 0.0)
+    if unscaled and not kind.startswith("float"):  # the sum of integers is exact
+        exact = sum(int(number) for number in data.ravel())
+        edges = np.array(voxel, np.float32 if form != "two" else np.float64).tolist()
+        assert found == float(exact * Fraction(edges[0]) * Fraction(edges[1]) * Fraction(edges[2]))
 
 
 def test_a_threshold_counts_scaled_values() -> None:
