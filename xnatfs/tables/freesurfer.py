@@ -195,7 +195,11 @@ def _subfields(pipeline: str, resource: str, name: str, whole: str, doc: str) ->
 
 def _pipeline(pipeline: str, resource: str, ignored: Collection[str] = (), dropped: Collection[str] = ()) -> list[Table]:
     """The tables that all versions have."""
-    cortex = "Cortical regions: number of vertices, area (mm2), gray matter volume (mm3), thickness (mm), curvature; whole-brain measures."
+    without = " Without the measures that -hires wrote in voxels." if dropped else ""
+    cortex = (
+        "Cortical regions: number of vertices, area (mm2), gray matter volume (mm3), thickness (mm), curvature; whole-brain measures."
+        + without
+    )
     return [
         Table(
             pipeline,
@@ -204,7 +208,7 @@ def _pipeline(pipeline: str, resource: str, ignored: Collection[str] = (), dropp
             (aseg_input(ignored, dropped),),
             _LONG,
             wide=Wide(("region", "measurement"), ("value",)),
-            doc="Subcortical structures: volume (mm3), voxels, intensity of the normalised image; whole-brain measures.",
+            doc="Subcortical structures: volume (mm3), voxels, intensity of the normalised image; whole-brain measures." + without,
         ),
         _aparc(pipeline, resource, "aparc", "aparc", f"Desikan-Killiany atlas. {cortex}", dropped),
         _aparc(pipeline, resource, "aparc_a2009s", "aparc.a2009s", f"Destrieux atlas. {cortex}", dropped),

@@ -25,7 +25,7 @@ def reference() -> str:
         lines += [f"### {pipeline}", ""]
         held = list(group)
         while held:
-            alike = [table for table in held if _same(table, held[0])]
+            alike = [held[0], *(table for table in held[1:] if _same(table, held[0]))]
             lines += _section(alike)
             held = [table for table in held if table not in alike]
     return "\n".join([*lines, *_validated()])
@@ -77,8 +77,10 @@ def _head(table: Table) -> Iterator[str]:
 
 def _files(table: Table) -> Iterator[str]:
     for wanted in table.inputs:
-        shortest = wanted.patterns[-1] if wanted.patterns[-1].startswith("*") and "/" not in wanted.patterns[-1] else wanted.patterns[0]
-        yield f"`{_shown(shortest)}`" + ("" if wanted.required else " (may be missing)") + (" (all)" if wanted.several else "")
+        first = wanted.patterns[0]
+        # `fields.anywhere` ends in the pattern that says it all.
+        shown = next((pattern for pattern in wanted.patterns if first.startswith("*/") and pattern == f"*{first[2:]}"), first)
+        yield f"`{_shown(shown)}`" + ("" if wanted.required else " (may be missing)") + (" (all)" if wanted.several else "")
 
 
 def _validated() -> Iterator[str]:
