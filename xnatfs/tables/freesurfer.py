@@ -146,8 +146,8 @@ _SIDE = Column("side", source="left or right, from the file's name; empty for me
 _MM3 = (Column("region", source="the name before the number", text=True), Column("value", "mm3", "the number as written"))
 
 
-def aparc_inputs(atlas: str = "aparc", dropped: Collection[str] = ()) -> tuple[Input, Input]:
-    """The two files of a surface atlas. Each may be missing: the other's rows are still given."""
+def aparc_inputs(atlas: str = "aparc", dropped: Collection[str] = (), required: bool = False) -> tuple[Input, Input]:
+    """The two files of a surface atlas. Unless both are `required` each may be missing: the other's rows are still given."""
     # FreeSurfer 5.3 wrote aparc.DKTatlas40.stats.
     names = (f"{atlas}.stats", f"{atlas}40.stats") if atlas.endswith("DKTatlas") else (f"{atlas}.stats",)
     left, right = (
@@ -155,7 +155,7 @@ def aparc_inputs(atlas: str = "aparc", dropped: Collection[str] = ()) -> tuple[I
             side,
             tuple(pattern for name in names for pattern in anywhere(f"{side[0]}h.{name}")),
             partial(aparc, side=side, atlas=atlas, dropped=dropped),
-            required=False,
+            required=required,
         )
         for side in ("left", "right")
     )

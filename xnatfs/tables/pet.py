@@ -167,6 +167,7 @@ def _regional(pipeline: str, resource: str, file: str, needed: Sequence[str], ch
         Column(name, "" if name != "value" else "ratio to the reference region", "the column of the CSV file", text=name != "value")
         for name in needed
     )
+    columns += (Column("nvoxels", source="the column of the CSV file: voxels of the region"),) if "optimized_pet" in needed else ()
     tables = []
     for atlas in ("", *ATLASES):
         atlases = (atlas,) if atlas else tuple(ATLASES)

@@ -42,7 +42,7 @@ def _table(pipeline: str) -> Table:
         pipeline,
         "jack",
         ("FREESURFER7",),
-        aparc_inputs(),
+        aparc_inputs(required=True),
         (
             Column("signature", source="jack", text=True),
             Column("weighted", source="true: weighted by SurfArea; false: plain mean", text=True),
