@@ -6,6 +6,8 @@ their columns `id` and `scanner`, as bx does.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import BinaryIO
 
 from xnatfs.tables.fields import checked_csv, number, without
@@ -14,9 +16,9 @@ from xnatfs.tables.table import Column, Input, Parsed, Table, Wide
 _METRIC = "diffusion_metric"
 
 
-def alps_csv(stream: BinaryIO, _: str) -> Parsed:
+def alps_csv(stream: BinaryIO, _: str, needed: Collection[str]) -> Parsed:
     """One of the CSV files: numbers only, but for the name of the metric."""
-    found = without(checked_csv(stream), ("id", "scanner"))
+    found = without(checked_csv(stream, (), needed), ("id", "scanner"))
     for count, row in enumerate(found.rows, 2):
         for name, cell in zip(found.columns, row, strict=True):
             if name != _METRIC:
@@ -33,7 +35,7 @@ TABLES: tuple[Table, ...] = (
         "alps",
         "stats",
         ("ALPS",),
-        (Input("stats", ("alps.stat/alps.csv", "*/alps.stat/alps.csv"), alps_csv),),
+        (Input("stats", ("alps.stat/alps.csv", "*/alps.stat/alps.csv"), partial(alps_csv, needed=("alps",))),),
         (
             *(Column(name, "mm2/s", _SOURCE) for name in _DIFFUSIVITIES),
             *(Column(name, "", _SOURCE) for name in ("alps_L", "alps_R", "alps")),
@@ -44,7 +46,7 @@ TABLES: tuple[Table, ...] = (
         "alps",
         "diffusion",
         ("ALPS",),
-        (Input("stats", ("alps.stat/fa+md_alps.csv", "*/alps.stat/fa+md_alps.csv"), alps_csv),),
+        (Input("stats", ("alps.stat/fa+md_alps.csv", "*/alps.stat/fa+md_alps.csv"), partial(alps_csv, needed=(_METRIC, *_MEANS))),),
         (
             Column(_METRIC, source=_SOURCE, text=True),
             *(Column(name, "FA: none; MD: mm2/s", _SOURCE) for name in _MEANS),

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from xnatfs.tables.fields import blank, number, without
 from xnatfs.tables.table import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit
-from xnatfs.tables.xlsx import first_sheet
+from xnatfs.tables.workbook import first_sheet
 
 _LONG = ("id", "subject", "region", "table", "measurement", "value")
 _ENDINGS = {"concentration": "", "miscellaneous": "", "concentration_SD": "_SD"}  # what a table adds to a measurement's name

@@ -16,7 +16,7 @@ _NUMBERS = ("num_voxels", "min", "max", "median", "mean", "std")
 
 def regions(stream: BinaryIO, _: str) -> Parsed:
     """The CSV file with the two parts of its subject in front."""
-    found = checked_csv(stream, _NUMBERS, ("subject", "roi"))
+    found = checked_csv(stream, _NUMBERS, ("subject", "roi", *_NUMBERS))
     at = found.columns.index("subject")
 
     def parts(subject: str) -> tuple[str, str]:

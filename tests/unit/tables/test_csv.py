@@ -30,12 +30,16 @@ def test_alps_is_passed_through_without_id_and_scanner(cells: list[str], ends: A
 
 
 def test_alps_diffusion_has_a_row_a_metric() -> None:
-    content = "id,scanner,diffusion_metric,proj_L,mean_proj\nS01,,FA,0.5,0.45\nS01,,MD,0.0007,nan\n"
+    means = ("proj_L", "assoc_L", "proj_R", "assoc_R", "mean_proj", "mean_assoc")
+    rows = [["S01", "", "FA", *["0.5"] * 6], ["S01", "", "MD", "0.0007", "nan", *["0.00080"] * 4]]
+    content = csv([["id", "scanner", "diffusion_metric", *means], *rows])
     found = session("alps/diffusion", {"alps.stat/fa+md_alps.csv": content})
-    assert found.columns == ("diffusion_metric", "proj_L", "mean_proj")
-    assert found.rows == [("FA", "0.5", "0.45"), ("MD", "0.0007", "")]
+    assert found.columns == ("diffusion_metric", *means)
+    assert found.rows == [("FA", *["0.5"] * 6), ("MD", "0.0007", "", *["0.00080"] * 4)]
     with pytest.raises(ParseError, match="proj_L is 'x', not a number"):
-        session("alps/diffusion", {"alps.stat/fa+md_alps.csv": "diffusion_metric,proj_L\nFA,x\n"})
+        session("alps/diffusion", {"alps.stat/fa+md_alps.csv": content.replace("0.0007", "x")})
+    with pytest.raises(ParseError, match="no column diffusion_metric"):
+        session("alps/diffusion", {"alps.stat/fa+md_alps.csv": "id,FA\nS01,1\n"})
 
 
 # --- ASL -------------------------------------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ def test_qsmxt_has_xnats_subject_in_place_of_its_own() -> None:
     assert found.rows == [("A1", "B2", "S01", "Left-Pallidum", "1200", "-0.1", "0.2", "0.05", "0.0510", "")]
     assert all_tables()["qsmxt/stats"].trail == ()
     with pytest.raises(ParseError, match="mean is 'x'"):
-        session("qsmxt/stats", {"region_analysis/all.csv": csv([("subject", "roi", "mean"), ("s", "r", "x")])})
+        session("qsmxt/stats", {"region_analysis/all.csv": csv([QSM, ("s", "r", "1", "2", "3", "4", "x", "5")])})
 
 
 # --- Pyment ----------------------------------------------------------------------------------------------------------

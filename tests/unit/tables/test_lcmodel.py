@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.tables.support import session
 from xnatfs.tables.table import ParseError
-from xnatfs.tables.xlsx import first_sheet
+from xnatfs.tables.workbook import first_sheet
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 
