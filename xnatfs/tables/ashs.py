@@ -12,8 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import number
-from xnatfs.tables.table import Column, Input, Parsed, ParseError, Row, Table, Wide, is_number, text_lines
+from xnatfs.tables.fields import number, only, unfinished
+from xnatfs.tables.table import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide, is_number, stacked, text_lines
 
 _COLUMNS = ("side", "region", "n_slices", "volume")
 
@@ -37,7 +37,7 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
         if not fields[-2].isdigit():
             raise ParseError(f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a whole number")
         rows.append((side, name, fields[-2], number(fields[-1], f"line {count}: the volume of {name[:60]}")))
-    return Parsed(_COLUMNS, rows)
+    return Parsed(_COLUMNS, rows, unfinished(stream))
 
 
 def icv(stream: BinaryIO, _: str) -> Parsed:
@@ -45,7 +45,16 @@ def icv(stream: BinaryIO, _: str) -> Parsed:
     fields = [line.split() for line in text_lines(stream) if line.strip()]
     if len(fields) != 1 or len(fields[0]) != 2:
         raise ParseError("it is not one line with a subject and a volume")
-    return Parsed(_COLUMNS, [("", "tiv", "", number(fields[0][1], "the volume"))])
+    return Parsed(_COLUMNS, [("", "tiv", "", number(fields[0][1], "the volume"))], unfinished(stream))
+
+
+def both_and_icv(visit: Visit, inputs: Inputs) -> Parsed:
+    """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a line's end."""
+    found = stacked(visit, inputs)
+    left, right = ({row[1] for row in parsed.rows} if (parsed := only(inputs, side)) else set() for side in ("left", "right"))
+    if left == right:
+        return found
+    return found._replace(notes=(*found.notes, f"only one side has {', '.join(sorted(left ^ right))}"))
 
 
 def _table(name: str, kind: str, doc: str) -> Table:
@@ -64,6 +73,7 @@ def _table(name: str, kind: str, doc: str) -> Table:
             Column("n_slices", source="slices the region was found in; empty for tiv"),
             Column("volume", "mm3", "the number as written"),
         ),
+        both_and_icv,
         lead=("ID", "subject"),
         trail=(),
         wide=Wide(("side", "region"), ("volume", "n_slices")),

@@ -38,7 +38,7 @@ def mean_file(stream: BinaryIO, path: str) -> Parsed:
 def regions(stream: BinaryIO, _: str, analysis: str) -> Parsed:
     """A region_analysis CSV file, with what was analysed in front."""
     found = checked_csv(stream, NUMBERS, ("name", *NUMBERS))
-    return Parsed(("region_analysis", *found.columns), [(analysis, *row) for row in found.rows])
+    return Parsed(("region_analysis", *found.columns), [(analysis, *row) for row in found.rows], found.notes)
 
 
 def atlas_rows(stream: BinaryIO, _: str, atlas: str) -> Parsed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from xnatfs.tables.fields import checked_csv, number
+from xnatfs.tables.fields import checked_csv, number, unfinished
 from xnatfs.tables.table import Column, Input, Parsed, ParseError, Row, Table, text_lines
 
 _NODE = "Node"
@@ -23,7 +23,7 @@ def connectome(stream: BinaryIO, _: str) -> Parsed:
             rows.append((str(len(rows) + 1), *(number(cell, f"line {count}: a connection") for cell in fields)))
     if any(len(row) != len(rows) + 1 for row in rows):
         raise ParseError(f"it has {len(rows)} rows and not in all of them as many numbers")
-    return Parsed((_NODE, *(row[0] for row in rows)), rows)
+    return Parsed((_NODE, *(row[0] for row in rows)), rows, unfinished(stream))
 
 
 def _all_numbers(stream: BinaryIO) -> Parsed:
@@ -33,7 +33,7 @@ def _all_numbers(stream: BinaryIO) -> Parsed:
         tuple(cell if name == _NODE else number(cell, f"row {count}: {name[:60]}") for name, cell in zip(found.columns, row, strict=True))
         for count, row in enumerate(found.rows, 2)
     ]
-    return Parsed(found.columns, rows)
+    return Parsed(found.columns, rows, found.notes)
 
 
 def conmat(stream: BinaryIO, _: str) -> Parsed:

@@ -56,6 +56,12 @@ def anywhere(name: str) -> tuple[str, ...]:
     return (f"*/{name}", name, f"*{name}")
 
 
+def unfinished(stream: BinaryIO) -> tuple[str, ...]:
+    """A note on a text file whose last line does not end: all tools end it, so the last number may be cut. For after reading."""
+    stream.seek(-1, 2)
+    return () if stream.read(1).isspace() else ("its last line has no end: the file may be cut short there",)
+
+
 def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tuple[str, str]]:
     """A file of lines `name value`, as FreeSurfer's subregion tools write.
 
@@ -113,7 +119,7 @@ def checked_csv(stream: BinaryIO, numbers: Collection[str] = (), needed: Collect
         rows.append(tuple(cells))
     if not rows:
         raise ParseError("it has a header and no rows")
-    return Parsed(columns, rows, found.notes)
+    return Parsed(columns, rows, (*found.notes, *unfinished(stream)))
 
 
 def without(parsed: Parsed, names: Collection[str]) -> Parsed:

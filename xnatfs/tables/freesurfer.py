@@ -12,7 +12,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import anywhere, both_sides, checked_csv, named_values, number, version_in, without
+from xnatfs.tables.fields import anywhere, both_sides, checked_csv, named_values, number, unfinished, version_in, without
 from xnatfs.tables.stats import APARC_COLUMNS, ASEG_COLUMNS, Stats, chosen, melted, read_stats
 from xnatfs.tables.table import Column, Input, Parsed, ParseError, Parser, Row, Table, Wide
 
@@ -100,12 +100,12 @@ def _few_note(stats: Stats, side: str, atlas: str) -> list[str]:
 
 def subfields(stream: BinaryIO, _: str, side: str, whole: str) -> Parsed:
     """[lr]h.hippoSfVolumes-T1.v<n>.txt, [lr]h.amygNucVolumes-T1.v<n>.txt."""
-    return Parsed(("side", "region", "value"), [(side, *pair) for pair in named_values(stream, (whole,), "volume")])
+    return Parsed(("side", "region", "value"), [(side, *pair) for pair in named_values(stream, (whole,), "volume")], unfinished(stream))
 
 
 def brainstem(stream: BinaryIO, _: str) -> Parsed:
     """brainstemSsVolumes.v<n>.txt."""
-    return Parsed(("region", "value"), list(named_values(stream, ("Whole_brainstem",), "volume")))
+    return Parsed(("region", "value"), list(named_values(stream, ("Whole_brainstem",), "volume")), unfinished(stream))
 
 
 def thalamus(stream: BinaryIO, _: str) -> Parsed:
@@ -116,7 +116,7 @@ def thalamus(stream: BinaryIO, _: str) -> Parsed:
         if side not in ("Left", "Right") or not hyphen:
             raise ParseError(f"{name[:60]} does not begin with Left- or Right-")
         rows.append((side.lower(), region, cell))
-    return Parsed(("side", "region", "value"), rows)
+    return Parsed(("side", "region", "value"), rows, unfinished(stream))
 
 
 def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
@@ -132,7 +132,7 @@ def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
         if side not in ("left", "right") or not region:
             raise ParseError(f"its column {name[:60]!r} names no side")
         rows.append((side, region, number(cell, f"the volume of {name[:60]}")))
-    return Parsed(("side", "region", "value"), rows)
+    return Parsed(("side", "region", "value"), rows, found.notes)
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def single(stream: BinaryIO, _: str, column: str, needed: Sequence[str], chosen:
     value = found.rows[0][found.columns.index("value")]
     if not value:
         raise ParseError(f"its {what} has no value")
-    return Parsed((column,), [(value,)])
+    return Parsed((column,), [(value,)], found.notes)
 
 
 def regional(stream: BinaryIO, _: str, needed: Sequence[str], chosen: Chosen, what: str) -> Parsed:
@@ -158,7 +158,7 @@ def _atlas_notes(_: Visit, inputs: Inputs) -> Parsed:
     """The rows; a note if a table of one atlas found several that are called like it."""
     ((_path, found),) = inputs["results"]
     names = sorted({row[found.columns.index("atlas")] for row in found.rows})
-    return found._replace(notes=(f"several atlases are called so: {', '.join(names)}",) if len(names) > 1 else ())
+    return found if len(names) == 1 else found._replace(notes=(*found.notes, f"several atlases are called so: {', '.join(names)}"))
 
 
 def _regional(pipeline: str, resource: str, file: str, needed: Sequence[str], chosen: Callable[..., bool], what: str) -> list[Table]:

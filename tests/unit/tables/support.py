@@ -65,6 +65,9 @@ def line_ends(draw: Any) -> tuple[str, str, bool]:
     return draw(st.sampled_from(["\n", "\r\n"])), draw(st.sampled_from(["", " ", "  ", "\t"])), draw(st.booleans())
 
 
+UNFINISHED = "its last line has no end: the file may be cut short there"
+
+
 def text(lines: Sequence[str], ends: tuple[str, str, bool] = ("\n", "", True)) -> str:
     """Lines as a file."""
     end, blanks, final = ends

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tables.support import decimals, line_ends, names, session, text
+from tests.unit.tables.support import UNFINISHED, decimals, line_ends, names, session, text
 from xnatfs.tables.catalog import all_tables
 from xnatfs.tables.table import ParseError, is_number
 
@@ -75,3 +75,15 @@ GOOD = {
 def test_what_is_no_such_file_is_refused(path: str, content: str, sentence: str) -> None:
     with pytest.raises(ParseError, match=sentence):
         session("ashs/volumes", {**GOOD, path: content})
+
+
+def test_a_side_that_lacks_a_region_is_noted() -> None:
+    files = {**GOOD, "S01_left_corr_nogray_volumes.txt": "S01 left CA1 26 1234.567\nS01 left CA2 4 5.5\n"}
+    assert session("ashs/volumes", GOOD).notes == ()
+    assert session("ashs/volumes", files).notes == ("only one side has CA2",)
+
+
+def test_a_file_that_may_be_cut_in_its_last_number_is_noted() -> None:
+    files = {**GOOD, "S01_left_corr_nogray_volumes.txt": "S01 left CA1 26 1234.5"}
+    assert session("ashs/volumes", files).notes == (UNFINISHED,)
+    assert session("ashs/volumes", {**files, "S01_left_corr_nogray_volumes.txt": "S01 left CA1 26 1234.5 "}).notes == ()

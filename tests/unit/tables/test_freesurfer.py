@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tables.support import aparc_file, aseg_file, decimals, line_ends, names, session, text, value, wholes
+from tests.unit.tables.support import UNFINISHED, aparc_file, aseg_file, decimals, line_ends, names, session, text, value, wholes
 from xnatfs.tables import freesurfer
 from xnatfs.tables.catalog import all_tables
 from xnatfs.tables.stats import APARC_COLUMNS, ASEG_COLUMNS
@@ -45,7 +45,8 @@ def test_aseg_gives_what_is_written(header: list[tuple[str, str, str]], rows: An
     assert found.columns == ("measurement", "region", "value")
     assert found.rows == expected
     missing = [name for name in (*VOLUMES, *UNITLESS) if name not in held]
-    assert found.notes == ((f"its header has no {', '.join(missing)}",) if missing else ())
+    cut = not ends[2]
+    assert found.notes == (*([UNFINISHED] if cut else []), *([f"its header has no {', '.join(missing)}"] if missing else []))
 
 
 @settings(max_examples=60)
@@ -143,7 +144,7 @@ def test_what_is_not_a_number_is_left_empty_and_noted() -> None:
     rows = [("bankssts", "1500", "1000", "2500", "2.500", "0.450", "nan", "-nan", "10", "1.1")]
     found = session("freesurfer7/aparc", {"stats/lh.aparc.stats": aparc_file([], rows)})
     assert value(found, region="bankssts", measurement="MeanCurv") == ""
-    assert "2 of its values are not numbers (nan) and left empty" in found.notes
+    assert "2 of its values are not numbers (nan or inf) and left empty" in found.notes
 
 
 GOOD = aseg_file(full_header(), [ROW, (*ROW[:4], "Other", *ROW[5:])])
@@ -198,7 +199,7 @@ def test_hippocampal_subfields(left: Any, right: Any, version: int) -> None:
         found = session(f"{pipeline}/hippoSfVolumes", files)
         assert found.columns == ("side", "region", "value")
         assert found.rows == expected
-        assert found.notes == ()
+        assert set(found.notes) <= {UNFINISHED}
 
 
 @settings(max_examples=60)
