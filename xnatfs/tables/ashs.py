@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import number, only, unfinished
+from xnatfs.tables.fields import UNFINISHED, number, only, unfinished
 from xnatfs.tables.table import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide, is_number, stacked, text_lines
 
 _COLUMNS = ("side", "region", "n_slices", "volume")
@@ -49,9 +49,18 @@ def icv(stream: BinaryIO, _: str) -> Parsed:
 
 
 def both_and_icv(visit: Visit, inputs: Inputs) -> Parsed:
-    """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a line's end."""
+    """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a line's end.
+
+    Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last number may be wrong.
+    """
     found = stacked(visit, inputs)
-    left, right = ({row[1] for row in parsed.rows} if (parsed := only(inputs, side)) else set() for side in ("left", "right"))
+    sides = {side: parsed for side in ("left", "right") if (parsed := only(inputs, side))}
+    left, right = ({row[1] for row in parsed.rows} for parsed in sides.values())
+    for side, lacking in (("left", right - left), ("right", left - right)):
+        if lacking and UNFINISHED in sides[side].notes:
+            return Parsed(
+                _COLUMNS, [], (f"the {side} file is cut short: it lacks {', '.join(sorted(lacking))} and the end of its last line",)
+            )
     if left == right:
         return found
     return found._replace(notes=(*found.notes, f"only one side has {', '.join(sorted(left ^ right))}"))

@@ -19,6 +19,7 @@ MISSING = frozenset(
     )
 )
 _INFINITE = frozenset(("inf", "-inf", "+inf", "Inf", "-Inf", "infinity", "-infinity"))
+UNFINISHED = "its last line has no end: the file may be cut short there"
 _VERSION = re.compile(r"\.v(\d+)(?=\.)")
 
 
@@ -59,7 +60,7 @@ def anywhere(name: str) -> tuple[str, ...]:
 def unfinished(stream: BinaryIO) -> tuple[str, ...]:
     """A note on a text file whose last line does not end: all tools end it, so the last number may be cut. For after reading."""
     stream.seek(-1, 2)
-    return () if stream.read(1).isspace() else ("its last line has no end: the file may be cut short there",)
+    return () if stream.read(1).isspace() else (UNFINISHED,)
 
 
 def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tuple[str, str]]:
@@ -160,7 +161,7 @@ def both_sides(visit: Visit, inputs: Inputs) -> Parsed:
     notes = list(all_notes(parts))
     if len(files) == 1:
         (there,) = files
-        notes.append(f"the {'right' if there == 'left' else 'left'} file is missing: only the {there} side is given")
+        notes.append(f"the {'right' if there == 'left' else 'left'} file is missing or cannot be read: only the {there} side is given")
     versions = {side: version_in(path) for side, (path, _) in files.items()}
     if len(set(versions.values())) > 1:
         notes.append(f"the sides are of different versions: {' and '.join(f'v{n} {side}' for side, n in versions.items())}")

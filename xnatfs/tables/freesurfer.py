@@ -12,7 +12,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import anywhere, both_sides, checked_csv, named_values, number, unfinished, version_in, without
+from xnatfs.tables.fields import UNFINISHED, anywhere, both_sides, checked_csv, named_values, number, unfinished, version_in, without
 from xnatfs.tables.stats import APARC_COLUMNS, ASEG_COLUMNS, Stats, chosen, melted, read_stats
 from xnatfs.tables.table import Column, Input, Parsed, ParseError, Parser, Row, Table, Wide
 
@@ -95,7 +95,10 @@ def _few_note(stats: Stats, side: str, atlas: str) -> list[str]:
     # The file does not say how many rows it has, so a table cut short at a line's end shows only here.
     if len(stats.rows) >= _REGIONS[atlas]:
         return []
-    return [f"the {side} file has {len(stats.rows)} regions where the atlas has {_REGIONS[atlas]}"]
+    few = f"{len(stats.rows)} regions where the atlas has {_REGIONS[atlas]}"
+    if UNFINISHED in stats.notes:
+        raise ParseError(f"it is cut short: it has {few}, and no end of its last line")
+    return [f"the {side} file has {few}"]
 
 
 def subfields(stream: BinaryIO, _: str, side: str, whole: str) -> Parsed:

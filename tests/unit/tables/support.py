@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from xnatfs.tables.catalog import all_tables
+from xnatfs.tables.fields import UNFINISHED as UNFINISHED
 from xnatfs.tables.table import Input, Parsed, Table, Visit
 
 VISIT = Visit("XNAT_E00001", "S01_MR1", "S01", "2024-03-05", "P1")
@@ -63,9 +64,6 @@ def value(parsed: Parsed, want: str = "value", **cells: str) -> str:
 def line_ends(draw: Any) -> tuple[str, str, bool]:
     """A line end, blanks before it, and whether the last line has one."""
     return draw(st.sampled_from(["\n", "\r\n"])), draw(st.sampled_from(["", " ", "  ", "\t"])), draw(st.booleans())
-
-
-UNFINISHED = "its last line has no end: the file may be cut short there"
 
 
 def text(lines: Sequence[str], ends: tuple[str, str, bool] = ("\n", "", True)) -> str:
