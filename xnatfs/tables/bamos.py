@@ -36,7 +36,7 @@ def lesion_volume(stream: BinaryIO, _: str) -> Parsed:
 
 
 def _text(data: bytes) -> str:
-    return base64.b85encode(data).decode("ascii")
+    return base64.b64encode(data).decode("ascii")
 
 
 def _row(header: Header, labels: bytes, places: bytes, values: bytes) -> Parsed:
@@ -90,11 +90,28 @@ class _Image(NamedTuple):
 
 def _unpacked(parsed: Parsed) -> _Image:
     def array(cell: str, kind: str) -> NDArray[Any]:
-        data = base64.b85decode(cell)
+        data = base64.b64decode(cell)  # not base 85, which Python decodes a hundred times slower
         return np.frombuffer(zlib.decompress(data) if data else b"", kind)
 
     shape, voxel, labels, places, values = parsed.rows[0]
     return _Image(shape, float(voxel), array(labels, "u1"), np.cumsum(array(places, "<i8")), array(values, "<f8"))
+
+
+def _parts(layers: NDArray[np.uint8], lobes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """One number for the depth and the lobe of each voxel. Two bytes each: an image has ten million voxels."""
+    depth = layers.astype(np.uint16)
+    depth[depth == _DEEPEST + 1] = _DEEPEST
+    depth *= len(LOBES)
+    depth += lobes
+    return depth
+
+
+def _counts(part: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
+    """How many voxels each part has; in blocks, since numpy counts in a copy of eight bytes a voxel."""
+    found = np.zeros(size, np.int64)
+    for start in range(0, len(part), 2**20):
+        found += np.bincount(part[start : start + 2**20], minlength=size)
+    return found
 
 
 def by_lobe_and_depth(_: Visit, inputs: Inputs) -> Parsed:
@@ -109,21 +126,20 @@ def by_lobe_and_depth(_: Visit, inputs: Inputs) -> Parsed:
         return Parsed(columns, [], (f"its images differ in shape: {', '.join(image.shape for image in images)}",))
     if (odd := int(lobes.labels.max(initial=0))) >= len(LOBES):
         return Parsed(columns, [], (f"its lobes have the unknown label {odd}",))
-    depth = np.where(layers.labels == _DEEPEST + 1, _DEEPEST, layers.labels).astype(np.int64)
-    part = depth * len(LOBES) + lobes.labels  # one number for a depth and a lobe
-    size = int(part.max(initial=0)) + 1
-    voxels = np.bincount(part, minlength=size)
+    part = _parts(layers.labels, lobes.labels)
+    size = (int(layers.labels.max(initial=0)) + 1) * len(LOBES)
+    voxels = _counts(part, size)
     of_component = part[components.places]
-    outside = voxels - np.bincount(of_component, minlength=size)
+    outside = voxels - _counts(of_component, size)
     pairs = np.unique(np.stack((of_component.astype(np.float64), components.values)), axis=1)
-    number = np.bincount(pairs[0].astype(np.int64), minlength=size) + (outside > 0)
+    number = _counts(pairs[0].astype(np.uint16), size) + (outside > 0)
     amount = np.bincount(part[lesions.places], weights=lesions.values, minlength=size) * lesions.voxel
+    there = voxels.reshape(-1, len(LOBES))
     rows: list[Row] = []
-    for level in np.unique(depth).tolist():
-        for lobe in np.unique(lobes.labels).tolist():
+    for level in np.flatnonzero(there.sum(axis=1)).tolist():
+        for lobe in np.flatnonzero(there.sum(axis=0)).tolist():
             at = level * len(LOBES) + lobe
-            found, held = (int(number[at]), float(amount[at])) if at < size else (0, 0.0)
-            rows.append((str(level), LOBES[lobe], str(found), repr(held)))
+            rows.append((str(level), LOBES[lobe], str(int(number[at])), repr(float(amount[at]))))
     return Parsed(columns, rows)
 
 
