@@ -90,7 +90,7 @@ class _Image(NamedTuple):
 
 def _unpacked(parsed: Parsed) -> _Image:
     def array(cell: str, kind: str) -> NDArray[Any]:
-        data = base64.b64decode(cell)  # not base 85, which Python decodes a hundred times slower
+        data = base64.b64decode(cell)  # not base 85, which is decoded in Python code, slowly
         return np.frombuffer(zlib.decompress(data) if data else b"", kind)
 
     shape, voxel, labels, places, values = parsed.rows[0]
