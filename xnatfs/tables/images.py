@@ -1,0 +1,201 @@
+"""Sums over NIfTI images, read as a stream: gzip or plain, a few megabytes at a time.
+
+Used by the pipelines whose numbers are in the voxels (`spm`, `fsl`, `bamos`). Plain functions, any thread.
+
+Integer images are summed as integers and scaled once, so their sums are exact; floating point ones in float64, pairwise within a block
+and exactly across blocks. The header is that of NIfTI-1 and -2 (https://nifti.nimh.nih.gov/nifti-1, nifti-2).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnatfs.tables.table import ParseError
+
+Block = NDArray[Any]
+
+_BLOCK = 2**18  # voxels: 2 MiB as float64
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_MOST_LABELS = 100_000
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the sums need to know of an image: its shape, how voxels are stored and scaled, and a voxel's volume in mm3."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    slope: float
+    inter: float
+    edges: tuple[float, float, float]
+    offset: int
+
+    @property
+    def count(self) -> int:
+        """The number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def voxel(self) -> float:
+        """The volume of a voxel, mm3. pixdim[0] is the handedness and never a factor."""
+        return float(self.exact_voxel)
+
+    @property
+    def exact_voxel(self) -> Fraction:
+        """The same, unrounded."""
+        a, b, c = (Fraction(edge) for edge in self.edges)
+        return abs(a * b * c)
+
+    def scaled(self, block: Block) -> Block:
+        """The values of stored numbers, float64."""
+        return block.astype(np.float64) * self.slope + self.inter
+
+
+def _opened(stream: BinaryIO) -> BinaryIO:
+    stream.seek(0)
+    magic = stream.read(2)
+    stream.seek(0)
+    return gzip.GzipFile(fileobj=stream) if magic == b"\x1f\x8b" else stream  # type: ignore[return-value]
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    """`size` bytes, fewer at the end of the file."""
+    parts: list[bytes] = []
+    try:
+        while size and (part := stream.read(size)):
+            parts.append(part)
+            size -= len(part)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ParseError(f"its compressed data is damaged or cut short ({error})") from None
+    return b"".join(parts)
+
+
+def _header(stream: BinaryIO) -> Header:
+    start = _exactly(stream, 348)
+    if len(start) < 348:
+        raise ParseError("it is no NIfTI image: it is shorter than the header of one")
+    order = next((order for order in "<>" if struct.unpack(order + "i", start[:4])[0] in (348, 540)), "")
+    if not order:
+        raise ParseError("it is no NIfTI image")
+    if struct.unpack(order + "i", start[:4])[0] == 348:
+        magic, least = start[344:348], 352
+        dim, (kind,) = struct.unpack(order + "8h", start[40:56]), struct.unpack(order + "h", start[70:72])
+        pixdim = struct.unpack(order + "8f", start[76:108])
+        offset, slope, inter = struct.unpack(order + "3f", start[108:120])
+    else:
+        magic, least = start[4:8], 544
+        dim, (kind,) = struct.unpack(order + "8q", start[16:80]), struct.unpack(order + "h", start[12:14])
+        pixdim = struct.unpack(order + "8d", start[104:168])
+        (offset,), (slope, inter) = struct.unpack(order + "q", start[168:176]), struct.unpack(order + "2d", start[176:192])
+    if magic[:2] != b"n+":
+        raise ParseError("it is an image header whose voxels are in another file" if magic[:2] == b"ni" else "it is no NIfTI image")
+    if not 1 <= dim[0] <= 7 or any(edge < 1 for edge in dim[1 : dim[0] + 1]):
+        raise ParseError("its header gives no shape")
+    if kind not in _TYPES:
+        raise ParseError(f"its voxels are of the NIfTI type {kind}, which is no single number")
+    if not all(math.isfinite(edge) for edge in pixdim[1:4]):
+        raise ParseError("its header gives no voxel size")
+    if not math.isfinite(slope) or slope == 0:  # the standard: a slope of 0 means unscaled
+        slope, inter = 1.0, 0.0
+    if not math.isfinite(inter):
+        raise ParseError("its header gives no valid scaling")
+    shape = tuple(int(edge) for edge in dim[1 : dim[0] + 1])
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    at = int(offset) if math.isfinite(offset) and offset > least else least
+    return Header(shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at)
+
+
+def read(stream: BinaryIO) -> tuple[Header, Iterator[Block]]:
+    """The header and then the stored voxels, unscaled, block by block in the file's order.
+
+    Raises:
+        ParseError: it is no image, or cut short (also while the blocks are read).
+    """
+    opened = _opened(stream)
+    header = _header(opened)
+    ahead = header.offset - 348
+    while ahead:
+        skipped = len(_exactly(opened, min(ahead, 2**16)))
+        if not skipped:
+            raise ParseError("it is cut short: it has no voxels")
+        ahead -= skipped
+    return header, _blocks(opened, header)
+
+
+def _blocks(opened: BinaryIO, header: Header) -> Iterator[Block]:
+    width = header.dtype.itemsize
+    left = header.count
+    while left:
+        wanted = min(left, _BLOCK)
+        data = _exactly(opened, wanted * width)
+        if len(data) < wanted * width:
+            raise ParseError(f"it is cut short: {left - len(data) // width} of its {header.count} voxels are missing")
+        left -= wanted
+        yield np.frombuffer(data, header.dtype)
+    while _exactly(opened, 2**16):  # to the end: only there gzip tells whether all of it was right
+        pass
+
+
+def total(stream: BinaryIO, least: float | None = None) -> tuple[Header, Fraction]:
+    """The sum of all voxel values, or of those that are at least `least`.
+
+    Raises:
+        ParseError: see `read`; or a voxel is not a number.
+    """
+    header, blocks = read(stream)
+    whole, count = 0, 0
+    parts: list[float] = []
+    for block in blocks:
+        kept = block if least is None else block[header.scaled(block) >= least]
+        count += kept.size
+        if header.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                part = float(np.sum(kept, dtype=np.float64))
+            if not math.isfinite(part) or (least is not None and not np.isfinite(block).all()):
+                raise ParseError("some of its voxels are not numbers (nan or infinite)")
+            parts.append(part)
+        else:
+            whole += _whole_sum(kept)
+    stored = Fraction(math.fsum(parts)) if header.dtype.kind == "f" else Fraction(whole)
+    return header, stored * Fraction(header.slope) + Fraction(header.inter) * count
+
+
+def _whole_sum(block: Block) -> int:
+    """The exact sum of integers."""
+    if block.dtype.itemsize < 8:
+        return int(block.sum(dtype=np.int64))  # a block of 32-bit numbers cannot overflow 64 bits
+    return (int((block >> 32).sum(dtype=np.int64)) << 32) + int((block & 0xFFFFFFFF).sum(dtype=np.int64))
+
+
+def volume(stream: BinaryIO, least: float | None = None) -> float:
+    """Sum of voxel values x voxel volume, mm3. A probability map's is the volume of its tissue."""
+    header, found = total(stream, least)
+    return float(found * header.exact_voxel)
+
+
+def label_counts(stream: BinaryIO) -> tuple[Header, dict[float, int]]:
+    """How many voxels have each value.
+
+    Raises:
+        ParseError: see `read`; or it has too many values to be an image of labels.
+    """
+    header, blocks = read(stream)
+    found: dict[float, int] = {}
+    for block in blocks:
+        values, counts = np.unique(block, return_counts=True)
+        for value, count in zip(header.scaled(values).tolist(), counts.tolist(), strict=True):
+            found[value] = found.get(value, 0) + count
+        if len(found) > _MOST_LABELS:
+            raise ParseError("it has too many different values for an image of labels")
+    return header, found
