@@ -28,7 +28,7 @@ from xnatfs.fetch.singly import SingleLoader
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.listings import Listings
-from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
+from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import FileListing, Resources
 
 log = logging.getLogger(__name__)
@@ -329,6 +329,22 @@ class Catalogs:
             key = ("resource", resource.id or (owner, resource.label))
             return self._files.of(key, stamp, lambda: self._files_of_resource(resource))
         return found
+
+    def resource_files(self, resource: ResourceRecord, stamp: str) -> list[FileRecord]:
+        """The files of one resource, in catalog order, as of the `last_modified` of its session: from its session's listing where that
+        is held, else one request for just this resource.
+
+        Raises:
+            Failure: what keeps the server from answering.
+        """
+        owner = resource.owner
+        session = owner.part if owner.level == "assessor" else owner.id
+        held = self._files.held(session, stamp)
+        if held is not None and held.of_resource(resource) is not None:
+            return held.of_resource(resource) or []
+        key = ("resource", resource.id or (owner, resource.label))
+        found = self._files.of(key, stamp, lambda: self._files_of_resource(resource))
+        return found.of_resource(resource) or []
 
     def _files_of_resource(self, resource: ResourceRecord) -> FileListing:
         listing = self._resources.files_of_resource(resource)

@@ -111,11 +111,11 @@ class FileLists:
             self._troubles.failed(failure)
             return stale
 
-    def held(self, session: str) -> FileHoldings | None:
-        """What is in memory of a session's files, however old."""
+    def held(self, session: str, stamp: str | None = None) -> FileHoldings | None:
+        """What is in memory of a session's files, however old; with a stamp, only what came with that."""
         with self._lock:
             found = self._held.get(("session", session))
-        return found[2] if found is not None else None
+        return found[2] if found is not None and (stamp is None or stamp == found[0] != "") else None
 
     def ahead(self, sessions: Iterable[tuple[str, str]]) -> None:
         """Begin to list sessions (accession id, stamp) that will be asked for soon, as few requests as the server allows."""

@@ -1,0 +1,145 @@
+"""Parsed measurement rows kept on this machine, by file and its version, so that a table asks only for what changed. SQLite.
+
+Used by `tables.gather`. Two things are kept: the rows of a file (with the stamps that tell whether it is still that file), and which
+files of a session a table took. Bodies are texts this module does not look into.
+Threading: any thread; one lock around each statement. Several mounts may share the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xnatfs.cache.index import network_file_system
+from xnatfs.config import private_folder
+from xnatfs.errors import Cause, Failure
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS parsed (
+    key TEXT PRIMARY KEY,
+    stamp TEXT NOT NULL,            -- last_modified of the session when the file was last known to be this one
+    last_modified TEXT NOT NULL,    -- the file's own header
+    digest TEXT NOT NULL,           -- MD5 of what was parsed
+    body BLOB NOT NULL,
+    used REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS choices (
+    key TEXT PRIMARY KEY,
+    stamp TEXT NOT NULL,
+    spec TEXT NOT NULL,             -- the table's definition when the choice was made
+    body TEXT NOT NULL,
+    used REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS parsed_used ON parsed (used);
+CREATE INDEX IF NOT EXISTS choices_used ON choices (used);
+"""
+_KEPT = 180 * 86400.0  # seconds
+
+
+class ParsedFile(NamedTuple):
+    """The rows of a file as they were kept."""
+
+    stamp: str
+    last_modified: str
+    digest: str
+    body: str
+
+
+class Choice(NamedTuple):
+    """Which files of a session a table took, or why none."""
+
+    stamp: str
+    spec: str
+    body: str
+
+
+class MeasurementStore:
+    """The measurements at `path`.
+
+    Raises:
+        Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        private_folder(path.parent)
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            log.warning("the kept measurements %s are damaged (%s) and are started anew", path, error)
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._database = self._open()
+
+    def parsed(self, key: str) -> ParsedFile | None:
+        """The rows of a file."""
+        row = self._one("SELECT stamp, last_modified, digest, body FROM parsed WHERE key = ?", key)
+        if row is None:
+            return None
+        try:
+            return ParsedFile(row[0], row[1], row[2], zlib.decompress(row[3]).decode())
+        except (zlib.error, UnicodeDecodeError):
+            return None
+
+    def put_parsed(self, key: str, stamp: str, last_modified: str, digest: str, body: str) -> None:
+        """Keep the rows of a file."""
+        packed = zlib.compress(body.encode("utf-8", "backslashreplace"), 1)
+        self._run("INSERT OR REPLACE INTO parsed VALUES (?, ?, ?, ?, ?, ?)", key, stamp, last_modified, digest, packed, time.time())
+
+    def confirm(self, key: str, stamp: str) -> None:
+        """The file is still the one that was parsed."""
+        self._run("UPDATE parsed SET stamp = ?, used = ? WHERE key = ?", stamp, time.time(), key)
+
+    def choice(self, key: str) -> Choice | None:
+        """Which files a table took of a session."""
+        row = self._one("SELECT stamp, spec, body FROM choices WHERE key = ?", key)
+        return None if row is None else Choice(*row)
+
+    def put_choice(self, key: str, stamp: str, spec: str, body: str) -> None:
+        """Keep which files a table took of a session."""
+        self._run("INSERT OR REPLACE INTO choices VALUES (?, ?, ?, ?, ?)", key, stamp, spec, body, time.time())
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        try:
+            with self._lock:
+                return self._database.execute(statement, values).fetchone()  # type: ignore[no-any-return]
+        except sqlite3.Error as error:
+            log.warning("kept measurements could not be read: %s", error)
+            return None
+
+    def _run(self, statement: str, *values: object) -> None:
+        try:
+            with self._lock:
+                self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
+            raise Failure(cause, str(self._path), str(error)) from error
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
+        try:
+            self._path.chmod(0o600)
+            database.execute(f"PRAGMA journal_mode = {'DELETE' if network_file_system(self._path.parent) else 'WAL'}")
+            database.execute("PRAGMA synchronous = OFF")  # a table that was lost is parsed again; 5,000 commits a build are not waited for
+            database.executescript(_SCHEMA)
+            with contextlib.suppress(sqlite3.OperationalError):
+                database.execute("DELETE FROM parsed WHERE used < ?", (time.time() - _KEPT,))
+                database.execute("DELETE FROM choices WHERE used < ?", (time.time() - _KEPT,))
+        except BaseException:
+            database.close()
+            raise
+        return database
