@@ -82,6 +82,7 @@ class Limits:
     negative_ttl: float = 5.0
     progress_deadline: float = 30.0  # without any progress
     listing_deadline: float = 120.0
+    table_deadline: float = 900.0  # for building a table
     connect_timeout: float = 10.0
     file_records: int = 2_000_000  # file listings held in memory
     revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of

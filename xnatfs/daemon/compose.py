@@ -15,20 +15,29 @@ from xnatfs import __version__
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.learnt import Learnt
 from xnatfs.cache.listings import ListingStore
+from xnatfs.cache.measurements import MeasurementStore
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
+from xnatfs.fetch.loose import Loose
+from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.contents import Contents
 from xnatfs.server.listings import Listings
 from xnatfs.server.session import Connection
+from xnatfs.tables.build import Builder
+from xnatfs.tables.catalog import with_plugins
+from xnatfs.tables.outputs import Outputs
+from xnatfs.tables.present import Finder
+from xnatfs.tables.sites import user_site
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
+from xnatfs.tree.tables import Tables
 from xnatfs.vfs import Vfs
 
 
@@ -44,14 +53,20 @@ class Mounted:
     troubles: Troubles
     cache: ContentCache
     learnt: Learnt
+    builder: Builder
     vfs: Vfs = field(init=False)
+    outputs: Outputs = field(init=False)
+    finder: Finder = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
 
     def __post_init__(self) -> None:
         sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
-        root = root_folder(sources, self.connection.user, self.mountpoint, self.report)
         limits = self.settings.limits
+        self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
+        self.finder = Finder(self.builder)
+        tables = Tables(self.outputs, self.finder, self.builder.tables)
+        root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = Vfs(root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1))
 
     def report(self) -> dict[str, Any]:
@@ -72,6 +87,7 @@ class Mounted:
             "listings": self.catalogs.counts(),
             "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
+            "tables": [vars(one) for one in list(self.builder.running.values())],
             "errors": self.troubles.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
             "oddities": len(self.troubles.oddities()),
@@ -83,10 +99,16 @@ class Mounted:
         if parts[:1] == ["archive"]:
             parts = parts[1:]
         self.vfs.forget()
-        self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] == "projects" else None)
+        self.builder.outlines.refresh()
+        self.builder.check_again()
+        self.finder.forget()
+        self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
 
     def close(self) -> None:
         """End everything."""
+        self.finder.close()
+        self.outputs.close()
+        self.builder.close()
         self.transfers.close()
         self.catalogs.close()
         self.connection.close()
@@ -113,10 +135,29 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
         transfers = Transfers(
             Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
         )
-    except Failure:
+        builder = _builder(settings, listings, catalogs, transfers, stored, troubles)
+    except (Failure, UsageError):
         connection.close()
         raise
-    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt)
+    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder)
+
+
+def _builder(
+    settings: Settings, listings: Listings, catalogs: Catalogs, transfers: Transfers, stored: StoredListings, troubles: Troubles
+) -> Builder:
+    tables, complaints = with_plugins()
+    for complaint in complaints:
+        troubles.odd(complaint)
+    folder = transfers.cache.directory
+    return Builder(
+        Outlines(listings, settings.limits, stored),
+        catalogs,
+        Loose(transfers.contents, transfers, folder / "drafts"),
+        MeasurementStore(folder / "measurements.sqlite"),
+        settings.limits,
+        tables,
+        user_site(tables),
+    )
 
 
 def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:

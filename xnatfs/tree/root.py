@@ -13,6 +13,7 @@ from xnatfs.tree.control import control_room
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.projects import archive_room, projects_room
 from xnatfs.tree.resource import Sources
+from xnatfs.tree.tables import Tables, tables_room
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
@@ -26,6 +27,8 @@ projects/   the server's files, each once:
 archive/    the same files for scripts, with bare scan ids:
             archive/projects/PROJECT/experiments/SESSION/SCANS/ID/RESOURCE/...
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
+tables/     measurements of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, .xlsx and .parquet:
+            tables/PROJECT/PIPELINE/TABLE.csv
 
 A file is fetched when it is first read and then kept in a cache on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
@@ -37,13 +40,14 @@ xnatfs unmount {mountpoint}
 """
 
 
-def root_folder(sources: Sources, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]) -> Branch:
+def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]) -> Branch:
     """The root of a mount."""
     text = _README.format(server=sources.settings.server, user=user, mountpoint=mountpoint, example="XNAT_S00001").encode()
     entries: dict[str, Node] = {
         "README.txt": Rendered("README.txt", lambda: text),
         "projects": projects_room(sources),
         "archive": archive_room(sources),
+        "tables": tables_room(sources, tables),
     }
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
     unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}

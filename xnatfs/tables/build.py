@@ -1,0 +1,363 @@
+"""A table over a project or some of its sessions: collected in parallel, kept by session, read back row by row.
+
+Used by `outputs` (which writes files) and by `xnatfs.table`. Memory: what is held of a session is which files it gave, never its rows;
+`BuiltTable.rows` reads them back from the store session by session (but for tables with `finish`, which need all rows at once).
+Threading: `build` may be called by any thread and waits; its sessions run in the pool of the builder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from xnatfs.cache.measurements import MeasurementStore
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.flights import Workers
+from xnatfs.fetch.holdings import Outline
+from xnatfs.fetch.loose import Loose
+from xnatfs.fetch.outlines import Outlines
+from xnatfs.fetch.waiting import wait_until
+from xnatfs.server.records import ExperimentRecord, FileRecord, parse_stamp
+from xnatfs.tables import sites
+from xnatfs.tables.gather import Gathered, Gatherer, visit_of
+from xnatfs.tables.sites import Site, Spec
+from xnatfs.tables.table import Column, Parsed, ParseError, Row, Rows, Table, Visit, text_lines
+
+log = logging.getLogger(__name__)
+
+PROBLEM_COLUMNS = (
+    Column("ID", text=True),
+    Column("subject", text=True),
+    Column("label", text=True),
+    Column("date", text=True),
+    Column("problem", text=True),
+)
+Progress = Callable[[int, int], None]  # sessions done, sessions in all
+
+
+@dataclass
+class Status:
+    """Where a build is, for `.xnatfs/` and progress bars."""
+
+    project: str
+    table: str
+    total: int = 0
+    done: int = 0
+    started: float = field(default_factory=time.time)
+
+
+@dataclass
+class Session:
+    """A session and what it gave."""
+
+    experiment: ExperimentRecord
+    gathered: Gathered
+    columns: tuple[str, ...] = ()
+    rows: int = 0
+
+
+class BuiltTable:
+    """A table whose rows are in the store. See `table.Frame`."""
+
+    def __init__(self, spec: Spec, project: str, sessions: list[Session], gatherer: Gatherer, as_of: float) -> None:
+        self._spec = spec
+        self._project = project
+        self._gatherer = gatherer
+        self.table = spec.table
+        self.sessions = sessions
+        self.as_of = as_of  # epoch seconds at which the server was asked
+        self._finished: tuple[tuple[str, ...], list[Row]] | None = None
+        names = _layout(spec.table, dict.fromkeys(name for one in sessions for name in one.columns))
+        if spec.table.finish is not None:
+            self._finished = spec.table.finish(names, list(self._long(names)))
+            names = self._finished[0]
+        known = {column.name: column for column in spec.table.columns}
+        self.columns = tuple(known.get(name) or Column(name, text=name in _TEXTS) for name in names)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows: by subject, session, and the order of the files."""
+        if self._finished is not None:
+            return iter(self._finished[1])
+        return self._long(tuple(column.name for column in self.columns))
+
+    def _long(self, names: Sequence[str]) -> Iterator[Row]:
+        for session in self.sessions:
+            if not session.rows:
+                continue
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+            about = _about(visit_of(self._project, session.experiment))
+            at = {name: number for number, name in enumerate(parsed.columns)}
+            # A column of the table itself wins over one of ours of the same name (bx's `subject` of a file is overwritten, as `lead`).
+            ours = {*self.table.lead, *self.table.trail, *_OURS}
+            picks = [(None, about[name]) if name in ours and name not in at else (at.get(name), about.get(name, "")) for name in names]
+            for row in parsed.rows:
+                yield tuple(fixed if number is None else row[number] for number, fixed in picks)
+
+    def problems(self, notes: Sequence[str] = ()) -> Rows:
+        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on the table as a whole."""
+        found: list[Row] = [
+            (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, problem)
+            for one in self.sessions
+            for problem in one.gathered.problems
+        ]
+        return Rows(PROBLEM_COLUMNS, found + [("", "", "", "", note) for note in notes])
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rows and problems: what files were read, in which version, by which definition."""
+        digest = hashlib.sha256(self._spec.fingerprint.encode())
+        for one in self.sessions:
+            about = visit_of(self._project, one.experiment)
+            told = repr((about, one.experiment.changed, one.gathered.reads, one.gathered.problems))
+            digest.update(told.encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()[:20]
+
+    @property
+    def changed(self) -> float:
+        """When the newest session in it changed, epoch seconds; 0 if that is not known."""
+        return max((parse_stamp(one.experiment.changed) or 0.0 for one in self.sessions if one.rows), default=0.0)
+
+    def counts(self) -> dict[str, int]:
+        """Sessions used, without the resource, and failed; rows."""
+        return {
+            "sessions": sum(1 for one in self.sessions if one.rows),
+            "missing": sum(1 for one in self.sessions if one.gathered.missing),
+            "failed": sum(1 for one in self.sessions if not one.rows and not one.gathered.missing),
+            "rows": sum(one.rows for one in self.sessions),
+        }
+
+
+class Builder:
+    """Builds tables of one server.
+
+    Args:
+        outlines, catalogs: what there is.
+        loose: fetches files.
+        store: keeps what was parsed.
+        limits: how many sessions at once, how long a build may take.
+        tables: all tables by key.
+        site: the user's overrides.
+    """
+
+    def __init__(
+        self,
+        outlines: Outlines,
+        catalogs: Catalogs,
+        loose: Loose,
+        store: MeasurementStore,
+        limits: Limits,
+        tables: Mapping[str, Table],
+        site: Site,
+    ) -> None:
+        self.tables = tables
+        self.outlines = outlines
+        self.catalogs = catalogs
+        self._loose = loose
+        self._store = store
+        self._limits = limits
+        self._site = site
+        self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
+        self._workers = Workers("table", limits.connections)
+        self.running: dict[int, Status] = {}
+        self._check: set[tuple[str, str]] = set()  # tables that were built since somebody asked for a refresh
+        self._checking = False
+
+    def site(self, outline: Outline) -> Site:
+        """The overrides for a project: its own `tables.toml`, and the user's over it.
+
+        Raises:
+            UsageError: the project's cannot be understood.
+        """
+        holder = next((one for one in outline.resources if one.label == sites.RESOURCE), None)
+        if holder is None:
+            return self._site
+        files = self.catalogs.resource_files(holder, "")
+        file = next((one for one in files if one.path.rsplit("/", 1)[-1] == sites.NAME), None)
+        held = self._sites.get(outline.project)
+        if held is None or held[0] != file:
+            held = self._sites[outline.project] = file, Site() if file is None else self._read_site(outline.project, file)
+        return self._site.over(held[1])
+
+    def spec(self, outline: Outline, key: str) -> Spec:
+        """A table as the project has it.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        table = self.tables.get(key)
+        if table is None:
+            raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
+        return self.site(outline).spec(table)
+
+    def build(self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None) -> BuiltTable:
+        """A table over a project, or over some of its sessions (labels or accession ids).
+
+        Raises:
+            UsageError: there is no such table or session.
+            Failure: the server or the cache cannot be used, or TIMED_OUT.
+        """
+        as_of = time.time()
+        outline = self.outlines.get(project)
+        spec = self.spec(outline, key)
+        chosen = sorted(chosen_sessions(outline, sessions), key=lambda one: (one.subject_label, one.label, one.id))
+        status = Status(project, key, len(chosen))
+        self.running[id(status)] = status
+        try:
+            self.outlines.look_into(outline, [one.id for one in chosen])
+            check = self._checking and (project, key) not in self._check
+            gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, check=check)
+            found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
+            self._check.add((project, key))
+        finally:
+            del self.running[id(status)]
+        return BuiltTable(spec, project, found, gatherer, as_of)
+
+    def check_again(self) -> None:
+        """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
+        self._check = set()
+        self._checking = True
+
+    def content(self, file: FileRecord) -> BinaryIO:
+        """A listed file, fetched whole.
+
+        Raises:
+            Failure: it cannot be had.
+        """
+        fetched = self._loose.fetch(file, listed=True)
+        assert fetched is not None  # only a file that is known can be unchanged
+        return fetched.stream
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._workers.close()
+        self._store.close()
+
+    def _read_site(self, project: str, file: FileRecord) -> Site:
+        where = f"the {sites.NAME} in the resource {sites.RESOURCE} of project {project}"
+        try:
+            with self.content(file) as stream:
+                text = "\n".join(text_lines(stream))
+        except ParseError as error:
+            raise UsageError(f"{where}: {error}") from None
+        return sites.parse(text, where, self.tables)
+
+
+class _Parallel:
+    """The sessions of one build: one by one until a session has shown where its files lie, then many at once."""
+
+    def __init__(self, workers: Workers, gatherer: Gatherer, spec: Spec, project: str, patience: float) -> None:
+        self._workers = workers
+        self._gatherer = gatherer
+        self._spec = spec
+        self._project = project
+        self._patience = patience
+        self._condition = threading.Condition()
+        self._found: list[Session] = []
+        self._failure: BaseException | None = None
+        self._ending = False
+
+    def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
+        deadline = time.monotonic() + self._patience
+        todo = list(experiments)
+        while todo and not self._gatherer.learnt:
+            self._submit(todo[:1], status, progress, deadline)
+            todo = todo[1:]
+        self._submit(todo, status, progress, deadline)
+        order = {one.id: number for number, one in enumerate(experiments)}
+        return sorted(self._found, key=lambda one: order[one.experiment.id])
+
+    def _submit(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None, deadline: float) -> None:
+        before = len(self._found)
+        for experiment in experiments:
+            self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+        try:
+            told = before
+            with self._condition:
+                while len(self._found) < before + len(experiments) and self._failure is None:
+                    told = len(self._found)
+                    patience = deadline - time.monotonic()
+                    wait_until(self._condition, lambda told=told: len(self._found) > told or self._failure is not None, max(0.0, patience))  # type: ignore[misc]
+                    status.done = len(self._found)
+                    if progress is not None:
+                        progress(status.done, status.total)
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            self._ending = True
+            raise
+
+    def _one(self, experiment: ExperimentRecord) -> None:
+        if self._ending or self._workers.closed:
+            return
+        try:
+            session = Session(experiment, self._gatherer.gather(experiment))
+            if session.gathered.reads:
+                parsed = _combined(self._spec, self._project, session, self._gatherer)
+                session.columns, session.rows = parsed.columns, len(parsed.rows)
+                session.gathered.problems += parsed.notes
+                if not parsed.rows and not session.gathered.problems:
+                    session.gathered.problems.append("its files hold no rows")
+        except BaseException as error:
+            if not isinstance(error, (Failure, UsageError)):
+                log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
+                error = Failure(Cause.BAD_LISTING, experiment.label, f"the table {self._spec.table.key} failed: {error!r}")
+            with self._condition:
+                self._failure = self._failure or error
+                self._condition.notify_all()
+            return
+        with self._condition:
+            self._found.append(session)
+            self._condition.notify_all()
+
+
+_OURS = ("label", "date")  # what we add to bx's columns
+_TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date", "MRI_ID", "session"})
+
+
+def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
+    declared = [column.name for column in table.columns]
+    middle = [name for name in declared if name in own or not own] + [name for name in own if name not in declared]
+    names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
+    return tuple(names + [name for name in _OURS if name not in names])
+
+
+def _about(visit: Visit) -> dict[str, str]:
+    return {
+        "ID": visit.id,
+        "subject": visit.subject,
+        "subject_label": visit.subject,
+        "project": visit.project,
+        "label": visit.label,
+        "date": visit.date,
+    }
+
+
+def _combined(spec: Spec, project: str, session: Session, gatherer: Gatherer) -> Parsed:
+    inputs: dict[str, list[tuple[str, Parsed]]] = {one.role: [] for one in spec.inputs}
+    for read in session.gathered.reads:
+        inputs[read.role].append((read.path, gatherer.rows(read)))
+    return spec.table.combine(visit_of(project, session.experiment), inputs)
+
+
+def chosen_sessions(outline: Outline, sessions: Sequence[str]) -> list[ExperimentRecord]:
+    """The experiments of these labels or accession ids; all if none are named.
+
+    Raises:
+        UsageError: there is no such session.
+    """
+    if not sessions:
+        return list(outline.experiments.values())
+    chosen: dict[str, ExperimentRecord] = {}
+    for name in sessions:
+        found = [one for one in outline.experiments.values() if name in (one.id, one.label)]
+        if not found:
+            raise UsageError(f"project {outline.project} has no session {name!r}")
+        chosen |= {one.id: one for one in found}
+    return list(chosen.values())

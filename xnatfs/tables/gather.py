@@ -1,0 +1,331 @@
+"""One session's part of a table: which resource, which files, their parsed rows; from what is kept where the server's stamps agree.
+
+Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first sessions (the path with the
+subject's and session's names taken out) and tried first; a listing of the resource is asked for only where that fails, or where a table
+wants the newest or all of several files. What was parsed is kept with the session's `last_modified`: while that stays nothing is asked,
+afterwards `If-Modified-Since` with the file's own date.
+Threading: any thread; one lock around the learnt paths.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from xnatfs.cache.measurements import MeasurementStore, ParsedFile
+from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.catalogs import Catalogs
+from xnatfs.fetch.holdings import Outline, SessionHoldings
+from xnatfs.fetch.loose import Loose
+from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
+from xnatfs.server.urls import path_of
+from xnatfs.tables.sites import Spec, Wanted
+from xnatfs.tables.table import Input, Parsed, ParseError, Visit
+
+log = logging.getLogger(__name__)
+
+_FORM = 1
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # labels that can stand in a URL; others are asked for by number
+_LEARNT = 8  # paths a role
+_MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
+
+
+class Read(NamedTuple):
+    """A file that was read: its role, its path inside the resource, and the key its rows are kept under."""
+
+    role: str
+    path: str
+    key: str
+
+
+@dataclass
+class Gathered:
+    """What a session gives: the files that were read, or why nothing; sentences for the problems list either way."""
+
+    reads: list[Read] = field(default_factory=list)
+    resource: str = ""  # where they lie, for `--explain`
+    problems: list[str] = field(default_factory=list)
+    missing: bool = False  # the session has no such resource
+    failed: bool = False  # it has one, but the rows could not be had
+
+
+class Gatherer:
+    """Gathers for one table of one project.
+
+    Args:
+        spec: the table.
+        outline: the project's sessions with their own resources.
+        catalogs: for what lies below scans and assessors, and for listings of resources.
+        loose: fetches files.
+        store: keeps rows.
+        check: ask for every file again, whatever the stamps say.
+    """
+
+    def __init__(
+        self, spec: Spec, outline: Outline, catalogs: Catalogs, loose: Loose, store: MeasurementStore, *, check: bool = False
+    ) -> None:
+        self._spec = spec
+        self._outline = outline
+        self._catalogs = catalogs
+        self._loose = loose
+        self._store = store
+        self._check = check
+        self._lock = threading.Lock()
+        self._paths: dict[str, list[str]] = {}
+
+    @property
+    def learnt(self) -> bool:
+        """Whether a session has shown where the files lie."""
+        guessed = [one.role for one in self._spec.inputs if _guessable(one) and one.required]
+        return all(role in self._paths for role in guessed)
+
+    def gather(self, experiment: ExperimentRecord) -> Gathered:
+        """A session's files, fetched and parsed where they are not kept.
+
+        Raises:
+            Failure: the server or the cache cannot be used; what only concerns this session is in the result.
+        """
+        visit = visit_of(self._outline.project, experiment)
+        key = json.dumps([self._outline.project, self._spec.table.key, experiment.id])
+        kept = self._kept(key, experiment)
+        if kept is not None:
+            return kept
+        found = self._resources(experiment)
+        if not found:
+            names = " or ".join(map(str, self._spec.wanted))
+            result = Gathered(problems=[f"has no resource {names}"], missing=True)
+        else:
+            result = self._read_all(found[0], visit, experiment)
+            if len(found) > 1 and result.reads:
+                others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
+                result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
+        if experiment.changed:
+            body = json.dumps([_FORM, result.reads, result.resource, result.problems, result.missing, result.failed])
+            self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
+        return result
+
+    def rows(self, read: Read) -> Parsed:
+        """The rows of a file that was read.
+
+        Raises:
+            Failure: they are not kept any more (another process cleared the cache).
+        """
+        kept = self._store.parsed(read.key)
+        if kept is None:
+            raise Failure(Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again")
+        return _parsed(kept)
+
+    # --- what is kept --------------------------------------------------------------------------------------------
+
+    def _kept(self, key: str, experiment: ExperimentRecord) -> Gathered | None:
+        choice = self._store.choice(key) if experiment.changed and not self._check else None
+        if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
+            return None
+        try:
+            form, reads, resource, problems, missing, failed = json.loads(choice.body)
+            result = Gathered([Read(*one) for one in reads], resource, problems, missing, failed)
+        except (ValueError, TypeError):
+            return None
+        for read in result.reads:
+            rows = self._store.parsed(read.key)
+            if rows is None or rows.stamp != experiment.changed:
+                return None
+        with self._lock:
+            for read in result.reads:
+                self._learn(read.role, read.path, visit_of(self._outline.project, experiment))
+        return result if form == _FORM else None
+
+    # --- resources -----------------------------------------------------------------------------------------------
+
+    def _resources(self, experiment: ExperimentRecord) -> list[ResourceRecord]:
+        """The resources that would do, best first: the session's own, its assessors', its scans'; each in the order the site names them."""
+        own = self._outline.session_resources(experiment.id) or []
+        found = [one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label]
+        if found:
+            return found
+        every = self._outline.every.get(experiment.id)
+        if every is not None and not any(want.xsi_type for want in self._spec.wanted):
+            return self._below(every, {})
+        session: SessionHoldings = self._catalogs.session(self._outline.project, experiment.id)
+        types = {one.id: one.xsi_type for one in session.assessors}
+        return self._below([one for group in session.resources.values() for one in group], types)
+
+    def _below(self, resources: list[ResourceRecord], types: Mapping[str, str]) -> list[ResourceRecord]:
+        found: list[ResourceRecord] = []
+        for want in self._spec.wanted:
+            for level in ("experiment", "assessor", "reconstruction", "scan"):
+                fits = [one for one in resources if one.owner.level == level and one.label == want.label and _is(want, one, types)]
+                found += sorted(fits, key=lambda one: (natural(one.owner.id + "/" + one.owner.part), one.id or 0))
+        return found
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def _read_all(self, resource: ResourceRecord, visit: Visit, experiment: ExperimentRecord) -> Gathered:
+        result = Gathered(resource=_place(resource))
+        files: list[FileRecord] | None = None
+
+        def listing() -> list[FileRecord]:
+            nonlocal files
+            if files is None:
+                files = self._catalogs.resource_files(resource, experiment.changed)
+            return files
+
+        for one in self._spec.inputs:
+            before = len(result.problems)
+            reads = self._read_input(one, resource, visit, experiment.changed, listing, result.problems)
+            result.reads += reads
+            if not reads and one.required:
+                if len(result.problems) == before:
+                    result.problems.append(f"{_place(resource)} has no file {' or '.join(_filled(one, visit))}")
+                result.failed = True
+        if result.failed:
+            result.reads = []
+        elif not result.reads:
+            # All its files are optional, and none is there or can be read: `combine` would have nothing to say.
+            if not result.problems:
+                names = ", ".join(pattern for one in self._spec.inputs for pattern in _filled(one, visit))
+                result.problems.append(f"{_place(resource)} has none of the files {names}")
+            result.failed = True
+        return result
+
+    def _read_input(
+        self,
+        one: Input,
+        resource: ResourceRecord,
+        visit: Visit,
+        stamp: str,
+        listing: Callable[[], list[FileRecord]],
+        problems: list[str],
+    ) -> list[Read]:
+        if _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
+            with self._lock:
+                paths = [_fill(path, visit) for path in self._paths.get(one.role, ())]
+            for path in paths:
+                try:
+                    return self._read(one, _guess(resource, path), False, stamp, problems)
+                except Failure as failure:
+                    if failure.cause not in _MISSING:
+                        raise
+        chosen = _choose(one, listing(), visit, problems)
+        reads: list[Read] = []
+        for record in chosen:
+            try:
+                reads += self._read(one, record, True, stamp, problems)
+            except Failure as failure:
+                if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
+                    raise
+                problems.append(f"{record.path}: {failure.cause.sentence}")
+                if one.several:
+                    return []  # a part of what was to be read is no answer
+        with self._lock:
+            for read in reads:
+                self._learn(read.role, read.path, visit)
+        return reads
+
+    def _read(self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str]) -> list[Read]:
+        place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
+        key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
+        read = Read(one.role, record.path, key)
+        kept = self._store.parsed(key)
+        if (
+            kept is not None
+            and not self._check
+            and (kept.stamp == stamp != "" or (listed and record.digest and kept.digest == record.digest))
+        ):
+            if kept.stamp != stamp:
+                self._store.confirm(key, stamp)
+            return [read]
+        fetched = self._loose.fetch(record, listed=listed, known=kept.last_modified if kept is not None else "")
+        if fetched is None:
+            self._store.confirm(key, stamp)
+            return [read]
+        with fetched.stream as stream:
+            try:
+                parsed = one.parse(stream, record.path)
+            except ParseError as error:
+                problems.append(f"{record.path}: {error}")
+                return []
+        body = json.dumps([_FORM, parsed.columns, parsed.rows, parsed.notes])
+        self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
+        return [read]
+
+    def _learn(self, role: str, path: str, visit: Visit) -> None:
+        known = self._paths.setdefault(role, [])
+        shape = _shape(path, visit)
+        if shape not in known:
+            known.insert(0, shape)
+            del known[_LEARNT:]
+
+
+def visit_of(project: str, experiment: ExperimentRecord) -> Visit:
+    """An experiment as a table shows it."""
+    return Visit(experiment.id, experiment.label, experiment.subject_label, experiment.date, project)
+
+
+def _parsed(kept: ParsedFile) -> Parsed:
+    _, columns, rows, notes = json.loads(kept.body)
+    return Parsed(tuple(columns), [tuple(row) for row in rows], tuple(notes))
+
+
+def _guessable(one: Input) -> bool:
+    """Where the newest or all of several files are wanted, only a listing tells which there are."""
+    return not one.several and one.prefer is None
+
+
+def _guess(resource: ResourceRecord, path: str) -> FileRecord:
+    name = str(resource.id) if resource.id is not None else resource.label
+    base = f"{path_of(resource.owner)}/resources/{name}/files"
+    return FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "", base)
+
+
+def _choose(one: Input, files: list[FileRecord], visit: Visit, problems: list[str]) -> list[FileRecord]:
+    for pattern in _filled(one, visit):
+        fits = [file for file in files if fnmatch.fnmatchcase(file.path, pattern)]
+        if one.several or len(fits) < 2:
+            if fits:
+                return fits
+            continue
+        best = fits[0] if one.prefer is None else max(fits, key=lambda file: one.prefer(file.path))  # type: ignore[misc, arg-type, return-value]
+        others = [file.path for file in fits if file is not best]
+        problems.append(f"{len(fits)} files would do; {best.path} was read, {', '.join(others[:3])} not")
+        return [best]
+    return []
+
+
+def _filled(one: Input, visit: Visit) -> list[str]:
+    escaped = Visit(*(glob.escape(value) for value in (visit.id, visit.label, visit.subject)))
+    return [_fill(pattern, escaped) for pattern in one.patterns]
+
+
+def _fill(path: str, visit: Visit) -> str:
+    for name, value in (("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)):
+        path = path.replace(name, value)
+    return path
+
+
+def _shape(path: str, visit: Visit) -> str:
+    """A path with the names of subject and session taken out, the longest first: `sub001_MR1` holds `sub001`."""
+    names = sorted((("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)), key=lambda one: -len(one[1]))
+    for name, value in names:
+        if value:
+            path = path.replace(value, name)
+    return path
+
+
+def _is(want: Wanted, resource: ResourceRecord, types: Mapping[str, str]) -> bool:
+    return not want.xsi_type or (resource.owner.level == "assessor" and types.get(resource.owner.id) == want.xsi_type)
+
+
+def _place(resource: ResourceRecord) -> str:
+    owner = resource.owner
+    if owner.level == "experiment":
+        return resource.label
+    return f"{owner.level} {owner.id if owner.level == 'assessor' else owner.part}, {resource.label}"

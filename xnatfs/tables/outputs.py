@@ -1,0 +1,330 @@
+"""Tables as files on this machine: built when first opened, opened at once from then on and renewed behind.
+
+Used by the tree's room `tables/`. One folder a table below the cache directory, with the files of the newest build (named after its
+fingerprint) and `manifest.json`, which says what they are. Files are written under another name and renamed; who has one open keeps its
+bytes. A new build is put in place only while nobody has the old one open: the kernel keeps one set of pages a path.
+Threading: any thread. One build of a table at a time, shared by all who wait for it; no lock is held over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xnatfs import __version__
+from xnatfs.config import Limits, private_folder
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.fetch.flights import Flights, Workers
+from xnatfs.tables.build import Builder, BuiltTable
+from xnatfs.tables.formats import FORMATS, Scan, scan, write
+from xnatfs.tables.listed import LISTED
+from xnatfs.tables.table import Frame, Table
+from xnatfs.tables.widen import widen
+
+log = logging.getLogger(__name__)
+
+PROBLEMS = "problems.csv"
+_MANIFEST = "manifest.json"
+_UNUSED = 90 * 86400.0  # seconds after which a table nobody opened is removed
+_FRESH = 5.0  # seconds: who opens the .csv and then the .xlsx gets the same table
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file of a table: long or wide, and its format; `problems.csv` is one of its own."""
+
+    format: str
+    wide: bool = False
+    problems: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What follows the table's name."""
+        return f".{PROBLEMS}" if self.problems else f"{'_wide' if self.wide else ''}.{self.format}"
+
+
+def variants(table: Table | None) -> list[Variant]:
+    """The files a table has. None: one made from listings."""
+    found = [Variant(kind) for kind in FORMATS]
+    if table is not None and table.wide is not None:
+        found += [Variant(kind, wide=True) for kind in FORMATS]
+    return found if table is None else [*found, Variant("csv", problems=True)]
+
+
+@dataclass
+class Manifest:
+    """What a folder of files is: provenance as texts, and the size of each file in bytes."""
+
+    fingerprint: str
+    about: dict[str, str]
+    mtime: float
+    sizes: dict[str, int]
+    checked: float  # epoch seconds of the last agreement with the server
+
+
+class OpenFile:
+    """An open file of a table; a `tree.node.Content`."""
+
+    def __init__(self, fd: int, size: int, closed: Callable[[], None]) -> None:
+        self._fd = fd
+        self._closed = closed
+        self.size = size
+        self.stamp = ""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset`."""
+        return os.pread(self._fd, length, offset)
+
+    def close(self) -> None:
+        """No more reads."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._closed()
+
+
+class Outputs:
+    """The files of all tables of one server and user, below `folder`."""
+
+    def __init__(self, builder: Builder, folder: Path, limits: Limits) -> None:
+        self._builder = builder
+        self._folder = private_folder(folder)
+        self._limits = limits
+        self._workers = Workers("tables", 4)
+        self._flights = Flights(self._workers)
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()  # handles by table
+        self._waiting: dict[str, Callable[[], None]] = {}  # new builds that wait for the last handle
+        self._manifests: dict[str, Manifest | None] = {}
+        self._clear_away()
+
+    def manifest(self, project: str, key: str, sessions: Sequence[str] = ()) -> Manifest | None:
+        """What is built; None if nothing is. No request, and the disk is looked at once."""
+        name = _name(project, key, sessions)
+        if name not in self._manifests:
+            self._manifests[name] = self._read_manifest(name)
+        return self._manifests[name]
+
+    def open(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> OpenFile:
+        """A file of a table, built now unless it is there.
+
+        Raises:
+            Failure: the server or the cache cannot be used; NO_ENTRY if the project is not the user's.
+        """
+        self._builder.outlines.get(project)  # what the user may not see any more is not served
+        name = _name(project, key, sessions)
+        manifest = self.manifest(project, key, sessions)
+        stale = manifest is None or time.time() - manifest.checked > max(self._limits.ttl, _FRESH)
+        if manifest is not None and variant.suffix in manifest.sizes:
+            opened = self._opened(name, manifest, variant)
+            if opened is not None:
+                if stale:
+                    with contextlib.suppress(Failure):
+                        self._start(project, key, sessions, (), urgent=False)
+                return opened
+        self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
+        manifest = self.manifest(project, key, sessions)
+        opened = self._opened(name, manifest, variant) if manifest is not None else None
+        if opened is None:  # another build replaced it in this very moment
+            self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
+            manifest = self.manifest(project, key, sessions)
+            opened = self._opened(name, manifest, variant) if manifest is not None else None
+        if opened is None:
+            raise Failure(Cause.CACHE_BROKEN, str(self._folder / name))
+        return opened
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._workers.close()
+
+    # --- building ------------------------------------------------------------------------------------------------
+
+    def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant], *, urgent: bool = True) -> Any:
+        name = _name(project, key, sessions)
+        return self._flights.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted), urgent=urgent)
+
+    def _renew(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> None:
+        name = _name(project, key, sessions)
+        try:
+            built = self._build(project, key, sessions)
+        except UsageError as error:
+            raise Failure(Cause.BAD_LISTING, key, str(error)) from error
+        before = self.manifest(project, key, sessions)
+        if before is not None and before.fingerprint == built.fingerprint:
+            before.checked = built.as_of
+            missing = [one for one in wanted if one.suffix not in before.sizes]
+            if missing:
+                self._write(name, built, missing, before)
+            return
+        again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
+        manifest = Manifest(built.fingerprint, built.about, built.mtime, {}, built.as_of)
+        self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
+
+    def _build(self, project: str, key: str, sessions: Sequence[str]) -> _Finished:
+        if key in LISTED:
+            return _finished_listing(self._builder, project, key, sessions)
+        return _finished(self._builder.build(project, key, sessions))
+
+    def _write(self, name: str, built: _Finished, wanted: Sequence[Variant], manifest: Manifest) -> None:
+        folder = private_folder(self._folder / name)
+        sizes = dict(manifest.sizes)
+        try:
+            for variant in wanted:
+                path = folder / f"{built.fingerprint}{variant.suffix}"
+                draft = folder / f".{threading.get_ident()}{variant.suffix}"
+                built.write(variant, draft)
+                draft.chmod(0o600)
+                sizes[variant.suffix] = draft.stat().st_size
+                draft.rename(path)
+        except ValueError as error:  # more columns than a spreadsheet has
+            raise Failure(Cause.BAD_LISTING, built.key, str(error)) from error
+        except OSError as error:
+            cause = Cause.NO_SPACE if error.errno == 28 else Cause.CACHE_BROKEN
+            raise Failure(cause, str(folder), str(error)) from error
+        new = Manifest(manifest.fingerprint, manifest.about, manifest.mtime, sizes, manifest.checked)
+
+        def publish() -> None:
+            self._manifests[name] = new
+            self._write_manifest(name, new)
+            for old in folder.iterdir():
+                if not old.name.startswith((new.fingerprint, ".", _MANIFEST)):
+                    old.unlink(missing_ok=True)
+
+        with self._lock:
+            current = self._manifests.get(name)
+            if self._open[name] and current is not None and current.fingerprint != new.fingerprint:
+                self._waiting[name] = publish
+                return
+        publish()
+
+    # --- handles -------------------------------------------------------------------------------------------------
+
+    def _opened(self, name: str, manifest: Manifest, variant: Variant) -> OpenFile | None:
+        path = self._folder / name / f"{manifest.fingerprint}{variant.suffix}"
+        with self._lock:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._manifests.pop(name, None)
+                return None
+            self._open[name] += 1
+        return OpenFile(fd, os.fstat(fd).st_size, lambda: self._closed(name))
+
+    def _closed(self, name: str) -> None:
+        with self._lock:
+            self._open[name] -= 1
+            publish = None
+            if self._open[name] <= 0:
+                del self._open[name]
+                publish = self._waiting.pop(name, None)
+        if publish is not None:
+            publish()
+
+    # --- manifests -----------------------------------------------------------------------------------------------
+
+    def _read_manifest(self, name: str) -> Manifest | None:
+        path = self._folder / name / _MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            manifest = Manifest(**found)
+            os.utime(path)  # used just now
+        except (OSError, ValueError, TypeError):
+            return None
+        there = {suffix: size for suffix, size in manifest.sizes.items() if _size(path.parent / f"{manifest.fingerprint}{suffix}") == size}
+        manifest.sizes = there
+        return manifest if there else None
+
+    def _write_manifest(self, name: str, manifest: Manifest) -> None:
+        path = self._folder / name / _MANIFEST
+        draft = path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps(vars(manifest), indent=1), encoding="utf-8")
+            draft.replace(path)
+
+    def _clear_away(self) -> None:
+        """Remove what a killed process left, and tables nobody opened for long."""
+        for folder in self._folder.iterdir():
+            manifest = folder / _MANIFEST
+            with contextlib.suppress(OSError):
+                if not manifest.exists() or time.time() - manifest.stat().st_mtime > _UNUSED:
+                    shutil.rmtree(folder)
+                    continue
+                for left in folder.glob(".*"):
+                    if time.time() - left.stat().st_mtime > 3600:
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@dataclass
+class _Finished:
+    """A table ready to be written in any of its variants."""
+
+    key: str
+    fingerprint: str
+    as_of: float
+    mtime: float
+    about: dict[str, str]
+    variants: list[Variant]
+    frame: Frame
+    table: Table | None = None
+    built: BuiltTable | None = None
+    _scan: Scan | None = None
+
+    def write(self, variant: Variant, path: Path) -> None:
+        title = self.key
+        if variant.problems and self.built is not None:
+            write(self.built.problems(self._scanned().notes), "csv", path, title=f"{title} problems")
+        elif variant.wide and self.table is not None:
+            write(widen(self.frame, self.table), variant.format, path, title=f"{title}_wide")
+        else:
+            write(self.frame, variant.format, path, title=title, scanned=self._scanned() if variant.format != "csv" else None)
+
+    def _scanned(self) -> Scan:
+        if self._scan is None:
+            self._scan = scan(self.frame)
+        return self._scan
+
+
+def _finished(built: BuiltTable) -> _Finished:
+    about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
+    fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
+    return _Finished(built.table.key, fingerprint, built.as_of, built.changed, about, variants(built.table), built, built.table, built)
+
+
+def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
+    as_of = time.time()
+    frame = LISTED[key].build(builder, project, sessions)
+    digest = hashlib.sha256(__version__.encode())
+    for row in frame.rows():
+        digest.update(repr(row).encode("utf-8", "backslashreplace"))
+    about = {"rows": str(len(frame.held))} | _times(as_of)
+    return _Finished(key, digest.hexdigest()[:20], as_of, 0.0, about, variants(None), frame)
+
+
+def _times(as_of: float) -> dict[str, str]:
+    def iso(when: float) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+
+    return {"as_of": iso(as_of), "built_at": iso(time.time()), "xnatfs_version": __version__}
+
+
+def _name(project: str, key: str, sessions: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join([project, key, *sorted(sessions)]).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

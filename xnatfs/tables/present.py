@@ -1,0 +1,115 @@
+"""Which tables a project has: those whose resource exists in it, anywhere below its sessions.
+
+Used by the tree's room `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on a server that has no bulk
+listing of session resources, each session has to be asked, and what is not known after some seconds is looked for behind.
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from xnatfs.errors import Failure
+from xnatfs.fetch.flights import Flights, Workers
+from xnatfs.fetch.holdings import Outline
+from xnatfs.tables import sites
+from xnatfs.tables.build import Builder
+from xnatfs.tables.validators import VALIDATED
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds a listing waits for sessions that have to be asked one by one
+_LASTS = 20.0  # seconds
+_BELOW = ("assessor", "scan", "reconstruction")
+
+
+@dataclass
+class Present:
+    """The tables of a project: their keys, and whether all its sessions have been looked into."""
+
+    keys: list[str]
+    whole: bool
+    labels: Counter[tuple[str, str]] = field(default_factory=Counter)  # (level, label) -> in how many sessions
+    made: float = field(default_factory=time.monotonic)
+
+
+class Finder:
+    """Finds out which tables projects have."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._workers = Workers("presence", 4)
+        self._flights = Flights(self._workers)
+        self._lock = threading.Lock()
+        self._held: dict[str, Present] = {}
+
+    def present(self, project: str) -> Present:
+        """The tables of a project.
+
+        Raises:
+            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering.
+        """
+        outline = self._builder.outlines.get(project)
+        held = self._held.get(project)
+        if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
+            return held
+        flight = self._flights.start(project, lambda: self._look(outline))
+        try:
+            return flight.wait(_PATIENCE)
+        except Failure as failure:
+            if failure.cause.name != "TIMED_OUT":
+                raise
+            return self._of(outline, whole=False)
+
+    def forget(self) -> None:
+        """Look again."""
+        self._held.clear()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._workers.close()
+
+    def _look(self, outline: Outline) -> Present:
+        self._builder.outlines.look_into(outline, outline.experiments)
+        found = self._of(outline, whole=True)
+        with self._lock:
+            self._held[outline.project] = found
+        return found
+
+    def _of(self, outline: Outline, *, whole: bool) -> Present:
+        labels: Counter[tuple[str, str]] = Counter()
+        types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
+        for identity in outline.experiments:
+            labels.update({(one.owner.level, one.label) for one in outline.session_resources(identity) or ()})
+            labels.update({(one.owner.level, one.label) for one in outline.every.get(identity, ()) if one.owner.level != "experiment"})
+        asked_all = len(outline.every) >= len(outline.experiments)  # one by one, with all that is below them
+        below = [one for found in list(outline.every.values()) for one in found]
+        if not asked_all or any(level == "assessor" for level, _ in labels):
+            holdings = self._builder.catalogs.project(outline.project)
+            kinds = {one.id: one.xsi_type for group in holdings.assessors.values() for one in group}
+            below += [one for group in list(holdings.resources.values()) for one in group]
+            types = {(kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"}
+            if not asked_all:
+                labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
+        names = {label for _, label in labels}
+        site = self._builder.site(outline)
+        keys = []
+        for key, table in self._builder.tables.items():
+            spec = site.spec(table)
+            there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
+            if there and self._worth(key, site, names, types):
+                keys.append(key)
+        return Present(keys, whole, labels)
+
+    @staticmethod
+    def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]]) -> bool:
+        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT."""
+        pipeline, _, name = key.partition("/")
+        if name != "tests" or pipeline not in VALIDATED:
+            return True
+        labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]
+        return any((tuple(label.rsplit("/", 1)) in types) if "/" in label else label in names for label in labels)

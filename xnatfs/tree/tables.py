@@ -1,0 +1,151 @@
+"""The room `tables/`: measurement tables of a project, and of single sessions, as files.
+
+    tables/PROJECT/<pipeline>/<table>{,_wide}.{csv,xlsx,parquet}, <table>.problems.csv
+                  /{sessions,scandates,scans}.{csv,xlsx,parquet}
+                  /sessions/SESSION/<pipeline>/...       the same for one session
+
+Used by `root`. A table is built when it is opened; until then its size is a placeholder, and `open` tells the true one before it returns.
+Threading: any thread; nodes hold no state of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from xnatfs.server.records import ProjectRecord
+from xnatfs.tables.listed import LISTED
+from xnatfs.tables.outputs import Outputs, Variant, variants
+from xnatfs.tables.present import Finder
+from xnatfs.tables.table import Table
+from xnatfs.tree.names import distinct, spell_label
+from xnatfs.tree.node import Branch, Content, File, Node, Rendered, inode_of
+from xnatfs.tree.resource import Sources
+
+_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
+
+_README = """\
+Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; from then on it opens at once and is
+renewed behind.
+
+NAME.csv .xlsx .parquet     one row a measurement; numbers as the pipeline wrote them
+NAME_wide.*                 one row a session
+NAME.problems.csv           sessions that are not in the table, or not wholly, and why
+sessions/SESSION/...        the same tables of one session
+
+getfattr -d FILE says as of when a table is and how many sessions are in it.
+{still}"""
+_STILL = "\nNot every session has been looked into yet: more tables may appear here in a moment.\n"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the room is made from."""
+
+    outputs: Outputs
+    finder: Finder
+    tables: Mapping[str, Table]
+
+
+class TableFile(File):
+    """One file of a table."""
+
+    __slots__ = ("_inode", "_key", "_mtime", "_project", "_sessions", "_tables", "_variant")
+
+    def __init__(self, tables: Tables, project: str, key: str, variant: Variant, sessions: tuple[str, ...], mtime: float | None) -> None:
+        self._tables = tables
+        self._project = project
+        self._key = key
+        self._variant = variant
+        self._sessions = sessions
+        self._mtime = mtime
+        self._inode = inode_of("table", project, key, variant.suffix, *sessions)
+
+    @property
+    def inode(self) -> int:
+        return self._inode
+
+    @property
+    def size(self) -> int:
+        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
+        return _PLACEHOLDER if manifest is None else manifest.sizes.get(self._variant.suffix, _PLACEHOLDER)
+
+    @property
+    def mtime(self) -> float:
+        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
+        return (manifest.mtime if manifest is not None else 0.0) or self._mtime or 0.0
+
+    def open(self) -> Content:
+        return self._tables.outputs.open(self._project, self._key, self._variant, self._sessions)
+
+    def xattrs(self) -> dict[str, str]:
+        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
+        about = {"table": self._key, "project": self._project}
+        return about if manifest is None else about | manifest.about
+
+
+def tables_room(sources: Sources, tables: Tables) -> Branch:
+    """`tables/`."""
+
+    def entries() -> Mapping[str, Node]:
+        return {spell_label(one.id): _project(sources, tables, one) for one in sources.catalogs.projects().values()}
+
+    return Branch(inode_of("tables"), entries)
+
+
+def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
+    def entries() -> Mapping[str, Node]:
+        present = tables.finder.present(project.id)
+        text = _README.format(still="" if present.whole else _STILL).encode()
+        nodes: dict[str, Node] = {"README.txt": Rendered(f"tables/{project.id}/README.txt", lambda: text)}
+        for key in LISTED:
+            nodes |= _files(tables, project, key, None, ())
+        nodes["sessions"] = _sessions(sources, tables, project)
+        return nodes | _pipelines(tables, project, present.keys, ())
+
+    return Branch(inode_of("tables", project.id), entries, mtime=project.inserted, xattrs={"project": project.id})
+
+
+def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
+    def folder(identity: str, label: str) -> Branch:
+        return Branch(
+            inode_of("tables", project.id, "sessions", identity),
+            lambda: _pipelines(tables, project, tables.finder.present(project.id).keys, (identity,)),
+            mtime=project.inserted,
+            xattrs={"project": project.id, "id": identity, "label": label},
+        )
+
+    def entries() -> Mapping[str, Node]:
+        holdings = sources.catalogs.project(project.id)
+        named = distinct(
+            sorted(holdings.experiments.values(), key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
+        )
+        return {name: folder(one.id, one.label) for name, one in named.items()}
+
+    def alias(name: str) -> Node | None:
+        one = sources.catalogs.project(project.id).experiments.get(name)
+        return None if one is None else folder(one.id, one.label)
+
+    return Branch(inode_of("tables", project.id, "sessions"), entries, mtime=project.inserted, alias=alias)
+
+
+def _pipelines(tables: Tables, project: ProjectRecord, keys: list[str], sessions: tuple[str, ...]) -> dict[str, Node]:
+    folders: dict[str, list[str]] = {}
+    for key in keys:
+        folders.setdefault(key.partition("/")[0], []).append(key)
+    nodes: dict[str, Node] = {}
+    for name, theirs in folders.items():
+        files: dict[str, Node] = {}
+        for key in theirs:
+            files |= _files(tables, project, key, tables.tables[key], sessions)
+        nodes[name] = Branch(inode_of("tables", project.id, name, *sessions), _constant(files), mtime=project.inserted)
+    return nodes
+
+
+def _files(tables: Tables, project: ProjectRecord, key: str, table: Table | None, sessions: tuple[str, ...]) -> dict[str, Node]:
+    name = key.rpartition("/")[2]
+    return {f"{name}{one.suffix}": TableFile(tables, project.id, key, one, sessions, project.inserted) for one in variants(table)}
+
+
+def _constant(nodes: Mapping[str, Node]) -> Callable[[], Mapping[str, Node]]:
+    return lambda: nodes
