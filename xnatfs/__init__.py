@@ -1,3 +1,17 @@
 """xnatfs: an XNAT server as a directory."""
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "table"]
+
+
+def __getattr__(name: str) -> Any:
+    """`xnatfs.table` is loaded when it is asked for: the commands need neither pandas nor pyarrow to start."""
+    if name == "table":
+        from xnatfs.daemon.notebook import table
+
+        return table
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

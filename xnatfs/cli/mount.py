@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from xnatfs import credentials as logins
-from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.cli.options import Where, where
+from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.run import background, foreground
@@ -19,13 +19,8 @@ from xnatfs.errors import UsageError
 
 @click.command("mount")
 @click.argument("mountpoint", type=click.Path(path_type=str))
-@click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known.")
-@click.option("--user", metavar="NAME", help="The user name; needed only where several are known.")
+@where
 @click.option("--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated).")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file.")
-@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept.")
-@click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept.")
 @click.option(
     "--bad-digest",
     type=click.Choice(["refuse", "serve"]),
@@ -34,39 +29,14 @@ from xnatfs.errors import UsageError
     help="Files that differ from the server's digest.",
 )
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
-@click.option("--offline", is_flag=True, help="Ask the server nothing: show what was listed before, serve what is in the cache.")
 @click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
-def command(
-    mountpoint: str,
-    server: str | None,
-    user: str | None,
-    projects: tuple[str, ...],
-    config: Path | None,
-    netrc: Path | None,
-    cache_dir: Path | None,
-    cache_size: str,
-    bad_digest: str,
-    allow_other: bool,
-    offline: bool,
-    in_foreground: bool,
-) -> None:
+def command(mountpoint: str, where: Where, projects: tuple[str, ...], bad_digest: str, allow_other: bool, in_foreground: bool) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
     Returns when the mount answers. The login is looked for in: --config or --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*),
     ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
     """
-    size = parse_size(cache_size)
-    login = logins.find(server, user, config=config, netrc_file=netrc)
-    settings = Settings(
-        server=login.server,
-        cache_dir=(cache_dir or cache_home()).expanduser().absolute(),
-        projects=projects,
-        serve_bad_digests=bad_digest == "serve",
-        verify=login.verify,
-        proxy=login.proxy,
-        offline=offline,
-        limits=Limits(cache_size=size),
-    )
+    settings, login = where.settings(projects=projects, serve_bad_digests=bad_digest == "serve")
     start(settings, login, mountpoint, allow_other=allow_other, in_foreground=in_foreground)
 
 

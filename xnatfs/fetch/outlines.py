@@ -102,6 +102,7 @@ class Outlines:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
                 self._held.pop(project, None)
                 self._stored.drop_outline(project)
+                raise Failure(failure.cause, f"project {project}", failure.detail, failure.status) from failure
             raise
         resources = own.wait(self._limits.listing_deadline)
         same = {one for one in experiments if before is not None and before.experiments.get(one) == experiments[one]}

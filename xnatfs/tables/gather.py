@@ -184,14 +184,14 @@ class Gatherer:
             result.reads += reads
             if not reads and one.required:
                 if len(result.problems) == before:
-                    result.problems.append(f"{_place(resource)} has no file {' or '.join(_filled(one, visit))}")
+                    result.problems.append(f"{_place(resource)} has no file {_filled(one, visit)[0]}")
                 result.failed = True
         if result.failed:
             result.reads = []
         elif not result.reads:
             # All its files are optional, and none is there or can be read: `combine` would have nothing to say.
             if not result.problems:
-                names = ", ".join(pattern for one in self._spec.inputs for pattern in _filled(one, visit))
+                names = ", ".join(_filled(one, visit)[0] for one in self._spec.inputs)
                 result.problems.append(f"{_place(resource)} has none of the files {names}")
             result.failed = True
         return result

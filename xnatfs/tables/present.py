@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 from xnatfs.errors import Failure
@@ -33,7 +32,8 @@ class Present:
 
     keys: list[str]
     whole: bool
-    labels: Counter[tuple[str, str]] = field(default_factory=Counter)  # (level, label) -> in how many sessions
+    labels: set[tuple[str, str]] = field(default_factory=set)  # (level, label) of every resource below the sessions
+    types: set[tuple[str, str]] = field(default_factory=set)  # (xsiType, label) of the assessors' resources
     made: float = field(default_factory=time.monotonic)
 
 
@@ -81,7 +81,7 @@ class Finder:
         return found
 
     def _of(self, outline: Outline, *, whole: bool) -> Present:
-        labels: Counter[tuple[str, str]] = Counter()
+        labels: set[tuple[str, str]] = set()
         types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
         for identity in outline.experiments:
             labels.update({(one.owner.level, one.label) for one in outline.session_resources(identity) or ()})
@@ -103,7 +103,7 @@ class Finder:
             there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
             if there and self._worth(key, site, names, types):
                 keys.append(key)
-        return Present(keys, whole, labels)
+        return Present(keys, whole, labels, types)
 
     @staticmethod
     def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]]) -> bool:

@@ -1,0 +1,83 @@
+"""Options that several commands share: which server, whose login, which cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from xnatfs import credentials as logins
+from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.credentials import Credentials
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Where:
+    """The values of `where` options."""
+
+    server: str | None
+    user: str | None
+    config: Path | None
+    netrc: Path | None
+    cache_dir: Path | None
+    cache_size: str
+    offline: bool
+
+    def settings(self, **more: Any) -> tuple[Settings, Credentials]:
+        """The settings and the login they lead to.
+
+        Raises:
+            UsageError: no login fits, or a value is wrong.
+        """
+        size = parse_size(self.cache_size)
+        login = logins.find(self.server, self.user, config=self.config, netrc_file=self.netrc)
+        settings = Settings(
+            server=login.server,
+            cache_dir=(self.cache_dir or cache_home()).expanduser().absolute(),
+            verify=login.verify,
+            proxy=login.proxy,
+            offline=self.offline,
+            limits=Limits(cache_size=size),
+            **more,
+        )
+        return settings, login
+
+
+_OPTIONS = (
+    click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known."),
+    click.option("--user", metavar="NAME", help="The user name; needed only where several are known."),
+    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file."),
+    click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file."),
+    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."),
+    click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."),
+    click.option("--offline", is_flag=True, help="Ask the server nothing: show what was listed before, serve what is in the cache."),
+)
+
+
+def where(command: F) -> F:
+    """Give a command these options, as one argument `where`."""
+
+    def call(
+        *arguments: Any,
+        server: str | None,
+        user: str | None,
+        config: Path | None,
+        netrc: Path | None,
+        cache_dir: Path | None,
+        cache_size: str,
+        offline: bool,
+        **more: Any,
+    ) -> Any:
+        return command(*arguments, where=Where(server, user, config, netrc, cache_dir, cache_size, offline), **more)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]  # click keeps earlier options there
+    wrapped: Any = call
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]

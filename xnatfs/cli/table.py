@@ -1,0 +1,123 @@
+"""`xnatfs table`: a measurement table without a mount."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from xnatfs.cli.options import Where, where
+from xnatfs.daemon.compose import Mounted
+from xnatfs.daemon.notebook import Made, make, opened
+from xnatfs.errors import Failure, UsageError
+from xnatfs.tables.catalog import LEFT_OUT, with_plugins
+from xnatfs.tables.explain import explain
+from xnatfs.tables.formats import FORMATS, write
+from xnatfs.tables.listed import LISTED
+from xnatfs.tree.control import printable
+
+
+@click.command("table")
+@click.argument("project", required=False)
+@click.argument("name", required=False)
+@where
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write here: .csv, .xlsx or .parquet.")
+@click.option("--session", "sessions", metavar="E", multiple=True, help="Only this session, by label or accession id (may be repeated).")
+@click.option("--wide", is_flag=True, help="One row a session in place of one a measurement.")
+@click.option("--problems", is_flag=True, help="The sessions that are not, or not wholly, in the table, and why, in place of the table.")
+@click.option(
+    "--explain", "explaining", is_flag=True, help="Which resources the project has, which table each feeds, which nothing claims."
+)
+@click.option("--list", "listing", is_flag=True, help="All tables there are.")
+def command(
+    project: str | None,
+    name: str | None,
+    where: Where,
+    output: Path | None,
+    sessions: tuple[str, ...],
+    wide: bool,
+    problems: bool,
+    explaining: bool,
+    listing: bool,
+) -> int:
+    """Write the measurement table NAME of PROJECT, like freesurfer7/aseg or ashs/volumes, to FILE or to standard output as CSV.
+
+    Without NAME: which tables the project has. What was fetched once is kept: the next time only what changed is asked for. Other resource
+    labels or folders than the usual ones go into tables.toml (see docs/tables.md).
+    """
+    if listing:
+        click.echo(_all())
+        return 0
+    if project is None:
+        raise UsageError("which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables")
+    kind = output.suffix[1:].lower() if output is not None else "csv"
+    if kind not in FORMATS:
+        raise UsageError(f"{output}: a table is written as .csv, .xlsx or .parquet")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError(f"{output.absolute().parent} is not a folder")
+    settings, login = where.settings()
+    with opened(settings, login) as mounted:
+        if explaining:
+            click.echo(printable_lines(explain(mounted.builder, mounted.finder, project)))
+            return 0
+        if name is None:
+            present = mounted.finder.present(project)
+            click.echo("\n".join([*LISTED, *present.keys]))
+            return 0
+        made = _make(mounted, project, name, sessions, wide)
+        try:
+            _write(made, output, kind, problems)
+        except ValueError as error:  # more columns than a spreadsheet has
+            raise UsageError(str(error)) from None
+    count = len(made.problems.held)
+    if count and not problems:
+        click.echo(
+            f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; --problems lists them", err=True
+        )
+    return 0
+
+
+def _make(mounted: Mounted, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sessions"), TimeRemainingColumn()
+    from rich.console import Console
+
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        return make(mounted, project, name, sessions, wide=wide, progress=lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
+    if problems:
+        made = Made(f"{made.key} problems", made.problems, made.problems, made.about)
+    if output is not None:
+        try:
+            made.write(output.absolute(), kind)
+        except Failure:
+            raise
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        write(made.frame, "csv", path)
+        with path.open("rb") as stream:
+            while piece := stream.read(2**20):
+                sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _all() -> str:
+    tables, complaints = with_plugins()
+    lines = [f"{key}\n    {one.doc}" for key, one in LISTED.items()]
+    for key, table in tables.items():
+        lines.append(f"{key}\n    reads {' or '.join(table.resources)}. {table.doc}")
+    lines += [f"{key}: not there, it {reason}" for key, reason in LEFT_OUT.items()]
+    return "\n".join([*lines, *complaints])
+
+
+def printable_lines(text: str) -> str:
+    """Text with control characters escaped, line by line."""
+    return "\n".join(printable(line) for line in text.split("\n"))
