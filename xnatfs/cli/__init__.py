@@ -21,6 +21,7 @@ _COMMANDS = {
     "unmount": "xnatfs.cli.unmount",
     "status": "xnatfs.cli.status",
     "refresh": "xnatfs.cli.refresh",
+    "cache": "xnatfs.cli.cache",
     "doctor": "xnatfs.cli.doctor",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",

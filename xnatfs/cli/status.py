@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xnatfs.cli.words import size
 from xnatfs.daemon import control, registry
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
@@ -50,7 +51,7 @@ def _text(report: dict[str, Any]) -> str:
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT {report['server_version'] or '(version unknown)'}",
-        f"  cache: {contents['cached files']} files, {_size(contents['cached bytes'])} of {_size(contents['cap'])}; "
+        f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
     if report["errors"]:
@@ -62,11 +63,3 @@ def _text(report: dict[str, Any]) -> str:
             f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt"
         )
     return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

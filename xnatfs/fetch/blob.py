@@ -424,8 +424,8 @@ class Blob:
             self._checking = True
         try:
             verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
-            if partial.complete:
-                partial.commit(self.key, verified)
+            if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
+                partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
         except Failure:
             partial.forget()
             raise
