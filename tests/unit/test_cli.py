@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli
-from xnatfs.cli import doctor, mount, serve_demo, status
+from xnatfs.cli import doctor, mount, serve_demo, status, words
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
@@ -207,7 +207,7 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
     ):
         assert part in told
     assert "\x1b" not in told and r"\x1b[31m" in told
-    assert status._size(5e12) == "5.0 TB" and status._size(10) == "10 B"
+    assert words.size(5e12) == "5.0 TB" and words.size(10) == "10 B"
 
 
 def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
