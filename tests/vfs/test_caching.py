@@ -14,6 +14,7 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import composed, read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.cache import upkeep
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
@@ -258,3 +259,28 @@ def test_nothing_is_left_in_the_cache_of_a_failed_download(shelf: Shelf, compose
     assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EACCES
     until(lambda: mounted.cache.usage() == (0, 0, 0))
     assert list((mounted.cache.directory / "drafts").iterdir()) == []
+
+
+def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(shelf: Shelf, compose: Compose) -> None:
+    """Overwritten in place: the catalog still has the digest of the old bytes, which another file truly has."""
+    old, new = ComputedContent("old", 9 * MIB), ComputedContent("new", 9 * MIB)
+    shelf.make.resource(shelf.session, "copy").entries.append(shelf.make.entry("copy", old))
+    digest = shelf.make.entry("x", old).true_digest
+    shelf.put(shelf.make.entry("f", new, digest=digest))
+    mounted = compose(shelf.server, serve_bad_digests=True)
+    assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EIO  # the first reader learns of it at the end
+    assert read(mounted.vfs, f"{FOLDER}/f", MIB) == new.read(0, 9 * MIB)
+    assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/copy/copy", MIB) == old.read(0, 9 * MIB)
+    assert upkeep.verify(upkeep.Scope(mounted.cache.directory)).wrong == []
+
+
+@pytest.mark.parametrize("digest", [None, ""])
+def test_after_the_machine_went_down_nothing_is_believed(shelf: Shelf, compose: Compose, digest: str | None) -> None:
+    """A file that was not yet on the disk can have its size and no bytes. What has no digest is fetched again."""
+    file(shelf, digest=digest)
+    mounted = compose(shelf.server)
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    mounted.cache.index.execute("UPDATE boot SET id = 'another boot'")
+    for path in (mounted.cache.directory / "objects").glob("*/*"):
+        path.write_bytes(bytes(7))
+    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"
