@@ -114,6 +114,30 @@ def test_a_zip_that_ends_early_loses_nothing(tmp_path: Path) -> None:
             assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
 
 
+def test_a_resource_larger_than_the_cache_does_not_come_as_a_zip(tmp_path: Path) -> None:
+    """Its files would be pushed out before they are read; and it is not looked for in the cache again at every file."""
+    archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=2 * MIB, min_free=0)) as (server, mounted):
+        folder = resource_folder(mounted)
+        for name, _ in mounted.vfs.entries(folder):
+            assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
+        assert counted(server) == (0, 60)
+
+
+def test_a_zip_the_cache_has_no_room_for_is_not_tried_again_at_every_file(tmp_path: Path) -> None:
+    archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=4 * MIB, min_free=0)) as (server, mounted):
+        other = mounted.cache.draft(2 * MIB)  # somebody else's
+        folder = resource_folder(mounted)
+        started: list[str] = []
+        pile = mounted.cache.pile
+        mounted.cache.pile = lambda size: started.append("zip") or pile(size)  # type: ignore[method-assign, func-returns-value]
+        for name, _ in mounted.vfs.entries(folder):
+            assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
+        other.close()
+        assert started == ["zip"] and counted(server) == (0, 60)
+
+
 def big(mounted: Mounted) -> str:
     return f"{resource_folder(mounted, '/projects/BIG/subjects')}/one.nii"
 

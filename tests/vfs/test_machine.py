@@ -8,7 +8,9 @@ under an open handle may give ESTALE or EIO, never mixed bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import os
 import random
 import shutil
@@ -23,7 +25,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.support import composed
 from tests.vfs.conftest import Shelf
@@ -40,22 +42,16 @@ SECONDS = float(os.environ.get("XNATFS_MACHINE", "0"))
 MIB = 1 << 20
 _BLOCK = 128 * KIB
 _CAPS = (MIB, 5 * MIB, 10**9)
-_SIZES = [
-    0,
-    1,
-    4096,
-    30 * KIB,
-    31 * KIB,
-    32 * KIB,
-    33 * KIB,
-    40 * KIB,
-    50 * KIB,
-    128 * KIB,
-    128 * KIB + 1,
-    900 * KIB,
-    3 * MIB,
-    11 * MIB + 77,
-]
+_SIZES = [1, 30 * KIB, 33 * KIB, 40 * KIB, 900 * KIB, 3 * MIB, 11 * MIB + 77]
+_FAULTS: dict[str, dict[str, Any]] = {
+    "cut": {"cut_after_bytes": "after", "cut_next": "times"},
+    "truncated": {"truncate_after_bytes": "after", "truncate_next": "times"},
+    "errors": {"fail_next": "times", "fail_status": 503},
+    "gateway": {"fail_next": "times", "fail_status": 502},
+    "login pages": {"html_instead": "times", "match": "/files/"},
+    "sessions expire": {},
+    "none": dataclasses.asdict(Switches()),
+}
 _ABOVE = "/projects/P/subjects/s/S/RESOURCES"
 
 
@@ -75,6 +71,7 @@ class Machine(RuleBasedStateMachine):
                 self._put(resource, f"{_ABOVE}/{label}", f"f{number:02d}", size, digest)
         self._put(self.shelf.resource, f"{_ABOVE}/R", "odd", 70 * KIB, True, listed=100)
         self.handles: list[Opened] = []
+        self.recent: Truth | None = None  # what was opened last
         self.away = 0  # operations until the server is there again
         self.refreshed = False
         self.mounted: Mounted | None = None
@@ -115,6 +112,8 @@ class Machine(RuleBasedStateMachine):
         except OSError as error:
             if away:
                 return None
+            if error.errno == errno.ENOSPC and self.shelf.switches.chunked_files:
+                return None  # neither size nor place is known of a large file without a length: it needs room in the cache
             assert error.errno in EXCUSED and excused(), f"{what}: {error!r} {error}"
             return None
 
@@ -139,6 +138,7 @@ class Machine(RuleBasedStateMachine):
         if opened is None:
             return None
         size = self.mnt.vfs.size_of(opened.handle)
+        self.recent = file
         made = Opened(file, opened.handle, size, low)
         assert size in {one.size for one in file.versions[low:]}, f"{file.path} is opened with {size} bytes"
         return made
@@ -230,28 +230,20 @@ class Machine(RuleBasedStateMachine):
 
     # --- the cache -----------------------------------------------------------------------------------------------
 
-    @rule()
-    def clear_the_cache(self) -> None:
-        self.mnt.cache.clear()
-
-    @rule()
-    def clear_the_cache_from_outside(self) -> None:
-        watched("clear", lambda: upkeep.clear(upkeep.Scope(self.mnt.cache.directory)))
-
-    @rule(cap=st.sampled_from([100 * KIB, 2 * MIB]))
-    def evict_from_outside(self, cap: int) -> None:
-        """Another mount with a smaller cap makes room."""
-        other = ContentCache(self.mnt.cache.directory, cap)
-        try:
-            other.draft(cap // 2).close()
-        except OSError:
-            pass  # all of the rest is in use
-        finally:
+    @rule(how=st.sampled_from(["clear", "clear outside", "evict", "evict more", "verify"]))
+    def look_after_the_cache(self, how: str) -> None:
+        scope = upkeep.Scope(self.mnt.cache.directory)
+        if how == "clear":
+            self.mnt.cache.clear()
+        elif how == "clear outside":
+            watched(how, lambda: upkeep.clear(scope))
+        elif how == "verify":
+            assert watched(how, lambda: upkeep.verify(scope)).wrong == []
+        else:  # another mount with a smaller cap makes room
+            other = ContentCache(self.mnt.cache.directory, 100 * KIB if how == "evict more" else 2 * MIB)
+            with contextlib.suppress(OSError):  # all of the rest is in use
+                other.draft(50 * KIB).close()
             other.close()
-
-    @rule()
-    def verify_the_cache(self) -> None:
-        assert watched("verify", lambda: upkeep.verify(upkeep.Scope(self.mnt.cache.directory))).wrong == []
 
     @rule(cap=st.sampled_from(_CAPS))
     def unmount_and_mount_again(self, cap: int) -> None:
@@ -265,9 +257,16 @@ class Machine(RuleBasedStateMachine):
 
     # --- the server ----------------------------------------------------------------------------------------------
 
-    @rule(number=st.integers(0, 2 * len(_SIZES)), more=st.sampled_from([0, 0, 1, 5000, -1]), told=st.booleans())
-    def change(self, number: int, more: int, told: bool) -> None:
-        file = self.files[number]
+    @rule(
+        number=st.integers(0, 2 * len(_SIZES)),
+        of_open=st.booleans(),
+        more=st.sampled_from([0, 0, 1, 5000, -1]),
+        told=st.booleans(),
+        then=st.sampled_from(["nothing", "open", "read on"]),
+    )
+    def change(self, number: int, of_open: bool, more: int, told: bool, then: str) -> None:
+        """A new version, perhaps of a file that is open or was just read; then often a look at it, which chance alone seldom takes."""
+        file = self.handles[number % len(self.handles)].truth if of_open and self.handles else self.recent or self.files[number]
         size = max(0, file.versions[-1].size + more)
         content = ComputedContent(f"{file.path}/{len(file.versions)}", size)
 
@@ -283,36 +282,29 @@ class Machine(RuleBasedStateMachine):
         self.shelf.server.call(replace)
         if told:
             self.refresh()
+        if then == "open":
+            self._read_whole(file)
+        for one in self.handles if then == "read on" else []:
+            if one.truth is file:
+                self._read(one, one.size * number // (2 * len(_SIZES) + 1), 300 * KIB)
 
     @rule()
     def refresh(self) -> None:
         self.mnt.refresh()
         self.refreshed = True
 
-    @rule(after=st.sampled_from([0, 10, 100 * KIB, 3 * MIB]), times=st.integers(1, 2), how=st.sampled_from(["cut", "truncate"]))
-    def connections_break(self, after: int, times: int, how: str) -> None:
-        self.shelf.switches.update({f"{how}_after_bytes": after, f"{how}_next": times})
-
-    @rule(times=st.integers(1, 2), status=st.sampled_from([502, 503]))
-    def errors_for_a_moment(self, times: int, status: int) -> None:
-        self.shelf.switches.update({"fail_next": times, "fail_status": status})
-
-    @rule(times=st.integers(1, 2))
-    def login_pages_for_a_moment(self, times: int) -> None:
-        self.shelf.switches.update({"html_instead": times, "match": "/files/"})
-
-    @rule()
-    def sessions_expire(self) -> None:
-        if not self.away:  # it has forgotten them anyway
+    @rule(kind=st.sampled_from(sorted(_FAULTS)), times=st.integers(1, 2), after=st.sampled_from([0, 10, 100 * KIB, 3 * MIB]))
+    def fault(self, kind: str, times: int, after: int) -> None:
+        """One that a retry cures."""
+        given = {"times": times, "after": after}
+        chosen = {name: given[value] if isinstance(value, str) and value in given else value for name, value in _FAULTS[kind].items()}
+        self.shelf.switches.update(chosen)
+        if kind == "sessions expire" and not self.away:
             self.shelf.server.expire_sessions()
 
-    @rule(switch=st.sampled_from(["no_range", "chunked_files"]), on=st.booleans())
-    def server_changes_its_ways(self, switch: str, on: bool) -> None:
-        self.shelf.switches.update({switch: on})
-
-    @rule()
-    def all_faults_end(self) -> None:
-        self.shelf.switches.update(dataclasses.asdict(Switches()))
+    @rule(kind=st.sampled_from(["no_range", "chunked_files"]))
+    def server_changes_its_ways(self, kind: str) -> None:
+        self.shelf.switches.update({kind: not getattr(self.shelf.switches, kind)})
 
     @precondition(lambda self: not self.away)
     @rule()
@@ -323,14 +315,6 @@ class Machine(RuleBasedStateMachine):
     def _come_back(self) -> None:
         self.shelf.server.start()
         self.away = 0
-
-    # --- always --------------------------------------------------------------------------------------------------
-
-    @invariant()
-    def the_cap_holds(self) -> None:
-        if self.mounted is not None:
-            count, size, reserved = self.mounted.cache.usage()
-            assert count >= 0 and size + reserved <= max(_CAPS), "the account ran away"
 
     def teardown(self) -> None:
         try:
@@ -356,7 +340,7 @@ def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("XNATFS_CACHE_DIR", "XNATFS_STATE_DIR"):
         monkeypatch.delenv(name)
     chosen = settings(
-        max_examples=20,
+        max_examples=25,
         stateful_step_count=40,
         deadline=None,
         database=None,
