@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
+_MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
@@ -237,10 +238,12 @@ class Transfer:
         try:
             self._draft = self._host.cache.draft(size)
         except Failure as failure:
-            self._draft = self._without_cache(failure, size or 0)
+            self._draft = self._without_cache(failure, self.size if size is None else size)
         return self._draft
 
     def _write(self, draft: Draft | Memory, piece: bytes) -> Draft | Memory:
+        if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
+            raise Failure(Cause.NO_SPACE, self.record.uri, "it is larger than the catalog says, and the server does not tell how large")
         try:
             draft.write(piece)
             return draft
