@@ -14,7 +14,6 @@ Threading: any thread. One lock guards the maps of what is on its way, never hel
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -269,13 +268,16 @@ class Transfers:
         try:
             return transfer.open()
         except Failure as failure:
-            if failure.cause is not Cause.NO_SPACE or not self.length_refused or size <= self.limits.whole_file_check:
+            if failure.cause is not Cause.NO_SPACE or size <= self.limits.whole_file_check:
                 raise
             # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it does by now.
             self.length_refused = False
-            with contextlib.suppress(Failure):
+            try:
                 return self._open_blob(record, size, FIRST)
-            raise
+            except Failure:
+                if self.length_refused:
+                    raise failure from None
+                raise
 
     def _run(self, key: str, transfer: Transfer) -> None:
         try:
