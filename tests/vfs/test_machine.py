@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -45,7 +46,7 @@ _CAPS = (MIB, 5 * MIB, 10**9)
 _SIZES = [1, 30 * KIB, 33 * KIB, 40 * KIB, 900 * KIB, 3 * MIB, 7 * MIB + 77]
 _FAULTS: dict[str, dict[str, Any]] = {
     "cut": {"cut_after_bytes": "after", "cut_next": "times"},
-    "truncated": {"truncate_after_bytes": "after", "truncate_next": "times"},
+    "truncated": {"truncate_after_bytes": "after", "truncate_next": 1},
     "errors": {"fail_next": "times", "fail_status": 503},
     "gateway": {"fail_next": "times", "fail_status": 502},
     "login pages": {"html_instead": "times", "match": "/files/"},
@@ -53,6 +54,25 @@ _FAULTS: dict[str, dict[str, Any]] = {
     "none": dataclasses.asdict(Switches()),
 }
 _ABOVE = "/projects/P/subjects/s/S/RESOURCES"
+
+
+Rule = TypeVar("Rule", bound=Callable[..., None])
+_failed: list[str] = []  # the steps of the last machine that failed
+
+
+def logged(function: Rule) -> Rule:
+    """Keep the steps: hypothesis shows none where threads make its second try go another way."""
+
+    @functools.wraps(function)
+    def step(self: Machine, **given: object) -> None:
+        self.steps.append(f"{function.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})")
+        try:
+            function(self, **given)
+        except BaseException as error:
+            _failed[:] = [*self.steps, repr(error)]
+            raise
+
+    return cast(Rule, step)
 
 
 class Machine(RuleBasedStateMachine):
@@ -70,6 +90,7 @@ class Machine(RuleBasedStateMachine):
             for number, size in enumerate(_SIZES):
                 self._put(resource, f"{_ABOVE}/{label}", f"f{number:02d}", size, digest)
         self._put(self.shelf.resource, f"{_ABOVE}/R", "odd", 70 * KIB, True, listed=100)
+        self.steps: list[str] = []
         self.handles: list[Opened] = []
         self.recent: Truth | None = None  # what was opened last
         self.away = 0  # operations until the server is there again
@@ -84,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         self.files.append(Truth(f"{folder}/{name}", entry, digest, [content]))
 
     @initialize(cap=st.sampled_from(_CAPS))
+    @logged
     def mount(self, cap: int) -> None:
         limits = Limits(
             cache_size=cap,
@@ -154,6 +176,7 @@ class Machine(RuleBasedStateMachine):
         return True
 
     @rule(number=st.integers(0, 2 * len(_SIZES)), large=st.booleans(), read=st.booleans())
+    @logged
     def open(self, number: int, large: bool, read: bool) -> None:
         file = [one for one in self.files if one.versions[0].size > MIB][number % 4] if large else self.files[number]
         if len(self.handles) >= 12 or (one := self._open(file)) is None:
@@ -163,6 +186,7 @@ class Machine(RuleBasedStateMachine):
             self._read(one, 0, 4096)
 
     @rule(which=st.integers(0, 11), place=st.floats(0, 1.01), length=st.sampled_from([1, 4096, _BLOCK, 300 * KIB]))
+    @logged
     def read_somewhere(self, which: int, place: float, length: int) -> None:
         if not self.handles:  # no precondition: what hypothesis draws must not depend on the order in which threads run
             return
@@ -170,6 +194,7 @@ class Machine(RuleBasedStateMachine):
         self._read(one, int(one.size * place), length)
 
     @rule(which=st.integers(0, 11), blocks=st.integers(1, 100))
+    @logged
     def read_on(self, which: int, blocks: int) -> None:
         if not self.handles:
             return
@@ -179,6 +204,7 @@ class Machine(RuleBasedStateMachine):
                 break
 
     @rule(which=st.integers(0, 11))
+    @logged
     def close(self, which: int) -> None:
         if not self.handles:
             return
@@ -186,6 +212,7 @@ class Machine(RuleBasedStateMachine):
         watched("release", lambda: self.mnt.vfs.release(one.handle))
 
     @rule(label=st.sampled_from(["R", "N"]), count=st.integers(2, len(_SIZES)))
+    @logged
     def read_in_a_row(self, label: str, count: int) -> None:
         """As `cp -r` does: comes as a zip."""
         for file in [one for one in self.files if f"/{label}/" in one.path][:count]:
@@ -200,6 +227,7 @@ class Machine(RuleBasedStateMachine):
         self.mnt.vfs.release(one.handle)
 
     @rule(seed=st.integers(0, 999), readers=st.integers(2, 8))
+    @logged
     def read_at_once(self, seed: int, readers: int) -> None:
         """Several programs."""
         if self.away:
@@ -225,6 +253,7 @@ class Machine(RuleBasedStateMachine):
             raise failed[0]
 
     @rule(number=st.integers(0, 2 * len(_SIZES)))
+    @logged
     def look(self, number: int) -> None:
         file = self.files[number]
         if self.refreshed and not self.away:
@@ -238,6 +267,7 @@ class Machine(RuleBasedStateMachine):
     # --- the cache -----------------------------------------------------------------------------------------------
 
     @rule(how=st.sampled_from(["clear", "clear outside", "evict", "evict more", "verify"]))
+    @logged
     def look_after_the_cache(self, how: str) -> None:
         scope = upkeep.Scope(self.mnt.cache.directory)
         if how == "clear":
@@ -253,6 +283,7 @@ class Machine(RuleBasedStateMachine):
             other.close()
 
     @rule(cap=st.sampled_from(_CAPS))
+    @logged
     def unmount_and_mount_again(self, cap: int) -> None:
         if self.away:
             self._come_back()
@@ -271,6 +302,7 @@ class Machine(RuleBasedStateMachine):
         told=st.booleans(),
         then=st.sampled_from(["nothing", "open", "read on"]),
     )
+    @logged
     def change(self, number: int, of_open: bool, more: int, told: bool, then: str) -> None:
         """A new version, perhaps of a file that is open or was just read; then often a look at it, which chance alone seldom takes."""
         file = self.handles[number % len(self.handles)].truth if of_open and self.handles else self.recent or self.files[number]
@@ -296,11 +328,13 @@ class Machine(RuleBasedStateMachine):
                 self._read(one, place, 300 * KIB)
 
     @rule()
+    @logged
     def refresh(self) -> None:
         self.mnt.refresh()
         self.refreshed = True
 
     @rule(kind=st.sampled_from(sorted(_FAULTS)), times=st.integers(1, 2), after=st.sampled_from([0, 10, 100 * KIB, 3 * MIB]))
+    @logged
     def fault(self, kind: str, times: int, after: int) -> None:
         """One that a retry cures."""
         given = {"times": times, "after": after}
@@ -310,10 +344,12 @@ class Machine(RuleBasedStateMachine):
             self.shelf.server.expire_sessions()
 
     @rule(kind=st.sampled_from(["no_range", "chunked_files"]))
+    @logged
     def server_changes_its_ways(self, kind: str) -> None:
         self.shelf.switches.update({kind: not getattr(self.shelf.switches, kind)})
 
     @rule()
+    @logged
     def server_goes_away(self) -> None:
         if not self.away:
             self.shelf.server.stop()
@@ -357,6 +393,9 @@ def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> 
         print_blob=False,
     )
     until = time.monotonic() + SECONDS
-    run_state_machine_as_test(Machine, settings=chosen)
-    while time.monotonic() < until:
+    try:
         run_state_machine_as_test(Machine, settings=chosen)
+        while time.monotonic() < until:
+            run_state_machine_as_test(Machine, settings=chosen)
+    finally:
+        print("\n".join(_failed))
