@@ -291,7 +291,7 @@ class Machine(RuleBasedStateMachine):
         self.handles.clear()
         assert upkeep.verify(upkeep.Scope(self.mnt.cache.directory)).wrong == []
         self.refreshed = False
-        self.mount(cap)
+        self.mount(cap=cap)
 
     # --- the server ----------------------------------------------------------------------------------------------
 
