@@ -22,6 +22,7 @@ _COMMANDS = {
     "status": "xnatfs.cli.status",
     "refresh": "xnatfs.cli.refresh",
     "warm": "xnatfs.cli.warm",
+    "cache": "xnatfs.cli.cache",
     "doctor": "xnatfs.cli.doctor",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
