@@ -226,3 +226,37 @@ def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> 
             process.communicate(timeout=30)
     until(lambda: not [point for point in fuse_mounts() if point.startswith(str(temporary))])
     assert leftovers(temporary) == []
+
+
+# --- cache -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_told_verified_and_cleared_beside_a_running_mount(tmp_path: Path) -> None:
+    archive = build("scale", sessions=1, scans=1, files=30, file_size=50_000, big_files={"big.bin": 20 << 20})
+    with DemoServer(archive) as server, mount(server.url, tmp_path) as mounted:
+        small = mounted.point / "projects/SCALE/subjects/sub00001/sub00001_MR1/SCANS/1-TYPE1/DICOM"
+        big = mounted.point / "projects/BIG/subjects/big/big_MR1/SCANS/1-T1/NIFTI/big.bin"
+        sums = run("md5sum", *sorted(small.iterdir())).stdout
+        (content,) = (one.scans[0].resources[0].entries[0] for one in archive.experiments.values() if one.label == "big_MR1")
+        server.switches.bandwidth = 4e6
+        with subprocess.Popen(["md5sum", str(big)], stdout=subprocess.PIPE, text=True) as reading:
+            try:
+                until(lambda: any(one.sent > 1 << 20 for one in server.requests(r"/files/big\.bin")))
+                (told,) = json.loads(xnatfs("cache", "info", "--json", env=mounted.env, check=True).stdout)
+                assert (told["files"], told["bytes"], told["partial_files"], told["in_use"]) == (30, 1_500_000, 1, True)
+                assert told["mounts"] == [str(mounted.point)] and told["server"] == f"127.0.0.1:{server.port}"
+                shown = xnatfs("cache", "info", env=mounted.env, check=True).stdout
+                assert f"used by {mounted.point}" in shown and "30 files, 1.5 MB" in shown
+                assert (
+                    "1 being written by a mount and left alone: all well" in xnatfs("cache", "verify", env=mounted.env, check=True).stdout
+                )
+                cleared = xnatfs("cache", "clear", "--yes", env=mounted.env, check=True).stdout
+                assert "1.5 MB freed" in cleared and "a mount is fetching them" in cleared
+                server.switches.bandwidth = 0
+                output, _ = reading.communicate(timeout=60)
+                assert output.split()[0] == content.true_digest
+            finally:
+                reading.kill()
+        assert run("md5sum", *sorted(small.iterdir())).stdout == sums
+        xnatfs("unmount", str(mounted.point), env=mounted.env, check=True)
+        assert "no mount uses it" in xnatfs("cache", "info", env=mounted.env, check=True).stdout

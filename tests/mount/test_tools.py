@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tarfile
 import textwrap
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import nibabel
@@ -20,7 +22,11 @@ import pytest
 
 from tests.mount.conftest import Lab
 from tests.support import mount, run, xnatfs
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive, BytesContent, PathContent
+from xnatfs.demo.server import DemoServer
 
+MIB = 1 << 20
 SUBJECT = "projects/ALFA/subjects/sub001"
 T1 = f"{SUBJECT}/sub001_MR1/SCANS/2-T1_ALFA1"
 
@@ -328,6 +334,100 @@ def test_many_readers_at_once_read_true_bytes(full: Lab, tmp_path: Path) -> None
         for output in outputs:
             assert {Path(line[34:]).relative_to(mounted.point): line[:32] for line in output.splitlines()} == digests
         assert [reader.returncode for reader in readers] == [0] * 8
+
+
+FIO_JOBS = """
+[global]
+directory={point}
+filename=written-by-fio.bin
+filesize={size}
+verify=crc32c
+verify_interval=4096
+verify_fatal=1
+do_verify=1
+allow_file_create=0
+invalidate=0
+group_reporting
+[in-order]
+rw=read
+bs=128k
+[at-random]
+rw=randread
+bsrange=4k-256k
+blockalign=4k
+numjobs=2
+io_size=24m
+[mapped]
+rw=randread
+ioengine=mmap
+bs=4k
+io_size=4m
+[many-at-a-time]
+rw=randread
+ioengine=libaio
+iodepth=16
+bssplit=4k/50:64k/30:1m/20
+blockalign=4k
+io_size=32m
+"""
+
+
+def test_fio_verifies_every_block_in_every_order(tmp_path: Path) -> None:
+    """fio wrote the file on a disk, each 4 KiB with its place and checksum; so it knows of every block it reads whether it is right."""
+    size, written = 32 << 20, tmp_path / "written-by-fio.bin"
+    ok(
+        "fio",
+        "--name=write",
+        f"--filename={written}",
+        f"--size={size}",
+        "--rw=write",
+        "--bs=4k",
+        "--verify=crc32c",
+        "--do_verify=0",
+        "--verify_state_save=0",
+    )
+    archive = Archive(site="T")
+    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
+    make.user("demo")
+    make.project("P", "P", members=["demo"])
+    session = make.experiment(make.subject(archive.projects["P"], "s"), "S", date="2024-01-08")
+    entry = make.entry(written.name, PathContent(written), digest="")
+    make.resource(session, "R", [entry])
+    jobs = tmp_path / "jobs.fio"
+    for damaged in (False, True):
+        if damaged:  # one byte of a block: does this test see anything?
+            data = bytearray(written.read_bytes())
+            data[20 * MIB + 1000] ^= 1
+            entry.content = BytesContent(bytes(data))
+        with DemoServer(archive) as server, mount(server.url, tmp_path / str(damaged)) as mounted:
+            server.switches.latency_ms, server.switches.bandwidth = 2, 60e6
+            jobs.write_text(FIO_JOBS.format(point=mounted.point / "projects/P/subjects/s/S/RESOURCES/R", size=size))
+            done = run("fio", "--readonly", "--output-format=json", jobs, timeout=60, cwd=tmp_path)
+            if damaged:
+                assert done.returncode != 0 and "verify" in done.stderr, done.stderr
+            else:
+                assert done.returncode == 0, done.stdout + done.stderr
+                told = json.loads(done.stdout[done.stdout.index("{") :])["jobs"]
+                assert sum(one["read"]["io_bytes"] for one in told) >= size + (2 * 24 + 4 + 32) * MIB
+                assert not any(one["error"] for one in told)
+
+
+def test_rclone_finds_the_mount_equal_to_the_web_server(full: Lab, tmp_path: Path) -> None:
+    """`rclone check --download` reads both sides, the mount and the stand-in's own WebDAV view, and compares every byte."""
+    hidden = ok("rclone", "obscure", "demo").strip()
+    remote = f":webdav,url='{full.server.url}/demo/plain/',vendor=other,user=demo,pass={hidden}:"
+    compared = 0
+    for session in ("sub001_MR1", "sub002_MR1"):
+        scans = full.demo.point / "archive/projects/ALFA/experiments" / session / "SCANS"
+        told = ok(
+            *("rclone", "check", "--download", "--combined", "-", "--config", tmp_path / "none", "--exclude", "/RESOURCES/**"),
+            *(f"{remote}ALFA/{session}", scans),
+        )
+        listed = sorted(line[2:] for line in told.splitlines() if line.startswith("= "))
+        expected = [f"{file.scan}/{file.resource}/{file.path}" for file in full.files("ALFA", session=session, kind="scan")]
+        assert listed == sorted(expected) and len(told.splitlines()) == len(listed)
+        compared += len(listed)
+    assert compared > 100
 
 
 def test_an_editor_that_writes_beside_its_input_is_told_so(full: Lab) -> None:

@@ -42,9 +42,9 @@ def warm(mounted: Mount, *paths: str, check: bool = True) -> subprocess.Complete
 def test_what_was_warmed_is_read_offline_and_after_a_remount(scale: DemoServer, tmp_path: Path) -> None:
     with mount(scale.url, tmp_path) as mounted:
         said = warm(mounted, SESSION)
-        assert "10 of 10 files are in the cache (3 MB)" in said.stdout
+        assert "10 of 10 files are in the cache (3.0 MB)" in said.stdout
         asked = downloads(scale)
-        assert "10 of 10 files are in the cache (3 MB)" in warm(mounted, SESSION).stdout
+        assert "10 of 10 files are in the cache (3.0 MB)" in warm(mounted, SESSION).stdout
         assert downloads(scale) == asked  # resumed: nothing is fetched twice
         truth = sums(mounted.point / SESSION)
     scale.stop()
@@ -72,7 +72,7 @@ def test_a_server_that_is_gone_at_mount_time_is_said_with_the_way_out(scale: Dem
 def test_more_than_the_cache_holds_is_refused(scale: DemoServer, tmp_path: Path) -> None:
     with mount(scale.url, tmp_path, "--cache-size", "5M") as mounted:
         said = warm(mounted, "projects", check=False)
-        assert said.returncode == 1 and "these are 12 MB and the cache of this mount holds 5 MB" in said.stderr
+        assert said.returncode == 1 and "these are 12.0 MB and the cache of this mount holds 5.0 MB" in said.stderr
         assert downloads(scale) == 0
         assert warm(mounted, SESSION).returncode == 0
 

@@ -135,7 +135,7 @@ def test_who_has_a_file_open_reads_on_after_it_was_forgotten(cache: ContentCache
 
 def test_confirming_renews_the_time_of_the_check(cache: ContentCache) -> None:
     put(cache, "a", b"content")
-    cache._index.execute("UPDATE objects SET checked = 1")
+    cache.index.execute("UPDATE objects SET checked = 1")
     entry = held(cache, "a")
     assert entry.checked == 1
     entry.close()
@@ -162,7 +162,7 @@ def test_the_cap_holds_with_drafts_counted(cache: ContentCache) -> None:
 def test_the_oldest_goes_first(cache: ContentCache) -> None:
     for number, name in enumerate("abc"):
         put(cache, name, name.encode() * 30 * KIB)
-        cache._index.execute("UPDATE objects SET used = ? WHERE key = ?", number, key(name))
+        cache.index.execute("UPDATE objects SET used = ? WHERE key = ?", number, key(name))
     assert get(cache, "a") is not None  # looked at: now the youngest
     put(cache, "d", b"d" * 30 * KIB)
     assert [name for name in "abcd" if cache.has(key(name))] == ["a", "c", "d"]
@@ -257,7 +257,7 @@ def test_many_writers_never_pass_the_cap_together(cache: ContentCache) -> None:
     assert (size, reserved) == (count * 5 * KIB, 0)
     assert size <= cache.cap
     assert on_disk(cache) == size
-    assert cache._index.total() == size
+    assert cache.index.total() == size
 
 
 # --- crashes, other processes, privacy -------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_damaged_index_is_made_anew_from_the_files(tmp_path: Path, damage: byt
 
 def test_an_object_whose_file_is_gone_is_forgotten(cache: ContentCache) -> None:
     put(cache, "a", b"content")
-    Path(cache._path(key("a"))).unlink()
+    Path(cache.path(key("a"))).unlink()
     assert get(cache, "a") is None
     assert cache.usage() == (0, 0, 0)
 
@@ -309,9 +309,9 @@ def test_an_object_whose_file_is_gone_is_forgotten(cache: ContentCache) -> None:
 @pytest.mark.parametrize("left", [b"", b"cont"])
 def test_an_object_that_was_cut_by_a_power_failure_is_dropped(cache: ContentCache, left: bytes) -> None:
     put(cache, "a", b"content")
-    Path(cache._path(key("a"))).write_bytes(left)
+    Path(cache.path(key("a"))).write_bytes(left)
     assert get(cache, "a") is None
-    assert not Path(cache._path(key("a"))).exists()
+    assert not Path(cache.path(key("a"))).exists()
     assert cache.usage() == (0, 0, 0)
 
 
@@ -332,7 +332,7 @@ def test_drafts_of_a_dead_process_are_removed_and_those_of_a_living_one_kept(cac
         name = other.stdout.readline().strip()
         dead = cache.directory / "drafts" / "dead"
         dead.write_bytes(b"dead")
-        cache._index.execute("INSERT INTO drafts VALUES ('dead', 50000)")
+        cache.index.execute("INSERT INTO drafts VALUES ('dead', 50000)")
         beside = ContentCache(cache.directory, cache.cap)
         assert [path.name for path in (cache.directory / "drafts").iterdir()] == [name]
         assert beside.usage()[2] == 30_000

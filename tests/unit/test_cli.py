@@ -13,8 +13,7 @@ import pytest
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli
-from xnatfs.cli import doctor, mount, serve_demo, status
-from xnatfs.cli.text import size_text
+from xnatfs.cli import doctor, mount, serve_demo, status, words
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
@@ -202,13 +201,13 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
         "/mnt/x  https://a.org as ann (pid 12)",
         "7 requests",
         "(version unknown)",
-        "3 files, 1.23 MB of 20 GB",
+        "3 files, 1.2 MB of 20.0 GB",
         "2 x timed out",
         "4 things",
     ):
         assert part in told
     assert "\x1b" not in told and r"\x1b[31m" in told
-    assert size_text(5e12) == "5 TB" and size_text(10) == "10 bytes" and size_text(1_234_567) == "1.23 MB"
+    assert words.size(5e12) == "5.0 TB" and words.size(10) == "10 B"
 
 
 def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import stat
 import threading
@@ -17,7 +18,7 @@ from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
-from xnatfs.demo.model import Archive
+from xnatfs.demo.model import Archive, ComputedContent
 from xnatfs.demo.server import DemoServer
 
 KIB, MIB = 1024, 1 << 20
@@ -112,6 +113,30 @@ def test_a_zip_that_ends_early_loses_nothing(tmp_path: Path) -> None:
         folder = resource_folder(mounted)
         for name, _ in mounted.vfs.entries(folder):
             assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
+
+
+def test_a_resource_larger_than_the_cache_does_not_come_as_a_zip(tmp_path: Path) -> None:
+    """Its files would be pushed out before they are read; and it is not looked for in the cache again at every file."""
+    archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=2 * MIB, min_free=0)) as (server, mounted):
+        folder = resource_folder(mounted)
+        for name, _ in mounted.vfs.entries(folder):
+            assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
+        assert counted(server) == (0, 60)
+
+
+def test_a_zip_the_cache_has_no_room_for_is_not_tried_again_at_every_file(tmp_path: Path) -> None:
+    archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=4 * MIB, min_free=0)) as (server, mounted):
+        other = mounted.cache.draft(2 * MIB)  # somebody else's
+        folder = resource_folder(mounted)
+        started: list[str] = []
+        pile = mounted.cache.pile
+        mounted.cache.pile = lambda size: started.append("zip") or pile(size)  # type: ignore[method-assign, func-returns-value]
+        for name, _ in mounted.vfs.entries(folder):
+            assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
+        other.close()
+        assert started == ["zip"] and counted(server) == (0, 60)
 
 
 def big(mounted: Mounted) -> str:
@@ -274,3 +299,28 @@ def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(shelf: S
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/empty") == b""
     assert not mounted.transfers.range_refused
+
+
+@pytest.mark.parametrize("cache_size", [10**9, 2 * MIB])
+def test_an_open_file_is_read_on_where_the_server_stops_telling_lengths(shelf: Shelf, compose: Compose, cache_size: int) -> None:
+    """A proxy that begins to compress or to chunk half-way: the date tells that it still is the same file."""
+    content = ComputedContent("f", 20 * MIB)
+    shelf.put(shelf.make.entry("f", content, digest=""))
+    mounted = compose(shelf.server, limits=Limits(cache_size=cache_size, min_free=0, ttl=3600.0, progress_deadline=10))
+    opened = mounted.vfs.open(f"{FOLDER}/f")
+    assert mounted.vfs.read(opened.handle, 0, 4096) == content.read(0, 4096)
+    shelf.switches.chunked_files = shelf.switches.no_range = True
+    assert mounted.vfs.read(opened.handle, 9 * MIB, 4096) == content.read(9 * MIB, 4096)
+    mounted.vfs.release(opened.handle)
+
+
+def test_a_large_file_without_a_length_that_has_no_room_is_read_once_there_are_lengths_again(shelf: Shelf, compose: Compose) -> None:
+    content = ComputedContent("f", 20 * MIB)
+    shelf.put(shelf.make.entry("f", content, digest=""))
+    mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, min_free=0, ttl=3600.0, progress_deadline=10))
+    shelf.switches.chunked_files = shelf.switches.no_range = True
+    with pytest.raises(OSError) as caught:
+        read(mounted.vfs, f"{FOLDER}/f", MIB)
+    assert caught.value.errno == errno.ENOSPC
+    shelf.switches.chunked_files = shelf.switches.no_range = False
+    assert read(mounted.vfs, f"{FOLDER}/f", MIB) == content.read(0, 20 * MIB)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
-from tests.support import read, until
+from tests.mount.spelling import Spelling
+from tests.support import composed, read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.cache import upkeep
 from xnatfs.config import Limits
+from xnatfs.demo.data import build
+from xnatfs.demo.data.truth import files
 from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
+from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Vfs
 
 MIB = 1 << 20
@@ -152,6 +162,70 @@ def test_a_file_larger_than_the_cap_is_read_without_the_cache(shelf: Shelf, comp
     assert mounted.vfs.open_files == 0
 
 
+def disk_usage(folder: Path) -> int:
+    """Bytes that the files below a folder take on the disk."""
+    used = 0
+    for part in ("objects", "partials", "drafts"):
+        for place, _, names in os.walk(folder / part):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    used += os.stat(f"{place}/{name}").st_blocks * 512
+    return used
+
+
+def test_the_cap_holds_on_disk_with_fifty_readers_of_ten_times_as_much(tmp_path: Path) -> None:
+    """Small files that come as zips, large ones from the start and from the middle, one larger than the cap; all at once."""
+    cap = 32 * MIB
+    large = {"a.nii": 24 * MIB, "b.bin": 24 * MIB, "c.nii": 24 * MIB, "over.bin": 48 * MIB}
+    archive = build("scale", sessions=5, scans=2, files=40, file_size=MIB // 2, digests=True, big_files=large, big_digests=True)
+    spelling = [Spelling(archive, files(archive, project, "demo")) for project in ("SCALE", "BIG")]
+    truth = {f"/projects/{one.files[0].project}/{path}": true for one in spelling for path, true in one.people().items()}
+    assert sum(true.size for true in truth.values()) == 10 * cap
+    by_folder = [sorted(group) for _, group in itertools.groupby(sorted(truth), lambda path: path.rsplit("/", 1)[0])]
+    wrong: list[str] = []
+    peaks = [0]
+    done = threading.Event()
+
+    with DemoServer(archive) as server, composed(server.url, tmp_path, limits=Limits(cache_size=cap, min_free=0, ttl=3600.0)) as mounted:
+        vfs = mounted.vfs
+
+        def watch() -> None:
+            while not done.is_set():
+                peaks.append(disk_usage(mounted.cache.directory))
+                done.wait(0.02)
+
+        def work(number: int) -> None:
+            paths = by_folder[number % len(by_folder)]
+            first = (number // len(by_folder)) * len(paths) // 5
+            for path in paths[first:] + paths[:first] if number < 20 else paths[first : first + len(paths) // 3 + 1]:
+                try:
+                    opened = vfs.open(path)
+                    offset = start = truth[path].size // 3 // MIB * MIB if number % 3 == 0 else 0
+                    content = truth[path].entry.content
+                    assert content is not None
+                    while piece := vfs.read(opened.handle, offset, MIB):
+                        if piece != content.read(offset, MIB):
+                            wrong.append(f"{path} at {offset}")
+                        offset += len(piece)
+                    if offset != content.size:
+                        wrong.append(f"{path} ends at {offset}, read from {start}")
+                    vfs.release(opened.handle)
+                except BaseException as error:
+                    wrong.append(f"{path}: {error!r} {error}")
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
+        watcher = threading.Thread(target=watch)
+        for thread in (watcher, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join(100)
+        done.set()
+        watcher.join()
+        assert wrong == []
+        assert len(peaks) > 20 and 0.8 * cap < max(peaks) <= 1.05 * cap
+        assert vfs.open_files == 0
+
+
 def test_open_files_are_not_pushed_out_under_their_readers(shelf: Shelf, compose: Compose) -> None:
     contents = {f"f{number}": ComputedContent(f"f{number}", MIB) for number in range(3)}
     for name, content in contents.items():
@@ -185,3 +259,28 @@ def test_nothing_is_left_in_the_cache_of_a_failed_download(shelf: Shelf, compose
     assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EACCES
     until(lambda: mounted.cache.usage() == (0, 0, 0))
     assert list((mounted.cache.directory / "drafts").iterdir()) == []
+
+
+def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(shelf: Shelf, compose: Compose) -> None:
+    """Overwritten in place: the catalog still has the digest of the old bytes, which another file truly has."""
+    old, new = ComputedContent("old", 9 * MIB), ComputedContent("new", 9 * MIB)
+    shelf.make.resource(shelf.session, "copy").entries.append(shelf.make.entry("copy", old))
+    digest = shelf.make.entry("x", old).true_digest
+    shelf.put(shelf.make.entry("f", new, digest=digest))
+    mounted = compose(shelf.server, serve_bad_digests=True)
+    assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EIO  # the first reader learns of it at the end
+    assert read(mounted.vfs, f"{FOLDER}/f", MIB) == new.read(0, 9 * MIB)
+    assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/copy/copy", MIB) == old.read(0, 9 * MIB)
+    assert upkeep.verify(upkeep.Scope(mounted.cache.directory)).wrong == []
+
+
+@pytest.mark.parametrize("digest", [None, ""])
+def test_after_the_machine_went_down_nothing_is_believed(shelf: Shelf, compose: Compose, digest: str | None) -> None:
+    """A file that was not yet on the disk can have its size and no bytes. What has no digest is fetched again."""
+    file(shelf, digest=digest)
+    mounted = compose(shelf.server)
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    mounted.cache.index.execute("UPDATE boot SET id = 'another boot'")
+    for path in (mounted.cache.directory / "objects").glob("*/*"):
+        path.write_bytes(bytes(7))
+    assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"

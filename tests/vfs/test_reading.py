@@ -336,3 +336,25 @@ def test_an_html_page_in_place_of_content_is_never_served(shelf: Shelf, compose:
     vfs.attributes(f"{FOLDER}/f")
     shelf.switches.html_instead = 1
     assert read(vfs, f"{FOLDER}/f") == b"content"
+
+
+@pytest.mark.parametrize("after", [0, 10_000])
+@pytest.mark.parametrize("size", [30_000, 9 * MIB])
+def test_a_chunked_answer_that_ends_early_is_not_taken_for_the_whole(shelf: Shelf, compose: Compose, size: int, after: int) -> None:
+    """No length, no digest, a valid end: only the size in the catalog tells that something is missing."""
+    content = ComputedContent("f", size)
+    shelf.put(shelf.make.entry("f", content, digest=""))
+    shelf.switches.chunked_files = shelf.switches.no_range = True
+    vfs = compose(shelf.server).vfs
+    shelf.switches.match, shelf.switches.truncate_after_bytes, shelf.switches.truncate_next = "/files/f", after, 2 if size > 8 * MIB else 1
+    assert read(vfs, f"{FOLDER}/f", MIB) == content.read(0, size)
+    assert shelf.switches.truncate_next == 0, "nothing was shown"
+
+
+def test_a_wrong_size_in_the_catalog_is_corrected_without_a_length_too(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("f", b"content", digest="", catalog_size=99))
+    shelf.switches.chunked_files = True
+    vfs = compose(shelf.server).vfs
+    assert read(vfs, f"{FOLDER}/f") == b"content"
+    assert vfs.attributes(f"{FOLDER}/f").size == 7
+    assert shelf.downloads() == 2

@@ -6,6 +6,7 @@ Used by `fetch`. Layout below the directory (mode 0700: this is patient data):
     partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open
     drafts/<name>       small files being written, each flock'ed by its writer: one nobody holds is left from a crash and removed
     index.sqlite        sizes, last use, how each was checked (`index.py`)
+    lock                flock'ed, shared, by every process that has the cache open (`sweep.py`: what a crash left is cleared away)
 
 Bytes are reserved before they are fetched, so the cap holds with everything in flight; the disk keeps a minimum of free space. What is
 open in this process is not evicted. Several processes may share a directory.
@@ -28,6 +29,7 @@ from pathlib import Path
 from xnatfs.cache.drafts import Draft, Pile, locked
 from xnatfs.cache.index import Index, PartialRow
 from xnatfs.cache.partial import PAGE, Partial
+from xnatfs.cache.sweep import Guard, sweep_all, sweep_drafts
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class ContentCache:
     """The content cache of one server and user.
 
     Args:
-        directory: made if missing.
+        directory: made if missing. What a process that died left in it is cleared away, and listed in `left_behind`.
         cap: bytes that everything in it may take together.
         min_free: bytes of the disk that are left free.
 
@@ -79,9 +81,13 @@ class ContentCache:
             for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-            self._index = Index(directory / "index.sqlite", directory / "objects")
-            self._lock = self._index.lock  # one lock for both: pins decide about evictions inside the index's transactions
-            self._remove_dead_drafts()
+            self._guard = Guard(directory)
+            self.index = Index(directory / "index.sqlite", directory / "objects", alone=self._guard.alone)
+            self._lock = self.index.lock  # one lock for both: pins decide about evictions inside the index's transactions
+            swept = sweep_all(directory, self.index) if self.index.crashed else sweep_drafts(directory, self.index)
+            self.left_behind = swept.wrong
+            if swept.wrong:
+                log.info("%d things were left in %s by a process that died: %s", len(swept.wrong), directory, "; ".join(swept.wrong[:10]))
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(directory), str(error)) from error
 
@@ -89,12 +95,12 @@ class ContentCache:
 
     def open(self, key: str) -> Entry | None:
         """The object of this key, opened and pinned; None if it is not here."""
-        row = self._index.object(key)
+        row = self.index.object(key)
         if row is None:
             return None
         with self._lock:
             try:
-                fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 self._forget(key)
                 return None
@@ -111,12 +117,12 @@ class ContentCache:
                 self._used[key] = now
         if touch:
             with contextlib.suppress(sqlite3.Error):
-                self._index.execute("UPDATE objects SET used = ? WHERE key = ?", now, key)
+                self.index.execute("UPDATE objects SET used = ? WHERE key = ?", now, key)
         return Entry(key, row.size, row.last_modified, row.verified, row.checked, fd, self)
 
     def has(self, key: str) -> str | None:
         """How the object of this key was checked, None if it is not here. Reads only the index."""
-        row = self._index.object(key)
+        row = self.index.object(key)
         return row.verified if row else None
 
     def unpin(self, key: str) -> None:
@@ -129,9 +135,9 @@ class ContentCache:
     def confirm(self, key: str, verified: str | None = None) -> None:
         """The object is still the server's content (and was checked again as `verified` says)."""
         if verified is None:
-            self._index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
+            self.index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
         else:
-            self._index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
+            self.index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
 
     def forget(self, key: str) -> None:
         """Remove an object that is no longer the server's content. Who has it open may read on."""
@@ -158,24 +164,24 @@ class ContentCache:
         return draft
 
     def _reserve_draft(self, name: str, size: int) -> None:
-        with self._index.transaction():
+        with self.index.transaction():
             self._make_room(size)
-            self._index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
+            self.index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
 
     def reserve_more(self, name: str, more: int) -> None:
         """Add to a draft's reservation."""
-        with self._index.transaction():
+        with self.index.transaction():
             self._make_room(more)
-            self._index.execute("UPDATE drafts SET reserved = reserved + ? WHERE name = ?", more, name)
+            self.index.execute("UPDATE drafts SET reserved = reserved + ? WHERE name = ?", more, name)
 
     def store(self, draft: Draft, path: Path, key: str, last_modified: str, verified: str) -> None:
         """Make a draft an object (called by `Draft.commit`)."""
         try:
             os.ftruncate(draft.fd, draft.written)
             self._into_place(path, key)
-            with self._index.transaction():
-                self._index.put_object(key, draft.written, last_modified, verified)
-                self._index.execute("DELETE FROM drafts WHERE name = ?", draft.name)
+            with self.index.transaction():
+                self.index.put_object(key, draft.written, last_modified, verified)
+                self.index.execute("DELETE FROM drafts WHERE name = ?", draft.name)
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -184,7 +190,7 @@ class ContentCache:
         if path is not None:
             path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
-            self._index.execute("DELETE FROM drafts WHERE name = ?", name)
+            self.index.execute("DELETE FROM drafts WHERE name = ?", name)
 
     def pile(self, size: int) -> Pile:
         """Room for many small files of `size` bytes together, entered into the index some at a time.
@@ -203,10 +209,10 @@ class ContentCache:
     def store_many(self, name: str, stored: list[tuple[str, int, str]]) -> None:
         """Enter (key, size, how it was checked) of files of a pile that are in place (called by `Pile`)."""
         try:
-            with self._index.transaction():
+            with self.index.transaction():
                 for key, size, verified in stored:
-                    self._index.put_object(key, size, "", verified)
-                self._index.execute("UPDATE drafts SET reserved = MAX(0, reserved - ?) WHERE name = ?", sum(one[1] for one in stored), name)
+                    self.index.put_object(key, size, "", verified)
+                self.index.execute("UPDATE drafts SET reserved = MAX(0, reserved - ?) WHERE name = ?", sum(one[1] for one in stored), name)
         except sqlite3.Error as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -233,15 +239,15 @@ class ContentCache:
                 path = self.directory / "partials" / name
                 fd = locked(path)
                 assert fd is not None  # nobody else knows this name
-            row = self._index.partial(name)
+            row = self.index.partial(name)
             fits = row is not None and row.size == size and row.last_modified == last_modified and os.fstat(fd).st_size == size
             if not fits:
                 os.ftruncate(fd, 0)
-                with self._index.transaction():
-                    self._index.execute("DELETE FROM partials WHERE key = ?", name)
-                    self._index.execute("INSERT INTO partials VALUES (?, ?, ?, x'', 0, ?)", name, size, last_modified, time.time())
+                with self.index.transaction():
+                    self.index.execute("DELETE FROM partials WHERE key = ?", name)
+                    self.index.execute("INSERT INTO partials VALUES (?, ?, ?, x'', 0, ?)", name, size, last_modified, time.time())
             else:
-                self._index.execute("UPDATE partials SET used = ? WHERE key = ?", time.time(), name)
+                self.index.execute("UPDATE partials SET used = ? WHERE key = ?", time.time(), name)
             os.ftruncate(fd, size)
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
@@ -255,28 +261,31 @@ class ContentCache:
         Raises:
             Failure: NO_SPACE.
         """
-        with self._index.transaction():
+        with self.index.transaction():
             if more > 0:
                 self._make_room(more)
-            self._index.execute("UPDATE partials SET reserved = MAX(0, reserved + ?) WHERE key = ?", more, key)
+            self.index.execute("UPDATE partials SET reserved = MAX(0, reserved + ?) WHERE key = ?", more, key)
 
     def partial_row(self, key: str) -> PartialRow | None:
         """What the index knows of a partial file."""
-        return self._index.partial(key)
+        return self.index.partial(key)
 
-    def record_partial(self, key: str, pages: bytes) -> None:
-        """Remember which pages are here."""
-        with contextlib.suppress(sqlite3.Error):
-            self._index.execute("UPDATE partials SET pages = ? WHERE key = ?", pages, key)
+    def record_partial(self, key: str, pages: bytes) -> bool:
+        """Remember which pages are here; whether that could be done."""
+        try:
+            self.index.execute("UPDATE partials SET pages = ? WHERE key = ?", pages, key)
+        except sqlite3.Error:
+            return False
+        return True
 
     def store_partial(self, name: str, path: Path, key: str, size: int, last_modified: str, verified: str, fd: int) -> None:
         """Make a partial file that is whole an object (called by `Partial.commit`)."""
         try:
             os.ftruncate(fd, size)
             self._into_place(path, key)
-            with self._index.transaction():
-                self._index.execute("DELETE FROM partials WHERE key = ?", name)
-                self._index.put_object(key, size, last_modified, verified)
+            with self.index.transaction():
+                self.index.execute("DELETE FROM partials WHERE key = ?", name)
+                self.index.put_object(key, size, last_modified, verified)
         except (OSError, sqlite3.Error) as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -284,7 +293,7 @@ class ContentCache:
         """Remove a partial file."""
         path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
-            self._index.execute("DELETE FROM partials WHERE key = ?", key)
+            self.index.execute("DELETE FROM partials WHERE key = ?", key)
 
     def release_partial(self, key: str, *, kept: bool) -> None:
         """A partial file was closed: only what is present stays reserved; a private one goes. `kept` if it still has its name."""
@@ -295,39 +304,49 @@ class ContentCache:
             self.drop_partial(key, self.directory / "partials" / key)
             return
         with contextlib.suppress(sqlite3.Error):
-            row = self._index.partial(key)
+            row = self.index.partial(key)
             if row is not None and not row.pages.count(1):
                 self.drop_partial(key, self.directory / "partials" / key)
             elif row is not None:
-                self._index.execute("UPDATE partials SET reserved = ? WHERE key = ?", min(row.size, row.pages.count(1) * PAGE), key)
+                self.index.execute("UPDATE partials SET reserved = ? WHERE key = ?", min(row.size, row.pages.count(1) * PAGE), key)
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
     def usage(self) -> tuple[int, int, int]:
         """(objects, their bytes, bytes reserved by what is on its way or partly here)."""
-        ((count, size),) = self._index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects")
-        return int(str(count)), int(str(size)), self._index.total() - int(str(size))
+        ((count, size),) = self.index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects")
+        return int(str(count)), int(str(size)), self.index.total() - int(str(size))
 
     def keys(self) -> list[tuple[str, int, str]]:
         """(key, size, how it was checked) of every object."""
-        return [(str(key), int(str(size)), str(how)) for key, size, how in self._index.execute("SELECT key, size, verified FROM objects")]
+        return [(str(key), int(str(size)), str(how)) for key, size, how in self.index.execute("SELECT key, size, verified FROM objects")]
+
+    def remove_damaged(self, key: str, fd: int) -> bool:
+        """Remove an object that was found damaged, if the file at `fd` still is that object."""
+        with self.index.transaction(), contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(self.path(key))):
+                self._forget(key)
+                return True
+        return False
 
     def clear(self) -> int:
         """Remove everything that is not open in this process; returns the bytes freed."""
         freed = 0
-        for victim in self._index.victims():
+        for victim in self.index.victims():
             freed += self._evict(victim.key, victim.bytes, partial=victim.partial)
         return freed
 
     def close(self) -> None:
         """Close the index."""
-        self._index.close()
+        self.index.close()
+        self._guard.close()
 
-    def _path(self, key: str) -> str:
+    def path(self, key: str) -> str:
+        """Where the object of this key lies."""
         return f"{self._objects}/{key[:2]}/{key}"
 
     def _into_place(self, path: Path | str, key: str) -> None:
-        target = self._path(key)
+        target = self.path(key)
         try:
             os.rename(path, target)
         except FileNotFoundError:
@@ -338,13 +357,13 @@ class ContentCache:
         """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a transaction."""
         if size > self.cap:  # before anything is evicted for it in vain
             raise Failure(Cause.NO_SPACE, str(self.directory), f"{size} bytes are needed, the cap is {self.cap}")
-        needed = self._index.total() + size - self.cap
+        needed = self.index.total() + size - self.cap
         if self.min_free:
             disk = os.statvfs(self.directory)
             needed = max(needed, size + self.min_free - disk.f_bavail * disk.f_frsize)
         if needed <= 0:
             return
-        for victim in self._index.victims():
+        for victim in self.index.victims():
             needed -= self._evict(victim.key, victim.bytes, partial=victim.partial)
             if needed <= 0:
                 return
@@ -371,33 +390,7 @@ class ContentCache:
         return size
 
     def _forget(self, key: str) -> None:
-        self._index.execute("DELETE FROM objects WHERE key = ?", key)
+        self.index.execute("DELETE FROM objects WHERE key = ?", key)
         self._used.pop(key, None)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(key))
-
-    def _remove_dead_drafts(self) -> None:
-        alive: set[str] = set()
-        for path in (self.directory / "drafts").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink(missing_ok=True)
-                except BlockingIOError:
-                    alive.add(path.name)
-                finally:
-                    os.close(fd)
-        for (name,) in self._index.execute("SELECT name FROM drafts"):
-            if name not in alive:
-                self._index.execute("DELETE FROM drafts WHERE name = ?", name)
-        known = {str(key) for (key,) in self._index.execute("SELECT key FROM partials")}
-        for path in (self.directory / "partials").iterdir():
-            if path.name not in known or "." in path.name:
-                with contextlib.suppress(OSError):
-                    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                    try:
-                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        self.drop_partial(path.name, path)
-                    finally:
-                        os.close(fd)
+            os.unlink(self.path(key))

@@ -110,6 +110,7 @@ class Pile:
         self._left = size  # of the reservation
         self._begun = 0
         self._stored: list[tuple[str, int, str]] = []
+        self._stored_fds: list[int] = []  # in place, not in the index yet: their locks tell a sweep that somebody looks after them
         self._lock_path = cache.directory / "drafts" / name
         self._lock = _new(self._lock_path)  # held as long as the reservation lives
         self._path = f"{self._lock_path}.m"
@@ -152,7 +153,7 @@ class Pile:
         """The file is whole and checked."""
         self._cache.into_place(self._path, key)
         self._stored.append((key, self._written, verified))
-        os.close(self._fd)
+        self._stored_fds.append(self._fd)
         self._fd, self._written, self._begun = -1, 0, 0
 
     def drop(self) -> None:
@@ -173,7 +174,12 @@ class Pile:
         """Enter what was kept."""
         if self._stored:
             stored, self._stored = self._stored, []
-            self._cache.store_many(self.name, stored)
+            fds, self._stored_fds = self._stored_fds, []
+            try:
+                self._cache.store_many(self.name, stored)
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
     def close(self) -> None:
         """Enter what was kept, give the rest of the reservation back."""

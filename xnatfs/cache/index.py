@@ -83,14 +83,19 @@ class Victim(NamedTuple):
 
 
 class Index:
-    """The index at `path`; `objects` is the folder to make it anew from.
+    """The index at `path`; `objects` is the folder to make it anew from; `alone`: no other process has it open.
+
+    Attributes:
+        crashed: whether the last one who had it open did not close it (known only to one who is alone).
 
     Raises:
         sqlite3.Error, OSError: it cannot be used at all.
     """
 
-    def __init__(self, path: Path, objects: Path) -> None:
+    def __init__(self, path: Path, objects: Path, *, alone: bool = False) -> None:
         self._path = path
+        self._alone = alone
+        self.crashed = False
         self._objects = objects
         self.lock = threading.RLock()
         self.network = network_file_system(path.parent)
@@ -166,6 +171,12 @@ class Index:
             ).fetchall()
         return [Victim(key, size, bool(partial)) for key, size, partial, _ in rows]
 
+    def shrink(self) -> None:
+        """Give the space of deleted rows back to the disk, if nobody else is at it."""
+        with self.lock, contextlib.suppress(sqlite3.Error):
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """One user less; the last one to close leaves the index marked as clean."""
         with self.lock:
@@ -193,20 +204,24 @@ class Index:
             raise
         return database
 
-    @staticmethod
-    def _note_boot(database: sqlite3.Connection) -> None:
+    def _note_boot(self, database: sqlite3.Connection) -> None:
         """After a boot that did not find the cache closed, what was written last may not have reached the disk: check all again."""
         current = _boot_id()
         row = database.execute("SELECT id, users FROM boot").fetchone()
         if row is None:
             database.execute("INSERT INTO boot VALUES (?, 1)", (current,))
+        elif row[0] == current and self._alone:
+            self.crashed = bool(row[1])
+            database.execute("UPDATE boot SET users = 1")
         elif row[0] == current:
             database.execute("UPDATE boot SET users = users + 1")
         else:
             if row[1]:
                 log.warning("the machine went down while the cache was in use; its contents are checked again")
-                database.execute("UPDATE objects SET verified = '', checked = 0")
+                # Without a digest nothing tells whether the bytes are right: without its date such a file is fetched again.
+                database.execute("UPDATE objects SET verified = '', checked = 0, last_modified = ''")
                 database.execute("DELETE FROM partials")
+                self.crashed = True
             database.execute("UPDATE boot SET id = ?, users = 1", (current,))
 
 
@@ -219,6 +234,12 @@ def _boot_id() -> str:
 
 def network_file_system(folder: Path) -> str:
     """The type of the file system of a folder if it is a network one, else ""."""
+    kind = file_system(folder)
+    return kind if kind.startswith(_NETWORK) else ""
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system of a folder, "" if it cannot be told."""
     best, kind = "", ""
     place = str(folder.resolve())
     try:
@@ -230,4 +251,4 @@ def network_file_system(folder: Path) -> str:
         point = fields[1].replace("\\040", " ")
         if len(point) >= len(best) and (place == point or place.startswith(point.rstrip("/") + "/")):
             best, kind = point, fields[2]
-    return kind if kind.startswith(_NETWORK) else ""
+    return kind

@@ -36,6 +36,7 @@ class Partial:
     def __init__(self, cache: ContentCache, key: str, path: Path, size: int, last_modified: str, pages: bytes | None, fd: int) -> None:
         self._cache = cache
         self._lock = threading.Lock()
+        self._recording = threading.Lock()  # an older bitmap must not be written after a newer one
         self._path = path
         self.key = key
         self.size = size
@@ -113,21 +114,29 @@ class Partial:
             gone = before.count(1)
             self._pages[first:last] = bytes(last - first)  # first: whoever looks after its read sees that it may have read a hole
             self._left += gone
-            if not _punch(self.fd, first * PAGE, (last - first) * PAGE):
-                self._pages[first:last] = before
-                self._left -= gone
-                return 0
-        self.record()
-        return gone * PAGE
-
-    def record(self) -> None:
-        """Write the bitmap to the index."""
-        if self._gone:
-            return
+        recorded = self.record()  # before the hole is made: after a crash between the two it would be read as zeros
         with self._lock:
-            self._unrecorded = 0
-            pages = bytes(self._pages)
-        self._cache.record_partial(self.key, pages)
+            if recorded and not self._gone and punch(self.fd, first * PAGE, (last - first) * PAGE):
+                return gone * PAGE
+            absent = self._pages.count(0, first, last)
+            self._pages[first:last] = bytes(old | new for old, new in zip(before, self._pages[first:last], strict=True))
+            self._left -= absent - self._pages.count(0, first, last)
+            self._unrecorded += gone
+        return 0
+
+    def record(self) -> bool:
+        """Write the bitmap to the index; whether that could be done."""
+        with self._recording:
+            with self._lock:
+                if self._gone:
+                    return False
+                unrecorded, self._unrecorded = self._unrecorded, 0
+                pages = bytes(self._pages)
+            if self._cache.record_partial(self.key, pages):
+                return True
+            with self._lock:
+                self._unrecorded += unrecorded
+            return False
 
     def forget(self) -> None:
         """The content is no longer the server's: remove it."""
@@ -140,8 +149,10 @@ class Partial:
         self._cache.drop_partial(self.key, self._path)
 
     def commit(self, key: str, verified: str) -> None:
-        """All is here and checked: make it an object."""
+        """All is here and checked: make it an object. Nothing is done if some of it was dropped just now."""
         with self._lock:
+            if self._left:
+                return
             self._gone = True
         self._cache.store_partial(self.key, self._path, key, self.size, self.last_modified, verified, self.fd)
 
@@ -156,8 +167,8 @@ class Partial:
             self.fd = -1
 
 
-def _punch(fd: int, offset: int, length: int) -> bool:
-    """fallocate(2) with FALLOC_FL_PUNCH_HOLE; Python has no name for it."""
+def punch(fd: int, offset: int, length: int) -> bool:
+    """Make a hole of these bytes: fallocate(2) with FALLOC_FL_PUNCH_HOLE, which Python has no name for. False if that cannot be done."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return bool(libc.fallocate(fd, _PUNCH_HOLE, offset, length) == 0)

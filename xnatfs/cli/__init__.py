@@ -23,6 +23,7 @@ _COMMANDS = {
     "refresh": "xnatfs.cli.refresh",
     "warm": "xnatfs.cli.warm",
     "table": "xnatfs.cli.table",
+    "cache": "xnatfs.cli.cache",
     "doctor": "xnatfs.cli.doctor",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",

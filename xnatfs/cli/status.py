@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xnatfs.cli.text import size_text
+from xnatfs.cli.words import size
 from xnatfs.daemon import control, registry
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
@@ -53,7 +53,7 @@ def _text(report: dict[str, Any]) -> str:
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT {report['server_version'] or '(version unknown)'}",
-        f"  cache: {contents['cached files']} files, {size_text(contents['cached bytes'])} of {size_text(contents['cap'])}; "
+        f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
     if report["errors"]:

@@ -8,7 +8,7 @@ import time
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from xnatfs.cli.text import size_text
+from xnatfs.cli.words import size
 from xnatfs.daemon import control, registry
 from xnatfs.daemon.warming import Plan, Warming, survey
 from xnatfs.errors import UsageError
@@ -36,11 +36,11 @@ def command(paths: tuple[str, ...]) -> int:
     terminal = sys.stderr.isatty()
     with Progress(TextColumn("{task.description}"), transient=True, disable=not terminal) as bar:
         task = bar.add_task("listing", total=None)
-        plan = survey(paths, lambda so_far: bar.update(task, description=f"listing: {so_far.files} files, {size_text(so_far.bytes)}"))
+        plan = survey(paths, lambda so_far: bar.update(task, description=f"listing: {so_far.files} files, {size(so_far.bytes)}"))
     cap = min(caps.values())
     if plan.bytes > cap:
         raise UsageError(
-            f"these are {size_text(plan.bytes)} and the cache of this mount holds {size_text(cap)}; mount with a larger --cache-size, "
+            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a larger --cache-size, "
             "or warm less"
         )
     warming = Warming(plan)
@@ -55,7 +55,7 @@ def command(paths: tuple[str, ...]) -> int:
     if len(warming.problems) > _SHOWN:
         click.echo(f"xnatfs: ... and {len(warming.problems) - _SHOWN} more", err=True)
     good = warming.files - len(warming.problems) + len(plan.problems)
-    click.echo(f"{good} of {plan.files} files are in the cache ({size_text(plan.bytes)})")
+    click.echo(f"{good} of {plan.files} files are in the cache ({size(plan.bytes)})")
     return 1 if warming.problems else 0
 
 
@@ -70,5 +70,5 @@ def _follow(warming: Warming, plan: Plan, terminal: bool) -> None:
             bar.update(task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files")
             if not terminal and time.monotonic() - said > _EVERY:
                 said = time.monotonic()
-                click.echo(f"{warming.files} of {plan.files} files, {size_text(warming.bytes)} of {size_text(plan.bytes)}", err=True)
+                click.echo(f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}", err=True)
         bar.update(task, completed=warming.bytes)

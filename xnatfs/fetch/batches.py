@@ -80,6 +80,8 @@ class Batch:
                     if failure.cause not in (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE) or attempt == _ATTEMPTS:
                         # Nobody loses a file by this: what has not come is fetched singly.
                         log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
+                        if failure.cause is Cause.NO_SPACE:
+                            self.series.no_room = time.monotonic()
                         return
                     time.sleep(0.2 * 2**attempt)
         except BaseException:

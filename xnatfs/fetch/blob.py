@@ -307,7 +307,7 @@ class Blob:
             self._note(part)
             if part.end is None:
                 # An empty file is answered with 200 whatever Range is asked for (fact sheet 3): that says nothing of the server.
-                host.range_refused = host.range_refused or bool(part.size)
+                host.range_refused = host.range_refused or part.size != 0
                 with self.condition:
                     fetch.position, fetch.end = 0, self.size
             else:
@@ -318,12 +318,13 @@ class Blob:
     def _note(self, part: Part) -> None:
         """What the answer says of the file: its true size, and whether it is still the same file."""
         with self.condition:
-            if part.size is None:
-                self._host.length_refused = True  # `transfers` fetches it whole
-                raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
-            if self._opened and (part.size != self.size or part.last_modified != self.last_modified):
+            # A proxy that stops telling lengths half-way: the date says whether it still is the same file.
+            if self._opened and (part.size not in (None, self.size) or part.last_modified != self.last_modified):
                 raise Failure(Cause.CHANGED, self.record.uri)
             if not self._opened:
+                if part.size is None:
+                    self._host.length_refused = True  # `transfers` fetches it whole
+                    raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
                 self.size, self.last_modified = part.size, part.last_modified
                 self._fresh = True
                 self._host.coming(self.record, part.size)
@@ -424,8 +425,8 @@ class Blob:
             self._checking = True
         try:
             verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
-            if partial.complete:
-                partial.commit(self.key, verified)
+            if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
+                partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
         except Failure:
             partial.forget()
             raise

@@ -30,6 +30,7 @@ class Series:
         self.previous: Series | None = None
         self.following: Series | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
+        self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
         self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()

@@ -38,6 +38,7 @@ from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
+_TRY_ZIP_AGAIN = 60.0  # seconds after the cache had no room for it
 _REMEMBER_BAD_DIGEST = 600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
 
 
@@ -214,6 +215,9 @@ class Transfers:
             running = self._batches.get(number)
         if running is not None:
             return running
+        # A resource larger than the cache would push its own files out before they are read.
+        if series.total > self.cache.cap or time.monotonic() - series.no_room < _TRY_ZIP_AGAIN:
+            return None
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
         if not series.worth_a_zip(self.line, len(series.records), series.total):
             return None
@@ -240,7 +244,7 @@ class Transfers:
     def _go_ahead(self, series: Series) -> None:
         """In a walk through a session the next resource is fetched while this one is read: one ahead, when this one has come."""
         following = series.following
-        if following is None or following.ahead or not series.in_a_walk or following.total > self.limits.ahead:
+        if following is None or following.ahead or not series.in_a_walk or following.total > min(self.limits.ahead, self.cache.cap // 2):
             return
         with self._lock:
             if self._batches:
@@ -267,7 +271,19 @@ class Transfers:
                 transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
-        return transfer.open()
+        try:
+            return transfer.open()
+        except Failure as failure:
+            if failure.cause is not Cause.NO_SPACE or size <= self.limits.whole_file_check:
+                raise
+            # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it does by now.
+            self.length_refused = False
+            try:
+                return self._open_blob(record, size, FIRST)
+            except Failure:
+                if self.length_refused:
+                    raise failure from None
+                raise
 
     def _run(self, key: str, transfer: Transfer) -> None:
         try:

@@ -69,7 +69,7 @@ class Uncached:
     def _receive(self, start: int, size: int, last_modified: str) -> bytes:
         end = min(size, start + _BLOCK)
         with self._host.contents.part(self._record, start, end, last_modified) as part:
-            if part.size != size or part.last_modified != last_modified:
+            if part.size not in (None, size) or part.last_modified != last_modified:
                 raise Failure(Cause.CHANGED, self._record.uri)
             data = b""
             skip = start - part.start  # without Range the answer begins at the start of the file

@@ -2,7 +2,7 @@
 
 Used by `transfers`. What is checked, and when (DESIGN 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
 (the catalog's size was wrong, else they are blobs) the last block is held back until the MD5 agrees; files without a digest by their
-size. A digest that is wrong twice over the same bytes is the catalog's error.
+size. A digest that is wrong twice over the same bytes is the catalog's error, and so is a size where the server tells no length.
 Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
 """
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
+_MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
@@ -57,7 +58,8 @@ class Transfer:
     def __init__(self, host: Host, record: FileRecord, size: int) -> None:
         self._host = host
         self.record = record
-        self.size = size
+        self.size = self._expected = size
+        self._doubtful = False
         self.condition = threading.Condition()
         self.readers = 0
         self.closed = False  # nobody can join it any more
@@ -163,6 +165,10 @@ class Transfer:
             if self._available:
                 served_md5 = served_md5 or md5
             mixed = served_md5 not in ("", md5)
+            if not self.record.digest and self._doubtful and md5 != wrong_md5:
+                log.info("%s came with %d bytes, %d were expected; fetching it again", self.record.uri, self.size, self._expected)
+                wrong_md5 = md5
+                continue
             if not self.record.digest or md5 == self.record.digest:
                 self._keep("md5" if self.record.digest else "size", mixed=mixed)
                 return
@@ -171,7 +177,7 @@ class Transfer:
                 return
             log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", self.record.uri, md5, self.record.digest)
             wrong_md5 = md5
-        raise Failure(Cause.BAD_DIGEST, self.record.uri)
+        raise Failure(Cause.BAD_DIGEST if self.record.digest else Cause.CUT_SHORT, self.record.uri)
 
     def _receive(self) -> str:
         """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
@@ -231,16 +237,20 @@ class Transfer:
         if stream.size is not None and draft.written != stream.size:
             raise Failure(Cause.CUT_SHORT, self.record.uri, f"{draft.written} of {stream.size} bytes")
         self.size = draft.written
+        # A chunked answer that a proxy ends early looks whole; only what was expected tells. Twice alike it is the catalog's error.
+        self._doubtful = stream.size is None and draft.written != self._expected
         return digest.hexdigest()
 
     def _new_draft(self, size: int | None) -> Draft | Memory:
         try:
             self._draft = self._host.cache.draft(size)
         except Failure as failure:
-            self._draft = self._without_cache(failure, size or 0)
+            self._draft = self._without_cache(failure, self.size if size is None else size)
         return self._draft
 
     def _write(self, draft: Draft | Memory, piece: bytes) -> Draft | Memory:
+        if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
+            raise Failure(Cause.NO_SPACE, self.record.uri, "it is larger than the catalog says, and the server does not tell how large")
         try:
             draft.write(piece)
             return draft

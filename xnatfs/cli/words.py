@@ -1,0 +1,17 @@
+"""Numbers as people read them, for the commands' output."""
+
+from __future__ import annotations
+
+
+def size(count: float) -> str:
+    """Bytes, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def counted(count: int, thing: str, things: str = "") -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {thing if count == 1 else things or thing + 's'}"
