@@ -228,6 +228,10 @@ def clear(scope: Scope) -> tuple[int, int]:
         finally:
             cache.close()
         _empty(scope.directory / "listings.sqlite")
+        _empty(scope.directory / "measurements.sqlite")
+        tables = scope.directory / "tables"
+        freed += sum(file.stat().st_size for file in tables.glob("*/*"))
+        shutil.rmtree(tables, ignore_errors=True)  # a running mount makes it anew; who has a table open reads on
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise

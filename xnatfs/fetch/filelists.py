@@ -136,6 +136,11 @@ class FileLists:
         for start in range(0, len(wanted) if idle else len(wanted) - len(wanted) % size, size):
             self._begin_together(wanted[start : start + size])
 
+    def begin(self, key: Hashable, stamp: str, load: Load) -> None:
+        """Begin to list what will be asked for with `of` soon."""
+        if not self._ready(key, stamp):
+            self._flights.start((self._epoch, "files", key), partial(self._load, key, stamp, load), urgent=False)
+
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
         with self._lock:
