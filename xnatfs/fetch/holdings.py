@@ -58,6 +58,7 @@ class ProjectHoldings:
     subject_order: Order = field(default_factory=Order)
     scans: dict[str, list[ScanRecord]] = field(default_factory=dict)
     speaks_for: set[str] = field(default_factory=set)
+    scans_known: set[str] = field(default_factory=set)  # of these, also every resource of every scan
     assessors: dict[str, list[AssessorRecord]] = field(default_factory=dict)
     reconstructions: dict[str, list[ReconstructionRecord]] = field(default_factory=dict)
     resources: dict[Owner, list[ResourceRecord]] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class ProjectHoldings:
         for scan in scans.scans:
             self.scans.setdefault(scan.session_id, []).append(scan)
         self.speaks_for = scans.sessions
+        self.scans_known = scans.sessions & scans.resources.known
         for assessor in assessors.assessors:
             self.assessors.setdefault(assessor.session_id, []).append(assessor)
         complete = own.known & set(self.experiments)

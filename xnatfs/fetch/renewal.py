@@ -62,6 +62,7 @@ def patched(
         subject_order=Order(),
         scans={one: found for one, found in held.scans.items() if one not in touched},
         speaks_for=held.speaks_for - touched,
+        scans_known=held.scans_known - touched,
         assessors={one: found for one, found in held.assessors.items() if one not in touched},
         reconstructions={one: found for one, found in held.reconstructions.items() if one not in touched},
         resources=resources,

@@ -31,7 +31,7 @@ from xnatfs.server.records import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_FORM = 1  # of the bodies below; another number is not read
+_FORM = 2  # of the bodies below; another number is not read
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class StoredListings:
             "experiments": _rows(holdings.experiments.values()),
             "scans": _rows(one for group in holdings.scans.values() for one in group),
             "speaks_for": sorted(holdings.speaks_for),
+            "scans_known": sorted(holdings.scans_known),
             "assessors": _rows(one for group in holdings.assessors.values() for one in group),
             "reconstructions": _rows(one for group in holdings.reconstructions.values() for one in group),
             "resources": _rows(one for group in list(holdings.resources.values()) for one in group),
@@ -213,6 +214,7 @@ def _project(body: Any) -> ProjectHoldings:
     for row in body["scans"]:
         holdings.scans.setdefault(row[0], []).append(ScanRecord(*row))
     holdings.speaks_for = set(body["speaks_for"])
+    holdings.scans_known = set(body["scans_known"])
     for row in body["assessors"]:
         assessor = AssessorRecord(*row)
         holdings.assessors.setdefault(assessor.session_id, []).append(assessor)

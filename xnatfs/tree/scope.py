@@ -1,0 +1,79 @@
+"""The sessions a view is about: all of a project, or those of a list, which may come from several projects.
+
+Used by the views (by scan type, by resource, BIDS). A scope is a name and a way to its members; the members are looked up at each use, so
+that they are as fresh as the listings.
+Threading: immutable; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from xnatfs.fetch.holdings import Memo, ProjectHoldings
+from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord, ScanRecord
+from xnatfs.tree.resource import Sources
+
+T = TypeVar("T")
+
+
+class Member(NamedTuple):
+    """A session of a scope, as one project shows it."""
+
+    project: str
+    experiment: ExperimentRecord
+
+
+class Snapshot(NamedTuple):
+    """The members at one moment, in order, and the holdings of their projects; `memo` is kept as long as these are the newest."""
+
+    members: list[Member]
+    holdings: dict[str, ProjectHoldings]
+    memo: Memo
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a view is about.
+
+    Args:
+        identity: names it for inode numbers, as ("ALFA",) or ("list", "hippocampus").
+        title: for people.
+        members: the sessions, sorted by subject, label and id.
+    """
+
+    identity: tuple[str, ...]
+    title: str
+    members: Callable[[], Snapshot]
+
+    def kept(self, key: Hashable, make: Callable[[Snapshot], T]) -> T:
+        """Something made from the members, kept while they stay the same."""
+        snapshot = self.members()
+        return snapshot.memo.get((self.identity, key), lambda: make(snapshot))
+
+
+def project_scope(sources: Sources, project: str) -> Scope:
+    """All sessions of a project."""
+
+    def members() -> Snapshot:
+        holdings = sources.catalogs.project(project)
+        return holdings.memo.get("scope", lambda: Snapshot(_ordered(holdings, project), {project: holdings}, holdings.memo))
+
+    return Scope((project,), f"project {project}", members)
+
+
+def scans_of(sources: Sources, snapshot: Snapshot, member: Member) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
+    """The scans of a member with their resources; one request only where no bulk listing tells."""
+    holdings, identity = snapshot.holdings[member.project], member.experiment.id
+    if not member.experiment.may_have_scans:
+        return []
+    if identity in holdings.scans_known:
+        return [(scan, holdings.resources.get(Owner("scan", identity, scan.id), [])) for scan in holdings.scans.get(identity, [])]
+    session = sources.catalogs.session(member.project, identity)
+    return [(scan, session.of("scan", scan.id)) for scan in session.scans]
+
+
+def _ordered(holdings: ProjectHoldings, project: str) -> list[Member]:
+    found = sorted(holdings.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id))
+    return [Member(project, one) for one in found]
