@@ -57,11 +57,12 @@ class Mounted:
     vfs: Vfs = field(init=False)
     outputs: Outputs = field(init=False)
     finder: Finder = field(init=False)
+    sources: Sources = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
 
     def __post_init__(self) -> None:
-        sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
+        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines)
         limits = self.settings.limits
         self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
         self.finder = Finder(self.builder)
@@ -87,6 +88,7 @@ class Mounted:
             "listings": self.catalogs.counts(),
             "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
+            "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
             "errors": self.troubles.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,

@@ -14,6 +14,7 @@ from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.projects import archive_room, projects_room
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.tables import Tables, tables_room
+from xnatfs.tree.views import views_room
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
@@ -29,6 +30,9 @@ archive/    the same files for scripts, with bare scan ids:
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
 tables/     measurements of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, .xlsx and .parquet:
             tables/PROJECT/PIPELINE/TABLE.csv
+views/      one sequence, or one resource, over a whole project:
+            views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
+            views/PROJECT/by-resource/RESOURCE/SESSION/...
 
 A file is fetched when it is first read and then kept in a cache on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
@@ -48,6 +52,7 @@ def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, re
         "projects": projects_room(sources),
         "archive": archive_room(sources),
         "tables": tables_room(sources, tables),
+        "views": views_room(sources),
     }
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
     unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}
