@@ -393,6 +393,11 @@ class Catalogs:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
+    def find_experiments(self, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        """(accession id, label, project) of experiments by accession id or label, in the projects shown; asked now."""
+        found = self._get(("names", names), lambda: self._listings.find_experiments(names))
+        return [one for one in found if not self._only or one[2] in self._only]
+
     def resources_of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of one object with all the server tells of them, asked now."""
         return self._get(("resources", owner), lambda: self._resources.of(owner))
