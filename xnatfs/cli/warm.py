@@ -40,8 +40,7 @@ def command(paths: tuple[str, ...]) -> int:
     cap = min(caps.values())
     if plan.bytes > cap:
         raise UsageError(
-            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a larger --cache-size, "
-            "or warm less"
+            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a larger --cache-size, or warm less"
         )
     warming = Warming(plan)
     try:
