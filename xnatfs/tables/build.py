@@ -299,11 +299,7 @@ class _Parallel:
         try:
             session = Session(experiment, self._gatherer.gather(experiment))
             if session.gathered.reads:
-                parsed = _combined(self._spec, self._project, session, self._gatherer)
-                session.columns, session.rows = parsed.columns, len(parsed.rows)
-                session.gathered.problems += parsed.notes
-                if not parsed.rows and not session.gathered.problems:
-                    session.gathered.problems.append("its files hold no rows")
+                self._count(session)
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
                 log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
@@ -315,6 +311,23 @@ class _Parallel:
         with self._condition:
             self._found.append(session)
             self._condition.notify_all()
+
+    def _count(self, session: Session) -> None:
+        """What the session's rows are, without keeping them."""
+        problems = session.gathered.problems
+        try:
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+        except (Failure, UsageError):
+            raise
+        except Exception as error:
+            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the table.
+            log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
+            problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
+            return
+        session.columns, session.rows = parsed.columns, len(parsed.rows)
+        problems += parsed.notes
+        if not parsed.rows and not problems:
+            problems.append("its files hold no rows")
 
 
 _OURS = ("label", "date")  # what we add to bx's columns

@@ -253,6 +253,11 @@ class Gatherer:
             except ParseError as error:
                 problems.append(f"{record.path}: {error}")
                 return []
+            except Exception as error:
+                # A mistake in a parser, which may be a plug-in's, costs the session and not the table.
+                log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, one.role)
+                problems.append(f"{record.path}: it cannot be parsed ({type(error).__name__}: {error})")
+                return []
         body = json.dumps([_FORM, parsed.columns, parsed.rows, parsed.notes])
         self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
         return [read]
