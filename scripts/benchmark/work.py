@@ -35,7 +35,7 @@ class Sizes:
     readers: int = 16
     reader_size: int = 64 << 20
     cohort: int = 200  # sessions with measurements
-    cohort_maps: int = 16  # of them with the maps of SPM12
+    cohort_maps: int = 20  # of them with the maps of SPM12
     cohort_large: int = 5000
     cohort_xlsx: int = 2000  # 1.25 million rows of aparc
 
