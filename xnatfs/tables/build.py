@@ -164,7 +164,8 @@ class Builder:
         self._limits = limits
         self._site = site
         self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
-        self._workers = Workers("table", limits.connections)
+        # More than connections: while some parse, the others keep these busy.
+        self._workers = Workers("table", 2 * limits.connections)
         self.running: dict[int, Status] = {}
         self._check: set[tuple[str, str]] = set()  # tables that were built since somebody asked for a refresh
         self._checking = False
@@ -261,37 +262,51 @@ class _Parallel:
         self._condition = threading.Condition()
         self._found: list[Session] = []
         self._failure: BaseException | None = None
+        self._sent = 0
         self._ending = False
 
     def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
         deadline = time.monotonic() + self._patience
-        todo = list(experiments)
-        while todo and not self._gatherer.learnt:
-            self._submit(todo[:1], status, progress, deadline)
-            todo = todo[1:]
-        self._submit(todo, status, progress, deadline)
-        order = {one.id: number for number, one in enumerate(experiments)}
-        return sorted(self._found, key=lambda one: order[one.experiment.id])
-
-    def _submit(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None, deadline: float) -> None:
-        before = len(self._found)
-        for experiment in experiments:
-            self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+        self._gatherer.on_learnt = self._wake
+        told = 0
         try:
-            told = before
-            with self._condition:
-                while len(self._found) < before + len(experiments) and self._failure is None:
-                    told = len(self._found)
-                    patience = deadline - time.monotonic()
-                    wait_until(self._condition, lambda told=told: len(self._found) > told or self._failure is not None, max(0.0, patience))  # type: ignore[misc]
-                    status.done = len(self._found)
+            while told < len(experiments):
+                for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
+                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+                self._sent = max(self._sent, allowed)
+                self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
+                if len(self._found) > told:
+                    told = status.done = len(self._found)
                     if progress is not None:
-                        progress(status.done, status.total)
-            if self._failure is not None:
-                raise self._failure
+                        progress(told, status.total)
         except BaseException:
             self._ending = True
             raise
+        order = {one.id: number for number, one in enumerate(experiments)}
+        return sorted(self._found, key=lambda one: order[one.experiment.id])
+
+    def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
+        """How many may have been started when so many are done."""
+        return len(experiments) if self._gatherer.learnt else min(done + 1, len(experiments))
+
+    def _wait(self, experiments: Sequence[ExperimentRecord], told: int, patience: float) -> None:
+        """Until more are done or may be started.
+
+        Raises:
+            Failure: of a session; TIMED_OUT.
+        """
+
+        def news() -> bool:
+            return len(self._found) > told or self._failure is not None or self._sent < self._allowed(experiments, told)
+
+        with self._condition:
+            wait_until(self._condition, news, patience)
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
 
     def _one(self, experiment: ExperimentRecord) -> None:
         if self._ending or self._workers.closed:
@@ -299,11 +314,7 @@ class _Parallel:
         try:
             session = Session(experiment, self._gatherer.gather(experiment))
             if session.gathered.reads:
-                parsed = _combined(self._spec, self._project, session, self._gatherer)
-                session.columns, session.rows = parsed.columns, len(parsed.rows)
-                session.gathered.problems += parsed.notes
-                if not parsed.rows and not session.gathered.problems:
-                    session.gathered.problems.append("its files hold no rows")
+                self._count(session)
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
                 log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
@@ -315,6 +326,23 @@ class _Parallel:
         with self._condition:
             self._found.append(session)
             self._condition.notify_all()
+
+    def _count(self, session: Session) -> None:
+        """What the session's rows are, without keeping them."""
+        problems = session.gathered.problems
+        try:
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+        except (Failure, UsageError):
+            raise
+        except Exception as error:
+            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the table.
+            log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
+            problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
+            return
+        session.columns, session.rows = parsed.columns, len(parsed.rows)
+        problems += parsed.notes
+        if not parsed.rows and not problems:
+            problems.append("its files hold no rows")
 
 
 _OURS = ("label", "date")  # what we add to bx's columns

@@ -80,6 +80,7 @@ class Gatherer:
         self._check = check
         self._lock = threading.Lock()
         self._paths: dict[str, list[str]] = {}
+        self.on_learnt: Callable[[], None] = lambda: None  # called when `learnt` may have become true
 
     @property
     def learnt(self) -> bool:
@@ -176,6 +177,7 @@ class Gatherer:
             nonlocal files
             if files is None:
                 files = self._catalogs.resource_files(resource, experiment.changed)
+                self._learn_from(files, visit)
             return files
 
         for one in self._spec.inputs:
@@ -253,9 +255,22 @@ class Gatherer:
             except ParseError as error:
                 problems.append(f"{record.path}: {error}")
                 return []
+            except Exception as error:
+                # A mistake in a parser, which may be a plug-in's, costs the session and not the table.
+                log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, one.role)
+                problems.append(f"{record.path}: it cannot be parsed ({type(error).__name__}: {error})")
+                return []
         body = json.dumps([_FORM, parsed.columns, parsed.rows, parsed.notes])
         self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
         return [read]
+
+    def _learn_from(self, files: list[FileRecord], visit: Visit) -> None:
+        """Where the files lie, from a listing: the other sessions need not wait until this one's are fetched."""
+        chosen = [(one.role, file) for one in self._spec.inputs if _guessable(one) for file in _choose(one, files, visit, [])]
+        with self._lock:
+            for role, file in chosen:
+                self._learn(role, file.path, visit)
+        self.on_learnt()
 
     def _learn(self, role: str, path: str, visit: Visit) -> None:
         known = self._paths.setdefault(role, [])
