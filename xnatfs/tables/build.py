@@ -249,6 +249,10 @@ class Builder:
         return sites.parse(text, where, self.tables)
 
 
+_ALONE = 4  # sessions that have the resource but not the files, before the others are asked for all at once
+_LOOKED_AT = 200  # sessions, the same with those that have not even the resource
+
+
 class _Parallel:
     """The sessions of one build: one by one until a session has shown where its files lie, then many at once."""
 
@@ -266,9 +270,11 @@ class _Parallel:
     def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
         deadline = time.monotonic() + self._patience
         todo = list(experiments)
-        while todo and not self._gatherer.learnt:
+        alone = 0
+        while todo and not self._gatherer.learnt and alone < _ALONE and len(self._found) < _LOOKED_AT:
             self._submit(todo[:1], status, progress, deadline)
             todo = todo[1:]
+            alone += not self._found[-1].gathered.missing
         self._submit(todo, status, progress, deadline)
         order = {one.id: number for number, one in enumerate(experiments)}
         return sorted(self._found, key=lambda one: order[one.experiment.id])
@@ -322,8 +328,7 @@ _TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date"
 
 
 def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
-    declared = [column.name for column in table.columns]
-    middle = [name for name in declared if name in own or not own] + [name for name in own if name not in declared]
+    middle = list(own) or [column.name for column in table.columns]  # a file that is passed through keeps its own order
     names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
     return tuple(names + [name for name in _OURS if name not in names])
 

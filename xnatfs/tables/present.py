@@ -101,14 +101,17 @@ class Finder:
         for key, table in self._builder.tables.items():
             spec = site.spec(table)
             there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
-            if there and self._worth(key, site, names, types):
+            if there and self._worth(key, site, names, types, outline):
                 keys.append(key)
         return Present(keys, whole, labels, types)
 
     @staticmethod
-    def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]]) -> bool:
-        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT."""
+    def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]], outline: Outline) -> bool:
+        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT, `fdg/mri` where
+        there are PET sessions."""
         pipeline, _, name = key.partition("/")
+        if name == "mri" and pipeline in VALIDATED:
+            return any(one.xsi_type.lower().startswith("xnat:pet") for one in outline.experiments.values())
         if name != "tests" or pipeline not in VALIDATED:
             return True
         labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]
