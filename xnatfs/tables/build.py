@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from xnatfs import __version__
 from xnatfs.cache.measurements import MeasurementStore
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure, UsageError
@@ -166,8 +167,8 @@ class Builder:
         self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
         self._workers = Workers("table", limits.connections)
         self.running: dict[int, Status] = {}
-        self._check: set[tuple[str, str]] = set()  # tables that were built since somebody asked for a refresh
-        self._checking = False
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
+        self.asked_again = 0.0  # when that was, epoch seconds
 
     def site(self, outline: Outline) -> Site:
         """The overrides for a project: its own `tables.toml`, and the user's over it.
@@ -211,18 +212,33 @@ class Builder:
         self.running[id(status)] = status
         try:
             self.outlines.look_into(outline, [one.id for one in chosen])
-            check = self._checking and (project, key) not in self._check
+            check = self._to_check(project, key, sessions)
             gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, check=check)
             found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
-            self._check.add((project, key))
+            if check and self.asked_again <= as_of:
+                self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
         return BuiltTable(spec, project, found, gatherer, as_of)
 
+    def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
+        """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
+        building tells: for tables made from listings, servers without stamps, and once after `check_again`.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
+        outline = self.outlines.get(project)
+        chosen = chosen_sessions(outline, sessions)
+        if key not in self.tables or self._to_check(project, key, sessions) or not all(one.changed for one in chosen):
+            return ""
+        told = [__version__, project, self.spec(outline, key).fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
     def check_again(self) -> None:
         """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
-        self._check = set()
-        self._checking = True
+        self._checked = set()
+        self.asked_again = time.time()
 
     def content(self, file: FileRecord) -> BinaryIO:
         """A listed file, fetched whole.
@@ -238,6 +254,9 @@ class Builder:
         """Start nothing more."""
         self._workers.close()
         self._store.close()
+
+    def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
+        return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
 
     def _read_site(self, project: str, file: FileRecord) -> Site:
         where = f"the {sites.NAME} in the resource {sites.RESOURCE} of project {project}"

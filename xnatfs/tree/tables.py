@@ -25,8 +25,7 @@ from xnatfs.tree.resource import Sources
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 
 _README = """\
-Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; from then on it opens at once and is
-renewed behind.
+Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; later only what changed is asked for.
 
 NAME.csv .xlsx .parquet     one row a measurement; numbers as the pipeline wrote them
 NAME_wide.*                 one row a session
