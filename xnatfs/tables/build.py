@@ -25,7 +25,7 @@ from xnatfs.fetch.holdings import Outline
 from xnatfs.fetch.loose import Loose
 from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.records import ExperimentRecord, FileRecord, parse_stamp
+from xnatfs.server.records import ExperimentRecord, FileRecord
 from xnatfs.tables import sites
 from xnatfs.tables.gather import Gathered, Gatherer, visit_of
 from xnatfs.tables.sites import Site, Spec
@@ -116,14 +116,10 @@ class BuiltTable:
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for one in self.sessions:
             about = visit_of(self._project, one.experiment)
-            told = repr((about, one.experiment.changed, one.gathered.reads, one.gathered.problems))
+            digests = [self._gatherer.digest(read) for read in one.gathered.reads]
+            told = repr((about, one.experiment.changed, one.gathered.reads, digests, one.gathered.problems))
             digest.update(told.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
-
-    @property
-    def changed(self) -> float:
-        """When the newest session in it changed, epoch seconds; 0 if that is not known."""
-        return max((parse_stamp(one.experiment.changed) or 0.0 for one in self.sessions if one.rows), default=0.0)
 
     def counts(self) -> dict[str, int]:
         """Sessions used, without the resource, and failed; rows."""

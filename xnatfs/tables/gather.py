@@ -82,6 +82,7 @@ class Gatherer:
         self._check = check
         self._lock = threading.Lock()
         self._paths: dict[str, list[str]] = {}  # by role, the first learnt first
+        self._digests: dict[str, str] = {}  # by key of a read
         self._luck: Counter[str] = Counter()  # by role: sessions in which a learnt path was right, less those in which none was
 
     @property
@@ -127,7 +128,12 @@ class Gatherer:
         kept = self._store.parsed(read.key)
         if kept is None:
             raise Failure(Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again")
+        self._digests[read.key] = kept.digest
         return _parsed(kept)
+
+    def digest(self, read: Read) -> str:
+        """The MD5 of a file whose `rows` were asked for."""
+        return self._digests.get(read.key, "")
 
     # --- what is kept --------------------------------------------------------------------------------------------
 

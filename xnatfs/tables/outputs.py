@@ -72,7 +72,6 @@ class Manifest:
 
     fingerprint: str
     about: dict[str, str]
-    mtime: float
     sizes: dict[str, int]
     checked: float  # epoch seconds of the last agreement with the server
     state: str = ""  # of the project when it was built, see `Builder.state`
@@ -193,7 +192,7 @@ class Outputs:
                 self._write(name, built, missing, before)
             return
         again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
-        manifest = Manifest(built.fingerprint, built.about, built.mtime, {}, built.as_of, state)
+        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, state)
         self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
 
     def _build(self, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -217,7 +216,7 @@ class Outputs:
         except OSError as error:
             cause = Cause.NO_SPACE if error.errno == 28 else Cause.CACHE_BROKEN
             raise Failure(cause, str(folder), str(error)) from error
-        new = Manifest(manifest.fingerprint, manifest.about, manifest.mtime, sizes, manifest.checked, manifest.state)
+        new = Manifest(manifest.fingerprint, manifest.about, sizes, manifest.checked, manifest.state)
 
         def publish() -> None:
             there = self._manifests.get(name)
@@ -301,7 +300,6 @@ class _Finished:
     key: str
     fingerprint: str
     as_of: float
-    mtime: float
     about: dict[str, str]
     variants: list[Variant]
     frame: Frame
@@ -327,7 +325,7 @@ class _Finished:
 def _finished(built: BuiltTable) -> _Finished:
     about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
     fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
-    return _Finished(built.table.key, fingerprint, built.as_of, built.changed, about, variants(built.table), built, built.table, built)
+    return _Finished(built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built.table, built)
 
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -337,7 +335,7 @@ def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequen
     for row in frame.rows():
         digest.update(repr(row).encode("utf-8", "backslashreplace"))
     about = {"rows": str(len(frame.held))} | _times(as_of)
-    return _Finished(key, digest.hexdigest()[:20], as_of, 0.0, about, variants(None), frame)
+    return _Finished(key, digest.hexdigest()[:20], as_of, about, variants(None), frame)
 
 
 def _times(as_of: float) -> dict[str, str]:

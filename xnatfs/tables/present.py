@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xnatfs.errors import Failure
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.holdings import Outline
+from xnatfs.server.records import parse_stamp
 from xnatfs.tables import sites
 from xnatfs.tables.build import Builder
 from xnatfs.tables.validators import VALIDATED
@@ -47,6 +49,7 @@ class Finder:
         self._lock = threading.Lock()
         self._held: dict[str, Present] = {}
         self._known: dict[str, tuple[Outline, list[str]]] = {}
+        self._newest: dict[tuple[str, ...], tuple[Outline, float]] = {}
 
     def present(self, project: str) -> Present:
         """The tables of a project.
@@ -87,10 +90,26 @@ class Finder:
             self._known[project] = outline, keys
         return keys
 
+    def newest(self, project: str, sessions: Sequence[str] = ()) -> float:
+        """When a session of the project (or of these) changed last, epoch seconds; 0 if that is not known.
+
+        A table's time of change has to be the same before and after it is built, else `rsync` would copy everything twice.
+        """
+        try:
+            outline = self._builder.outlines.get(project)
+        except Failure:
+            return 0.0
+        before = self._newest.get((project, *sessions))
+        if before is None or before[0] is not outline:
+            stamps = (one.changed for one in outline.experiments.values() if not sessions or one.id in sessions)
+            before = self._newest[(project, *sessions)] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
+        return before[1]
+
     def forget(self) -> None:
         """Look again."""
         self._held.clear()
         self._known.clear()
+        self._newest.clear()
 
     def close(self) -> None:
         """Start nothing more."""

@@ -72,8 +72,7 @@ class TableFile(File):
 
     @property
     def mtime(self) -> float:
-        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
-        return (manifest.mtime if manifest is not None else 0.0) or self._mtime or 0.0
+        return self._tables.finder.newest(self._project, self._sessions) or self._mtime or 0.0
 
     def open(self) -> Content:
         return self._tables.outputs.open(self._project, self._key, self._variant, self._sessions)
