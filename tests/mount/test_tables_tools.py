@@ -363,7 +363,7 @@ def test_a_table_in_python_is_a_data_frame(server: DemoServer, env: dict[str, st
     assert mine["Left-Caudate"] == float(m.aseg(session, "6")["Left-Caudate"]["Volume_mm3"])
     problems = found.attrs["problems"]
     assert {"b_html", "b_empty", "b_nan", "b_truncated"} <= set(problems["label"])
-    assert (found.attrs["sessions"], found.attrs["failed"], found.attrs["missing"]) == ("8", "6", "0")
+    assert (found.attrs["sessions"], found.attrs["failed"], found.attrs["missing"]) == (8, 6, 0)
     before = len(server.requests())
     wide = package.table("BROKEN", "freesurfer6/aseg", sessions=["007", "1E5"], wide=True)
     assert list(wide["subject"]) == ["007", "1E5"] and wide["Left-Caudate_Volume_mm3"].dtype == float

@@ -99,10 +99,11 @@ class Finder:
             outline = self._builder.outlines.get(project)
         except Failure:
             return 0.0
-        before = self._newest.get((project, *sessions))
+        key = (project, *sessions)
+        before = self._newest.get(key)
         if before is None or before[0] is not outline:
             stamps = (one.changed for one in outline.experiments.values() if not sessions or one.id in sessions)
-            before = self._newest[(project, *sessions)] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
+            before = self._newest[key] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
         return before[1]
 
     def forget(self) -> None:
