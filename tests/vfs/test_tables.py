@@ -80,6 +80,12 @@ def count(server: DemoServer) -> int:
     return seen
 
 
+def together(server: DemoServer, pattern: str) -> int:
+    """How many of these requests were under way at the same time, at most."""
+    spans = [(one.time, one.time + one.duration) for one in server.requests(pattern)]
+    return max(sum(1 for start, end in spans if start <= moment < end) for moment, _ in spans)
+
+
 def true_aseg(session: str, version: str) -> dict[tuple[str, str], str]:
     """(measurement, region) -> the text in the file."""
     found: dict[tuple[str, str], str] = {}
@@ -137,9 +143,8 @@ def test_files_are_fetched_at_the_same_time(cohort: DemoServer, compose: Compose
     mounted = compose(cohort)
     cohort.switches.latency_ms = 60.0
     read(mounted.vfs, ASEG)
-    spans = [(one.time, one.time + one.duration) for one in cohort.requests(r"aseg\.stats")]
-    together = max(sum(1 for start, end in spans if start <= moment < end) for moment, _ in spans)
-    assert len(spans) == SESSIONS and together >= 5
+    assert len(cohort.requests(r"aseg\.stats")) == SESSIONS
+    assert together(cohort, r"aseg\.stats") >= 5
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
@@ -216,6 +221,7 @@ def test_a_file_that_no_session_has_does_not_make_them_be_asked_one_after_the_ot
     problems = rows(mounted, "/tables/COHORT/freesurfer6/aparc_DKT.problems.csv")
     assert len(problems) == SESSIONS and all("has none of the files" in row["problem"] for row in problems)
     assert count(cohort) <= SESSIONS + 10
+    assert together(cohort, r"/files\?") >= 5
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -254,6 +260,7 @@ def test_openers_at_the_same_time_share_one_build(cohort: DemoServer, compose: C
         thread.join(60)
     assert found[0] == found[1] == found[2] and found[3].startswith(b"PAR1") and len(found) == 5
     assert len(cohort.requests(r"aseg\.stats")) == SESSIONS
+    assert [mounted.vfs.attributes(path).size for path in paths] == [len(found[number]) for number in range(5)]
     cohort.clear_log()
     assert [read(mounted.vfs, path) for path in paths] == [found[number] for number in range(5)]
     assert not cohort.requests("/files/")
