@@ -285,6 +285,30 @@ def test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones(cohort:
     assert vfs.attributes(ASEG).size == len(new)
 
 
+@pytest.mark.usefixtures("nothing_is_fresh")
+def test_while_one_format_is_open_another_that_was_not_built_has_the_new_rows(cohort: DemoServer, compose: Compose) -> None:
+    vfs = compose(cohort, limits=NOW).vfs
+    old = read(vfs, ASEG)
+    opened = vfs.open(ASEG)
+    session = experiments(cohort.archive, "COHORT")[3]
+    replace(cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label))
+    wide = ASEG.replace(".csv", "_wide.csv")
+    for _ in range(2):
+        (row,) = (row for row in parsed(read(vfs, wide)) if row["ID"] == session.id)
+        assert row["Left-Caudate_Volume_mm3"] == true_aseg("another", "6")["Volume_mm3", "Left-Caudate"]
+    assert vfs.read(opened.handle, 0, len(old) + 1) == old
+    vfs.release(opened.handle)
+    assert cells(parsed(read(vfs, ASEG)), "measurement", "region")[session.label] == true_aseg("another", "6")
+
+
+def test_a_file_that_somebody_removed_is_made_again(cohort: DemoServer, compose: Compose) -> None:
+    mounted = compose(cohort)
+    data = read(mounted.vfs, ASEG)
+    for path in (mounted.cache.directory / "tables").rglob("*.csv"):
+        path.unlink()
+    assert read(mounted.vfs, ASEG) == data
+
+
 def test_attributes_tell_where_it_comes_from(cohort: DemoServer, compose: Compose) -> None:
     vfs = compose(cohort).vfs
     assert {name: vfs.xattr(ASEG, name) for name in vfs.xattrs(ASEG)} == {

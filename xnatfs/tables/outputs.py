@@ -111,7 +111,7 @@ class Outputs:
         self._builds = Flights(self._building)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()  # handles by table
-        self._waiting: dict[str, Callable[[], None]] = {}  # new builds that wait for the last handle
+        self._waiting: dict[str, tuple[Manifest, Callable[[], None]]] = {}  # new builds that wait for the last handle
         self._manifests: dict[str, Manifest | None] = {}
         self._clear_away()
 
@@ -138,16 +138,16 @@ class Outputs:
             opened = self._opened(name, manifest, variant)
             if opened is not None:
                 return opened
-        self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
-        manifest = self.manifest(project, key, sessions)
-        opened = self._opened(name, manifest, variant) if manifest is not None else None
-        if opened is None:  # another build replaced it in this very moment
+        for _ in range(2):  # twice: another build may replace it in this very moment
             self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
             manifest = self.manifest(project, key, sessions)
             opened = self._opened(name, manifest, variant) if manifest is not None else None
-        if opened is None:
-            raise Failure(Cause.CACHE_BROKEN, str(self._folder / name))
-        return opened
+            if opened is None and (waiting := self._waiting.get(name)) is not None:
+                # Somebody has another file of the old build open; this one was not in it, so nobody can mix the two.
+                opened = self._opened(name, waiting[0], variant)
+            if opened is not None:
+                return opened
+        raise Failure(Cause.CACHE_BROKEN, str(self._folder / name))
 
     def close(self) -> None:
         """Start nothing more."""
@@ -219,10 +219,11 @@ class Outputs:
         new = Manifest(manifest.fingerprint, manifest.about, sizes, manifest.checked, manifest.state)
 
         def publish() -> None:
-            there = self._manifests.get(name)
-            if there is not None and there.fingerprint == new.fingerprint:  # another format of it was written meanwhile
-                new.sizes = there.sizes | new.sizes
-            self._manifests[name] = new
+            with self._lock:
+                there = self._manifests.get(name)
+                if there is not None and there.fingerprint == new.fingerprint:  # another format of it was written meanwhile
+                    new.sizes = there.sizes | new.sizes
+                self._manifests[name] = new
             self._write_manifest(name, new)
             for old in folder.iterdir():
                 if not old.name.startswith((new.fingerprint, ".", _MANIFEST)):
@@ -231,7 +232,10 @@ class Outputs:
         with self._lock:
             current = self._manifests.get(name)
             if self._open[name] and current is not None and current.fingerprint != new.fingerprint:
-                self._waiting[name] = publish
+                before = self._waiting.get(name)
+                if before is not None and before[0].fingerprint == new.fingerprint:
+                    new.sizes = before[0].sizes | new.sizes
+                self._waiting[name] = new, publish
                 return
         publish()
 
@@ -243,7 +247,8 @@ class Outputs:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                self._manifests.pop(name, None)
+                if variant.suffix in manifest.sizes:  # somebody removed it
+                    self._manifests.pop(name, None)
                 return None
             self._open[name] += 1
         return OpenFile(fd, os.fstat(fd).st_size, lambda: self._closed(name))
@@ -251,12 +256,12 @@ class Outputs:
     def _closed(self, name: str) -> None:
         with self._lock:
             self._open[name] -= 1
-            publish = None
+            waiting = None
             if self._open[name] <= 0:
                 del self._open[name]
-                publish = self._waiting.pop(name, None)
-        if publish is not None:
-            publish()
+                waiting = self._waiting.pop(name, None)
+        if waiting is not None:
+            waiting[1]()
 
     # --- manifests -----------------------------------------------------------------------------------------------
 
