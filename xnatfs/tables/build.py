@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from xnatfs import __version__
 from xnatfs.cache.measurements import MeasurementStore
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure, UsageError
@@ -24,7 +25,7 @@ from xnatfs.fetch.holdings import Outline
 from xnatfs.fetch.loose import Loose
 from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.records import ExperimentRecord, FileRecord, parse_stamp
+from xnatfs.server.records import ExperimentRecord, FileRecord
 from xnatfs.tables import sites
 from xnatfs.tables.gather import Gathered, Gatherer, visit_of
 from xnatfs.tables.sites import Site, Spec
@@ -115,14 +116,10 @@ class BuiltTable:
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for one in self.sessions:
             about = visit_of(self._project, one.experiment)
-            told = repr((about, one.experiment.changed, one.gathered.reads, one.gathered.problems))
+            digests = [self._gatherer.digest(read) for read in one.gathered.reads]
+            told = repr((about, one.experiment.changed, one.gathered.reads, digests, one.gathered.problems))
             digest.update(told.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
-
-    @property
-    def changed(self) -> float:
-        """When the newest session in it changed, epoch seconds; 0 if that is not known."""
-        return max((parse_stamp(one.experiment.changed) or 0.0 for one in self.sessions if one.rows), default=0.0)
 
     def counts(self) -> dict[str, int]:
         """Sessions used, without the resource, and failed; rows."""
@@ -167,8 +164,8 @@ class Builder:
         # More than connections: while some parse, the others keep these busy.
         self._workers = Workers("table", 2 * limits.connections)
         self.running: dict[int, Status] = {}
-        self._check: set[tuple[str, str]] = set()  # tables that were built since somebody asked for a refresh
-        self._checking = False
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
+        self.asked_again = 0.0  # when that was, epoch seconds
 
     def site(self, outline: Outline) -> Site:
         """The overrides for a project: its own `tables.toml`, and the user's over it.
@@ -212,18 +209,33 @@ class Builder:
         self.running[id(status)] = status
         try:
             self.outlines.look_into(outline, [one.id for one in chosen])
-            check = self._checking and (project, key) not in self._check
+            check = self._to_check(project, key, sessions)
             gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, check=check)
             found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
-            self._check.add((project, key))
+            if check and self.asked_again <= as_of:
+                self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
         return BuiltTable(spec, project, found, gatherer, as_of)
 
+    def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
+        """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
+        building tells: for tables made from listings, servers without stamps, and once after `check_again`.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
+        outline = self.outlines.get(project)
+        chosen = chosen_sessions(outline, sessions)
+        if key not in self.tables or self._to_check(project, key, sessions) or not all(one.changed for one in chosen):
+            return ""
+        told = [__version__, project, self.spec(outline, key).fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
     def check_again(self) -> None:
         """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
-        self._check = set()
-        self._checking = True
+        self._checked = set()
+        self.asked_again = time.time()
 
     def content(self, file: FileRecord) -> BinaryIO:
         """A listed file, fetched whole.
@@ -240,6 +252,9 @@ class Builder:
         self._workers.close()
         self._store.close()
 
+    def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
+        return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
+
     def _read_site(self, project: str, file: FileRecord) -> Site:
         where = f"the {sites.NAME} in the resource {sites.RESOURCE} of project {project}"
         try:
@@ -248,6 +263,10 @@ class Builder:
         except ParseError as error:
             raise UsageError(f"{where}: {error}") from None
         return sites.parse(text, where, self.tables)
+
+
+_ALONE = 4  # sessions that have the resource but not the files, before the others are asked for all at once
+_LOOKED_AT = 200  # sessions, the same with those that have not even the resource
 
 
 class _Parallel:
@@ -287,7 +306,10 @@ class _Parallel:
 
     def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
         """How many may have been started when so many are done."""
-        return len(experiments) if self._gatherer.learnt else min(done + 1, len(experiments))
+        alone = sum(1 for one in self._found[:done] if not one.gathered.missing)
+        if self._gatherer.learnt or alone >= _ALONE or done >= _LOOKED_AT:
+            return len(experiments)
+        return min(done + 1, len(experiments))
 
     def _wait(self, experiments: Sequence[ExperimentRecord], told: int, patience: float) -> None:
         """Until more are done or may be started.
@@ -350,8 +372,7 @@ _TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date"
 
 
 def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
-    declared = [column.name for column in table.columns]
-    middle = [name for name in declared if name in own or not own] + [name for name in own if name not in declared]
+    middle = list(own) or [column.name for column in table.columns]  # a file that is passed through keeps its own order
     names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
     return tuple(names + [name for name in _OURS if name not in names])
 
