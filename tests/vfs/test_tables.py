@@ -703,14 +703,14 @@ def test_a_misspelt_file_of_the_project_is_told_and_spoils_nothing_else(compose:
     archive = build("lab")
     maker = Shelf().make
     maker.archive = archive
-    maker.resource(archive.projects["ALFA"], "XNATFS", {"tables.toml": b"[tabels]\n"})
+    maker.resource(archive.projects["ALFA"], "XNATFS", {"tables.toml": b"[sheets]\n"})
     with DemoServer(archive) as server:
         mounted = compose(server)
         with pytest.raises(OSError) as caught:
             mounted.vfs.entries("/tables/ALFA")
         assert caught.value.errno == errno.EIO
-        assert "'tabels' is no part of a tables.toml" in mounted.report()["last_error"]["text"]
-        with pytest.raises((Failure, UsageError), match=r"'tabels' is no part of a tables\.toml"):
+        assert "'sheets' is no part of a tables.toml" in mounted.report()["last_error"]["text"]
+        with pytest.raises((Failure, UsageError), match=r"'sheets' is no part of a tables\.toml"):
             mounted.builder.build("ALFA", "freesurfer6/aseg")
         assert mounted.vfs.entries("/projects/ALFA/subjects")
         assert rows(mounted, "/tables/BROKEN/sessions.csv")
