@@ -103,6 +103,7 @@ class Settings:
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
+    lower: bool = False  # an overlay will lie upon the mount
     limits: Limits = Limits()
 
     @property
