@@ -38,7 +38,7 @@ KERNEL, PROGRAM = "kernel", "fuse-overlayfs"
 FORCE = "XNATFS_OVERLAY"  # one of the two: for tests, and for who knows better
 _TYPES = {"overlay": KERNEL, "fuse.fuse-overlayfs": PROGRAM}
 _NOTEBOOK = "overlay.json"  # in DIR: what its layer was made with; also the lock of who uses it
-_OURS = {_NOTEBOOK, "upper", "work", "probe"}
+_OPAQUE = (".wh..opq", ".wh..wh..opq")  # say that a folder hides the server's
 _INSTALL = "install the package fuse-overlayfs"
 _START = 30.0  # seconds that fuse-overlayfs gets
 _LOOK = 5.0  # seconds between looks for changes on the server
@@ -142,7 +142,7 @@ def contents(directory: str) -> dict[str, Any]:
                     if stat.S_ISDIR(status.st_mode):
                         todo.append(entry.path)
                     elif entry.name.startswith(".wh.") or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
-                        deleted += entry.name != ".wh..wh..opq"  # this one says that a folder hides the server's
+                        deleted += entry.name not in _OPAQUE
                     else:
                         files += 1
                         size += status.st_size
@@ -208,9 +208,9 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
         owner = path.stat().st_uid
         if owner != os.geteuid():
             raise UsageError(f"{path} belongs to another user; name a folder of your own")
-    upper = f"upperdir={path / 'upper'}"
+    uppers = [f",upperdir={spelt}," for spelt in (path / "upper", _escaped(path / "upper"))]
     for entry in mounts.entries():
-        if entry.kind == "overlay" and upper in entry.options.split(","):
+        if entry.kind == "overlay" and any(upper in f"{entry.options}," for upper in uppers):
             raise UsageError(f"{path} is in use by the mount at {entry.mountpoint}; `xnatfs unmount {entry.mountpoint}` ends it")
 
 
@@ -309,6 +309,8 @@ def _held_by_kernel(path: Path, lower: Path) -> bool:
 
 def _try_folder(path: Path) -> str:
     """Whether files there can be what an upper layer needs them to be; "" if so."""
+    if ":" in str(path):
+        return "fuse-overlayfs takes no path with a colon"  # it splits there, escaped or not (1.10)
     with _probe(path) as folder:
         try:
             file = folder / "file"
@@ -369,8 +371,9 @@ class Overlay:
         mounts.unmount(self.lower, lazy=True)  # the overlay holds it
 
     def _start_program(self) -> None:
-        upper, work, lower = (_escaped(Path(one)) for one in (self.directory / "upper", self.directory / "work", self.lower))
-        options = f"lowerdir={lower},upperdir={upper},workdir={work},{_PROGRAM_OPTIONS}{',allow_other' if self._allow_other else ''}"
+        # Relative to DIR, whose path may hold commas.
+        options = f"lowerdir={_escaped(Path(self.lower))},upperdir=upper,workdir=work,{_PROGRAM_OPTIONS}"
+        options += ",allow_other" if self._allow_other else ""
         with tempfile.TemporaryFile() as said:
             # A session of its own: Ctrl-C on a terminal is for the daemon.
             self._program = subprocess.Popen(
@@ -380,7 +383,7 @@ class Overlay:
                 stderr=said,
                 pass_fds=(self._lock,),
                 start_new_session=True,
-                cwd="/",
+                cwd=self.directory,
             )
             deadline = time.monotonic() + _START
             while True:
