@@ -184,7 +184,6 @@ def test_the_other_commands_know_the_overlay(server: DemoServer, tmp_path: Path,
         assert os.getxattr(file, "user.xnat.cached") == b"no"
         done = xnatfs("warm", str(mounted.point / NIFTI), env=mounted.env)
         assert done.returncode == 0, done.stderr
-        time.sleep(1.1)  # fuse-overlayfs
         assert os.getxattr(file, "user.xnat.cached") == b"yes" and os.getxattr(file, "user.xnat.scan") == b"4"
         assert "user.xnat.cached" not in os.listxattr(file) and "user.xnat.uri" in os.listxattr(file)
         for arguments in ((str(file),), ()):
@@ -204,6 +203,13 @@ def test_others_of_this_machine_may_not_enter(server: DemoServer, tmp_path: Path
         assert stat.S_IMODE(mounted.point.stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "changes").stat().st_mode) == 0o700
         assert stat.S_IMODE((mounted.point / NIFTI / BVEC).stat().st_mode) == 0o644
+
+
+def test_looking_around_fetches_no_files(server: DemoServer, tmp_path: Path, way: str) -> None:
+    with overlaid(server.url, tmp_path) as mounted:
+        assert run("ls", "-lR", mounted.point / SESSION).stdout.count(".dcm") > 20
+        assert mounted.status()["contents"]["cached files"] == 0
+        assert run("file", mounted.point / NIFTI / BVEC).stdout.rstrip().endswith("ASCII text"), "opens as fuse-overlayfs does, and reads"
 
 
 @pytest.mark.timeout(150)

@@ -47,8 +47,9 @@ _CAP_SYS_ADMIN = 21
 # redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for layers that can be exported or
 # that never change: this lower layer does.
 _KERNEL_OPTIONS = "redirect_dir=on,index=off,metacopy=off,xino=off,nfs_export=off"
-# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout: by default it believes for ever.
-_PROGRAM_OPTIONS = "writeback=0,timeout=1"
+# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout=0: with any other it shows nothing that is new
+# on the server (measured with 1.10).
+_PROGRAM_OPTIONS = "writeback=0,timeout=0"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -168,7 +169,7 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
     try:
         private_folder(path)
         filled = set(os.listdir(path))
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{path} is not a folder") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None

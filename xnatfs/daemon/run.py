@@ -60,6 +60,10 @@ def foreground(
     # Listings are many small objects that live long: with Python's defaults half of a `find` over 160,000 files was garbage collection.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
+    if overlay is not None:
+        # mfusepy gives Ctrl-C to libfuse, which would end its loop and then complain that its mount has gone below an overlay. No thread
+        # lets it through, but one waits for it (below) and has the overlay taken away first, as for the other signals.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     mounted = compose(settings, credentials, mountpoint)
     control: ControlServer | None = None
     registration: Path | None = None
@@ -73,7 +77,7 @@ def foreground(
             base = overlay.lower
             mounted.overlay = {"directory": str(overlay.directory), "kind": overlay.kind}
             if overlay.kind == PROGRAM and isinstance(mounted.vfs, Lower):
-                mounted.vfs.keeps_gone = True
+                mounted.vfs.for_program = True
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
         mounted.kernel = adapter.counts
         watcher = _Watcher(overlay.end if overlay is not None else lambda: _take_away(mountpoint), adapter.ending)
@@ -90,6 +94,8 @@ def foreground(
         registration = registry.register(one)
         watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
         with watcher:
+            if overlay is not None:
+                threading.Thread(target=_await_ctrl_c, args=(watcher.end,), name="ctrl-c", daemon=True).start()
             announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
@@ -257,6 +263,11 @@ class _Announcing:
         if self.overlay is not None:
             # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
             self.overlay.follow(lambda: self.mounted.catalogs.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
+
+
+def _await_ctrl_c(end: Callable[[], None]) -> None:
+    signal.sigwait({signal.SIGINT})
+    end()
 
 
 def _take_away(mountpoint: str) -> None:
