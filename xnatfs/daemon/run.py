@@ -80,7 +80,7 @@ def foreground(
                 mounted.vfs.for_program = True
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
         mounted.kernel = adapter.counts
-        watcher = _Watcher(overlay.end if overlay is not None else lambda: _take_away(mountpoint), adapter.ending)
+        watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
         one = registry.Registration(
             mountpoint,
@@ -270,8 +270,14 @@ def _await_ctrl_c(end: Callable[[], None]) -> None:
     end()
 
 
-def _take_away(mountpoint: str) -> None:
-    mounts.unmount(mountpoint, lazy=True)
+def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
+    if overlay is None:
+        mounts.unmount(mountpoint, lazy=True)
+        return
+    with contextlib.suppress(OSError):
+        # libfuse will complain on standard error that its mount, which was detached long ago, cannot be unmounted.
+        os.dup2(os.open(registry.log_path(mountpoint), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    overlay.end()
 
 
 def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
