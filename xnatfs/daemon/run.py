@@ -60,10 +60,6 @@ def foreground(
     # Listings are many small objects that live long: with Python's defaults half of a `find` over 160,000 files was garbage collection.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-    if overlay is not None:
-        # mfusepy gives Ctrl-C to libfuse, which would end its loop and then complain that its mount has gone below an overlay. No thread
-        # lets it through, but one waits for it (below) and has the overlay taken away first, as for the other signals.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     mounted = compose(settings, credentials, mountpoint)
     control: ControlServer | None = None
     registration: Path | None = None
@@ -94,11 +90,11 @@ def foreground(
         registration = registry.register(one)
         watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
         with watcher:
-            if overlay is not None:
-                threading.Thread(target=_await_ctrl_c, args=(watcher.end,), name="ctrl-c", daemon=True).start()
             announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
+                if overlay is not None:
+                    fuse.keep_ctrl_c()  # the overlay has to be taken away first
                 fuse.run(adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None)
             except RuntimeError as error:
                 # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began could not be mounted.
@@ -263,11 +259,6 @@ class _Announcing:
         if self.overlay is not None:
             # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
             self.overlay.follow(lambda: self.mounted.catalogs.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
-
-
-def _await_ctrl_c(end: Callable[[], None]) -> None:
-    signal.sigwait({signal.SIGINT})
-    end()
 
 
 def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
