@@ -262,13 +262,10 @@ class _Announcing:
 
 
 def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
-    if overlay is None:
+    if overlay is not None:
+        overlay.end()
+    else:
         mounts.unmount(mountpoint, lazy=True)
-        return
-    with contextlib.suppress(OSError):
-        # libfuse will complain on standard error that its mount, which was detached long ago, cannot be unmounted.
-        os.dup2(os.open(registry.log_path(mountpoint), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
-    overlay.end()
 
 
 def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
