@@ -109,6 +109,7 @@ class Settings:
     proxy: str | None = None
     lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
+    lower: bool = False  # an overlay will lie upon the mount
     limits: Limits = Limits()
 
     @property
