@@ -68,7 +68,7 @@ class Mounted:
         limits = self.settings.limits
         self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
         self.finder = Finder(self.builder)
-        tables = Tables(self.outputs, self.finder, self.builder.tables)
+        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = (Lower if self.settings.lower else Vfs)(
             root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1)

@@ -71,15 +71,18 @@ class BuiltTable:
         self._spec = spec
         self._project = project
         self._gatherer = gatherer
-        self.table = spec.table
+        self._set_up(spec.table, sessions, as_of)
+
+    def _set_up(self, table: Table, sessions: list[Session], as_of: float) -> None:
+        self.table = table
         self.sessions = sessions
         self.as_of = as_of  # epoch seconds at which the server was asked
         self._finished: tuple[tuple[str, ...], list[Row]] | None = None
-        names = _layout(spec.table, dict.fromkeys(name for one in sessions for name in one.columns))
-        if spec.table.finish is not None:
-            self._finished = spec.table.finish(names, list(self._long(names)))
+        names = _layout(table, dict.fromkeys(name for one in sessions for name in one.columns))
+        if table.finish is not None:
+            self._finished = table.finish(names, list(self._long(names)))
             names = self._finished[0]
-        known = {column.name: column for column in spec.table.columns}
+        known = {column.name: column for column in table.columns}
         self.columns = tuple(known.get(name) or Column(name, text=name in _TEXTS) for name in names)
 
     def rows(self) -> Iterator[Row]:
@@ -90,8 +93,11 @@ class BuiltTable:
 
     def _long(self, names: Sequence[str]) -> Iterator[Row]:
         for session in self.sessions:
-            if not session.rows:
-                continue
+            yield from self.session_rows(session, names)
+
+    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+        """The rows of one of the sessions, under these columns (before `finish`)."""
+        if session.rows:
             parsed = _combined(self._spec, self._project, session, self._gatherer)
             about = _about(visit_of(self._project, session.experiment))
             at = {name: number for number, name in enumerate(parsed.columns)}
@@ -131,6 +137,24 @@ class BuiltTable:
         }
 
 
+class JoinedTable(BuiltTable):
+    """The same table of several projects as one: for lists of sessions."""
+
+    def __init__(self, parts: list[BuiltTable], table: Table, as_of: float) -> None:
+        self._parts = parts
+        self._whose = {id(session): part for part in parts for session in part.sessions}
+        sessions = [session for part in parts for session in part.sessions]
+        sessions.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
+        self._set_up(table, sessions, as_of)
+
+    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+        return self._whose[id(session)].session_rows(session, names)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(" ".join(part.fingerprint for part in self._parts).encode()).hexdigest()[:20]
+
+
 class Builder:
     """Builds tables of one server.
 
@@ -164,6 +188,7 @@ class Builder:
         # More than connections: while some parse, the others keep these busy.
         self._workers = Workers("table", 2 * limits.connections)
         self.running: dict[int, Status] = {}
+        self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}  # lists: name -> their projects and sessions
         self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
         self.asked_again = 0.0  # when that was, epoch seconds
 
@@ -201,6 +226,11 @@ class Builder:
             UsageError: there is no such table or session.
             Failure: the server or the cache cannot be used, or TIMED_OUT.
         """
+        if project in self.groups:
+            if key not in self.tables:
+                raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
+            as_of = time.time()
+            return JoinedTable([self.build(one, key, theirs, progress) for one, theirs in self.parts(project)], self.tables[key], as_of)
         as_of = time.time()
         outline = self.outlines.get(project)
         spec = self.spec(outline, key)
@@ -225,12 +255,26 @@ class Builder:
         Raises:
             UsageError, Failure: see `build`.
         """
+        if project in self.groups:
+            states = [self.state(one, key, theirs) for one, theirs in self.parts(project)]
+            return hashlib.sha256(" ".join(states).encode()).hexdigest()[:20] if all(states) else ""
         outline = self.outlines.get(project)
         chosen = chosen_sessions(outline, sessions)
         if key not in self.tables or self._to_check(project, key, sessions) or not all(one.changed for one in chosen):
             return ""
         told = [__version__, project, self.spec(outline, key).fingerprint, *sorted(map(repr, chosen))]
         return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
+    def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
+        """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of sessions).
+
+        Raises:
+            Failure: NO_ENTRY if there is no such project; what keeps the server from answering.
+        """
+        if project in self.groups:
+            return list(self.groups[project]())
+        self.outlines.get(project)  # what the user may not see any more is not there
+        return [(project, sessions)]
 
     def check_again(self) -> None:
         """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""

@@ -32,7 +32,7 @@ from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.tables.build import Builder, BuiltTable
 from xnatfs.tables.formats import FORMATS, Scan, scan, write
 from xnatfs.tables.listed import LISTED
-from xnatfs.tables.table import Frame, Table
+from xnatfs.tables.table import Frame, Rows, Table
 from xnatfs.tables.widen import widen
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Outputs:
         Raises:
             Failure: the server or the cache cannot be used; NO_ENTRY if the project is not the user's.
         """
-        self._builder.outlines.get(project)  # what the user may not see any more is not served
+        self._builder.parts(project)  # what the user may not see any more is not served
         name = _name(project, key, sessions)
         manifest = self.manifest(project, key, sessions)
         if manifest is not None and variant.suffix in manifest.sizes:
@@ -335,7 +335,10 @@ def _finished(built: BuiltTable) -> _Finished:
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
     as_of = time.time()
-    frame = LISTED[key].build(builder, project, sessions)
+    frames = [LISTED[key].build(builder, one, theirs) for one, theirs in builder.parts(project, sessions)]
+    # All of them begin with ID, label and subject.
+    rows = sorted((row for frame in frames for row in frame.rows()), key=lambda row: (row[2], row[1], row[0]))
+    frame = Rows(LISTED[key].columns, rows)
     digest = hashlib.sha256(__version__.encode())
     for row in frame.rows():
         digest.update(repr(row).encode("utf-8", "backslashreplace"))

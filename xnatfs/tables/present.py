@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from xnatfs.errors import Failure
@@ -57,6 +57,9 @@ class Finder:
         Raises:
             Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering.
         """
+        if project in self._builder.groups:
+            found = [self.present(one) for one, _ in self._builder.parts(project)]
+            return Present(self._in_order(key for one in found for key in one.keys), all(one.whole for one in found))
         outline = self._builder.outlines.get(project)
         held = self._held.get(project)
         if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
@@ -77,6 +80,8 @@ class Finder:
         Raises:
             Failure: see `present`.
         """
+        if project in self._builder.groups:
+            return self._in_order(key for one, _ in self._builder.parts(project) for key in self.at_once(one))
         outline = self._builder.outlines.get(project)
         held = self._held.get(project)
         if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
@@ -96,6 +101,8 @@ class Finder:
         A table's time of change has to be the same before and after it is built, else `rsync` would copy everything twice.
         """
         try:
+            if project in self._builder.groups:
+                return max((self.newest(one, theirs) for one, theirs in self._builder.parts(project)), default=0.0)
             outline = self._builder.outlines.get(project)
         except Failure:
             return 0.0
@@ -105,6 +112,10 @@ class Finder:
             stamps = (one.changed for one in outline.experiments.values() if not sessions or one.id in sessions)
             before = self._newest[key] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
         return before[1]
+
+    def _in_order(self, keys: Iterable[str]) -> list[str]:
+        known = set(keys)
+        return [key for key in self._builder.tables if key in known]
 
     def forget(self) -> None:
         """Look again."""

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _AGAIN = 600.0  # seconds after which the names of a list are looked up again
 _LARGEST = 16 * 2**20  # bytes of a list
 
-Contents = Callable[[Scope], Mapping[str, Node]]
+Contents = Callable[[Scope], Mapping[str, Node]]  # what is in the folder of a list
 
 
 @dataclass

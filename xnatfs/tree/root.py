@@ -14,7 +14,8 @@ from xnatfs.tree.lists import list_files, lists_room
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.projects import archive_room, projects_room
 from xnatfs.tree.resource import Sources
-from xnatfs.tree.tables import Tables, tables_room
+from xnatfs.tree.scope import Scope, by_project
+from xnatfs.tree.tables import Tables, list_tables, tables_room
 from xnatfs.tree.views import scope_views, views_room
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
@@ -56,7 +57,11 @@ def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, re
         "tables": tables_room(sources, tables),
         "views": views_room(sources),
     }
-    lists = lists_room(sources, lambda scope: scope_views(sources, scope))
+
+    def of_list(scope: Scope) -> Mapping[str, Node]:
+        return {**scope_views(sources, scope), "tables": list_tables(tables, scope.identity[-1], lambda: by_project(scope))}
+
+    lists = lists_room(sources, of_list)
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
     unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}
 

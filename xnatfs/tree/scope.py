@@ -63,6 +63,14 @@ def project_scope(sources: Sources, project: str) -> Scope:
     return Scope((project,), f"project {project}", members)
 
 
+def by_project(scope: Scope) -> list[tuple[str, tuple[str, ...]]]:
+    """The projects of a scope's members, and the accession ids of each's."""
+    found: dict[str, list[str]] = {}
+    for member in scope.members().members:
+        found.setdefault(member.project, []).append(member.experiment.id)
+    return [(project, tuple(ids)) for project, ids in found.items()]
+
+
 def scans_of(sources: Sources, snapshot: Snapshot, member: Member) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
     """The scans of a member with their resources; one request only where no bulk listing tells."""
     holdings, identity = snapshot.holdings[member.project], member.experiment.id

@@ -10,11 +10,12 @@ Threading: any thread; nodes hold no state of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.records import ProjectRecord
+from xnatfs.tables.build import Builder
 from xnatfs.tables.listed import LISTED
 from xnatfs.tables.outputs import Outputs, Variant, variants
 from xnatfs.tables.present import Finder, Present
@@ -45,6 +46,7 @@ class Tables:
     outputs: Outputs
     finder: Finder
     tables: Mapping[str, Table]
+    builder: Builder
 
 
 class TableFile(File):
@@ -130,6 +132,26 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
         return fixed().get(name) or _known_pipelines(tables, project, ()).get(name)
 
     return _Asked(inode_of("tables", project.id), entries, known, mtime=project.inserted, xattrs={"project": project.id})
+
+
+def list_tables(tables: Tables, name: str, members: Callable[[], Sequence[tuple[str, Sequence[str]]]]) -> Branch:
+    """The tables over the sessions of a list: `members` gives its projects and the sessions of each."""
+    group = ProjectRecord(f"list:{name}")  # no project's id has a colon
+    tables.builder.groups[group.id] = members
+
+    def fixed() -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
+        for key in LISTED:
+            nodes |= _files(tables, group, key, None, ())
+        return nodes
+
+    def entries() -> Mapping[str, Node]:
+        return {**fixed(), **_pipelines(tables, group, _present(tables, group).keys, ())}
+
+    def known(name: str) -> Node | None:
+        return fixed().get(name) or _known_pipelines(tables, group, ()).get(name)
+
+    return _Asked(inode_of("tables", group.id), entries, known, mtime=None)
 
 
 def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
