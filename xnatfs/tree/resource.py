@@ -6,7 +6,7 @@ Threading: any thread; what is built from a listing lives and dies with that lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from xnatfs.config import Settings
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
+from xnatfs.fetch.holdings import FileHoldings, Memo
 from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
@@ -30,6 +31,7 @@ class Sources:
     catalogs: Catalogs
     transfers: Transfers
     troubles: Troubles
+    kept: Memo = field(default_factory=Memo, compare=False)  # what rooms keep as long as the mount
 
 
 class Place(NamedTuple):
@@ -109,15 +111,36 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         files = holdings.of_resource(resource)
         if not files:
             return {}
-        number = files[0].resource_id
-        series = series_of(holdings, number)
-        opener = _Opener(place, sources.transfers, sources.catalogs.history, series, inode_of("resource", str(number)))
+        opener = _opener(sources, place, holdings, files)
         return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
     if resource.id is not None:
         xattrs["resource_id"] = str(resource.id)
     return FileBranch(inode_of(*where), entries, mtime=place.mtime, xattrs={name: value for name, value in xattrs.items() if value})
+
+
+def resource_files(sources: Sources, place: Place, resource: ResourceRecord) -> dict[str, ResourceFile]:
+    """The files of one resource by catalog path, in catalog order: the nodes its folder has, for rooms that name them otherwise.
+
+    Raises:
+        Failure: what keeps the server from listing them.
+    """
+    holdings = sources.catalogs.files(place.project, resource)
+    files = holdings.of_resource(resource)
+    if not files:
+        return {}
+    opener = _opener(sources, place, holdings, files)
+    first: dict[str, FileRecord] = {}
+    for record in files:
+        first.setdefault(record.path, record)
+    return {record.path: ResourceFile(opener, record, number) for number, record in enumerate(first.values())}
+
+
+def _opener(sources: Sources, place: Place, holdings: FileHoldings, files: Sequence[FileRecord]) -> _Opener:
+    number = files[0].resource_id
+    history, inode = sources.catalogs.history, inode_of("resource", str(number))
+    return _Opener(place, sources.transfers, history, series_of(holdings, number), inode)
 
 
 def _arrange(files: Iterable[FileRecord], opener: _Opener, troubles: Troubles) -> Mapping[str, Node]:
