@@ -63,6 +63,11 @@ def state_home() -> Path:
     return Path(os.environ.get("XNATFS_STATE_DIR") or platformdirs.user_state_dir("xnatfs"))
 
 
+def config_home() -> Path:
+    """Where a user's own tables.toml, bids.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the platform's)."""
+    return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
+
+
 def private_folder(path: Path) -> Path:
     """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of patients."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
@@ -102,6 +107,8 @@ class Settings:
     serve_bad_digests: bool = False
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
+    lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
+    bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
     limits: Limits = Limits()
 

@@ -45,6 +45,7 @@ class Cause(Enum):
     BAD_DIGEST = (errno.EIO, "the file differs from the digest in the server's catalog")
     CHANGED = (errno.ESTALE, "the file changed on the server while it was read; open it again")
     # This machine
+    BAD_LIST = (errno.EIO, "the list of sessions cannot be read")
     NO_SPACE = (errno.ENOSPC, "the cache is full")
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
 

@@ -19,7 +19,7 @@ from xnatfs.server.records import FileRecord, ScanRecord, natural
 
 
 class ScanFiles(NamedTuple):
-    """A scan with the files of its image resource and of its sidecar resource; `problem` says why there are none."""
+    """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong with all of it."""
 
     scan: ScanRecord
     resource: str = ""
@@ -158,9 +158,8 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
         return []
     pictures = _pictures(given, plan)
     if not pictures:
-        where = rules.place(scan, "")
-        reason = "has no .nii or .nii.gz" if given.resource else f"no resource {' or '.join(rules.images[:2])} with images"
-        without(where.reason if isinstance(where, Nowhere) and not given.resource and where.reason.startswith("a ") else reason)
+        where = "or".join(f" {label} " for label in rules.images[:2]).strip()
+        without("it has no .nii or .nii.gz" if given.resource else f"no resource {where} with images")
         return []
     images: list[_Image] = []
     for one in pictures:

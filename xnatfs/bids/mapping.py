@@ -8,7 +8,6 @@ Threading: immutable values; no I/O but `user_map`.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
 from xnatfs.bids.names import legal
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
 from xnatfs.bids.words import Pattern, any_word, pattern, task_of
+from xnatfs.config import config_home
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
 
@@ -231,8 +229,8 @@ def parse(text: str, where: str) -> BidsMap:
 
 
 def user_file() -> Path:
-    """Where a user's own `bids.toml` lies (`XNATFS_CONFIG_DIR`, else the platform's place)."""
-    return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs")) / NAME
+    """Where a user's own `bids.toml` lies."""
+    return config_home() / NAME
 
 
 def user_map(chosen: Path | None = None) -> BidsMap | None:

@@ -9,18 +9,34 @@ from pathlib import Path
 
 import click
 
+from xnatfs.bids.mapping import user_map
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
+from xnatfs.tree.lists import read_list
 
 
 @click.command("mount")
 @click.argument("mountpoint", type=click.Path(path_type=str))
 @where
 @click.option("--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated).")
+@click.option(
+    "--list",
+    "lists",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="A list of sessions, an id or label a line: lists/NAME/ shows just those (may be repeated).",
+)
+@click.option(
+    "--bids-map",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
+)
 @click.option(
     "--bad-digest",
     type=click.Choice(["refuse", "serve"]),
@@ -30,13 +46,30 @@ from xnatfs.errors import UsageError
 )
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
 @click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
-def command(mountpoint: str, where: Where, projects: tuple[str, ...], bad_digest: str, allow_other: bool, in_foreground: bool) -> None:
+def command(
+    mountpoint: str,
+    where: Where,
+    projects: tuple[str, ...],
+    lists: tuple[Path, ...],
+    bids_map: Path | None,
+    bad_digest: str,
+    allow_other: bool,
+    in_foreground: bool,
+) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
     Returns when the mount answers. The login is looked for in: --config or --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*),
     ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
     """
-    settings, login = where.settings(projects=projects, serve_bad_digests=bad_digest == "serve")
+    for one in lists:
+        read_list(one)
+    user_map(bids_map)
+    settings, login = where.settings(
+        projects=projects,
+        lists=tuple(one.absolute() for one in lists),
+        bids_map=None if bids_map is None else bids_map.absolute(),
+        serve_bad_digests=bad_digest == "serve",
+    )
     start(settings, login, mountpoint, allow_other=allow_other, in_foreground=in_foreground)
 
 

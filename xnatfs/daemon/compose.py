@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xnatfs import __version__
+from xnatfs.bids.mapping import BidsMap, user_map
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.learnt import Learnt
 from xnatfs.cache.listings import ListingStore
@@ -54,14 +55,16 @@ class Mounted:
     cache: ContentCache
     learnt: Learnt
     builder: Builder
+    bids_map: BidsMap | None = None
     vfs: Vfs = field(init=False)
     outputs: Outputs = field(init=False)
     finder: Finder = field(init=False)
+    sources: Sources = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
 
     def __post_init__(self) -> None:
-        sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles)
+        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
         limits = self.settings.limits
         self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
         self.finder = Finder(self.builder)
@@ -87,6 +90,7 @@ class Mounted:
             "listings": self.catalogs.counts(),
             "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
+            "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
             "errors": self.troubles.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
@@ -120,8 +124,10 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     """Log in and put the layers together.
 
     Raises:
+        UsageError: the user's own tables.toml or map cannot be read or understood.
         Failure: the login failed, or the cache directory cannot be used.
     """
+    bids_map = user_map(settings.bids_map)
     connection = Connection(settings, credentials)
     try:
         scope = settings.scope(_log_in(connection, settings, credentials))
@@ -139,7 +145,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     except (Failure, UsageError):
         connection.close()
         raise
-    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder)
+    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder, bids_map)
 
 
 def _builder(

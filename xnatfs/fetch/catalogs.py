@@ -336,25 +336,25 @@ class Catalogs:
         self._files.ahead((one, experiments[one].changed) for one in sessions if one in experiments)
 
     def resource_files(self, resource: ResourceRecord, stamp: str) -> list[FileRecord]:
-        """The files of one resource, in catalog order, as of the `last_modified` of its session: from its session's listing where that
-        is held, else one request for just this resource.
+        """The files of one resource, in catalog order; see `listing_of`."""
+        return self.listing_of(resource, stamp).of_resource(resource) or []
+
+    def listing_of(self, resource: ResourceRecord, stamp: str) -> FileHoldings:
+        """Holdings with the files of one resource, as of the `last_modified` of its session: its session's listing where that is held,
+        else one request for just this resource.
 
         Raises:
             Failure: what keeps the server from answering.
         """
-        owner = resource.owner
-        session = owner.part if owner.level == "assessor" else owner.id
-        held = self._files.held(session, stamp)
+        held = self._files.held(_session_of(resource), stamp)
         if held is not None and held.of_resource(resource) is not None:
-            return held.of_resource(resource) or []
-        key = ("resource", resource.id or (owner, resource.label))
-        found = self._files.of(key, stamp, lambda: self._files_of_resource(resource))
-        return found.of_resource(resource) or []
+            return held
+        return self._files.of(*self._one_resource(resource, stamp))
 
-    def files_of_many(
+    def listings_of(
         self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
-    ) -> list[list[FileRecord]]:
-        """The files of many resources, each with the `last_modified` of its session; those not held are listed in parallel.
+    ) -> list[FileHoldings]:
+        """The same for many resources, each with the stamp of its session; those not held are listed in parallel.
 
         `progress` is told how many are listed, and of how many. Ends with the first failure; what was listed until then is kept.
 
@@ -362,16 +362,25 @@ class Catalogs:
             Failure: what keeps the server from answering; INTERRUPTED.
         """
         for resource, stamp in resources:
-            owner = resource.owner
-            if self._files.held(owner.part if owner.level == "assessor" else owner.id, stamp) is None:
-                key = ("resource", resource.id or (owner, resource.label))
-                self._files.begin(key, stamp, partial(self._files_of_resource, resource))
-        found: list[list[FileRecord]] = []
+            if self._files.held(_session_of(resource), stamp) is None:
+                self._files.begin(*self._one_resource(resource, stamp))
+        found: list[FileHoldings] = []
         for resource, stamp in resources:
-            found.append(self.resource_files(resource, stamp))
+            found.append(self.listing_of(resource, stamp))
             if progress is not None:
                 progress(len(found), len(resources))
         return found
+
+    def files_of_many(
+        self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
+    ) -> list[list[FileRecord]]:
+        """The files alone."""
+        found = self.listings_of(resources, progress)
+        return [holdings.of_resource(resource) or [] for holdings, (resource, _) in zip(found, resources, strict=True)]
+
+    def _one_resource(self, resource: ResourceRecord, stamp: str) -> tuple[Hashable, str, Callable[[], FileListing]]:
+        key = ("resource", resource.id or (resource.owner, resource.label))
+        return key, stamp, partial(self._files_of_resource, resource)
 
     def _files_of_resource(self, resource: ResourceRecord) -> FileListing:
         listing = self._resources.files_of_resource(resource)
@@ -388,6 +397,11 @@ class Catalogs:
         return subject.changed if subject is not None and owner.level == "subject" else ""
 
     # --- helpers -------------------------------------------------------------------------------------------------
+
+    def find_experiments(self, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        """(accession id, label, project) of experiments by accession id or label, in the projects shown; asked now."""
+        found = self._get(("names", names), lambda: self._listings.find_experiments(names))
+        return [one for one in found if not self._only or one[2] in self._only]
 
     def resources_of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of one object with all the server tells of them, asked now."""
@@ -447,3 +461,7 @@ class Catalogs:
     def _stale(self, what: str, failure: Failure) -> None:
         log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
         self._troubles.failed(failure)
+
+
+def _session_of(resource: ResourceRecord) -> str:
+    return resource.owner.part if resource.owner.level == "assessor" else resource.owner.id

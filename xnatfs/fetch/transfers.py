@@ -123,6 +123,7 @@ class Transfers:
         self.range_refused = False  # this server (or its proxy) sends whole files only
         self.length_refused = False  # ... without saying how long they are
         self.workers = Workers("transfer", max(1, limits.connections - 1))
+        self.ahead_workers = Workers("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
         self._learnt = learnt
         self._troubles = troubles
         self._history = history
@@ -189,6 +190,7 @@ class Transfers:
 
     def close(self) -> None:
         """Start nothing more."""
+        self.ahead_workers.close()
         self.workers.close()
 
     # --- the ways ------------------------------------------------------------------------------------------------

@@ -16,15 +16,13 @@ Threading: immutable values; no I/O but `user_file`.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
+from xnatfs.config import config_home
 from xnatfs.errors import UsageError
 from xnatfs.tables.table import Input, Table
 
@@ -129,7 +127,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
 
 def user_file() -> Path:
     """Where a user's own `tables.toml` lies (`XNATFS_CONFIG_DIR`, else the platform's place)."""
-    return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs")) / NAME
+    return config_home() / NAME
 
 
 def user_site(tables: Mapping[str, Table]) -> Site:

@@ -6,120 +6,35 @@
 
 Used by `views`. Images are the nodes of their resources under other names. A sidecar that lacks something is made when it is opened; until
 then its size is a placeholder. Looking at the top lists no session's files; a session's are listed when its folder is looked at.
-Threading: any thread; what is made is kept in `_Made`, which has a lock, never held over I/O.
+Threading: any thread; values derived from listings are kept with them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from cachetools import LRUCache
-
 from xnatfs import __version__
 from xnatfs.bids import mapping, names, sidecars, texts
 from xnatfs.bids.dataset import Plan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange
-from xnatfs.bids.mapping import BidsMap
+from xnatfs.bids.mapping import BidsMap, Nowhere
 from xnatfs.bids.texts import Person, Visit
 from xnatfs.bids.usual import usual_map
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.holdings import ProjectHoldings
-from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord
+from xnatfs.tree.made import Made, MadeFile, TextFile
 from xnatfs.tree.names import spell_label
-from xnatfs.tree.node import Branch, BytesContent, Content, File, FileBranch, Node, inode_in_order, inode_of
-from xnatfs.tree.resource import Place, ResourceFile, Sources, resource_files
+from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
+from xnatfs.tree.resource import Place, ResourceFile, Sources, file_nodes
 from xnatfs.tree.scope import Member, Scope, Snapshot, scans_of
+from xnatfs.tree.session import scan_place
 
-_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 _LARGEST_TEXT = 16 * 2**20  # of a sidecar, or a map
-_KEPT = 32 * 2**20  # bytes of made sidecars
 _BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
-
-
-class _Made:
-    """Texts that were made when they were opened, by what they were made from."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._texts: LRUCache[str, bytes] = LRUCache(_KEPT, getsizeof=len)
-
-    def get(self, key: str) -> bytes | None:
-        with self._lock:
-            return self._texts.get(key)
-
-    def put(self, key: str, data: bytes) -> None:
-        with self._lock:
-            if len(data) < _KEPT:
-                self._texts[key] = data
-
-
-class _TextFile(File):
-    """A text that is known without asking anybody."""
-
-    __slots__ = ("_data", "_inode", "_mtime")
-
-    def __init__(self, data: bytes, mtime: float, *identity: str) -> None:
-        self._data = data
-        self._mtime = mtime
-        self._inode = inode_of("bids", *identity)
-
-    @property
-    def inode(self) -> int:
-        return self._inode
-
-    @property
-    def mtime(self) -> float:
-        return self._mtime
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    @property
-    def version(self) -> str:
-        return hashlib.sha256(self._data).hexdigest()
-
-    def open(self) -> Content:
-        return BytesContent(self._data)
-
-
-class _MadeFile(File):
-    """A text that is made when it is opened; what it is made from names it."""
-
-    __slots__ = ("_inode", "_key", "_made", "_make", "_mtime")
-
-    def __init__(self, made: _Made, key: Callable[[], str], make: Callable[[], bytes], mtime: Callable[[], float], *identity: str) -> None:
-        self._made = made
-        self._key = key
-        self._make = make
-        self._mtime = mtime
-        self._inode = inode_of("bids", *identity)
-
-    @property
-    def inode(self) -> int:
-        return self._inode
-
-    @property
-    def mtime(self) -> float:
-        return self._mtime()
-
-    @property
-    def size(self) -> int:
-        data = self._made.get(self._key())
-        return _PLACEHOLDER if data is None else len(data)
-
-    def open(self) -> Content:
-        key = self._key()
-        data = self._made.get(key)
-        if data is None:
-            data = self._make()
-            self._made.put(key, data)
-        return BytesContent(data)
 
 
 class _People(NamedTuple):
@@ -145,7 +60,7 @@ class _View:
     sources: Sources
     scope: Scope
     user_map: BidsMap | None
-    made: _Made
+    made: Made
 
     # --- the top -------------------------------------------------------------------------------------------------
 
@@ -159,7 +74,7 @@ class _View:
         where = self.scope.identity
         if maps.problem:
             text = f"There is no BIDS view: {maps.problem}\n"
-            return {"README": _TextFile(text.encode("utf-8", "replace"), mtime, *where, "README")}
+            return {"README": TextFile(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
         small = {
             "dataset_description.json": texts.description(self._title(snapshot), self.sources.settings.server, __version__),
@@ -168,7 +83,7 @@ class _View:
             "participants.tsv": texts.participants(people.people.values()),
             "participants.json": texts.described(texts.PARTICIPANTS),
         }
-        nodes: dict[str, Node] = {name: _TextFile(data, mtime, *where, name) for name, data in small.items()}
+        nodes: dict[str, Node] = {name: TextFile(data, mtime, *where, name) for name, data in small.items()}
         nodes[texts.UNMAPPED] = self._unmapped_file(mtime)
         nodes["code"] = self._code(maps, mtime)
         for label, visits in people.visits.items():
@@ -180,7 +95,7 @@ class _View:
         for project, one in maps.maps.items():
             name = mapping.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
             text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in one.sources)
-            files[name] = _TextFile(text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name)
+            files[name] = TextFile(text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name)
         return Branch(inode_of("bids", *self.scope.identity, "code"), lambda: files, mtime=mtime)
 
     def _title(self, snapshot: Snapshot) -> str:
@@ -213,7 +128,7 @@ class _View:
         holder = next((one for one in holdings.own_resources if one.label == mapping.RESOURCE), None)
         if holder is None or (self.user_map is not None and self.user_map.only):
             return None
-        nodes = resource_files(self.sources, Place(project, holdings.project.inserted, {}), holder)
+        nodes = self._files(Place(project, holdings.project.inserted, {}), holder)
         node = next((one for path, one in nodes.items() if path.rsplit("/", 1)[-1] == mapping.NAME), None)
         if node is None:
             return None
@@ -298,8 +213,8 @@ class _View:
         mtime = max((one.experiment.inserted or 0.0 for one in visits.values()), default=0.0)
         nodes: dict[str, Node] = {f"ses-{name}": self._session(label, one) for name, one in visits.items()}
         stem = f"sub-{label}_sessions"
-        nodes[f"{stem}.tsv"] = _TextFile(texts.sessions(visits.values()), mtime, *where, "sessions.tsv")
-        nodes[f"{stem}.json"] = _TextFile(texts.described(texts.SESSIONS), mtime, *where, "sessions.json")
+        nodes[f"{stem}.tsv"] = TextFile(texts.sessions(visits.values()), mtime, *where, "sessions.tsv")
+        nodes[f"{stem}.json"] = TextFile(texts.described(texts.SESSIONS), mtime, *where, "sessions.json")
         first = next(iter(visits.values())).experiment
         xattrs = {"subject": first.subject_label, "id": accession}
         inode = inode_in_order(accession, "bids", *self.scope.identity)
@@ -335,20 +250,21 @@ class _View:
         for scan, resources in scans_of(self.sources, snapshot, Member(visit.project, one)):
             label = rules.choose([it.label for it in resources])
             if label is None or not rules.may_place(scan):
-                found.given.append(ScanFiles(scan))
-                state.append((scan, None))
+                where = rules.place(scan, "")
+                found.given.append(ScanFiles(scan, label or "", problem=where.reason if isinstance(where, Nowhere) else ""))
+                state.append((scan, label))
                 continue
             beside = [wanted.lower() for wanted in rules.sidecars]
             chosen = next(it for it in resources if it.label == label)
             others = sorted(
                 (it for it in resources if it.label.lower() in beside and it != chosen), key=lambda it: beside.index(it.label.lower())
             )
-            place = Place(visit.project, one.inserted, _xattrs(visit, scan))
+            place = scan_place(visit.project, one, scan)
             problem = ""
             lists: list[list[FileRecord]] = []
             for resource in (chosen, *others):
                 try:
-                    nodes = self._files(place, resource)
+                    nodes: Mapping[str, ResourceFile] = self._files(place, resource)
                 except Failure as failure:
                     if failure.cause not in _BAD_LISTINGS:
                         raise
@@ -361,8 +277,8 @@ class _View:
             state.append((scan, label, problem, tuple(record for some in lists for record in some)))
         return found._replace(state=tuple(state))
 
-    def _files(self, place: Place, resource: ResourceRecord) -> dict[str, ResourceFile]:
-        return resource_files(self.sources, place, resource)
+    def _files(self, place: Place, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
+        return file_nodes(self.sources, place, self.sources.catalogs.files(place.project, resource), resource)
 
     def _show(self, subject: str, visit: Visit, rules: BidsMap, gathered: _Gathered) -> _Shown:
         one = visit.experiment
@@ -378,17 +294,17 @@ class _View:
             nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=one.inserted)
         if plan.rows:
             stem = f"sub-{subject}_ses-{visit.label}_scans"
-            nodes[f"{stem}.tsv"] = _TextFile(texts.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv")
-            nodes[f"{stem}.json"] = _TextFile(texts.described(texts.SCANS), one.inserted or 0.0, *where, "scans.json")
+            nodes[f"{stem}.tsv"] = TextFile(texts.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv")
+            nodes[f"{stem}.json"] = TextFile(texts.described(texts.SCANS), one.inserted or 0.0, *where, "scans.json")
         return _Shown(nodes, plan)
 
     def _node(self, what: Same | Text | Sidecar, files: Mapping[FileRecord, ResourceFile], mtime: float, *where: str) -> Node:
         if isinstance(what, Same):
             return files[what.record]
         if isinstance(what, Text):
-            return _TextFile(what.data, mtime, *where)
+            return TextFile(what.data, mtime, *where)
         if not what.sources and not what.preparation:
-            return _TextFile(sidecars.with_fields(b"", what.fields), mtime, *where)
+            return TextFile(sidecars.with_fields(b"", what.fields), mtime, *where)
         nodes = {record: files[record] for record in what.sources}
         recipe = json.dumps([*what.fields.items(), what.header, what.preparation, sorted(what.borrowed)], default=str)
         original = None if what.original is None else nodes[what.original]
@@ -396,7 +312,7 @@ class _View:
         def key() -> str:
             return "\n".join([recipe, *(one.version for one in nodes.values())])
 
-        return _MadeFile(
+        return MadeFile(
             self.made,
             key,
             lambda: self._sidecar(what, nodes),
@@ -426,12 +342,12 @@ class _View:
 
     # --- what could not be mapped --------------------------------------------------------------------------------
 
-    def _unmapped_file(self, mtime: float) -> _MadeFile:
+    def _unmapped_file(self, mtime: float) -> MadeFile:
         def key() -> str:
             snapshot = self.scope.members()
             return snapshot.memo.get(("bids unmapped", self.scope.identity), lambda: f"unmapped {self.scope.identity} {id(snapshot)}")
 
-        return _UnmappedFile(self.made, key, self._unmapped, lambda: mtime, *self.scope.identity, texts.UNMAPPED)
+        return MadeFile(self.made, key, self._unmapped, lambda: mtime, *self.scope.identity, texts.UNMAPPED, anew=True)
 
     def _unmapped(self) -> bytes:
         snapshot = self.scope.members()
@@ -468,17 +384,6 @@ class _Shown(NamedTuple):
     plan: Plan
 
 
-class _UnmappedFile(_MadeFile):
-    """Made anew at each opening: it depends on listings, which are held where nothing changed."""
-
-    __slots__ = ()
-
-    def open(self) -> Content:
-        data = self._make()
-        self._made.put(self._key(), data)
-        return BytesContent(data)
-
-
 def bids_folder(sources: Sources, scope: Scope, user_map: BidsMap | None) -> Branch:
     """The folder `bids` of a view.
 
@@ -487,7 +392,7 @@ def bids_folder(sources: Sources, scope: Scope, user_map: BidsMap | None) -> Bra
         scope: the sessions it is about.
         user_map: the user's map (`mapping.user_map`), over the projects' own.
     """
-    view = _View(sources, scope, user_map, sources.kept.get("bids made", _Made))
+    view = _View(sources, scope, user_map, sources.kept.get("bids made", Made))
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
 
 
@@ -504,13 +409,6 @@ def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
         return data
     finally:
         content.close()
-
-
-def _xattrs(visit: Visit, scan: ScanRecord) -> dict[str, str]:
-    one = visit.experiment
-    found = {"project": visit.project, "subject": one.subject_label, "id": one.id, "label": one.label, "xsiType": one.xsi_type}
-    found |= {"date": one.date, "uri": f"/data/experiments/{one.id}/scans/{scan.id}", "scan": scan.id, "scan_type": scan.type}
-    return found | {"series_description": scan.series_description, "quality": scan.quality}
 
 
 def _same(nodes: Mapping[str, Node]) -> Mapping[str, Node]:

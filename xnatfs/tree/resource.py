@@ -6,21 +6,39 @@ Threading: any thread; what is built from a listing lives and dies with that lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, Memo
+from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.series import Series, series_of
-from xnatfs.fetch.transfers import Transfers
+from xnatfs.fetch.transfers import Reader, Transfers
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
 from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
+
+
+@dataclass(eq=False)
+class Work:
+    """A listing that asks for many things: how many it has."""
+
+    what: str
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.time)
+
+    def told(self, done: int, total: int) -> None:
+        """So many are there."""
+        self.done, self.total = done, total
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,20 @@ class Sources:
     catalogs: Catalogs
     transfers: Transfers
     troubles: Troubles
+    outlines: Outlines
+    bids_map: BidsMap | None = None  # the user's
     kept: Memo = field(default_factory=Memo, compare=False)  # what rooms keep as long as the mount
+    work: list[Work] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
+
+    @contextmanager
+    def working(self, what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Within this block, `status` tells of a long listing; yields what takes its progress."""
+        one = Work(what, total)
+        self.work.append(one)
+        try:
+            yield one.told
+        finally:
+            self.work.remove(one)
 
 
 class Place(NamedTuple):
@@ -76,6 +107,10 @@ class ResourceFile(File):
     def open(self) -> Content:
         return self.owner.transfers.open(self.record, self.owner.series)
 
+    def open_unwatched(self) -> Reader:
+        """The content for fetching ahead: nobody is behind this who reads on in the resource."""
+        return self.owner.transfers.open(self.record, Series([self.record]))
+
     def xattrs(self) -> dict[str, str]:
         verified = self.owner.transfers.cached(self.record)
         found = {**self.owner.place.xattrs, "resource": self.record.resource_label, "resource_id": str(self.record.resource_id)}
@@ -111,7 +146,7 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         files = holdings.of_resource(resource)
         if not files:
             return {}
-        opener = _opener(sources, place, holdings, files)
+        opener = _opener(sources, place, holdings, files[0].resource_id)
         return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
@@ -120,45 +155,44 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
     return FileBranch(inode_of(*where), entries, mtime=place.mtime, xattrs={name: value for name, value in xattrs.items() if value})
 
 
-def resource_files(sources: Sources, place: Place, resource: ResourceRecord) -> dict[str, ResourceFile]:
-    """The files of one resource by catalog path, in catalog order: the nodes its folder has, for rooms that name them otherwise.
-
-    Raises:
-        Failure: what keeps the server from listing them.
-    """
-    holdings = sources.catalogs.files(place.project, resource)
+def file_nodes(sources: Sources, place: Place, holdings: FileHoldings, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
+    """The files of a resource by their path on the server: the same nodes, under the same inode numbers, as in its folder."""
     files = holdings.of_resource(resource)
     if not files:
         return {}
-    opener = _opener(sources, place, holdings, files)
-    first: dict[str, FileRecord] = {}
+    opener = _opener(sources, place, holdings, files[0].resource_id)
+
+    def make() -> dict[str, ResourceFile]:
+        return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.troubles)}
+
+    return holdings.memo.get(("nodes", place.project, files[0].resource_id), make)
+
+
+def _opener(sources: Sources, place: Place, holdings: FileHoldings, number: int) -> _Opener:
+    series = series_of(holdings, number)
+    return _Opener(place, sources.transfers, sources.catalogs.history, series, inode_of("resource", str(number)))
+
+
+def _numbered(files: Iterable[FileRecord], troubles: Troubles) -> Iterator[tuple[int, FileRecord]]:
+    """Files with their numbers in the catalog; one that is listed twice, once."""
+    seen: set[str] = set()
     for record in files:
-        first.setdefault(record.path, record)
-    return {record.path: ResourceFile(opener, record, number) for number, record in enumerate(first.values())}
-
-
-def _opener(sources: Sources, place: Place, holdings: FileHoldings, files: Sequence[FileRecord]) -> _Opener:
-    number = files[0].resource_id
-    history, inode = sources.catalogs.history, inode_of("resource", str(number))
-    return _Opener(place, sources.transfers, history, series_of(holdings, number), inode)
+        if record.path in seen:  # one file on the server
+            troubles.odd(f"{record.uri!r}: listed twice")
+            continue
+        yield len(seen), record
+        seen.add(record.path)
 
 
 def _arrange(files: Iterable[FileRecord], opener: _Opener, troubles: Troubles) -> Mapping[str, Node]:
     """Files sorted into the folders of their paths, in catalog order."""
     top = _Level()
-    seen: set[str] = set()
-    number = 0
-    for record in files:
-        if record.path in seen:  # one file on the server, listed twice
-            troubles.odd(f"{record.uri!r}: listed twice")
-            continue
-        seen.add(record.path)
+    for number, record in _numbered(files, troubles):
         *folders, name = record.path.split("/")
         level = top
         for folder in folders:
             level = level.folders.setdefault(folder, _Level())
         level.files.append((name, number, record))
-        number += 1
     return _nodes(top, opener, "")
 
 

@@ -6,14 +6,16 @@ Threading: any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xnatfs.tree.control import control_room
+from xnatfs.tree.lists import list_files, lists_room
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.projects import archive_room, projects_room
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.tables import Tables, tables_room
+from xnatfs.tree.views import scope_views, views_room
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
@@ -29,6 +31,9 @@ archive/    the same files for scripts, with bare scan ids:
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
 tables/     measurements of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, .xlsx and .parquet:
             tables/PROJECT/PIPELINE/TABLE.csv
+views/      one sequence, or one resource, over a whole project:
+            views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
+            views/PROJECT/by-resource/RESOURCE/SESSION/...
 
 A file is fetched when it is first read and then kept in a cache on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
@@ -48,7 +53,13 @@ def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, re
         "projects": projects_room(sources),
         "archive": archive_room(sources),
         "tables": tables_room(sources, tables),
+        "views": views_room(sources),
     }
+    lists = lists_room(sources, lambda scope: scope_views(sources, scope))
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
     unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}
-    return Branch(inode_of(""), lambda: entries, alias=unlisted.get)
+
+    def listed() -> Mapping[str, Node]:
+        return {**entries, "lists": lists} if list_files(sources.settings.lists) else entries
+
+    return Branch(inode_of(""), listed, alias=unlisted.get)

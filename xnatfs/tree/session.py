@@ -32,6 +32,32 @@ ARCHIVE = Style("archive", lambda scan: scan.id, flat_when_not_imaging=True, dic
 
 def session_folder(sources: Sources, style: Style, project: str, experiment: ExperimentRecord, base: Mapping[str, str]) -> Branch:
     """The folder of an experiment; `base` are attributes of its project and subject."""
+    view = _View(sources, style, project, experiment, _experiment_xattrs(experiment, base))
+    return Branch(
+        inode_in_order(experiment.id, style.room, project, "experiments"), view.top, mtime=experiment.inserted, xattrs=view.xattrs
+    )
+
+
+def experiment_place(project: str, experiment: ExperimentRecord) -> Place:
+    """Where the resources of an experiment hang, for rooms that show no sessions."""
+    base = {"project": project, "subject": experiment.subject_label, "subject_id": experiment.subject_id}
+    return Place(project, experiment.inserted, _experiment_xattrs(experiment, base))
+
+
+def scan_place(project: str, experiment: ExperimentRecord, scan: ScanRecord) -> Place:
+    """Where the resources of a scan hang."""
+    place = experiment_place(project, experiment)
+    return Place(project, place.mtime, _scan_xattrs(place.xattrs, experiment, scan))
+
+
+def assessor_place(project: str, experiment: ExperimentRecord, assessor: AssessorRecord) -> Place:
+    """Where the resources of an assessor hang."""
+    place = experiment_place(project, experiment)
+    mtime = assessor.inserted if assessor.inserted is not None else experiment.inserted
+    return Place(project, mtime, _assessor_xattrs(place.xattrs, experiment, assessor))
+
+
+def _experiment_xattrs(experiment: ExperimentRecord, base: Mapping[str, str]) -> dict[str, str]:
     xattrs = {
         **base,
         "id": experiment.id,
@@ -40,10 +66,22 @@ def session_folder(sources: Sources, style: Style, project: str, experiment: Exp
         "date": experiment.date,
         "uri": f"/data/experiments/{experiment.id}",
     }
-    view = _View(sources, style, project, experiment, {name: value for name, value in xattrs.items() if value})
-    return Branch(
-        inode_in_order(experiment.id, style.room, project, "experiments"), view.top, mtime=experiment.inserted, xattrs=view.xattrs
-    )
+    return {name: value for name, value in xattrs.items() if value}
+
+
+def _scan_xattrs(base: Mapping[str, str], experiment: ExperimentRecord, scan: ScanRecord) -> dict[str, str]:
+    xattrs = {"scan": scan.id, "scan_type": scan.type, "series_description": scan.series_description, "quality": scan.quality}
+    return _with(base, xattrs, experiment, f"scans/{scan.id}")
+
+
+def _assessor_xattrs(base: Mapping[str, str], experiment: ExperimentRecord, assessor: AssessorRecord) -> dict[str, str]:
+    xattrs = {"assessor": assessor.id, "assessor_label": assessor.label, "assessor_xsiType": assessor.xsi_type}
+    return _with(base, xattrs, experiment, f"assessors/{assessor.id}")
+
+
+def _with(base: Mapping[str, str], xattrs: Mapping[str, str], experiment: ExperimentRecord, below: str) -> dict[str, str]:
+    found = {**base, **xattrs, "uri": f"/data/experiments/{experiment.id}/{below}"}
+    return {name: value for name, value in found.items() if value}
 
 
 class _View:
@@ -91,23 +129,20 @@ class _View:
         return nodes
 
     def _scan(self, session: SessionHoldings, scan: ScanRecord) -> Branch:
-        xattrs = {"scan": scan.id, "scan_type": scan.type, "series_description": scan.series_description, "quality": scan.quality}
-        return self._resources(session.of("scan", scan.id), self._with(xattrs, f"scans/{scan.id}"), f"SCANS/{scan.id}")
+        xattrs = _scan_xattrs(self.xattrs, self._experiment, scan)
+        return self._resources(session.of("scan", scan.id), xattrs, f"SCANS/{scan.id}")
 
     def _assessor(self, session: SessionHoldings, assessor: AssessorRecord) -> Branch:
-        xattrs = {"assessor": assessor.id, "assessor_label": assessor.label, "assessor_xsiType": assessor.xsi_type}
         mtime = assessor.inserted if assessor.inserted is not None else self._experiment.inserted
         found = session.of("assessor", assessor.id)
-        return self._resources(found, self._with(xattrs, f"assessors/{assessor.id}"), f"ASSESSORS/{assessor.id}", mtime)
+        xattrs = _assessor_xattrs(self.xattrs, self._experiment, assessor)
+        return self._resources(found, xattrs, f"ASSESSORS/{assessor.id}", mtime)
 
     def _reconstruction(self, session: SessionHoldings, one: ReconstructionRecord) -> Branch:
         xattrs = {"reconstruction": one.id, "reconstruction_type": one.type}
         found = session.of("reconstruction", one.id)
-        return self._resources(found, self._with(xattrs, f"reconstructions/{one.id}"), f"RECONSTRUCTIONS/{one.id}")
-
-    def _with(self, xattrs: Mapping[str, str], below: str) -> dict[str, str]:
-        found = {**self.xattrs, **xattrs, "uri": f"/data/experiments/{self._experiment.id}/{below}"}
-        return {name: value for name, value in found.items() if value}
+        named = _with(self.xattrs, xattrs, self._experiment, f"reconstructions/{one.id}")
+        return self._resources(found, named, f"RECONSTRUCTIONS/{one.id}")
 
     def _resources(self, resources: list[ResourceRecord], xattrs: Mapping[str, str], where: str, mtime: float | None = None) -> Branch:
         stamp = self._experiment.inserted if mtime is None else mtime

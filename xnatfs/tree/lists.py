@@ -1,0 +1,157 @@
+"""The room `lists/`: views over the sessions of a list of the user's, across projects.
+
+    lists/NAME/by-scan-type/... by-description/... by-resource/... README.txt
+
+A list is a text file with an accession id or a label a line, in the configuration (`~/.config/xnatfs/lists/NAME.txt`) or named with
+`mount --list FILE`. Lines that begin with `#` are remarks; CRLF makes no difference. The room is there only if there is a list.
+Used by `root`. Threading: any thread; a list is read again when its file changes, and resolved again after a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs.config import config_home
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.fetch.holdings import Memo, ProjectHoldings
+from xnatfs.tree.names import spell_label
+from xnatfs.tree.node import Branch, Node, Rendered, inode_of
+from xnatfs.tree.resource import Sources
+from xnatfs.tree.scope import Member, Scope, Snapshot
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 600.0  # seconds after which the names of a list are looked up again
+_LARGEST = 16 * 2**20  # bytes of a list
+
+Contents = Callable[[Scope], Mapping[str, Node]]
+
+
+@dataclass
+class _Resolved:
+    """The names of a list and what they are."""
+
+    stamp: tuple[float, int]  # mtime and size of the file
+    names: tuple[str, ...]
+    found: list[tuple[str, str, str]]  # accession id, label, project
+    asked: float
+
+
+def read_list(path: Path) -> tuple[str, ...]:
+    """The names in a list, each once.
+
+    Raises:
+        UsageError: it cannot be read, or is no text.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} is too large for a list of sessions")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"the list {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the list {path} is not a text file") from None
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def list_files(named: tuple[Path, ...]) -> dict[str, Path]:
+    """The lists there are, by name; those named at mount time win."""
+    folder = config_home() / "lists"
+    found = {path.stem: path for path in sorted(folder.glob("*.txt"))} if folder.is_dir() else {}
+    return found | {path.stem: path for path in named}
+
+
+def lists_room(sources: Sources, contents: Contents) -> Branch:
+    """`lists/`; `contents` makes what is in a scope's folder."""
+    folders: dict[str, Branch] = {}
+
+    def folder(name: str) -> Branch:
+        if name not in folders:
+            folders[name] = _List(sources, name).folder(contents)
+        return folders[name]
+
+    def entries() -> Mapping[str, Node]:
+        return {spell_label(name): folder(name) for name in list_files(sources.settings.lists)}
+
+    return Branch(inode_of("lists"), entries)
+
+
+class _List:
+    """One list."""
+
+    def __init__(self, sources: Sources, name: str) -> None:
+        self._sources = sources
+        self._name = name
+        self._lock = threading.Lock()
+        self._resolved: _Resolved | None = None
+        self._snapshot: Snapshot | None = None
+
+    def folder(self, contents: Contents) -> Branch:
+        scope = Scope(("list", self._name), f"the list {self._name}", self._members)
+        readme = Rendered(f"lists/{self._name}/README.txt", self._readme, 2.0)
+        nodes = {"README.txt": readme, **contents(scope)}
+        return Branch(inode_of("lists", self._name), lambda: nodes)
+
+    def _members(self) -> Snapshot:
+        resolved = self._look_up()
+        holdings: dict[str, ProjectHoldings] = {}
+        for project in dict.fromkeys(project for _, _, project in resolved.found):
+            try:
+                holdings[project] = self._sources.catalogs.project(project)
+            except Failure as failure:
+                if failure.cause not in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
+                    raise
+        with self._lock:
+            last = self._snapshot
+            if last is not None and last.holdings == holdings and all(last.holdings[one] is holdings[one] for one in holdings):
+                return last
+            members = [
+                Member(project, holdings[project].experiments[identity])
+                for identity, _, project in resolved.found
+                if project in holdings and identity in holdings[project].experiments
+            ]
+            members.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
+            self._snapshot = Snapshot(members, holdings, Memo())
+            return self._snapshot
+
+    def _look_up(self) -> _Resolved:
+        path = list_files(self._sources.settings.lists).get(self._name)
+        if path is None:
+            raise Failure(Cause.NO_ENTRY, self._name)
+        try:
+            status = path.stat()
+            stamp = status.st_mtime, status.st_size
+            held = self._resolved
+            if held is not None and held.stamp == stamp and time.monotonic() - held.asked < _AGAIN:
+                return held
+            names = read_list(path)
+        except (OSError, UsageError) as error:
+            raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
+        try:
+            found = self._sources.catalogs.find_experiments(names) if names else []
+        except Failure:
+            if held is None or held.names != names:
+                raise
+            found = held.found  # the server is away: as it was
+        with self._lock:
+            self._resolved = _Resolved(stamp, names, found, time.monotonic())
+            self._snapshot = None
+            return self._resolved
+
+    def _readme(self) -> bytes:
+        resolved = self._look_up()
+        known = {name for one in resolved.found for name in one[:2]}
+        missing = [name for name in resolved.names if name not in known]
+        lines = [f"Views over the {len(resolved.found)} sessions of the list {self._name} ({len(resolved.names)} names)."]
+        several = [name for name in resolved.names if sum(1 for one in resolved.found if name in one[:2]) > 1]
+        if missing:
+            lines += ["", f"{len(missing)} names are no session you can read:", *missing]
+        if several:
+            lines += ["", "These labels are those of several sessions, which are all here:", *several]
+        return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
