@@ -158,8 +158,8 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
         return []
     pictures = _pictures(given, plan)
     if not pictures:
-        where = "or".join(f" {label} " for label in rules.images[:2]).strip()
-        without("it has no .nii or .nii.gz" if given.resource else f"no resource {where} with images")
+        labels = " or ".join(rules.images[:2])
+        without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
         return []
     images: list[_Image] = []
     for one in pictures:

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping
 from xnatfs.bids.schema import ENTITIES, INDICES
 from xnatfs.server.records import natural
 
+_LETTERS = str.maketrans({"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"})
+
 
 def legal(text: str) -> str:
     """Letters and digits of a text; accents are taken off, everything else is left out."""
-    plain = unicodedata.normalize("NFKD", text.encode("utf-8", "ignore").decode())
+    plain = unicodedata.normalize("NFKD", text.encode("utf-8", "ignore").decode().translate(_LETTERS))
     return re.sub(r"[^A-Za-z0-9]", "", plain)
 
 

@@ -22,7 +22,7 @@ _TECHNICAL = re.compile(
     re.VERBOSE,
 )
 _REST = re.compile(r"(?<![a-z])(rest(ing)?(?![a-z])|rest(ing)?state|rs[-_ ]?f?mri|rsfc|rs(?![a-z]))", re.IGNORECASE)
-_TASK = re.compile(r"task[-_ ]?([A-Za-z0-9]+)", re.IGNORECASE)
+_TASK = re.compile(r"task[-_]([A-Za-z0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

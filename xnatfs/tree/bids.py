@@ -25,7 +25,7 @@ from xnatfs.bids.texts import Person, Visit
 from xnatfs.bids.usual import usual_map
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.holdings import ProjectHoldings
-from xnatfs.server.records import FileRecord, Owner, ResourceRecord
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
 from xnatfs.tree.made import Made, MadeFile, TextFile
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
@@ -125,11 +125,12 @@ class _View:
         return _Maps(found)
 
     def _project_map(self, project: str, holdings: ProjectHoldings) -> BidsMap | None:
-        holder = next((one for one in holdings.own_resources if one.label == mapping.RESOURCE), None)
-        if holder is None or (self.user_map is not None and self.user_map.only):
+        if self.user_map is not None and self.user_map.only:
             return None
-        nodes = self._files(Place(project, holdings.project.inserted, {}), holder)
-        node = next((one for path, one in nodes.items() if path.rsplit("/", 1)[-1] == mapping.NAME), None)
+        place = Place(project, holdings.project.inserted, {})
+        own = [one for one in holdings.own_resources if one.label == mapping.RESOURCE]
+        nodes = [item for one in own for item in self._files(place, one).items()]
+        node = next((one for path, one in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
         if node is None:
             return None
         where = f"the {mapping.NAME} in the resource {mapping.RESOURCE} of project {project}"
@@ -365,7 +366,7 @@ class _View:
         for visit in people.hidden:
             plan = arrange("x", visit.label, self._gather(snapshot, maps.maps[visit.project], visit).given, maps.maps[visit.project])
             rows += [(visit, visit.experiment.subject_label, one) for one in plan.unmapped]
-        rows.sort(key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id))
+        rows.sort(key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id)))
         return texts.unmapped(rows)
 
 
