@@ -318,7 +318,7 @@ def _put(plan: Plan, image: _Image, stem: str, others: Mapping[str, _Image], fol
         elif image.rule.aslcontext:
             plan.files[target] = Text(_context(image))
     if (image.datatype, image.suffix) in TIMED:
-        events = image.companion("_events.tsv") or (_sibling(image, "_bold", "_events.tsv"))
+        events = _events(image)
         shared = path.rpartition("/")[0] + "/" + re.sub(r"_(echo|part)-[^_]+", "", stem) + "_events.tsv"
         if events is not None:
             plan.files.setdefault(shared, Same(events))
@@ -327,10 +327,14 @@ def _put(plan: Plan, image: _Image, stem: str, others: Mapping[str, _Image], fol
         plan.files[f"{path}.json"] = sidecar
 
 
-def _sibling(image: _Image, end: str, ending: str) -> FileRecord | None:
-    """BIDS names an image `x_bold` and its events `x_events`."""
-    shorter = replace(image, picture=replace(image.picture, stem=image.picture.stem.removesuffix(end)), alone=False)
-    return shorter.companion(ending) if shorter.picture.stem != image.picture.stem else None
+def _events(image: _Image) -> FileRecord | None:
+    """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events `x_events`."""
+    base = image.picture.base
+    for stem in dict.fromkeys((image.picture.stem, base, base.removesuffix("_bold"))):
+        beside = replace(image, picture=replace(image.picture, stem=stem)).companion("_events.tsv")
+        if beside is not None:
+            return beside
+    return None
 
 
 def _context(image: _Image) -> bytes:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from xnatfs.bids.schema import ENTITIES, INDICES
 from xnatfs.server.records import natural
 
-_LETTERS = str.maketrans({"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"})
+_LETTERS = str.maketrans(
+    {"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
+)
 
 
 def legal(text: str) -> str:

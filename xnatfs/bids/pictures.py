@@ -23,6 +23,7 @@ class Picture:
     record: FileRecord
     stem: str
     extension: str
+    base: str  # the stem without what dcm2niix appended
     echo: int = 0
     part: str = ""
     made: str = ""
@@ -51,4 +52,4 @@ def picture(record: FileRecord) -> Picture | None:
         part = _PART.get(end["part"] or "", part)
         made = end["made"] or made
         rest = rest[: end.start()]
-    return Picture(record, stem, found[0].lower(), echo, part, made)
+    return Picture(record, stem, found[0].lower(), rest, echo, part, made)

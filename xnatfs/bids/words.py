@@ -15,7 +15,7 @@ from functools import lru_cache
 _LONGEST = 400  # characters that are looked at: a text is no program
 _WORD = re.compile(r"[^\W_]+\*?")
 _TECHNICAL = re.compile(
-    r"""\d+ | \d*(mm|ms|iso|ch|vols?|min|d|t)\d* | [a-z] | (p|mb|te|tr|fa|sms|g|run|ser|series|echo|pass|mp)\d+(p\d+)? | mbep2d
+    r"""\d+(x\d+)* | \d*(mm|ms|iso|ch|vols?|min|d|t)\d* | [a-z] | (p|mb|te|tr|fa|sms|g|run|ser|series|echo|pass|mp)\d+(p\d+)? | mbep2d
       | ep2d\d* | epi | bold\d* | fmri\d* | func | functional | mri | cmrr | ge | gre | se | ap | pa | lr | rl | run | task | moco
       | sbref | scan | multiband | multi | echo | mb | sms | mbme | me | wip | dev | asc | desc | tra | ax | axial | sag | cor
       | session | ses | repeat | time | series""",
