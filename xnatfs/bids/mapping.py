@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ class BidsMap:
     only: bool = False
     sources: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes when another map would be made."""
         return hashlib.sha256("\0".join(text for _, text in self.sources).encode("utf-8", "surrogatepass")).hexdigest()[:16]

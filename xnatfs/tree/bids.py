@@ -25,7 +25,7 @@ from xnatfs.bids.texts import Person, Visit
 from xnatfs.bids.usual import usual_map
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.holdings import ProjectHoldings
-from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.made import Made, MadeFile, TextFile
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
@@ -120,8 +120,9 @@ class _View:
             except UsageError as error:
                 self.sources.troubles.odd(str(error))
                 return _Maps({}, str(error))
-            below = usual_map() if own is None else own.over(usual_map())
-            found[project] = below if self.user_map is None else self.user_map.over(below)
+            user = self.user_map
+            key = ("bids whole map", own.fingerprint if own is not None else "", user.fingerprint if user is not None else "")
+            found[project] = holdings.memo.get(key, partial(_whole, own, user))
         return _Maps(found)
 
     def _project_map(self, project: str, holdings: ProjectHoldings) -> BidsMap | None:
@@ -249,21 +250,16 @@ class _View:
         found = _Gathered([], {}, ())
         state: list[object] = []
         for scan, resources in scans_of(self.sources, snapshot, Member(visit.project, one)):
-            label = rules.choose([it.label for it in resources])
-            if label is None or not rules.may_place(scan):
-                where = rules.place(scan, "")
-                found.given.append(ScanFiles(scan, label or "", problem=where.reason if isinstance(where, Nowhere) else ""))
+            key = ("bids scan", rules.fingerprint, scan, tuple(resources))
+            label, wanted, reason = snapshot.memo.get(key, partial(_wanted, rules, scan, resources))
+            if not wanted:
+                found.given.append(ScanFiles(scan, label, problem=reason))
                 state.append((scan, label))
                 continue
-            beside = [wanted.lower() for wanted in rules.sidecars]
-            chosen = next(it for it in resources if it.label == label)
-            others = sorted(
-                (it for it in resources if it.label.lower() in beside and it != chosen), key=lambda it: beside.index(it.label.lower())
-            )
             place = scan_place(visit.project, one, scan)
             problem = ""
             lists: list[list[FileRecord]] = []
-            for resource in (chosen, *others):
+            for resource in wanted:
                 try:
                     nodes: Mapping[str, ResourceFile] = self._files(place, resource)
                 except Failure as failure:
@@ -397,6 +393,11 @@ def bids_folder(sources: Sources, scope: Scope, user_map: BidsMap | None) -> Bra
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
 
 
+def _whole(own: BidsMap | None, user: BidsMap | None) -> BidsMap:
+    below = usual_map() if own is None else own.over(usual_map())
+    return below if user is None else user.over(below)
+
+
 def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
     """The first bytes of a file of the server."""
     content = node.open()
@@ -410,6 +411,18 @@ def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
         return data
     finally:
         content.close()
+
+
+def _wanted(rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]) -> tuple[str, list[ResourceRecord], str]:
+    """The label of a scan's image resource, that resource and those with sidecars; or none, and why."""
+    label = rules.choose([one.label for one in resources])
+    if label is None or not rules.may_place(scan):
+        where = rules.place(scan, "")
+        return label or "", [], where.reason if isinstance(where, Nowhere) else ""
+    beside = [one.lower() for one in rules.sidecars]
+    chosen = next(one for one in resources if one.label == label)
+    others = [one for one in resources if one.label.lower() in beside and one != chosen]
+    return label, [chosen, *sorted(others, key=lambda one: beside.index(one.label.lower()))], ""
 
 
 def _same(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
