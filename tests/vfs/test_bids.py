@@ -222,3 +222,25 @@ def test_new_sessions_rename_nothing(shelf: Shelf, compose: Compose) -> None:
     after = {path: entry.inode for path, entry in walk(mounted.vfs, "/views/P/bids") if path.endswith(".nii.gz")}
     assert before.items() <= after.items() and len(after) == len(before) + 1
     assert "/views/P/bids/sub-b1xTS00003/ses-A/anat/sub-b1xTS00003_ses-A_T1w.nii.gz" in after
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+def test_both_profiles_show_the_same(lab: DemoServer, compose: Compose, profile: str) -> None:
+    lab.switches.update({"profile": profile})
+    vfs = compose(lab).vfs
+    assert len([path for path, _ in walk(vfs, ALFA) if path.endswith(".nii.gz")]) == 9 * 4
+    assert len(table(vfs, f"{ALFA}/unmapped.tsv")) == 11
+    assert names(vfs, ALFA)[-6:] == ["sub-007", "sub-sub001", "sub-sub002", "sub-sub003", "sub-sub004", "sub-sub005"]
+
+
+def test_a_list_is_a_dataset_across_projects(lab: DemoServer, compose: Compose, tmp_path: Path) -> None:
+    chosen = tmp_path / "some.txt"
+    chosen.write_text("sub001_MR2\nsub003_MR1\nphantom_DTI2\n")
+    vfs = compose(lab, lists=(chosen,)).vfs
+    top = "/lists/some/bids"
+    assert [name for name in names(vfs, top) if name.startswith("sub-")] == ["sub-phantom", "sub-sub001", "sub-sub003"]
+    assert names(vfs, f"{top}/code") == ["ALFA.toml", "DWI.toml"]
+    rows = table(vfs, f"{top}/participants.tsv")
+    assert {row["original_label"]: row["project"] for row in rows} == {"phantom": "DWI", "sub001": "ALFA", "sub003": "ALFA"}
+    here = f"{top}/sub-sub001/ses-MR2/anat/sub-sub001_ses-MR2_T1w.nii.gz"
+    assert vfs.attributes(here) == vfs.attributes(f"{ALFA}/sub-sub001/ses-MR2/anat/sub-sub001_ses-MR2_T1w.nii.gz")

@@ -94,6 +94,7 @@ def description(title: str, server: str, version: str) -> bytes:
 
 
 def readme(title: str, version: str) -> bytes:
+    """README: what the dataset is and where its tables are."""
     return _README.format(title=title, version=version).encode("utf-8", "replace")
 
 

@@ -224,3 +224,11 @@ def test_what_bids_demands_agrees_with_the_published_schema() -> None:
 def test_places_are_values() -> None:
     found = usual_map().place(scan("T1"), "x.nii")
     assert isinstance(found, Place) and found.rule.sidecar == {}
+
+
+def test_the_example_in_the_documentation_is_a_map() -> None:
+    text = (Path(__file__).parents[3] / "docs/bids.md").read_text(encoding="utf-8")
+    rules = parse(text.split("```toml\n")[1].split("```")[0], "docs/bids.md")
+    assert where(scan("MPRAGE", "post Gd"), rules=rules) == "anat/T1w acq-post"
+    assert where(scan("rs_1", "", "240"), rules=rules) == "func/bold task-rest dir-AP"
+    assert where(scan("x", "phantom"), rules=rules) == "not a subject"
