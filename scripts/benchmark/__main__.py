@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmark import capability, report
 from benchmark.host import FailedError, Host
 from benchmark.results import NETWORKS, Outcome
-from benchmark.work import QUICK, Plan, Sizes, run
+from benchmark.work import QUICK, Plan, Sizes, Work, run
 from benchmark.works import WORKS
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -25,7 +25,9 @@ _SPACE = 10e9  # bytes of disk a full run may take
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat and xnatpy.")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one run, the first network of each work: under two minutes")
-    parser.add_argument("--only", metavar="NAME", action="append", choices=list(WORKS), help=f"only this work: {', '.join(WORKS)}")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", help=f"only this work, or all that begin so (tables): {', '.join(WORKS)}"
+    )
     parser.add_argument(
         "--network", metavar="NAME", action="append", choices=list(NETWORKS), help=f"only on this network: {', '.join(NETWORKS)}"
     )
@@ -33,9 +35,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60, metavar="SECONDS", help="what takes longer than this is run once (60)")
     parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="what takes longer than this has failed (900)")
     parser.add_argument(
-        "--without", action="append", default=[], choices=["xnatfs", "curl", "rclone", "pyxnat", "xnatpy"], help="leave this program out"
+        "--without",
+        action="append",
+        default=[],
+        choices=["xnatfs", "curl", "rclone", "pyxnat", "xnatpy", "bx"],
+        help="leave this program out",
     )
     parser.add_argument("--rclone-backend", choices=["http", "webdav"], default="http", help="how rclone sees the plain view (http)")
+    parser.add_argument(
+        "--bx", metavar="PROGRAM", default=os.environ.get("XNATFS_TEST_BX"), help="the bx to compare tables with ($XNATFS_TEST_BX)"
+    )
     parser.add_argument("--skip-capability", action="store_true", help="do not measure the stand-in alone first")
     fields = ", ".join(one.name for one in dataclasses.fields(Sizes))
     parser.add_argument("--size", metavar="NAME=VALUE", action="append", default=[], help=f"another size: {fields}")
@@ -58,6 +67,14 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
     return dataclasses.replace(QUICK if arguments.quick else Sizes(), **changes)
 
 
+def _works(names: list[str] | None) -> list[type[Work]]:
+    found = [work for name in names or [""] for key, work in WORKS.items() if name in ("", key) or key.startswith(f"{name}-")]
+    for name in names or []:
+        if not any(name == key or key.startswith(f"{name}-") for key in WORKS):
+            raise SystemExit(f"--only {name}: there is no such work, but {', '.join(WORKS)}")
+    return list(dict.fromkeys(found))
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -67,9 +84,9 @@ def main() -> int:
     arguments = _arguments()
     sizes = _sizes(arguments)
     runs = arguments.runs or (1 if arguments.quick else 3)
-    plan = Plan(runs, arguments.patience, frozenset(arguments.without), arguments.rclone_backend, _say)
+    plan = Plan(runs, arguments.patience, frozenset(arguments.without), arguments.rclone_backend, arguments.bx, _say)
     command = shlex.join(["scripts/bench", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])])
-    chosen = [WORKS[name](sizes) for name in arguments.only or WORKS]
+    chosen = [work(sizes) for work in _works(arguments.only)]
     todo = [
         (NETWORKS[network], work)
         for work in chosen
@@ -82,7 +99,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         _check_space(host, arguments.quick)
-        surroundings = report.environment(host, arguments.rclone_backend)
+        surroundings = report.environment(host, arguments.rclone_backend, arguments.bx)
         _say("\n".join(f"{name}: {value}" for name, value in surroundings.items()))
         if not arguments.skip_capability:
             networks = list(dict.fromkeys([NETWORKS["loopback"], *(network for network, _ in todo)]))

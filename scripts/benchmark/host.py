@@ -165,10 +165,10 @@ def take_away(point: Path) -> None:
         subprocess.run([tool, "-uz", str(point)], check=False, timeout=15, capture_output=True)
 
 
-def memory_of(pid: int) -> int:
-    """Resident bytes of a process; 0 if it is gone."""
+def memory_of(pid: int, *, peak: bool = False) -> int:
+    """Resident bytes of a process, or the most it ever had; 0 if it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith("VmHWM:" if peak else "VmRSS:"):
                 return int(line.split()[1]) * 1024
     return 0

@@ -21,7 +21,7 @@ from benchmark.stage import RCLONE_FLAGS
 _HEADS = ("program", "time", "from - to", "runs", "requests", "on the wire", "x reference")
 
 
-def environment(host: Host, backend: str) -> dict[str, str]:
+def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
     """Where and with what this was measured."""
 
     def version(*command: str) -> str:
@@ -56,7 +56,13 @@ def environment(host: Host, backend: str) -> dict[str, str]:
         "pyxnat": package("pyxnat"),
         "xnatpy": package("xnat"),
         "dcm2niix": version("dcm2niix", "--version"),
+        "bx": _bx_version(bx) if bx else "none named",
     }
+
+
+def _bx_version(program: str) -> str:
+    found = sorted(Path(program).resolve().parent.parent.glob("lib/python*/site-packages/bbrc_bx-*.dist-info"))
+    return found[-1].name.split("-")[1].removesuffix(".dist") if found else "?"
 
 
 def _free(folder: Path) -> int:

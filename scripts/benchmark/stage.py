@@ -115,6 +115,7 @@ class Stage:
     server: Server
     network: Network
     rclone_backend: str = "http"
+    bx: str | None = None
     cache_size: str = "4GiB"
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -136,11 +137,11 @@ class Stage:
             self.host.remove(made)
 
     @contextlib.contextmanager
-    def xnatfs(self) -> Iterator[Mount]:
-        """A new mount by the real command, with a new cache and a new state directory."""
-        with self.folder("xnatfs") as folder:
+    def xnatfs(self, folder: Path | None = None) -> Iterator[Mount]:
+        """A new mount by the real command, with a new cache and a new state directory, or with those in `folder`, which stays."""
+        with self.folder("xnatfs") if folder is None else contextlib.nullcontext(folder) as folder:
             point = folder / "mnt"
-            point.mkdir()
+            point.mkdir(exist_ok=True)
             environment = {
                 "XNAT_HOST": self.server.url,
                 "XNAT_USER": "demo",

@@ -34,20 +34,38 @@ class Sizes:
     rclone_sessions: int = 50  # of them for rclone's find
     readers: int = 16
     reader_size: int = 64 << 20
+    cohort: int = 200  # sessions with measurements
+    cohort_maps: int = 20  # of them with the maps of SPM12
+    cohort_large: int = 5000
+    cohort_xlsx: int = 2000  # 1.25 million rows of aparc
 
 
-QUICK = Sizes(scans=2, files=60, large=96 << 20, reads=100, sessions=60, rclone_sessions=5, readers=4, reader_size=8 << 20)
+QUICK = Sizes(
+    scans=2,
+    files=60,
+    large=96 << 20,
+    reads=100,
+    sessions=60,
+    rclone_sessions=5,
+    readers=4,
+    reader_size=8 << 20,
+    cohort=40,
+    cohort_maps=4,
+    cohort_large=300,
+    cohort_xlsx=50,
+)
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that does the work. `tool` is what `--without` names. `share`: the part of the work it does."""
+    """A program that does the work. `tool` is what `--without` names. `share`: the part of the work it does. `once`: never repeated."""
 
     name: str
     tool: str
     measure: Callable[[], Sample]
     share: float = 1.0
     note: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,7 @@ class Plan:
     patience: float  # seconds: what takes longer is not repeated
     without: frozenset[str]
     rclone_backend: str
+    bx: str | None  # its program
     say: Callable[[str], None]
 
 
@@ -98,7 +117,7 @@ def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
             server = Server(host, "--data", "scale", *work.data())
             stack.callback(server.close)
             server.set(NETWORKS["loopback"])
-            stage = Stage(host, server, network, plan.rclone_backend)
+            stage = Stage(host, server, network, plan.rclone_backend, plan.bx)
             stack.callback(stage.stack.close)
             taking_part = [one for one in work.contestants(stage) if one.tool not in plan.without]
             server.set(network)
@@ -108,7 +127,7 @@ def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
         outcome.entries = [Entry(one.name, share=one.share, note=one.note) for one in taking_part]
         for number in range(plan.runs):
             for contestant, entry in zip(taking_part, outcome.entries, strict=True):
-                if entry.problem or (number and entry.samples[0].seconds > plan.patience):
+                if entry.problem or (number and (contestant.once or entry.samples[0].seconds > plan.patience)):
                     continue
                 _measure(contestant, entry, plan, host)
         outcome.targets = work.targets(outcome)

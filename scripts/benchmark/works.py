@@ -6,6 +6,11 @@ from benchmark.copying import ConvertScan, CopySession
 from benchmark.crowd import Crowd
 from benchmark.large import Header, Scattered, SecondRead, Sequential
 from benchmark.listing import Find
+from benchmark.tables import ASEG, ASHS, LargeCsv, LargeXlsx, Maps
 from benchmark.work import Work
 
-WORKS: dict[str, type[Work]] = {one.name: one for one in (CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd)}
+_ALL: tuple[type[Work], ...] = (
+    *(CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd),
+    *(ASEG, ASHS, Maps, LargeCsv, LargeXlsx),
+)
+WORKS: dict[str, type[Work]] = {one.name: one for one in _ALL}

@@ -73,6 +73,25 @@ def test_a_work_is_measured_and_reported(tmp_path: Path) -> None:
     assert left_behind(scratch) == []
 
 
+def test_tables_are_measured_and_compared_with_curl(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    result = tmp_path / "result.json"
+    sizes = ("cohort=6", "cohort_maps=2", "cohort_large=6", "cohort_xlsx=3")
+    options = [part for size in sizes for part in ("--size", size)]
+    process = start("--only", "tables", "--without", "bx", "--json", str(result), *options, folder=scratch)
+    output, _ = process.communicate(timeout=110)
+    assert process.returncode == 0, output
+    outcomes = {outcome["work"]: outcome for outcome in json.loads(result.read_text())["outcomes"]}
+    assert {"tables-aseg", "tables-ashs", "tables-spm12", "tables-large-csv", "tables-large-xlsx"} < set(outcomes)
+    entries = {work: {entry["name"]: entry for entry in outcome["entries"]} for work, outcome in outcomes.items()}
+    assert not [entry["problem"] for found in entries.values() for entry in found.values() if entry["problem"]]
+    assert entries["tables-ashs"]["curl: the same files, 8 at a time"]["requests"] == 18
+    assert entries["tables-ashs"]["xnatfs: the same again"]["requests"] == 0
+    assert entries["tables-large-xlsx"]["count the rows"]["extra"]["rows"] == 3 * 625
+    assert left_behind(scratch) == []
+
+
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

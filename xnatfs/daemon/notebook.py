@@ -118,7 +118,8 @@ def table(
     with opened(settings, login) as mounted:
         made = make(mounted, project, name, sessions, wide=wide)
         found = data_frame(made.frame)
-        found.attrs |= made.about | {"problems": data_frame(made.problems)}
+        found.attrs |= {name: int(value) for name, value in made.about.items()}
+        found.attrs["problems"] = data_frame(made.problems)
     return found
 
 

@@ -322,7 +322,7 @@ class Catalogs:
             found = self._files.of(("owner", owner), stamp, lambda: self._resources.files_of(owner))
         else:
             window = self._ahead.window(("files", project), holdings.order, session)
-            self._files.ahead((other, holdings.experiments[other].changed) for other in window)
+            self._files.ahead((other, holdings.experiments[other].changed) for other in window if self._may_have_files(holdings, other))
             found = self._files.of_session(session, stamp)
         if found.of_resource(resource) is None and resource.file_count != 0:
             # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
@@ -334,6 +334,11 @@ class Catalogs:
         """Begin to list the files of these sessions, in parallel and several a request: each will be asked for with `files` next."""
         experiments = self.project(project).experiments
         self._files.ahead((one, experiments[one].changed) for one in sessions if one in experiments)
+
+    @staticmethod
+    def _may_have_files(holdings: ProjectHoldings, session: str) -> bool:
+        known = holdings.session(holdings.experiments[session])
+        return known is None or bool(known.resources)
 
     def resource_files(self, resource: ResourceRecord, stamp: str) -> list[FileRecord]:
         """The files of one resource, in catalog order; see `listing_of`."""

@@ -154,26 +154,28 @@ def _within(owner: Owner | None, session: str) -> Owner:
 
 def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
     listing = FileListing()
-    bases: dict[str, tuple[str, Owner]] = {}  # shared by all files of a resource: 160,000 records must stay small
-    labels: dict[str, str] = {}
+    # What the files of a resource have in common is worked out once: a project has 160,000 rows and a few thousand resources.
+    known: dict[str, tuple[str, str, Owner, int, str]] = {}  # resource number -> the URIs' beginning, base, owner, number, label
     for row in rows:
-        uri, resource = pick(row, "uri"), pick(row, "cat_id")
-        split = split_file_uri(uri, resource)
-        identity = number(resource)
-        if split is None or identity is None:
-            listing.odd.append(f"{uri!r}: not the URI of a file")
-            continue
-        base, path = split
+        uri, resource = row.get("uri", ""), row.get("cat_id", "")
+        common = known.get(resource)
+        if common is None or not uri.startswith(common[0]):
+            split = split_file_uri(uri, resource)
+            identity = number(resource)
+            if split is None or identity is None:
+                listing.odd.append(f"{uri!r}: not the URI of a file")
+                continue
+            base, path = split
+            common = known[resource] = (uri[: len(uri) - len(path)], base, owner_for(base), identity, row.get("collection", ""))
+        beginning, base, owner, identity, label = common
+        path = uri[len(beginning) :]
         reason = hostile(path)
         if reason:
             listing.odd.append(f"{uri!r}: {reason}")
             continue
-        base, owner = bases.setdefault(base, (base, owner_for(base)))
-        label = labels.setdefault(resource, pick(row, "collection"))
-        digest = pick(row, "digest").lower()
-        listing.files.append(
-            FileRecord(owner, identity, label, path, number(pick(row, "size")) or 0, digest if len(digest) == 32 else "", base)
-        )
+        digest = row.get("digest", "").lower()
+        size = number(row.get("size", "")) or 0
+        listing.files.append(FileRecord(owner, identity, label, path, size, digest if len(digest) == 32 else "", base))
     return listing
 
 

@@ -22,7 +22,11 @@ def rows_of(response: requests.Response) -> list[Row]:
     body = json.loads(response.content)
     try:
         result = body["ResultSet"]["Result"]
-        return [{key.lower(): "" if value is None else str(value) for key, value in row.items()} for row in result]
+        names: dict[str, str] = {}  # every row has the same keys
+        return [
+            {names.get(key) or names.setdefault(key, key.lower()): "" if value is None else str(value) for key, value in row.items()}
+            for row in result
+        ]
     except (KeyError, TypeError, AttributeError):
         raise ValueError("no ResultSet in the listing") from None
 

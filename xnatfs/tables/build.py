@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from xnatfs import __version__
 from xnatfs.cache.measurements import MeasurementStore
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure, UsageError
@@ -24,7 +25,7 @@ from xnatfs.fetch.holdings import Outline
 from xnatfs.fetch.loose import Loose
 from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.records import ExperimentRecord, FileRecord, parse_stamp
+from xnatfs.server.records import ExperimentRecord, FileRecord
 from xnatfs.tables import sites
 from xnatfs.tables.gather import Gathered, Gatherer, visit_of
 from xnatfs.tables.sites import Site, Spec
@@ -115,14 +116,10 @@ class BuiltTable:
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for one in self.sessions:
             about = visit_of(self._project, one.experiment)
-            told = repr((about, one.experiment.changed, one.gathered.reads, one.gathered.problems))
+            digests = [self._gatherer.digest(read) for read in one.gathered.reads]
+            told = repr((about, one.experiment.changed, one.gathered.reads, digests, one.gathered.problems))
             digest.update(told.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
-
-    @property
-    def changed(self) -> float:
-        """When the newest session in it changed, epoch seconds; 0 if that is not known."""
-        return max((parse_stamp(one.experiment.changed) or 0.0 for one in self.sessions if one.rows), default=0.0)
 
     def counts(self) -> dict[str, int]:
         """Sessions used, without the resource, and failed; rows."""
@@ -164,10 +161,11 @@ class Builder:
         self._limits = limits
         self._site = site
         self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
-        self._workers = Workers("table", limits.connections)
+        # More than connections: while some parse, the others keep these busy.
+        self._workers = Workers("table", 2 * limits.connections)
         self.running: dict[int, Status] = {}
-        self._check: set[tuple[str, str]] = set()  # tables that were built since somebody asked for a refresh
-        self._checking = False
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
+        self.asked_again = 0.0  # when that was, epoch seconds
 
     def site(self, outline: Outline) -> Site:
         """The overrides for a project: its own `tables.toml`, and the user's over it.
@@ -211,18 +209,33 @@ class Builder:
         self.running[id(status)] = status
         try:
             self.outlines.look_into(outline, [one.id for one in chosen])
-            check = self._checking and (project, key) not in self._check
+            check = self._to_check(project, key, sessions)
             gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, check=check)
             found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
-            self._check.add((project, key))
+            if check and self.asked_again <= as_of:
+                self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
         return BuiltTable(spec, project, found, gatherer, as_of)
 
+    def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
+        """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
+        building tells: for tables made from listings, servers without stamps, and once after `check_again`.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
+        outline = self.outlines.get(project)
+        chosen = chosen_sessions(outline, sessions)
+        if key not in self.tables or self._to_check(project, key, sessions) or not all(one.changed for one in chosen):
+            return ""
+        told = [__version__, project, self.spec(outline, key).fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
     def check_again(self) -> None:
         """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
-        self._check = set()
-        self._checking = True
+        self._checked = set()
+        self.asked_again = time.time()
 
     def content(self, file: FileRecord) -> BinaryIO:
         """A listed file, fetched whole.
@@ -239,6 +252,9 @@ class Builder:
         self._workers.close()
         self._store.close()
 
+    def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
+        return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
+
     def _read_site(self, project: str, file: FileRecord) -> Site:
         where = f"the {sites.NAME} in the resource {sites.RESOURCE} of project {project}"
         try:
@@ -247,6 +263,10 @@ class Builder:
         except ParseError as error:
             raise UsageError(f"{where}: {error}") from None
         return sites.parse(text, where, self.tables)
+
+
+_ALONE = 4  # sessions that have the resource but not the files, before the others are asked for all at once
+_LOOKED_AT = 200  # sessions, the same with those that have not even the resource
 
 
 class _Parallel:
@@ -261,37 +281,54 @@ class _Parallel:
         self._condition = threading.Condition()
         self._found: list[Session] = []
         self._failure: BaseException | None = None
+        self._sent = 0
         self._ending = False
 
     def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
         deadline = time.monotonic() + self._patience
-        todo = list(experiments)
-        while todo and not self._gatherer.learnt:
-            self._submit(todo[:1], status, progress, deadline)
-            todo = todo[1:]
-        self._submit(todo, status, progress, deadline)
-        order = {one.id: number for number, one in enumerate(experiments)}
-        return sorted(self._found, key=lambda one: order[one.experiment.id])
-
-    def _submit(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None, deadline: float) -> None:
-        before = len(self._found)
-        for experiment in experiments:
-            self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+        self._gatherer.on_learnt = self._wake
+        told = 0
         try:
-            told = before
-            with self._condition:
-                while len(self._found) < before + len(experiments) and self._failure is None:
-                    told = len(self._found)
-                    patience = deadline - time.monotonic()
-                    wait_until(self._condition, lambda told=told: len(self._found) > told or self._failure is not None, max(0.0, patience))  # type: ignore[misc]
-                    status.done = len(self._found)
+            while told < len(experiments):
+                for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
+                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+                self._sent = max(self._sent, allowed)
+                self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
+                if len(self._found) > told:
+                    told = status.done = len(self._found)
                     if progress is not None:
-                        progress(status.done, status.total)
-            if self._failure is not None:
-                raise self._failure
+                        progress(told, status.total)
         except BaseException:
             self._ending = True
             raise
+        order = {one.id: number for number, one in enumerate(experiments)}
+        return sorted(self._found, key=lambda one: order[one.experiment.id])
+
+    def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
+        """How many may have been started when so many are done."""
+        alone = sum(1 for one in self._found[:done] if not one.gathered.missing)
+        if self._gatherer.learnt or alone >= _ALONE or done >= _LOOKED_AT:
+            return len(experiments)
+        return min(done + 1, len(experiments))
+
+    def _wait(self, experiments: Sequence[ExperimentRecord], told: int, patience: float) -> None:
+        """Until more are done or may be started.
+
+        Raises:
+            Failure: of a session; TIMED_OUT.
+        """
+
+        def news() -> bool:
+            return len(self._found) > told or self._failure is not None or self._sent < self._allowed(experiments, told)
+
+        with self._condition:
+            wait_until(self._condition, news, patience)
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
 
     def _one(self, experiment: ExperimentRecord) -> None:
         if self._ending or self._workers.closed:
@@ -299,11 +336,7 @@ class _Parallel:
         try:
             session = Session(experiment, self._gatherer.gather(experiment))
             if session.gathered.reads:
-                parsed = _combined(self._spec, self._project, session, self._gatherer)
-                session.columns, session.rows = parsed.columns, len(parsed.rows)
-                session.gathered.problems += parsed.notes
-                if not parsed.rows and not session.gathered.problems:
-                    session.gathered.problems.append("its files hold no rows")
+                self._count(session)
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
                 log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
@@ -316,14 +349,30 @@ class _Parallel:
             self._found.append(session)
             self._condition.notify_all()
 
+    def _count(self, session: Session) -> None:
+        """What the session's rows are, without keeping them."""
+        problems = session.gathered.problems
+        try:
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+        except (Failure, UsageError):
+            raise
+        except Exception as error:
+            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the table.
+            log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
+            problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
+            return
+        session.columns, session.rows = parsed.columns, len(parsed.rows)
+        problems += parsed.notes
+        if not parsed.rows and not problems:
+            problems.append("its files hold no rows")
+
 
 _OURS = ("label", "date")  # what we add to bx's columns
 _TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date", "MRI_ID", "session"})
 
 
 def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
-    declared = [column.name for column in table.columns]
-    middle = [name for name in declared if name in own or not own] + [name for name in own if name not in declared]
+    middle = list(own) or [column.name for column in table.columns]  # a file that is passed through keeps its own order
     names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
     return tuple(names + [name for name in _OURS if name not in names])
 

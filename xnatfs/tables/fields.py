@@ -90,6 +90,14 @@ def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tup
     return list(found.items())
 
 
+def emptied(cells: Iterable[str]) -> tuple[str, ...]:
+    """A note on numbers that were nan or inf: their cells are empty."""
+    count = sum(1 for cell in cells if not cell)
+    if not count:
+        return ()
+    return (f"{count} of its values {'is not a number' if count == 1 else 'are not numbers'} (nan or inf) and left empty",)
+
+
 def passed_csv(numbers: Collection[str] = (), needed: Collection[str] = (), delimiter: str = ",") -> Parser:
     """A parser for a CSV file that is passed through: cells verbatim, missing values empty.
 

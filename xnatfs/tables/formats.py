@@ -23,6 +23,8 @@ FORMATS = ("csv", "xlsx", "parquet")
 # a number: those are many.
 _SEPARATOR = "\0"
 _CLOSER = re.compile('[,"\r\n]|(?:^|\0)[\\s\ufeff]*(?:[=+@\uff1d\uff0b\uff0d\uff20]|-(?![0-9]+(?:\\.[0-9]*)?(?:\0|\\Z)))')
+_QUOTING = ',"\r'
+_BEGINNINGS = "=+-@ \t\v\f\x1c\x1d\x1e\x1f"  # of a cell that may be a formula: its signs, and blanks, which may stand before one
 _QUOTED = re.compile('[,"\r\n]')
 
 
@@ -64,6 +66,10 @@ def _write_csv(frame: Frame, path: Path) -> None:
     with open(path, "w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         file.write(",".join(map(csv_cell, header(frame))) + "\n")
         for piece in pieces(frame):
+            text = "\n".join(map(_SEPARATOR.join, piece))
+            if _simple(text, len(piece), separators):
+                file.write(text.replace(_SEPARATOR, ",") + "\n")
+                continue
             lines: list[str] = []
             for row in piece:
                 line = _SEPARATOR.join(row)
@@ -74,6 +80,19 @@ def _write_csv(frame: Frame, path: Path) -> None:
                     lines.append(line.replace(_SEPARATOR, ",") if line.strip() else f'"{line}"')
             lines.append("")
             file.write("\n".join(lines))
+
+
+def _simple(text: str, rows: int, separators: int) -> bool:
+    """Whether none of these rows needs a closer look. A few searches in a piece take a tenth of the time of one expression a row."""
+    return (
+        separators > 0
+        and text.isascii()
+        and text.count("\n") == rows - 1
+        and text.count(_SEPARATOR) == rows * separators
+        and not any(mark in text for mark in _QUOTING)
+        and text[0] not in _BEGINNINGS
+        and not any(first in text and (f"{_SEPARATOR}{first}" in text or f"\n{first}" in text) for first in _BEGINNINGS)
+    )
 
 
 def csv_cell(cell: str) -> str:

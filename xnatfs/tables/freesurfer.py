@@ -8,11 +8,22 @@ Formats: `stats` (aseg, aparc); lines `name value` in mm3 (the subregion tools' 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import UNFINISHED, anywhere, both_sides, checked_csv, named_values, number, unfinished, version_in, without
+from xnatfs.tables.fields import (
+    UNFINISHED,
+    anywhere,
+    both_sides,
+    checked_csv,
+    emptied,
+    named_values,
+    number,
+    unfinished,
+    version_in,
+    without,
+)
 from xnatfs.tables.stats import APARC_COLUMNS, ASEG_COLUMNS, Stats, chosen, melted, read_stats
 from xnatfs.tables.table import Column, Input, Parsed, ParseError, Parser, Row, Table, Wide
 
@@ -103,23 +114,26 @@ def _few_note(stats: Stats, side: str, atlas: str) -> list[str]:
 
 def subfields(stream: BinaryIO, _: str, side: str, whole: str) -> Parsed:
     """[lr]h.hippoSfVolumes-T1.v<n>.txt, [lr]h.amygNucVolumes-T1.v<n>.txt."""
-    return Parsed(("side", "region", "value"), [(side, *pair) for pair in named_values(stream, (whole,), "volume")], unfinished(stream))
+    found = named_values(stream, (whole,), "volume")
+    return Parsed(("side", "region", "value"), [(side, *pair) for pair in found], _remarks(stream, found))
 
 
 def brainstem(stream: BinaryIO, _: str) -> Parsed:
     """brainstemSsVolumes.v<n>.txt."""
-    return Parsed(("region", "value"), list(named_values(stream, ("Whole_brainstem",), "volume")), unfinished(stream))
+    found = named_values(stream, ("Whole_brainstem",), "volume")
+    return Parsed(("region", "value"), list(found), _remarks(stream, found))
 
 
 def thalamus(stream: BinaryIO, _: str) -> Parsed:
     """ThalamicNuclei.v<n>.T1.volumes.txt: `Left-AV 130.5`. Nuclei keep their own hyphens and brackets: `L-Sg`, `MV(Re)`."""
     rows: list[Row] = []
-    for name, cell in named_values(stream, ("Left-Whole_thalamus", "Right-Whole_thalamus"), "volume"):
+    found = named_values(stream, ("Left-Whole_thalamus", "Right-Whole_thalamus"), "volume")
+    for name, cell in found:
         side, hyphen, region = name.partition("-")
         if side not in ("Left", "Right") or not hyphen:
             raise ParseError(f"{name[:60]} does not begin with Left- or Right-")
         rows.append((side.lower(), region, cell))
-    return Parsed(("side", "region", "value"), rows, unfinished(stream))
+    return Parsed(("side", "region", "value"), rows, _remarks(stream, found))
 
 
 def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
@@ -135,7 +149,11 @@ def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
         if side not in ("left", "right") or not region:
             raise ParseError(f"its column {name[:60]!r} names no side")
         rows.append((side, region, number(cell, f"the volume of {name[:60]}")))
-    return Parsed(("side", "region", "value"), rows, found.notes)
+    return Parsed(("side", "region", "value"), rows, (*found.notes, *emptied(row[-1] for row in rows)))
+
+
+def _remarks(stream: BinaryIO, found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    return (*unfinished(stream), *emptied(cell for _, cell in found))
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 _FORM = 1
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # labels that can stand in a URL; others are asked for by number
-_LEARNT = 8  # paths a role
+_LEARNT = 4  # paths a role
+_IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
 
 
@@ -79,13 +81,19 @@ class Gatherer:
         self._store = store
         self._check = check
         self._lock = threading.Lock()
-        self._paths: dict[str, list[str]] = {}
+        self.on_learnt: Callable[[], None] = lambda: None  # called when `learnt` may have become true
+        self._paths: dict[str, list[str]] = {}  # by role, the first learnt first
+        self._digests: dict[str, str] = {}  # by key of a read
+        self._luck: Counter[str] = Counter()  # by role: sessions in which a learnt path was right, less those in which none was
 
     @property
     def learnt(self) -> bool:
         """Whether a session has shown where the files lie."""
-        guessed = [one.role for one in self._spec.inputs if _guessable(one) and one.required]
-        return all(role in self._paths for role in guessed)
+        guessed = [one for one in self._spec.inputs if _guessable(one)]
+        needed = [one.role for one in guessed if one.required]
+        if needed:
+            return all(role in self._paths for role in needed)
+        return not guessed or any(one.role in self._paths for one in guessed)
 
     def gather(self, experiment: ExperimentRecord) -> Gathered:
         """A session's files, fetched and parsed where they are not kept.
@@ -121,7 +129,12 @@ class Gatherer:
         kept = self._store.parsed(read.key)
         if kept is None:
             raise Failure(Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again")
+        self._digests[read.key] = kept.digest
         return _parsed(kept)
+
+    def digest(self, read: Read) -> str:
+        """The MD5 of a file whose `rows` were asked for."""
+        return self._digests.get(read.key, "")
 
     # --- what is kept --------------------------------------------------------------------------------------------
 
@@ -176,6 +189,7 @@ class Gatherer:
             nonlocal files
             if files is None:
                 files = self._catalogs.resource_files(resource, experiment.changed)
+                self._learn_from(files, visit)
             return files
 
         for one in self._spec.inputs:
@@ -207,13 +221,20 @@ class Gatherer:
     ) -> list[Read]:
         if _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
             with self._lock:
-                paths = [_fill(path, visit) for path in self._paths.get(one.role, ())]
+                hopeless = self._luck[one.role] < -_IN_VAIN
+                shapes = () if hopeless else self._paths.get(one.role, ())
+                paths = [path for path in (_fill(shape, visit) for shape in shapes) if _best(one, path, visit)]
             for path in paths:
                 try:
-                    return self._read(one, _guess(resource, path), False, stamp, problems)
+                    found = self._read(one, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
                     if failure.cause not in _MISSING:
                         raise
+                    continue
+                self._lucky(one.role, 1)
+                return found
+            if paths:
+                self._lucky(one.role, -1)
         chosen = _choose(one, listing(), visit, problems)
         reads: list[Read] = []
         for record in chosen:
@@ -253,16 +274,32 @@ class Gatherer:
             except ParseError as error:
                 problems.append(f"{record.path}: {error}")
                 return []
+            except Exception as error:
+                # A mistake in a parser, which may be a plug-in's, costs the session and not the table.
+                log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, one.role)
+                problems.append(f"{record.path}: it cannot be parsed ({type(error).__name__}: {error})")
+                return []
         body = json.dumps([_FORM, parsed.columns, parsed.rows, parsed.notes])
         self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
         return [read]
 
+    def _learn_from(self, files: list[FileRecord], visit: Visit) -> None:
+        """Where the files lie, from a listing: the other sessions need not wait until this one's are fetched."""
+        chosen = [(one.role, file) for one in self._spec.inputs if _guessable(one) for file in _choose(one, files, visit, [])]
+        with self._lock:
+            for role, file in chosen:
+                self._learn(role, file.path, visit)
+        self.on_learnt()
+
     def _learn(self, role: str, path: str, visit: Visit) -> None:
         known = self._paths.setdefault(role, [])
         shape = _shape(path, visit)
-        if shape not in known:
-            known.insert(0, shape)
-            del known[_LEARNT:]
+        if shape not in known and len(known) < _LEARNT:
+            known.append(shape)
+
+    def _lucky(self, role: str, step: int) -> None:
+        with self._lock:
+            self._luck[role] += step
 
 
 def visit_of(project: str, experiment: ExperimentRecord) -> Visit:
@@ -278,6 +315,14 @@ def _parsed(kept: ParsedFile) -> Parsed:
 def _guessable(one: Input) -> bool:
     """Where the newest or all of several files are wanted, only a listing tells which there are."""
     return not one.several and one.prefer is None
+
+
+def _best(one: Input, path: str, visit: Visit) -> bool:
+    """Whether no file that an earlier pattern prefers can lie beside this one, unless it is of the same name in another folder."""
+    first = _filled(one, visit)[0]
+    return fnmatch.fnmatchcase(path.rpartition("/")[2], first.rpartition("/")[2]) and any(
+        fnmatch.fnmatchcase(path, pattern) for pattern in _filled(one, visit)
+    )
 
 
 def _guess(resource: ResourceRecord, path: str) -> FileRecord:

@@ -1,8 +1,10 @@
-"""Tables as files on this machine: built when first opened, opened at once from then on and renewed behind.
+"""Tables as files on this machine: built when first opened, and built anew from what changed when opened later.
 
 Used by the tree's room `tables/`. One folder a table below the cache directory, with the files of the newest build (named after its
 fingerprint) and `manifest.json`, which says what they are. Files are written under another name and renamed; who has one open keeps its
-bytes. A new build is put in place only while nobody has the old one open: the kernel keeps one set of pages a path.
+bytes. A new build is put in place only while nobody has the old one open: the kernel keeps one set of pages a path. Who opens a table
+that was not compared with the server lately waits for that some seconds; if it takes longer, he gets the table as it was, and it is
+renewed behind.
 Threading: any thread. One build of a table at a time, shared by all who wait for it; no lock is held over it.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 from xnatfs import __version__
 from xnatfs.config import Limits, private_folder
 from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.fetch.filelists import AWAY
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.tables.build import Builder, BuiltTable
 from xnatfs.tables.formats import FORMATS, Scan, scan, write
@@ -38,6 +41,7 @@ PROBLEMS = "problems.csv"
 _MANIFEST = "manifest.json"
 _UNUSED = 90 * 86400.0  # seconds after which a table nobody opened is removed
 _FRESH = 5.0  # seconds: who opens the .csv and then the .xlsx gets the same table
+_PATIENCE = 5.0  # seconds an opener waits for news of a table that is there
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ class Manifest:
 
     fingerprint: str
     about: dict[str, str]
-    mtime: float
     sizes: dict[str, int]
     checked: float  # epoch seconds of the last agreement with the server
+    state: str = ""  # of the project when it was built, see `Builder.state`
 
 
 class OpenFile:
@@ -103,9 +107,11 @@ class Outputs:
         self._limits = limits
         self._workers = Workers("tables", 4)
         self._flights = Flights(self._workers)
+        self._building = Workers("table files", 4)  # the others wait for these
+        self._builds = Flights(self._building)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()  # handles by table
-        self._waiting: dict[str, Callable[[], None]] = {}  # new builds that wait for the last handle
+        self._waiting: dict[str, tuple[Manifest, Callable[[], None]]] = {}  # new builds that wait for the last handle
         self._manifests: dict[str, Manifest | None] = {}
         self._clear_away()
 
@@ -125,50 +131,68 @@ class Outputs:
         self._builder.outlines.get(project)  # what the user may not see any more is not served
         name = _name(project, key, sessions)
         manifest = self.manifest(project, key, sessions)
-        stale = manifest is None or time.time() - manifest.checked > max(self._limits.ttl, _FRESH)
         if manifest is not None and variant.suffix in manifest.sizes:
+            if time.time() - manifest.checked > max(self._limits.ttl, _FRESH) or manifest.checked <= self._builder.asked_again:
+                self._news(project, key, sessions, variant)
+                manifest = self.manifest(project, key, sessions) or manifest
             opened = self._opened(name, manifest, variant)
             if opened is not None:
-                if stale:
-                    with contextlib.suppress(Failure):
-                        self._start(project, key, sessions, (), urgent=False)
                 return opened
-        self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
-        manifest = self.manifest(project, key, sessions)
-        opened = self._opened(name, manifest, variant) if manifest is not None else None
-        if opened is None:  # another build replaced it in this very moment
+        for _ in range(2):  # twice: another build may replace it in this very moment
             self._start(project, key, sessions, (variant,)).wait(self._limits.table_deadline)
             manifest = self.manifest(project, key, sessions)
             opened = self._opened(name, manifest, variant) if manifest is not None else None
-        if opened is None:
-            raise Failure(Cause.CACHE_BROKEN, str(self._folder / name))
-        return opened
+            if opened is None and (waiting := self._waiting.get(name)) is not None:
+                # Somebody has another file of the old build open; this one was not in it, so nobody can mix the two.
+                opened = self._opened(name, waiting[0], variant)
+            if opened is not None:
+                return opened
+        raise Failure(Cause.CACHE_BROKEN, str(self._folder / name))
 
     def close(self) -> None:
         """Start nothing more."""
         self._workers.close()
+        self._building.close()
 
     # --- building ------------------------------------------------------------------------------------------------
 
-    def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant], *, urgent: bool = True) -> Any:
+    def _news(self, project: str, key: str, sessions: Sequence[str], variant: Variant) -> None:
+        """Compare a table that is there with the server. If that takes long or the server is away, it stays as it is."""
+        try:
+            self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
+        except Failure as failure:
+            if failure.cause not in AWAY:
+                raise
+            log.info("the table %s of %s is served as it was: %s", key, project, failure)
+
+    def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> Any:
         name = _name(project, key, sessions)
-        return self._flights.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted), urgent=urgent)
+        return self._flights.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted))
 
     def _renew(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> None:
         name = _name(project, key, sessions)
+        now = time.time()
         try:
-            built = self._build(project, key, sessions)
+            state = self._builder.state(project, key, sessions)
+            before = self.manifest(project, key, sessions)
+            if before is not None and before.state == state != "" and all(one.suffix in before.sizes for one in wanted):
+                before.checked = now
+                before.about |= {"as_of": _iso(now)}
+                return
+            build = self._builds.start(name, lambda: self._build(project, key, sessions))
+            built = build.wait(self._limits.table_deadline)
         except UsageError as error:
             raise Failure(Cause.BAD_LISTING, key, str(error)) from error
         before = self.manifest(project, key, sessions)
         if before is not None and before.fingerprint == built.fingerprint:
-            before.checked = built.as_of
+            before.checked, before.state = built.as_of, state
+            before.about |= built.about
             missing = [one for one in wanted if one.suffix not in before.sizes]
             if missing:
                 self._write(name, built, missing, before)
             return
         again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
-        manifest = Manifest(built.fingerprint, built.about, built.mtime, {}, built.as_of)
+        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, state)
         self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
 
     def _build(self, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -192,10 +216,14 @@ class Outputs:
         except OSError as error:
             cause = Cause.NO_SPACE if error.errno == 28 else Cause.CACHE_BROKEN
             raise Failure(cause, str(folder), str(error)) from error
-        new = Manifest(manifest.fingerprint, manifest.about, manifest.mtime, sizes, manifest.checked)
+        new = Manifest(manifest.fingerprint, manifest.about, sizes, manifest.checked, manifest.state)
 
         def publish() -> None:
-            self._manifests[name] = new
+            with self._lock:
+                there = self._manifests.get(name)
+                if there is not None and there.fingerprint == new.fingerprint:  # another format of it was written meanwhile
+                    new.sizes = there.sizes | new.sizes
+                self._manifests[name] = new
             self._write_manifest(name, new)
             for old in folder.iterdir():
                 if not old.name.startswith((new.fingerprint, ".", _MANIFEST)):
@@ -204,7 +232,10 @@ class Outputs:
         with self._lock:
             current = self._manifests.get(name)
             if self._open[name] and current is not None and current.fingerprint != new.fingerprint:
-                self._waiting[name] = publish
+                before = self._waiting.get(name)
+                if before is not None and before[0].fingerprint == new.fingerprint:
+                    new.sizes = before[0].sizes | new.sizes
+                self._waiting[name] = new, publish
                 return
         publish()
 
@@ -216,7 +247,8 @@ class Outputs:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                self._manifests.pop(name, None)
+                if variant.suffix in manifest.sizes:  # somebody removed it
+                    self._manifests.pop(name, None)
                 return None
             self._open[name] += 1
         return OpenFile(fd, os.fstat(fd).st_size, lambda: self._closed(name))
@@ -224,12 +256,12 @@ class Outputs:
     def _closed(self, name: str) -> None:
         with self._lock:
             self._open[name] -= 1
-            publish = None
+            waiting = None
             if self._open[name] <= 0:
                 del self._open[name]
-                publish = self._waiting.pop(name, None)
-        if publish is not None:
-            publish()
+                waiting = self._waiting.pop(name, None)
+        if waiting is not None:
+            waiting[1]()
 
     # --- manifests -----------------------------------------------------------------------------------------------
 
@@ -273,7 +305,6 @@ class _Finished:
     key: str
     fingerprint: str
     as_of: float
-    mtime: float
     about: dict[str, str]
     variants: list[Variant]
     frame: Frame
@@ -299,7 +330,7 @@ class _Finished:
 def _finished(built: BuiltTable) -> _Finished:
     about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
     fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
-    return _Finished(built.table.key, fingerprint, built.as_of, built.changed, about, variants(built.table), built, built.table, built)
+    return _Finished(built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built.table, built)
 
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -309,14 +340,15 @@ def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequen
     for row in frame.rows():
         digest.update(repr(row).encode("utf-8", "backslashreplace"))
     about = {"rows": str(len(frame.held))} | _times(as_of)
-    return _Finished(key, digest.hexdigest()[:20], as_of, 0.0, about, variants(None), frame)
+    return _Finished(key, digest.hexdigest()[:20], as_of, about, variants(None), frame)
 
 
 def _times(as_of: float) -> dict[str, str]:
-    def iso(when: float) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+    return {"as_of": _iso(as_of), "built_at": _iso(time.time()), "xnatfs_version": __version__}
 
-    return {"as_of": iso(as_of), "built_at": iso(time.time()), "xnatfs_version": __version__}
+
+def _iso(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
 def _name(project: str, key: str, sessions: Sequence[str]) -> str:

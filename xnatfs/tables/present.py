@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xnatfs.errors import Failure
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.holdings import Outline
+from xnatfs.server.records import parse_stamp
 from xnatfs.tables import sites
 from xnatfs.tables.build import Builder
 from xnatfs.tables.validators import VALIDATED
@@ -46,6 +48,8 @@ class Finder:
         self._flights = Flights(self._workers)
         self._lock = threading.Lock()
         self._held: dict[str, Present] = {}
+        self._known: dict[str, tuple[Outline, list[str]]] = {}
+        self._newest: dict[tuple[str, ...], tuple[Outline, float]] = {}
 
     def present(self, project: str) -> Present:
         """The tables of a project.
@@ -65,9 +69,48 @@ class Finder:
                 raise
             return self._of(outline, whole=False)
 
+    def at_once(self, project: str) -> list[str]:
+        """The tables that are known from the outline alone: fed by a resource of a session itself, where the server lists those.
+
+        Whoever names a table asks here first: looking below scans and assessors costs about ten requests more.
+
+        Raises:
+            Failure: see `present`.
+        """
+        outline = self._builder.outlines.get(project)
+        held = self._held.get(project)
+        if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
+            return held.keys
+        before = self._known.get(project)
+        if before is not None and before[0] is outline:
+            return before[1]
+        names = {one.label for identity in outline.experiments for one in outline.session_resources(identity) or ()}
+        keys = self._keys(outline, names, set())
+        if keys:
+            self._known[project] = outline, keys
+        return keys
+
+    def newest(self, project: str, sessions: Sequence[str] = ()) -> float:
+        """When a session of the project (or of these) changed last, epoch seconds; 0 if that is not known.
+
+        A table's time of change has to be the same before and after it is built, else `rsync` would copy everything twice.
+        """
+        try:
+            outline = self._builder.outlines.get(project)
+        except Failure:
+            return 0.0
+        key = (project, *sessions)
+        before = self._newest.get(key)
+        if before is None or before[0] is not outline:
+            stamps = (one.changed for one in outline.experiments.values() if not sessions or one.id in sessions)
+            before = self._newest[key] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
+        return before[1]
+
     def forget(self) -> None:
         """Look again."""
         self._held.clear()
+        self._known.clear()
+        self._newest.clear()
 
     def close(self) -> None:
         """Start nothing more."""
@@ -95,20 +138,25 @@ class Finder:
             types = {(kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"}
             if not asked_all:
                 labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
-        names = {label for _, label in labels}
+        return Present(self._keys(outline, {label for _, label in labels}, types), whole, labels, types)
+
+    def _keys(self, outline: Outline, names: set[str], types: set[tuple[str, str]]) -> list[str]:
         site = self._builder.site(outline)
         keys = []
         for key, table in self._builder.tables.items():
             spec = site.spec(table)
             there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
-            if there and self._worth(key, site, names, types):
+            if there and self._worth(key, site, names, types, outline):
                 keys.append(key)
-        return Present(keys, whole, labels, types)
+        return keys
 
     @staticmethod
-    def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]]) -> bool:
-        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT."""
+    def _worth(key: str, site: sites.Site, names: set[str], types: set[tuple[str, str]], outline: Outline) -> bool:
+        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT, `fdg/mri` where
+        there are PET sessions."""
         pipeline, _, name = key.partition("/")
+        if name == "mri" and pipeline in VALIDATED:
+            return any(one.xsi_type.lower().startswith("xnat:pet") for one in outline.experiments.values())
         if name != "tests" or pipeline not in VALIDATED:
             return True
         labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]

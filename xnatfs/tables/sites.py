@@ -114,11 +114,13 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
         if not meant:
             raise UsageError(f"{where}: there is no table or pipeline {name!r}; `xnatfs table --list` shows them")
         if not isinstance(value, dict) or set(value) - {"resources", "files"}:
-            raise UsageError(f"{where}: [tables.{name}] has `resources` and `files` only")
+            meant_key = next((f"{name}/{one}" for one in value if f"{name}/{one}" in tables), "") if isinstance(value, dict) else ""
+            hint = f'; the table is written [tables."{meant_key}"]' if meant_key else ""
+            raise UsageError(f"{where}: [tables.{name}] has `resources` and `files` only{hint}")
         if "resources" in value:
             resources[name] = _texts(value["resources"], f"{where}: tables.{name}.resources")
         roles = {one.role for table in meant for one in table.inputs}
-        for role, patterns in _section(value, "files", where).items():
+        for role, patterns in _section(value, "files", where, f"tables.{name}.").items():
             if role not in roles:
                 raise UsageError(f"{where}: {name} has no file {role!r}, but {', '.join(sorted(roles))}")
             files.setdefault(name, {})[role] = _texts(patterns, f"{where}: tables.{name}.files.{role}")
@@ -151,10 +153,10 @@ def _wanted(text: str) -> Wanted:
     return Wanted(label, xsi_type) if slash and ":" in xsi_type else Wanted(text)
 
 
-def _section(found: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+def _section(found: Mapping[str, Any], name: str, where: str, above: str = "") -> Mapping[str, Any]:
     section = found.get(name, {})
     if not isinstance(section, dict):
-        raise UsageError(f"{where}: {name} is a section, [{name}]")
+        raise UsageError(f"{where}: {above}{name} is a section, [{above}{name}]")
     return section
 
 

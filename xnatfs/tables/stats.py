@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
-from xnatfs.tables.fields import number, unfinished
+from xnatfs.tables.fields import emptied, number, unfinished
 from xnatfs.tables.table import ParseError, Row, text_lines
 
 ASEG_COLUMNS = ("Index", "SegId", "NVoxels", "Volume_mm3", "StructName", "normMean", "normStdDev", "normMin", "normMax", "normRange")
@@ -75,8 +75,7 @@ def read_stats(stream: BinaryIO, usual: tuple[str, ...]) -> Stats:
         raise ParseError(f"its header says {said['NRows']} rows and it has {len(rows)}")
     if said.get("NTableCols", len(columns)) != len(columns):
         raise ParseError(f"its header says {said['NTableCols']} columns and it has {len(columns)}")
-    empty = sum(cell == "" for row in rows for cell in row) + sum(cell == "" for cell in measures.values())
-    notes = (f"{empty} of its values are not numbers (nan or inf) and left empty",) if empty else ()
+    notes = emptied([*(cell for row in rows for cell in row), *measures.values()])
     return Stats(measures, columns, rows, (*notes, *unfinished(stream)))
 
 

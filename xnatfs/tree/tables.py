@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.records import ProjectRecord
 from xnatfs.tables.listed import LISTED
 from xnatfs.tables.outputs import Outputs, Variant, variants
-from xnatfs.tables.present import Finder
+from xnatfs.tables.present import Finder, Present
 from xnatfs.tables.table import Table
 from xnatfs.tree.names import distinct, spell_label
 from xnatfs.tree.node import Branch, Content, File, Node, Rendered, inode_of
@@ -25,8 +26,7 @@ from xnatfs.tree.resource import Sources
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 
 _README = """\
-Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; from then on it opens at once and is
-renewed behind.
+Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; later only what changed is asked for.
 
 NAME.csv .xlsx .parquet     one row a measurement; numbers as the pipeline wrote them
 NAME_wide.*                 one row a session
@@ -72,8 +72,7 @@ class TableFile(File):
 
     @property
     def mtime(self) -> float:
-        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
-        return (manifest.mtime if manifest is not None else 0.0) or self._mtime or 0.0
+        return self._tables.finder.newest(self._project, self._sessions) or self._mtime or 0.0
 
     def open(self) -> Content:
         return self._tables.outputs.open(self._project, self._key, self._variant, self._sessions)
@@ -82,6 +81,27 @@ class TableFile(File):
         manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
         about = {"table": self._key, "project": self._project}
         return about if manifest is None else about | manifest.about
+
+
+class _Asked(Branch):
+    """A folder that costs the server less to be asked for one name than to be listed."""
+
+    __slots__ = ("_known",)
+
+    def __init__(
+        self,
+        inode: int,
+        entries: Callable[[], Mapping[str, Node]],
+        known: Callable[[str], Node | None],
+        *,
+        mtime: float | None,
+        xattrs: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(inode, entries, mtime=mtime, xattrs=xattrs)
+        self._known = known
+
+    def lookup(self, name: str) -> Node | None:
+        return self._known(name) or super().lookup(name)
 
 
 def tables_room(sources: Sources, tables: Tables) -> Branch:
@@ -94,23 +114,30 @@ def tables_room(sources: Sources, tables: Tables) -> Branch:
 
 
 def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
-    def entries() -> Mapping[str, Node]:
-        present = tables.finder.present(project.id)
-        text = _README.format(still="" if present.whole else _STILL).encode()
-        nodes: dict[str, Node] = {"README.txt": Rendered(f"tables/{project.id}/README.txt", lambda: text)}
+    def fixed() -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
         for key in LISTED:
             nodes |= _files(tables, project, key, None, ())
-        nodes["sessions"] = _sessions(sources, tables, project)
-        return nodes | _pipelines(tables, project, present.keys, ())
+        return nodes | {"sessions": _sessions(sources, tables, project)}
 
-    return Branch(inode_of("tables", project.id), entries, mtime=project.inserted, xattrs={"project": project.id})
+    def entries() -> Mapping[str, Node]:
+        present = _present(tables, project)
+        text = _README.format(still="" if present.whole else _STILL).encode()
+        readme = Rendered(f"tables/{project.id}/README.txt", lambda: text)
+        return {"README.txt": readme, **fixed(), **_pipelines(tables, project, present.keys, ())}
+
+    def known(name: str) -> Node | None:
+        return fixed().get(name) or _known_pipelines(tables, project, ()).get(name)
+
+    return _Asked(inode_of("tables", project.id), entries, known, mtime=project.inserted, xattrs={"project": project.id})
 
 
 def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
     def folder(identity: str, label: str) -> Branch:
-        return Branch(
+        return _Asked(
             inode_of("tables", project.id, "sessions", identity),
-            lambda: _pipelines(tables, project, tables.finder.present(project.id).keys, (identity,)),
+            lambda: _pipelines(tables, project, _present(tables, project).keys, (identity,)),
+            lambda name: _known_pipelines(tables, project, (identity,)).get(name),
             mtime=project.inserted,
             xattrs={"project": project.id, "id": identity, "label": label},
         )
@@ -129,23 +156,44 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
     return Branch(inode_of("tables", project.id, "sessions"), entries, mtime=project.inserted, alias=alias)
 
 
+def _present(tables: Tables, project: ProjectRecord) -> Present:
+    try:
+        return tables.finder.present(project.id)
+    except UsageError as error:  # its tables.toml
+        raise Failure(Cause.BAD_LISTING, f"tables of {project.id}", str(error)) from error
+
+
+def _at_once(tables: Tables, project: ProjectRecord) -> list[str]:
+    try:
+        return tables.finder.at_once(project.id)
+    except UsageError as error:
+        raise Failure(Cause.BAD_LISTING, f"tables of {project.id}", str(error)) from error
+
+
+def _known_pipelines(tables: Tables, project: ProjectRecord, sessions: tuple[str, ...]) -> dict[str, Node]:
+    return _pipelines(tables, project, _at_once(tables, project), sessions)
+
+
 def _pipelines(tables: Tables, project: ProjectRecord, keys: list[str], sessions: tuple[str, ...]) -> dict[str, Node]:
-    folders: dict[str, list[str]] = {}
-    for key in keys:
-        folders.setdefault(key.partition("/")[0], []).append(key)
-    nodes: dict[str, Node] = {}
-    for name, theirs in folders.items():
-        files: dict[str, Node] = {}
-        for key in theirs:
-            files |= _files(tables, project, key, tables.tables[key], sessions)
-        nodes[name] = Branch(inode_of("tables", project.id, name, *sessions), _constant(files), mtime=project.inserted)
-    return nodes
+    return {name: _pipeline(tables, project, name, sessions) for name in dict.fromkeys(key.partition("/")[0] for key in keys)}
+
+
+def _pipeline(tables: Tables, project: ProjectRecord, pipeline: str, sessions: tuple[str, ...]) -> Branch:
+    def files(keys: list[str]) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for key in keys:
+            if key.partition("/")[0] == pipeline:
+                found |= _files(tables, project, key, tables.tables[key], sessions)
+        return found
+
+    return _Asked(
+        inode_of("tables", project.id, pipeline, *sessions),
+        lambda: files(_present(tables, project).keys),
+        lambda name: files(_at_once(tables, project)).get(name),
+        mtime=project.inserted,
+    )
 
 
 def _files(tables: Tables, project: ProjectRecord, key: str, table: Table | None, sessions: tuple[str, ...]) -> dict[str, Node]:
     name = key.rpartition("/")[2]
     return {f"{name}{one.suffix}": TableFile(tables, project.id, key, one, sessions, project.inserted) for one in variants(table)}
-
-
-def _constant(nodes: Mapping[str, Node]) -> Callable[[], Mapping[str, Node]]:
-    return lambda: nodes

@@ -244,3 +244,20 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write(frame("a", ("1",)), "xlsx", tmp_path / "t.xlsx")
     assert caught.value.errno == errno.ENOSPC
     assert not [entry for entry in tmp_path.iterdir() if entry.name != "home"]
+
+
+@settings(max_examples=80)
+@given(frames())
+def test_rows_are_written_as_xlsxwriter_writes_them(path: Path, table: Rows) -> None:
+    write(table, "xlsx", path)
+    quick = path.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xlsx._Fast, "USED", ("an attribute nobody has",))
+        write(table, "xlsx", path)
+    assert path.read_bytes() == quick
+
+
+def test_more_texts_than_are_kept_are_written_as_well(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xlsx._Fast, "_KEPT", 3)
+    texts = [f"a<{number % 7}>" for number in range(50)]
+    assert cells(path, Rows((Column("ID"), Column("x")), [("1", text) for text in texts])) == texts
