@@ -110,6 +110,7 @@ class Settings:
     lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
+    lower: bool = False  # an overlay will lie upon the mount
     limits: Limits = Limits()
 
     @property

@@ -283,6 +283,11 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]
         return 0
 
 
+def keep_ctrl_c() -> None:
+    """Leave SIGINT to this process: mfusepy gives it to libfuse, which ends its loop and unmounts by itself."""
+    mfusepy.signal = lambda number, handler: signal.getsignal(number)
+
+
 def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_other: bool = False) -> None:
     """Mount and serve until unmounted; blocks.
 

@@ -138,9 +138,7 @@ class Vfs:
             told = node.size
             content = node.open()
             changed = not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
-            with self._lock:
-                handle = next(self._numbers)
-                self._handles[handle] = _Handle(content, node)
+            handle = self._hold(content, node)
             version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version else ""
             return Opened(handle, changed, version)
 
@@ -183,6 +181,12 @@ class Vfs:
         """Look everything up anew."""
         self._recent = ("", {}, 0.0)
         self._walked = ({}, 0.0)
+
+    def _hold(self, content: Content, node: File) -> int:
+        with self._lock:
+            handle = next(self._numbers)
+            self._handles[handle] = _Handle(content, node)
+            return handle
 
     def _handle(self, handle: int) -> _Handle:
         try:

@@ -13,6 +13,7 @@ import click
 from xnatfs import __version__
 from xnatfs import credentials as logins
 from xnatfs.config import Settings, cache_home, state_home
+from xnatfs.daemon import overlay
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server.listings import Listings
 from xnatfs.server.probes import clock_offset, range_works, some_file
@@ -50,6 +51,13 @@ def _machine() -> Iterator[Finding]:
             yield "note", "FUSE", f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; install fuse3"
     except UsageError as error:
         yield "bad", "FUSE", str(error)
+    possible = overlay.kinds()
+    if overlay.KERNEL in possible:
+        yield "ok", "overlay", "`mount --overlay` uses the kernel's"
+    elif possible:
+        yield "ok", "overlay", f"`mount --overlay` uses {shutil.which(overlay.PROGRAM)}"
+    else:
+        yield "note", "overlay", f"no `mount --overlay`: {overlay.what_lacks()}"
     for name, folder in (("cache", cache_home()), ("state", state_home())):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry
+from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
 from xnatfs.tree.lists import read_list
@@ -45,6 +46,12 @@ from xnatfs.tree.lists import read_list
     help="Files that differ from the server's digest.",
 )
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=str),
+    metavar="DIR",
+    help="Let programs write in the mount: what they write is kept in DIR, never sent to the server.",
+)
 @click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
 def command(
     mountpoint: str,
@@ -54,6 +61,7 @@ def command(
     bids_map: Path | None,
     bad_digest: str,
     allow_other: bool,
+    overlay: str | None,
     in_foreground: bool,
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
@@ -69,21 +77,38 @@ def command(
         lists=tuple(one.absolute() for one in lists),
         bids_map=None if bids_map is None else bids_map.absolute(),
         serve_bad_digests=bad_digest == "serve",
+        lower=overlay is not None,
     )
-    start(settings, login, mountpoint, allow_other=allow_other, in_foreground=in_foreground)
+    start(settings, login, mountpoint, allow_other=allow_other, overlay=overlay, in_foreground=in_foreground)
 
 
-def start(settings: Settings, login: Credentials, mountpoint: str, *, allow_other: bool = False, in_foreground: bool = False) -> None:
+def start(
+    settings: Settings,
+    login: Credentials,
+    mountpoint: str,
+    *,
+    allow_other: bool = False,
+    overlay: str | None = None,
+    in_foreground: bool = False,
+) -> None:
     """Check what can be checked before a login is spent, then mount."""
     check_fuse()
     place = registry.absolute(mountpoint)
     check_mountpoint(place)
+    upper = None
+    if overlay is not None:
+        upper = overlays.claim(overlay, place, settings.server, settings.cache_dir, allow_other=allow_other)
     if in_foreground:
         foreground(
-            settings, login, place, allow_other=allow_other, ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server))
+            settings,
+            login,
+            place,
+            allow_other=allow_other,
+            overlay=upper,
+            ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server)),
         )
         return
-    background(settings, login, place, allow_other=allow_other)
+    background(settings, login, place, allow_other=allow_other, overlay=upper)
     click.echo(_welcome(place, settings.server))
 
 
@@ -121,11 +146,13 @@ def check_mountpoint(place: str) -> None:
     entry = mounts.at(place)
     if entry is not None:
         running = registry.of(place)
-        if entry.kind == "fuse.xnatfs" and (running is None or mounts.is_dead(place)):
+        ours = overlays.is_ours(entry)
+        if ours and (running is None or mounts.is_dead(place)):
             problem = mounts.unmount(place, lazy=True)
             if problem:
                 raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
-        elif entry.kind == "fuse.xnatfs":
+            overlays.clear(place)
+        elif ours:
             raise UsageError(f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it")
         else:
             raise UsageError(f"{entry.source} ({entry.kind}) is already mounted at {place}")

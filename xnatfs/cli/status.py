@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
-from xnatfs.cli.words import size
-from xnatfs.daemon import control, registry
+from xnatfs.cli.words import counted, size
+from xnatfs.daemon import control, overlay, registry
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
+
+_BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
 
 @click.command("status")
@@ -31,9 +33,12 @@ def command(mountpoint: str | None, as_json: bool) -> int:
     reports: list[dict[str, Any]] = []
     for one in found:
         try:
-            reports.append(control.ask(one.socket, "status"))
+            report: dict[str, Any] = control.ask(one.socket, "status")
         except UsageError as error:
-            reports.append({"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid, "problem": str(error)})
+            report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid, "problem": str(error)}
+        if one.overlay:
+            report["overlay"] = {**(report.get("overlay") or {}), **overlay.contents(one.overlay)}
+        reports.append(report)
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     elif not reports:
@@ -56,6 +61,11 @@ def _text(report: dict[str, Any]) -> str:
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
+    if upper := report.get("overlay"):
+        lines.append(
+            f"  overlay: {upper['directory']} holds {counted(upper['files'], 'file')} ({size(upper['bytes'])}) "
+            f"and {counted(upper['deleted'], 'deletion')}; by {_BY[upper['kind']]}"
+        )
     if report["errors"]:
         lines.append("  errors: " + ", ".join(f"{count} x {name.lower().replace('_', ' ')}" for name, count in report["errors"].items()))
         last = report["last_error"]

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from xnatfs.daemon import control, mounts, registry
+from xnatfs.daemon import control, mounts, overlay, registry
 from xnatfs.errors import UsageError
 
 _PATIENCE = 5.0  # seconds that open files get to be closed
@@ -36,7 +36,7 @@ def end(place: str) -> None:
     running = registry.of(place)
     if entry is None and running is None:
         raise UsageError(f"nothing is mounted at {place}")
-    if entry is not None and entry.kind != "fuse.xnatfs":
+    if entry is not None and not overlay.is_ours(entry):
         raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
     if entry is not None:
         deadline = time.monotonic() + _PATIENCE
@@ -56,6 +56,7 @@ def end(place: str) -> None:
         with contextlib.suppress(UsageError):
             control.ask(running.socket, "stop")
         _wait_for_end(running)
+    overlay.clear(place)
 
 
 def _wait_for_end(running: registry.Registration) -> None:

@@ -28,6 +28,7 @@ from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.transfers import Transfers
 from xnatfs.fetch.troubles import Troubles
+from xnatfs.lower import Lower
 from xnatfs.server.contents import Contents
 from xnatfs.server.listings import Listings
 from xnatfs.server.session import Connection
@@ -62,6 +63,7 @@ class Mounted:
     sources: Sources = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
+    overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
     def __post_init__(self) -> None:
         self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
@@ -70,7 +72,9 @@ class Mounted:
         self.finder = Finder(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
-        self.vfs = Vfs(root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1))
+        self.vfs = (Lower if self.settings.lower else Vfs)(
+            root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1)
+        )
 
     def report(self) -> dict[str, Any]:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
@@ -81,6 +85,7 @@ class Mounted:
             "server": self.connection.server,
             "server_version": self.connection.version,
             "offline": self.settings.offline,
+            "overlay": self.overlay,
             "user": self.connection.user,
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),

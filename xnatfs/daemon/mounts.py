@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from xnatfs.errors import UsageError
@@ -21,18 +22,26 @@ class MountEntry(NamedTuple):
     source: str
     mountpoint: str
     kind: str
+    options: str = ""
 
 
 def entries() -> list[MountEntry]:
     """Everything mounted, in mounting order."""
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
         lines = [line.split() for line in stream]
-    return [MountEntry(_unescape(line[0]), _unescape(line[1]), line[2]) for line in lines if len(line) > 2]
+    return [MountEntry(_unescape(line[0]), _unescape(line[1]), line[2], _unescape(line[3])) for line in lines if len(line) > 3]
 
 
 def at(mountpoint: str) -> MountEntry | None:
     """What is mounted at exactly this path, topmost."""
     return next((one for one in reversed(entries()) if one.mountpoint == mountpoint), None)
+
+
+def kind_of(path: str | Path) -> str:
+    """The type of the file system a path lies on."""
+    real = os.path.realpath(path)
+    over = [one for one in entries() if real == one.mountpoint or real.startswith(one.mountpoint.rstrip("/") + "/")]
+    return max(reversed(over), key=lambda one: len(one.mountpoint), default=MountEntry("", "", "an unknown file system")).kind
 
 
 def is_dead(mountpoint: str) -> bool:
@@ -47,7 +56,8 @@ def is_dead(mountpoint: str) -> bool:
 def unmount(mountpoint: str, *, lazy: bool) -> str:
     """Unmount; "" if it is done, else what the system said."""
     tool = fusermount()
-    if tool:
+    entry = at(mountpoint)
+    if tool and (entry is None or entry.kind.startswith("fuse")):
         command = [tool, "-u", *(["-z"] if lazy else []), "--", mountpoint]
     elif os.geteuid() == 0:
         command = ["umount", *(["-l"] if lazy else []), "--", mountpoint]

@@ -28,6 +28,7 @@ class Registration:
     user: str
     socket: str
     log: str
+    overlay: str = ""  # the folder of its upper layer; "" for a mount that is read-only
 
     @property
     def alive(self) -> bool:
@@ -41,7 +42,7 @@ class Registration:
 
 def register(one: Registration) -> Path:
     """Write a registration; returns its file."""
-    path = _folder() / f"{_name(one.mountpoint)}.json"
+    path = _folder() / f"{name_of(one.mountpoint)}.json"
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.touch(mode=0o600)
     temporary.write_text(json.dumps(asdict(one), indent=2) + "\n", encoding="utf-8")
@@ -95,17 +96,18 @@ def socket_path(mountpoint: str) -> Path:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise UsageError(f"{folder} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
-    return folder / f"{_name(mountpoint)}.sock"
+    return folder / f"{name_of(mountpoint)}.sock"
 
 
 def log_path(mountpoint: str) -> Path:
     """Where a mount in the background writes its log."""
-    return private_folder(state_home() / "logs") / f"{_name(mountpoint)}.log"
+    return private_folder(state_home() / "logs") / f"{name_of(mountpoint)}.log"
 
 
 def _folder() -> Path:
     return private_folder(state_home() / "mounts")
 
 
-def _name(mountpoint: str) -> str:
+def name_of(mountpoint: str) -> str:
+    """A file name for what belongs to a mountpoint."""
     return hashlib.sha256(mountpoint.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,9 @@ from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.compose import Mounted, compose
 from xnatfs.daemon.control import ControlServer
+from xnatfs.daemon.overlay import PROGRAM, Overlay
 from xnatfs.errors import Failure, UsageError
+from xnatfs.lower import Lower
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +43,13 @@ def foreground(
     mountpoint: str,
     *,
     allow_other: bool = False,
+    overlay: Overlay | None = None,
     ready: Callable[[Mounted], None] | None = None,
 ) -> None:
     """Mount and serve until unmounted or told to end by a signal.
 
     Args:
+        overlay: lay this over it; then the mountpoint is the overlay's, and nobody sees the mount itself.
         ready: called once the mount answers.
 
     Raises:
@@ -58,13 +63,21 @@ def foreground(
     mounted = compose(settings, credentials, mountpoint)
     control: ControlServer | None = None
     registration: Path | None = None
+    base = mountpoint  # where the read-only mount goes
+    failed: list[str] = []
     try:
         socket_path = registry.socket_path(mountpoint)
         began = threading.Event()
+        if overlay is not None:
+            overlay.prepare()
+            base = overlay.lower
+            mounted.overlay = {"directory": str(overlay.directory), "kind": overlay.kind}
+            if overlay.kind == PROGRAM and isinstance(mounted.vfs, Lower):
+                mounted.vfs.for_program = True
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
         mounted.kernel = adapter.counts
-        watcher = _Watcher(mountpoint, adapter.ending)
-        control = ControlServer(socket_path, _commands(mounted, watcher.end))
+        watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
+        control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
         one = registry.Registration(
             mountpoint,
             os.getpid(),
@@ -72,29 +85,38 @@ def foreground(
             mounted.connection.user,
             str(socket_path),
             str(registry.log_path(mountpoint)),
+            str(overlay.directory) if overlay is not None else "",
         )
         registration = registry.register(one)
-        watcher.leave = lambda: _leave(mounted, socket_path, registration)
+        watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
         with watcher:
-            if ready is not None:
-                threading.Thread(target=_announce, args=(mounted, began, ready), name="announce", daemon=True).start()
+            announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
+            threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
-                fuse.run(adapter, mountpoint, settings.host, settings.limits, allow_other=allow_other)
+                if overlay is not None:
+                    fuse.keep_ctrl_c()  # the overlay has to be taken away first
+                fuse.run(adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None)
             except RuntimeError as error:
                 # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began could not be mounted.
                 if began.is_set():
                     log.info("libfuse ended with code %s", error)
-                    return
-                raise UsageError(f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for the reason") from None
+                else:
+                    raise UsageError(f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for the reason") from None
+            if failed:
+                raise UsageError(failed[0])
     finally:
         if control is not None:
             control.close()
         if registration is not None:
             registration.unlink(missing_ok=True)
+        if overlay is not None:
+            overlay.leave()
         mounted.close()
 
 
-def background(settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False) -> int:
+def background(
+    settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False, overlay: Overlay | None = None
+) -> int:
     """Mount in a process of its own and return its pid once the mount answers.
 
     Raises:
@@ -105,7 +127,7 @@ def background(settings: Settings, credentials: Credentials, mountpoint: str, *,
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(settings, credentials, mountpoint, allow_other, log_file, writing)
+        _child(settings, credentials, mountpoint, allow_other, overlay, log_file, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         answer = _read_answer(stream.fileno())
@@ -114,7 +136,9 @@ def background(settings: Settings, credentials: Credentials, mountpoint: str, *,
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)
     _reap(pid)
-    if mounts.at(mountpoint) is not None:
+    if overlay is not None:
+        overlay.leave()
+    elif mounts.at(mountpoint) is not None:
         mounts.unmount(mountpoint, lazy=True)
     raise UsageError(answer.get("problem") or f"the mount ended before it answered; see {log_file}")
 
@@ -150,7 +174,15 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _child(settings: Settings, credentials: Credentials, mountpoint: str, allow_other: bool, log_file: Path, writing: int) -> NoReturn:
+def _child(
+    settings: Settings,
+    credentials: Credentials,
+    mountpoint: str,
+    allow_other: bool,
+    overlay: Overlay | None,
+    log_file: Path,
+    writing: int,
+) -> NoReturn:
     """The process of a mount in the background."""
     told = False
 
@@ -171,7 +203,14 @@ def _child(settings: Settings, credentials: Credentials, mountpoint: str, allow_
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        foreground(settings, credentials, mountpoint, allow_other=allow_other, ready=lambda _: tell({"ready": True, "pid": os.getpid()}))
+        foreground(
+            settings,
+            credentials,
+            mountpoint,
+            allow_other=allow_other,
+            overlay=overlay,
+            ready=lambda _: tell({"ready": True, "pid": os.getpid()}),
+        )
         status = 0
     except (UsageError, Failure) as error:
         tell({"problem": str(error)})
@@ -184,26 +223,56 @@ def _child(settings: Settings, credentials: Credentials, mountpoint: str, allow_
         os._exit(status)
 
 
-def _announce(mounted: Mounted, began: threading.Event, ready: Callable[[Mounted], None]) -> None:
-    """Say that the mount is ready once it answers through the kernel, and check that READDIRPLUS works there."""
-    if not began.wait(_START):
-        return
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            if os.path.isfile(os.path.join(mounted.mountpoint, "README.txt")):
-                break
-        time.sleep(0.05)
-    with contextlib.suppress(OSError), os.scandir(mounted.mountpoint) as found:
-        for entry in found:
-            entry.stat()
-    if not mounted.kernel["readdirplus"]:
-        log.warning("this kernel or libfuse does not use READDIRPLUS; `ls -l` and `find` of large folders will be slower")
-    ready(mounted)
+@dataclass
+class _Announcing:
+    """Says that the mount is ready once it answers through the kernel; the overlay comes between."""
+
+    mounted: Mounted
+    base: str
+    overlay: Overlay | None
+    ready: Callable[[Mounted], None]
+    failed: list[str]
+    give_up: Callable[[], None]
+
+    def run(self, began: threading.Event) -> None:
+        """Wait for the mount, check that READDIRPLUS works there, lay the overlay over it, announce it, and see to it."""
+        if not began.wait(_START):
+            return
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                if os.path.isfile(os.path.join(self.base, "README.txt")):
+                    break
+            time.sleep(0.05)
+        with contextlib.suppress(OSError), os.scandir(self.base) as found:
+            for entry in found:
+                entry.stat()
+        if not self.mounted.kernel["readdirplus"]:
+            log.warning("this kernel or libfuse does not use READDIRPLUS; `ls -l` and `find` of large folders will be slower")
+        if self.overlay is not None:
+            try:
+                self.overlay.mount(f"xnat:{self.mounted.settings.host}")
+            except (UsageError, OSError) as error:
+                self.failed.append(str(error))
+                self.give_up()
+                return
+        self.ready(self.mounted)
+        if self.overlay is not None:
+            # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
+            self.overlay.follow(lambda: self.mounted.catalogs.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
 
 
-def _commands(mounted: Mounted, stop: Callable[[], None]) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
+    if overlay is not None:
+        overlay.end()
+    else:
+        mounts.unmount(mountpoint, lazy=True)
+
+
+def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def refresh(asked: dict[str, Any]) -> bool:
         mounted.refresh(str(asked.get("below", "")))
+        if overlay is not None:
+            overlay.look_anew()
         return True
 
     def end(_: dict[str, Any]) -> bool:
@@ -213,19 +282,21 @@ def _commands(mounted: Mounted, stop: Callable[[], None]) -> dict[str, Callable[
     return {"status": lambda _: mounted.report(), "refresh": refresh, "stop": end}
 
 
-def _leave(mounted: Mounted, socket_path: Path, registration: Path | None) -> None:
+def _leave(mounted: Mounted, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
     """The last thing a process does that cannot end its loop in time."""
     socket_path.unlink(missing_ok=True)
     if registration is not None:
         registration.unlink(missing_ok=True)
+    if overlay is not None:
+        overlay.leave()
     mounted.connection.close()
 
 
 class _Watcher:
     """Ends the mount on SIGTERM, SIGINT, SIGHUP or when told to."""
 
-    def __init__(self, mountpoint: str, ending: threading.Event) -> None:
-        self._mountpoint = mountpoint
+    def __init__(self, take_away: Callable[[], None], ending: threading.Event) -> None:
+        self._take_away = take_away
         self._ending = ending
         self._over = threading.Event()
         self._reading, self._writing = os.pipe()
@@ -252,7 +323,7 @@ class _Watcher:
         while not any(number in _ENDING for number in os.read(self._reading, 1024)):
             pass  # SIGUSR1: libfuse interrupts a handler
         # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when the last file is closed.
-        mounts.unmount(self._mountpoint, lazy=True)
+        self._take_away()
         self._ending.set()
         if not self._over.wait(_GRACE):
             log.warning("files were still open; their readers get an error")

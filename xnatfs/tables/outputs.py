@@ -41,7 +41,7 @@ PROBLEMS = "problems.csv"
 _MANIFEST = "manifest.json"
 _UNUSED = 90 * 86400.0  # seconds after which a table nobody opened is removed
 _FRESH = 5.0  # seconds: who opens the .csv and then the .xlsx gets the same table
-_PATIENCE = 5.0  # seconds an opener waits for news of a table that is there
+_PATIENCE = 1.0  # second an opener waits for news of a table that is there
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from xnatfs.tree.views import scope_views, views_room
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
 
 _README = """\
-This folder is the XNAT server {server}, read-only, as the user {user} sees it.
+This folder is the XNAT server {server}, {manner}, as the user {user} sees it.
 
 projects/   the server's files, each once:
             projects/PROJECT/subjects/SUBJECT/SESSION/SCANS/ID-TYPE/RESOURCE/...
@@ -48,7 +48,8 @@ xnatfs unmount {mountpoint}
 
 def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]) -> Branch:
     """The root of a mount."""
-    text = _README.format(server=sources.settings.server, user=user, mountpoint=mountpoint, example="XNAT_S00001").encode()
+    manner = "read-only below a layer for changes on this machine (see `xnatfs status`)" if sources.settings.lower else "read-only"
+    text = _README.format(server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001").encode()
     entries: dict[str, Node] = {
         "README.txt": Rendered("README.txt", lambda: text),
         "projects": projects_room(sources),

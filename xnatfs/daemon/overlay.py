@@ -1,0 +1,456 @@
+"""A writable layer over the read-only mount: `mount --overlay DIR`. The server is never changed.
+
+The read-only mount goes to a private folder, an overlay of DIR/upper over it to the mountpoint; then the private mount is detached, so
+that the overlay alone holds it. Taking the overlay away ends everything in the right order, with and without us, and nobody walks into a
+second mount of the server. The overlay is the kernel's where root mounts, else the program fuse-overlayfs.
+
+Used by `run` (which mounts) and by the commands (which look and clear away).
+Threading: `Overlay` is claimed by the command's thread, mounted by one thread of the daemon, ended by any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xnatfs.config import private_folder, state_home
+from xnatfs.daemon import mounts, registry
+from xnatfs.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+KERNEL, PROGRAM = "kernel", "fuse-overlayfs"
+FORCE = "XNATFS_OVERLAY"  # one of the two: for tests, and for who knows better
+_TYPES = {"overlay": KERNEL, "fuse.fuse-overlayfs": PROGRAM}
+_NOTEBOOK = "overlay.json"  # in DIR: what its layer was made with; also the lock of who uses it
+_OPAQUE = (".wh..opq", ".wh..wh..opq")  # say that a folder hides the server's
+_INSTALL = "install the package fuse-overlayfs"
+_START = 30.0  # seconds that fuse-overlayfs gets
+_LOOK = 5.0  # seconds between looks for changes on the server
+_MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 2, 4, 32
+_CAP_SYS_ADMIN = 21
+# redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for layers that can be exported or
+# that never change: this lower layer does.
+_KERNEL_OPTIONS = "redirect_dir=on,index=off,metacopy=off,xino=off,nfs_export=off"
+# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout=0: with any other it shows nothing that is new
+# on the server (measured with 1.10).
+_PROGRAM_OPTIONS = "writeback=0,timeout=0"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- what this machine can -----------------------------------------------------------------------------------------
+
+
+def kinds() -> list[str]:
+    """The ways to an overlay that this user has on this machine, the better first."""
+    found = [KERNEL] if _may_mount() else []
+    found += [PROGRAM] if shutil.which(PROGRAM) else []
+    forced = os.environ.get(FORCE)
+    return [kind for kind in found if forced in (None, "", kind)]
+
+
+def what_lacks() -> str:
+    """What to do where `kinds` is empty."""
+    forced = os.environ.get(FORCE)
+    return f"{FORCE}={forced} is not possible here" if forced else f"an overlay needs fuse-overlayfs (or root); {_INSTALL}"
+
+
+def _may_mount() -> bool:
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        capable = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
+        known = "\toverlay\n" in Path("/proc/filesystems").read_text(encoding="ascii") or shutil.which("modprobe") is not None
+        return os.geteuid() == 0 and bool(capable >> _CAP_SYS_ADMIN & 1) and known
+    return False
+
+
+# --- what is written down ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """An overlay at a mountpoint, until it is cleared away: it outlives a daemon that was killed."""
+
+    mountpoint: str
+    directory: str
+    kind: str
+    lower: str
+
+
+def record(mountpoint: str) -> Record | None:
+    """The overlay that was mounted at a mountpoint."""
+    try:
+        return Record(**json.loads(_record_path(mountpoint).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_ours(entry: mounts.MountEntry) -> bool:
+    """Whether what is mounted is a mount of xnatfs."""
+    if entry.kind == "fuse.xnatfs":
+        return True
+    known = record(entry.mountpoint)
+    return known is not None and known.kind == _TYPES.get(entry.kind)
+
+
+def clear(mountpoint: str) -> None:
+    """Remove what a killed daemon left beside its overlay: the private mount, the record. The overlay itself is gone already."""
+    known = record(mountpoint)
+    if known is not None:
+        _clear_lower(known.lower)
+        _record_path(mountpoint).unlink(missing_ok=True)
+
+
+def _clear_lower(lower: str) -> None:
+    if mounts.at(lower) is not None:
+        mounts.unmount(lower, lazy=True)
+    with contextlib.suppress(OSError):
+        os.rmdir(lower)
+
+
+def _record_path(mountpoint: str) -> Path:
+    return private_folder(state_home() / "overlays") / f"{registry.name_of(mountpoint)}.json"
+
+
+# --- what is in the upper layer ------------------------------------------------------------------------------------
+
+
+def contents(directory: str) -> dict[str, Any]:
+    """What the user changed: files written, their bytes, names deleted. Looks at names and sizes only."""
+    files = size = deleted = 0
+    todo = [os.path.join(directory, "upper")]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as found:
+                for entry in found:
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        todo.append(entry.path)
+                    elif entry.name.startswith(".wh.") or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
+                        deleted += entry.name not in _OPAQUE
+                    else:
+                        files += 1
+                        size += status.st_size
+        except OSError:
+            continue  # removed meanwhile
+    return {"directory": directory, "files": files, "bytes": size, "deleted": deleted}
+
+
+# --- claiming a folder ---------------------------------------------------------------------------------------------
+
+
+def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_other: bool = False) -> Overlay:
+    """Check that DIR can be the upper layer of a mount of this server at this place, and keep others from using it.
+
+    Raises:
+        UsageError: it cannot; the text says why. Nothing was changed but that DIR may have been made.
+    """
+    possible = kinds()
+    if not possible:
+        raise UsageError(what_lacks())
+    path = Path(os.path.realpath(os.path.expanduser(directory)))
+    _check_place(path, place, cache_dir)
+    try:
+        private_folder(path)
+        filled = set(os.listdir(path))
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{path} is not a folder") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
+    if filled and _NOTEBOOK not in filled:
+        raise UsageError(f"{path} is not empty and was not made by `xnatfs mount --overlay`; name a new folder")
+    lock = _lock(path)
+    try:
+        noted = _noted(path)
+        if noted.get("server", server) != server:
+            raise UsageError(f"{path} holds changes made over {noted['server']}; name another folder for {server}")
+        kind = _choose(path, possible, noted.get("kind"))
+        for name in ("upper", "work"):
+            (path / name).mkdir(mode=0o700, exist_ok=True)
+        # The overlay's top folder has this mode. The kernel's overlay would let everybody read with the rights of who mounted it.
+        (path / "upper").chmod(0o755 if allow_other else 0o700)
+        (path / _NOTEBOOK).write_text(json.dumps({"server": server, "kind": kind}) + "\n", encoding="utf-8")
+    except OSError as error:
+        os.close(lock)
+        raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
+    except UsageError:
+        os.close(lock)
+        raise
+    return Overlay(path, place, kind, lock, allow_other)
+
+
+def _check_place(path: Path, place: str, cache_dir: Path) -> None:
+    point = Path(os.path.realpath(place))
+    if path == point or path.is_relative_to(point) or point.is_relative_to(path):
+        raise UsageError(f"the folder for changes ({path}) and the mountpoint ({point}) must not lie in each other")
+    for what, folder in (("the cache", cache_dir), ("the state", state_home())):
+        kept = Path(os.path.realpath(folder))
+        if path.is_relative_to(kept) or kept.is_relative_to(path):
+            raise UsageError(f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other")
+    if registry.containing(str(path)) is not None:
+        raise UsageError(f"{path} lies in an xnatfs mount; changes have to be kept elsewhere")
+    with contextlib.suppress(OSError):
+        owner = path.stat().st_uid
+        if owner != os.geteuid():
+            raise UsageError(f"{path} belongs to another user; name a folder of your own")
+    uppers = [f",upperdir={spelt}," for spelt in (path / "upper", _escaped(path / "upper"))]
+    for entry in mounts.entries():
+        if entry.kind == "overlay" and any(upper in f"{entry.options}," for upper in uppers):
+            raise UsageError(f"{path} is in use by the mount at {entry.mountpoint}; `xnatfs unmount {entry.mountpoint}` ends it")
+
+
+def _lock(path: Path) -> int:
+    """Keep others from using DIR: fuse-overlayfs inherits this, so it holds as long as anything may write there."""
+    try:
+        descriptor = os.open(path / _NOTEBOOK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
+    deadline = time.monotonic() + 5  # the fuse-overlayfs of a mount just taken away may take its time
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise UsageError(f"{path} is in use by another mount (or a program still has files of an ended one open)") from None
+            time.sleep(0.1)
+        except OSError:
+            return descriptor  # a file system without locks
+
+
+def _noted(path: Path) -> dict[str, str]:
+    text = (path / _NOTEBOOK).read_text(encoding="utf-8")
+    try:
+        noted = json.loads(text) if text else {}
+    except ValueError:
+        noted = None
+    if not isinstance(noted, dict):
+        raise UsageError(f"{path / _NOTEBOOK} cannot be understood; it says which server the changes beside it belong to")
+    return noted
+
+
+def _choose(path: Path, possible: list[str], before: str | None) -> str:
+    """How to mount. Deletions and renames are written down differently by the two, so DIR stays with the one it began with."""
+    if before is not None and before not in possible:
+        raise UsageError(f"the changes in {path} were made with {_spoken(before)}, which this user cannot use here")
+    problem = ""
+    for kind in possible if before is None else [before]:
+        problem = _try_kernel(path) if kind == KERNEL else _try_folder(path)
+        if not problem:
+            return kind
+    more = "" if PROGRAM in possible or before else f"; with fuse-overlayfs it may: {_INSTALL}"
+    raise UsageError(f"{path} cannot be the upper layer of an overlay: {problem}{more}")
+
+
+def _spoken(kind: str) -> str:
+    return "the kernel's overlay (as root)" if kind == KERNEL else "fuse-overlayfs"
+
+
+@contextlib.contextmanager
+def _probe(path: Path) -> Iterator[Path]:
+    folder = path / "probe"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _try_kernel(path: Path) -> str:
+    """Mount a small overlay there, to see; "" if it works."""
+    with _probe(path) as folder:
+        for name in ("lower", "upper", "work", "mnt"):
+            (folder / name).mkdir()
+        (folder / "lower" / "name").touch()
+        try:
+            if (path / "upper").exists() and _held_by_kernel(path, folder / "lower"):
+                return "a program still has files of an ended mount with it open"
+            _mount_kernel("probe", folder / "mnt", folder / "lower", folder)
+        except OSError as error:
+            return f"the kernel refuses one on {mounts.kind_of(path)} ({error.strerror})"
+        try:
+            (folder / "mnt" / "name").unlink()  # leaves a whiteout
+            return ""
+        except OSError as error:
+            return f"a deletion cannot be kept on {mounts.kind_of(path)} ({error.strerror})"
+        finally:
+            mounts.unmount(str(folder / "mnt"), lazy=True)
+
+
+def _held_by_kernel(path: Path, lower: Path) -> bool:
+    """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Asked with a mount that cannot succeed, since its
+    work folder is wrong: that is found out after the upper folder (measured with 6.18: EBUSY, else EINVAL)."""
+    upper = _escaped(path / "upper")
+    data = f"index=on,lowerdir={_escaped(lower)},upperdir={upper},workdir={upper}"
+    try:
+        _mount("probe", lower, data, 0)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    mounts.unmount(str(lower), lazy=True)
+    return False
+
+
+def _try_folder(path: Path) -> str:
+    """Whether files there can be what an upper layer needs them to be; "" if so."""
+    if ":" in str(path):
+        return "fuse-overlayfs takes no path with a colon"  # it splits there, escaped or not (1.10)
+    with _probe(path) as folder:
+        try:
+            file = folder / "file"
+            file.touch()
+            file.chmod(0o400)
+            file.rename(folder / "renamed")
+            (folder / "link").symlink_to("file")
+            if stat.S_IMODE((folder / "renamed").stat().st_mode) != 0o400:
+                return f"{mounts.kind_of(path)} keeps no file modes"
+        except OSError as error:
+            return f"{mounts.kind_of(path)} cannot hold what it needs ({error.strerror})"
+    return ""
+
+
+# --- mounting ------------------------------------------------------------------------------------------------------
+
+
+class Overlay:
+    """A claimed folder, and the overlay mounted with it."""
+
+    def __init__(self, directory: Path, mountpoint: str, kind: str, lock: int, allow_other: bool) -> None:
+        self.directory = directory
+        self.kind = kind
+        self.lower = str(registry.socket_path(mountpoint).with_suffix(".lower"))
+        self._mountpoint = mountpoint
+        self._lock = lock
+        self._allow_other = allow_other
+        self._program: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+        self._changing = threading.Lock()
+        self._mounted = False
+
+    def prepare(self) -> None:
+        """Make the private folder the read-only mount goes to; whatever a killed daemon left there goes away."""
+        _clear_lower(self.lower)
+        os.mkdir(self.lower, 0o700)
+        path = _record_path(self._mountpoint)
+        known = Record(self._mountpoint, str(self.directory), self.kind, self.lower)
+        path.write_text(json.dumps(asdict(known), indent=2) + "\n", encoding="utf-8")
+
+    def mount(self, source: str) -> None:
+        """Mount the overlay over the read-only mount, which answers already.
+
+        Raises:
+            UsageError: it cannot be mounted.
+        """
+        with self._changing:
+            if self._ended.is_set():
+                return
+            if self.kind == KERNEL:
+                try:
+                    _mount_kernel(source, Path(self._mountpoint), Path(self.lower), self.directory)
+                except OSError as error:
+                    raise UsageError(f"the kernel refuses an overlay of {self.directory}: {error.strerror}") from None
+            else:
+                self._start_program()
+            self._mounted = True
+        mounts.unmount(self.lower, lazy=True)  # the overlay holds it
+
+    def _start_program(self) -> None:
+        # Relative to DIR, whose path may hold commas.
+        options = f"lowerdir={_escaped(Path(self.lower))},upperdir=upper,workdir=work,{_PROGRAM_OPTIONS}"
+        options += ",allow_other" if self._allow_other else ""
+        with tempfile.TemporaryFile() as said:
+            # A session of its own: Ctrl-C on a terminal is for the daemon.
+            self._program = subprocess.Popen(
+                [PROGRAM, "-f", "-o", options, self._mountpoint],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                pass_fds=(self._lock,),
+                start_new_session=True,
+                cwd=self.directory,
+            )
+            deadline = time.monotonic() + _START
+            while True:
+                entry = mounts.at(self._mountpoint)
+                if entry is not None and _TYPES.get(entry.kind) == PROGRAM:
+                    return
+                if self._program.poll() is not None or time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            self._program.kill()
+            self._program.wait(5)
+            said.seek(0)
+            lines = said.read().decode("utf-8", "replace").strip().splitlines()
+            raise UsageError(f"fuse-overlayfs could not mount {self._mountpoint}: {lines[-1] if lines else 'it did not say why'}")
+
+    def look_anew(self) -> None:
+        """Make the kernel forget the names it holds for the overlay: it believes for ever that a name does not exist, and calls one
+        stale that the server removed. A remount without any change drops what nobody uses (measured with 6.18)."""
+        if self.kind == KERNEL and self._mounted and not self._ended.is_set():
+            entry = mounts.at(self._mountpoint)
+            if entry is not None and entry.kind == "overlay":
+                with contextlib.suppress(OSError):
+                    _mount("", Path(self._mountpoint), "", _MS_REMOUNT | _MS_NOSUID | _MS_NODEV)
+
+    def follow(self, changed: Callable[[], bool]) -> None:
+        """`look_anew` as long as `changed()` says that the server changed, until the end."""
+        if self.kind == KERNEL:
+            while not self._ended.wait(_LOOK):
+                if changed():
+                    self.look_anew()
+
+    def end(self) -> None:
+        """Take the overlay away, and with it the read-only mount. Who has a file of DIR open writes on; nothing in DIR is touched."""
+        self._ended.set()
+        with self._changing:
+            entry = mounts.at(self._mountpoint)
+            if entry is not None and entry.kind in _TYPES and is_ours(entry):
+                mounts.unmount(self._mountpoint, lazy=True)
+            _clear_lower(self.lower)
+
+    def leave(self) -> None:
+        """The mount is over: nothing has to be cleared away."""
+        self.end()
+        _record_path(self._mountpoint).unlink(missing_ok=True)
+        if self._program is not None:
+            # It ends when the last file is closed. Never killed: it may be writing for somebody.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._program.wait(2)
+            self._program.returncode = self._program.returncode or 0  # no ResourceWarning about one that goes on
+
+
+def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> None:
+    data = f"lowerdir={_escaped(lower)},upperdir={_escaped(directory / 'upper')},workdir={_escaped(directory / 'work')},{_KERNEL_OPTIONS}"
+    _mount(source, point, data, _MS_NOSUID | _MS_NODEV)
+
+
+def _mount(source: str, point: Path, data: str, flags: int) -> None:
+    """mount(2): unlike the command it tells the reason as an errno."""
+    if _libc.mount(os.fsencode(source), os.fsencode(point), b"overlay", ctypes.c_ulong(flags), os.fsencode(data)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _escaped(path: Path) -> str:
+    """A path as a mount option's value."""
+    text = str(path)
+    for char in ("\\", ",", ":"):
+        text = text.replace(char, "\\" + char)
+    return text

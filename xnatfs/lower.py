@@ -1,0 +1,125 @@
+"""The tree as the lower layer of an overlay: the same files, told so that overlay file systems get them right. Raises `OSError`.
+
+Used by `daemon.compose` for `mount --overlay`; everything else is `vfs`.
+Threading: any thread, as `vfs`; the names remembered have a lock, held for moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from typing import Any
+
+from cachetools import LRUCache
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.tree.node import Content, File
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
+
+_FOLDERS = 50_000  # whose names are remembered
+_ROOM_FOR_XATTRS = 2048  # bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
+_OF_THE_MOMENT = ("cached", "verified")  # would be copied with the file and then be said of what the user wrote
+
+
+class Lower(Vfs):
+    """A file system that an overlay lies upon.
+
+    - Modes are 0644 and 0755: they are those of the copy the overlay makes of a file that is written to, and who is not root may write
+      to a copy of mode 0444 as little as to the original.
+    - Inode numbers are of paths, not of files: fuse-overlayfs takes two names of one number for hard links of one file, and serves one
+      for the other (measured: a file new on the server that had got the number of a removed one). Their order within a folder stays.
+    - Few extended attributes are listed, since an overlay copies all that are.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.for_program = False  # fuse-overlayfs lies upon it, not the kernel's overlay
+        self._told: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
+        self._told_lock = threading.Lock()
+
+    def attributes(self, path: str) -> Attributes:
+        """`stat`. With `for_program`, a name that was listed before and is gone from the server keeps its attributes.
+
+        fuse-overlayfs holds on to the names of a folder. One whose `stat` fails with ENOENT ends its listing there, which the C library
+        takes for the end of the folder: everything behind it would vanish without an error (measured). Opening it says that it is gone.
+        """
+        try:
+            return _as_lower(super().attributes(path), path)
+        except Failure as failure:
+            known = self._known(path) if self.for_program and failure.cause is Cause.NO_ENTRY else None
+            if known is None:
+                raise
+            return known
+
+    def entries(self, path: str) -> list[tuple[str, Attributes]]:
+        """`readdir`."""
+        above = path.rstrip("/")
+        listed = [(name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)]
+        if self.for_program:
+            with self._told_lock:
+                self._told[above] = {**self._told.get(above, {}), **dict(listed)}
+        return listed
+
+    def xattrs(self, path: str) -> list[str]:
+        """The names of the extended attributes that fit where the overlay will copy them; the others can be asked for by name."""
+        left = _ROOM_FOR_XATTRS
+        names = []
+        with self._reported(path):
+            for name, value in self._walk(path).xattrs().items():
+                left -= len(XATTR_PREFIX) + len(name) + len(value.encode("utf-8", "backslashreplace")) + 16
+                if name not in _OF_THE_MOMENT and left >= 0:
+                    names.append(XATTR_PREFIX + name)
+        return names
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
+        """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, without waiting and without reading (it looks for
+        an attribute of its own): that must not fetch them all."""
+        if self.for_program and flags & os.O_NONBLOCK and not flags & os.O_ACCMODE:
+            with self._reported(path):
+                node = self._walk(path)
+                if isinstance(node, File):
+                    return Opened(self._hold(_Later(node), node), False, "")
+        return super().open(path, flags)
+
+    def _known(self, path: str) -> Attributes | None:
+        above, _, name = path.rpartition("/")
+        with self._told_lock:
+            return self._told.get(above, {}).get(name)
+
+
+class _Later:
+    """The content of a file that is fetched when its first byte is read."""
+
+    def __init__(self, node: File) -> None:
+        self.size = node.size
+        self.stamp = ""
+        self._node = node
+        self._content: Content | None = None
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset`; ESTALE if the size told at the opening was not the true one, which the next opening tells."""
+        content = self._content
+        if content is None:
+            opened = self._node.open()  # no lock is held over it: another reader may do the same
+            with self._lock:
+                self._content, spare = (self._content, opened) if self._content is not None else (opened, None)
+                content = self._content
+            if spare is not None:
+                spare.close()
+        if content.size != self.size:
+            raise Failure(Cause.CHANGED)
+        return content.read(offset, length)
+
+    def close(self) -> None:
+        """No more reads."""
+        if self._content is not None:
+            self._content.close()
+
+
+def _as_lower(attributes: Attributes, path: str) -> Attributes:
+    """43 bits of a hash of the path, below the 20 bits that order the entries of a folder (`tree.node.inode_of`)."""
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    inode = (attributes.inode & 0xFFFFF) << 43 | int.from_bytes(digest, "big") & ((1 << 43) - 1) | 1
+    return attributes._replace(mode=attributes.mode | 0o200, inode=inode)
