@@ -64,7 +64,7 @@ def state_home() -> Path:
 
 
 def config_home() -> Path:
-    """Where a user's own tables.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the platform's)."""
+    """Where a user's own tables.toml, bids.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the platform's)."""
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
 
 
@@ -108,6 +108,7 @@ class Settings:
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
     lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
+    bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
     lower: bool = False  # an overlay will lie upon the mount
     limits: Limits = Limits()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from xnatfs.bids.mapping import user_map
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
@@ -32,6 +33,12 @@ from xnatfs.tree.lists import read_list
     help="A list of sessions, an id or label a line: lists/NAME/ shows just those (may be repeated).",
 )
 @click.option(
+    "--bids-map",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
+)
+@click.option(
     "--bad-digest",
     type=click.Choice(["refuse", "serve"]),
     default="refuse",
@@ -51,6 +58,7 @@ def command(
     where: Where,
     projects: tuple[str, ...],
     lists: tuple[Path, ...],
+    bids_map: Path | None,
     bad_digest: str,
     allow_other: bool,
     overlay: str | None,
@@ -63,9 +71,11 @@ def command(
     """
     for one in lists:
         read_list(one)
+    user_map(bids_map)
     settings, login = where.settings(
         projects=projects,
         lists=tuple(one.absolute() for one in lists),
+        bids_map=None if bids_map is None else bids_map.absolute(),
         serve_bad_digests=bad_digest == "serve",
         lower=overlay is not None,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xnatfs import __version__
+from xnatfs.bids.mapping import BidsMap, user_map
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.learnt import Learnt
 from xnatfs.cache.listings import ListingStore
@@ -55,6 +56,7 @@ class Mounted:
     cache: ContentCache
     learnt: Learnt
     builder: Builder
+    bids_map: BidsMap | None = None
     vfs: Vfs = field(init=False)
     outputs: Outputs = field(init=False)
     finder: Finder = field(init=False)
@@ -64,7 +66,7 @@ class Mounted:
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
     def __post_init__(self) -> None:
-        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines)
+        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
         limits = self.settings.limits
         self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
         self.finder = Finder(self.builder)
@@ -127,8 +129,10 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     """Log in and put the layers together.
 
     Raises:
+        UsageError: the user's own tables.toml or map cannot be read or understood.
         Failure: the login failed, or the cache directory cannot be used.
     """
+    bids_map = user_map(settings.bids_map)
     connection = Connection(settings, credentials)
     try:
         scope = settings.scope(_log_in(connection, settings, credentials))
@@ -146,7 +150,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
     except (Failure, UsageError):
         connection.close()
         raise
-    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder)
+    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder, bids_map)
 
 
 def _builder(

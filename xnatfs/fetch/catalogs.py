@@ -330,6 +330,11 @@ class Catalogs:
             return self._files.of(key, stamp, lambda: self._files_of_resource(resource))
         return found
 
+    def list_files(self, project: str, sessions: Sequence[str]) -> None:
+        """Begin to list the files of these sessions, in parallel and several a request: each will be asked for with `files` next."""
+        experiments = self.project(project).experiments
+        self._files.ahead((one, experiments[one].changed) for one in sessions if one in experiments)
+
     @staticmethod
     def _may_have_files(holdings: ProjectHoldings, session: str) -> bool:
         known = holdings.session(holdings.experiments[session])

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
-from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.fetch.holdings import FileHoldings, Memo
 from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Reader, Transfers
@@ -49,6 +50,8 @@ class Sources:
     transfers: Transfers
     troubles: Troubles
     outlines: Outlines
+    bids_map: BidsMap | None = None  # the user's
+    kept: Memo = field(default_factory=Memo, compare=False)  # what rooms keep as long as the mount
     work: list[Work] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
 
     @contextmanager

@@ -35,6 +35,7 @@ tables/     measurements of FreeSurfer, ASHS, SPM ... over a whole project, as .
 views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
             views/PROJECT/by-resource/RESOURCE/SESSION/...
+            views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv says what is not in it, and why
 
 A file is fetched when it is first read and then kept in a cache on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...

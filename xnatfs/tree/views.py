@@ -5,6 +5,7 @@
                  /by-resource/<RESOURCE>/<SESSION>/...                     resources of sessions
                  /by-scan-resource/<RESOURCE>/<SESSION>/<SCAN>/...         of scans
                  /by-assessor-resource/<RESOURCE>/<SESSION>/<ASSESSOR>/... of assessors
+                 /bids/...                                              a BIDS dataset: bids.py
 
 Used by `root` and `lists`. Every file is the node it is in `projects/`: one cache entry, one size, one date.
 Threading: any thread; what is derived from listings is kept with them.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from xnatfs.server.records import ProjectRecord, ResourceRecord, ScanRecord, natural
+from xnatfs.tree.bids import bids_folder
 from xnatfs.tree.flat import Part, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
@@ -71,6 +73,7 @@ def scope_views(sources: Sources, scope: Scope) -> dict[str, Node]:
         "by-resource": _by_resource(sources, scope, "by-resource", partial(_own, sources)),
         "by-scan-resource": _by_resource(sources, scope, "by-scan-resource", partial(_of_scans, sources)),
         "by-assessor-resource": _by_resource(sources, scope, "by-assessor-resource", partial(_of_assessors, sources)),
+        "bids": bids_folder(sources, scope, sources.bids_map),
     }
 
 

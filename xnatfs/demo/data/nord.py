@@ -84,7 +84,7 @@ def add(make: Maker) -> Project:
         session = sessions[label] = make.experiment(subjects[label[:9]], label, date=date, time="14:05:00")
         for id, type in (SCANS if label in (FIRST, SECOND) else OTHER_SCANS).items():
             scan = make.scan(session, id, type, quality="questionable" if id == "se6-repeat" else "usable")
-            files = {f"{id}.nii.gz": picture(f"{session.id}/{id}")}
+            files = {f"{id}.nii.gz": _image(f"{session.id}/{id}", type)}
             if type == "DTI_64":
                 files |= {f"{id}.bval": images.bval(), f"{id}.bvec": images.bvec()}
             make.resource(scan, "nii", files, format="NIFTI")
@@ -102,6 +102,14 @@ def add(make: Maker) -> Project:
         maps = {f"spm_seg/{path}": data for path, data in spm12(id, "MPRAGE").items()}
         make.resource(sessions[label], "SEG", {**maps, "spm_seg/MPRAGE_seg8.mat": b"MATLAB 5.0 MAT-file\n", "README": b"see spm_seg\n"})
     return project
+
+
+def _image(key: str, type: str) -> bytes:
+    volumes = {"DTI_64": len(images.BVALS), "rest bold": 6}.get(type)
+    if volumes is None:
+        return picture(key)
+    shape = (16, 16, 8)
+    return images.nifti(images.series(key, shape, volumes), images.affine_of(shape, (14.0, 14.0, 28.0)), key[:79], tr=2.5)
 
 
 def _assessor(make: Maker, session: Experiment) -> None:

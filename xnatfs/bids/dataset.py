@@ -1,0 +1,372 @@
+"""The files of one session in a BIDS dataset: path -> what it is, from the session's scans and the files of their resources.
+
+Used by `tree.bids`. Names depend on listings only, never on contents, so that nothing is read to list a folder.
+Threading: pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from xnatfs.bids import names
+from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
+from xnatfs.bids.pictures import Picture, picture
+from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, Kind
+from xnatfs.server.records import FileRecord, ScanRecord, natural
+
+
+class ScanFiles(NamedTuple):
+    """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong with all of it."""
+
+    scan: ScanRecord
+    resource: str = ""
+    files: Sequence[FileRecord] = ()
+    sidecars: Sequence[FileRecord] = ()
+    problem: str = ""
+
+
+class Same(NamedTuple):
+    """A file of the server under another name."""
+
+    record: FileRecord
+
+
+class Text(NamedTuple):
+    """A text that is known already."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A JSON made of an original and fields it may lack.
+
+    `header` names fields that the image's header can tell, `borrowed` fields that another image's sidecar has as its EchoTime.
+    """
+
+    image: FileRecord
+    original: FileRecord | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    header: bool = False
+    preparation: bool = False  # RepetitionTimePreparation is the RepetitionTime
+    borrowed: Mapping[str, FileRecord] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[FileRecord]:
+        """The files it is made from."""
+        found = [self.original, self.image if self.header else None, *self.borrowed.values()]
+        return [one for one in found if one is not None]
+
+
+class Row(NamedTuple):
+    """A line of scans.tsv."""
+
+    filename: str
+    scan: ScanRecord
+    resource: str
+    source: str
+
+
+class Unmapped(NamedTuple):
+    """A line of unmapped.tsv."""
+
+    scan: ScanRecord
+    resource: str
+    source: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """A session's files by path below its folder."""
+
+    files: dict[str, Same | Text | Sidecar] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    unmapped: list[Unmapped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image on its way to a name."""
+
+    given: ScanFiles
+    picture: Picture
+    datatype: str
+    suffix: str
+    entities: Mapping[str, str]
+    rule: Rule
+    alone: bool  # the only image of its scan
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.datatype][self.suffix]
+
+    def companion(self, *endings: str) -> FileRecord | None:
+        """The file of the same name with another ending, beside the image or in the sidecar resource."""
+        for files in (self.given.files, self.given.sidecars):
+            by_path = {one.path.lower(): one for one in files}
+            for ending in endings:
+                wanted = f"{self.picture.stem}{ending}".lower()
+                own = wanted.rsplit("/", 1)[-1]
+                found = by_path.get(wanted)
+                if found is None and files is self.given.sidecars:
+                    found = next((one for path, one in by_path.items() if path.rsplit("/", 1)[-1] == own), None)
+                if found is not None:
+                    return found
+        if self.alone:
+            for files in (self.given.files, self.given.sidecars):
+                for ending in endings:
+                    bare = ending.lstrip("._")
+                    some = [one for one in files if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", one.path, re.IGNORECASE)]
+                    if len(some) == 1:
+                        return some[0]
+        return None
+
+
+def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> Plan:
+    """All files of a session; `subject` and `session` are legal labels."""
+    plan = Plan()
+    images: list[_Image] = []
+    for one in sorted(given, key=lambda it: natural(it.scan.id)):
+        images += _of_scan(one, rules, plan)
+    images = _complete(images, plan)
+    named = _named(images, subject, session, bool(rules.number_always), plan)
+    by_path = {f"{image.datatype}/{stem}_{image.suffix}": image for stem, image in named}
+    for stem, image in named:
+        _put(plan, image, stem, by_path, f"sub-{subject}/ses-{session}")
+    plan.rows.sort(key=lambda row: row.filename)
+    return plan
+
+
+# --- one scan --------------------------------------------------------------------------------------------------------
+
+
+def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
+    scan = given.scan
+
+    def without(reason: str, file: str = "") -> None:
+        plan.unmapped.append(Unmapped(scan, given.resource, file, reason))
+
+    if scan.quality in (rules.skip_quality or ()):
+        without(f"its quality is {scan.quality}")
+        return []
+    if given.problem:
+        without(given.problem)
+        return []
+    pictures = _pictures(given, plan)
+    if not pictures:
+        labels = " or ".join(rules.images[:2])
+        without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
+        return []
+    images: list[_Image] = []
+    for one in pictures:
+        where = rules.place(scan, one.name)
+        if isinstance(where, Nowhere):
+            without(where.reason, one.record.path)
+            continue
+        if one.made and "file" not in where.rule.patterns:
+            without(f"made from another image ({one.made})", one.record.path)
+            continue
+        if (where.datatype, where.suffix) in TIMED and frames_of(scan) in (0, 1):
+            without(f"{where.suffix} has a time axis, this has {scan.frames} frame", one.record.path)
+            continue
+        images.append(_Image(given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1))
+    echoes = {one.picture.echo for one in images if one.picture.echo}
+    return [_refined(one, len(echoes) > 1) for one in images]
+
+
+def _pictures(given: ScanFiles, plan: Plan) -> list[Picture]:
+    """The images of a scan; one that is there twice, packed and not, is taken once."""
+    found = [one for one in map(picture, given.files) if one is not None]
+    packed = {one.stem for one in found if one.extension == ".nii.gz"}
+    kept: dict[str, Picture] = {}
+    for one in found:
+        if (one.stem in packed and one.extension != ".nii.gz") or one.stem in kept:
+            plan.unmapped.append(Unmapped(given.scan, given.resource, one.record.path, "the same image as another of this name"))
+        else:
+            kept[one.stem] = one
+    return list(kept.values())
+
+
+def _refined(image: _Image, multi_echo: bool) -> _Image:
+    """What the file's name says besides: the echo, phase or magnitude."""
+    shot, entities, suffix = image.picture, dict(image.entities), image.suffix
+    if image.datatype == "fmap":
+        if suffix == "magnitude1" and shot.echo == 2:
+            suffix = "magnitude2"
+        elif suffix == "phasediff" and multi_echo and shot.echo in (1, 2) and _both_phases(image):
+            suffix = f"phase{shot.echo}"
+        return replace(image, suffix=suffix)
+    if multi_echo and shot.echo:
+        if suffix == "T2starw":
+            suffix = "MEGRE"
+        entities.setdefault("echo", str(shot.echo))
+    if shot.part:
+        entities.setdefault("part", shot.part)
+    may = KINDS[image.datatype][suffix].may
+    return replace(image, suffix=suffix, entities={name: value for name, value in entities.items() if name in may})
+
+
+def _both_phases(image: _Image) -> bool:
+    pictures = [one for one in map(picture, image.given.files) if one is not None and one.part == "phase"]
+    return len({one.echo for one in pictures}) > 1
+
+
+# --- the session -----------------------------------------------------------------------------------------------------
+
+
+def _complete(images: list[_Image], plan: Plan) -> list[_Image]:
+    """Only those that have what BIDS demands."""
+    kept: list[_Image] = []
+    for image in images:
+        reason = _lacks(image, images)
+        if reason:
+            plan.unmapped.append(Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason))
+        else:
+            kept.append(image)
+    return kept
+
+
+def _lacks(image: _Image, all_of_them: list[_Image]) -> str:
+    place = f"{image.datatype}/{image.suffix}"
+    missing = sorted(image.kind.must - set(image.entities))
+    if missing:
+        return f"{place} has to have the entity {missing[0]}, which nothing tells"
+    for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
+        if not (ending == "_aslcontext.tsv" and image.rule.aslcontext) and image.companion(*_spellings(ending)) is None:
+            return f"{place} wants a file {ending.lstrip('._')} beside the image"
+    if image.companion(".json") is None:
+        filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
+        if (image.datatype, image.suffix) in TIMED:
+            filled |= {"RepetitionTime"}
+        if "RepetitionTime" in image.rule.sidecar:
+            filled |= {"RepetitionTimePreparation"}
+        if image.suffix == "phasediff" and _echo_sources(image, all_of_them):
+            filled |= {"EchoTime1", "EchoTime2"}
+        unknown = [one for one in image.kind.fields if one not in filled]
+        if unknown:
+            return f"{place} demands {unknown[0]} in a sidecar, and there is none"
+    if image.suffix == "fieldmap" and not any(one.suffix == "magnitude" for one in all_of_them):
+        return f"{place} wants an image fmap/magnitude beside it"
+    if image.suffix == "m0scan" and not any(one.suffix == "asl" for one in all_of_them):
+        return f"{place} is meant for an image perf/asl, and there is none"
+    return ""
+
+
+def _spellings(ending: str) -> tuple[str, ...]:
+    return (ending, f"{ending}s") if ending in (".bval", ".bvec") else (ending,)
+
+
+def _echo_sources(image: _Image, images: Iterable[_Image]) -> dict[str, FileRecord]:
+    """For a phase difference: the sidecars of the two magnitudes before it, whose echo times are its two."""
+    found: dict[str, FileRecord] = {}
+    for one in images:  # in scan order: the last pair before the phase difference is its own
+        if one.datatype == "fmap" and one.suffix in ("magnitude1", "magnitude2"):
+            if found and one is not image and _after(one, image):
+                break
+            sidecar = one.companion(".json")
+            if sidecar is not None:
+                found[f"EchoTime{one.suffix[-1]}"] = sidecar
+    return found if len(found) == 2 else {}
+
+
+def _after(one: _Image, other: _Image) -> bool:
+    return natural(one.given.scan.id) > natural(other.given.scan.id)
+
+
+def _named(images: list[_Image], subject: str, session: str, always: bool, plan: Plan) -> list[tuple[str, _Image]]:
+    """Runs numbered in scan order where there are several (or always), and every name given once."""
+    groups: dict[tuple[object, ...], list[_Image]] = {}
+    for image in images:
+        groups.setdefault((image.datatype, image.suffix, *sorted(image.entities.items())), []).append(image)
+    numbered: list[_Image] = []
+    for group in groups.values():
+        if (len(group) > 1 or always) and "run" not in group[0].entities:
+            numbered += [replace(one, entities={**one.entities, "run": str(n)}) for n, one in enumerate(group, 1)]
+        else:
+            numbered += group
+    taken: dict[str, _Image] = {}
+    named: list[tuple[str, _Image]] = []
+    for image in numbered:
+        stem = names.stem(subject, session, image.entities)
+        path = f"{image.datatype}/{stem}_{image.suffix}".lower()
+        if path in taken:
+            reason = f"its name is that of scan {taken[path].given.scan.id}"
+            plan.unmapped.append(Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason))
+            continue
+        taken[path] = image
+        named.append((stem, image))
+    return named
+
+
+# --- the files of one image ------------------------------------------------------------------------------------------
+
+
+def _put(plan: Plan, image: _Image, stem: str, others: Mapping[str, _Image], folder: str) -> None:
+    path = f"{image.datatype}/{stem}_{image.suffix}"
+    record = image.picture.record
+    plan.files[f"{path}{image.picture.extension}"] = Same(record)
+    plan.rows.append(Row(f"{path}{image.picture.extension}", image.given.scan, image.given.resource, record.path))
+    for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
+        beside = image.companion(*_spellings(ending))
+        target = f"{path}{ending}" if ending.startswith(".") else f"{image.datatype}/{stem}{ending}"
+        if beside is not None:
+            plan.files[target] = Same(beside)
+        elif image.rule.aslcontext:
+            plan.files[target] = Text(_context(image))
+    if (image.datatype, image.suffix) in TIMED:
+        events = _events(image)
+        shared = path.rpartition("/")[0] + "/" + re.sub(r"_(echo|part)-[^_]+", "", stem) + "_events.tsv"
+        if events is not None:
+            plan.files.setdefault(shared, Same(events))
+    sidecar = _sidecar(image, others, folder)
+    if sidecar is not None:
+        plan.files[f"{path}.json"] = sidecar
+
+
+def _events(image: _Image) -> FileRecord | None:
+    """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events `x_events`."""
+    base = image.picture.base
+    for stem in dict.fromkeys((image.picture.stem, base, base.removesuffix("_bold"))):
+        beside = replace(image, picture=replace(image.picture, stem=stem)).companion("_events.tsv")
+        if beside is not None:
+            return beside
+    return None
+
+
+def _context(image: _Image) -> bytes:
+    volumes = list(image.rule.aslcontext)
+    count = frames_of(image.given.scan) or len(volumes)
+    lines = [volumes[index % len(volumes)] for index in range(count)] if count % len(volumes) == 0 else volumes
+    return ("\n".join(["volume_type", *lines]) + "\n").encode()
+
+
+def _sidecar(image: _Image, others: Mapping[str, _Image], folder: str) -> Same | Sidecar | None:
+    """The original where nothing can lack in it; else one to be made."""
+    original = image.companion(".json")
+    fields: dict[str, Any] = dict(image.rule.sidecar)
+    if "TaskName" in image.kind.fields:
+        fields.setdefault("TaskName", image.entities["task"])
+    wanted = image.rule.intended_for or (("perf/asl",) if image.suffix == "m0scan" else ())
+    if wanted:
+        targets = [f"{path}{one.picture.extension}" for path, one in others.items() if _is_meant(one, wanted) and one is not image]
+        if targets:
+            fields["IntendedFor"] = [f"bids::{folder}/{target}" for target in sorted(targets)]
+    made = Sidecar(
+        image.picture.record,
+        original,
+        fields,
+        header="RepetitionTime" in image.kind.fields and "RepetitionTime" not in fields,
+        preparation="RepetitionTimePreparation" in image.kind.fields,
+        borrowed=_echo_sources(image, others.values()) if image.suffix == "phasediff" else {},
+    )
+    if not (made.fields or made.header or made.preparation or made.borrowed):
+        return None if original is None else Same(original)
+    return made
+
+
+def _is_meant(image: _Image, wanted: Iterable[str]) -> bool:
+    return any(one in (image.datatype, f"{image.datatype}/{image.suffix}") for one in wanted)

@@ -1,0 +1,398 @@
+"""The map from scans to BIDS names: ordered rules, read from TOML; the first that fits a scan and its file decides.
+
+Used by `dataset` and `tree.bids`. A lab's map stands on the usual rules (`usual.py`): its rules are asked first. The format is described
+in docs/bids.md.
+Threading: immutable values; no I/O but `user_map`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xnatfs.bids.names import legal
+from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
+from xnatfs.bids.words import Pattern, any_word, pattern, task_of
+from xnatfs.config import config_home
+from xnatfs.errors import UsageError
+from xnatfs.server.records import ScanRecord
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "bids.toml"
+RESOURCE = "XNATFS"  # of a project, with a file NAME
+_TOP = {"images", "sidecars", "skip_quality", "only", "runs", "labels", "rule"}
+_TEXTS = ("type", "description", "any", "file")
+_WORDS = ("words", "also", "without")
+_RULE = {*_TEXTS, *_WORDS, "frames", "to", "skip", "entities", "sidecar", "intended_for", "aslcontext"}
+_TEMPLATE = re.compile(r"\{(\w*)\}")
+_OWN = frozenset({"task", "type", "description"})  # what every rule may use in braces
+
+
+class Place(NamedTuple):
+    """Where an image goes."""
+
+    datatype: str
+    suffix: str
+    entities: Mapping[str, str]
+    rule: Rule
+
+
+class Nowhere(NamedTuple):
+    """Why an image goes nowhere."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Conditions, all of which have to hold, and where an image goes then (without a `datatype`: nowhere, because of `skip`)."""
+
+    patterns: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    frames: tuple[int, float] | None = None
+    datatype: str = ""
+    suffix: str = ""
+    skip: str = ""
+    entities: Mapping[str, str] = field(default_factory=dict)
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+    intended_for: tuple[str, ...] = ()
+    aslcontext: tuple[str, ...] = ()
+
+    def fits(self, scan: ScanRecord, file: str | None) -> dict[str, str] | None:
+        """What the groups of its patterns matched, if all but `frames` holds; `file` None asks whether any file could fit."""
+        found: dict[str, str] = {}
+        both = (scan.type, scan.series_description)
+        for name, texts in (("type", both[:1]), ("description", both[1:]), ("any", both), ("file", () if file is None else (file,))):
+            patterns = self.patterns.get(name)
+            if not patterns or (name == "file" and file is None):
+                continue
+            match = next((one for text in texts for it in patterns if (one := it.find(text)) is not None), None)
+            if match is None:
+                return None
+            found |= match
+        for name in ("words", "also"):
+            if name in self.words and not any_word(self.words[name], both):
+                return None
+        if "without" in self.words and any_word(self.words["without"], both):
+            return None
+        return found
+
+    def frames_fit(self, scan: ScanRecord) -> bool:
+        """Whether the number of frames is what the rule wants."""
+        if self.frames is None:
+            return True
+        count = frames_of(scan)
+        return count is not None and self.frames[0] <= count <= self.frames[1]
+
+
+@dataclass(frozen=True)
+class BidsMap:
+    """A whole map. `sources` are the texts it was read from, with their names."""
+
+    rules: tuple[Rule, ...] = ()
+    images: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
+    skip_quality: tuple[str, ...] | None = None
+    number_always: bool | None = None
+    subject: re.Pattern[str] | None = None
+    session: re.Pattern[str] | None = None
+    only: bool = False
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when another map would be made."""
+        return hashlib.sha256("\0".join(text for _, text in self.sources).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def over(self, below: BidsMap) -> BidsMap:
+        """This map, and where it says nothing, another."""
+        if self.only:
+            return self
+        return BidsMap(
+            self.rules + below.rules,
+            self.images + below.images,
+            self.sidecars + below.sidecars,
+            below.skip_quality if self.skip_quality is None else self.skip_quality,
+            below.number_always if self.number_always is None else self.number_always,
+            self.subject or below.subject,
+            self.session or below.session,
+            below.only,
+            self.sources + below.sources,
+        )
+
+    def place(self, scan: ScanRecord, file: str) -> Place | Nowhere:
+        """Where an image of a scan goes."""
+        missed: Rule | None = None
+        for rule in self.rules:
+            groups = rule.fits(scan, file)
+            if groups is None:
+                continue
+            if not rule.frames_fit(scan):
+                missed = missed or rule
+                continue
+            if rule.skip:
+                return Nowhere(rule.skip)
+            return _placed(rule, scan, groups)
+        if missed is not None and missed.frames is not None:
+            low, high = missed.frames
+            wanted = f"{low} or more" if high == float("inf") else str(low) if low == high else f"{low} to {high:.0f}"
+            had = f"it has {scan.frames}" if frames_of(scan) is not None else "the server does not say how many it has"
+            return Nowhere(f"{missed.datatype}/{missed.suffix} wants {wanted} frames, {had}")
+        return Nowhere("no rule fits its type and description")
+
+    def may_place(self, scan: ScanRecord) -> bool:
+        """Whether a file of the scan could go anywhere."""
+        if scan.quality in (self.skip_quality or ()):
+            return False
+        for rule in self.rules:
+            if rule.fits(scan, None) is not None and rule.frames_fit(scan):
+                if not rule.skip:
+                    return True
+                if "file" not in rule.patterns:
+                    return False
+        return False
+
+    def choose(self, labels: Sequence[str]) -> str | None:
+        """The resource with a scan's images among its resources."""
+        return next((label for wanted in self.images for label in labels if label.lower() == wanted.lower()), None)
+
+
+def frames_of(scan: ScanRecord) -> int | None:
+    """The number of frames, where the server tells one."""
+    return int(scan.frames) if scan.frames.isascii() and scan.frames.isdecimal() else None
+
+
+def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> Place | Nowhere:
+    own = {"type": scan.type, "description": scan.series_description, "task": task_of(scan.type, scan.series_description), **groups}
+    entities: dict[str, str] = {}
+    for name, template in rule.entities.items():
+        value = legal(_TEMPLATE.sub(lambda match: own.get(match[1], ""), template))
+        if name in INDICES and value and not value.isdecimal():
+            return Nowhere(f"{name}-{value}: {name} takes a number")
+        if name in VALUES and value and value not in VALUES[name]:
+            return Nowhere(f"{name}-{value}: {name} is one of {', '.join(VALUES[name])}")
+        if value:
+            entities[name] = value
+    return Place(rule.datatype, rule.suffix, entities, rule)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def parse(text: str, where: str) -> BidsMap:
+    """A `bids.toml`.
+
+    Args:
+        text: its content.
+        where: its name, for messages.
+
+    Raises:
+        UsageError: it is no TOML, or says something nobody understands.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: {error}") from None
+    _known(found, _TOP, where, f"a {NAME}")
+    rules = found.get("rule", [])
+    if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
+        raise UsageError(f"{where}: rules are written [[rule]], one block each")
+    named = found.get("labels", {})
+    if not isinstance(named, dict):
+        raise UsageError(f"{where}: labels is a section, [labels]")
+    _known(named, {"subject", "session"}, where, "[labels]")
+    runs = found.get("runs")
+    if runs not in (None, "needed", "always"):
+        raise UsageError(f'{where}: runs is "needed" or "always"')
+    if not isinstance(found.get("only", False), bool):
+        raise UsageError(f"{where}: only is true or false")
+    return BidsMap(
+        tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(rules, 1)),
+        _texts(found, "images", where),
+        _texts(found, "sidecars", where),
+        _texts(found, "skip_quality", where, empty=True) if "skip_quality" in found else None,
+        None if runs is None else runs == "always",
+        _label(named, "subject", where),
+        _label(named, "session", where),
+        found.get("only", False),
+        ((where, text),),
+    )
+
+
+def user_file() -> Path:
+    """Where a user's own `bids.toml` lies."""
+    return config_home() / NAME
+
+
+def user_map(chosen: Path | None = None) -> BidsMap | None:
+    """The map a user names for a mount, over the user's own; None where there is neither.
+
+    Raises:
+        UsageError: a file cannot be read or understood.
+    """
+    first = None if chosen is None else _read(chosen)
+    own = _read(user_file()) if user_file().exists() else None
+    return first.over(own) if first is not None and own is not None else first or own
+
+
+def _read(path: Path) -> BidsMap:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
+    return parse(text, str(path))
+
+
+def _rule(found: Mapping[str, Any], where: str) -> Rule:
+    _known(found, _RULE, where, "a rule")
+    if ("to" in found) == ("skip" in found):
+        raise UsageError(f'{where}: it has either `to = "anat/T1w"` or `skip = "why"`')
+    patterns = {name: tuple(_pattern(one, f"{where}: {name}") for one in _texts(found, name, where)) for name in _TEXTS if name in found}
+    words = {name: _texts(found, name, where) for name in _WORDS if name in found}
+    frames = _frames(found["frames"], where) if "frames" in found else None
+    if not set(patterns) | set(words) and frames is None:
+        raise UsageError(f'{where}: it has no condition; `any = "*"` fits everything')
+    if "skip" in found:
+        if not isinstance(found["skip"], str) or not found["skip"].strip():
+            raise UsageError(f"{where}: skip says why, in a few words")
+        unused = set(found) & {"entities", "sidecar", "intended_for", "aslcontext"}
+        if unused:
+            raise UsageError(f"{where}: with `skip` there is no {sorted(unused)[0]}")
+        return Rule(patterns, words, frames, skip=" ".join(found["skip"].split()))
+    datatype, suffix = _to(found["to"], where)
+    groups = {group for some in patterns.values() for one in some for group in one.groups}
+    return Rule(
+        patterns,
+        words,
+        frames,
+        datatype,
+        suffix,
+        "",
+        _entities(found.get("entities", {}), datatype, suffix, groups, where),
+        _sidecar(found.get("sidecar", {}), where),
+        _intended(found, where),
+        _context(found, datatype, suffix, where),
+    )
+
+
+def _to(value: Any, where: str) -> tuple[str, str]:
+    datatype, slash, suffix = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not slash or datatype not in KINDS:
+        raise UsageError(f'{where}: to is a datatype and a suffix, as "anat/T1w"; datatypes are {", ".join(KINDS)}')
+    if suffix not in KINDS[datatype]:
+        raise UsageError(f"{where}: {datatype} has no suffix {suffix!r}, but {', '.join(KINDS[datatype])}")
+    return datatype, suffix
+
+
+def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: str) -> dict[str, str]:
+    if not isinstance(found, dict):
+        raise UsageError(f'{where}: entities is a table, as {{ task = "rest" }}')
+    kind = KINDS[datatype][suffix]
+    entities: dict[str, str] = {}
+    for name, value in found.items():
+        if name not in ENTITIES or name not in kind.may:
+            allowed = ", ".join(one for one in ENTITIES if one in kind.may)
+            raise UsageError(f"{where}: {datatype}/{suffix} has no entity {name!r}, but {allowed}")
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(text, str):
+            raise UsageError(f"{where}: entities.{name} is a text")
+        for used in _TEMPLATE.findall(text):
+            if used not in groups | _OWN:
+                raise UsageError(f"{where}: entities.{name} uses {{{used}}}, which no pattern of the rule has as a group (?P<{used}>...)")
+        plain = _TEMPLATE.sub("", text)
+        if plain and not legal(plain):
+            raise UsageError(f"{where}: entities.{name} has to have letters or digits")
+        if name in INDICES and plain and not plain.isdecimal():
+            raise UsageError(f"{where}: entities.{name} is a number")
+        if name in VALUES and plain == text and text not in VALUES[name]:
+            raise UsageError(f"{where}: entities.{name} is one of {', '.join(VALUES[name])}")
+        entities[name] = text
+    missing = sorted(kind.must - set(entities) - {"echo"})  # the echo may be told by the file's name
+    if missing:
+        raise UsageError(f"{where}: {datatype}/{suffix} has to have the entity {missing[0]!r}")
+    return entities
+
+
+def _sidecar(found: Any, where: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise UsageError(f"{where}: sidecar is a table of fields, as {{ RepetitionTime = 2.0 }}")
+    for name, value in found.items():
+        many = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, (str, int, float, bool)) for one in many):
+            raise UsageError(f"{where}: sidecar.{name} is a text, a number, true or false, or a list of these")
+    return dict(found)
+
+
+def _intended(found: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    wanted = _texts(found, "intended_for", where)
+    for one in wanted:
+        datatype, _, suffix = one.partition("/")
+        if datatype not in KINDS or (suffix and suffix not in KINDS[datatype]):
+            raise UsageError(f'{where}: intended_for has datatypes, as "func" or "func/bold", not {one!r}')
+    return wanted
+
+
+def _context(found: Mapping[str, Any], datatype: str, suffix: str, where: str) -> tuple[str, ...]:
+    volumes = _texts(found, "aslcontext", where)
+    for one in volumes:
+        if one not in CONTEXTS:
+            raise UsageError(f"{where}: aslcontext has {', '.join(CONTEXTS)}, not {one!r}")
+    if volumes and (datatype, suffix) != ("perf", "asl"):
+        raise UsageError(f"{where}: aslcontext is for perf/asl only")
+    return volumes
+
+
+def _frames(value: Any, where: str) -> tuple[int, float]:
+    match = re.fullmatch(r"\s*(\d+)\s*(?:(-)\s*(\d+)?)?\s*", str(value)) if isinstance(value, (str, int)) else None
+    if not match:
+        raise UsageError(f'{where}: frames is a number or a range, as 1, "2-" or "100-240"')
+    low = int(match[1])
+    high = float(match[3]) if match[3] else float("inf") if match[2] else low
+    if high < low:
+        raise UsageError(f"{where}: frames runs from the smaller number to the larger")
+    return low, high
+
+
+def _label(found: Mapping[str, Any], name: str, where: str) -> re.Pattern[str] | None:
+    if name not in found:
+        return None
+    try:
+        compiled = re.compile(found[name])
+    except (re.error, TypeError):
+        compiled = None
+    if compiled is None or compiled.groups != 1:
+        raise UsageError(f"{where}: labels.{name} is a regular expression with one group, which is taken, as 'S(\\d+)$'")
+    return compiled
+
+
+def _pattern(text: str, what: str) -> Pattern:
+    try:
+        return pattern(text)
+    except re.error as error:
+        raise UsageError(f"{what}: {text!r} is no regular expression: {error}") from None
+
+
+def _known(found: Mapping[str, Any], known: set[str], where: str, what: str) -> None:
+    unknown = sorted(set(found) - known)
+    if unknown:
+        raise UsageError(f"{where}: {unknown[0]!r} is no part of {what}; it has {', '.join(sorted(known))}")
+
+
+def _texts(found: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> tuple[str, ...]:
+    value = found.get(name)
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not (texts or empty) or not all(isinstance(one, str) and (one or empty) for one in texts):
+        raise UsageError(f"{where}: {name} is a text or a list of texts")
+    return tuple(texts)

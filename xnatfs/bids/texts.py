@@ -1,0 +1,147 @@
+"""The texts of a BIDS dataset: description, participants, sessions, scans, what is unmapped. Tables are TSV with `n/a` for nothing.
+
+Pure functions; the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from xnatfs.bids.dataset import Row, Unmapped
+from xnatfs.bids.schema import VERSION
+from xnatfs.server.records import ExperimentRecord
+
+UNMAPPED = "unmapped.tsv"
+IGNORED = f"{UNMAPPED}\n".encode()
+
+_README = """\
+{title}
+
+This is a view of an XNAT server as a BIDS dataset, made by xnatfs {version} as the folder is looked at. Nothing is copied: an image here is
+the server's file under another name, fetched when it is read.
+
+Which scan became which file follows from the rules in code/. A lab's own rules come from `xnatfs mount --bids-map FILE`, from the user's
+bids.toml, or from the file bids.toml in the project's resource XNATFS; docs/bids.md of xnatfs describes them.
+
+participants.tsv and sub-*/sub-*_sessions.tsv     the original labels of subjects and sessions, and their accession ids
+sub-*/ses-*/sub-*_ses-*_scans.tsv                 the scan and the original file of each image
+unmapped.tsv                                      what is not in the dataset, and why
+"""
+
+
+class Person(NamedTuple):
+    """A subject of the dataset."""
+
+    label: str
+    original: str
+    accession: str
+    project: str
+
+
+class Visit(NamedTuple):
+    """A session of a subject."""
+
+    label: str
+    project: str
+    experiment: ExperimentRecord
+
+
+PARTICIPANTS = {
+    "original_label": "The subject's label on the XNAT server",
+    "accession_id": "The subject's accession id on the XNAT server",
+    "project": "The XNAT project",
+}
+SESSIONS = {
+    "original_label": "The session's label on the XNAT server",
+    "accession_id": "The session's accession id on the XNAT server",
+    "project": "The XNAT project",
+}
+SCANS = {
+    "scan_id": "The scan's id on the XNAT server",
+    "scan_type": "The scan's type on the XNAT server",
+    "series_description": "The scan's series description",
+    "quality": "The scan's quality on the XNAT server",
+    "resource": "The resource of the scan that has the image",
+    "original_file": "The path of the image in that resource",
+}
+
+
+def document(value: Mapping[str, Any]) -> bytes:
+    """A JSON file."""
+    return (json.dumps(value, indent="\t", ensure_ascii=False) + "\n").encode()
+
+
+def described(columns: Mapping[str, str]) -> bytes:
+    """The JSON beside a table."""
+    return document({name: {"Description": text} for name, text in columns.items()})
+
+
+def description(title: str, server: str, version: str) -> bytes:
+    """dataset_description.json."""
+    return document(
+        {
+            "Name": title,
+            "BIDSVersion": VERSION,
+            "DatasetType": "raw",
+            "License": "n/a",
+            "GeneratedBy": [{"Name": "xnatfs", "Version": version, "CodeURL": "https://pypi.org/project/xnatfs"}],
+            "SourceDatasets": [{"URL": server}],
+        }
+    )
+
+
+def readme(title: str, version: str) -> bytes:
+    """README: what the dataset is and where its tables are."""
+    return _README.format(title=title, version=version).encode("utf-8", "replace")
+
+
+def participants(people: Iterable[Person]) -> bytes:
+    """participants.tsv."""
+    return table(["participant_id", *PARTICIPANTS], ([f"sub-{one.label}", *one[1:]] for one in people))
+
+
+def sessions(visits: Iterable[Visit]) -> bytes:
+    """sub-*_sessions.tsv."""
+    rows = ([f"ses-{one.label}", acquired(one.experiment), one.experiment.label, one.experiment.id, one.project] for one in visits)
+    return table(["session_id", "acq_time", *SESSIONS], rows)
+
+
+def scans(rows: Iterable[Row], experiment: ExperimentRecord) -> bytes:
+    """sub-*_ses-*_scans.tsv."""
+    when = acquired(experiment)
+
+    def line(row: Row) -> list[str]:
+        scan = row.scan
+        return [row.filename, when, scan.id, scan.type, scan.series_description, scan.quality, row.resource, row.source]
+
+    return table(["filename", "acq_time", *SCANS], map(line, rows))
+
+
+def unmapped(rows: Iterable[tuple[Visit, str, Unmapped]]) -> bytes:
+    """unmapped.tsv; the text is the subject's original label."""
+    scan_columns = ["scan_id", "scan_type", "series_description", "quality", "frames"]
+
+    def line(visit: Visit, subject: str, row: Unmapped) -> list[str]:
+        scan = row.scan
+        about = [scan.id, scan.type, scan.series_description, scan.quality, scan.frames]
+        return [visit.project, subject, visit.experiment.label, *about, row.resource, row.source, row.reason]
+
+    return table(["project", "subject", "session", *scan_columns, "resource", "file", "reason"], (line(*one) for one in rows))
+
+
+def acquired(experiment: ExperimentRecord) -> str:
+    """When a session was; midnight where only the day is known, "" where not even that."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", experiment.date):
+        return ""
+    time = re.match(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d", experiment.time)
+    return f"{experiment.date}T{time[0] if time else '00:00:00'}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A TSV. A tab or a line break in a cell becomes a blank."""
+    lines = ["\t".join(header)]
+    lines += ["\t".join(re.sub(r"[\t\r\n\x00]", " ", cell).strip() or "n/a" for cell in row) for row in rows]
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")

@@ -1,0 +1,110 @@
+"""Files that are texts of our own: known at once, or made when they are opened and kept in memory.
+
+Used by `bids`. Threading: any thread; `Made` has a lock, never held over I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+from cachetools import LRUCache
+
+from xnatfs.tree.node import BytesContent, Content, File, inode_of
+
+_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
+_KEPT = 32 * 2**20  # bytes of made texts
+
+
+class Made:
+    """Texts that were made when they were opened, by what they were made from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._texts: LRUCache[str, bytes] = LRUCache(_KEPT, getsizeof=len)
+
+    def get(self, key: str) -> bytes | None:
+        with self._lock:
+            return self._texts.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._lock:
+            if len(data) < _KEPT:
+                self._texts[key] = data
+
+
+class TextFile(File):
+    """A text that is known without asking anybody."""
+
+    __slots__ = ("_data", "_inode", "_mtime")
+
+    def __init__(self, data: bytes, mtime: float, *identity: str) -> None:
+        self._data = data
+        self._mtime = mtime
+        self._inode = inode_of("bids", *identity)
+
+    @property
+    def inode(self) -> int:
+        return self._inode
+
+    @property
+    def mtime(self) -> float:
+        return self._mtime
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    @property
+    def version(self) -> str:
+        return hashlib.sha256(self._data).hexdigest()
+
+    def open(self) -> Content:
+        return BytesContent(self._data)
+
+
+class MadeFile(File):
+    """A text that is made when it is opened; until then its size is a placeholder.
+
+    Args:
+        made: where it is kept.
+        key: names what it is made from.
+        make: makes it.
+        mtime: its date.
+        identity: names it for its inode number.
+        anew: make it at each opening (its inputs are held where nothing changed).
+    """
+
+    __slots__ = ("_anew", "_inode", "_key", "_made", "_make", "_mtime")
+
+    def __init__(
+        self, made: Made, key: Callable[[], str], make: Callable[[], bytes], mtime: Callable[[], float], *identity: str, anew: bool = False
+    ) -> None:
+        self._anew = anew
+        self._made = made
+        self._key = key
+        self._make = make
+        self._mtime = mtime
+        self._inode = inode_of("bids", *identity)
+
+    @property
+    def inode(self) -> int:
+        return self._inode
+
+    @property
+    def mtime(self) -> float:
+        return self._mtime()
+
+    @property
+    def size(self) -> int:
+        data = self._made.get(self._key())
+        return _PLACEHOLDER if data is None else len(data)
+
+    def open(self) -> Content:
+        key = self._key()
+        data = None if self._anew else self._made.get(key)
+        if data is None:
+            data = self._make()
+            self._made.put(key, data)
+        return BytesContent(data)
