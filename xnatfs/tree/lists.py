@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +146,19 @@ class _List:
             return self._resolved
 
     def _readme(self) -> bytes:
-        resolved = self._look_up()
-        known = {name for one in resolved.found for name in one[:2]}
-        missing = [name for name in resolved.names if name not in known]
-        lines = [f"Views over the {len(resolved.found)} sessions of the list {self._name} ({len(resolved.names)} names)."]
-        several = [name for name in resolved.names if sum(1 for one in resolved.found if name in one[:2]) > 1]
+        try:
+            resolved, members = self._look_up(), self._members().members
+        except Failure as failure:
+            if failure.cause is Cause.INTERRUPTED:
+                raise
+            return f"The sessions of the list {self._name} cannot be looked up now: {failure}.\n".encode("utf-8", "backslashreplace")
+        shown = {member.experiment.id for member in members}
+        counts: Counter[str] = Counter()
+        for identity, label, _ in resolved.found:
+            counts.update({identity, label} if identity in shown else ())
+        missing = [name for name in resolved.names if name not in counts]
+        several = [name for name in resolved.names if counts[name] > 1]
+        lines = [f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."]
         if missing:
             lines += ["", f"{len(missing)} names are no session you can read:", *missing]
         if several:
