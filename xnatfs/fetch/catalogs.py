@@ -30,6 +30,7 @@ from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import FileListing, Resources
+from xnatfs.server.urls import addressable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -345,6 +346,8 @@ class Catalogs:
         held = self._files.held(_session_of(resource), stamp)
         if held is not None and held.of_resource(resource) is not None:
             return held
+        if not addressable(resource):
+            return self._files.of_session(_session_of(resource), stamp)
         return self._files.of(*self._one_resource(resource, stamp))
 
     def listings_of(
@@ -363,7 +366,7 @@ class Catalogs:
             # Only so many ahead of the one waited for: who interrupts this does not leave thousands of requests behind.
             for other, its_stamp in resources[begun : len(found) + _LISTED_AHEAD]:
                 begun += 1
-                if self._files.held(_session_of(other), its_stamp) is None:
+                if self._files.held(_session_of(other), its_stamp) is None and addressable(other):
                     self._files.begin(*self._one_resource(other, its_stamp))
             try:
                 found.append(self.listing_of(resource, stamp))
