@@ -23,7 +23,7 @@ _SPACE = 10e9  # bytes of disk a full run may take
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat and xnatpy.")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat, xnatpy and bx.")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one run, the first network of each work: under two minutes")
     parser.add_argument("--only", metavar="NAME", action="append", choices=list(WORKS), help=f"only this work: {', '.join(WORKS)}")
     parser.add_argument(
@@ -33,7 +33,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60, metavar="SECONDS", help="what takes longer than this is run once (60)")
     parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="what takes longer than this has failed (900)")
     parser.add_argument(
-        "--without", action="append", default=[], choices=["xnatfs", "curl", "rclone", "pyxnat", "xnatpy"], help="leave this program out"
+        "--without",
+        action="append",
+        default=[],
+        choices=["xnatfs", "curl", "rclone", "pyxnat", "xnatpy", "bx"],
+        help="leave this program out",
     )
     parser.add_argument("--rclone-backend", choices=["http", "webdav"], default="http", help="how rclone sees the plain view (http)")
     parser.add_argument("--skip-capability", action="store_true", help="do not measure the stand-in alone first")

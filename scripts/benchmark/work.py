@@ -34,9 +34,25 @@ class Sizes:
     rclone_sessions: int = 50  # of them for rclone's find
     readers: int = 16
     reader_size: int = 64 << 20
+    images: int = 200  # sessions of a view
+    image_size: int = 200_000
+    large_image_size: int = 10_000_000
+    listed_sessions: int = 20_000
+    listed_types: int = 1000
 
 
-QUICK = Sizes(scans=2, files=60, large=96 << 20, reads=100, sessions=60, rclone_sessions=5, readers=4, reader_size=8 << 20)
+QUICK = Sizes(
+    scans=2,
+    files=60,
+    large=96 << 20,
+    reads=100,
+    sessions=60,
+    rclone_sessions=5,
+    readers=4,
+    reader_size=8 << 20,
+    images=40,
+    listed_sessions=1000,
+)
 
 
 @dataclass(frozen=True)

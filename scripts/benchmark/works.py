@@ -6,6 +6,10 @@ from benchmark.copying import ConvertScan, CopySession
 from benchmark.crowd import Crowd
 from benchmark.large import Header, Scattered, SecondRead, Sequential
 from benchmark.listing import Find
+from benchmark.views import CopyLargeView, CopyView, ListTypes
 from benchmark.work import Work
 
-WORKS: dict[str, type[Work]] = {one.name: one for one in (CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd)}
+WORKS: dict[str, type[Work]] = {
+    one.name: one
+    for one in (CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd, CopyView, CopyLargeView, ListTypes)
+}
