@@ -41,9 +41,7 @@ class CopyView(Work):
     def contestants(self, stage: Stage) -> list[Contestant]:
         count = self.sizes.images
         bases = [f"/data/experiments/DEMO_E{number:05d}/scans/1/resources/NIFTI/files" for number in range(1, count + 1)]
-        listings = ["/data/projects?format=json", "/data/projects/NIFTI/experiments?format=json"]
-        listings += [f"{base}?format=json" for base in bases]
-        stage.curls([(path, "", "/dev/null") for path in listings], 8)  # digests and catalogs, once
+        stage.curls([(f"{base}?format=json", "", "/dev/null") for base in bases], 8)  # digests and catalogs, once
         digests = sorted(digest for base in bases for digest in stage.server.digests(base))
         checked: set[str] = set()
 
@@ -61,18 +59,18 @@ class CopyView(Work):
                 at_most = count if self.size <= 8 << 20 else 20 * count  # larger ones come in parts
                 if parts != count or not count <= files <= at_most or len(asked) - files - parts > _PROJECT_LISTINGS:
                     raise FailedError(f"{files} requests for files, {parts} for listings, {len(asked)} in all")
+                listings[:] = [path for path in (one.partition(" ")[2] for one in asked) if "/files/" not in path]
                 check("xnatfs", target)
                 return sample
 
+        listings: list[str] = []  # that the mount asked for
+        ours()
+
         def curl(with_listings: bool) -> Sample:
             with stage.folder("curl") as folder:
-                wanted = [(f"{base}/image1.nii.gz", "", folder / f"{number}") for number, base in enumerate(bases)]
-
-                def fetch() -> float:
-                    seconds = stage.curls([(path, "", "/dev/null") for path in listings], 8).seconds if with_listings else 0.0
-                    return seconds + stage.curls(wanted, 8).seconds
-
-                sample = stage.sample(fetch)
+                wanted: list[tuple[str, str, Path | str]] = [(path, "", "/dev/null") for path in listings] if with_listings else []
+                wanted += [(f"{base}/image1.nii.gz", "", folder / f"{number}") for number, base in enumerate(bases)]
+                sample = stage.sample(lambda: stage.curls(wanted, 8).seconds)
                 check("curl", folder)
                 return sample
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.fetch import alongside
 from xnatfs.fetch.alongside import Alongside
 from xnatfs.fetch.flights import Workers
 
@@ -46,7 +47,7 @@ class Folder:
     """Files whose inode numbers go another way than their names, and a reader."""
 
     def __init__(
-        self, workers: Workers, count: int = 100, size: int = 1000, widest: int = 14, most: int = 10**9, shuffled: bool = True
+        self, workers: Workers, count: int = 100, size: int = 4_000_000, widest: int = 14, most: int = 10**12, shuffled: bool = True
     ) -> None:
         self.fetched: list[int] = []
         self.inodes = list(range(1000, 1000 + count))
@@ -91,6 +92,17 @@ def test_one_file_brings_nothing_and_the_second_two(workers: Workers) -> None:
     assert folder.rest() == [7, 8, 9, 10, 11]
 
 
+def test_of_small_files_more_come_at_once(workers: Workers) -> None:
+    folder = Folder(workers, size=500_000)
+    folder.read(5)
+    folder.read(6)
+    assert folder.rest() == list(range(7, 15))
+    tiny = Folder(workers, size=0)
+    tiny.read(5)
+    tiny.read(6)
+    assert tiny.rest() == list(range(7, 21))
+
+
 @pytest.mark.parametrize("order", ["names", "inodes"])
 def test_a_walk_in_either_order_has_everything_fetched_once(workers: Workers, order: str) -> None:
     folder = Folder(workers)
@@ -117,17 +129,17 @@ def test_what_is_ahead_is_bounded_in_number(workers: Workers) -> None:
 
 
 def test_what_is_ahead_is_bounded_in_bytes(workers: Workers) -> None:
-    folder = Folder(workers, size=400, most=1000)
+    folder = Folder(workers, size=4_000_000, most=10_000_000)
     for file in folder.files:
         file.gate.clear()
     for number in range(6):
         folder.read(number)
-        assert sum(folder.ahead._begun.values()) <= 1000
+        assert sum(folder.ahead._begun.values()) <= 10_000_000
     assert folder.ahead._begun
     for file in folder.files:
         file.gate.set()
     folder.rest()
-    large = Folder(workers, size=2000, most=1000)
+    large = Folder(workers, size=20_000_000, most=10_000_000)
     for number in range(6):
         large.read(number)
     assert large.rest() == []
@@ -170,7 +182,7 @@ def test_two_readers_side_by_side_both_have_theirs_ahead(workers: Workers) -> No
     for number in range(10):
         folder.read(number)
         folder.read(50 + number)
-    folder.rest()
+        folder.rest()
     assert set(range(2, 12)) <= set(folder.fetched) and set(range(52, 62)) <= set(folder.fetched)
 
 
@@ -183,7 +195,9 @@ def test_what_is_in_the_cache_is_not_fetched(workers: Workers) -> None:
     assert folder.rest() == []
 
 
-def test_what_left_the_cache_is_fetched_again(workers: Workers) -> None:
+def test_what_left_the_cache_is_fetched_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while: looking for each of the next files at every file costs."""
+    monkeypatch.setattr(alongside, "_AGAIN", 0.0)
     folder = Folder(workers)
     for _ in range(2):
         for number in range(4):

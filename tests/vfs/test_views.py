@@ -388,6 +388,18 @@ def test_a_cold_flat_listing_costs_one_request_a_resource_in_parallel(compose: C
         assert len(server.requests()) == 80 and contents(server) == 40
 
 
+def test_what_desktops_probe_for_lists_nothing(compose: Compose, study: Study) -> None:
+    study.scan(study.session())
+    vfs = compose(study.server).vfs
+    assert names(vfs, "/views/P/by-scan-type/T1/usable") == ["NIFTI"]
+    study.server.clear_log()
+    for name in (".git", ".hidden", "desktop.ini", "._x", ".Trash-1000"):
+        with pytest.raises(OSError) as caught:
+            vfs.attributes(f"{FLAT}/{name}")
+        assert caught.value.errno == errno.ENOENT
+    assert study.server.requests() == []
+
+
 def test_where_a_session_is_listed_its_resources_are_not_asked_for_again(compose: Compose, study: Study) -> None:
     study.scan(study.session())
     mounted = compose(study.server)

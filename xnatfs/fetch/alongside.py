@@ -1,8 +1,8 @@
 """Fetching ahead in flat folders: files that come one after the other but belong to different resources, so that no zip helps.
 
 Used by the views. A reader who opens a file after having read the one before it to its end, in the order of names (`rsync`, shells) or of
-inode numbers (`cp -r`), will open the next ones: they are fetched into the cache meanwhile, two at first, then as many as keep every
-connection busy. Whoever reads only headers, or jumps about, gets nothing ahead.
+inode numbers (`cp -r`), will open the next ones: they are fetched into the cache meanwhile, two (or 4 MiB) at first, then as many as keep
+every connection busy. Whoever reads only headers, or jumps about, gets nothing ahead.
 Threading: any thread; one lock a folder, held for moments.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -21,7 +22,9 @@ from xnatfs.fetch.transfers import Reader
 log = logging.getLogger(__name__)
 
 _PIECE = 2**20
-_AT_FIRST = 2
+_AT_FIRST = 2  # files ...
+_BYTES_AT_FIRST = 4 * 2**20  # ... or, of small ones, as many as are less than this
+_AGAIN = 10.0  # seconds after which a file is looked for in the cache again
 _LATELY = 8  # files read to their end that are remembered: several readers may be under way side by side
 
 
@@ -68,28 +71,41 @@ class Alongside:
         listed = list(range(len(files)))
         self._orders = [(listed, listed), (by_inode, _places(by_inode))]  # each with the place of every file in it
         self._lock = threading.Lock()
+        sizes = sorted(file.size for file in files)
+        usual = sizes[len(sizes) // 2] if sizes else 0
+        self._at_first = max(_AT_FIRST, min(widest, _BYTES_AT_FIRST // max(1, usual)))
         self._whole: deque[int] = deque(maxlen=_LATELY)
-        self._depth = _AT_FIRST
+        self._depth = 0  # nothing yet
         self._begun: dict[int, int] = {}  # what is on its way -> bytes
+        self._looked: dict[int, float] = {}  # time.monotonic() at which a file was begun, or found in the cache
 
     def opened(self, number: int) -> None:
         """A file is opened by a reader."""
         with self._lock:
             found = next(((order, places) for order, places in self._orders if self._follows(order, places, number)), None)
             if found is None:
-                self._depth = _AT_FIRST
+                self._depth = 0
                 return
             order, place = found[0], found[1][number] + 1
-            following = [one for one in order[place : place + self._depth] if one not in self._begun]
+            if not self._depth:
+                # Who comes straight from the file before reads on; with another read between them it may be chance.
+                self._depth = self._at_first if found[0][place - 2] == self._whole[-1] else _AT_FIRST
+            now = time.monotonic()
+            following = [one for one in order[place : place + self._depth] if now - self._looked.get(one, -_AGAIN) >= _AGAIN]
+            self._looked.update(dict.fromkeys(following, now))
             self._depth = min(self._widest, self._depth * 2)
         wanted = [one for one in following if not self._files[one].kept]
         with self._lock:
             begin = []
             for one in wanted:
                 size = self._files[one].size
-                if one not in self._begun and sum(self._begun.values()) + size <= self._most:
-                    self._begun[one] = size
-                    begin.append(one)
+                if one in self._begun:
+                    continue
+                if sum(self._begun.values()) + size > self._most:
+                    self._looked.pop(one, None)
+                    continue
+                self._begun[one] = size
+                begin.append(one)
         for one in begin:
             try:
                 self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]
@@ -106,7 +122,7 @@ class Alongside:
         """A reader closed a file without having come to its end."""
         with self._lock:
             self._whole.clear()
-            self._depth = _AT_FIRST
+            self._depth = 0
 
     def _follows(self, order: Sequence[int], places: Sequence[int], number: int) -> bool:
         return places[number] > 0 and order[places[number] - 1] in self._whole

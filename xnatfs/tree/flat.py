@@ -21,8 +21,8 @@ from typing import NamedTuple
 from xnatfs.fetch.alongside import Alongside
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.server.records import ExperimentRecord, ResourceRecord, ScanRecord
-from xnatfs.tree.names import MAX_BYTES, spell, spell_label
-from xnatfs.tree.node import Content, File, Node
+from xnatfs.tree.names import MAX_BYTES, PROBED, spell, spell_label
+from xnatfs.tree.node import Content, File, FileBranch, Node
 from xnatfs.tree.resource import Place, ResourceFile, Sources, file_nodes
 
 _LONGEST_EXTENSION = 16
@@ -75,6 +75,15 @@ class FlatFile(File):
         ahead = self._alongside.get()
         ahead.opened(self._number)
         return _Watched(self._file.open(), ahead, self._number)
+
+
+class FlatFolder(FileBranch):
+    """A folder of such files. What desktops and shells probe for is answered without listing 20,000 resources for it."""
+
+    __slots__ = ()
+
+    def lookup(self, name: str) -> Node | None:
+        return None if PROBED.fullmatch(name) else super().lookup(name)
 
 
 class _Watched:

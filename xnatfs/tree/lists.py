@@ -28,6 +28,7 @@ from xnatfs.tree.scope import Member, Scope, Snapshot
 log = logging.getLogger(__name__)
 
 _AGAIN = 600.0  # seconds after which the names of a list are looked up again
+_JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
 
 Contents = Callable[[Scope], Mapping[str, Node]]
@@ -63,9 +64,21 @@ def read_list(path: Path) -> tuple[str, ...]:
 
 def list_files(named: tuple[Path, ...]) -> dict[str, Path]:
     """The lists there are, by name; those named at mount time win."""
-    folder = config_home() / "lists"
-    found = {path.stem: path for path in sorted(folder.glob("*.txt"))} if folder.is_dir() else {}
-    return found | {path.stem: path for path in named}
+    return {**_configured(config_home() / "lists"), **{path.stem: path for path in named}}
+
+
+_seen: dict[Path, tuple[int, dict[str, Path]]] = {}  # by folder, with the folder's mtime: every path is walked from the root
+
+
+def _configured(folder: Path) -> dict[str, Path]:
+    try:
+        stamp = folder.stat().st_mtime_ns
+    except OSError:
+        return {}
+    held = _seen.get(folder)
+    if held is None or held[0] != stamp or time.time_ns() - stamp < _JUST_NOW:
+        held = _seen[folder] = stamp, {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    return held[1]
 
 
 def lists_room(sources: Sources, contents: Contents) -> Branch:

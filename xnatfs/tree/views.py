@@ -20,7 +20,7 @@ from functools import partial
 
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
-from xnatfs.tree.flat import Part, flat_nodes
+from xnatfs.tree.flat import FlatFolder, Part, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.resource import Place, Sources, resource_folder
@@ -153,7 +153,7 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[Part]) ->
         held[:] = [(time.monotonic() + min(_SAME_FOR, sources.settings.limits.ttl), listings, nodes)]
         return nodes
 
-    return Branch(inode_of(*where), entries)
+    return FlatFolder(inode_of(*where), entries)
 
 
 def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[Part]) -> Branch:
