@@ -23,7 +23,7 @@ _SPACE = 10e9  # bytes of disk a full run may take
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat and xnatpy.")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat, xnatpy and bx.")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one run, the first network of each work: under two minutes")
     parser.add_argument(
         "--only", metavar="NAME", action="append", help=f"only this work, or all that begin so (tables): {', '.join(WORKS)}"

@@ -38,6 +38,11 @@ class Sizes:
     cohort_maps: int = 20  # of them with the maps of SPM12
     cohort_large: int = 5000
     cohort_xlsx: int = 2000  # 1.25 million rows of aparc
+    images: int = 200  # sessions of a view
+    image_size: int = 200_000
+    large_image_size: int = 10_000_000
+    listed_sessions: int = 20_000
+    listed_types: int = 1000
 
 
 QUICK = Sizes(
@@ -53,6 +58,8 @@ QUICK = Sizes(
     cohort_maps=4,
     cohort_large=300,
     cohort_xlsx=50,
+    images=40,
+    listed_sessions=1000,
 )
 
 

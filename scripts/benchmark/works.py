@@ -7,10 +7,12 @@ from benchmark.crowd import Crowd
 from benchmark.large import Header, Scattered, SecondRead, Sequential
 from benchmark.listing import Find
 from benchmark.tables import ASEG, ASHS, LargeCsv, LargeXlsx, Maps
+from benchmark.views import CopyLargeView, CopyView, ListTypes
 from benchmark.work import Work
 
 _ALL: tuple[type[Work], ...] = (
     *(CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd),
     *(ASEG, ASHS, Maps, LargeCsv, LargeXlsx),
+    *(CopyView, CopyLargeView, ListTypes),
 )
 WORKS: dict[str, type[Work]] = {one.name: one for one in _ALL}

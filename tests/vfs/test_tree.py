@@ -113,7 +113,7 @@ def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Mounted) 
     for name, attributes in mounted.vfs.entries("/"):
         kind = stat.S_IFREG | 0o444 if name == "README.txt" else stat.S_IFDIR | 0o555
         assert attributes.mode == kind
-    assert [name for name, _ in mounted.vfs.entries("/")] == ["README.txt", "projects", "archive", "tables"]
+    assert [name for name, _ in mounted.vfs.entries("/")] == ["README.txt", "projects", "archive", "tables", "views"]
     assert [name for name, _ in mounted.vfs.entries("/archive")] == ["projects"]
 
 

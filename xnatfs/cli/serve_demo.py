@@ -25,6 +25,9 @@ from xnatfs.errors import UsageError
 @click.option("--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM.")
 @click.option("--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT.")
 @click.option("--cohort-images", is_flag=True, default=None, help="--data scale: COHORT has SPM12's maps too, in their real size.")
+@click.option("--types", type=click.IntRange(0), help="--data scale: scan types in all (one for each scan of a session).")
+@click.option("--nifti", type=click.IntRange(0), help="--data scale: sessions with one image in project NIFTI.")
+@click.option("--nifti-size", type=click.IntRange(0), help="--data scale: bytes of such an image.")
 @click.option("--digests/--no-digests", default=None, help="--data scale: whether the catalogs have MD5 sums (of large files: without).")
 @click.option(
     "--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted."
@@ -50,6 +53,9 @@ def command(
     dicom: int | None,
     cohort: int | None,
     cohort_images: bool | None,
+    types: int | None,
+    nifti: int | None,
+    nifti_size: int | None,
     digests: bool | None,
     profile: str,
     latency_ms: float,
@@ -64,6 +70,7 @@ def command(
     options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
     options |= {"big_files": _sizes(big), "flat": flat, "dicom": dicom, "digests": digests, "big_digests": digests}
     options |= {"cohort": cohort, "cohort_images": cohort_images}
+    options |= {"types": types, "nifti": nifti, "nifti_size": nifti_size}
     given = {option: value for option, value in options.items() if value is not None}
     if given and name != "scale":
         option = next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")

@@ -1,8 +1,8 @@
 """Fetching ahead in flat folders: files that come one after the other but belong to different resources, so that no zip helps.
 
-Used by the views. A reader who opened two files in a row, in the order of names (`rsync`, shells) or of inode numbers (`cp -r`), and read
-the first to its end, will open the next ones: they are fetched into the cache meanwhile, two at first, then up to one a connection. Whoever
-reads only headers, or jumps about, gets nothing ahead.
+Used by the views. A reader who opens a file after having read the one before it to its end, in the order of names (`rsync`, shells) or of
+inode numbers (`cp -r`), will open the next ones: they are fetched into the cache meanwhile, two (or 4 MiB) at first, then as many as keep
+every connection busy. Whoever reads only headers, or jumps about, gets nothing ahead.
 Threading: any thread; one lock a folder, held for moments.
 """
 
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
 
 from xnatfs.errors import Failure
 from xnatfs.fetch.flights import Workers
@@ -19,7 +22,33 @@ from xnatfs.fetch.transfers import Reader
 log = logging.getLogger(__name__)
 
 _PIECE = 2**20
-_AT_FIRST = 2
+_AT_FIRST = 2  # files ...
+_BYTES_AT_FIRST = 4 * 2**20  # ... or, of small ones, as many as are less than this
+_AGAIN = 10.0  # seconds after which a file is looked for in the cache again
+_LATELY = 8  # files read to their end that are remembered: several readers may be under way side by side
+
+
+class Fetchable(Protocol):
+    """A file that can be fetched ahead."""
+
+    @property
+    def inode(self) -> int:
+        """Its inode number."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is whole in the cache."""
+        ...
+
+    def open_unwatched(self) -> Reader:
+        """Its content, without anybody taking notice."""
+        ...
 
 
 class Alongside:
@@ -28,49 +57,54 @@ class Alongside:
     Args:
         workers: do the fetching.
         widest: files ahead at most.
-        opens: for each file in listed order, what opens it.
-        inodes: their inode numbers.
-        sizes: their sizes in bytes.
+        files: in listed order.
         most: bytes ahead at most.
     """
 
-    def __init__(
-        self, workers: Workers, widest: int, opens: Sequence[Callable[[], Reader]], inodes: Sequence[int], sizes: Sequence[int], most: int
-    ) -> None:
+    def __init__(self, workers: Workers, widest: int, files: Sequence[Fetchable], most: int) -> None:
         self._workers = workers
         self._widest = widest
-        self._opens = opens
-        self._sizes = sizes
+        self._files = files
         self._most = most
-        by_inode = sorted(range(len(opens)), key=lambda number: inodes[number])
-        listed = list(range(len(opens)))
+        inodes = [file.inode for file in files]
+        by_inode = sorted(range(len(files)), key=inodes.__getitem__)
+        listed = list(range(len(files)))
         self._orders = [(listed, listed), (by_inode, _places(by_inode))]  # each with the place of every file in it
         self._lock = threading.Lock()
-        self._last: int | None = None
-        self._read_whole = False
-        self._depth = _AT_FIRST
-        self._begun: set[int] = set()
-        self._under_way = 0  # bytes
+        sizes = sorted(file.size for file in files)
+        usual = sizes[len(sizes) // 2] if sizes else 0
+        self._at_first = max(_AT_FIRST, min(widest, _BYTES_AT_FIRST // max(1, usual)))
+        self._whole: deque[int] = deque(maxlen=_LATELY)
+        self._depth = 0  # nothing yet
+        self._begun: dict[int, int] = {}  # what is on its way -> bytes
+        self._looked: dict[int, float] = {}  # time.monotonic() at which a file was begun, or found in the cache
 
     def opened(self, number: int) -> None:
         """A file is opened by a reader."""
         with self._lock:
-            last, self._last = self._last, number
-            if last is None or last == number or not self._read_whole:
-                return
-            found = next(((order, places) for order, places in self._orders if places[number] == places[last] + 1), None)
+            found = next(((order, places) for order, places in self._orders if self._follows(order, places, number)), None)
             if found is None:
-                self._depth = _AT_FIRST
+                self._depth = 0
                 return
             order, place = found[0], found[1][number] + 1
-            following = order[place : place + self._depth]
+            if not self._depth:
+                # Who comes straight from the file before reads on; with another read between them it may be chance.
+                self._depth = self._at_first if found[0][place - 2] == self._whole[-1] else _AT_FIRST
+            now = time.monotonic()
+            following = [one for one in order[place : place + self._depth] if now - self._looked.get(one, -_AGAIN) >= _AGAIN]
+            self._looked.update(dict.fromkeys(following, now))
             self._depth = min(self._widest, self._depth * 2)
+        wanted = [one for one in following if not self._files[one].kept]
+        with self._lock:
             begin = []
-            for one in following:
-                if one in self._begun or self._under_way + self._sizes[one] > self._most:
+            for one in wanted:
+                size = self._files[one].size
+                if one in self._begun:
                     continue
-                self._begun.add(one)
-                self._under_way += self._sizes[one]
+                if sum(self._begun.values()) + size > self._most:
+                    self._looked.pop(one, None)
+                    continue
+                self._begun[one] = size
                 begin.append(one)
         for one in begin:
             try:
@@ -78,19 +112,30 @@ class Alongside:
             except Failure:  # the mount is ending
                 return
 
-    def closed(self, number: int, furthest: int) -> None:
-        """A reader closed a file after reading up to `furthest`."""
+    def read_whole(self, number: int) -> None:
+        """A reader came to the end of a file. (Told by the read: the kernel tells of the close only after the next open.)"""
         with self._lock:
-            self._read_whole = furthest >= self._sizes[number]
-            if not self._read_whole:
-                self._depth = _AT_FIRST
+            if number not in self._whole:
+                self._whole.append(number)
+
+    def read_in_part(self, number: int) -> None:
+        """A reader closed a file without having come to its end."""
+        with self._lock:
+            self._whole.clear()
+            self._depth = 0
+
+    def _follows(self, order: Sequence[int], places: Sequence[int], number: int) -> bool:
+        return places[number] > 0 and order[places[number] - 1] in self._whole
 
     def _fetch(self, number: int) -> None:
+        file = self._files[number]
         try:
-            reader = self._opens[number]()
+            if file.kept:
+                return  # its reader was quicker
+            reader = file.open_unwatched()
             try:
                 position = 0
-                while not self._workers.closed and (piece := reader.read(position, _PIECE)):
+                while not self._workers.closed and not file.kept and (piece := reader.read(position, _PIECE)):
                     position += len(piece)
             finally:
                 reader.close()
@@ -98,8 +143,7 @@ class Alongside:
             log.info("a file could not be fetched ahead: %s", error)
         finally:
             with self._lock:
-                self._under_way -= self._sizes[number]
-                self._begun.discard(number)
+                self._begun.pop(number, None)
 
 
 def _places(order: Sequence[int]) -> list[int]:

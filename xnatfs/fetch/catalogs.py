@@ -30,11 +30,13 @@ from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import FileListing, Resources
+from xnatfs.server.urls import addressable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_LISTED_AHEAD = 64  # resources
 _SOON = 2.0  # seconds until what an earlier mount stored is asked for again
 
 
@@ -354,6 +356,8 @@ class Catalogs:
         held = self._files.held(_session_of(resource), stamp)
         if held is not None and held.of_resource(resource) is not None:
             return held
+        if not addressable(resource):
+            return self._files.of_session(_session_of(resource), stamp)
         return self._files.of(*self._one_resource(resource, stamp))
 
     def listings_of(
@@ -366,12 +370,22 @@ class Catalogs:
         Raises:
             Failure: what keeps the server from answering; INTERRUPTED.
         """
-        for resource, stamp in resources:
-            if self._files.held(_session_of(resource), stamp) is None:
-                self._files.begin(*self._one_resource(resource, stamp))
         found: list[FileHoldings] = []
+        begun = 0
         for resource, stamp in resources:
-            found.append(self.listing_of(resource, stamp))
+            # Only so many ahead of the one waited for: who interrupts this does not leave thousands of requests behind.
+            for other, its_stamp in resources[begun : len(found) + _LISTED_AHEAD]:
+                begun += 1
+                if self._files.held(_session_of(other), its_stamp) is None and addressable(other):
+                    self._files.begin(*self._one_resource(other, its_stamp))
+            try:
+                found.append(self.listing_of(resource, stamp))
+            except Failure as failure:
+                if failure.cause is Cause.NO_ENTRY:  # gone since its session was listed: no reason to say that the folder does not exist
+                    raise Failure(
+                        Cause.GONE, f"{resource.label} of {resource.owner.part or resource.owner.id}", failure.detail
+                    ) from failure
+                raise
             if progress is not None:
                 progress(len(found), len(resources))
         return found

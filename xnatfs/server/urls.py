@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from xnatfs.server.records import FileRecord, Owner
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
 _AWKWARD = frozenset("/,%;\\")
@@ -101,6 +101,14 @@ def path_of(owner: Owner) -> str:
     if owner.level == "assessor" and owner.part:
         return f"/data/experiments/{segment(owner.part)}/assessors/{segment(owner.id)}" + _direction(owner)
     return f"/data/{top}/{segment(owner.id)}"
+
+
+def addressable(resource: ResourceRecord) -> bool:
+    """Whether one request can ask for just this resource: its scan id, or its label where that is all there is, may not stand in a URL."""
+    owner = resource.owner
+    if owner.level in ("scan", "reconstruction") and _AWKWARD & set(owner.part):
+        return False
+    return resource.id is not None or not (_AWKWARD & set(resource.label) or resource.label in ("", ".", ".."))
 
 
 def files_path(record: FileRecord) -> str:

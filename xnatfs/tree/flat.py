@@ -3,24 +3,29 @@
     <subject>_<session>_<scan>_<session id>.<ext>         (bx.md 1.4)
 
 Used by the views by scan type. Where a scan has several files of one extension (echoes, magnitude and phase), each gets `_` and its own
-stem before the extension, so that nothing is left out; so does a file in a folder of its resource. The files are the nodes of their
-resources; only opening them is told to `Alongside`, which fetches the next ones.
+stem before the extension, so that nothing is left out; so does a file in a folder of its resource. What still has one name (two resources
+of one label) gets the number of its resource besides. The files are the nodes of their resources; only opening them is told to `Alongside`,
+which fetches the next ones.
 Threading: any thread; a folder is built once from listings and kept with them.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from xnatfs.fetch.alongside import Alongside
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.server.records import ExperimentRecord, ResourceRecord, ScanRecord
-from xnatfs.tree.names import distinct
-from xnatfs.tree.node import Content, File, Node
+from xnatfs.tree.names import MAX_BYTES, PROBED, spell, spell_label
+from xnatfs.tree.node import Content, File, FileBranch, Node
 from xnatfs.tree.resource import Place, ResourceFile, Sources, file_nodes
 
+_LONGEST_EXTENSION = 16
 _DOUBLE = (".nii.gz", ".tar.gz", ".mgh.gz")
 
 
@@ -72,8 +77,17 @@ class FlatFile(File):
         return _Watched(self._file.open(), ahead, self._number)
 
 
+class FlatFolder(FileBranch):
+    """A folder of such files. What desktops and shells probe for is answered without listing 20,000 resources for it."""
+
+    __slots__ = ()
+
+    def lookup(self, name: str) -> Node | None:
+        return None if PROBED.fullmatch(name) else super().lookup(name)
+
+
 class _Watched:
-    """An open content that tells how far it was read."""
+    """An open content that tells when it was read to its end."""
 
     def __init__(self, content: Content, ahead: Alongside, number: int) -> None:
         self._content = content
@@ -82,15 +96,21 @@ class _Watched:
         self._furthest = 0
         self.size = content.size
         self.stamp = content.stamp
+        if not self.size:
+            ahead.read_whole(number)
 
     def read(self, offset: int, length: int) -> bytes:
         data = self._content.read(offset, length)
-        self._furthest = max(self._furthest, offset + len(data))
+        end = offset + len(data)
+        if end >= self.size > self._furthest:
+            self._ahead.read_whole(self._number)
+        self._furthest = max(self._furthest, end)
         return data
 
     def close(self) -> None:
         self._content.close()
-        self._ahead.closed(self._number, self._furthest)
+        if 0 < self._furthest < self.size:  # nothing read at all: the kernel had it
+            self._ahead.read_in_part(self._number)
 
 
 class _Lazy:
@@ -99,21 +119,17 @@ class _Lazy:
     def __init__(self, sources: Sources, files: Sequence[ResourceFile]) -> None:
         self._sources = sources
         self._files = files
+        self._lock = threading.Lock()
         self._made: Alongside | None = None
 
     def get(self) -> Alongside:
-        if self._made is None:
-            transfers = self._sources.transfers
-            limits = self._sources.settings.limits
-            self._made = Alongside(
-                transfers.ahead_workers,
-                max(1, limits.connections - 1),
-                [file.open_unwatched for file in self._files],
-                [file.inode for file in self._files],
-                [file.size for file in self._files],
-                min(limits.ahead, limits.cache_size // 4),
-            )
-        return self._made
+        with self._lock:
+            if self._made is None:
+                limits = self._sources.settings.limits
+                widest = 2 * max(1, limits.connections - 1)  # one under way and one in waiting for each connection but the reader's
+                most = min(limits.ahead, limits.cache_size // 4)
+                self._made = Alongside(self._sources.transfers.ahead_workers, widest, self._files, most)
+            return self._made
 
 
 def flat_names(part: Part, paths: Sequence[str]) -> dict[str, str]:
@@ -137,10 +153,39 @@ def flat_nodes(sources: Sources, parts: Sequence[Part], listings: Sequence[FileH
         nodes = file_nodes(sources, part.place, holdings, part.resource)
         names = flat_names(part, list(nodes))
         found += [(names[path], node) for path, node in nodes.items()]
-    found.sort(key=lambda one: one[0])
-    named = distinct(found, lambda one: one[0], lambda one: f"{one[1].record.resource_id}-{one[1].number}")
-    lazy = _Lazy(sources, [node for _, node in named.values()])
-    return {name: FlatFile(node, lazy, number) for number, (name, (_, node)) in enumerate(named.items())}
+    found.sort(key=lambda one: (one[0], one[1].record.resource_id, one[1].number))
+    named = {_short(name): node for name, node in _kept_apart(found)}
+    lazy = _Lazy(sources, list(named.values()))
+    return {name: FlatFile(node, lazy, number) for number, (name, node) in enumerate(named.items())}
+
+
+def _kept_apart(found: Sequence[tuple[str, ResourceFile]]) -> Iterator[tuple[str, ResourceFile]]:
+    """Names that are there once; the first file (of the oldest resource) keeps the name."""
+    taken = {name for name, _ in found}
+    seen: set[str] = set()
+    for name, node in found:
+        if name in seen:
+            extension = _extension(name)
+            base = f"{name[: len(name) - len(extension)]}_{node.record.resource_id}"
+            numbers = itertools.count(2)
+            name = f"{base}{extension}"
+            while name in taken:
+                name = f"{base}_{next(numbers)}{extension}"
+            taken.add(name)
+        seen.add(name)
+        yield name, node
+
+
+def _short(name: str) -> str:
+    """The file name of a name; one that is cut keeps its extension, which programs go by."""
+    spelt = spell_label(name)
+    extension = _extension(name)
+    if spelt.endswith(extension) or len(extension) > _LONGEST_EXTENSION:
+        return spelt
+    room = MAX_BYTES - len(spell(extension).encode()) - 14
+    tail = spelt[-14:]  # `%~` and twelve digits, which tell names with one beginning apart
+    head = spelt[:-14].encode()[:room].decode("utf-8", "ignore")
+    return re.sub(r"%[0-9A-Fa-f]?$", "", head) + tail + spell(extension)
 
 
 def _extension(path: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from xnatfs.tree.scope import Member, Scope, Snapshot
 log = logging.getLogger(__name__)
 
 _AGAIN = 600.0  # seconds after which the names of a list are looked up again
+_JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
 
 Contents = Callable[[Scope], Mapping[str, Node]]  # what is in the folder of a list
@@ -62,9 +64,21 @@ def read_list(path: Path) -> tuple[str, ...]:
 
 def list_files(named: tuple[Path, ...]) -> dict[str, Path]:
     """The lists there are, by name; those named at mount time win."""
-    folder = config_home() / "lists"
-    found = {path.stem: path for path in sorted(folder.glob("*.txt"))} if folder.is_dir() else {}
-    return found | {path.stem: path for path in named}
+    return {**_configured(config_home() / "lists"), **{path.stem: path for path in named}}
+
+
+_seen: dict[Path, tuple[int, dict[str, Path]]] = {}  # by folder, with the folder's mtime: every path is walked from the root
+
+
+def _configured(folder: Path) -> dict[str, Path]:
+    try:
+        stamp = folder.stat().st_mtime_ns
+    except OSError:
+        return {}
+    held = _seen.get(folder)
+    if held is None or held[0] != stamp or time.time_ns() - stamp < _JUST_NOW:
+        held = _seen[folder] = stamp, {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    return held[1]
 
 
 def lists_room(sources: Sources, contents: Contents) -> Branch:
@@ -145,11 +159,19 @@ class _List:
             return self._resolved
 
     def _readme(self) -> bytes:
-        resolved = self._look_up()
-        known = {name for one in resolved.found for name in one[:2]}
-        missing = [name for name in resolved.names if name not in known]
-        lines = [f"Views over the {len(resolved.found)} sessions of the list {self._name} ({len(resolved.names)} names)."]
-        several = [name for name in resolved.names if sum(1 for one in resolved.found if name in one[:2]) > 1]
+        try:
+            resolved, members = self._look_up(), self._members().members
+        except Failure as failure:
+            if failure.cause is Cause.INTERRUPTED:
+                raise
+            return f"The sessions of the list {self._name} cannot be looked up now: {failure}.\n".encode("utf-8", "backslashreplace")
+        shown = {member.experiment.id for member in members}
+        counts: Counter[str] = Counter()
+        for identity, label, _ in resolved.found:
+            counts.update({identity, label} if identity in shown else ())
+        missing = [name for name in resolved.names if name not in counts]
+        several = [name for name in resolved.names if counts[name] > 1]
+        lines = [f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."]
         if missing:
             lines += ["", f"{len(missing)} names are no session you can read:", *missing]
         if several:

@@ -111,6 +111,11 @@ class ResourceFile(File):
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
         return self.owner.transfers.open(self.record, Series([self.record]))
 
+    @property
+    def kept(self) -> bool:
+        """Whether the content is whole in the cache."""
+        return self.owner.transfers.cached(self.record) is not None
+
     def xattrs(self) -> dict[str, str]:
         verified = self.owner.transfers.cached(self.record)
         found = {**self.owner.place.xattrs, "resource": self.record.resource_label, "resource_id": str(self.record.resource_id)}

@@ -82,6 +82,24 @@ def scans_of(sources: Sources, snapshot: Snapshot, member: Member) -> list[tuple
     return [(scan, session.of("scan", scan.id)) for scan in session.scans]
 
 
+def scan_records(sources: Sources, snapshot: Snapshot, member: Member) -> list[ScanRecord]:
+    """The scans of a member without their resources, which more servers tell in bulk."""
+    holdings, identity = snapshot.holdings[member.project], member.experiment.id
+    if not member.experiment.may_have_scans:
+        return []
+    if identity in holdings.speaks_for:
+        return holdings.scans.get(identity, [])
+    return sources.catalogs.session(member.project, identity).scans
+
+
+def scan_resources(sources: Sources, snapshot: Snapshot, member: Member, scan: ScanRecord) -> list[ResourceRecord]:
+    """The resources of one scan of a member."""
+    holdings, identity = snapshot.holdings[member.project], member.experiment.id
+    if identity in holdings.scans_known:
+        return holdings.resources.get(Owner("scan", identity, scan.id), [])
+    return sources.catalogs.session(member.project, identity).of("scan", scan.id)
+
+
 def _ordered(holdings: ProjectHoldings, project: str) -> list[Member]:
     found = sorted(holdings.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id))
     return [Member(project, one) for one in found]

@@ -14,21 +14,25 @@ Threading: any thread; what is derived from listings is kept with them.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.server.records import ProjectRecord, ResourceRecord, ScanRecord, natural
+from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.bids import bids_folder
-from xnatfs.tree.flat import Part, flat_nodes
+from xnatfs.tree.flat import FlatFolder, Part, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
-from xnatfs.tree.resource import Sources, resource_folder
-from xnatfs.tree.scope import Member, Scope, Snapshot, project_scope, scans_of
+from xnatfs.tree.resource import Place, Sources, resource_folder
+from xnatfs.tree.scope import Member, Scope, Snapshot, project_scope, scan_records, scan_resources, scans_of
 from xnatfs.tree.session import assessor_place, experiment_place, scan_place
 
 _FLAT = re.compile(r"nifti.*|nii", re.IGNORECASE)
 _NO_TYPE = "(none)"
+_UNLABELLED = "unlabelled"
+_SAME_FOR = 5.0  # seconds for which the listings of a flat folder are not looked through again
 _TYPE_README = """\
 Scans of {what} {name!r} of {title}: {all} in all, {usable} of quality "usable", {unrated} without a quality (those are in all/ only).
 
@@ -43,16 +47,19 @@ class _Kind:
     """The scans of one type or description."""
 
     name: str
-    scans: list[tuple[Member, ScanRecord, list[ResourceRecord]]] = field(default_factory=list)
+    scans: list[tuple[Member, ScanRecord]] = field(default_factory=list)
 
 
 def views_room(sources: Sources) -> Branch:
     """`views/`."""
 
+    known: dict[ProjectRecord, Branch] = {}
+
     def folder(project: ProjectRecord) -> Branch:
-        scope = project_scope(sources, project.id)
-        nodes = scope_views(sources, scope)
-        return Branch(inode_of("views", project.id), lambda: _visible(sources, project.id, nodes), mtime=project.inserted)
+        if project not in known:
+            nodes = scope_views(sources, project_scope(sources, project.id))
+            known[project] = Branch(inode_of("views", project.id), lambda: _visible(sources, project.id, nodes), mtime=project.inserted)
+        return known[project]
 
     def entries() -> Mapping[str, Node]:
         return {spell_label(one.id): folder(one) for one in sources.catalogs.projects().values()}
@@ -85,22 +92,23 @@ def _by_kind(sources: Sources, scope: Scope, what: str, kind_of: Callable[[ScanR
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
         kinds: dict[str, _Kind] = {}
-        for member in snapshot.members:
-            for scan, resources in scans_of(sources, snapshot, member):
-                kind = kinds.setdefault(kind_of(scan), _Kind(kind_of(scan)))
-                kind.scans.append((member, scan, resources))
+        with sources.working(" / ".join(where[1:]), len(snapshot.members)) as progress:
+            for number, member in enumerate(snapshot.members):
+                progress(number, len(snapshot.members))
+                for scan in scan_records(sources, snapshot, member):
+                    kinds.setdefault(kind_of(scan), _Kind(kind_of(scan))).scans.append((member, scan))
         named = distinct(sorted(kinds.values(), key=lambda one: one.name), lambda one: one.name or _NO_TYPE, lambda one: "type")
-        return {name: _kind_folder(sources, scope, what, where, kind) for name, kind in named.items()}
+        return {name: _kind_folder(sources, scope, snapshot, what, where, kind) for name, kind in named.items()}
 
     return Branch(inode_of(*where), lambda: scope.kept(what, build))
 
 
-def _kind_folder(sources: Sources, scope: Scope, what: str, where: tuple[str, ...], kind: _Kind) -> Branch:
+def _kind_folder(sources: Sources, scope: Scope, snapshot: Snapshot, what: str, where: tuple[str, ...], kind: _Kind) -> Branch:
     here = (*where, kind.name)
 
     def text() -> bytes:
-        usable = sum(1 for _, scan, _ in kind.scans if scan.quality == "usable")
-        unrated = sum(1 for _, scan, _ in kind.scans if not scan.quality)
+        usable = sum(1 for _, scan in kind.scans if scan.quality == "usable")
+        unrated = sum(1 for _, scan in kind.scans if not scan.quality)
         return _TYPE_README.format(
             what=what, name=kind.name, title=scope.title, all=len(kind.scans), usable=usable, unrated=unrated
         ).encode("utf-8", "backslashreplace")
@@ -108,45 +116,47 @@ def _kind_folder(sources: Sources, scope: Scope, what: str, where: tuple[str, ..
     usable = _Kind(kind.name, [one for one in kind.scans if one[1].quality == "usable"])
     nodes: dict[str, Node] = {
         "README.txt": Rendered("/".join((*here, "README.txt")), text),
-        "usable": _quality_folder(sources, (*here, "usable"), usable),
-        "all": _quality_folder(sources, (*here, "all"), kind),
+        "usable": _quality_folder(sources, snapshot, (*here, "usable"), usable),
+        "all": _quality_folder(sources, snapshot, (*here, "all"), kind),
     }
     return Branch(inode_of(*here), lambda: nodes)
 
 
-def _quality_folder(sources: Sources, where: tuple[str, ...], kind: _Kind) -> Branch:
-    kept: dict[str, Mapping[str, Node]] = {}
-
-    def entries() -> Mapping[str, Node]:
-        if "nodes" not in kept:
-            parts: dict[str, list[Part]] = {}
-            for member, scan, resources in kind.scans:
-                for resource in resources:
-                    place = scan_place(member.project, member.experiment, scan)
+def _quality_folder(sources: Sources, snapshot: Snapshot, where: tuple[str, ...], kind: _Kind) -> Branch:
+    def build() -> Mapping[str, Node]:
+        parts: dict[str, list[Part]] = {}
+        with sources.working(" / ".join(where[1:]), len(kind.scans)) as progress:
+            for number, (member, scan) in enumerate(kind.scans):
+                progress(number, len(kind.scans))
+                place: Place | None = None
+                for resource in scan_resources(sources, snapshot, member, scan):
+                    place = place or scan_place(member.project, member.experiment, scan)
                     parts.setdefault(resource.label, []).append(Part(member.experiment, scan, resource, place))
-            named = distinct(sorted(parts), lambda label: label, lambda _: "unlabelled")
-            kept["nodes"] = {
-                name: (_flat_folder if _FLAT.fullmatch(label) else _scan_folders)(sources, (*where, label), parts[label])
-                for name, label in named.items()
-            }
-        return kept["nodes"]
+        named = distinct(sorted(parts), lambda label: label, lambda _: _UNLABELLED)
+        return {
+            name: (_flat_folder if _FLAT.fullmatch(label) else _scan_folders)(sources, (*where, label), parts[label])
+            for name, label in named.items()
+        }
 
-    return Branch(inode_of(*where), entries)
+    return Branch(inode_of(*where), lambda: snapshot.memo.get(("quality", where), build))
 
 
 def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[Part]) -> Branch:
-    made: dict[tuple[int, ...], Mapping[str, Node]] = {}
+    held: list[tuple[float, list[FileHoldings], Mapping[str, Node]]] = []  # one, replaced as a whole
 
     def entries() -> Mapping[str, Node]:
+        # Every look-up of a file comes here, and 20,000 listings are not gone through for each. (Another listing of the project, as after
+        # a refresh, makes another folder.)
+        if held and time.monotonic() < held[0][0]:
+            return held[0][2]
         with sources.working(" / ".join(where[1:]), len(parts)) as progress:
             listings = sources.catalogs.listings_of([(one.resource, one.experiment.changed) for one in parts], progress)
-        key = tuple(id(one) for one in listings)
-        if key not in made:
-            made.clear()
-            made[key] = flat_nodes(sources, parts, listings)
-        return made[key]
+        same = bool(held) and all(old is new for old, new in zip(held[0][1], listings, strict=True))
+        nodes = held[0][2] if same else flat_nodes(sources, parts, listings)
+        held[:] = [(time.monotonic() + min(_SAME_FOR, sources.settings.limits.ttl), listings, nodes)]
+        return nodes
 
-    return Branch(inode_of(*where), entries)
+    return FlatFolder(inode_of(*where), entries)
 
 
 def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[Part]) -> Branch:
@@ -178,7 +188,7 @@ def _by_resource(sources: Sources, scope: Scope, what: str, find: Callable[[Snap
         labels: dict[str, _Found] = {}
         for one in find(snapshot):
             labels.setdefault(one[2].label, []).append(one)
-        named = distinct(sorted(labels), lambda label: label, lambda _: "unlabelled")
+        named = distinct(sorted(labels), lambda label: label, lambda _: _UNLABELLED)
         return {
             name: Branch(inode_of(*where, label), _constant(_sessions((*where, label), labels[label]))) for name, label in named.items()
         }
@@ -206,15 +216,23 @@ def _sessions(where: tuple[str, ...], found: _Found) -> Mapping[str, Node]:
 
 def _own(sources: Sources, snapshot: Snapshot) -> _Found:
     found: _Found = []
-    for project in snapshot.holdings:
-        outline = sources.outlines.get(project)
-        theirs = [member for member in snapshot.members if member.project == project and member.experiment.id in outline.experiments]
-        with sources.working(f"resources of the sessions of {project}", len(theirs)):
-            sources.outlines.look_into(outline, [member.experiment.id for member in theirs])
+    for project, holdings in snapshot.holdings.items():
+        theirs = [member for member in snapshot.members if member.project == project]
+        unknown = [member.experiment.id for member in theirs if member.experiment.id not in holdings.complete]
+        outline = None
+        if unknown:
+            outline = sources.outlines.get(project)
+            unknown = [one for one in unknown if one in outline.experiments]
+            with sources.working(f"resources of the sessions of {project}", len(unknown)):
+                sources.outlines.look_into(outline, unknown)
         for member in theirs:
+            identity = member.experiment.id
+            if identity in holdings.complete:
+                own = holdings.resources.get(Owner("experiment", identity), [])
+            else:
+                own = (outline.session_resources(identity) if outline is not None else None) or []
             place = experiment_place(project, member.experiment)
-            for resource in outline.session_resources(member.experiment.id) or []:
-                found.append((member, "", resource, partial(resource_folder, sources, place, resource)))
+            found += [(member, "", resource, partial(resource_folder, sources, place, resource)) for resource in own]
     return found
 
 

@@ -77,6 +77,9 @@ def build(
     dicom_pixels: int = 272,
     cohort: int = 0,
     cohort_images: bool = False,
+    types: int = 0,
+    nifti: int = 0,
+    nifti_size: int = 200_000,
 ) -> Archive:
     """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called `resource`.
 
@@ -88,6 +91,8 @@ def build(
     which are held in memory.
     `cohort` makes a project COHORT: so many sessions with the results of FreeSurfer 6 and ASHS (see `cohort.py`); with `cohort_images` also
     SPM12's tissue maps in their real size.
+    `types`: the scans of SCALE have so many types in all, in turn (0: one for each scan of a session).
+    `nifti` makes a project NIFTI: so many sessions with one scan T1, whose resource NIFTI is one file of `nifti_size` bytes.
     """
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
@@ -103,7 +108,8 @@ def build(
                 subject = make.subject(project, f"sub{(number - 1) // sessions_per_subject + 1:05d}")
             session = make.experiment(subject, f"{subject.label}_MR{(number - 1) % sessions_per_subject + 1}", date="2024-01-08")
             for scan_number in range(1, scans + 1):
-                scan = make.scan(session, str(scan_number), f"TYPE{scan_number}", frames=str(files))
+                kind = ((number - 1) * scans + scan_number - 1) % types + 1 if types else scan_number
+                scan = make.scan(session, str(scan_number), f"TYPE{kind}", frames=str(files))
                 made = make.resource(scan, resource, format=resource, content="RAW")
                 prefix = f"{session.id}/{scan_number}"
                 made.entries = _catalog(prefix, lambda n: f"{n:04d}{suffix}", files, file_size, archive.clock, digest)
@@ -130,6 +136,12 @@ def build(
         if not digests:
             for entry in made.entries:
                 entry.digest = ""
+    if nifti:
+        project = make.project("NIFTI", "One image a session", members=["demo"], description=f"{nifti} sessions")
+        for number in range(1, nifti + 1):
+            session = make.experiment(make.subject(project, f"n{number:05d}"), f"n{number:05d}_MR1", date="2024-01-08")
+            made = make.resource(make.scan(session, "1", "T1"), "NIFTI", format="NIFTI")
+            made.entries = _catalog(session.id, lambda n: f"image{n}.nii.gz", 1, nifti_size, archive.clock, digest)
     if cohort:
         measured.add(make, cohort, cohort_images, digest)
     return archive

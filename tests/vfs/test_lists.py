@@ -1,0 +1,220 @@
+"""The room `lists/`: views over the sessions of a list."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import read, walk
+from tests.vfs.conftest import Compose
+from xnatfs.config import Limits
+from xnatfs.daemon.compose import Mounted
+from xnatfs.demo.server import DemoServer
+from xnatfs.errors import UsageError
+from xnatfs.tree.lists import read_list
+from xnatfs.vfs import Vfs
+
+QUICK = Limits(cache_size=10**9, ttl=0.1, progress_deadline=5.0, listing_deadline=5.0)
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration of the test's own, with a folder for lists."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "config/xnatfs/lists"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def names(vfs: Vfs, path: str) -> list[str]:
+    return [name for name, _ in vfs.entries(path)]
+
+
+def sessions(vfs: Vfs, name: str = "mine") -> list[str]:
+    """The sessions of a list that have NIfTI images."""
+    return sorted(names(vfs, f"/lists/{name}/by-scan-resource/NIFTI"))
+
+
+def readme(vfs: Vfs, name: str = "mine") -> str:
+    return read(vfs, f"/lists/{name}/README.txt").decode()
+
+
+def given(compose: Compose, lab: DemoServer, folder: Path, text: str | bytes, name: str = "mine", **settings: object) -> Mounted:
+    """A mount with this list."""
+    (folder / f"{name}.txt").write_bytes(text.encode() if isinstance(text, str) else text)
+    return compose(lab, **settings)
+
+
+def test_there_is_no_room_without_a_list(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = compose(lab).vfs
+    assert "lists" not in names(vfs, "/")
+    (config / "late.txt").write_text("sub001_MR1\n")
+    vfs.forget()
+    assert "lists" in names(vfs, "/") and names(vfs, "/lists") == ["late"]
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+def test_ids_and_labels_across_projects(lab: DemoServer, compose: Compose, config: Path, profile: str) -> None:
+    lab.switches.profile = profile
+    vfs = given(compose, lab, config, "sub001_MR1\nDEMO_E00003\nNORD_0002_20190509\nm05_names\n").vfs
+    assert names(vfs, "/lists/mine")[0] == "README.txt"
+    third = lab.archive.experiments["DEMO_E00003"].label
+    assert sessions(vfs) == sorted(["sub001_MR1", third])
+    assert names(vfs, "/lists/mine/by-scan-resource/nii") == ["NORD_0002_20190509"]
+    assert set(names(vfs, "/lists/mine/by-scan-type")) >= {"T1_ALFA1", "MPRAGE"}
+    flat = "/lists/mine/by-scan-type/T1_ALFA1/usable/NIFTI"
+    images = [name for name in names(vfs, flat) if name.endswith(".nii.gz")]
+    assert len(images) == 2
+    at_home = {attributes.inode: (path, attributes) for path, attributes in walk(vfs, "/projects/ALFA")}
+    for name, attributes in vfs.entries(flat):
+        assert at_home[attributes.inode][1] == attributes
+        assert read(vfs, f"{flat}/{name}") == read(vfs, at_home[attributes.inode][0])
+    assert "4 sessions" in readme(vfs) and "no session" not in readme(vfs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"sub001_MR1\r\nDEMO_E00003\r\n",
+        b"\xef\xbb\xbfsub001_MR1\nDEMO_E00003",
+        b"# cohort\n\n  sub001_MR1  \n# sub004_MR1\n\tDEMO_E00003\t\n\n",
+        b"sub001_MR1\nsub001_MR1\nDEMO_E00003\nDEMO_E00001\nDEMO_E00003\n",
+        b"\xef\xbb\xbf# from Excel\r\nsub001_MR1\r\n\r\nDEMO_E00003\r\n",
+    ],
+    ids=["CRLF", "BOM", "remarks and blanks", "twice", "all of it"],
+)
+def test_lists_as_people_write_them(lab: DemoServer, compose: Compose, config: Path, text: bytes) -> None:
+    vfs = given(compose, lab, config, text).vfs
+    assert len(sessions(vfs)) == 2
+    assert "2 sessions" in readme(vfs)
+
+
+def test_the_readme_names_what_is_unknown(lab: DemoServer, compose: Compose, config: Path) -> None:
+    secret = next(one for one in lab.archive.experiments.values() if one.project == "SECRET")
+    text = f"sub001_MR1\nnobody_MR9\n50%,x*\n{secret.id}\n{secret.label}\nñandú 1\n"
+    vfs = given(compose, lab, config, text).vfs
+    told = readme(vfs)
+    assert told.startswith("Views over the 1 sessions of the list mine (6 names).")
+    missing = told.split("no session you can read:\n")[1].split("\n")
+    assert {"nobody_MR9", "50%,x*", secret.id, "ñandú 1"} <= set(missing) and "sub001_MR1" not in missing
+    assert sessions(vfs) == ["sub001_MR1"]
+
+
+def test_a_label_of_several_sessions_brings_all_of_them(lab: DemoServer, compose: Compose, config: Path) -> None:
+    """In MESSY a session is called DEMO_E00002, which is the id of one of ALFA."""
+    vfs = given(compose, lab, config, "DEMO_E00002\n").vfs
+    assert "2 sessions" in readme(vfs) and "of several sessions" in readme(vfs)
+    assert len(sessions(vfs)) == 2
+
+
+def test_the_mount_may_be_restricted_to_projects(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\nNORD_0002_20190509\n", projects=("NORD",)).vfs
+    assert names(vfs, "/lists/mine/by-scan-resource/nii") == ["NORD_0002_20190509"]
+    assert "NIFTI" not in names(vfs, "/lists/mine/by-scan-resource")
+    assert "sub001_MR1" in readme(vfs).split("no session you can read:\n")[1]
+
+
+def test_a_list_named_at_mount_time_wins(lab: DemoServer, compose: Compose, config: Path, tmp_path: Path) -> None:
+    named = tmp_path / "mine.txt"
+    named.write_text("sub002_MR1\n")
+    vfs = given(compose, lab, config, "sub001_MR1\n", lists=(named,)).vfs
+    assert sessions(vfs) == ["sub002_MR1"]
+    assert names(vfs, "/lists") == ["mine"]
+
+
+def test_an_edited_list_shows(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\n", limits=QUICK).vfs
+    assert sessions(vfs) == ["sub001_MR1"]
+    (config / "mine.txt").write_text("sub002_MR1\nsub004_MR1\n")
+    time.sleep(0.6)
+    assert sessions(vfs) == ["sub002_MR1", "sub004_MR1"]
+    flat = "/lists/mine/by-scan-type/T1_ALFA1/usable/NIFTI"
+    assert {name.split("_")[0] for name in names(vfs, flat)} == {"sub002", "sub004"}
+    before = os.stat(config / "mine.txt")
+    (config / "mine.txt").write_text("sub001_MR1\nsub004_MR1\n")  # of equal size
+    os.utime(config / "mine.txt", (before.st_atime, before.st_mtime + 5))
+    time.sleep(2.2)
+    assert {name.split("_")[0] for name in names(vfs, flat)} == {"sub001", "sub004"}
+    assert "2 sessions" in readme(vfs)
+
+
+def test_a_list_that_is_removed_is_gone(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\n", limits=QUICK).vfs
+    assert sessions(vfs) == ["sub001_MR1"]
+    (config / "mine.txt").unlink()
+    time.sleep(0.6)
+    assert "lists" not in names(vfs, "/")
+    with pytest.raises(OSError) as caught:
+        vfs.entries("/lists/mine/by-scan-type")
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_an_empty_list_has_empty_views(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "# nobody yet\n").vfs
+    assert names(vfs, "/lists/mine/by-scan-type") == [] == names(vfs, "/lists/mine/by-resource")
+    assert "0 sessions" in readme(vfs)
+
+
+def test_what_is_no_list(lab: DemoServer, compose: Compose, config: Path, tmp_path: Path) -> None:
+    for data in (b"\xff\xfe\x00 sub\n", b"\x89PNG\r\n\x1a\n\x00\x00\xff"):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(UsageError):
+            read_list(tmp_path / "x")
+    with pytest.raises(UsageError):
+        read_list(tmp_path / "not there")
+    vfs = given(compose, lab, config, b"\xff\xfe\x00", limits=QUICK).vfs
+    with pytest.raises(OSError) as caught:
+        vfs.entries("/lists/mine/by-scan-type")
+    assert caught.value.errno == errno.EIO
+    assert "cannot be looked up" in readme(vfs)
+    assert "README.txt" in names(vfs, "/lists/mine")
+
+
+def test_names_are_looked_up_once(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\nDEMO_E00003\n").vfs
+    sessions(vfs)
+    list(walk(vfs, "/lists/mine/by-scan-type"))
+    lab.clear_log()
+    sessions(vfs)
+    readme(vfs)
+    list(walk(vfs, "/lists/mine/by-scan-type"))
+    assert lab.requests() == []
+
+
+def test_the_server_goes_away(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\n", limits=QUICK).vfs
+    assert sessions(vfs) == ["sub001_MR1"]
+    flat = "/lists/mine/by-scan-type/T1_ALFA1/usable/NIFTI"
+    before = names(vfs, flat)
+    lab.switches.refuse_connections = True
+    time.sleep(0.6)
+    assert sessions(vfs) == ["sub001_MR1"] and names(vfs, flat) == before
+    (config / "mine.txt").write_text("sub001_MR1\nsub002_MR1\n")
+    time.sleep(0.6)
+    with pytest.raises(OSError):
+        sessions(vfs)
+    time.sleep(2.1)
+    assert "README.txt" in names(vfs, "/lists/mine") and "cannot be looked up" in readme(vfs)
+    lab.switches.refuse_connections = False
+    time.sleep(2.1)
+    assert len(sessions(vfs)) == 2 and "2 sessions" in readme(vfs)
+
+
+def test_long_lists_are_asked_for_in_pieces(lab: DemoServer, compose: Compose, config: Path) -> None:
+    text = "".join(f"unknown_{number:05d}\n" for number in range(950)) + "sub001_MR1\n"
+    vfs = given(compose, lab, config, text).vfs
+    lab.clear_log()
+    assert sessions(vfs) == ["sub001_MR1"]
+    assert len(lab.requests(r"/data/experiments\?.*(unknown|sub001)")) == 20
+    assert "950 names are no session" in readme(vfs)
+
+
+def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "sub001_MR1\n", name="my list (1) 50%41").vfs
+    (name,) = names(vfs, "/lists")
+    assert len(sessions(vfs, name)) == 1
