@@ -218,3 +218,26 @@ def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Pat
     vfs = given(compose, lab, config, "sub001_MR1\n", name="my list (1) 50%41").vfs
     (name,) = names(vfs, "/lists")
     assert len(sessions(vfs, name)) == 1
+
+
+def test_tables_over_a_list_have_the_rows_of_its_sessions_from_all_their_projects(lab: DemoServer, compose: Compose, config: Path) -> None:
+    vfs = given(compose, lab, config, "DEMO_E00001\r\n007_MR1\r\nP01_MR1\r\nnope\r\n").vfs
+    rows = read(vfs, "/lists/mine/tables/freesurfer7/aseg.csv").decode().splitlines()
+    wanted = []
+    for project, ids in (("ALFA", ("DEMO_E00001", "DEMO_E00008")), ("PIPES", ("DEMO_E00036",))):
+        theirs = read(vfs, f"/tables/{project}/freesurfer7/aseg.csv").decode().splitlines()
+        assert theirs[0] == rows[0]
+        wanted += [row for row in theirs[1:] if row.split(",")[0] in ids]
+    assert sorted(rows[1:]) == sorted(wanted)
+    assert [row.split(",")[0] for row in dict.fromkeys(row.split(",")[0] for row in rows[1:])] == [
+        "DEMO_E00008",
+        "DEMO_E00036",
+        "DEMO_E00001",
+    ]
+    wide = read(vfs, "/lists/mine/tables/freesurfer7/aseg_wide.csv").decode().splitlines()
+    assert len(wide) == 1 + 3
+    scans = read(vfs, "/lists/mine/tables/scans.csv").decode().splitlines()
+    assert {row.split(",")[0] for row in scans[1:]} == {"DEMO_E00001", "DEMO_E00008", "DEMO_E00036"}
+    # A pipeline that only one of the projects has: the others' sessions are in the list of problems.
+    problems = read(vfs, "/lists/mine/tables/qsmxt/stats.problems.csv").decode()
+    assert "DEMO_E00001" in problems and "has no resource QSMXT" in problems
