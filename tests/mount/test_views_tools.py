@@ -166,5 +166,5 @@ def test_copying_a_flat_folder_costs_the_listings_and_one_request_a_file(tmp_pat
         listings = [one for one in asked if one.path.endswith("/files")]
         assert len(files) == 60 == len({one.path for one in files})
         assert len(listings) == 60 == len({one.path for one in listings})
-        others = [one.target for one in asked if one not in files and one not in listings]
-        assert len(others) <= 12, others
+        others = [one.target[:170] for one in asked if one not in files and one not in listings]
+        assert len(others) <= 16, "\n".join(others)
