@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 
 from benchmark.host import FailedError
 from benchmark.results import Outcome, Sample, Target
@@ -24,7 +25,7 @@ class CopyView(Work):
 
     name = "view-copy"
     title = "cp -r of one sequence of all sessions"
-    networks = ("20ms", "100ms")
+    networks: ClassVar[tuple[str, ...]] = ("20ms", "100ms")
     reference = "curl: the same listings and files, 8 at a time"
 
     @property
