@@ -239,7 +239,7 @@ def test_ctrl_c_ends_a_look_that_waits_for_a_listing(server: DemoServer, tmp_pat
             look.wait(10)
             assert time.monotonic() - began < 2
             # The others do not wait with it.
-            assert (mounted.point / "README.txt").is_file() and len(os.listdir(mounted.point)) == 3
+            assert (mounted.point / "README.txt").is_file() and len(os.listdir(mounted.point)) >= 4
             assert time.monotonic() - began < 4
 
 

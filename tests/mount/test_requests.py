@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Mount, mount, run, until
+from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
@@ -59,13 +61,15 @@ def test_find_over_the_metadata_of_1000_sessions_costs_a_handful_of_requests(sca
     And then one more a session to see the files, whatever was looked at before.
     """
     root = scale.mount.point / "projects/SCALE"
-    before = scale.count()
+    before, began = scale.count(), time.monotonic()
     found = lines("find", root, "-mindepth", "6", "-maxdepth", "6", "-type", "d")
     assert len(found) == SESSIONS * SCANS
     assert sorted({path.rpartition("/")[2] for path in found}) == ["DICOM"]
     folders = scale.count() - before
     print(f"\n{scale.profile}: {folders} requests down to the resource folders")
-    assert folders <= (10 if scale.profile == "full" else 10 + SESSIONS)
+    # A slow machine takes longer than the listings hold: then three requests ask whether anything changed.
+    renewals = 3 * int((time.monotonic() - began) / Limits().ttl)
+    assert folders <= (10 if scale.profile == "full" else 10 + SESSIONS) + renewals
 
     before = scale.count()
     count = len(lines("find", root, "-type", "f", timeout=110))
