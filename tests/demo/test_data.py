@@ -94,7 +94,7 @@ def test_another_process_builds_the_same(lab: Archive) -> None:
 def test_building_is_quick_and_small() -> None:
     started = time.monotonic()
     archive = build("lab")
-    assert time.monotonic() - started < 5  # 0.6 s on the machine it was written on
+    assert time.monotonic() - started < 20  # 1.4 s on the machine it was written on, when that is idle
     held = sum(e.content.size for _, r in resources(archive) for e in r.entries if isinstance(e.content, BytesContent))
     assert held < 40 << 20
 

@@ -69,7 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (UsageError, Failure) as error:
-        print(f"xnatfs: {error}", file=sys.stderr)
+        from xnatfs.tree.control import printable  # names come from other people, and a terminal obeys them
+
+        print(f"xnatfs: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from xnatfs.cache.contents import ContentCache
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.transfers import Transfers
-from xnatfs.server.contents import Contents
+from xnatfs.server.contents import Contents, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,13 @@ _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SE
 
 
 class Fetched(NamedTuple):
-    """A file: its content from the start, its MD5 as hex, and the server's Last-Modified."""
+    """A file: its content from the start, its MD5 as hex, and the server's Last-Modified. `sure` if something says that it is whole: a
+    Content-Length, the catalog's digest or size; a chunked reply that ends says nothing."""
 
     stream: BinaryIO
     md5: str
     last_modified: str
+    sure: bool
 
 
 class Loose:
@@ -50,8 +52,8 @@ class Loose:
         self._transfers = transfers
         self._folder = folder
 
-    def fetch(self, record: FileRecord, *, listed: bool, known: str = "") -> Fetched | None:
-        """A file; None if it is still the one with the Last-Modified `known`.
+    def fetch(self, record: FileRecord, *, listed: bool) -> Fetched:
+        """A file. Never `If-Modified-Since`: a file that was replaced by one of an older or equal date would be taken for the old one.
 
         Args:
             record: which file.
@@ -65,14 +67,14 @@ class Loose:
         wrong = ""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                found = self._receive(record, known)
+                found = self._receive(record, listed)
             except Failure as failure:
                 if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
                     raise
                 log.info("%s: %s; fetching it again", record.uri, failure)
                 time.sleep(min(2.0, 0.1 * 2**attempt))
                 continue
-            if found is None or not record.digest or found.md5 == record.digest:
+            if found.md5 == record.digest or (not record.digest and (found.sure or not listed or found.md5 == wrong)):
                 return found
             found.stream.close()
             if found.md5 == wrong:
@@ -91,29 +93,50 @@ class Loose:
             stream = open(entry.fd, "rb", closefd=True)  # noqa: SIM115  (the caller closes it)
             entry.fd = -1
             cache.unpin(entry.key)  # the open file stays whole even if it is evicted
-            return Fetched(stream, record.digest, entry.last_modified)
+            return Fetched(stream, record.digest, entry.last_modified, True)
         finally:
             entry.close()
 
-    def _receive(self, record: FileRecord, known: str) -> Fetched | None:
-        with self._contents.newer(record, known) as stream:
-            if stream is None:
-                return None
-            small = stream.size is not None and stream.size <= _IN_MEMORY
-            spool: BinaryIO = io.BytesIO() if small else tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-            try:
-                digest = hashlib.md5(usedforsecurity=False)
-                size = 0
-                for piece in stream.pieces:
-                    spool.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-                if stream.size is not None and size != stream.size:
-                    raise Failure(Cause.CUT_SHORT, record.uri, f"{size} of {stream.size} bytes")
-                spool.seek(0, io.SEEK_SET)
-                return Fetched(spool, digest.hexdigest(), stream.last_modified)
-            except BaseException as error:
-                spool.close()
-                if isinstance(error, OSError) and not isinstance(error, Failure):
-                    raise Failure(Cause.CACHE_BROKEN, str(self._folder), str(error)) from error
-                raise
+    def _receive(self, record: FileRecord, listed: bool) -> Fetched:
+        try:
+            with self._contents.file(record) as stream:
+                return self._spooled(record, stream, listed)
+        except Failure as failure:
+            if only_in_zip(record.path) and failure.status in (400, 403, 404, 500):
+                return self._receive_from_zip(record, failure)
+            raise
+
+    def _receive_from_zip(self, record: FileRecord, failure: Failure) -> Fetched:
+        """A file whose name a real server refuses in a URL (fact sheet 3): from its resource's zip."""
+        found: Fetched | None = None
+        with self._contents.zip(record) as members:
+            for path, size, pieces in members:
+                if path == record.path and found is None:
+                    found = self._spooled(record, Stream(size, "", pieces), True)
+                else:
+                    for _ in pieces:
+                        pass  # the stream has to be read past it
+        if found is None:
+            raise failure
+        return found
+
+    def _spooled(self, record: FileRecord, stream: Stream, listed: bool) -> Fetched:
+        small = stream.size is not None and stream.size <= _IN_MEMORY
+        spool: BinaryIO = io.BytesIO() if small else tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        try:
+            digest = hashlib.md5(usedforsecurity=False)
+            size = 0
+            for piece in stream.pieces:
+                spool.write(piece)
+                digest.update(piece)
+                size += len(piece)
+            if stream.size is not None and size != stream.size:
+                raise Failure(Cause.CUT_SHORT, record.uri, f"{size} of {stream.size} bytes")
+            spool.seek(0, io.SEEK_SET)
+            sure = stream.size is not None or (listed and size == record.size)
+            return Fetched(spool, digest.hexdigest(), stream.last_modified, sure)
+        except BaseException as error:
+            spool.close()
+            if isinstance(error, OSError) and not isinstance(error, Failure):
+                raise Failure(Cause.CACHE_BROKEN, str(self._folder), str(error)) from error
+            raise

@@ -76,22 +76,6 @@ class Contents:
             yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
 
     @contextmanager
-    def newer(self, record: FileRecord, last_modified: str) -> Iterator[Stream | None]:
-        """Open one file as a stream; None if it is still the one with this Last-Modified ("": it is opened in any case).
-
-        Raises:
-            Failure: as `file`.
-        """
-        headers = {"If-Modified-Since": last_modified} if last_modified else {}
-        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 304})) as response:
-            stamp = response.headers.get("Last-Modified", "")
-            # A clock that went back makes the server send the whole again (fact sheet 3).
-            if response.status_code == 304 or (last_modified and stamp == last_modified):
-                yield None
-            else:
-                yield Stream(number(response.headers.get("Content-Length", "")), stamp, _pieces(response))
-
-    @contextmanager
     def part(self, record: FileRecord, start: int, end: int, last_modified: str) -> Iterator[Part]:
         """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look).
 

@@ -67,10 +67,11 @@ class Session:
 class BuiltTable:
     """A table whose rows are in the store. See `table.Frame`."""
 
-    def __init__(self, spec: Spec, project: str, sessions: list[Session], gatherer: Gatherer, as_of: float) -> None:
+    def __init__(self, spec: Spec, project: str, sessions: list[Session], gatherer: Gatherer, as_of: float, state: str = "") -> None:
         self._spec = spec
         self._project = project
         self._gatherer = gatherer
+        self.state = state  # see `Builder.state`, of what this was built from
         self._set_up(spec.table, sessions, as_of)
 
     def _set_up(self, table: Table, sessions: list[Session], as_of: float) -> None:
@@ -142,6 +143,7 @@ class JoinedTable(BuiltTable):
 
     def __init__(self, parts: list[BuiltTable], table: Table, as_of: float) -> None:
         self._parts = parts
+        self.state = _joined([part.state for part in parts])
         self._whose = {id(session): part for part in parts for session in part.sessions}
         sessions = [session for part in parts for session in part.sessions]
         sessions.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
@@ -246,7 +248,8 @@ class Builder:
                 self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
-        return BuiltTable(spec, project, found, gatherer, as_of)
+        troubled = any(one.gathered.trouble is not None for one in found)
+        return BuiltTable(spec, project, found, gatherer, as_of, "" if troubled else self._state(project, spec, chosen))
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
@@ -257,13 +260,12 @@ class Builder:
         """
         if project in self.groups:
             states = [self.state(one, key, theirs) for one, theirs in self.parts(project)]
-            return hashlib.sha256(" ".join(states).encode()).hexdigest()[:20] if all(states) else ""
+            return _joined(states)
         outline = self.outlines.get(project)
         chosen = chosen_sessions(outline, sessions)
-        if key not in self.tables or self._to_check(project, key, sessions) or not all(one.changed for one in chosen):
+        if key not in self.tables or self._to_check(project, key, sessions):
             return ""
-        told = [__version__, project, self.spec(outline, key).fingerprint, *sorted(map(repr, chosen))]
-        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+        return self._state(project, self.spec(outline, key), chosen)
 
     def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
         """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of sessions).
@@ -287,14 +289,19 @@ class Builder:
         Raises:
             Failure: it cannot be had.
         """
-        fetched = self._loose.fetch(file, listed=True)
-        assert fetched is not None  # only a file that is known can be unchanged
-        return fetched.stream
+        return self._loose.fetch(file, listed=True).stream
 
     def close(self) -> None:
         """Start nothing more."""
         self._workers.close()
         self._store.close()
+
+    @staticmethod
+    def _state(project: str, spec: Spec, chosen: Sequence[ExperimentRecord]) -> str:
+        if not all(one.changed for one in chosen):
+            return ""
+        told = [__version__, project, spec.fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
 
     def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
         return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
@@ -303,7 +310,7 @@ class Builder:
         where = f"the {sites.NAME} in the resource {sites.RESOURCE} of project {project}"
         try:
             with self.content(file) as stream:
-                text = "\n".join(text_lines(stream))
+                text = "\n".join(text_lines(stream)) if stream.read(1) and stream.seek(0) == 0 else ""
         except ParseError as error:
             raise UsageError(f"{where}: {error}") from None
         return sites.parse(text, where, self.tables)
@@ -345,6 +352,9 @@ class _Parallel:
         except BaseException:
             self._ending = True
             raise
+        refused = [one.gathered.trouble for one in self._found if one.gathered.trouble is not None]
+        if refused and not any(one.rows for one in self._found):
+            raise refused[0]  # nothing could be had: that is no table
         order = {one.id: number for number, one in enumerate(experiments)}
         return sorted(self._found, key=lambda one: order[one.experiment.id])
 
@@ -413,6 +423,10 @@ class _Parallel:
 
 _OURS = ("label", "date")  # what we add to bx's columns
 _TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date", "MRI_ID", "session"})
+
+
+def _joined(states: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(states).encode()).hexdigest()[:20] if all(states) else ""
 
 
 def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:

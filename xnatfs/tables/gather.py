@@ -57,6 +57,7 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
     missing: bool = False  # the session has no such resource
     failed: bool = False  # it has one, but the rows could not be had
+    trouble: Failure | None = None  # the server would not give a file: asked again at the next build
 
 
 class Gatherer:
@@ -115,7 +116,7 @@ class Gatherer:
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
                 result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
-        if experiment.changed:
+        if experiment.changed and result.trouble is None:
             body = json.dumps([_FORM, result.reads, result.resource, result.problems, result.missing, result.failed])
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
         return result
@@ -194,7 +195,7 @@ class Gatherer:
 
         for one in self._spec.inputs:
             before = len(result.problems)
-            reads = self._read_input(one, resource, visit, experiment.changed, listing, result.problems)
+            reads = self._read_input(one, resource, visit, experiment.changed, listing, result)
             result.reads += reads
             if not reads and one.required:
                 if len(result.problems) == before:
@@ -217,8 +218,9 @@ class Gatherer:
         visit: Visit,
         stamp: str,
         listing: Callable[[], list[FileRecord]],
-        problems: list[str],
+        result: Gathered,
     ) -> list[Read]:
+        problems = result.problems
         if _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
             with self._lock:
                 hopeless = self._luck[one.role] < -_IN_VAIN
@@ -228,8 +230,10 @@ class Gatherer:
                 try:
                     found = self._read(one, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
-                    if failure.cause not in _MISSING:
+                    if failure.cause not in _MISSING and not _of_this_file(failure):
                         raise
+                    continue
+                if found is None:
                     continue
                 self._lucky(one.role, 1)
                 return found
@@ -239,10 +243,12 @@ class Gatherer:
         reads: list[Read] = []
         for record in chosen:
             try:
-                reads += self._read(one, record, True, stamp, problems)
+                reads += self._read(one, record, True, stamp, problems) or []
             except Failure as failure:
                 if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
-                    raise
+                    if not _of_this_file(failure):
+                        raise
+                    result.trouble = failure
                 problems.append(f"{record.path}: {failure.cause.sentence}")
                 if one.several:
                     return []  # a part of what was to be read is no answer
@@ -251,7 +257,8 @@ class Gatherer:
                 self._learn(read.role, read.path, visit)
         return reads
 
-    def _read(self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str]) -> list[Read]:
+    def _read(self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str]) -> list[Read] | None:
+        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut short."""
         place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
         read = Read(one.role, record.path, key)
@@ -264,8 +271,12 @@ class Gatherer:
             if kept.stamp != stamp:
                 self._store.confirm(key, stamp)
             return [read]
-        fetched = self._loose.fetch(record, listed=listed, known=kept.last_modified if kept is not None else "")
-        if fetched is None:
+        fetched = self._loose.fetch(record, listed=listed)
+        if not listed and not fetched.sure:
+            fetched.stream.close()
+            return None
+        if kept is not None and kept.digest == fetched.md5:
+            fetched.stream.close()
             self._store.confirm(key, stamp)
             return [read]
         with fetched.stream as stream:
@@ -300,6 +311,11 @@ class Gatherer:
     def _lucky(self, role: str, step: int) -> None:
         with self._lock:
             self._luck[role] += step
+
+
+def _of_this_file(failure: Failure) -> bool:
+    """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing is said of the file."""
+    return failure.status in (400, 403, 404, 410, 500)
 
 
 def visit_of(project: str, experiment: ExperimentRecord) -> Visit:

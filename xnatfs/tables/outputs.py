@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 PROBLEMS = "problems.csv"
 _MANIFEST = "manifest.json"
+_ABANDONED = 86400.0  # seconds after which a build that never ended is removed
+_SHARE = 4  # a part of the cache's size that all tables may take together, beside it
 _UNUSED = 90 * 86400.0  # seconds after which a table nobody opened is removed
 _FRESH = 5.0  # seconds: who opens the .csv and then the .xlsx gets the same table
 _PATIENCE = 1.0  # second an opener waits for news of a table that is there
@@ -181,18 +183,26 @@ class Outputs:
                 return
             build = self._builds.start(name, lambda: self._build(project, key, sessions))
             built = build.wait(self._limits.table_deadline)
+            # Not the state of above: the build may have been under way, and know less.
+            self._renew_from(name, self.manifest(project, key, sessions), built, wanted)
         except UsageError as error:
             raise Failure(Cause.BAD_LISTING, key, str(error)) from error
-        before = self.manifest(project, key, sessions)
+        except Failure as failure:
+            if failure.cause is not Cause.CACHE_BROKEN:
+                raise
+            log.info("the table %s of %s is built again: %s", key, project, failure)  # the cache was cleared meanwhile
+            self._renew_from(name, self.manifest(project, key, sessions), self._build(project, key, sessions), wanted)
+
+    def _renew_from(self, name: str, before: Manifest | None, built: _Finished, wanted: Sequence[Variant]) -> None:
         if before is not None and before.fingerprint == built.fingerprint:
-            before.checked, before.state = built.as_of, state
+            before.checked, before.state = built.as_of, built.state
             before.about |= built.about
             missing = [one for one in wanted if one.suffix not in before.sizes]
             if missing:
                 self._write(name, built, missing, before)
             return
         again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
-        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, state)
+        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, built.state)
         self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
 
     def _build(self, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -228,6 +238,7 @@ class Outputs:
             for old in folder.iterdir():
                 if not old.name.startswith((new.fingerprint, ".", _MANIFEST)):
                     old.unlink(missing_ok=True)
+            self._make_room(name)
 
         with self._lock:
             current = self._manifests.get(name)
@@ -263,6 +274,24 @@ class Outputs:
         if waiting is not None:
             waiting[1]()
 
+    def _make_room(self, newest: str) -> None:
+        """Remove the tables that were opened longest ago until all take a quarter of the cache's size; never the newest or an open one."""
+        folders: list[tuple[float, int, Path]] = []
+        for folder in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+                folders.append(((folder / _MANIFEST).stat().st_mtime, size, folder))
+        total = sum(size for _, size, _ in folders)
+        for _, size, folder in sorted(folders):
+            if total <= self._limits.cache_size // _SHARE:
+                return
+            with self._lock:
+                if folder.name == newest or self._open[folder.name]:
+                    continue
+                self._manifests.pop(folder.name, None)
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
     # --- manifests -----------------------------------------------------------------------------------------------
 
     def _read_manifest(self, name: str) -> Manifest | None:
@@ -290,7 +319,9 @@ class Outputs:
         for folder in self._folder.iterdir():
             manifest = folder / _MANIFEST
             with contextlib.suppress(OSError):
-                if not manifest.exists() or time.time() - manifest.stat().st_mtime > _UNUSED:
+                # Without a manifest it is a first build: of another process, perhaps, that is still at it.
+                limit = _UNUSED if manifest.exists() else _ABANDONED
+                if time.time() - (manifest if manifest.exists() else folder).stat().st_mtime > limit:
                     shutil.rmtree(folder)
                     continue
                 for left in folder.glob(".*"):
@@ -310,6 +341,7 @@ class _Finished:
     frame: Frame
     table: Table | None = None
     built: BuiltTable | None = None
+    state: str = ""
     _scan: Scan | None = None
 
     def write(self, variant: Variant, path: Path) -> None:
@@ -330,7 +362,7 @@ class _Finished:
 def _finished(built: BuiltTable) -> _Finished:
     about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
     fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
-    return _Finished(built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built.table, built)
+    return _Finished(built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built.table, built, built.state)
 
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from xnatfs.errors import Failure
+from xnatfs.fetch.filelists import AWAY
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.holdings import Outline
 from xnatfs.server.records import parse_stamp
@@ -142,8 +143,14 @@ class Finder:
             labels.update({(one.owner.level, one.label) for one in outline.every.get(identity, ()) if one.owner.level != "experiment"})
         asked_all = len(outline.every) >= len(outline.experiments)  # one by one, with all that is below them
         below = [one for found in list(outline.every.values()) for one in found]
-        if not asked_all or any(level == "assessor" for level, _ in labels):
-            holdings = self._builder.catalogs.project(outline.project)
+        try:
+            below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
+            holdings = self._builder.catalogs.project(outline.project) if below_needed else None
+        except Failure as failure:
+            if failure.cause not in AWAY:
+                raise
+            holdings, whole = None, False  # what the sessions themselves have is known from before
+        if holdings is not None:
             kinds = {one.id: one.xsi_type for group in holdings.assessors.values() for one in group}
             below += [one for group in list(holdings.resources.values()) for one in group]
             types = {(kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"}

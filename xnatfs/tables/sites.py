@@ -97,7 +97,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     """
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: {error}") from None
     unknown = set(found) - {"labels", "tables"}
     if unknown:

@@ -27,6 +27,7 @@ from xnatfs.tree.scope import Member, Scope, Snapshot
 
 log = logging.getLogger(__name__)
 
+_LOOKED_THROUGH = 50  # projects at most, two requests each, for names that are in no primary project
 _AGAIN = 600.0  # seconds after which the names of a list are looked up again
 _JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
@@ -77,7 +78,10 @@ def _configured(folder: Path) -> dict[str, Path]:
         return {}
     held = _seen.get(folder)
     if held is None or held[0] != stamp or time.time_ns() - stamp < _JUST_NOW:
-        held = _seen[folder] = stamp, {path.stem: path for path in sorted(folder.glob("*.txt"))}
+        held = _seen[folder] = (
+            stamp,
+            {path.stem: path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".") and path.is_file()},
+        )
     return held[1]
 
 
@@ -134,6 +138,21 @@ class _List:
             self._snapshot = Snapshot(members, holdings, Memo())
             return self._snapshot
 
+    def _find(self, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        """The sessions of these names: by the server's search, which tells only primary projects; what it leaves open is looked for in the
+        projects this user sees, where a session may be shared."""
+        if not names:
+            return []
+        shown = self._sources.catalogs.projects()
+        found = {one[0]: one for one in self._sources.catalogs.find_experiments(names) if one[2] in shown}
+        known = {name for one in found.values() for name in one[:2]}
+        others = set(names) - known
+        for project in shown if others and len(shown) <= _LOOKED_THROUGH else ():
+            for one in self._sources.outlines.get(project).experiments.values():
+                if one.id not in found and others & {one.id, one.label}:
+                    found[one.id] = one.id, one.label, project
+        return list(found.values())
+
     def _look_up(self) -> _Resolved:
         path = list_files(self._sources.settings.lists).get(self._name)
         if path is None:
@@ -148,7 +167,7 @@ class _List:
         except (OSError, UsageError) as error:
             raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
         try:
-            found = self._sources.catalogs.find_experiments(names) if names else []
+            found = self._find(names)
         except Failure:
             if held is None or held.names != names:
                 raise
