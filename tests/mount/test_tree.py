@@ -131,7 +131,7 @@ def test_a_user_sees_the_projects_he_may_read(lab: Lab) -> None:
         assert sorted(os.listdir(lab.demo.point / room)) == list(READABLE)
         assert sorted(os.listdir(lab.admin.point / room)) == sorted(PROJECTS)
         assert not (lab.demo.point / room / "SECRET").exists()
-    assert sorted(os.listdir(lab.demo.point)) == ["README.txt", "archive", "projects", "tables"]
+    assert sorted(os.listdir(lab.demo.point)) == ["README.txt", "archive", "projects", "tables", "views"]
 
 
 # --- what cannot be shown as it is ---------------------------------------------------------------------------------
