@@ -13,9 +13,12 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from xnatfs.config import private_folder
+from xnatfs.cache.database import open_database
 
 log = logging.getLogger(__name__)
+
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS learnt (kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key));"
 
 
 class Learnt:
@@ -24,25 +27,9 @@ class Learnt:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], str] = {}
-        private_folder(path.parent)
-        try:
-            self._database = self._open(path)
-        except sqlite3.DatabaseError as error:
-            log.warning("%s is damaged (%s) and is started anew", path, error)
-            path.unlink(missing_ok=True)
-            self._database = self._open(path)
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            path.chmod(0o600)
-            database.execute("CREATE TABLE IF NOT EXISTS learnt (kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key))")
-            for kind, key, value in database.execute("SELECT kind, key, value FROM learnt"):
-                self._values[kind, key] = value
-        except BaseException:
-            database.close()
-            raise
-        return database
+        self._database = open_database(path, _SCHEMA, "what was learnt in", read_whole=True)
+        for kind, key, value in self._database.execute("SELECT kind, key, value FROM learnt"):
+            self._values[kind, key] = value
 
     def get(self, kind: str, key: str) -> str | None:
         """The value, from memory."""

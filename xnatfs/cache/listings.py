@@ -17,8 +17,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from xnatfs.cache.index import network_file_system
-from xnatfs.config import private_folder
+from xnatfs.cache.database import open_database
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +48,9 @@ class ListingStore:
     """The listings at `path`. A store that cannot be written costs the memory of it, not the operation."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[str, str, str, float, str] | None] = queue.Queue()
-        private_folder(path.parent)
-        try:
-            self._database = self._open()
-        except sqlite3.DatabaseError as error:
-            log.warning("the stored listings %s are damaged (%s) and are started anew", path, error)
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
-            self._database = self._open()
+        self._database = open_database(path, _SCHEMA, "the stored listings", aged=[("listings", "made", _KEPT)])
         self._writer = threading.Thread(target=self._write, name="listings", daemon=True)
         self._writer.start()
 
@@ -92,19 +83,6 @@ class ListingStore:
         self._writer.join(timeout=30)
         with self._lock:
             self._database.close()
-
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            self._path.chmod(0o600)
-            database.execute(f"PRAGMA journal_mode = {'DELETE' if network_file_system(self._path.parent) else 'WAL'}")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript(_SCHEMA)
-            database.execute("DELETE FROM listings WHERE made < ?", (time.time() - _KEPT,))
-        except BaseException:
-            database.close()
-            raise
-        return database
 
     def _write(self) -> None:
         ending = False

@@ -1,0 +1,63 @@
+"""Opening the small SQLite files beside the cache: one that is damaged is started anew, since all of them can be had again.
+
+Used by `listings`, `measurements` and `learnt`. The index of the contents opens its own: it is made anew from the files.
+Threading: the connection may be used by any thread; whoever opens it has the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from xnatfs.cache.index import network_file_system
+from xnatfs.config import private_folder
+
+log = logging.getLogger(__name__)
+
+
+def open_database(
+    path: Path, schema: str, what: str, *, durable: bool = True, read_whole: bool = False, aged: Iterable[tuple[str, str, float]] = ()
+) -> sqlite3.Connection:
+    """The database at `path`, made if it is missing, 0600.
+
+    Args:
+        schema: statements that may be run again.
+        what: names it in the log.
+        read_whole: look at every page now: for a small one that is read whole anyhow.
+        durable: False where a commit need not be waited for.
+        aged: (table, column of epoch seconds, seconds): older rows are removed now.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be used at all.
+    """
+    private_folder(path.parent)
+    try:
+        return _opened(path, schema, durable, read_whole, aged)
+    except sqlite3.DatabaseError as error:
+        log.warning("%s %s are damaged (%s) and are started anew", what, path, error)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        return _opened(path, schema, durable, read_whole, aged)
+
+
+def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+    try:
+        path.chmod(0o600)
+        # A write-ahead log needs shared memory, which network file systems do not give (sqlite.org/wal.html).
+        database.execute(f"PRAGMA journal_mode = {'DELETE' if network_file_system(path.parent) else 'WAL'}")
+        database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
+        database.executescript(schema)
+        if read_whole and database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("a page is damaged")
+        for table, column, seconds in aged:
+            with contextlib.suppress(sqlite3.OperationalError):  # another mount holds it
+                database.execute(f"DELETE FROM {table} WHERE {column} < ?", (time.time() - seconds,))
+    except BaseException:
+        database.close()
+        raise
+    return database
