@@ -7,7 +7,6 @@ Threading: any thread; one lock around each statement. Several mounts may share 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -16,8 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xnatfs.cache.index import network_file_system
-from xnatfs.config import private_folder
+from xnatfs.cache.database import open_database
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -71,14 +69,14 @@ class MeasurementStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        private_folder(path.parent)
-        try:
-            self._database = self._open()
-        except sqlite3.DatabaseError as error:
-            log.warning("the kept measurements %s are damaged (%s) and are started anew", path, error)
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
-            self._database = self._open()
+        # A table that was lost is parsed again: 5,000 commits a build are not waited for.
+        aged = [("parsed", "used", _KEPT), ("choices", "used", _KEPT)]
+        self._database = open_database(path, _SCHEMA, "the kept measurements", durable=False, aged=aged)
+
+    def stamp(self, key: str) -> str | None:
+        """The stamp of a file's rows; None if they are not here. Cheaper than the rows."""
+        row = self._one("SELECT stamp FROM parsed WHERE key = ?", key)
+        return None if row is None else str(row[0])
 
     def parsed(self, key: str) -> ParsedFile | None:
         """The rows of a file."""
@@ -128,18 +126,3 @@ class MeasurementStore:
         except sqlite3.Error as error:
             cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
             raise Failure(cause, str(self._path), str(error)) from error
-
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            self._path.chmod(0o600)
-            database.execute(f"PRAGMA journal_mode = {'DELETE' if network_file_system(self._path.parent) else 'WAL'}")
-            database.execute("PRAGMA synchronous = OFF")  # a table that was lost is parsed again; 5,000 commits a build are not waited for
-            database.executescript(_SCHEMA)
-            with contextlib.suppress(sqlite3.OperationalError):
-                database.execute("DELETE FROM parsed WHERE used < ?", (time.time() - _KEPT,))
-                database.execute("DELETE FROM choices WHERE used < ?", (time.time() - _KEPT,))
-        except BaseException:
-            database.close()
-            raise
-        return database

@@ -161,7 +161,7 @@ def _builder(
         troubles.odd(complaint)
     folder = transfers.cache.directory
     return Builder(
-        Outlines(listings, settings.limits, stored),
+        Outlines(listings, settings.limits, stored, catalogs.fresh),
         catalogs,
         Loose(transfers.contents, transfers, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),

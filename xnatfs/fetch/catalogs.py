@@ -114,15 +114,20 @@ class Catalogs:
             self._projects = (time.monotonic(), held[1])
             return held[1]
 
+    def fresh(self, identity: str) -> ProjectHoldings | None:
+        """A project's holdings if they need not be renewed; no request."""
+        held = self._holdings.get(identity)
+        return held if held is not None and time.monotonic() - held.loaded < self._limits.ttl else None
+
     def project(self, identity: str) -> ProjectHoldings:
         """A project's holdings, at most `ttl` old.
 
         Raises:
             Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if nothing is held yet.
         """
+        if (fresh := self.fresh(identity)) is not None:
+            return fresh
         held = self._holdings.get(identity)
-        if held is not None and time.monotonic() - held.loaded < self._limits.ttl:
-            return held
         try:
             return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline)
         except Failure as failure:
@@ -389,13 +394,6 @@ class Catalogs:
             if progress is not None:
                 progress(len(found), len(resources))
         return found
-
-    def files_of_many(
-        self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
-    ) -> list[list[FileRecord]]:
-        """The files alone."""
-        found = self.listings_of(resources, progress)
-        return [holdings.of_resource(resource) or [] for holdings, (resource, _) in zip(found, resources, strict=True)]
 
     def _one_resource(self, resource: ResourceRecord, stamp: str) -> tuple[Hashable, str, Callable[[], FileListing]]:
         key = ("resource", resource.id or (resource.owner, resource.label))

@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.filelists import AWAY
 from xnatfs.fetch.flights import Flights, Workers
-from xnatfs.fetch.holdings import Outline
+from xnatfs.fetch.holdings import Outline, ProjectHoldings
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.server.listings import Listings
-from xnatfs.server.records import Owner, ResourceRecord
+from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
 from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,12 @@ log = logging.getLogger(__name__)
 class Outlines:
     """The outlines of one server's projects."""
 
-    def __init__(self, listings: Listings, limits: Limits, stored: StoredListings) -> None:
+    def __init__(self, listings: Listings, limits: Limits, stored: StoredListings, fresh: Callable[[str], ProjectHoldings | None]) -> None:
         self._listings = listings
         self._resources = Resources(listings)
         self._limits = limits
         self._stored = stored
+        self._fresh = fresh  # the whole project, where it was listed a moment ago: then its experiments are not asked for again
         self._workers = Workers("outline", limits.connections)
         self._flights = Flights(self._workers)
         self._composers = Workers("outlines", 4)  # these wait for the others
@@ -95,16 +96,11 @@ class Outlines:
     def _renew(self, project: str) -> Outline:
         epoch = self._epoch
         before = self._held.get(project) or (None if self._refreshed else self._stored.outline(project))
-        own = self._flights.start((epoch, project, "resources"), lambda: self._resources.of(Owner("project", project)))
-        try:
-            experiments = {one.id: one for one in self._listings.experiments(project)}
-        except Failure as failure:
-            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
-                self._held.pop(project, None)
-                self._stored.drop_outline(project)
-                raise Failure(failure.cause, f"project {project}", failure.detail, failure.status) from failure
-            raise
-        resources = own.wait(self._limits.listing_deadline)
+        whole = self._fresh(project)
+        if whole is not None:
+            experiments, resources = dict(whole.experiments), whole.own_resources
+        else:
+            experiments, resources = self._listed(project, epoch)
         same = {one for one in experiments if before is not None and before.experiments.get(one) == experiments[one]}
         stamped = all(one.changed for one in experiments.values())
         if before is not None and stamped and len(same) == len(experiments) == len(before.experiments):
@@ -118,10 +114,22 @@ class Outlines:
             known = set() if told is None or told.blank else told.known & experiments.keys()
             every = {one: found for one, found in before.every.items() if one in same} if before is not None and stamped else {}
             fresh = Outline(project, experiments, resources, labels, known, every)
-        fresh.loaded = time.monotonic()
+        fresh.loaded = time.monotonic() if whole is None else whole.loaded
         with self._lock:
             if epoch == self._epoch:
                 self._held[project] = fresh
         if before is None or fresh.own is not before.own or fresh.resources != before.resources:
             self._stored.put_outline(fresh)
         return fresh
+
+    def _listed(self, project: str, epoch: int) -> tuple[dict[str, ExperimentRecord], list[ResourceRecord]]:
+        own = self._flights.start((epoch, project, "resources"), lambda: self._resources.of(Owner("project", project)))
+        try:
+            experiments = {one.id: one for one in self._listings.experiments(project)}
+        except Failure as failure:
+            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
+                self._held.pop(project, None)
+                self._stored.drop_outline(project)
+                raise Failure(failure.cause, f"project {project}", failure.detail, failure.status) from failure
+            raise
+        return experiments, own.wait(self._limits.listing_deadline)

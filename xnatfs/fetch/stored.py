@@ -48,6 +48,7 @@ class StoredListings:
 
     def __init__(self, store: ListingStore) -> None:
         self._store = store
+        self._forms: list[str] | None = None  # as last put
 
     # --- projects ------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,10 @@ class StoredListings:
         return kept.value if kept and kept.age < 86400.0 else []  # a server may be updated: asked anew after a day
 
     def put_forms(self, forms: list[str]) -> None:
-        """Keep what was found out about the server."""
+        """Keep what was found out about the server; called at every renewal, and mostly nothing new."""
+        if forms == self._forms:
+            return
+        self._forms = list(forms)
         self._put("forms", "", "", forms)
 
     def flush(self) -> None:

@@ -52,7 +52,6 @@ class Facts:
     column: Column
     longest: int = 0  # characters
     numbers: bool = False  # there are any
-    not_finite: bool = False  # nan or inf
     missing: bool = False  # `NA`, `.` and the like
     words: bool = False  # there are cells that are none of these
     whole: bool = True  # every number is an integer in its plain spelling
@@ -85,7 +84,7 @@ class Facts:
             return True
         lower = cell.lower()
         if _NOT_FINITE.fullmatch(cell):
-            self.not_finite, self.whole = True, False
+            self.whole = False
         elif lower in _MISSING:
             self.missing = True
         else:

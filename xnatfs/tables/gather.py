@@ -149,8 +149,7 @@ class Gatherer:
         except (ValueError, TypeError):
             return None
         for read in result.reads:
-            rows = self._store.parsed(read.key)
-            if rows is None or rows.stamp != experiment.changed:
+            if self._store.stamp(read.key) != experiment.changed:
                 return None
         with self._lock:
             for read in result.reads:
