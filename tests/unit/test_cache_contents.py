@@ -398,3 +398,17 @@ def test_the_index_is_an_ordinary_database(cache: ContentCache) -> None:
     with sqlite3.connect(cache.directory / "index.sqlite") as index:
         assert index.execute("SELECT key, size FROM objects").fetchall() == [(key("a"), 7)]
     index.close()
+
+
+def test_a_disk_that_takes_a_write_in_parts_still_gets_all_of_it(cache: ContentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nearly full disk takes what fits and reports it as a short write; only the next one fails."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:1000]))
+    data = bytes(range(256)) * 40
+    pile = cache.pile(len(data))
+    pile.begin(len(data))
+    pile.write(data)
+    pile.keep(key("p"), "crc")
+    pile.close()
+    monkeypatch.undo()
+    assert get(cache, "p") == data

@@ -138,8 +138,12 @@ class Pile:
 
     def write(self, piece: bytes) -> None:
         """Append to it."""
+        view = memoryview(piece)
         try:
-            self._written += os.write(self._fd, piece)
+            while view:  # a disk that is nearly full takes a part, and says so only the next time
+                count = os.write(self._fd, view)
+                self._written += count
+                view = view[count:]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, self._path, str(error)) from error

@@ -39,7 +39,11 @@ class Memory:
 
     def write(self, piece: bytes | memoryview) -> None:
         """Append."""
-        self.written += os.pwrite(self.fd, piece, self.written)
+        view = memoryview(piece)
+        while view:
+            count = os.pwrite(self.fd, view, self.written)
+            self.written += count
+            view = view[count:]
 
     def rewind(self) -> None:
         """Write from the start again."""
