@@ -25,7 +25,11 @@ from xnatfs.errors import UsageError
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login for one server. `source` names where it was found, for people; the password is kept out of `repr`."""
+    """A login for one server. `source` names where it was found, for people; the password is kept out of `repr`.
+
+    For an alias token `user` and `password` are its alias and secret, and `owner` is whose it is where that is known.
+    `expires` is in seconds since 1970 by this machine's clock; None where it is not known or never.
+    """
 
     server: str
     user: str
@@ -33,6 +37,8 @@ class Credentials:
     source: str
     verify: bool | str | None = None
     proxy: str | None = None
+    owner: str = ""
+    expires: float | None = None
 
 
 @dataclass(frozen=True)

@@ -213,13 +213,22 @@ def test_eight_threads_that_meet_an_expired_session_log_in_once(own: DemoServer)
         assert len(logins) == 2
 
 
-def test_the_way_to_the_login_page_is_no_data_but_an_expired_session(server: DemoServer, logged_in: Connection) -> None:
-    logged_in._http.headers["User-Agent"] = "Mozilla/5.0 (a proxy that rewrites it)"
-    logged_in._http.auth = None
-    server.expire_sessions()
-    with pytest.raises(Failure) as caught:
-        logged_in.listing("/data/projects", {"format": "json"}, rows_of)
-    assert caught.value.cause in (Cause.LOGIN_REFUSED, Cause.NOT_DATA)
+def test_the_way_to_the_login_page_is_no_data_but_an_expired_session() -> None:
+    sent: list[Asked] = []
+
+    def script(one: Asked) -> Answer:
+        if one.target.startswith("/data/projects"):
+            sent.append(one)
+            return Answer(302, headers={"Location": "/app/template/Login.vm"})
+        return xnat(one)
+
+    with scripted(script) as odd, connection(odd.url) as made:
+        made.login()
+        with pytest.raises(Failure) as caught:
+            made.listing("/data/projects", {"format": "json"}, rows_of)
+        assert caught.value.cause is Cause.NOT_DATA
+        assert 2 <= len(sent) <= 6
+        assert "/app/template/Login.vm" not in [one.target for one in odd.asked]
 
 
 @pytest.mark.parametrize("pages", [1, 2, 100])

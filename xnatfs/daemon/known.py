@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import Settings, private_folder
-from xnatfs.server.session import Known
+from xnatfs.server.login import Known
 
 
 def recall(settings: Settings, login: str) -> Known | None:
     """What the last login under this name at this server found."""
     found = _read(_file(settings)).get(_key(settings, login))
+    if not isinstance(found, list):
+        return None
     try:
-        return Known(*(str(part) for part in found)) if found else None
-    except TypeError:
+        server, user, version, *closed = found
+        return Known(str(server), str(user), str(version), closed == [True])
+    except ValueError:
         return None
 
 

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from . import routes, xapi
-from .auth import COOKIE, GUEST, Session, Sessions, Unauthorized, is_interactive
+from .auth import COOKIE, GUEST, Session, Sessions, Unauthorized, is_interactive, sent_login
 from .call import Call
 from .connection import connection_of
 from .control import control_app
@@ -78,6 +78,7 @@ class Application:
             headers.get("range", ""),
             headers.get("user-agent", ""),
             client[1],
+            login=sent_login(headers.get("authorization", "")),
         )
         self.log.append(record)
         begin = time.perf_counter()

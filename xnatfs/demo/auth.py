@@ -176,6 +176,15 @@ class Sessions:
         return token.user.login if token is not None else login
 
 
+def sent_login(authorization: str) -> str:
+    """The user name of a Basic header, whether or not it is right; "" without one."""
+    try:
+        credentials = _basic(authorization)
+    except Unauthorized:
+        return "?"
+    return credentials[0] if credentials else ""
+
+
 def _basic(authorization: str) -> tuple[str, str] | None:
     """User and password of a Basic header; the user may carry a provider prefix, `provider/user`."""
     scheme, _, value = authorization.partition(" ")

@@ -29,6 +29,7 @@ class Record:
     status: int = 0
     sent: int = 0  # body bytes handed to the connection
     duration: float = 0.0
+    login: str = ""  # the user name of its Basic credentials, right or wrong
 
     @property
     def target(self) -> str:

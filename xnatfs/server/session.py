@@ -1,31 +1,31 @@
 """One logged-in connection to one XNAT: login, session cookie, retries, and the check that an answer is what it claims to be.
 
 Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's API works on the same login.
-Threading: any thread; requests run side by side on a connection pool. A login is single flight: whoever finds the session expired
-logs in, the others wait for that one login.
+Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how often: `login`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from pyxnat import Interface
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
 from xnatfs import __version__
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
+from xnatfs.server.login import SESSION, Known, Login, as_stranger, basic, without_password
 from xnatfs.server.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -68,16 +68,7 @@ _RETRY = _Patient(
     raise_on_redirect=False,
 )
 
-_LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _T = TypeVar("_T")
-
-
-class Known(NamedTuple):
-    """What a login found: the server's address (it may redirect), the user's name on it, its version."""
-
-    server: str
-    user: str
-    version: str
 
 
 class Connection:
@@ -93,15 +84,11 @@ class Connection:
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self.settings = settings
         self.server = settings.server
-        self.user = ""  # as /data/auth names it, which for an alias token is its owner
         self.version = ""
         self.slots = Slots(settings.limits.connections)
         self.requests = 0  # sent so far, for `status`
-        self._credentials = credentials
-        self._login_lock = threading.Lock()
         self._count_lock = threading.Lock()
-        self._logins = 0
-        self._refused = False
+        self.logins = Login(self, credentials)
         self.interface = self._make_interface()
         self._http: requests.Session = self.interface._http
 
@@ -120,46 +107,59 @@ class Connection:
         if self.settings.offline:
             if known is None:
                 raise Failure(Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached")
-            self.server, self.user, self.version = known.server, known.user, known.version
+            self._be_at(known)
             return self.user
-        if known is not None and self._log_in_known(known):
+        if known is not None and self.logins.as_known(known):
+            self._be_at(known)
             return self.user
         self._find_server()
-        with self._login_lock:
-            self._log_in()
+        self.logins.first()
         return self.user
+
+    def _be_at(self, known: Known) -> None:
+        self.server, self.logins.user, self.version, _ = known
+        self.interface._server = self.server
+
+    @property
+    def user(self) -> str:
+        """The user's name on the server."""
+        return self.logins.user
 
     @property
     def known(self) -> Known:
         """What this login found, for the next one."""
-        return Known(self.server, self.user, self.version)
+        return Known(self.server, self.user, self.version, self.logins.closed)
 
-    def _log_in_known(self, known: Known) -> bool:
-        """Ask who we are at the address of last time; the answer brings the session's cookie (fact sheet 1). False: ask all again."""
-        response = self._send("GET", f"{known.server}/data/auth", timeout=self._timeout())
-        match = _LOGGED_IN.search(response.text) if response.status_code == 200 else None
-        if match is None or match["name"] != known.user or "JSESSIONID" not in self._http.cookies:
-            if response.status_code in (401, 403):
-                self._refused = True
-                raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, f"found in {self._credentials.source}")
-            self._http.cookies.clear()
-            return False
-        self.server, self.user, self.version = known.server, known.user, known.version
-        self.interface._server = self.server
-        self._logins += 1
-        return True
+    @property
+    def cookies(self) -> RequestsCookieJar:
+        """Of the session."""
+        return self._http.cookies
+
+    def alike(self, login: Credentials) -> Connection:
+        """A connection to the same server with another login, which it has not made yet."""
+        return Connection(replace(self.settings, server=self.server), login)
+
+    def change_to(self, other: Connection) -> None:
+        """Go on with the login and the session of another connection, which ends."""
+        login = other.logins.credentials
+        self._http.cookies = other.cookies
+        self._http.auth = basic(login)
+        self.interface._user, self.interface._pwd = login.user, login.password
+        with self._count_lock:
+            self.requests += other.requests
+        other._http.close()
 
     def close(self) -> None:
         """End the server-side session; XNAT counts at most 1000 of them a user."""
         with contextlib.suppress(OSError, requests.RequestException):
-            if self._logins:
+            if self.logins.count:
                 self._http.delete(f"{self.server}/data/JSESSION", timeout=5, allow_redirects=False)
         self._http.close()
 
     def _make_interface(self) -> Interface:
         # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST): two steps towards
         # XNAT's lock-out for one wrong password, so the entry point is set and the login is ours.
-        login = self._credentials
+        login = self.logins.credentials
         interface = Interface(self.server, login.user, login.password, proxy=login.proxy, verify=login.verify)
         interface._entry = "/data"
         session: requests.Session = interface._http
@@ -170,14 +170,14 @@ class Connection:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
         # A netrc entry of the same host must not replace the credentials that were chosen.
-        session.auth = requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
+        session.auth = basic(login)
         return interface
 
     def _find_server(self) -> None:
         """Ask for the build information, without credentials: is there an XNAT, and is it still at this address?"""
         url = f"{self.server}/xapi/siteConfig/buildInfo"
         for _ in range(5):
-            response = self._send("GET", url, auth=_no_auth, timeout=self._timeout())
+            response = self._send("GET", url, auth=as_stranger, timeout=self._timeout())
             if not response.is_redirect:
                 break
             # Only the scheme, port or path of the same host may change; credentials never go to another host.
@@ -197,46 +197,13 @@ class Connection:
                 self.version = str(response.json().get("version", ""))
         # An XNAT before 1.7 has no /xapi; whether this is one shows in the login.
 
-    def _log_in(self) -> None:
-        """One request with the password, one that asks who we are. Called with the login lock held."""
-        if self._refused:
-            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user)
-        self._http.cookies.clear()
-        response = self._send("GET", f"{self.server}/data/JSESSION", timeout=self._timeout())
-        if response.status_code == 401 or response.status_code == 403:
-            # Never tried again: XNAT locks an account after 20 failures, some sites after 3 (ecosystem.md section 2).
-            self._refused = True
-            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, f"found in {self._credentials.source}")
-        who = self._send("GET", f"{self.server}/data/auth", timeout=self._timeout())
-        match = _LOGGED_IN.search(who.text) if who.ok else None
-        if not response.ok or match is None:
-            if response.status_code >= 500:
-                raise Failure(Cause.SERVER_ERROR, self.server, f"HTTP {response.status_code} at login")
-            raise Failure(Cause.NOT_AN_XNAT, self.server)
-        name = match["name"]
-        if name == "guest" and self._credentials.user != "guest":
-            self._refused = True
-            raise Failure(Cause.LOGIN_REFUSED, self._credentials.user, "the server treats the login as a guest")
-        self.user = name
-        self._logins += 1
+    def ask(self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None) -> requests.Response:
+        """GET a URL as it is, whatever the status; for `login`.
 
-    def _log_in_again(self, seen: int) -> None:
-        """After an answer that shows an expired session; `seen` is the number of logins when that request was sent."""
-        with self._login_lock:
-            if self._logins != seen:
-                return
-            log.info("the session at %s has expired; logging in again", self.server)
-            for attempt in (1, 2, 3):
-                try:
-                    self._log_in()
-                    return
-                except Failure as failure:
-                    # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused, so nothing is at risk.
-                    if failure.cause is not Cause.NOT_AN_XNAT:
-                        raise
-                    if attempt == 3:
-                        raise Failure(Cause.NOT_DATA, self.server, "at login") from None
-                    time.sleep(0.2 * 2**attempt)
+        Raises:
+            Failure: whatever keeps the server from answering.
+        """
+        return self._send("GET", url, timeout=self._timeout(), auth=auth)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -283,17 +250,23 @@ class Connection:
         """
         url = self.server + path
         for attempt in (1, 2):
-            seen = self._logins
-            if self._refused:
-                # Every request carries the password, so each one would be another step towards a lock-out.
-                raise Failure(Cause.LOGIN_REFUSED, self._credentials.user)
-            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=timeout or self._timeout(stream))
-            if attempt == 1 and self._looks_expired(response):
+            seen = self.logins.ready()
+            # The second time the login was taken just now: there the password heals whatever ends the session meanwhile.
+            bare = attempt == 1 and self.logins.bare
+            auth = without_password if bare else None
+            patience = timeout or self._timeout(stream)
+            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=patience, auth=auth)
+            # A new session for a request that brought one: that one is over, and the server has been opened to guests.
+            guest = bare and SESSION in response.cookies
+            if attempt == 1 and (guest or self._looks_expired(response)):
                 response.close()
-                self._log_in_again(seen)
+                if bare:
+                    self.logins.bare_missed(guest)
+                self.logins.again(seen, spent=response.status_code == 401 and not bare)
                 continue
             break
         if response.status_code in accept and not self._looks_expired(response):
+            self.logins.good(bare)
             return response
         failure = self._status_failure(response, path)
         response.close()
@@ -332,11 +305,6 @@ class Connection:
 
     def _failure(self, error: Exception, subject: str) -> Failure:
         return Failure(transport_cause(error), subject)
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    request.headers.pop("Authorization", None)
-    return request
 
 
 def transport_cause(error: BaseException | None) -> Cause:
