@@ -51,6 +51,11 @@ class Server:
         """End it."""
         self._host.end(self._process, grace=5)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def memory(self) -> int:
         """Its resident bytes."""
         return memory_of(self._process.pid)
@@ -63,11 +68,16 @@ class Server:
 
     def set(self, network: Network) -> None:
         """Put this network between the server and everybody."""
-        self._ask("/demo/switches", "POST", {"latency_ms": network.latency_ms, "bandwidth": network.bandwidth})
+        self.switch(latency_ms=network.latency_ms, bandwidth=network.bandwidth)
 
-    def clear_log(self) -> None:
-        """Forget the requests so far."""
-        self._ask("/demo/log", "DELETE")
+    def switch(self, **values: Any) -> None:
+        """Set switches (see `xnatfs.demo.faults`)."""
+        self._ask("/demo/switches", "POST", values)
+
+    def clear_log(self) -> dict[str, Any]:
+        """Forget the requests so far; their totals."""
+        totals: dict[str, Any] = self._ask("/demo/log", "DELETE")
+        return totals
 
     def records(self) -> list[dict[str, Any]]:
         """The requests since the log was cleared."""

@@ -34,6 +34,39 @@ def test_fail_rate_and_match(alice: Client, server: DemoServer) -> None:
     assert alice.get("/").status_code == 200
 
 
+def test_failures_of_several_kinds_at_random(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"fail_rate": 0.7, "fail_kinds": ["500", "429", "reset"]})
+    found = set()
+    for _ in range(60):
+        try:
+            found.add(str(alice.get(f"{FILES}/plain.txt").status_code))
+        except requests.ConnectionError:
+            found.add("reset")
+    assert found == {"200", "500", "429", "reset"}
+    assert {one.fault for one in server.requests()} == {"", "500", "429", "reset"}
+
+
+def test_breaks_at_random(alice: Client, server: DemoServer) -> None:
+    server.switches.cut_rate = 1.0
+    assert alice.get("/data/projects").status_code == 200  # only files and bulk
+    sent = set()
+    for _ in range(5):
+        with pytest.raises(requests.RequestException):
+            alice.get(BIG)
+        sent.add(server.requests("f100k")[-1].sent)
+    assert len(sent) > 1 and max(sent) < 100_000
+    server.switches.update({"cut_rate": 0.0, "stall_rate": 1.0})
+    with pytest.raises(requests.RequestException):
+        alice.get(BIG, timeout=0.3)
+
+
+def test_sessions_that_end_at_random(alice: Client, server: DemoServer) -> None:
+    cookie = alice.get("/data/projects").cookies.get("JSESSIONID")
+    server.switches.expire_rate = 1.0
+    reply = requests.get(server.url + "/data/projects", cookies={"JSESSIONID": cookie or ""}, timeout=10)
+    assert cookie and reply.status_code == 401 and server.requests()[-1].fault == "expired"
+
+
 def test_html_instead(alice: Client, server: DemoServer) -> None:
     server.switches.html_instead = 1
     reply = alice.get(BIG)

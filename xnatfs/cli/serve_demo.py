@@ -22,6 +22,7 @@ from xnatfs.errors import UsageError
 @click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
 @click.option("--big", metavar="NAME=SIZE", multiple=True, help="--data scale: a large file in project BIG, such as one.nii=1GiB.")
 @click.option("--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT.")
+@click.option("--flat-size", type=click.IntRange(0), help="--data scale: bytes of each of them.")
 @click.option("--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM.")
 @click.option("--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT.")
 @click.option("--cohort-images", is_flag=True, default=None, help="--data scale: COHORT has SPM12's maps too, in their real size.")
@@ -50,6 +51,7 @@ def command(
     file_size: int | None,
     big: tuple[str, ...],
     flat: int | None,
+    flat_size: int | None,
     dicom: int | None,
     cohort: int | None,
     cohort_images: bool | None,
@@ -68,7 +70,7 @@ def command(
     requests it got.
     """
     options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
-    options |= {"big_files": _sizes(big), "flat": flat, "dicom": dicom, "digests": digests, "big_digests": digests}
+    options |= {"big_files": _sizes(big), "flat": flat, "flat_size": flat_size, "dicom": dicom, "digests": digests, "big_digests": digests}
     options |= {"cohort": cohort, "cohort_images": cohort_images}
     options |= {"types": types, "nifti": nifti, "nifti_size": nifti_size}
     given = {option: value for option, value in options.items() if value is not None}

@@ -24,7 +24,7 @@ from .call import Call
 from .connection import connection_of
 from .control import control_app
 from .delivery import Delivery
-from .faults import Line, Switches
+from .faults import Line, Switches, happens
 from .model import Archive, User
 from .pages import login_page, restlet_error, start_page, tomcat_error
 from .plain import ROOT, PlainView
@@ -91,8 +91,15 @@ class Application:
                 return
             if (is_data or is_plain) and self.switches.latency_ms:
                 await asyncio.sleep(self.switches.latency_ms / 1000)
-            reply = self._injected() if faulty else None
-            if reply is None:
+            failure = self.switches.fails_now() if faulty else ""
+            if failure == "reset":
+                record.fault = failure
+                delivery.reset()
+                return
+            reply = self._injected(failure) if faulty else None
+            if reply is not None:
+                record.fault = failure or "html"
+            else:
                 body = await _body(receive, headers)
                 reply = await self._answer(raw, scope, headers, body, record)
             await delivery.send(reply)
@@ -102,10 +109,10 @@ class Application:
         finally:
             record.duration = time.perf_counter() - begin
 
-    def _injected(self) -> Reply | None:
+    def _injected(self, failure: str) -> Reply | None:
         switches = self.switches
-        if switches.fails_now():
-            reply = tomcat_error(switches.fail_status, "Injected failure")
+        if failure:
+            reply = tomcat_error(int(failure), "Injected failure")
             if switches.retry_after:
                 reply.headers.append(("Retry-After", switches.retry_after))
             return reply
@@ -135,6 +142,8 @@ class Application:
             return tomcat_error(404, "Not Found")
         query, method = _tunnel(QueryParams(query_text), scope["method"])
         cookie = _cookie(headers)
+        if cookie and happens(self.switches.expire_rate) and self.sessions.expire(cookie):
+            record.fault = "expired"
         try:
             session, new = self.sessions.identify(cookie, headers.get("authorization", ""))
         except Unauthorized:

@@ -121,6 +121,10 @@ class Sessions:
         if session is not None:
             self._sessions.pop(session.id, None)
 
+    def expire(self, cookie: str) -> bool:
+        """Invalidate the session of a cookie; False if there is none."""
+        return self._sessions.pop(cookie, None) is not None
+
     def end_all(self, login: str = "") -> int:
         """Kill all sessions (of one user): an administrator's or a test's doing."""
         doomed = self.of_user(login) if login else list(self._sessions.values())

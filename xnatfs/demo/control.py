@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from .auth import Sessions
 from .faults import Switches
 from .model import Archive, BytesContent, CatalogEntry, Content, Experiment, Resource, Scan, Subject
-from .requestlog import RequestLog
+from .requestlog import Record, RequestLog
 
 Op = dict[str, Any]
 
@@ -203,6 +204,15 @@ class Changes:
             self._archive.touch(experiment, subject)
 
 
+def _totals(records: list[Record]) -> dict[str, Any]:
+    return {
+        "requests": len(records),
+        "sent": sum(record.sent for record in records),
+        "under_way": sum(not record.duration for record in records),
+        "faults": Counter(record.fault for record in records if record.fault),
+    }
+
+
 def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions) -> Starlette:
     """The application for /demo/."""
     changes = Changes(archive)
@@ -221,18 +231,12 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
         return JSONResponse([record.as_dict() for record in log.matching(request.query_params.get("pattern"))])
 
     async def totals(request: Request) -> JSONResponse:
-        records = log.matching(request.query_params.get("pattern"))
-        return JSONResponse(
-            {
-                "requests": len(records),
-                "sent": sum(record.sent for record in records),
-                "under_way": sum(not record.duration for record in records),
-            }
-        )
+        return JSONResponse(_totals(log.matching(request.query_params.get("pattern"))))
 
     async def clear_log(request: Request) -> JSONResponse:
+        records = log.matching(None)
         log.clear()
-        return JSONResponse({})
+        return JSONResponse(_totals(records))
 
     async def change(request: Request) -> JSONResponse:
         try:

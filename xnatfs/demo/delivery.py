@@ -22,6 +22,7 @@ _VARY = ("Vary", "Accept-Charset, Accept-Encoding, Accept-Language, Accept")
 _STALL_SECONDS = 3600.0
 _POLL = 0.02
 _PIECE = 1 << 16
+_SOMEWHERE = 1 << 22  # a download of unknown length breaks within so many bytes
 
 
 class Delivery:
@@ -47,7 +48,7 @@ class Delivery:
             expect_bytes(self._scope, 0)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        limit, fault = self._limit(reply)
+        limit, fault = self._limit(reply, length)
         if length is not None:
             expect_bytes(self._scope, 1 << 62)  # counted here, not by uvicorn
         if limit < 0 and not self._switches.bandwidth and reply.stream is None:
@@ -58,6 +59,7 @@ class Delivery:
             await self._send({"type": "http.response.body", "body": reply.body, "more_body": False})
             return
         if await self._pieces(reply, limit):
+            self._record.fault = fault
             await self._break(fault, length is not None)
             return
         self._keep_open(length is not None and length != self._record.sent)
@@ -90,7 +92,7 @@ class Delivery:
                 rest = rest[len(step) :]
         return False
 
-    def _limit(self, reply: Reply) -> tuple[int, str]:
+    def _limit(self, reply: Reply, length: int | None) -> tuple[int, str]:
         """After how many body bytes which fault strikes; -1 for none. Without `match`, only files and bulk are cut or stalled."""
         switches = self._switches
         if not self._faulty or reply.kind not in ("file", "bulk", "listing"):
@@ -103,7 +105,7 @@ class Delivery:
             return switches.cut_after_bytes, "cut"
         if switches.stall_after_bytes >= 0 and switches.take("stall_next"):
             return switches.stall_after_bytes, "stall"
-        return -1, ""
+        return switches.breaks_at(_SOMEWHERE if length is None else length) if reply.kind != "listing" else (-1, "")
 
     async def _break(self, fault: str, announced: bool) -> None:
         transport = self._connection.transport

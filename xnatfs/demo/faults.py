@@ -45,6 +45,10 @@ class Switches:
     fail_next: int = 0
     fail_status: int = 503
     retry_after: str = ""  # value of Retry-After on injected failures
+    fail_kinds: list[str] = field(default_factory=list)  # what `fail_rate` injects, one of these: a status, "reset"; none: fail_status
+    cut_rate: float = 0.0  # of files and bulk downloads: the connection is reset at a random byte
+    stall_rate: float = 0.0  # ... silence from a random byte on
+    expire_rate: float = 0.0  # of requests: the session they come in has just ended
     html_instead: int = 0
     refuse_connections: bool = False  # every matching request: the connection is reset without an answer
     expire_after_requests: int = 0
@@ -94,11 +98,23 @@ class Switches:
             setattr(self, name, left - 1)
         return left != 0
 
-    def fails_now(self) -> bool:
-        """Whether this matching request gets the injected status."""
+    def fails_now(self) -> str:
+        """What a matching request gets in place of its answer: a status, "reset", or "" for the answer."""
         if self.fail_next and self.take("fail_next"):
-            return True
-        return self.fail_rate > 0 and random.random() < self.fail_rate
+            return str(self.fail_status)
+        if not happens(self.fail_rate):
+            return ""
+        return random.choice(self.fail_kinds) if self.fail_kinds else str(self.fail_status)
+
+    def breaks_at(self, length: int) -> tuple[int, str]:
+        """At which byte of a file or bulk download of about `length` bytes which random fault strikes; -1 for none."""
+        fault = "cut" if happens(self.cut_rate) else "stall" if happens(self.stall_rate) else ""
+        return (random.randrange(max(1, length)), fault) if fault else (-1, "")
+
+
+def happens(rate: float) -> bool:
+    """A throw of the dice."""
+    return rate > 0 and random.random() < rate
 
 
 class Line:

@@ -30,6 +30,7 @@ class Record:
     sent: int = 0  # body bytes handed to the connection
     duration: float = 0.0
     login: str = ""  # the user name of its Basic credentials, right or wrong
+    fault: str = ""  # what was injected: a status, "reset", "cut", "stall", "expired", "html"
 
     @property
     def target(self) -> str:
