@@ -37,6 +37,7 @@ _POLL = 1.0  # seconds between two looks at the state of processes
 _SETTLED = 10.0  # minutes after which memory has to be flat; a sixth of a run that is shorter than an hour
 _ENDING = 60.0  # seconds the workers get to finish their jobs in the end
 _DEADLINE = 40.0  # seconds in state D without being woken: the mount promises an answer within 30 s without progress
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _FORK = multiprocessing.get_context("fork")
 
 FAULTS: dict[str, Any] = {
@@ -95,6 +96,14 @@ class Crew:
 
     def hire(self, number: int) -> None:
         """Start one more."""
+        # A signal in between would leave one that nobody knows of.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._hire(number)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _hire(self, number: int) -> None:
         ours, theirs = _FORK.Pipe()
         folder = self.scratch / f"worker{number}"
         folder.mkdir(exist_ok=True)
@@ -295,8 +304,8 @@ def main() -> int:
     """Run it; 0 if everything held."""
     arguments = _arguments()
     arguments.limit = max(300.0, 60 * arguments.minutes)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     command = shlex.join(["scripts/soak", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])])
     host = Host(arguments.scratch, 300.0)
     soak = Soak(arguments, host)
@@ -309,7 +318,7 @@ def main() -> int:
         interrupted = True
         _say("\nscripts/soak: interrupted; unmounting")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         host.close()
     settled = min(_SETTLED, arguments.minutes / 6)

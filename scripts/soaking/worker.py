@@ -45,6 +45,7 @@ def work(
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # the command may be killed in a way that leaves it no time
     signal.signal(signal.SIGINT, lambda *_: None)  # the command's Ctrl-C; not ignored, or the tools would ignore it too
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     status = 1
     try:
         timed: dict[str, list[float]] = defaultdict(list)
