@@ -62,8 +62,11 @@ class Failure(OSError):
     """Something that went wrong, with its cause and what it happened to.
 
     `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` says more where there is more to say;
-    `status` is the HTTP status where there was one, else 0.
+    `status` is the HTTP status where there was one, else 0; `away` is set if the server is known to be away (`server.breaker`), so that
+    nothing was asked and asking again now is of no use.
     """
+
+    away = False
 
     def __init__(self, cause: Cause, subject: str = "", detail: str = "", status: int = 0) -> None:
         super().__init__(cause.errno, os.strerror(cause.errno))

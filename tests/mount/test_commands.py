@@ -51,10 +51,11 @@ def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
         text = done.stdout.splitlines()
         assert re.fullmatch(rf"{mounted.point}  {server.url} as demo \(pid \d+\)", text[0])
         assert re.fullmatch(r"  since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \d+ requests to XNAT \d[\d.]*", text[1])
-        assert text[2] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 on their way, 0 open"
-        assert re.fullmatch(r"  errors: \d+ x gone", text[3])
-        assert re.match(r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[4])
-        assert text[5] == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
+        assert text[2] == "  server: answers"
+        assert text[3] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 on their way, 0 open"
+        assert re.fullmatch(r"  errors: \d+ x gone", text[4])
+        assert re.match(r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[5])
+        assert text[6] == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
 
 
 def test_status_for_programs(mounted: Mount, server: DemoServer) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,20 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
         assert part in told
     assert "\x1b" not in told and r"\x1b[31m" in told
     assert words.size(5e12) == "5.0 TB" and words.size(10) == "10 B"
+
+
+def test_status_says_since_when_the_server_is_away_and_why() -> None:
+    since = time.mktime((2024, 3, 5, 19, 2, 11, 0, 0, -1))
+    well = REPORT | {"offline": False, "away": None, "server_silent_for": 0.4}
+    assert "  server: answers\n" in status._text(well)
+    assert "has not answered for 7 s" in status._text(well | {"server_silent_for": 7.2})
+    away = {"since": since, "cause": "UNREACHABLE", "words": "connection refused", "next_try": 3.7}
+    told = "  server: does not answer since 2024-03-05 19:02 (connection refused); next try in 4 s; what was listed and cached is served\n"
+    assert told in status._text(well | {"away": away})
+    assert "next try when somebody asks;" in status._text(well | {"away": away | {"next_try": None}})
+    recent = away | {"since": time.time() - 60}
+    assert re.search(r"since \d\d:\d\d:\d\d \(", status._text(well | {"away": recent}))
+    assert "server:" not in status._text(well | {"offline": True})
 
 
 def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:

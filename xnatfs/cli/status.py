@@ -13,6 +13,7 @@ from xnatfs.daemon import control, overlay, registry
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
 
+_SILENT = 2.0  # seconds
 _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
 
@@ -48,6 +49,17 @@ def command(mountpoint: str | None, as_json: bool) -> int:
     return 1 if any("problem" in report for report in reports) else 0
 
 
+def _server(report: dict[str, Any]) -> str:
+    away = report["away"]
+    if away is None:
+        silent = report["server_silent_for"]
+        return "answers" if silent < _SILENT else f"has not answered for {silent:.0f} s; it may be slow, or away"
+    when = time.localtime(away["since"])
+    since = time.strftime("%H:%M:%S" if time.time() - away["since"] < 12 * 3600 else "%Y-%m-%d %H:%M", when)
+    again = "when somebody asks" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
+    return f"does not answer since {since} ({away['words']}); next try {again}; what was listed and cached is served"
+
+
 def _text(report: dict[str, Any]) -> str:
     head = f"{report['mountpoint']}  {report['server']} as {report['user']} (pid {report['pid']})"
     if "problem" in report:
@@ -61,6 +73,8 @@ def _text(report: dict[str, Any]) -> str:
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
+    if "away" in report and not report["offline"]:
+        lines.insert(2, f"  server: {_server(report)}")
     if upper := report.get("overlay"):
         lines.append(
             f"  overlay: {upper['directory']} holds {counted(upper['files'], 'file')} ({size(upper['bytes'])}) "

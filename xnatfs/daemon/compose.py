@@ -79,12 +79,16 @@ class Mounted:
     def report(self) -> dict[str, Any]:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
         recent = self.troubles.recent()
+        away = self.connection.breaker.away()
         return {
             "version": __version__,
             "mountpoint": self.mountpoint,
             "server": self.connection.server,
             "server_version": self.connection.version,
             "offline": self.settings.offline,
+            "server_answers": away is None,
+            "server_silent_for": round(self.connection.breaker.silence(), 1),  # seconds, while somebody waits
+            "away": None if away is None else away._asdict() | {"cause": away.cause.name},
             "overlay": self.overlay,
             "user": self.connection.user,
             "pid": os.getpid(),
@@ -111,6 +115,7 @@ class Mounted:
         self.builder.outlines.refresh()
         self.builder.check_again()
         self.finder.forget()
+        self.connection.breaker.wake()
         self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
 _ATTEMPTS = 3
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE)
 _AT_ONCE = 16  # members entered into the cache's index together ...
 _AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
 
@@ -77,7 +78,7 @@ class Batch:
                     self._receive()
                     return
                 except Failure as failure:
-                    if failure.cause not in (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE) or attempt == _ATTEMPTS:
+                    if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
                         # Nobody loses a file by this: what has not come is fetched singly.
                         log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
                         if failure.cause is Cause.NO_SPACE:

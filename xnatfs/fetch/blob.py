@@ -291,7 +291,8 @@ class Blob:
                     return
             except Failure as failure:
                 failures = 1 if fetch.position > before else failures + 1
-                if failure.cause not in _CURED_BY_RETRY or failures >= _ATTEMPTS or not self._readers or self._host.length_refused:
+                lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
+                if lasting or failures >= _ATTEMPTS or not self._readers:
                     raise
                 log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
                 time.sleep(min(2.0, 0.1 * 2**failures))

@@ -23,6 +23,7 @@ from xnatfs.fetch.flights import Flight, Flights, Workers
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
 from xnatfs.fetch.later import Later
+from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.renewal import patched
 from xnatfs.fetch.singly import SingleLoader
 from xnatfs.fetch.stored import StoredListings
@@ -78,7 +79,8 @@ class Catalogs:
         self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
         self._holdings: dict[str, ProjectHoldings] = {}
         self._sessions: dict[tuple[str, str], tuple[str, float, SessionHoldings]] = {}  # by project and experiment
-        self._files = FileLists(self._resources, self._flights, limits, troubles, stored, history, self._later)
+        self._patience = Patience(listings.breaker)
+        self._files = FileLists(self._resources, self._flights, limits, troubles, stored, history, self._later, self._patience)
         self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
@@ -106,7 +108,7 @@ class Catalogs:
                 self._later.add("projects", lambda: self._begin("projects", self._load_projects, urgent=False))
                 return found
         try:
-            return self._get("projects", self._load_projects)
+            return self._get("projects", self._load_projects, held=held is not None)
         except Failure as failure:
             if held is None or failure.cause is Cause.INTERRUPTED:
                 raise
@@ -129,7 +131,8 @@ class Catalogs:
             return fresh
         held = self._holdings.get(identity)
         try:
-            return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline)
+            give_up = self._patience(held=held is not None)
+            return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline, give_up)
         except Failure as failure:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
@@ -469,8 +472,8 @@ class Catalogs:
         """Whether something of this age was listed before the last refresh."""
         return time.time() - age < self._refreshed
 
-    def _get(self, key: Hashable, work: Callable[[], T]) -> T:
-        return self._flights.get((self._epoch, key), work, self._limits.listing_deadline)
+    def _get(self, key: Hashable, work: Callable[[], T], *, held: bool = False) -> T:
+        return self._flights.get((self._epoch, key), work, self._limits.listing_deadline, self._patience(held=held))
 
     def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
         return self._flights.start((self._epoch, key), work, urgent=urgent)

@@ -21,6 +21,7 @@ from xnatfs.fetch.flights import Flight, Flights
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.fetch.later import Later
+from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.resources import FileListing, Resources
@@ -32,7 +33,12 @@ LONGEST = 600.0
 _TOGETHER = "files of several sessions"
 _AT_ONCE = 8  # sessions of one request ...
 _ROWS = 4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
-AWAY = frozenset({Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT, Cause.SERVER_ERROR})
+AWAY = frozenset(
+    {
+        *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
+        *(Cause.CUT_SHORT, Cause.SERVER_ERROR),
+    }
+)
 
 Load = Callable[[], FileListing]
 
@@ -48,6 +54,7 @@ class FileLists:
         stored: what earlier mounts listed.
         history: what changed since is noted there.
         later: renews what was shown from the store.
+        patience: when not to wait on.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class FileLists:
         stored: StoredListings,
         history: History,
         later: Later,
+        patience: Patience,
     ) -> None:
         self._resources = resources
         self._flights = flights
@@ -67,6 +75,7 @@ class FileLists:
         self._stored = stored
         self._history = history
         self._later = later
+        self._patience = patience
         self._lock = threading.Lock()
         self._held: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
             limits.file_records, getsizeof=lambda held: held[2].count
@@ -86,7 +95,7 @@ class FileLists:
             coming = self._together.get(session)
         if coming is not None and not self._ready(("session", session), stamp):
             try:
-                coming.wait(self._limits.listing_deadline)
+                coming.wait(self._limits.listing_deadline, self._patience(held=False))
             except Failure as failure:
                 if failure.cause is Cause.INTERRUPTED:
                     raise
@@ -102,7 +111,9 @@ class FileLists:
         if held is not None:
             return held
         try:
-            return self._flights.get((self._epoch, "files", key), partial(self._load, key, stamp, load), self._limits.listing_deadline)
+            work = partial(self._load, key, stamp, load)
+            give_up = self._patience(held=self._any(key) is not None)
+            return self._flights.get((self._epoch, "files", key), work, self._limits.listing_deadline, give_up)
         except Failure as failure:
             stale = self._any(key) if failure.cause in AWAY else None
             if stale is None:

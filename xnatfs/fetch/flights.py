@@ -41,15 +41,28 @@ class Flight(Generic[T]):
             self._done = True
             self._condition.notify_all()
 
-    def wait(self, patience: float) -> T:
+    def wait(self, patience: float, give_up: Callable[[], Failure | None] = lambda: None) -> T:
         """The result.
 
+        Args:
+            give_up: looked at while it is not there; what it gives is raised.
+
         Raises:
-            Failure: TIMED_OUT or INTERRUPTED for this caller alone.
+            Failure: TIMED_OUT or INTERRUPTED for this caller alone, or `give_up`'s.
             Exception: whatever the work raised.
         """
+        given_up: Failure | None = None
+
+        def ready() -> bool:
+            nonlocal given_up
+            if not self._done:
+                given_up = give_up()
+            return self._done or given_up is not None
+
         with self._condition:
-            wait_until(self._condition, lambda: self._done, patience)
+            wait_until(self._condition, ready, patience)
+        if not self._done and given_up is not None:
+            raise given_up
         if self._error is not None:
             raise self._error
         return cast(T, self._result)
@@ -138,9 +151,9 @@ class Flights:
         self._lock = threading.Lock()
         self._flying: dict[Hashable, Flight[Any]] = {}
 
-    def get(self, key: Hashable, work: Callable[[], T], patience: float) -> T:
-        """The result of the flight of `key`, started now if there is none."""
-        return self.start(key, work).wait(patience)
+    def get(self, key: Hashable, work: Callable[[], T], patience: float, give_up: Callable[[], Failure | None] = lambda: None) -> T:
+        """The result of the flight of `key`, started now if there is none; see `Flight.wait`."""
+        return self.start(key, work).wait(patience, give_up)
 
     def start(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
         """Start the flight of `key`, or join it."""

@@ -69,7 +69,7 @@ class Loose:
             try:
                 found = self._receive(record, listed)
             except Failure as failure:
-                if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
+                if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
                     raise
                 log.info("%s: %s; fetching it again", record.uri, failure)
                 time.sleep(min(2.0, 0.1 * 2**attempt))

@@ -18,6 +18,7 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.filelists import AWAY
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.holdings import Outline, ProjectHoldings
+from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
@@ -33,6 +34,7 @@ class Outlines:
         self._listings = listings
         self._resources = Resources(listings)
         self._limits = limits
+        self._patience = Patience(listings.breaker)
         self._stored = stored
         self._fresh = fresh  # the whole project, where it was listed a moment ago: then its experiments are not asked for again
         self._workers = Workers("outline", limits.connections)
@@ -54,7 +56,8 @@ class Outlines:
         if held is not None and time.monotonic() - held.loaded < self._limits.ttl:
             return held
         try:
-            return self._composing.get((self._epoch, project), lambda: self._renew(project), self._limits.listing_deadline)
+            give_up = self._patience(held=held is not None)
+            return self._composing.get((self._epoch, project), lambda: self._renew(project), self._limits.listing_deadline, give_up)
         except Failure as failure:
             kept = held or (self._stored.outline(project) if failure.cause in AWAY else None)
             if kept is None or failure.cause not in AWAY:
@@ -73,7 +76,7 @@ class Outlines:
         missing = [one for one in identities if outline.session_resources(one) is None]
         flights = [self._flights.start((self._epoch, outline.project, one), partial(self._look_at, outline, one)) for one in missing]
         for flight in flights:
-            flight.wait(self._limits.listing_deadline)
+            flight.wait(self._limits.listing_deadline, self._patience(held=False))
         if missing:
             self._stored.put_outline(outline)
 

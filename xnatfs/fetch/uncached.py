@@ -62,7 +62,7 @@ class Uncached:
             try:
                 return self._receive(start, size, last_modified)
             except Failure as failure:
-                if failure.cause not in _CURED_BY_RETRY or attempt == _ATTEMPTS:
+                if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
                     raise
                 time.sleep(min(2.0, 0.1 * 2**attempt))
 

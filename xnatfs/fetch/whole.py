@@ -161,7 +161,7 @@ class Transfer:
             try:
                 md5 = self._receive()
             except Failure as failure:
-                if failure.cause in _CURED_BY_RETRY and attempt < _ATTEMPTS and self.readers:
+                if failure.cause in _CURED_BY_RETRY and not failure.away and attempt < _ATTEMPTS and self.readers:
                     log.info("%s: %s; fetching it again", self.record.uri, failure)
                     time.sleep(min(2.0, 0.1 * 2**attempt))
                     continue

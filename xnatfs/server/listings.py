@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.server.breaker import Breaker
 from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
     AssessorRecord,
@@ -109,6 +110,11 @@ class Listings:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.capabilities = Capabilities()
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether the server is there."""
+        return self._connection.breaker
 
     def table(self, path: str, **params: str) -> list[Row]:
         """GET a listing as rows."""

@@ -1,5 +1,7 @@
 """One logged-in connection to one XNAT: login, session cookie, retries, and the check that an answer is what it claims to be.
 
+While the server is known to be away (`breaker`), every request fails at once.
+
 Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's API works on the same login.
 Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how often: `login`.
 """
@@ -9,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -25,6 +28,7 @@ from xnatfs import __version__
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
+from xnatfs.server.breaker import Breaker, Prober
 from xnatfs.server.login import SESSION, Known, Login, as_stranger, basic, without_password
 from xnatfs.server.slots import Slots
 
@@ -48,14 +52,22 @@ class _Patient(Retry):
         _stacktrace: Any = None,
     ) -> _Patient:
         """See urllib3."""
-        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
+        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
             raise error
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        """What the server asks for, within reason: a proxy may say an hour, for which nobody waits."""
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, _LONGEST_PAUSE)
+
+
+_LONGEST_PAUSE = 10.0  # seconds
 
 _RETRY = _Patient(
-    total=4,
-    connect=2,
+    total=5,
+    connect=4,  # after 0, 0.4, 0.8, 1.6 s: a server that is restarted is often there again by then
     read=3,
     status=3,
     redirect=0,
@@ -67,6 +79,9 @@ _RETRY = _Patient(
     raise_on_status=False,
     raise_on_redirect=False,
 )
+
+_PIECE = 256 * 1024
+_PROBE_TIMEOUT = 5.0  # seconds
 
 _T = TypeVar("_T")
 
@@ -86,6 +101,8 @@ class Connection:
         self.server = settings.server
         self.version = ""
         self.slots = Slots(settings.limits.connections)
+        self.breaker = Breaker(settings.server)
+        self._prober = Prober(self.breaker, self._probe, self._look_at_clock)
         self.requests = 0  # sent so far, for `status`
         self._count_lock = threading.Lock()
         self.logins = Login(self, credentials)
@@ -147,12 +164,14 @@ class Connection:
         self.interface._user, self.interface._pwd = login.user, login.password
         with self._count_lock:
             self.requests += other.requests
+        other._prober.close()
         other._http.close()
 
     def close(self) -> None:
-        """End the server-side session; XNAT counts at most 1000 of them a user."""
+        """End the server-side session, if the server is there; XNAT counts at most 1000 of them a user."""
+        self._prober.close()
         with contextlib.suppress(OSError, requests.RequestException):
-            if self.logins.count:
+            if self.logins.count and not self.breaker.quiet(1.0):
                 self._http.delete(f"{self.server}/data/JSESSION", timeout=5, allow_redirects=False)
         self._http.close()
 
@@ -218,10 +237,15 @@ class Connection:
         """
         limits = self.settings.limits
         with self.slots.listing(limits.listing_deadline):
+            deadline = time.monotonic() + limits.listing_deadline
             problem = Failure(Cause.BAD_LISTING, path)
             for _ in range(3):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Failure(Cause.TIMED_OUT, path)
                 try:
-                    response = self.get(path, params=params, timeout=(limits.connect_timeout, limits.listing_deadline))
+                    response = self.get(path, params=params, stream=True, timeout=(limits.connect_timeout, left))
+                    self._read_whole(response, path, deadline)
                     return parse(response)
                 except ValueError as error:
                     problem = Failure(Cause.BAD_LISTING, path, str(error)[:200])
@@ -232,6 +256,23 @@ class Connection:
                     problem = failure
                     log.warning("%s, asking again", problem)
             raise problem
+
+    def _read_whole(self, response: requests.Response, path: str, deadline: float) -> None:
+        """Read the body by a time: each byte that trickles in starts the time-out of the socket anew, so that alone would never end."""
+        pieces: list[bytes] = []
+        try:
+            while piece := response.raw.read1(_PIECE, decode_content=True):
+                pieces.append(piece)
+                if time.monotonic() > deadline:
+                    raise Failure(Cause.TIMED_OUT, path, "the listing did not come to its end")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            if isinstance(error, Failure):
+                raise
+            cause = transport_cause(error)
+            raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, path) from error
+        response.raw.release_conn()
+        response._content = b"".join(pieces)  # where requests itself puts it
 
     def get(
         self,
@@ -295,28 +336,72 @@ class Connection:
     def _send(self, method: str, url: str, **options: Any) -> requests.Response:
         if self.settings.offline:
             raise Failure(Cause.OFFLINE, self.server)
+        self._look_at_clock()
+        self._prober.start()
+        self.breaker.check()
         with self._count_lock:
             self.requests += 1
-        try:
-            # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
-            return self._http.request(method, url, allow_redirects=False, verify=self._http.verify, **options)
-        except requests.RequestException as error:
-            raise self._failure(error, self.server) from error
+        with self.breaker.asking() as began:
+            try:
+                # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
+                response = self._http.request(method, url, allow_redirects=False, verify=self._http.verify, **options)
+            except requests.RequestException as error:
+                failure = self._failure(error, self.server)
+                self.breaker.failed(failure.cause, transport_words(error), began)
+                raise failure from error
+        self.breaker.answered()
+        return response
+
+    def _probe(self) -> None:
+        """Ask for the build information, without credentials or cookies, on a connection of its own; any answer will do.
+
+        Raises:
+            Failure: there is none.
+        """
+        with self._count_lock:
+            self.requests += 1
+        with requests.Session() as session:
+            session.headers["User-Agent"] = USER_AGENT
+            session.proxies = self._http.proxies
+            try:
+                session.get(
+                    f"{self.server}/xapi/siteConfig/buildInfo",
+                    auth=as_stranger,
+                    timeout=(min(_PROBE_TIMEOUT, self.settings.limits.connect_timeout), _PROBE_TIMEOUT),
+                    verify=self._http.verify,
+                    allow_redirects=False,
+                    stream=True,
+                ).close()
+            except requests.RequestException as error:
+                raise Failure(transport_cause(error), self.server, transport_words(error)) from error
+
+    def _look_at_clock(self) -> None:
+        if self.breaker.leapt():
+            # The other side has long given up the connections from before, and may never say so.
+            log.info("the machine was suspended or its clock set; connections are made anew")
+            for scheme in ("http://", "https://"):
+                self._http.get_adapter(scheme).close()
 
     def _failure(self, error: Exception, subject: str) -> Failure:
         return Failure(transport_cause(error), subject)
 
 
-def transport_cause(error: BaseException | None) -> Cause:
-    """The cause behind a `requests` or urllib3 exception, which wrap each other several times."""
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and all those in it: `requests` and urllib3 wrap each other several times."""
     seen: set[int] = set()
     todo: list[Any] = [error]
-    found = Cause.UNREACHABLE
     while todo:
         one = todo.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+def transport_cause(error: BaseException | None) -> Cause:
+    """The cause behind a `requests` or urllib3 exception."""
+    found = Cause.UNREACHABLE
+    for one in _behind(error):
         if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
             return Cause.BAD_CERTIFICATE
         if isinstance(one, urllib3.exceptions.NameResolutionError):
@@ -326,5 +411,21 @@ def transport_cause(error: BaseException | None) -> Cause:
             found = Cause.TIMED_OUT
         elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
             found = Cause.CUT_SHORT
-        todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
     return found
+
+
+_WORDS = {
+    Cause.UNKNOWN_HOST: "no such host",
+    Cause.BAD_CERTIFICATE: "certificate not trusted",
+    Cause.TIMED_OUT: "silence",
+    Cause.CUT_SHORT: "connection closed without an answer",
+}
+
+
+def transport_words(error: BaseException | None) -> str:
+    """The same in a few words; the system's own ("Connection refused", "No route to host") where it has some."""
+    cause = transport_cause(error)
+    if cause in _WORDS:
+        return _WORDS[cause]
+    told = (one.strerror for one in _behind(error) if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str))
+    return next(told, "cannot be reached").lower()
