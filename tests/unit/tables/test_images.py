@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
+import sys
 import tracemalloc
+import zlib
 from fractions import Fraction
 from typing import Any
 
@@ -122,6 +125,31 @@ def test_what_is_no_whole_image_is_refused(content: bytes, sentence: str) -> Non
     for least in (None, 0.5):
         with pytest.raises(ParseError, match=sentence):
             images.volume(io.BytesIO(content), least)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_without_zlib_ng_zlib_unpacks_the_same(hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = not hidden and importlib.util.find_spec("zlib_ng") is not None  # not every machine has a wheel
+    if hidden:
+        monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
+    monkeypatch.setattr(images, "_zlib", images._inflating())
+    assert (images._zlib is not zlib) == there
+    data = np.random.default_rng(5).integers(0, 255, (101, 90, 80), np.uint8)
+    plain = image(data)
+    halves = gzip.compress(plain[:1000], mtime=0) + gzip.compress(plain[1000:], mtime=0) + b"\0" * 600
+    for content in (plain, gzip.compress(plain, mtime=0), halves):
+        assert images.volume(io.BytesIO(content)) == int(data.sum(dtype=np.int64))
+    packed = bytearray(gzip.compress(plain, mtime=0))
+    packed[len(packed) // 2] ^= 1
+    for damaged in (bytes(packed), halves[:-700], gzip.compress(plain, mtime=0)[:-1]):
+        with pytest.raises(ParseError, match="damaged or cut short"):
+            images.volume(io.BytesIO(damaged))
+
+
+def test_the_largest_and_least_bytes_are_summed_exactly() -> None:
+    # Three full blocks and a rest, of the values that are first to overflow.
+    for kind, number in ((np.uint8, 255), (np.int8, -128)):
+        assert images.volume(io.BytesIO(image(np.full((128, 96, 65), number, kind)))) == number * 128 * 96 * 65
 
 
 def test_a_map_is_no_image_of_labels() -> None:
