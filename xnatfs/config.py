@@ -5,11 +5,15 @@ Used by the commands, which fill it, and by the composition of a mount, which re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -40,7 +44,7 @@ def normal_url(text: str) -> str:
     url = text.strip()
     if "://" not in url:
         url = "https://" + url
-    if "@" in url.partition("://")[2].partition("/")[0]:  # looked for first: the other messages repeat the text
+    if "@" in url:  # looked for first, and anywhere (a password may hold a slash): the other messages repeat the text
         raise UsageError("a user name or password does not belong into the server URL; see `xnatfs mount --help` for where it is read from")
     try:
         parts = urlsplit(url)
@@ -51,6 +55,49 @@ def normal_url(text: str) -> str:
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+class Origin(NamedTuple):
+    """Whom a URL leads to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin(url: str) -> Origin | None:
+    """Scheme, host and port of an http(s) URL; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+
+
+def shown_url(url: str) -> str:
+    """A URL from elsewhere without what must not be shown or sent on: user and password, query, a session's id (`;jsessionid=`).
+
+    Raises:
+        ValueError: it is no http(s) URL.
+    """
+    there = origin(url)
+    if there is None:
+        raise ValueError("no http(s) URL")
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.partition(';')[0]}"[:2000]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, so that nothing crosses a network."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def cache_home() -> Path:
@@ -68,11 +115,35 @@ def config_home() -> Path:
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of patients."""
+def make_folder(path: Path) -> None:
+    """Make a folder, with any missing above it, that only this user can enter. One that is there stays as it is."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
+        # Another process may be first, or a link lead nowhere.
+        with contextlib.suppress(FileExistsError):
+            one.mkdir(mode=0o700)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of patients.
+
+    One that is there and this user's is closed to others if it was open; one that is not, or a link somebody else laid, is refused.
+
+    Raises:
+        UsageError: it is somebody else's, or no folder.
+        OSError: it cannot be made.
+    """
+    make_folder(path)
+    try:
+        named, status = path.lstat(), path.stat()
+    except FileNotFoundError:
+        raise UsageError(f"{path} is a link that leads nowhere; remove it") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{path} is not a folder")
+    if status.st_uid != os.geteuid() or named.st_uid not in (0, os.geteuid()):
+        raise UsageError(f"{path} belongs to another user, who could read what is kept there; remove it, or name a folder of your own")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
     return path
 
 
@@ -109,6 +180,7 @@ class Settings:
     proxy: str | None = None
     lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
+    allow_http: bool = False  # the password may cross a network readable
     offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
     lower: bool = False  # an overlay will lie upon the mount
     limits: Limits = Limits()

@@ -30,6 +30,7 @@ class Cause(Enum):
     OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not kept on this machine")
     TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
     INTERRUPTED = (errno.EINTR, "interrupted")
+    PLAIN_HTTP = (errno.EACCES, "without TLS the password would cross the network readable; use https://, or say --allow-http")
     # The login
     LOGIN_REFUSED = (errno.EACCES, "the server refused this user name and password (or token)")
     NOT_ALLOWED = (errno.EACCES, "this user may not read this")
@@ -40,6 +41,7 @@ class Cause(Enum):
     NOT_DATA = (errno.EIO, "the server sent a web page in place of data")
     CUT_SHORT = (errno.EIO, "the server's answer ended too early")
     BAD_LISTING = (errno.EIO, "the server's listing could not be understood")
+    TOO_LARGE = (errno.EFBIG, "the server's answer is larger than any true one")
     LISTING_EMPTY = (errno.EIO, "the server lists no files here although it counts some")
     GONE = (errno.EIO, "the server lists this file but does not have it")
     BAD_DIGEST = (errno.EIO, "the file differs from the digest in the server's catalog")

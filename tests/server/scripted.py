@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -35,10 +37,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     script: Script
     asked: list[Asked]
+    scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,9 +69,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def scripted(script: Script) -> Iterator[_Server]:
-    """Serve `script` on a free port."""
+def scripted(script: Script, tls: tuple[Path, Path] | None = None) -> Iterator[_Server]:
+    """Serve `script` on a free port, with this certificate and key if they are given."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.scheme = "https"
         server.script, server.asked = script, []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -277,16 +277,26 @@ def test_credentials_never_follow_a_redirect_of_a_listing(own: DemoServer) -> No
         assert thief.asked == []
 
 
-def test_a_move_to_another_port_of_the_same_host_is_followed(server: DemoServer) -> None:
+def test_a_move_to_another_port_is_told_and_not_followed(server: DemoServer) -> None:
     def script(one: Asked) -> Answer:
         return Answer(301, headers={"Location": server.url + one.target})
 
-    with scripted(script) as old, connection(old.url) as made:
-        assert made.login() == "demo"
-        assert made.server == server.url
+    with scripted(script) as old:
+        failure = failed_login(old.url)
+        assert failure.cause is Cause.MOVED
+        assert server.url in str(failure)
         assert len(old.asked) == 1
         assert "authorization" not in old.asked[0].headers
-        assert len(made.listing("/data/projects", {"format": "json"}, rows_of)) == len(READABLE)
+    assert server.requests() == []
+
+
+def test_a_move_to_another_path_is_followed() -> None:
+    def script(one: Asked) -> Answer:
+        return xnat(one) if one.target.startswith("/xnat/") else Answer(301, headers={"Location": "/xnat" + one.target})
+
+    with scripted(script) as deeper, connection(deeper.url) as made:
+        assert made.login() == "demo"
+        assert made.server == deeper.url + "/xnat"
 
 
 def test_the_password_is_not_sent_before_the_server_is_known_to_be_one(server: DemoServer) -> None:

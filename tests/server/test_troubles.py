@@ -160,7 +160,7 @@ def test_a_proxy_can_be_named(server: DemoServer) -> None:
 
     with scripted(script) as proxy:
         login = Credentials("http://xnat.example.org", "demo", "demo", "the test", proxy=proxy.url)
-        made = Connection(Settings("http://xnat.example.org", limits=LIMITS), login)
+        made = Connection(Settings("http://xnat.example.org", limits=LIMITS, allow_http=True), login)
         try:
             assert made.login() == "demo"
         finally:

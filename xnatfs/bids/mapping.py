@@ -169,7 +169,7 @@ class BidsMap:
 
 def frames_of(scan: ScanRecord) -> int | None:
     """The number of frames, where the server tells one."""
-    return int(scan.frames) if scan.frames.isascii() and scan.frames.isdecimal() else None
+    return int(scan.frames) if re.fullmatch("[0-9]{1,9}", scan.frames) else None
 
 
 def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> Place | Nowhere:
@@ -177,7 +177,7 @@ def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> Place | 
     entities: dict[str, str] = {}
     for name, template in rule.entities.items():
         value = legal(_TEMPLATE.sub(lambda match: own.get(match[1], ""), template))
-        if name in INDICES and value and not value.isdecimal():
+        if name in INDICES and value and not re.fullmatch("[0-9]{1,9}", value):
             return Nowhere(f"{name}-{value}: {name} takes a number")
         if name in VALUES and value and value not in VALUES[name]:
             return Nowhere(f"{name}-{value}: {name} is one of {', '.join(VALUES[name])}")

@@ -13,7 +13,9 @@ from xnatfs.server.records import FileRecord
 
 _IMAGE = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 _PART = {"ph": "phase", "real": "real", "imaginary": "imag"}
-_END = re.compile(r"_(?:e(?P<echo>\d+)|(?P<part>ph|real|imaginary)|(?P<made>Eq(?:_\d+)?|Crop_\d+|Tilt(?:_\d+)?|ROI\d+|ADC|MIP|mask))a?\Z")
+_END = re.compile(
+    r"_(?:e(?P<echo>[0-9]{1,9})|(?P<part>ph|real|imaginary)|(?P<made>Eq(?:_\d+)?|Crop_\d+|Tilt(?:_\d+)?|ROI\d+|ADC|MIP|mask))a?\Z"
+)
 
 
 @dataclass(frozen=True)

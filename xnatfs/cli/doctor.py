@@ -27,11 +27,12 @@ Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
 @click.option("--user", metavar="NAME", help="With this user's login.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file.")
 @click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
-def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None) -> int:
+@click.option("--allow-http", is_flag=True, help="Send the password over plain http:// to another machine.")
+def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool) -> int:
     """Look for what would keep a mount from working, and say what to do. Exit code 1 if something would."""
     bad = False
     marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow"), "bad": click.style("BAD ", fg="red")}
-    for level, what, finding in (*_machine(), *_server(server, user, config, netrc)):
+    for level, what, finding in (*_machine(), *_server(server, user, config, netrc, allow_http)):
         bad = bad or level == "bad"
         click.echo(f"{marks[level]}  {what}: {finding}")
     return 1 if bad else 0
@@ -67,7 +68,7 @@ def _machine() -> Iterator[Finding]:
             yield "bad", name, f"{folder}: {error.strerror}"
 
 
-def _server(server: str | None, user: str | None, config: Path | None, netrc: Path | None) -> Iterator[Finding]:
+def _server(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool = False) -> Iterator[Finding]:
     try:
         for place, known, who in logins.places(config, netrc):
             yield "ok", "login found", f"{place}: {known} as {who}"
@@ -75,7 +76,7 @@ def _server(server: str | None, user: str | None, config: Path | None, netrc: Pa
     except UsageError as error:
         yield "bad", "login", str(error)
         return
-    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy), login)
+    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login)
     try:
         name = connection.login()
         yield "ok", "server", f"{connection.server} is an XNAT {connection.version or '(version unknown)'}; logged in as {name}"

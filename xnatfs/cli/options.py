@@ -27,6 +27,7 @@ class Where:
     cache_dir: Path | None
     cache_size: str
     offline: bool
+    allow_http: bool
 
     def settings(self, **more: Any) -> tuple[Settings, Credentials]:
         """The settings and the login they lead to.
@@ -42,6 +43,7 @@ class Where:
             verify=login.verify,
             proxy=login.proxy,
             offline=self.offline,
+            allow_http=self.allow_http,
             limits=Limits(cache_size=size),
             **more,
         )
@@ -55,6 +57,7 @@ _OPTIONS = (
     click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file."),
     click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."),
     click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."),
+    click.option("--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."),
     click.option("--offline", is_flag=True, help="Ask the server nothing: show what was listed before, serve what is in the cache."),
 )
 
@@ -71,9 +74,10 @@ def where(command: F) -> F:
         cache_dir: Path | None,
         cache_size: str,
         offline: bool,
+        allow_http: bool,
         **more: Any,
     ) -> Any:
-        return command(*arguments, where=Where(server, user, config, netrc, cache_dir, cache_size, offline), **more)
+        return command(*arguments, where=Where(server, user, config, netrc, cache_dir, cache_size, offline, allow_http), **more)
 
     call.__name__, call.__doc__ = command.__name__, command.__doc__
     call.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]  # click keeps earlier options there

@@ -86,6 +86,7 @@ def table(
     user: str | None = None,
     cache_dir: Path | str | None = None,
     offline: bool = False,
+    allow_http: bool = False,
 ) -> pandas.DataFrame:
     """A measurement table as a pandas DataFrame.
 
@@ -97,6 +98,7 @@ def table(
         server, user: needed only where several are known; the login is found as for `xnatfs mount`.
         cache_dir: where parsed measurements are kept; what has not changed on the server is not fetched again.
         offline: ask the server nothing.
+        allow_http: send the password over plain http:// to another machine.
 
     Returns:
         Numbers as numbers, ids and labels as text. `.attrs["problems"]` is a DataFrame of the sessions that are not, or not wholly, in it,
@@ -113,6 +115,7 @@ def table(
         verify=login.verify,
         proxy=login.proxy,
         offline=offline,
+        allow_http=allow_http,
         limits=Limits(),
     )
     with opened(settings, login) as mounted:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xnatfs.config import private_folder, state_home
+from xnatfs.config import make_folder, private_folder, state_home
 from xnatfs.daemon import mounts, registry
 from xnatfs.errors import UsageError
 
@@ -167,7 +167,7 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
     path = Path(os.path.realpath(os.path.expanduser(directory)))
     _check_place(path, place, cache_dir)
     try:
-        private_folder(path)
+        make_folder(path)
         filled = set(os.listdir(path))
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{path} is not a folder") from None

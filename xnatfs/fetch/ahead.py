@@ -54,4 +54,4 @@ class Ahead:
 
 def _number(identity: str) -> int:
     numbers = _DIGITS.findall(identity)
-    return int(numbers[-1]) if numbers else 0
+    return int(numbers[-1][-18:]) if numbers else 0

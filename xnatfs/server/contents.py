@@ -20,14 +20,15 @@ from stream_unzip import UnzipError, stream_unzip
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord
-from xnatfs.server.session import Connection, transport_cause
+from xnatfs.server.session import Connection
 from xnatfs.server.tables import number
+from xnatfs.server.transport import transport_cause
 from xnatfs.server.urls import encode, files_path
 
 log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 # Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25`, `;` and `\`, and a folder called `x.zip` is
 # taken for an archive to look into (fact sheet 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")

@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 
+from xnatfs.server.bodies import whole
 from xnatfs.server.records import AssessorRecord, Owner, ReconstructionRecord, ResourceRecord, parse_stamp
 from xnatfs.server.session import Connection
 from xnatfs.server.tables import number
@@ -51,13 +52,13 @@ def subject_item(connection: Connection, subject: str) -> SubjectItem:
 
 def _subject(response: requests.Response, identity: str) -> SubjectItem:
     try:
-        (item,) = json.loads(response.content)["items"]
+        (item,) = json.loads(whole(response))["items"]
         found = SubjectItem(_resources(item, "resources/resource", Owner("subject", identity)))
         for experiment in _children(item, "experiments/experiment"):
             session = _text(experiment, "ID")
             found.experiments[session] = _experiment(experiment, session)
         return found
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("no item") from None
 
 

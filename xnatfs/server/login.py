@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SESSION = "JSESSIONID"
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
+_NAME = 4096  # characters in which that is looked for
 # A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, fact sheet 1): one more try, after a pause.
 _MOMENT = 60.0
 _CALM = 2.0
@@ -117,7 +118,7 @@ class Login:
             Failure: LOGIN_REFUSED, or what keeps the server from answering.
         """
         response = self._connection.ask(f"{known.server}/data/auth")
-        match = _LOGGED_IN.search(response.text) if response.status_code == 200 else None
+        match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
         if match is None or match["name"] != known.user or SESSION not in self._connection.cookies:
             if response.status_code in _REFUSALS:
                 raise self._refuse()
@@ -187,7 +188,7 @@ class Login:
         else:
             raise self._refuse()
         who = self._connection.ask(f"{server}/data/auth")
-        match = _LOGGED_IN.search(who.text) if who.ok else None
+        match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
         if not response.ok or match is None:
             if response.status_code >= 500:
                 raise Failure(Cause.SERVER_ERROR, server, f"HTTP {response.status_code} at login")

@@ -30,7 +30,8 @@ def parse_stamp(text: str | None) -> float | None:
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that puts `2` before `10` and `2-MR1` after `2`."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(text) if part)
+    # Python refuses to read numbers of thousands of digits.
+    return tuple((0, int(part), "") if part.isdecimal() and len(part) < 1000 else (1, 0, part) for part in _NUMBERS.split(text) if part)
 
 
 class Owner(NamedTuple):

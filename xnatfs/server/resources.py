@@ -8,7 +8,8 @@ Threading: any thread; no state but the connection's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +21,9 @@ from xnatfs.server.urls import owner_of, path_of, segment, split_file_uri
 
 log = logging.getLogger(__name__)
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_LARGEST = 2**44  # bytes: ext4 holds no larger file, and what is here of one is remembered in a byte for each 128 KiB
+_DEEPEST = 250  # folders: with names of a few letters a path has at most 4096 bytes (PATH_MAX)
 _CATEGORY_LEVELS = {"scans": "scan", "reconstructions": "reconstruction", "assessors": "assessor", "resources": "experiment"}
 
 
@@ -152,7 +156,7 @@ def _within(owner: Owner | None, session: str) -> Owner:
     return owner
 
 
-def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
+def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListing:
     listing = FileListing()
     # What the files of a resource have in common is worked out once: a project has 160,000 rows and a few thousand resources.
     known: dict[str, tuple[str, str, Owner, int, str]] = {}  # resource number -> the URIs' beginning, base, owner, number, label
@@ -166,6 +170,9 @@ def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
                 listing.odd.append(f"{uri!r}: not the URI of a file")
                 continue
             base, path = split
+            if reason := hostile(base[1:]):
+                listing.odd.append(f"{uri!r}: below {reason}")
+                continue
             common = known[resource] = (uri[: len(uri) - len(path)], base, owner_for(base), identity, row.get("collection", ""))
         beginning, base, owner, identity, label = common
         path = uri[len(beginning) :]
@@ -173,9 +180,13 @@ def _files(rows: list[Row], owner_for: Callable[[str], Owner]) -> FileListing:
         if reason:
             listing.odd.append(f"{uri!r}: {reason}")
             continue
-        digest = row.get("digest", "").lower()
         size = number(row.get("size", "")) or 0
-        listing.files.append(FileRecord(owner, identity, label, path, size, digest if len(digest) == 32 else "", base))
+        if size > _LARGEST:
+            listing.odd.append(f"{uri!r}: {size} bytes, more than any file system here can hold")
+            continue
+        # The digest names the file in the cache: nothing but one gets there.
+        digest = row.get("digest", "").lower()
+        listing.files.append(FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else "", base))
     return listing
 
 
@@ -186,6 +197,8 @@ def hostile(path: str) -> str:
     parts = path.split("/")
     if ".." in parts:
         return "a path that leaves its resource"
+    if len(parts) > _DEEPEST:
+        return "a path deeper than any program can follow"
     if "." in parts or "" in parts:
         # The server would have to be asked for a URL that every HTTP library rewrites.
         return "a path with an empty part or a single dot"

@@ -9,13 +9,15 @@ Threading: any thread; requests run side by side on a connection pool. Who logs 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -25,12 +27,14 @@ from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
 from xnatfs import __version__
-from xnatfs.config import Settings
+from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
+from xnatfs.server import bodies
 from xnatfs.server.breaker import Breaker, Prober
 from xnatfs.server.login import SESSION, Known, Login, as_stranger, basic, without_password
 from xnatfs.server.slots import Slots
+from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, transport_words
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +84,7 @@ _RETRY = _Patient(
     raise_on_redirect=False,
 )
 
-_PIECE = 256 * 1024
+_BUILD_INFO = "/xapi/siteConfig/buildInfo"
 _PROBE_TIMEOUT = 5.0  # seconds
 
 _T = TypeVar("_T")
@@ -118,18 +122,21 @@ class Connection:
             known: what an earlier login of these credentials found. It spares the look for the server: one request in place of three.
 
         Raises:
-            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED or LOGIN_REFUSED; OFFLINE
-                for an offline mount of a server nobody has logged in to from here.
+            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED, PLAIN_HTTP or LOGIN_REFUSED;
+                OFFLINE for an offline mount of a server nobody has logged in to from here.
         """
         if self.settings.offline:
             if known is None:
                 raise Failure(Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached")
             self._be_at(known)
             return self.user
-        if known is not None and self.logins.as_known(known):
+        usable = known is not None and self._may_move(known.server) and not self._is_readable_by_all(known.server)
+        if known is not None and usable and self.logins.as_known(known):
             self._be_at(known)
             return self.user
         self._find_server()
+        if self._is_readable_by_all(self.server):
+            raise Failure(Cause.PLAIN_HTTP, self.server)
         self.logins.first()
         return self.user
 
@@ -172,7 +179,7 @@ class Connection:
         self._prober.close()
         with contextlib.suppress(OSError, requests.RequestException):
             if self.logins.count and not self.breaker.quiet(1.0):
-                self._http.delete(f"{self.server}/data/JSESSION", timeout=5, allow_redirects=False)
+                self._send("DELETE", f"{self.server}/data/JSESSION", timeout=5)
         self._http.close()
 
     def _make_interface(self) -> Interface:
@@ -183,8 +190,17 @@ class Connection:
         interface._entry = "/data"
         session: requests.Session = interface._http
         session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
+        never_led_on(session)
+        session.cookies.set_policy(FewCookies(session.cookies))
+        # pyxnat takes the proxy for http:// only, and where none is configured http_proxy without a look at no_proxy.
+        session.proxies = {"http": login.proxy, "https": login.proxy} if login.proxy else {}
         if self.settings.verify is not None:
             session.verify = self.settings.verify
+        if session.verify is False:
+            log.warning("the certificate of %s is not checked (verify is false): whoever is in between can read the password", self.server)
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it would say so with every request
+        elif session.verify is True and not any(map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))):
+            session.verify = os.environ.get("SSL_CERT_FILE") or True  # requests itself knows only the other two
         pool = self.settings.limits.connections
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
@@ -194,27 +210,39 @@ class Connection:
 
     def _find_server(self) -> None:
         """Ask for the build information, without credentials: is there an XNAT, and is it still at this address?"""
-        url = f"{self.server}/xapi/siteConfig/buildInfo"
         for _ in range(5):
-            response = self._send("GET", url, auth=as_stranger, timeout=self._timeout())
+            response = self._send("GET", self.server + _BUILD_INFO, auth=as_stranger, timeout=self._timeout())
             if not response.is_redirect:
                 break
-            # Only the scheme, port or path of the same host may change; credentials never go to another host.
-            target = urljoin(url, response.headers["Location"])
+            target = _target(self.server + _BUILD_INFO, response)
             if "Login.vm" in target:
                 return
-            if urlsplit(target).hostname != urlsplit(url).hostname or not target.endswith("/xapi/siteConfig/buildInfo"):
+            moved = target.removesuffix(_BUILD_INFO)
+            if moved in (target, self.server) or not self._may_move(moved):
                 raise Failure(Cause.MOVED, self.server, f"it redirects to {target}")
-            url = target
-        moved = url.removesuffix("/xapi/siteConfig/buildInfo")
-        if moved != self.server:
             log.warning("%s redirects to %s, which is used from here on", self.server, moved)
             self.server = moved
             self.interface._server = moved
         if response.ok:
-            with contextlib.suppress(ValueError, AttributeError):
-                self.version = str(response.json().get("version", ""))
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                self.version = str(json.loads(response.content).get("version", ""))[:100]
         # An XNAT before 1.7 has no /xapi; whether this is one shows in the login.
+
+    def _may_move(self, target: str) -> bool:
+        """Whether the server named by the user may be found at this address: at another path, or in place of http:// at https://, whose
+        certificate says that it is the same host. Credentials never go to another host, nor unasked to another port or in the clear."""
+        asked, there = origin(self.settings.server), origin(target)
+        if asked is None or there is None or asked.host != there.host:
+            return False
+        return asked == there or (asked.scheme, there.scheme) == ("http", "https")
+
+    def _is_readable_by_all(self, server: str) -> bool:
+        """Whether what is sent there crosses a network in the clear, and nobody said that it may."""
+        there = origin(server)
+        if there is None or there.scheme != "http" or self.settings.allow_http:
+            return False
+        proxies = self._http.merge_environment_settings(server, {}, None, None, None)["proxies"]
+        return not is_loopback(there.host) or bool(requests.utils.select_proxy(server, proxies))
 
     def ask(self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None) -> requests.Response:
         """GET a URL as it is, whatever the status; for `login`.
@@ -229,11 +257,11 @@ class Connection:
     def listing(self, path: str, params: Mapping[str, str], parse: Callable[[requests.Response], _T]) -> _T:
         """GET a listing and return `parse(response)`.
 
-        The body is read whole. `parse` raises `ValueError` for a body that is not what it should be (cut, a web page); it is then
-        asked for again: a chunked reply may end early and cleanly (fact sheet 9), so only parsing to the end proves it whole.
+        `parse` reads the body (with `bodies`) to its end. It raises `ValueError` for one that is not what it should be (cut, a web page);
+        it is then asked for again: a chunked reply may end early and cleanly (fact sheet 9), so only parsing to the end proves it whole.
 
         Raises:
-            Failure: NO_ENTRY (404), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, UNREACHABLE, TIMED_OUT.
+            Failure: NO_ENTRY (404), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
         """
         limits = self.settings.limits
         with self.slots.listing(limits.listing_deadline):
@@ -245,34 +273,19 @@ class Connection:
                     raise Failure(Cause.TIMED_OUT, path)
                 try:
                     response = self.get(path, params=params, stream=True, timeout=(limits.connect_timeout, left))
-                    self._read_whole(response, path, deadline)
-                    return parse(response)
+                    with response:
+                        bodies.end_by(response, deadline)
+                        return parse(response)
                 except ValueError as error:
                     problem = Failure(Cause.BAD_LISTING, path, str(error)[:200])
                     log.warning("%s, asking again", problem)
                 except Failure as failure:
+                    failure.subject = failure.subject or path
                     if failure.cause not in (Cause.NOT_DATA, Cause.CUT_SHORT):
                         raise
                     problem = failure
                     log.warning("%s, asking again", problem)
             raise problem
-
-    def _read_whole(self, response: requests.Response, path: str, deadline: float) -> None:
-        """Read the body by a time: each byte that trickles in starts the time-out of the socket anew, so that alone would never end."""
-        pieces: list[bytes] = []
-        try:
-            while piece := response.raw.read1(_PIECE, decode_content=True):
-                pieces.append(piece)
-                if time.monotonic() > deadline:
-                    raise Failure(Cause.TIMED_OUT, path, "the listing did not come to its end")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            response.close()
-            if isinstance(error, Failure):
-                raise
-            cause = transport_cause(error)
-            raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, path) from error
-        response.raw.release_conn()
-        response._content = b"".join(pieces)  # where requests itself puts it
 
     def get(
         self,
@@ -323,7 +336,10 @@ class Connection:
 
     def _status_failure(self, response: requests.Response, path: str) -> Failure:
         code = response.status_code
-        if code == 200 or response.is_redirect:
+        if response.is_redirect:
+            # Never followed: XNAT redirects to its login page only (fact sheet 1), and nobody else is to see cookie or password.
+            return Failure(Cause.NOT_DATA, path, f"it redirects to {_target(self.server + path, response)}")
+        if code == 200:
             return Failure(Cause.NOT_DATA, path)
         cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(code, Cause.SERVER_ERROR)
         return Failure(cause, path, f"HTTP {code}", code)
@@ -333,7 +349,8 @@ class Connection:
         patience = self.settings.limits.progress_deadline
         return self.settings.limits.connect_timeout, patience * 0.4 if stream else patience
 
-    def _send(self, method: str, url: str, **options: Any) -> requests.Response:
+    def _send(self, method: str, url: str, *, stream: bool = False, **options: Any) -> requests.Response:
+        """The answer; its body is read, if it is short, unless `stream` leaves that to the caller."""
         if self.settings.offline:
             raise Failure(Cause.OFFLINE, self.server)
         self._look_at_clock()
@@ -344,11 +361,19 @@ class Connection:
         with self.breaker.asking() as began:
             try:
                 # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
-                response = self._http.request(method, url, allow_redirects=False, verify=self._http.verify, **options)
+                response = self._http.request(method, url, allow_redirects=False, verify=self._http.verify, stream=True, **options)
+                if not stream:
+                    with response:
+                        response._content = bodies.first(response)  # where requests itself puts it, which knows no bound
             except requests.RequestException as error:
-                failure = self._failure(error, self.server)
+                failure = Failure(transport_cause(error), self.server)
                 self.breaker.failed(failure.cause, transport_words(error), began)
                 raise failure from error
+            except Failure as failure:
+                self.breaker.failed(failure.cause, transport_words(failure.__cause__), began)
+                raise
+            except OSError as error:  # of the file with the certificates, which requests looks for itself
+                raise Failure(Cause.BAD_CERTIFICATE, self.server, str(error)) from error
         self.breaker.answered()
         return response
 
@@ -363,9 +388,10 @@ class Connection:
         with requests.Session() as session:
             session.headers["User-Agent"] = USER_AGENT
             session.proxies = self._http.proxies
+            never_led_on(session)
             try:
                 session.get(
-                    f"{self.server}/xapi/siteConfig/buildInfo",
+                    self.server + _BUILD_INFO,
                     auth=as_stranger,
                     timeout=(min(_PROBE_TIMEOUT, self.settings.limits.connect_timeout), _PROBE_TIMEOUT),
                     verify=self._http.verify,
@@ -382,50 +408,10 @@ class Connection:
             for scheme in ("http://", "https://"):
                 self._http.get_adapter(scheme).close()
 
-    def _failure(self, error: Exception, subject: str) -> Failure:
-        return Failure(transport_cause(error), subject)
 
-
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and all those in it: `requests` and urllib3 wrap each other several times."""
-    seen: set[int] = set()
-    todo: list[Any] = [error]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-
-
-def transport_cause(error: BaseException | None) -> Cause:
-    """The cause behind a `requests` or urllib3 exception."""
-    found = Cause.UNREACHABLE
-    for one in _behind(error):
-        if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
-            return Cause.BAD_CERTIFICATE
-        if isinstance(one, urllib3.exceptions.NameResolutionError):
-            return Cause.UNKNOWN_HOST
-        refused = isinstance(one, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
-        if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)) and not refused:
-            found = Cause.TIMED_OUT
-        elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
-            found = Cause.CUT_SHORT
-    return found
-
-
-_WORDS = {
-    Cause.UNKNOWN_HOST: "no such host",
-    Cause.BAD_CERTIFICATE: "certificate not trusted",
-    Cause.TIMED_OUT: "silence",
-    Cause.CUT_SHORT: "connection closed without an answer",
-}
-
-
-def transport_words(error: BaseException | None) -> str:
-    """The same in a few words; the system's own ("Connection refused", "No route to host") where it has some."""
-    cause = transport_cause(error)
-    if cause in _WORDS:
-        return _WORDS[cause]
-    told = (one.strerror for one in _behind(error) if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str))
-    return next(told, "cannot be reached").lower()
+def _target(url: str, response: requests.Response) -> str:
+    """Where a redirect leads, fit to be shown and used: without user, query or a session's id."""
+    try:
+        return shown_url(urljoin(url, response.headers["Location"]))
+    except ValueError:
+        return "an address that is none"

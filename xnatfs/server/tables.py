@@ -1,34 +1,36 @@
 """XNAT's listing envelope as rows, and the look-up of columns whose names come back in several spellings.
 
-Used by `listings` and `resources`. Pure functions.
+Used by `listings`, `resources` and `items`. Pure functions.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 import requests
 
+from xnatfs.server import bodies
+
 Row = Mapping[str, str]
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def rows_of(response: requests.Response) -> list[Row]:
-    """The rows of `{"ResultSet": {"Result": [...]}}`, keys lower-cased, values as strings ("" for null).
+    """All rows of a listing; see `each_row`."""
+    return list(each_row(response))
+
+
+def each_row(response: requests.Response) -> Iterator[Row]:
+    """The rows of `{"ResultSet": {"Result": [...]}}` as they come, keys lower-cased, values as strings ("" for null).
 
     Raises:
         ValueError: the body is no such JSON, or does not parse to its end.
+        Failure: TOO_LARGE, or it does not come.
     """
-    body = json.loads(response.content)
-    try:
-        result = body["ResultSet"]["Result"]
-        names: dict[str, str] = {}  # every row has the same keys
-        return [
-            {names.get(key) or names.setdefault(key, key.lower()): "" if value is None else str(value) for key, value in row.items()}
-            for row in result
-        ]
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError("no ResultSet in the listing") from None
+    names: dict[str, str] = {}  # every row has the same keys
+    for row in bodies.rows(response):
+        yield {names.get(key) or names.setdefault(key, key.lower()): "" if value is None else str(value) for key, value in row.items()}
 
 
 def has_column(rows: Iterable[Row], *names: str) -> bool:
@@ -50,11 +52,9 @@ def pick(row: Row, *names: str) -> str:
 
 
 def number(text: str) -> int | None:
-    """A whole number from a table cell; None where there is none (all values are strings, "" while not computed)."""
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    """A whole number from a table cell; None where there is none (all values are strings, "" while not computed), or none that a count
+    or a size can be: below zero, or beyond 18 digits, which SQLite and the kernel's 64 bits still hold."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _find(row: Row, name: str) -> str | None:

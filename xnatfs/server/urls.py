@@ -21,8 +21,8 @@ def encode(path: str) -> str:
 
 
 def segment(text: str) -> str:
-    """Encode one path segment."""
-    return quote(text, safe="-._~", errors="surrogatepass")
+    """Encode one path segment. A `.` or `..`, which every HTTP library would take out of the URL, becomes what is none: not found."""
+    return text.replace(".", "%252E") if text in (".", "..") else quote(text, safe="-._~", errors="surrogatepass")
 
 
 def part(text: str) -> str:
@@ -106,7 +106,7 @@ def path_of(owner: Owner) -> str:
 def addressable(resource: ResourceRecord) -> bool:
     """Whether one request can ask for just this resource: its scan id, or its label where that is all there is, may not stand in a URL."""
     owner = resource.owner
-    if owner.level in ("scan", "reconstruction") and _AWKWARD & set(owner.part):
+    if _is_awkward(owner):
         return False
     return resource.id is not None or not (_AWKWARD & set(resource.label) or resource.label in ("", ".", ".."))
 
@@ -118,9 +118,14 @@ def files_path(record: FileRecord) -> str:
     id says which one is meant among `ALL`.
     """
     owner = record.owner
-    if owner.level in ("scan", "reconstruction") and _AWKWARD & set(owner.part):
+    if _is_awkward(owner):
         return f"/data/experiments/{segment(owner.id)}/{owner.level}s/ALL{_direction(owner)}/resources/{record.resource_id}/files"
     return encode(record.base)
+
+
+def _is_awkward(owner: Owner) -> bool:
+    """Whether it is named by a scan (or reconstruction) id that cannot stand in a URL."""
+    return owner.level in ("scan", "reconstruction") and (bool(_AWKWARD & set(owner.part)) or owner.part in (".", ".."))
 
 
 def _direction(owner: Owner) -> str:

@@ -49,7 +49,7 @@ def value_of(cell: str) -> float | None:
 def version_in(path: str) -> int:
     """The 21 of `lh.hippoSfVolumes-T1.v21.txt`; -1 without a version. For `Input.prefer`: the newest is read."""
     found = _VERSION.findall(path.rpartition("/")[2])
-    return int(found[-1]) if found else -1
+    return int(found[-1][:18]) if found else -1
 
 
 def anywhere(name: str) -> tuple[str, ...]:

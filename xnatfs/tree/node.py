@@ -121,7 +121,7 @@ def inode_in_order(identity: str, *parent: str) -> int:
     """
     numbers = re.findall(r"\d+", identity)
     top = inode_of(*parent) >> 32 & 0x7FFFFFFF
-    return top << 32 | (int(numbers[-1]) & 0xFFFFFF if numbers else 0) << 8 | inode_of(identity) >> 20 & 0xFF
+    return top << 32 | (int(numbers[-1][-18:]) & 0xFFFFFF if numbers else 0) << 8 | inode_of(identity) >> 20 & 0xFF
 
 
 def in_order(base: int, nodes: Mapping[str, Branch]) -> None:

@@ -1,0 +1,89 @@
+"""What lies below a request: what its exceptions mean, which cookies are kept, and that redirects lead nowhere.
+
+Used by `session`, `bodies` and `contents`. Pure functions; any thread.
+"""
+
+from __future__ import annotations
+
+import http.cookiejar
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+import urllib3
+
+from xnatfs.errors import Cause
+
+
+class FewCookies(http.cookiejar.DefaultCookiePolicy):
+    """Takes as many cookies as an XNAT and the proxies before it set, and no more: they are kept, and sent with every request, which a
+    Tomcat refuses with more than 8 KiB of headers."""
+
+    _MOST = 4096  # characters of all of them
+
+    def __init__(self, jar: http.cookiejar.CookieJar) -> None:
+        super().__init__()
+        self._jar = jar
+
+    def set_ok(self, cookie: http.cookiejar.Cookie, request: Any) -> bool:
+        """See `http.cookiejar`."""
+        held = sum(map(_length, self._jar))
+        return held + _length(cookie) <= self._MOST and super().set_ok(cookie, request)
+
+
+def _length(cookie: http.cookiejar.Cookie) -> int:
+    return len(cookie.name) + len(cookie.value or "") + len(cookie.path)
+
+
+def never_led_on(session: requests.Session) -> None:
+    """Even where a redirect is not followed, requests reads the whole body of one, and parses where it leads."""
+    session.get_redirect_target = _nowhere  # type: ignore[method-assign,assignment]  # the way to say so
+
+
+def _nowhere(_: requests.Response) -> None:
+    return None
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and all those in it: `requests` and urllib3 wrap each other several times."""
+    seen: set[int] = set()
+    todo: list[Any] = [error]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+def transport_cause(error: BaseException | None) -> Cause:
+    """The cause behind a `requests` or urllib3 exception."""
+    found = Cause.UNREACHABLE
+    for one in _behind(error):
+        if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
+            return Cause.BAD_CERTIFICATE
+        if isinstance(one, urllib3.exceptions.NameResolutionError):
+            return Cause.UNKNOWN_HOST
+        refused = isinstance(one, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
+        if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)) and not refused:
+            found = Cause.TIMED_OUT
+        elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
+            found = Cause.CUT_SHORT
+    return found
+
+
+_WORDS = {
+    Cause.UNKNOWN_HOST: "no such host",
+    Cause.BAD_CERTIFICATE: "certificate not trusted",
+    Cause.TIMED_OUT: "silence",
+    Cause.CUT_SHORT: "connection closed without an answer",
+}
+
+
+def transport_words(error: BaseException | None) -> str:
+    """The same in a few words; the system's own ("Connection refused", "No route to host") where it has some."""
+    cause = transport_cause(error)
+    if cause in _WORDS:
+        return _WORDS[cause]
+    told = (one.strerror for one in _behind(error) if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str))
+    return next(told, "cannot be reached").lower()
