@@ -1,8 +1,10 @@
 """Which server, which user, which password: found in the places XNAT users already keep them.
 
-Order (DESIGN 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`),
-`~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass` (pyxnat), a prompt on a terminal. Never an argument: those show in `ps`.
-Used by the commands only. Reads files and the environment; no network. Called once at start, by one thread.
+Order (DESIGN 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`), what
+`xnatfs login` keeps, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass` (pyxnat), a prompt on a terminal. Never an argument:
+those show in `ps`. What was said for this call or this shell comes first, then what was last said to xnatfs, then what other tools keep.
+Used by the commands at their start, and by a mount that looks again. Reads files, the environment and the keyring; no network.
+Threading: any thread.
 """
 
 from __future__ import annotations
@@ -14,13 +16,18 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from xnatfs import tokens
 from xnatfs.config import normal_url
 from xnatfs.errors import UsageError
+
+STORED = "`xnatfs login`"
+ENVIRONMENT, TERMINAL = "environment", "the terminal"
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Credentials:
     """A login for one server. `source` names where it was found, for people; the password is kept out of `repr`.
 
     For an alias token `user` and `password` are its alias and secret, and `owner` is whose it is where that is known.
-    `expires` is in seconds since 1970 by this machine's clock; None where it is not known or never.
+    `issued` and `expires` are in seconds since 1970 by this machine's clock; None where that is not known.
+    `again` looks into the same places once more; it raises UsageError as `find` does.
     """
 
     server: str
@@ -38,7 +46,9 @@ class Credentials:
     verify: bool | str | None = None
     proxy: str | None = None
     owner: str = ""
+    issued: float | None = None
     expires: float | None = None
+    again: Callable[[], Credentials] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,43 +62,101 @@ class _Entry:
     password: str | None = field(repr=False)
     verify: bool | str | None = None
     proxy: str | None = None
+    token: tokens.Token | None = None
 
 
 def find(
-    server: str | None = None, user: str | None = None, *, config: Path | None = None, netrc_file: Path | None = None, prompt: bool = True
+    server: str | None = None,
+    user: str | None = None,
+    *,
+    config: Path | None = None,
+    netrc_file: Path | None = None,
+    prompt: bool = True,
+    stored: bool = True,
+    expired: bool = False,
 ) -> Credentials:
     """The login to use for `server` and `user`, either of which may be open.
+
+    Args:
+        prompt: ask on a terminal if nothing is found.
+        stored: what `xnatfs login` keeps counts too ...
+        expired: ... also after its time: it still says whose the cache is.
 
     Raises:
         UsageError: nothing fits, or several servers are known and none was named; the text says which and what to do.
     """
+    config = config and config.absolute()  # a mount in the background looks again, from another folder
+    netrc_file = netrc_file and netrc_file.absolute()
     wanted = normal_url(server) if server else None
-    entries = list(_entries(config, netrc_file, wanted))
+    entries = [one for one in _entries(config, netrc_file, wanted) if stored or one.token is None]
     if wanted is None:
         wanted = _only_server(entries)
+    again = partial(find, wanted, user, config=config, netrc_file=netrc_file, prompt=False, stored=stored)
     host = urlsplit(wanted).netloc
+    over = ""
     for entry in entries:
-        if _same_host(entry.host, host) and (user is None or entry.user in (None, user)) and entry.password is not None:
-            name = user or entry.user
-            if name:
-                return Credentials(wanted, name, entry.password, entry.source, entry.verify, entry.proxy)
+        if not _same_host(entry.host, host) or (user is not None and entry.user not in (None, user)):
+            continue
+        if entry.token is not None:
+            if entry.token.expired and not expired:
+                over = f"the login of {STORED} as {entry.token.user} at {wanted} has expired; call it again"
+                continue
+            try:
+                return of(entry.token, again)
+            except UsageError as problem:
+                over = str(problem)
+                continue
+        name = user or entry.user
+        if name and entry.password is not None:
+            return Credentials(wanted, name, entry.password, entry.source, entry.verify, entry.proxy, again=again)
     if prompt and sys.stdin.isatty():
-        name = user or input(f"User name for {wanted}: ").strip()
-        return Credentials(wanted, name, getpass.getpass(f"Password for {name} at {wanted}: "), "the terminal")
+        return ask(wanted, user)
     whom = f" for the user {user}" if user else ""
     raise UsageError(
-        f"no password{whom} for {wanted} was found; set XNAT_HOST, XNAT_USER and XNAT_PASS, or put the server into ~/.netrc or ~/.xnat.cfg"
+        over
+        or f"no password{whom} for {wanted} was found; call `xnatfs login`, set XNAT_HOST, XNAT_USER and XNAT_PASS, "
+        "or put the server into ~/.netrc or ~/.xnat.cfg"
+    )
+
+
+def ask(server: str, user: str | None = None) -> Credentials:
+    """A login from the terminal."""
+    name = user or input(f"User name for {server}: ").strip()
+    return Credentials(server, name, getpass.getpass(f"Password for {name} at {server}: "), TERMINAL)
+
+
+def of(token: tokens.Token, again: Callable[[], Credentials] | None = None) -> Credentials:
+    """The login with a kept token.
+
+    Raises:
+        UsageError: the keyring does not give it.
+    """
+    kept = tokens.whole(token)
+    return Credentials(
+        token.server,
+        kept.alias,
+        kept.secret,
+        STORED,
+        token.verify,
+        token.proxy,
+        owner=token.user,
+        issued=token.issued,
+        expires=token.expires,
+        again=again,
     )
 
 
 def places(config: Path | None = None, netrc_file: Path | None = None) -> list[tuple[str, str, str]]:
     """(place, server, user) of every login that can be found, best first: for `xnatfs doctor`. No passwords."""
-    return [(entry.source, entry.server or entry.host, entry.user or "-") for entry in _entries(config, netrc_file, None)]
+    return [
+        (entry.source + (" (expired)" if entry.token and entry.token.expired else ""), entry.server or entry.host, entry.user or "-")
+        for entry in _entries(config, netrc_file, None)
+    ]
 
 
 def _only_server(entries: list[_Entry]) -> str:
-    # An explicit file or the environment names *the* server; only entries of equal standing can be in conflict.
-    for explicit in ("--config", "--netrc", "environment"):
+    # An explicit file, the environment or `xnatfs login` names *the* server; only entries of equal standing can be in conflict.
+    for explicit in ("--config", "--netrc", ENVIRONMENT, STORED):
         named = [entry for entry in entries if entry.source.startswith(explicit)]
         if named:
             entries = named
@@ -103,7 +171,8 @@ def _only_server(entries: list[_Entry]) -> str:
             hosts[entry.host] = entry.server
     if not hosts:
         raise UsageError(
-            "which server? Name it with --server URL or XNAT_HOST (no login was found in ~/.netrc, ~/.xnat.cfg or ~/.xnatPass)"
+            "which server? Name it with --server URL or XNAT_HOST "
+            "(no login was found from `xnatfs login`, in ~/.netrc, ~/.xnat.cfg or ~/.xnatPass)"
         )
     if len(hosts) > 1:
         known = ", ".join(sorted(hosts.values()))
@@ -122,6 +191,7 @@ def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -
     if netrc_file is not None:
         yield from _netrc(netrc_file, f"--netrc {netrc_file}", required=True)
     yield from _environment(wanted)
+    yield from _kept()
     home = Path.home()
     default = Path(os.environ["NETRC"]) if os.environ.get("NETRC") else home / ".netrc"
     if netrc_file is None and default.is_file():
@@ -139,7 +209,17 @@ def _environment(wanted: str | None) -> Iterator[_Entry]:
         user, password = os.environ.get(prefix + "USER"), os.environ.get(prefix + "PASS")
         server = normal_url(host) if host else wanted
         if server and (host or (user and password)):
-            yield _Entry(f"environment {prefix}*", urlsplit(server).netloc, server if host else None, user, password)
+            yield _Entry(f"{ENVIRONMENT} {prefix}*", urlsplit(server).netloc, server if host else None, user, password)
+
+
+def _kept() -> Iterator[_Entry]:
+    try:
+        found = tokens.kept()
+    except UsageError as problem:
+        print(f"xnatfs: warning: {problem}", file=sys.stderr)
+        return
+    for one in found:
+        yield _Entry(STORED, urlsplit(one.server).netloc, one.server, one.user, None, token=one)
 
 
 def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:

@@ -115,9 +115,14 @@ def test_alias_token(alice: Client, nobody: Client, server: DemoServer) -> None:
     pair = (token["alias"], token["secret"])
     assert nobody.get("/data/auth", auth=pair).text == "User 'alice' is logged in"
     assert alice.get("/data/services/tokens/validate/{}/{}".format(*pair)).json() == {"valid": "alice"}
-    assert alice.get(f"/data/services/tokens/show/{pair[0]}").json()["xdatUserId"] == "alice"
+    shown = alice.get("/data/services/tokens/show").json()
+    assert token in shown and {row["xdatUserId"] for row in shown} == {"alice"}
+    assert nobody.get("/data/services/tokens/show", auth=("bob", "bob")).json() == []
+    assert nobody.get(f"/data/services/tokens/invalidate/{pair[0]}", auth=("bob", "bob")).status_code == 403
+    assert alice.get(f"/data/services/tokens/validate/{pair[0]}/wrong").json() == {"valid": None}
     assert alice.get(f"/data/services/tokens/invalidate/{pair[0]}").json() == {"result": "OK"}
     assert requests.get(server.url + "/data/auth", auth=pair, timeout=5).status_code == 401
+    assert alice.get(f"/data/services/tokens/invalidate/{pair[0]}").status_code == 404
     assert alice.get("/data/services/tokens/issue/user/bob").status_code == 403
 
 

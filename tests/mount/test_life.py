@@ -118,7 +118,7 @@ def test_unmount_while_a_file_is_being_read(server: DemoServer, tmp_path: Path) 
         until(lambda: gone(mounted, pid))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_mount_cleanly(server: DemoServer, tmp_path: Path, number: int) -> None:
     with mount(server.url, tmp_path) as mounted:
         pid = mounted.pid

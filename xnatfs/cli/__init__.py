@@ -24,6 +24,8 @@ _COMMANDS = {
     "warm": "xnatfs.cli.warm",
     "table": "xnatfs.cli.table",
     "cache": "xnatfs.cli.cache",
+    "login": "xnatfs.cli.login",
+    "logout": "xnatfs.cli.logout",
     "doctor": "xnatfs.cli.doctor",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",

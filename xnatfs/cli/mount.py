@@ -52,7 +52,7 @@ from xnatfs.tree.lists import read_list
     metavar="DIR",
     help="Let programs write in the mount: what they write is kept in DIR, never sent to the server.",
 )
-@click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends the mount.")
+@click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C or closing the terminal ends the mount.")
 def command(
     mountpoint: str,
     where: Where,
@@ -67,7 +67,7 @@ def command(
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
     Returns when the mount answers. The login is looked for in: --config or --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*),
-    ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
+    what `xnatfs login` keeps, ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
     """
     for one in lists:
         read_list(one)

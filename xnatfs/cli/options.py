@@ -36,7 +36,7 @@ class Where:
             UsageError: no login fits, or a value is wrong.
         """
         size = parse_size(self.cache_size)
-        login = logins.find(self.server, self.user, config=self.config, netrc_file=self.netrc)
+        login = logins.find(self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline)
         settings = Settings(
             server=login.server,
             cache_dir=(self.cache_dir or cache_home()).expanduser().absolute(),

@@ -75,6 +75,8 @@ def _text(report: dict[str, Any]) -> str:
     ]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")
+    if login := report.get("login", {}).get("text"):
+        lines.append(f"  login: {login}")
     if upper := report.get("overlay"):
         lines.append(
             f"  overlay: {upper['directory']} holds {counted(upper['files'], 'file')} ({size(upper['bytes'])}) "

@@ -20,6 +20,7 @@ from xnatfs.cache.measurements import MeasurementStore
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known
+from xnatfs.daemon.keeper import Keeper
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
@@ -61,11 +62,13 @@ class Mounted:
     outputs: Outputs = field(init=False)
     finder: Finder = field(init=False)
     sources: Sources = field(init=False)
+    keeper: Keeper = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
     def __post_init__(self) -> None:
+        self.keeper = Keeper(self.connection, self.settings, self.refresh)
         self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
         limits = self.settings.limits
         self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
@@ -91,6 +94,7 @@ class Mounted:
             "away": None if away is None else away._asdict() | {"cause": away.cause.name},
             "overlay": self.overlay,
             "user": self.connection.user,
+            "login": self.keeper.report(),
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
             "requests": self.connection.requests,
@@ -120,6 +124,7 @@ class Mounted:
 
     def close(self) -> None:
         """End everything."""
+        self.keeper.close()
         self.finder.close()
         self.outputs.close()
         self.builder.close()
@@ -177,7 +182,7 @@ def _builder(
 
 
 def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:
-    before = known.recall(settings, credentials.user)
+    before = known.recall(settings, credentials.owner or credentials.user)
     try:
         user = connection.login(before)
     except Failure as failure:
@@ -186,5 +191,5 @@ def _log_in(connection: Connection, settings: Settings, credentials: Credentials
             raise Failure(failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint) from failure
         raise
     if not settings.offline:
-        known.remember(settings, credentials.user, connection.known)
+        known.remember(settings, credentials.owner or credentials.user, connection.known)
     return user

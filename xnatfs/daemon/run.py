@@ -32,7 +32,8 @@ from xnatfs.lower import Lower
 
 log = logging.getLogger(__name__)
 
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_HANDLED = (*_ENDING, signal.SIGHUP)
 _GRACE = 5.0  # seconds that operations under way get to end
 _START = 180.0  # seconds after which a mount in the background is given up
 
@@ -88,6 +89,8 @@ def foreground(
             str(overlay.directory) if overlay is not None else "",
         )
         registration = registry.register(one)
+        watcher.read_again = mounted.keeper.hang_up
+        mounted.keeper.start()
         watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
         with watcher:
             announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
@@ -279,7 +282,13 @@ def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | Non
         stop()
         return True
 
-    return {"status": lambda _: mounted.report(), "refresh": refresh, "stop": end}
+    def credentials(asked: dict[str, Any]) -> str:
+        try:
+            return mounted.keeper.read_again(str(asked.get("place", "")))
+        except (Failure, UsageError) as problem:
+            raise ValueError(str(problem)) from None
+
+    return {"status": lambda _: mounted.report(), "refresh": refresh, "credentials": credentials, "stop": end}
 
 
 def _leave(mounted: Mounted, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
@@ -293,7 +302,10 @@ def _leave(mounted: Mounted, socket_path: Path, registration: Path | None, overl
 
 
 class _Watcher:
-    """Ends the mount on SIGTERM, SIGINT, SIGHUP or when told to."""
+    """Ends the mount on SIGTERM, SIGINT or when told to. SIGHUP has it read its login again.
+
+    A terminal that is closed sends SIGHUP too: then a mount in its foreground ends, as Ctrl-C would end it, unless it runs under `nohup`.
+    """
 
     def __init__(self, take_away: Callable[[], None], ending: threading.Event) -> None:
         self._take_away = take_away
@@ -301,6 +313,8 @@ class _Watcher:
         self._over = threading.Event()
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
+        self._bound = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self.read_again: Callable[[], None] = lambda: None
         self.leave: Callable[[], None] = lambda: None
 
     def end(self) -> None:
@@ -308,7 +322,7 @@ class _Watcher:
         os.write(self._writing, bytes([signal.SIGTERM]))
 
     def __enter__(self) -> None:
-        for number in _ENDING:
+        for number in _HANDLED:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="watcher", daemon=True).start()
@@ -316,12 +330,12 @@ class _Watcher:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         signal.set_wakeup_fd(-1)
-        for number in _ENDING:
+        for number in _HANDLED:
             signal.signal(number, signal.SIG_DFL)
 
     def _watch(self) -> None:
-        while not any(number in _ENDING for number in os.read(self._reading, 1024)):
-            pass  # SIGUSR1: libfuse interrupts a handler
+        while not self._told_to_end(os.read(self._reading, 1024)):
+            pass
         # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when the last file is closed.
         self._take_away()
         self._ending.set()
@@ -329,3 +343,21 @@ class _Watcher:
             log.warning("files were still open; their readers get an error")
             self.leave()
             os._exit(0)
+
+    def _told_to_end(self, numbers: bytes) -> bool:
+        """Other signals than those handled: SIGUSR1, with which libfuse interrupts a handler."""
+        if any(number in _ENDING for number in numbers):
+            return True
+        if signal.SIGHUP in numbers:
+            if self._bound and not _has_terminal():
+                return True
+            threading.Thread(target=self.read_again, name="reading the login again", daemon=True).start()
+        return False
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -45,29 +45,35 @@ def login(call: Call) -> Reply:
 
 
 def tokens(call: Call, parts: list[str]) -> Reply:
-    """`/data/services/tokens/{issue,show,validate,invalidate}/...`."""
-    action, arguments = parts[0], parts[1:]
-    if action == "issue":
-        owner = call.user
-        if arguments[:1] == ["user"] and len(arguments) > 1 and arguments[1] != owner.login:
-            if not owner.admin:
-                raise HttpError(403)
-            found = call.archive.users.get(arguments[1])
-            if found is None:
-                raise HttpError(404)
-            owner = found
-        return _json(_described(call.sessions.issue(owner)))
-    token = call.sessions.token(arguments[0]) if arguments else None
-    if action == "validate" and len(arguments) == 2:
-        return _json({"valid": token.user.login} if token is not None and token.secret == arguments[1] else {})
-    if action == "invalidate" and arguments:
-        call.sessions.forget_token(arguments[0])
+    """`/data/services/tokens/OPERATION[/user/USER | /ALIAS[/SECRET]]` (AliasTokenRestlet; fact sheet 1)."""
+    operation, arguments = parts[0], parts[1:]
+    owner, alias = call.user.login, ""
+    if arguments[:1] == ["user"] and len(arguments) == 2:
+        owner = arguments[1]
+    elif arguments:
+        alias = arguments[0]
+    token = call.sessions.any_token(alias)
+    if alias and token is None:
+        raise HttpError(404, f"Can't find an alias token with the alias {alias}")
+    if call.user is GUEST:
+        raise HttpError(403, "The guest user can't request alias tokens")
+    if (owner != call.user.login or (token is not None and token.user is not call.user)) and not call.user.admin:
+        raise HttpError(403, "Non-admin users can only request operations on alias tokens for their own account")
+    if operation == "issue":
+        if owner not in call.archive.users:
+            raise HttpError(400, f"An error occurred retrieving the user: {owner}")
+        return _json(_described(call.sessions.issue(call.archive.users[owner])))
+    if operation == "show":  # all of the user's, secrets too; which one was named does not matter
+        return _json([_described(one) for one in call.sessions.tokens_of(owner)])
+    if operation == "validate":
+        if token is None or len(arguments) < 2:
+            raise HttpError(401, "You must specify both token and secret to validate a token.")
+        valid = token.secret == arguments[1] and call.sessions.token(alias) is not None
+        return _json({"valid": token.user.login if valid else None})
+    if operation == "invalidate":
+        call.sessions.forget_token(alias)
         return _json({"result": "OK"})
-    if action == "show":
-        if token is None or (token.user is not call.user and not call.user.admin):
-            raise HttpError(404)
-        return _json(_described(token))
-    raise HttpError(404)
+    raise HttpError(400, f"Unknown operation: {operation}")
 
 
 def _described(token: Token) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import secrets
 import time
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 
 from .faults import Switches
 from .model import Archive, User
-from .reply import HttpError
 
 GUEST = User("guest", "")
 COOKIE = "JSESSIONID"
@@ -66,6 +66,7 @@ class Sessions:
         self._switches = switches
         self._sessions: dict[str, Session] = {}
         self._tokens: dict[str, Token] = {}
+        self._numbers = itertools.count(1)
         self._failures: dict[str, tuple[int, float]] = {}
 
     def identify(self, cookie: str, authorization: str) -> tuple[Session | None, bool]:
@@ -142,11 +143,9 @@ class Sessions:
 
     def issue(self, user: User) -> Token:
         """A new alias token."""
-        if user is GUEST:
-            raise HttpError(403, "Guest users can't request alias tokens")
         now = time.time()
         token = Token(
-            str(uuid.uuid4()), secrets.token_urlsafe(48)[:64], user, now, now + self._switches.token_lifetime_s, len(self._tokens) + 1
+            str(uuid.uuid4()), secrets.token_urlsafe(48)[:64], user, now, now + self._switches.token_lifetime_s, next(self._numbers)
         )
         self._tokens[token.alias] = token
         return token
@@ -155,6 +154,14 @@ class Sessions:
         """A token that has not expired."""
         found = self._tokens.get(alias)
         return found if found is not None and found.expires > time.time() else None
+
+    def any_token(self, alias: str) -> Token | None:
+        """A token, expired or not: XNAT clears expired ones away later."""
+        return self._tokens.get(alias)
+
+    def tokens_of(self, login: str) -> list[Token]:
+        """The tokens of a user."""
+        return [token for token in self._tokens.values() if token.user.login == login]
 
     def forget_token(self, alias: str) -> None:
         self._tokens.pop(alias, None)

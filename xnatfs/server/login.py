@@ -250,6 +250,10 @@ class Login:
         self.count += 1
         self.good()
 
+    def turned_down(self, login: Credentials) -> bool:
+        """Whether the server has refused these before."""
+        return _mark(login) in self._turned_down
+
     def _found_others(self) -> bool:
         """Whether other credentials are found now, and the server takes them: another mount renewed the token, somebody logged in anew."""
         try:

@@ -1,0 +1,129 @@
+"""`xnatfs login`: a password is swapped for an alias token, which is kept until it expires."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from xnatfs import credentials as logins
+from xnatfs import tokens
+from xnatfs.config import Settings, normal_url
+from xnatfs.credentials import Credentials
+from xnatfs.daemon import control, known, registry
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.server import tokens as remote
+from xnatfs.server.session import Connection
+
+
+@click.command("login")
+@click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known.")
+@click.option("--user", metavar="NAME", help="The user name.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from a pyxnat/bx configuration file.")
+@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from this netrc file.")
+@click.option("--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it).")
+@click.option("--ask", is_flag=True, help="Ask for the password, even if one is found.")
+@click.option(
+    "--keep", type=click.Choice(["auto", tokens.KEYRING, tokens.FILE]), default="auto", show_default=True, help="Where the token is kept."
+)
+def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool, ask: bool, keep: str) -> int:
+    """Log in once, and keep an alias token in place of the password.
+
+    The password is looked for as `xnatfs mount` does (--config or --netrc, the environment, ~/.netrc, ~/.xnat.cfg, ~/.xnatPass), or asked
+    for. It is sent once and never stored. The token goes into the desktop's keyring, or into a file only you can read; it expires (two
+    days later, if the server's administrator has not chosen otherwise), and running mounts renew it before that. Mounts of this server
+    and user go on with the new token at once.
+    """
+    login = _password(server, user, config, netrc, ask)
+    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login)
+    try:
+        name = connection.login()
+        try:
+            issued = remote.issue(connection)
+        except Failure as failure:
+            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.NOT_DATA):
+                raise UsageError(f"{connection.server} took the login, but gives {name} no token ({failure})") from None
+            raise
+        before = [whole for one in kept(connection.server, name) if (whole := _whole(one))]  # the keyring has room for one of a name
+        token, why_not = tokens.keep(remote.token(connection, issued), None if keep == "auto" else keep)
+        known.remember(Settings(server=connection.server), name, connection.known)
+        click.echo(f"logged in to {token.server} as {name}; {until(token.expires)}")
+        click.echo(f"the token is kept in {tokens.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
+        failed = _tell_mounts(token)
+        for old in before:
+            invalidate(connection, old)
+    finally:
+        connection.close()
+    _warn_of_what_comes_first(token)
+    return 1 if failed else 0
+
+
+def until(expires: float | None) -> str:
+    """For people: how long a token is good for."""
+    if expires is None:
+        return "the server does not say until when the token is valid"
+    left = expires - time.time()
+    span = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.0f} hours" if left > 7200 else f"{left / 60:.0f} minutes"
+    return f"the token is valid until {time.strftime('%Y-%m-%d %H:%M', time.localtime(expires))} ({span})"
+
+
+def _password(server: str | None, user: str | None, config: Path | None, netrc: Path | None, ask: bool) -> Credentials:
+    if ask:
+        if not sys.stdin.isatty():
+            raise UsageError("--ask needs a terminal")
+        found = normal_url(server) if server else logins.find(None, user, config=config, netrc_file=netrc, prompt=False).server
+        return logins.ask(found, user)
+    try:
+        return logins.find(server, user, config=config, netrc_file=netrc, stored=False)
+    except UsageError:
+        if server is not None or not sys.stdin.isatty():
+            raise
+        # The last login says which server; the password is asked for.
+        again = kept(None, user)
+        if len({one.server for one in again}) != 1:
+            raise
+        return logins.find(again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False)
+
+
+def kept(server: str | None, user: str | None) -> list[tokens.Token]:
+    """The logins there are, of this server and user where they are named."""
+    return [one for one in tokens.kept() if server in (None, one.server) and user in (None, one.user)]
+
+
+def _tell_mounts(token: tokens.Token) -> bool:
+    """Whether a mount of this server and user did not take the new token."""
+    failed = False
+    for one in registry.running():
+        if (one.server, one.user) != (token.server, token.user):
+            continue
+        try:
+            click.echo(f"{one.mountpoint}: {control.ask(one.socket, 'credentials', timeout=60, place='login')}")
+        except UsageError as problem:
+            failed = True
+            print(f"xnatfs: {one.mountpoint}: {problem}", file=sys.stderr)
+    return failed
+
+
+def invalidate(connection: Connection, token: tokens.Token) -> str:
+    """Make a token worthless; what kept the server from it, or ""."""
+    try:
+        remote.invalidate(connection, token.alias)
+    except Failure as failure:
+        return "" if failure.cause is Cause.NO_ENTRY else str(failure)
+    return ""
+
+
+def _whole(token: tokens.Token) -> tokens.Token | None:
+    try:
+        return tokens.whole(token)
+    except UsageError:
+        return None
+
+
+def _warn_of_what_comes_first(token: tokens.Token) -> None:
+    for prefix in ("XNAT_", "XNATPY_"):
+        if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
+            print(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", file=sys.stderr)

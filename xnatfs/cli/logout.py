@@ -1,0 +1,54 @@
+"""`xnatfs logout`: the token of `xnatfs login` is given back."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from xnatfs import credentials as logins
+from xnatfs import tokens
+from xnatfs.cli.login import invalidate, kept, until
+from xnatfs.config import Settings, normal_url
+from xnatfs.daemon import known
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.server.session import Connection
+
+
+@click.command("logout")
+@click.option("--server", metavar="URL", help="The XNAT server; needed only with several logins.")
+@click.option("--user", metavar="NAME", help="The user name; needed only with several logins.")
+@click.option("--allow-http", is_flag=True, help="Send the token over plain http:// (who listens can read it).")
+def command(server: str | None, user: str | None, allow_http: bool) -> int:
+    """Make the token of `xnatfs login` worthless on the server, and forget it.
+
+    Mounts that use it can read only what is in their cache until there is another login.
+    """
+    found = kept(normal_url(server) if server else None, user)
+    if not found:
+        raise UsageError("there is no login of `xnatfs login`" + (f" for {server}" if server else ""))
+    if len(found) > 1:
+        raise UsageError("several logins are kept (" + ", ".join(f"{one.user} at {one.server}" for one in found) + "); name one")
+    token = found[0]
+    problem = "" if token.expired else _given_back(token, allow_http)
+    tokens.forget(token)
+    click.echo(f"the login of {token.user} at {token.server} is forgotten")
+    if problem:
+        print(f"xnatfs: the server could not be told, and {until(token.expires)}: {problem}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+def _given_back(token: tokens.Token, allow_http: bool) -> str:
+    try:
+        login = logins.of(token)
+    except UsageError as problem:
+        return str(problem)
+    settings = Settings(server=token.server, verify=token.verify, proxy=token.proxy, allow_http=allow_http)
+    connection = Connection(settings, login)
+    try:
+        connection.login(known.recall(settings, token.user))
+        return invalidate(connection, tokens.whole(token))
+    except Failure as failure:
+        return "" if failure.cause is Cause.LOGIN_REFUSED else str(failure)
+    finally:
+        connection.close()

@@ -1,0 +1,225 @@
+"""The alias tokens that `xnatfs login` got, kept on this machine: in the system's keyring where there is one, else in a private file.
+
+Used by `credentials` (which reads), `cli.login` and `daemon.keeper` (which write). Never a password, only tokens that expire.
+`tokens.json` in the state directory (0600, in a folder 0700) says which there are; the secret is in it, or in the keyring.
+Threading: any thread and any process: the file is replaced as a whole, under a lock that other processes see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xnatfs.config import private_folder, state_home
+from xnatfs.errors import UsageError
+
+FILE, KEYRING = "file", "keyring"
+_SERVICE = "xnatfs"
+_PATIENCE = 30.0  # seconds that a keyring may take, a person's typing included; it must never hold up a mount for good
+
+
+@dataclass(frozen=True)
+class Token:
+    """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None where the server did not say."""
+
+    server: str
+    user: str
+    alias: str = field(repr=False)
+    secret: str = field(repr=False)
+    issued: float
+    expires: float | None
+    place: str = FILE
+    verify: bool | str | None = None
+    proxy: str | None = None
+
+    @property
+    def expired(self) -> bool:
+        return self.expires is not None and self.expires <= time.time()
+
+
+def kept() -> list[Token]:
+    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see `whole`.
+
+    Raises:
+        UsageError: the file could have been read or written by somebody else.
+    """
+    path = _path()
+    try:
+        with path.open(encoding="utf-8") as stream:
+            private_folder(path.parent)
+            _check(os.fstat(stream.fileno()), path)
+            rows = json.load(stream)
+        found = [Token(**row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError):
+        raise UsageError(f"{path} cannot be read; remove it and call `xnatfs login` again") from None
+    return sorted(found, key=lambda one: -one.issued)
+
+
+def whole(token: Token) -> Token:
+    """The token with its alias and secret.
+
+    Raises:
+        UsageError: the keyring does not give them.
+    """
+    if token.place == FILE:
+        return token
+    try:
+        alias, secret = json.loads(_keyring(lambda ring: ring.get_password(_SERVICE, _name(token))))
+    except (ValueError, TypeError):
+        raise UsageError(f"the keyring has no token for {token.user} at {token.server} any more; call `xnatfs login` again") from None
+    return replace(token, alias=alias, secret=secret)
+
+
+def keep(token: Token, place: str | None = None) -> tuple[Token, str]:
+    """Keep a token in place of what there was for its server and user.
+
+    Args:
+        place: FILE or KEYRING; None takes the keyring where there is one.
+
+    Returns:
+        it, with its place; and why it is not in the keyring, "" if it is.
+
+    Raises:
+        UsageError: it cannot be kept (there).
+    """
+    why_not = ""
+    if place != FILE:
+        try:
+            _keyring(lambda ring: ring.set_password(_SERVICE, _name(token), json.dumps([token.alias, token.secret])))
+            return _write(replace(token, place=KEYRING)), ""
+        except UsageError as problem:
+            if place == KEYRING:
+                raise
+            why_not = str(problem)
+    return _write(replace(token, place=FILE)), why_not
+
+
+def forget(token: Token) -> None:
+    """Keep it no more."""
+    with _locked():
+        _replace([one for one in kept() if _name(one) != _name(token)])
+    if token.place == KEYRING:
+        with contextlib.suppress(UsageError):
+            _keyring(lambda ring: ring.delete_password(_SERVICE, _name(token)))
+
+
+@contextlib.contextmanager
+def renewing() -> Iterator[bool]:
+    """False while another process renews a token: two would invalidate each other's."""
+    with _lock_file("renewing").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks: then two may renew, and each keeps a token that works
+            pass
+        yield True
+
+
+def where(token: Token) -> str:
+    """Where it is kept, for people."""
+    return "the system's keyring" if token.place == KEYRING else str(_path())
+
+
+def _write(token: Token) -> Token:
+    bare = replace(token, alias="", secret="") if token.place == KEYRING else token
+    with _locked():
+        _replace([bare, *(one for one in kept() if _name(one) != _name(token))])
+    return token
+
+
+def _replace(tokens: list[Token]) -> None:
+    path = _path()
+    draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+    try:
+        # O_EXCL: a name that somebody put there is not written through.
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            json.dump([asdict(one) for one in tokens], stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _path() -> Path:
+    return state_home() / "login" / "tokens.json"
+
+
+def _lock_file(name: str) -> Path:
+    try:
+        folder = private_folder(_path().parent)
+    except OSError as error:
+        raise UsageError(f"{_path().parent} cannot be made: {error.strerror}") from None
+    lock = folder / f"{name}.lock"
+    lock.touch(mode=0o600)
+    return lock
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    with _lock_file("tokens").open("w") as stream:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _check(status: os.stat_result, path: Path) -> None:
+    if status.st_uid != os.getuid():
+        raise UsageError(f"{path} is another user's; the login in it is not used")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs login` again")
+
+
+def _name(token: Token) -> str:
+    return f"{token.user} at {token.server}"
+
+
+def _keyring(ask: Callable[[Any], Any]) -> Any:
+    """What the keyring answers, in a thread: on a cluster it may wait for a desktop that is not there.
+
+    Raises:
+        UsageError: there is none, it does not answer, or it refuses; the text says which.
+    """
+    chosen = os.environ.get("PYTHON_KEYRING_BACKEND")
+    if not chosen and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UsageError("there is no desktop here whose keyring could be asked")
+    answer: list[Any] = []
+    problem: list[str] = []
+
+    def work() -> None:
+        try:
+            keyring = importlib.import_module("keyring")  # an extra: not every machine has it
+        except ImportError:
+            problem.append("the Python package keyring is not installed")
+            return
+        try:
+            ring = keyring.get_keyring()
+            if ring.priority < 1 and not chosen:  # the library's word for: not recommended
+                problem.append("this machine has no keyring")
+                return
+            answer.append(ask(ring))
+        except Exception as error:  # backends raise what their libraries raise; never its text, which might quote
+            problem.append(f"the keyring refuses ({type(error).__name__})")
+
+    thread = threading.Thread(target=work, name="keyring", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    if not answer:
+        raise UsageError(problem[0] if problem else "the keyring does not answer")
+    return answer[0]
