@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.fields import UNFINISHED, number, only, unfinished
+from xnatfs.tables.fields import UNFINISHED, emptied, number, only, unfinished
 from xnatfs.tables.table import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide, is_number, stacked, text_lines
 
 _COLUMNS = ("side", "region", "n_slices", "volume")
@@ -23,7 +23,7 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
     rows: list[Row] = []
     for count, line in enumerate(text_lines(stream), 1):
         fields = line.split()
-        if not fields:
+        if not fields or fields[0] == "#":
             continue
         # An atlas may call a region by two words; a number among them means that something else is wrong.
         region = fields[2:-2]
@@ -37,15 +37,16 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
         if not fields[-2].isdigit():
             raise ParseError(f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a whole number")
         rows.append((side, name, fields[-2], number(fields[-1], f"line {count}: the volume of {name[:60]}")))
-    return Parsed(_COLUMNS, rows, unfinished(stream))
+    return Parsed(_COLUMNS, rows, (*unfinished(stream), *emptied(row[-1] for row in rows)))
 
 
 def icv(stream: BinaryIO, _: str) -> Parsed:
     """The intracranial volume, as the row `tiv`."""
-    fields = [line.split() for line in text_lines(stream) if line.strip()]
+    fields = [words for line in text_lines(stream) if (words := line.split()) and words[0] != "#"]
     if len(fields) != 1 or len(fields[0]) != 2:
         raise ParseError("it is not one line with a subject and a volume")
-    return Parsed(_COLUMNS, [("", "tiv", "", number(fields[0][1], "the volume"))], unfinished(stream))
+    cell = number(fields[0][1], "the volume")
+    return Parsed(_COLUMNS, [("", "tiv", "", cell)], (*unfinished(stream), *emptied([cell])))
 
 
 def both_and_icv(visit: Visit, inputs: Inputs) -> Parsed:

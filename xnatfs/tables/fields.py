@@ -76,7 +76,7 @@ def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tup
     found: dict[str, str] = {}
     for count, line in enumerate(text_lines(stream), 1):
         fields = line.split()
-        if not fields:
+        if not fields or fields[0] == "#":
             continue
         if len(fields) != 2:
             raise ParseError(f"line {count} has {len(fields)} fields, not a name and a {what}")

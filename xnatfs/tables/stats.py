@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 from xnatfs.tables.fields import emptied, number, unfinished
-from xnatfs.tables.table import ParseError, Row, text_lines
+from xnatfs.tables.table import ParseError, Row, is_number, text_lines
 
 ASEG_COLUMNS = ("Index", "SegId", "NVoxels", "Volume_mm3", "StructName", "normMean", "normStdDev", "normMin", "normMax", "normRange")
 APARC_COLUMNS = ("StructName", "NumVert", "SurfArea", "GrayVol", "ThickAvg", "ThickStd", "MeanCurv", "GausCurv", "FoldInd", "CurvInd")
@@ -54,11 +54,12 @@ def read_stats(stream: BinaryIO, usual: tuple[str, ...]) -> Stats:
     columns = usual
     lines: list[tuple[int, list[str]]] = []
     for count, line in enumerate(text_lines(stream), 1):
-        if not line.startswith("#"):
-            if fields := line.split():
+        fields = line.split()
+        if not line.lstrip().startswith("#"):
+            if fields:
                 lines.append((count, fields))
             continue
-        key, _, rest = line[1:].strip().partition(" ")
+        key, rest = (*line.lstrip()[1:].split(None, 1), "", "")[:2]
         if key == "Measure":
             name, cell = _measure(rest, count)
             measures.setdefault(name, cell)
@@ -88,6 +89,8 @@ def _measure(text: str, count: int) -> tuple[str, str]:
     if len(fields) < 4 or not fields[1]:
         raise ParseError(f"line {count}: a measure has {len(fields)} fields, not structure, name, description, value and unit")
     name = fields[1].split()[0]
+    if len(fields) > 5 and is_number(fields[-3]):
+        raise ParseError(f"line {count}: {name} is {','.join(fields[-3:-1])[:40]!r}: a decimal comma, or two values")
     return name, number(fields[-2], f"line {count}: {name}")
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
 Row = tuple[str, ...]
+_LINE_END = re.compile("\r\n|\n|\r")
 
 
 class ParseError(ValueError):
@@ -198,7 +200,9 @@ def text_lines(stream: BinaryIO, longest: int = 64 * 2**20) -> list[str]:
         text = data.decode("latin-1")
     if "\0" in text:
         raise ParseError("it is not a text file")
-    return text.splitlines()
+    # Not str.splitlines: that also ends lines at characters that are part of a name (U+0085 is the second byte of an Å read as latin-1).
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def csv_table(stream: BinaryIO, delimiter: str = ",") -> Parsed:
@@ -209,9 +213,11 @@ def csv_table(stream: BinaryIO, delimiter: str = ",") -> Parsed:
     """
     reader = csv.reader(io.StringIO("\n".join(text_lines(stream))), delimiter=delimiter)
     try:
-        found = [row for row in reader if row]
+        found = [row for row in reader if len(row) > 1 or (row and row[0].strip())]
     except csv.Error as error:
         raise ParseError(f"it is no table of comma-separated values ({error})") from None
+    if not found:
+        raise ParseError("it is empty")
     header = tuple(name.strip() for name in found[0])
     if len(set(header)) != len(header):
         raise ParseError("two of its columns have one name")
