@@ -44,7 +44,7 @@ class Credentials:
     password: str = field(repr=False)
     source: str
     verify: bool | str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # it may carry a password of its own
     owner: str = ""
     issued: float | None = None
     expires: float | None = None
@@ -61,7 +61,7 @@ class _Entry:
     user: str | None
     password: str | None = field(repr=False)
     verify: bool | str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # it may carry a password of its own
     token: tokens.Token | None = None
 
 

@@ -40,7 +40,7 @@ class Token:
     expires: float | None
     place: str = FILE
     verify: bool | str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # it may carry a password of its own
 
     @property
     def expired(self) -> bool:
@@ -180,7 +180,7 @@ def _locked() -> Iterator[None]:
 
 
 def _check(status: os.stat_result, path: Path) -> None:
-    if status.st_uid != os.getuid():
+    if status.st_uid != os.geteuid():
         raise UsageError(f"{path} is another user's; the login in it is not used")
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs login` again")

@@ -175,6 +175,32 @@ def test_a_login_that_is_sent_to_a_web_page_is_told_so() -> None:
         assert "browser" in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["demo", "changed"])
+def test_after_a_night_sixteen_threads_log_in_once_also_where_strangers_are_let_in(
+    own: DemoServer, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    own.switches.require_login = False
+    with connection(own.url) as made:
+        made.login()
+        own.switches.session_timeout_s = 3600.0
+        projects(made)
+        change_password(own, password)
+        own.expire_sessions()
+        own.clear_log()
+        night = 3000.0
+        now = login._now
+        monkeypatch.setattr(login, "_now", lambda: now() + night)
+        made.logins.ready()
+        assert own.requests() == []  # the server said how long a session lasts
+        night = 3700.0
+        met = together(16, lambda: projects(made))
+        if password == "demo":
+            assert met == [None] * 16 and refusals(own) == 0
+            assert own.call(lambda: len(own._application.sessions.of_user("demo"))) == 1
+        else:
+            assert met == [Cause.LOGIN_REFUSED] * 16 and refusals(own) == 1
+
+
 # --- other credentials -----------------------------------------------------------------------------------------------
 
 

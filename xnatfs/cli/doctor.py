@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import click
 
 from xnatfs import __version__
 from xnatfs import credentials as logins
+from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, state_home
 from xnatfs.daemon import overlay
 from xnatfs.errors import Failure, UsageError
+from xnatfs.server import tokens as remote
 from xnatfs.server.listings import Listings
 from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.server.session import Connection
@@ -80,11 +84,23 @@ def _server(server: str | None, user: str | None, config: Path | None, netrc: Pa
     try:
         name = connection.login()
         yield "ok", "server", f"{connection.server} is an XNAT {connection.version or '(version unknown)'}; logged in as {name}"
+        yield from _token(connection)
         yield from _probes(connection)
     except Failure as failure:
         yield "bad", "server", str(failure)
     finally:
         connection.close()
+
+
+def _token(connection: Connection) -> Iterator[Finding]:
+    login = connection.logins.credentials
+    expires = login.expires
+    if expires is None and remote.is_alias(login.user):
+        with contextlib.suppress(Failure):
+            expires = remote.expiry(connection, login.user)
+    if expires is not None:
+        soon = expires - time.time() < 12 * 3600
+        yield ("note" if soon else "ok"), "token", until(expires) + ("; `xnatfs login` gets a new one" if soon else "")
 
 
 def _probes(connection: Connection) -> Iterator[Finding]:

@@ -48,7 +48,11 @@ def command(server: str | None, user: str | None, config: Path | None, netrc: Pa
                 raise UsageError(f"{connection.server} took the login, but gives {name} no token ({failure})") from None
             raise
         before = [whole for one in kept(connection.server, name) if (whole := _whole(one))]  # the keyring has room for one of a name
-        token, why_not = tokens.keep(remote.token(connection, issued), None if keep == "auto" else keep)
+        try:
+            token, why_not = tokens.keep(remote.token(connection, issued), None if keep == "auto" else keep)
+        except UsageError:
+            invalidate(connection, remote.token(connection, issued))
+            raise
         known.remember(Settings(server=connection.server), name, connection.known)
         click.echo(f"logged in to {token.server} as {name}; {until(token.expires)}")
         click.echo(f"the token is kept in {tokens.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))

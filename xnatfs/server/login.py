@@ -10,6 +10,7 @@ Threading: any thread. The login lock is held while a login is on its way; that 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import requests
+from requests.cookies import CookieConflictError
 
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure, UsageError
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SESSION = "JSESSIONID"
+_TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _NAME = 4096  # characters in which that is looked for
 # A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, fact sheet 1): one more try, after a pause.
 _MOMENT = 60.0
 _CALM = 2.0
 _REFUSALS = (401, 403)
+_IDLE = 900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
 _MISSES = 8  # in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it sent us)
 
 
@@ -68,6 +72,7 @@ class Login:
         self._lock = threading.Lock()
         self._busy = False
         self._good_at = -_MOMENT  # when the server last took the session or the login
+        self._idle = _IDLE  # seconds a session lasts without a request
         self._turned_down: set[int] = set()  # hashes of what was refused
         self._bare_misses = 0
 
@@ -84,6 +89,9 @@ class Login:
                 pass
         if self.refused:
             raise self._refusal()
+        if not self.closed and self.count and _now() - self._good_at > self._idle:
+            # The session is over, and the server would make one for each of the requests that are about to come, or refuse each.
+            self.again(self.count, spent=False)
         return self.count
 
     @property
@@ -93,9 +101,11 @@ class Login:
 
     def good(self, bare: bool = False) -> None:
         """The server took the session or the password."""
-        self._good_at = time.monotonic()
+        self._good_at = _now()
         if bare:
             self._bare_misses = 0
+        with contextlib.suppress(KeyError, IndexError, ValueError, CookieConflictError):
+            self._idle = float(self._connection.cookies[_TIMES].strip('"').split(",")[1]) / 1000
 
     def bare_missed(self, guest: bool) -> None:
         """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so it is open."""
@@ -179,7 +189,7 @@ class Login:
         if self.refused:
             raise self._refusal()
         server = self._connection.server
-        lately = time.monotonic() - self._good_at < _MOMENT
+        lately = _now() - self._good_at < _MOMENT
         for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
             time.sleep(pause)
             response = self._connection.ask(f"{server}/data/JSESSION", auth=self._afresh)
@@ -291,6 +301,11 @@ def without_password(request: requests.PreparedRequest) -> requests.PreparedRequ
     """Whatever else the request carries."""
     request.headers.pop("Authorization", None)
     return request
+
+
+def _now() -> float:
+    """Seconds, counted while the machine sleeps too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _mark(login: Credentials) -> int:
