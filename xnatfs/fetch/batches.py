@@ -19,6 +19,8 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.host import Host
 from xnatfs.fetch.series import Series
 from xnatfs.fetch.waiting import wait_until
+from xnatfs.fetch.whole import SILENT
+from xnatfs.server.hold import Hold
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ class Batch:
         self.condition = threading.Condition()
         self.ended = False
         self.received = 0  # bytes of members so far
+        self._waiting = 0  # readers
+        self._hold = Hold()
+        self._heard: float | None = None  # when the server was asked, or last sent anything
         self._coming = {record.path: record for record in series.records}
 
     def expects(self, path: str) -> bool:
@@ -63,12 +68,18 @@ class Batch:
             return (start - self.received) / line.rate > _TOO_FAR
 
         with self.condition:
-            wait_until(
-                self.condition,
-                lambda: not self.expects(path) or too_far(),
-                self._host.limits.progress_deadline,
-                lambda: self._host.progress,
-            )
+            self._waiting += 1
+            try:
+                wait_until(
+                    self.condition,
+                    lambda: not self.expects(path) or too_far(),
+                    self._host.limits.progress_deadline,
+                    lambda: self._host.progress,
+                )
+            finally:
+                self._waiting -= 1
+                if not self._waiting and self._heard is not None and time.monotonic() - self._heard > SILENT:
+                    self._hold.end()  # nobody waits any more, and others may wait for its worker
 
     def run(self) -> None:
         """Receive it (in a worker)."""
@@ -78,7 +89,7 @@ class Batch:
                     self._receive()
                     return
                 except Failure as failure:
-                    if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
+                    if failure.cause not in _CURED_BY_RETRY or failure.away or self._hold.ended or attempt == _ATTEMPTS:
                         # Nobody loses a file by this: what has not come is fetched singly.
                         log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
                         if failure.cause is Cause.NO_SPACE:
@@ -99,8 +110,8 @@ class Batch:
         come: list[str] = []
         flushed = time.monotonic()
         try:
-            asked = time.monotonic()
-            with self._host.contents.zip(self.series.records[0]) as members:
+            asked = self._heard = time.monotonic()
+            with self._host.contents.zip(self.series.records[0], self._hold) as members:
                 self._host.line.answered(time.monotonic() - asked)
                 with self._host.line.stream():
                     for path, size, pieces in members:
@@ -152,6 +163,7 @@ class Batch:
 
     def _count(self, piece: bytes) -> None:
         self.received += len(piece)
+        self._heard = time.monotonic()
         self._host.progress += 1
         self._host.line.received(len(piece))
         if self._host.workers.closed:

@@ -27,7 +27,9 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.host import Host
 from xnatfs.fetch.uncached import Uncached
 from xnatfs.fetch.waiting import wait_until
+from xnatfs.fetch.whole import SILENT
 from xnatfs.server.contents import Part
+from xnatfs.server.hold import Hold
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class _Fetch:
     def __init__(self, position: int, end: int) -> None:
         self.position = position
         self.end = end
+        self.hold = Hold()
+        self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
 
 class Reader:
@@ -149,9 +153,13 @@ class Blob:
             if reader in self._readers:
                 self._readers.remove(reader)
             self.condition.notify_all()
-            if self._readers or self._fetches or self._closed:
+            if self._readers or self._closed:
                 return
-            self._close()
+            for fetch in self._fetches:
+                if fetch.heard is not None and time.monotonic() - fetch.heard > SILENT:
+                    fetch.hold.end()  # nobody waits any more, and others may wait for its worker
+            if not self._fetches:
+                self._close()
 
     def read(self, reader: Reader, offset: int, length: int) -> bytes:
         """Bytes for a reader; waits until they are here."""
@@ -238,9 +246,8 @@ class Blob:
         """Parts from an earlier time, of a file without a digest, are used only if the server still has that file."""
         if self.record.digest or self._fresh or self._partial is None:
             return
-        patience = self._host.limits.progress_deadline
         try:
-            unchanged = self._host.workers.do(lambda: self._host.contents.unchanged(self.record, self.last_modified), patience)
+            unchanged = self._host.unchanged(self.record, self.last_modified)
         except Failure as failure:
             if failure.cause in (Cause.GONE, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
@@ -263,7 +270,8 @@ class Blob:
     def _run(self, fetch: _Fetch) -> None:
         problem: Failure | None = None
         try:
-            self._fetch(fetch)
+            if self._readers:  # else all who wanted it have gone meanwhile
+                self._fetch(fetch)
         except Failure as failure:
             problem = failure
         except BaseException as error:
@@ -301,9 +309,9 @@ class Blob:
     def _receive(self, fetch: _Fetch) -> bool:
         """One answer; False if it was let go because nobody reads."""
         host = self._host
-        asked = time.monotonic()
+        asked = fetch.heard = time.monotonic()
         end = fetch.end if not self._opened else min(fetch.end, self.size)
-        with host.contents.part(self.record, fetch.position, end, self.last_modified) as part:
+        with host.contents.part(self.record, fetch.position, end, self.last_modified, fetch.hold) as part:
             host.line.answered(time.monotonic() - asked)
             self._note(part)
             if part.end is None:
@@ -357,6 +365,7 @@ class Blob:
                         self._hash.update(memoryview(piece)[self._hashed - position :])
                         self._hashed = position + len(piece)
                 position += len(piece)
+                fetch.heard = time.monotonic()
                 host.progress += 1
                 host.line.received(len(piece))
                 # A page is present only when all of it is.

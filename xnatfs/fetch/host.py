@@ -31,6 +31,10 @@ class Host(Protocol):
         """The key of a file in the cache."""
         ...
 
+    def unchanged(self, record: FileRecord, last_modified: str) -> bool:
+        """Whether the server still has this file; raises what keeps it from answering within a few seconds."""
+        ...
+
     def coming(self, record: FileRecord, size: int) -> None:
         """An answer told this size; a whole, checked file has yet to prove it."""
         ...

@@ -19,6 +19,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from typing import Protocol
 
 from xnatfs.cache.contents import ContentCache, Entry
@@ -30,6 +31,7 @@ from xnatfs.fetch.blob import FIRST, Blob
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.history import History
+from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.fetch.whole import Transfer
@@ -39,6 +41,7 @@ from xnatfs.server.records import FileRecord
 log = logging.getLogger(__name__)
 
 _TRY_ZIP_AGAIN = 60.0  # seconds after the cache had no room for it
+_CHECK = 5.0  # seconds to wait for the server to say that a file which is here is still its file
 _REMEMBER_BAD_DIGEST = 600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
 
 
@@ -135,7 +138,10 @@ class Transfers:
         self._coming: dict[str, int] = {}
         self._corrected = bool(learnt.of("size"))  # whether any size differs from the catalog's
         self._suspects: dict[str, str] = {}  # MD5s of large files that differed from the catalog's once
-        self._checks = Flights(self.workers)
+        # Apart from the streams, all of which may be stuck: what is here is not to wait for them.
+        self._checkers = Workers("check", 2)
+        self._checks = Flights(self._checkers)
+        self._patience = Patience(contents.breaker)
 
     # --- for the tree --------------------------------------------------------------------------------------------
 
@@ -191,6 +197,7 @@ class Transfers:
     def close(self) -> None:
         """Start nothing more."""
         self.ahead_workers.close()
+        self._checkers.close()
         self.workers.close()
 
     # --- the ways ------------------------------------------------------------------------------------------------
@@ -290,7 +297,7 @@ class Transfers:
     def _run(self, key: str, transfer: Transfer) -> None:
         try:
             transfer.run()
-            if transfer.failure is not None:
+            if transfer.failure is not None and transfer.readers:  # else nobody got it
                 self._troubles.failed(transfer.failure)
         finally:
             with self._lock:
@@ -360,6 +367,16 @@ class Transfers:
         self._troubles.failed(failure)
         raise failure
 
+    def unchanged(self, record: FileRecord, last_modified: str) -> bool:
+        """Whether the server still has the file with this Last-Modified; waits a few seconds for the answer.
+
+        Raises:
+            Failure: see `Contents.unchanged`; TIMED_OUT.
+        """
+        patience = min(_CHECK, self.limits.progress_deadline)
+        work = partial(self.contents.unchanged, record, last_modified)
+        return self._checks.get((identity(record), last_modified), work, patience, self._patience(held=True))
+
     def _refuse_known_bad(self, record: FileRecord) -> None:
         bad = self._learnt.get("bad digest", identity(record))
         if bad and not self._serve_bad_digests and time.time() - float(bad.split()[1]) < _REMEMBER_BAD_DIGEST:
@@ -380,9 +397,7 @@ class Transfers:
         if (record.digest and entry.verified == "md5") or time.time() - entry.checked < self.limits.revalidate_after:
             return True
         try:
-            unchanged = bool(entry.last_modified) and self._checks.get(
-                entry.key, lambda: self.contents.unchanged(record, entry.last_modified), self.limits.progress_deadline
-            )
+            unchanged = bool(entry.last_modified) and self.unchanged(record, entry.last_modified)
         except Failure as failure:
             if failure.cause in (Cause.GONE, Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 entry.close()

@@ -20,10 +20,12 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.host import Host
 from xnatfs.fetch.waiting import wait_until
 from xnatfs.server.contents import Stream, only_in_zip
+from xnatfs.server.hold import Hold
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
+SILENT = 0.5  # seconds: a stream that said nothing for so long is ended when its last reader goes
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
 _MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
@@ -74,6 +76,8 @@ class Transfer:
         self._last_modified = ""
         self._draft: Draft | Memory | None = None
         self._entry: Entry | None = None
+        self._hold = Hold()
+        self._heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
     @property
     def stamp(self) -> str:
@@ -132,11 +136,17 @@ class Transfer:
             self.readers -= 1
             if self.readers == 0 and (self._done or self.failure is not None):
                 self._close()
+            elif self.readers == 0 and self._heard is not None and time.monotonic() - self._heard > SILENT:
+                self._hold.end()  # nobody waits any more, and others may wait for its worker
 
     # --- the worker ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Fetch, check, keep; whatever fails is left in `failure`."""
+        """Fetch, check, keep; whatever fails is left in `failure`. Nothing if all who wanted it have gone meanwhile."""
+        with self.condition:
+            if self.readers == 0:
+                self._close()
+                return
         try:
             self._fetch()
         except Failure as failure:
@@ -185,9 +195,9 @@ class Transfer:
 
     def _receive(self) -> str:
         """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
-        asked = time.monotonic()
+        asked = self._heard = time.monotonic()
         try:
-            with self._host.contents.file(self.record) as stream:
+            with self._host.contents.file(self.record, self._hold) as stream:
                 self._host.line.answered(time.monotonic() - asked)
                 with self._host.line.stream():
                     return self._fill(stream)
@@ -228,6 +238,7 @@ class Transfer:
         for piece in stream.pieces:
             draft = self._write(draft, piece)
             digest.update(piece)
+            self._heard = time.monotonic()
             self._host.progress += 1
             self._host.line.received(len(piece))
             if self._host.workers.closed:

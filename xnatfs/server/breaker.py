@@ -255,15 +255,23 @@ class Prober:
     Args:
         probe: asks the server something small; returns if it answered, raises `Failure` if it did not, with a few words on
             why as its detail.
+        back: called when a probe was the first to have an answer again.
         look: called each second while it runs: for a suspended machine.
     """
 
     _LINGERS = 20.0  # seconds
     _SLICE = 1.0  # between looks for a suspended machine
 
-    def __init__(self, breaker: Breaker, probe: Callable[[], object], look: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        breaker: Breaker,
+        probe: Callable[[], object],
+        back: Callable[[], object] = lambda: None,
+        look: Callable[[], object] = lambda: None,
+    ) -> None:
         self._breaker = breaker
         self._probe = probe
+        self._back = back
         self._look = look
         self._running = False
         self._closed = False
@@ -312,4 +320,7 @@ class Prober:
             log.exception("the probe broke")
             self._breaker.probe_failed(Cause.UNREACHABLE, type(error).__name__)
         else:
+            away = self._breaker.away() is not None
             self._breaker.answered()
+            if away:
+                self._back()

@@ -19,6 +19,7 @@ import urllib3
 from stream_unzip import UnzipError, stream_unzip
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.server.hold import Hold, held
 from xnatfs.server.records import FileRecord
 from xnatfs.server.session import Connection
 from xnatfs.server.tables import number
@@ -64,21 +65,23 @@ class Contents:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.breaker = connection.breaker
 
     @contextmanager
-    def file(self, record: FileRecord) -> Iterator[Stream]:
-        """Open one file as a stream.
+    def file(self, record: FileRecord, hold: Hold | None = None) -> Iterator[Stream]:
+        """Open one file as a stream; `hold` can end it.
 
         Raises:
             Failure: GONE if the server does not have what it listed; any transport or login failure. Iterating raises CUT_SHORT or
                 TIMED_OUT when the stream breaks.
         """
-        with _listed(record), self._open(_file_path(record), {}) as response:
+        with _listed(record), self._open(_file_path(record), {}, hold=hold) as response:
             yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
 
     @contextmanager
-    def part(self, record: FileRecord, start: int, end: int, last_modified: str) -> Iterator[Part]:
-        """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look).
+    def part(self, record: FileRecord, start: int, end: int, last_modified: str, hold: Hold | None = None) -> Iterator[Part]:
+        """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look); `hold`
+        can end it.
 
         `end` must not be past the end of the file as far as that is known: a real server then keeps the connection open and the
         reader waiting for 20 s (fact sheet 3). The size in Content-Range is in the answer before any of the body is read.
@@ -90,7 +93,7 @@ class Contents:
         if last_modified:
             headers["If-Unmodified-Since"] = last_modified
         try:
-            with self._open(_file_path(record), headers, accept=frozenset({200, 206, 412})) as response:
+            with self._open(_file_path(record), headers, accept=frozenset({200, 206, 412}), hold=hold) as response:
                 if response.status_code == 412:
                     raise Failure(Cause.CHANGED, record.uri)
                 stamp = response.headers.get("Last-Modified", "")
@@ -115,24 +118,32 @@ class Contents:
             Failure: GONE if the server does not have it any more; any transport or login failure.
         """
         headers = {"If-Modified-Since": last_modified}
-        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 304})) as response:
+        # As short as a listing's, so it need not wait until a stream ends.
+        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 304}), short=True) as response:
             return response.status_code == 304 or response.headers.get("Last-Modified") == last_modified
 
     @contextmanager
-    def zip(self, record: FileRecord) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
-        """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed.
+    def zip(self, record: FileRecord, hold: Hold | None = None) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
+        """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed. `hold` can end it.
 
         XNAT leaves out files it cannot find and ends the archive validly (fact sheet 3), so a missing member is no proof of anything.
         """
-        with self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}) as response:
+        with self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
             yield _members(_pieces(response))
 
     @contextmanager
     def _open(
-        self, path: str, headers: dict[str, str], *, params: dict[str, str] | None = None, accept: frozenset[int] = frozenset({200})
+        self,
+        path: str,
+        headers: dict[str, str],
+        *,
+        params: dict[str, str] | None = None,
+        accept: frozenset[int] = frozenset({200}),
+        hold: Hold | None = None,
+        short: bool = False,
     ) -> Iterator[requests.Response]:
-        limits = self._connection.settings.limits
-        with self._connection.slots.contents(limits.listing_deadline):
+        limits, slots = self._connection.settings.limits, self._connection.slots
+        with (slots.listing if short else slots.contents)(limits.listing_deadline), held(hold or Hold()):
             response = self._connection.get(path, params=params, headers=headers, stream=True, accept=accept)
             try:
                 yield response

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urljoin
@@ -22,7 +22,6 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from pyxnat import Interface
-from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
@@ -32,6 +31,7 @@ from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import bodies
 from xnatfs.server.breaker import Breaker, Prober
+from xnatfs.server.hold import Hold, HoldingAdapter, ended, held
 from xnatfs.server.login import SESSION, Known, Login, as_stranger, basic, without_password
 from xnatfs.server.slots import Slots
 from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, transport_words
@@ -57,7 +57,7 @@ class _Patient(Retry):
     ) -> _Patient:
         """See urllib3."""
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
-        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
+        if error is not None and ((isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or ended()):
             raise error
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
@@ -106,7 +106,8 @@ class Connection:
         self.version = ""
         self.slots = Slots(settings.limits.connections)
         self.breaker = Breaker(settings.server)
-        self._prober = Prober(self.breaker, self._probe, self._look_at_clock)
+        self._prober = Prober(self.breaker, self._probe, self._back, self._look_at_clock)
+        self._unanswered: set[Hold] = set()
         self.requests = 0  # sent so far, for `status`
         self._count_lock = threading.Lock()
         self.logins = Login(self, credentials)
@@ -203,7 +204,7 @@ class Connection:
             session.verify = os.environ.get("SSL_CERT_FILE") or True  # requests itself knows only the other two
         pool = self.settings.limits.connections
         for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
+            session.mount(scheme, HoldingAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
         # A netrc entry of the same host must not replace the credentials that were chosen.
         session.auth = basic(login)
         return interface
@@ -353,12 +354,15 @@ class Connection:
         """The answer; its body is read, if it is short, unless `stream` leaves that to the caller."""
         if self.settings.offline:
             raise Failure(Cause.OFFLINE, self.server)
+        if ended():
+            raise Failure(Cause.INTERRUPTED, self.server, "nobody waits for it any more")
         self._look_at_clock()
         self._prober.start()
         self.breaker.check()
         with self._count_lock:
             self.requests += 1
-        with self.breaker.asking() as began:
+        unanswered = Hold()
+        with self.breaker.asking() as began, self._while_unanswered(unanswered), held(unanswered):
             try:
                 # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
                 response = self._http.request(method, url, allow_redirects=False, verify=self._http.verify, stream=True, **options)
@@ -367,7 +371,8 @@ class Connection:
                         response._content = bodies.first(response)  # where requests itself puts it, which knows no bound
             except requests.RequestException as error:
                 failure = Failure(transport_cause(error), self.server)
-                self.breaker.failed(failure.cause, transport_words(error), began)
+                if not ended():
+                    self.breaker.failed(failure.cause, transport_words(error), began)
                 raise failure from error
             except Failure as failure:
                 self.breaker.failed(failure.cause, transport_words(failure.__cause__), began)
@@ -376,6 +381,19 @@ class Connection:
                 raise Failure(Cause.BAD_CERTIFICATE, self.server, str(error)) from error
         self.breaker.answered()
         return response
+
+    @contextlib.contextmanager
+    def _while_unanswered(self, hold: Hold) -> Iterator[None]:
+        self._unanswered.add(hold)
+        try:
+            yield
+        finally:
+            self._unanswered.discard(hold)
+
+    def _back(self) -> None:
+        """The server is there again. What waits since before may wait for a connection that is long dead: it is asked anew."""
+        for one in list(self._unanswered):
+            one.end()
 
     def _probe(self) -> None:
         """Ask for the build information, without credentials or cookies, on a connection of its own; any answer will do.

@@ -189,6 +189,7 @@ class Builder:
         self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
         # More than connections: while some parse, the others keep these busy.
         self._workers = Workers("table", 2 * limits.connections)
+        self._readers = Workers("site", 2)
         self.running: dict[int, Status] = {}
         self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}  # lists: name -> their projects and sessions
         self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
@@ -289,11 +290,13 @@ class Builder:
         Raises:
             Failure: it cannot be had.
         """
-        return self._loose.fetch(file, listed=True).stream
+        # Not in the caller's thread, which may serve an operation: a socket is deaf to Ctrl-C.
+        return self._readers.do(lambda: self._loose.fetch(file, listed=True).stream, self._limits.listing_deadline)
 
     def close(self) -> None:
         """Start nothing more."""
         self._workers.close()
+        self._readers.close()
         self._store.close()
 
     @staticmethod

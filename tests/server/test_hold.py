@@ -1,0 +1,98 @@
+"""Requests that another thread ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.server.conftest import connection
+from tests.server.test_tls import certificate
+from tests.support import until
+from xnatfs.demo.data import build
+from xnatfs.demo.server import DemoServer
+from xnatfs.errors import Failure
+from xnatfs.server.contents import Contents
+from xnatfs.server.hold import Hold
+from xnatfs.server.listings import Listings
+from xnatfs.server.records import FileRecord
+from xnatfs.server.resources import Resources
+from xnatfs.server.session import Connection
+
+
+def some_file(made: Connection) -> FileRecord:
+    (session, *_) = Listings(made).experiments("SCALE")
+    return Resources(Listings(made)).files_of_session(session.id).files[0]
+
+
+def ended_after(begun: Callable[[], object], hold: Hold, work: Callable[[], object]) -> tuple[float, list[BaseException]]:
+    """Seconds from the end of the hold until the work in another thread was over, and what that raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Failure as failure:
+            raised.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(begun)
+    time.sleep(0.2)  # into the socket
+    assert thread.is_alive()
+    began = time.monotonic()
+    hold.end()
+    thread.join(30)
+    return time.monotonic() - began, raised
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_request_that_waits_is_ended_at_once_and_not_sent_again(
+    tmp_path: Path, where: str, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = certificate(tmp_path, "good", "IP:127.0.0.1", "-days", "2") if tls else None
+    if pair is not None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pair[0]))
+    archive = build("scale", sessions=1, scans=1, files=1, file_size=100_000)
+    with DemoServer(archive, tls=pair) as own, connection(own.url) as made:
+        made.login()
+        record, contents, hold = some_file(made), Contents(made), Hold()
+        own.clear_log()
+
+        def read() -> None:
+            with contents.file(record, hold) as stream:
+                for _ in stream.pieces:
+                    pass
+
+        if where == "head":
+            own.switches.latency_ms = 60_000
+        else:
+            own.switches.stall_after_bytes = 10
+        seconds, raised = ended_after(lambda: own.requests("/files/"), hold, read)
+        assert seconds < 3, "its time-out is 8 s"
+        assert len(raised) == 1 and len(own.requests("/files/")) == 1
+        assert made.slots.in_use == 0 and made.breaker.away() is None
+        own.switches.latency_ms, own.switches.stall_after_bytes = 0, -1
+        with contents.file(record, Hold()) as stream:  # the connection of another
+            assert sum(map(len, stream.pieces)) == 100_000
+        with pytest.raises(Failure), contents.file(record, hold):
+            pytest.fail("what was given up begins no more")
+
+
+def test_what_waits_since_before_an_outage_is_asked_anew_after_it(own: DemoServer) -> None:
+    with connection(own.url) as made:
+        made.login()
+        own.switches.latency_ms = 3.6e6
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.extend(Listings(made).experiments("SCALE")))
+        thread.start()
+        until(lambda: own.requests("/experiments"))
+        own.switches.latency_ms = 0
+        time.sleep(0.1)
+        made._back()  # what the prober calls
+        thread.join(10)
+        assert not thread.is_alive() and len(found) == 2, "the first request waits for an hour"
