@@ -17,11 +17,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from cachetools import LRUCache
-
 from xnatfs.config import Limits
+from xnatfs.pages import Pages
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
 
 if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
@@ -47,6 +47,15 @@ if LIBFUSE >= (3, 2):
     _library.fuse_invalidate_path.restype = ctypes.c_int
 
 
+@dataclass
+class _Listed:
+    """An open folder: what it lists, and whether anybody has read it."""
+
+    path: str
+    entries: list[tuple[bytes, Attributes]]
+    begun: bool = False
+
+
 class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
     """FUSE operations on a `Vfs`.
 
@@ -65,9 +74,9 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         self._owner = {"st_uid": uid, "st_gid": gid}
         self._started = started
         self._lock = threading.Lock()
-        self._folders: dict[int, list[tuple[bytes, Attributes]]] = {}
+        self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
-        self._versions: LRUCache[str, str] = LRUCache(200_000)
+        self._pages = Pages()
         self.ending = threading.Event()
         self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}  # for `status` and for tests: races may lose a few
 
@@ -97,23 +106,33 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """`stat`."""
         self.counts["getattr"] += 1
         with self._operation():
-            return self._stat(self._vfs.attributes(path))
+            return self._stat(self._pages.told(path, self._vfs.attributes(path)))
 
     def opendir(self, path: str) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
-        with self._operation():
-            entries = self._vfs.entries(path)
-        listed = [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
+        listed = self._list(path)
         with self._lock:
             self._next_folder += 1
-            self._folders[self._next_folder] = listed
+            self._folders[self._next_folder] = _Listed(path, listed)
             return self._next_folder
+
+    def _list(self, path: str) -> list[tuple[bytes, Attributes]]:
+        with self._operation():
+            entries = self._vfs.entries(path)
+        if names := self._pages.open_below(path):
+            above = path.rstrip("/")
+            entries = [(name, self._pages.told(f"{above}/{name}", told) if name in names else told) for name, told in entries]
+        return [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
 
     def fill(self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]) -> None:
         """Give the entries from `offset` on to `add` until it says that its buffer is full."""
         if flags & _READDIR_PLUS:
             self.counts["readdirplus"] += 1
-        listed = self._folders[handle]
+        folder = self._folders[handle]
+        if offset == 0 and folder.begun:  # `rewinddir`: the folder as it is now (POSIX)
+            folder.entries = self._list(folder.path)
+        folder.begun = True
+        listed = folder.entries
         for number in range(offset, len(listed) + 2):
             name, attributes = (b"." if number == 0 else b"..", None) if number < 2 else listed[number - 2]
             if not add(name, attributes, number + 1):
@@ -121,7 +140,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
 
     def readdir(self, path: str, fh: int) -> list[str]:
         """Names only. `_Fuse` calls `fill`; mfusepy registers the callback only where this method exists."""
-        return [name.decode("utf-8", "surrogateescape") for name, _ in self._folders[fh]]
+        return [name.decode("utf-8", "surrogateescape") for name, _ in self._folders[fh].entries]
 
     def releasedir(self, path: str, fh: int) -> int:
         """Forget a snapshot."""
@@ -137,9 +156,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         with self._operation():
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
-        with self._lock:
-            fi.keep_cache = int(bool(opened.version) and self._versions.get(path) == opened.version)
-            self._versions[path] = opened.version
+        keep, past = self._pages.opened(path, opened)
+        fi.keep_cache, fi.direct_io = int(keep), int(past)
         if opened.size_changed:
             # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
             # whose size was corrected since. It would cut every read at the old size.
@@ -150,11 +168,16 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """Read."""
         self.counts["read"] += 1
         with self._operation():
-            return self._vfs.read(fi.fh, offset, size)
+            data = self._vfs.read(fi.fh, offset, size)
+        if self._pages.overtaken(fi.fh):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return data
 
     def release(self, path: str, fi: Any) -> int:
         """Close."""
         self._vfs.release(fi.fh)
+        if self._pages.closed(path, fi.fh):
+            self.invalidate(path)
         return 0
 
     # --- the rest ------------------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ class Lower(Vfs):
             with self._reported(path):
                 node = self._walk(path)
                 if isinstance(node, File):
-                    return Opened(self._hold(_Later(node), node), False, "")
+                    later = _Later(node)
+                    return Opened(self._hold(later, node), False, "", later.size)
         return super().open(path, flags)
 
     def _known(self, path: str) -> Attributes | None:

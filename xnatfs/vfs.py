@@ -52,11 +52,12 @@ class Attributes(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file: its handle, whether `stat` may have told another size before, and what names its version ("" for a changing text)."""
+    """An open file: its handle, whether `stat` may have told another size before, what names its version ("" if nothing does), its size."""
 
     handle: int
     size_changed: bool
     version: str
+    size: int = 0
 
 
 @dataclass
@@ -139,8 +140,8 @@ class Vfs:
             content = node.open()
             changed = not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
             handle = self._hold(content, node)
-            version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version else ""
-            return Opened(handle, changed, version)
+            version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version or content.stamp else ""
+            return Opened(handle, changed, version, content.size)
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Bytes from an open file; shorter only at its end."""
@@ -256,7 +257,10 @@ class _Reported:
 
 
 def attributes_of(node: Node) -> Attributes:
-    """The attributes of a node: 0555 and 0444, and the mount's owner is the user."""
+    """The attributes of a node: 0555 and 0444, and the mount's owner is the user.
+
+    A folder has one link, as on btrfs: nobody counts its folders. Two would say that it has none, and tools that trust it skip them.
+    """
     if isinstance(node, File):
         return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
-    return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 2)
+    return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 1)

@@ -147,6 +147,62 @@ def test_a_listing_under_way_does_not_change_with_the_folder(adapter: fuse.Adapt
     assert adapter.readdir("/", first) == ["a", "b\udcff"]
 
 
+def test_a_rewound_folder_is_told_as_it_is_now(adapter: fuse.Adapter, vfs: FakeVfs) -> None:
+    handle = adapter.opendir("/")
+    assert len(listing(adapter, handle, 100)) == 4
+    vfs.listed.append(("new", FILE))
+    assert len(listing(adapter, handle, 2)) == 5
+
+
+def test_two_versions_of_one_path_do_not_share_pages(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+    def opened(number: int, version: str, size: int) -> Any:
+        vfs.opened = Opened(number, False, version, size)
+        asked = info()
+        adapter.open("/a", asked)
+        return asked
+
+    old = opened(5, "v1", 2000)
+    assert (opened(6, "v1", 2000).direct_io, old.direct_io) == (0, 0)
+    new = opened(7, "v2", 1025)
+    assert (new.direct_io, new.keep_cache) == (1, 1)
+    assert adapter.getattr("/a")["st_size"] == 2000
+    told: list[int] = []
+    adapter.fill(adapter.opendir("/"), 2, 1, lambda name, attributes, offset: told.append(attributes.size if attributes else -1) or True)
+    assert told == [2000, 4096]
+    library.invalidated.clear()
+    adapter.release("/a", new)
+    adapter.release("/a", SimpleNamespace(fh=6))
+    assert library.invalidated == []
+    adapter.release("/a", old)
+    assert [path for _, path in library.invalidated] == [b"/a"] * (fuse.LIBFUSE >= (3, 2))
+    assert adapter.getattr("/a")["st_size"] == 1025
+    again = opened(8, "v2", 1025)
+    assert (again.direct_io, again.keep_cache) == (0, 0)
+
+
+def test_contents_that_nothing_names_never_share_pages(adapter: fuse.Adapter, vfs: FakeVfs) -> None:
+    vfs.opened = Opened(5, False, "", 10)
+    first, second = info(), info()
+    adapter.open("/a", first)
+    vfs.opened = Opened(6, False, "", 10)
+    adapter.open("/a", second)
+    assert (first.direct_io, second.direct_io) == (0, 1)
+
+
+def test_a_reader_is_not_given_zeros_behind_the_end_of_its_version(adapter: fuse.Adapter, vfs: FakeVfs) -> None:
+    vfs.opened = Opened(5, False, "v1", 1000)
+    adapter.open("/a", info())
+    asked = SimpleNamespace(fh=5)
+    assert adapter.read("/a", 4096, 0, asked) == b"5 0 4096"
+    assert adapter.getattr("/a")["st_size"] == 1025  # another version, and a larger one
+    with pytest.raises(OSError) as caught:
+        adapter.read("/a", 4096, 0, asked)
+    assert caught.value.errno == errno.ESTALE
+    adapter.release("/a", asked)
+    adapter.open("/a", info())
+    assert adapter.read("/a", 4096, 0, asked) == b"5 0 4096"
+
+
 def test_listings_with_attributes_are_counted(adapter: fuse.Adapter) -> None:
     handle = adapter.opendir("/")
     listing(adapter, handle, 100, flags=0)
@@ -160,6 +216,7 @@ def test_pages_are_kept_only_while_the_version_stays(adapter: fuse.Adapter, vfs:
         asked = info()
         assert adapter.open("/a", asked) == 0
         assert asked.fh == vfs.opened.handle
+        adapter.release("/a", asked)
         return int(asked.keep_cache)
 
     assert [kept(), kept()] == [0, 1]

@@ -86,7 +86,8 @@ class OpenFile:
         self._fd = fd
         self._closed = closed
         self.size = size
-        self.stamp = ""
+        found = os.fstat(fd)
+        self.stamp = f"{found.st_ino} {found.st_mtime_ns}"  # every build is a new file
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from `offset`."""

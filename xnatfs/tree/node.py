@@ -195,7 +195,7 @@ class BytesContent:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
-        self.stamp = ""
+        self.stamp = hashlib.blake2b(data, digest_size=16).hexdigest()
 
     def read(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]

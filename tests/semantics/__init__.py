@@ -1,0 +1,1 @@
+"""Every rule of docs/semantics.md, quoted and tried."""
