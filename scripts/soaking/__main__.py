@@ -35,7 +35,7 @@ from soaking.worker import work
 
 _POLL = 1.0  # seconds between two looks at the state of processes
 _SETTLED = 10.0  # minutes after which memory has to be flat; a sixth of a run that is shorter than an hour
-_ENDING = 60.0  # seconds the workers get to finish their jobs in the end
+_ENDING = 120.0  # seconds the workers get to finish their jobs in the end
 _DEADLINE = 40.0  # seconds in state D without being woken: the mount promises an answer within 30 s without progress
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _FORK = multiprocessing.get_context("fork")
@@ -139,6 +139,8 @@ class Crew:
             self.findings.ended(*rest, self.when)
         elif kind == "timed":
             self.findings.timed(*rest)
+        elif kind == "slow":
+            self.findings.slow.append(f"{self.when} {rest[0]}")
         elif kind == "fact":
             self.findings.fact(*rest, self.when)
         else:

@@ -36,6 +36,7 @@ class Findings:
     examples: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)  # longer than two seconds after Ctrl-C
     broken: list[str] = field(default_factory=list)  # of the soak itself
     facts: dict[str, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ its own, as everything here touches the mount.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -30,6 +31,7 @@ from soaking.truth import MIB, Folder, Truth
 from xnatfs.demo.data.truth import TrueFile
 
 _PIECE = 1 << 20
+_PROMPT = 2.0  # seconds within which it has to
 _INTERRUPT = 20.0  # seconds a program may take to end after Ctrl-C before it counts as stuck
 _ERRNOS = {os.strerror(number): number for number in errno.errorcode}
 _COMPLAINT = re.compile("|".join(sorted(map(re.escape, _ERRNOS), key=len, reverse=True)))
@@ -57,6 +59,7 @@ class Desk:
     timed: Callable[[str, float], None]  # told of each single operation within a job
     compared: int = 0  # bytes
     touched: list[str] = field(default_factory=list)  # paths whose pages the kernel has now
+    slow: list[str] = field(default_factory=list)  # what took longer than it may, though it ended
     facts: dict[str, str] = field(default_factory=dict)  # what has to be the same for all workers
 
     def path(self, below: str) -> str:
@@ -399,13 +402,23 @@ def refresh(desk: Desk) -> None:
     desk.run(sys.executable, "-m", "xnatfs", "refresh", str(desk.point))
 
 
+def _where(pid: int) -> str:
+    """In what state and place of the kernel a process waits, as far as this user may see it."""
+    told = []
+    for name in ("stat", "wchan", "stack"):
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+            told.append(text.rpartition(")")[2].split()[0] if name == "stat" else " ".join(text.split()))
+    return ", ".join(told)
+
+
 def interrupt(desk: Desk) -> None:
     """Ctrl-C in the middle of a read."""
     path, _ = desk.truth.file(desk.chance, least=64 * 1024)
     folder = desk.truth.folder(desk.chance, 60 * MIB)
     commands = [
         ("cat", desk.path(path)),
-        ("dd", f"if={desk.path(path)}", "bs=1M", "status=none"),
+        ("head", "-c", "100M", desk.path(path)),
         ("md5sum", *(f"{desk.path(folder.path)}/{name}" for name in sorted(folder.files)[:500])),
         ("ls", "-lR", desk.path(folder.path)),
     ]
@@ -415,7 +428,11 @@ def interrupt(desk: Desk) -> None:
         time.sleep(desk.chance.random() ** 2)
         process.send_signal(signal.SIGINT)
         with desk.clock("(Ctrl-C until it has ended)"):
-            _, complaint = process.communicate(timeout=_INTERRUPT)
+            try:
+                _, complaint = process.communicate(timeout=_PROMPT)
+            except subprocess.TimeoutExpired:
+                desk.slow.append(f"{' '.join(command)[:200]} went on after Ctrl-C, {_where(process.pid)}")
+                _, complaint = process.communicate(timeout=_INTERRUPT)
     except subprocess.TimeoutExpired:
         raise StuckError(f"{command[0]} went on for {_INTERRUPT:.0f} s after Ctrl-C: {command}") from None
     finally:

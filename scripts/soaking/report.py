@@ -47,6 +47,7 @@ class Result:
     def problems(self) -> list[str]:
         """What did not hold; none if all is well."""
         found = [f"wrong: {one}" for one in self.findings.wrong] + [f"stuck: {one}" for one in self.findings.stuck]
+        found += [f"slow: {one}" for one in self.findings.slow]
         found += [f"the soak itself: {one}" for one in self.findings.broken]
         if self.blocked.worst > self.deadline:
             found.append(f"{self.blocked.who} was in state D for {self.blocked.worst:.0f} s without being woken")
@@ -169,6 +170,7 @@ def as_json(path: Path, result: Result) -> None:
         "examples": result.findings.examples,
         "wrong": result.findings.wrong,
         "stuck": result.findings.stuck,
+        "slow": result.findings.slow,
         "broken": result.findings.broken,
         "faults": dict(result.faults),
         "blocked": {"worst": result.blocked.worst, "who": result.blocked.who, "seen": result.blocked.seen},

@@ -1,7 +1,7 @@
 """One worker: jobs in random order until it is told to stop, each told of to the command through a pipe.
 
 Runs in a forked process with a session of its own, so that the command can end it and its tools. Messages are tuples: `("begin", job)`,
-`("end", job, seconds, bytes, outcome, detail)`, `("timed", kind, [seconds, ...])`, `("fact", name, digest)`.
+`("end", job, seconds, bytes, outcome, detail)`, `("timed", kind, [seconds, ...])`, `("fact", name, digest)`, `("slow", text)`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def work(
                 pipe.send(("timed", kind, seconds))
             for name, digest in desk.facts.items():
                 pipe.send(("fact", name, digest))
+            for text in desk.slow:
+                pipe.send(("slow", text))
+            desk.slow.clear()
             timed.clear()
             desk.facts.clear()
             for detail in _forget(desk):

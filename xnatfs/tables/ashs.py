@@ -21,6 +21,7 @@ _COLUMNS = ("side", "region", "n_slices", "volume")
 def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
     """The volumes of one hemisphere. The file's own subject is not used: the table shows the session's."""
     rows: list[Row] = []
+    seen: set[str] = set()
     for count, line in enumerate(text_lines(stream), 1):
         fields = line.split()
         if not fields or fields[0] == "#":
@@ -32,9 +33,10 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
         if fields[1] != side:
             raise ParseError(f"line {count} is of the side {fields[1][:40]!r} in the file of the {side} one")
         name = " ".join(region)
-        if any(row[1] == name for row in rows):
+        if name in seen:
             raise ParseError(f"it has {name[:60]} twice")
-        if not fields[-2].isdigit():
+        seen.add(name)
+        if not (fields[-2].isascii() and fields[-2].isdecimal()):
             raise ParseError(f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a whole number")
         rows.append((side, name, fields[-2], number(fields[-1], f"line {count}: the volume of {name[:60]}")))
     return Parsed(_COLUMNS, rows, (*unfinished(stream), *emptied(row[-1] for row in rows)))

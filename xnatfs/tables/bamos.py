@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnatfs.tables.fields import only, passed_csv
-from xnatfs.tables.images import Header, read, volume
+from xnatfs.tables.images import Block, Header, read, volume
 from xnatfs.tables.table import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide
 
 # The labels of the `Lobes_` image, in bx's words (C. Sudre et al., J Neuroradiol 2018).
@@ -27,12 +28,22 @@ LOBES = (
 )
 _LEAST = 0.5  # a voxel belongs to a lesion from this probability on
 _DEEPEST = 4  # layer 5 counts as layer 4
+_MOST = 2**27  # voxels of an image: 512 x 512 x 512. A small gzip file can hold a thousand times its size in zeros
+_MOST_INSIDE = 2**22  # voxels of lesions: 4 l at 1 mm, more than a brain
 _PACKED = ("shape", "voxel", "labels", "places", "values")
 
 
 def lesion_volume(stream: BinaryIO, _: str) -> Parsed:
     """The sum of the probabilities of at least 0.5 x the voxel volume."""
     return Parsed(("volume",), [(repr(volume(stream, _LEAST)),)])
+
+
+def _blocks(stream: BinaryIO) -> tuple[Header, Iterator[Block]]:
+    """An image that is held in memory later, which one of any size must not be."""
+    header, blocks = read(stream)
+    if header.count > _MOST:
+        raise ParseError(f"its header gives it {header.count:,} voxels, which no such image has")
+    return header, blocks
 
 
 def _text(data: bytes) -> str:
@@ -46,7 +57,7 @@ def _row(header: Header, labels: bytes, places: bytes, values: bytes) -> Parsed:
 
 def packed_labels(stream: BinaryIO, _: str) -> Parsed:
     """An image of labels from 0 to 255, as a byte a voxel, compressed."""
-    header, blocks = read(stream)
+    header, blocks = _blocks(stream)
     packer = zlib.compressobj(6)
     parts: list[bytes] = []
     for block in blocks:
@@ -61,7 +72,8 @@ def packed_labels(stream: BinaryIO, _: str) -> Parsed:
 
 def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
     """The voxels with a value of at least `least`: where they are and what they are, compressed."""
-    header, blocks = read(stream)
+    header, blocks = _blocks(stream)
+    count = 0
     places: list[NDArray[np.int64]] = []
     values: list[NDArray[np.float64]] = []
     start = 0
@@ -73,6 +85,9 @@ def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
         if inside.size:
             places.append(inside + start)
             values.append(scaled[inside])
+            count += inside.size
+            if count > _MOST_INSIDE:
+                raise ParseError("it is no image of lesions: nearly all of it would be one")
         start += block.size
     where = np.concatenate(places) if places else np.zeros(0, np.int64)
     steps = np.diff(where, prepend=0).astype("<i8")  # neighbours mostly: compresses well

@@ -28,6 +28,7 @@ _BLOCK = 2**18  # voxels: 2 MiB as float64
 _PACKED = 2**18  # bytes of a gzip file at once
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MOST_LABELS = 100_000
+_TOO_LARGE = "its sum is larger than any number"
 
 
 def _inflating() -> Any:
@@ -159,7 +160,7 @@ def _header(stream: _Source) -> Header:
         raise ParseError("its header gives no shape")
     if kind not in _TYPES:
         raise ParseError(f"its voxels are of the NIfTI type {kind}, which is no single number")
-    if not all(math.isfinite(edge) for edge in pixdim[1:4]):
+    if not math.isfinite(pixdim[1] * pixdim[2] * pixdim[3]):  # nor is it where one of them is not
         raise ParseError("its header gives no voxel size")
     if not math.isfinite(slope) or slope == 0:  # the standard: a slope of 0 means unscaled
         slope, inter = 1.0, 0.0
@@ -223,7 +224,10 @@ def total(stream: BinaryIO, least: float | None = None) -> tuple[Header, Fractio
             parts.append(part)
         else:
             whole += _whole_sum(kept)
-    stored = Fraction(math.fsum(parts)) if header.dtype.kind == "f" else Fraction(whole)
+    try:
+        stored = Fraction(math.fsum(parts)) if header.dtype.kind == "f" else Fraction(whole)
+    except OverflowError:
+        raise ParseError(_TOO_LARGE) from None
     return header, stored * Fraction(header.slope) + Fraction(header.inter) * count
 
 
@@ -237,9 +241,16 @@ def _whole_sum(block: Block) -> int:
 
 
 def volume(stream: BinaryIO, least: float | None = None) -> float:
-    """Sum of voxel values x voxel volume, mm3. A probability map's is the volume of its tissue."""
+    """Sum of voxel values x voxel volume, mm3. A probability map's is the volume of its tissue.
+
+    Raises:
+        ParseError: see `total`.
+    """
     header, found = total(stream, least)
-    return float(found * header.exact_voxel)
+    try:
+        return float(found * header.exact_voxel)
+    except OverflowError:
+        raise ParseError(_TOO_LARGE) from None
 
 
 def label_counts(stream: BinaryIO) -> tuple[Header, dict[float, int]]:

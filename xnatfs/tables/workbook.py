@@ -8,7 +8,9 @@ floats does not promise; that, and one dependency less, is why this is not openp
 
 from __future__ import annotations
 
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from typing import BinaryIO
@@ -20,6 +22,12 @@ _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _STRICT = "{http://purl.oclc.org/ooxml/spreadsheetml/main}"
 _CELL = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 _LARGEST = 64 * 2**20  # bytes of one member, unpacked
+_MOST_CELLS = 2**21  # with the empty ones between: a cell ZZZ1 makes its whole row 18,278 wide
+# What zipfile, its decompressors and expat raise for what they do not understand; an encoding that expat does not know is a LookupError.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ElementTree.ParseError),
+    *(NotImplementedError, RuntimeError, OverflowError, ValueError, LookupError),
+)
 
 
 def first_sheet(stream: BinaryIO) -> list[list[str]]:
@@ -36,20 +44,31 @@ def first_sheet(stream: BinaryIO) -> list[list[str]]:
                 raise ParseError("it is no workbook: it has no sheet")
             shared = _shared(archive) if "xl/sharedStrings.xml" in names else []
             return _rows(_root(archive, sheets[0]), shared)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ElementTree.ParseError) as error:
+    except ParseError:
+        raise
+    except _DAMAGE as error:
         raise ParseError(f"it is no workbook, or damaged ({str(error)[:80]})") from None
 
 
-def _count(name: str) -> int:
-    return int("".join(filter(str.isdigit, name)))
+def _count(name: str) -> tuple[int, str]:
+    return len(name), name
 
 
 def _root(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
     with archive.open(name) as member:
         data = member.read(_LARGEST + 1)
-    if len(data) > _LARGEST or b"<!DOCTYPE" in data[:1024]:
+    if len(data) > _LARGEST:
         raise ParseError("it is no workbook that a pipeline writes")
-    return ElementTree.fromstring(data.replace(_STRICT[1:-1].encode(), _MAIN[1:-1].encode()))
+    parser = ElementTree.XMLParser(target=_NoEntities())
+    return ElementTree.fromstring(data.replace(_STRICT[1:-1].encode(), _MAIN[1:-1].encode()), parser)
+
+
+class _NoEntities(ElementTree.TreeBuilder):
+    """Refuses entities of a document's own, which can make gigabytes of a line: where they are declared, in whatever encoding."""
+
+    def doctype(self, *_: str | None) -> None:
+        """Called for a DOCTYPE, which has the declarations in it."""
+        raise ParseError("it is no workbook that a pipeline writes")
 
 
 def _text(element: ElementTree.Element) -> str:
@@ -75,6 +94,8 @@ def _rows(root: ElementTree.Element, shared: list[str]) -> list[list[str]]:
         if cells:
             rows.append(cells)
     width = max((max(cells) for cells in rows), default=-1) + 1
+    if width * len(rows) > _MOST_CELLS:
+        raise ParseError(f"it has {len(rows):,} rows and {width:,} columns, which no pipeline writes")
     return [[cells.get(at, "") for at in range(width)] for cells in rows]
 
 
@@ -97,7 +118,7 @@ def _value(cell: ElementTree.Element, shared: list[str]) -> str:
     held = cell.find(f"{_MAIN}v")
     text = (held.text or "") if held is not None else ""
     if kind == "s":
-        if not text.isdigit() or int(text) >= len(shared):
+        if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) >= len(shared):
             raise ParseError("it is a damaged workbook: a text is missing")
         return shared[int(text)]
     if kind == "b":

@@ -53,7 +53,7 @@ def spell(name: str) -> str:
 def unspell(spelt: str) -> str:
     """The name behind a file name, without what `%~` appended. (A cut name cannot be restored from itself.)"""
     head = spelt.split("%~", 1)[0]
-    return re.sub(r"(?:%[0-9A-Fa-f]{2})+", lambda match: unquote_to_bytes(match[0]).decode("utf-8", "surrogatepass"), head)
+    return re.sub(r"(?:%[0-9A-Fa-f]{2})+", lambda match: _unpercent(match[0]), head)
 
 
 def scan_folder(scan: ScanRecord) -> str:
@@ -84,6 +84,13 @@ def distinct(
 
 def _percent(text: str) -> str:
     return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
+
+
+def _unpercent(text: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return text  # nothing that `spell` has made
 
 
 def _cut(spelt: str, name: str) -> str:
