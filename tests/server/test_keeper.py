@@ -7,13 +7,15 @@ import json
 import time
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.server.conftest import connection
 from tests.server.test_lockout import change_password, projects, refusals
+from tests.support import until
 from xnatfs import credentials, tokens
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known
@@ -108,6 +110,34 @@ def test_a_token_of_ours_is_renewed_before_its_end(own: DemoServer, ours: Kept, 
     ours.keeper.close()
     assert own.call(lambda: own._application.sessions.token(old.user)) is None
     assert refusals(own) == 0
+
+
+def test_it_is_renewed_while_nobody_looks(own: DemoServer) -> None:
+    first = stored(own)
+    now = time.time()
+    tokens.keep(replace(first, issued=now - 900, expires=now + 100))
+    for one in kept(own, credentials.find(own.url, prompt=False)):
+        one.keeper.start()
+        until(partial(_uses_another_than, one, first), 20)
+        one.keeper.close()
+        assert one.state == "ok"
+        own.expire_sessions()
+        assert projects(one.connection) == 1
+    assert refusals(own) == 0
+
+
+def _uses_another_than(one: Kept, first: tokens.Token) -> bool:
+    used = one.connection.logins.credentials.user
+    return tokens.kept()[0].alias == used != first.alias
+
+
+def test_an_expired_token_costs_no_request_and_no_processor_time(own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    later(monkeypatch, 3 * DAY)
+    own.clear_log()
+    for _ in range(3):
+        ours.keeper.look()
+    assert ours.state == "expired" and own.requests() == []
+    assert ours.keeper._pause() == 30
 
 
 def test_a_token_that_another_mount_renewed_is_taken(own: DemoServer, ours: Kept) -> None:

@@ -64,7 +64,8 @@ class Keeper:
     def close(self) -> None:
         """End, and give back the tokens that were replaced."""
         self._stop.set()
-        self._give_back(all_of_them=True)
+        if not self._connection.breaker.quiet(1.0):
+            self._give_back(all_of_them=True)
 
     # --- what people see -----------------------------------------------------------------------------------------
 
@@ -196,7 +197,10 @@ class Keeper:
             return _LOOK if self._asked else 2.0
         left = self._expires - time.time()
         soon = min(self._life / 4, _SOON)
-        return min(_LOOK, max(0.2, left - soon if left > soon else left / 8))
+        if left > soon:
+            return min(_LOOK, max(0.2, left - soon))
+        due = left > 0 and self._connection.logins.credentials.source == STORED and time.monotonic() >= self._try_at
+        return 0.2 if due else _LOOK
 
     def look(self) -> None:
         """Do what is due.
@@ -219,7 +223,7 @@ class Keeper:
                 self._learn_at = float("inf")
                 self._connection.logins.learn()
                 known.remember(self._settings, used.owner or used.user, self._connection.known)
-            if self.state() != "ok" and used.source == STORED and time.monotonic() >= self._try_at:
+            if self.state() == "expires soon" and used.source == STORED and time.monotonic() >= self._try_at:
                 self._renew(used)
             self._give_back()
 
@@ -254,7 +258,7 @@ class Keeper:
     def _renew(self, used: Credentials) -> None:
         """Swap the token for a new one. Where the server does not let it, the user has to log in."""
         left = (self._expires or 0.0) - time.time()
-        self._try_at = time.monotonic() + max(1.0, left / 8)
+        self._try_at = time.monotonic() + max(_LOOK, left / 8)
         kept = self._kept_token()
         if kept is None:
             return  # logged out

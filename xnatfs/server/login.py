@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 from requests.cookies import CookieConflictError
 
-from xnatfs.credentials import Credentials
+from xnatfs.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
 
 if TYPE_CHECKING:
@@ -223,8 +223,9 @@ class Login:
 
     def _refusal(self, detail: str = "") -> Failure:
         login = self.credentials
-        if not detail and login.expires is not None and login.expires < time.time():
-            detail = f"the token of {login.source} has expired; `xnatfs login` gets a new one"
+        if not detail and login.source == STORED:
+            over = login.expires is not None and login.expires < time.time()
+            detail = f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; call it again"
         return Failure(Cause.LOGIN_REFUSED, self.user or login.owner or login.user, detail or f"found in {login.source}")
 
     # --- other credentials ---------------------------------------------------------------------------------------

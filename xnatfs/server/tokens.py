@@ -91,6 +91,6 @@ def _expires(row: dict[str, Any], response: requests.Response) -> float | None:
         return None
     now = time.time()
     try:
-        return there - email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() + now
+        return there - email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() - 1 + now  # it says whole seconds
     except (KeyError, TypeError, ValueError):
         return there
