@@ -70,7 +70,7 @@ def until(expires: float | None) -> str:
     if expires is None:
         return "the server does not say until when the token is valid"
     left = expires - time.time()
-    span = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.0f} hours" if left > 7200 else f"{left / 60:.0f} minutes"
+    span = f"{left / 86400:.0f} days" if left > 1.5 * 86400 else f"{left / 3600:.0f} hours" if left > 7200 else f"{left / 60:.0f} minutes"
     return f"the token is valid until {time.strftime('%Y-%m-%d %H:%M', time.localtime(expires))} ({span})"
 
 
