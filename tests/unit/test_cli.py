@@ -128,8 +128,11 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
 def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path)
     monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
-    monkeypatch.setattr(mounts, "is_dead", lambda _: False)
+    monkeypatch.setattr(mounts, "state_of", lambda _: mounts.ANSWERS)
     registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
+    with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
+        mount.check_mountpoint(place)
+    monkeypatch.setattr(registry, "of", lambda _: None)  # of another state directory: it is not taken away
     with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
         mount.check_mountpoint(place)
 
@@ -138,6 +141,7 @@ def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "mnt").mkdir()
     place, cleared = str(tmp_path / "mnt"), []
     monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(mounts, "state_of", lambda _: mounts.DEAD)
     monkeypatch.setattr(mounts, "unmount", lambda where, lazy: cleared.append((where, lazy)) or "")
     mount.check_mountpoint(place)
     assert cleared == [(place, True)]

@@ -16,7 +16,7 @@ from xnatfs import __version__
 from xnatfs import credentials as logins
 from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, state_home
-from xnatfs.daemon import overlay
+from xnatfs.daemon import mounts, overlay, registry, stale
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import tokens as remote
 from xnatfs.server.listings import Listings
@@ -56,6 +56,11 @@ def _machine() -> Iterator[Finding]:
             yield "note", "FUSE", f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; install fuse3"
     except UsageError as error:
         yield "bad", "FUSE", str(error)
+    for one in stale.dead():
+        yield "bad", "mount", f"{one.mountpoint}: {one.problem}"
+    for each in registry.running():
+        if mounts.state_of(each.mountpoint) == mounts.SILENT:
+            yield "bad", "mount", f"{each.mountpoint}: {stale.problem_of(each)}"
     possible = overlay.kinds()
     if overlay.KERNEL in possible:
         yield "ok", "overlay", "`mount --overlay` uses the kernel's"

@@ -13,7 +13,7 @@ from xnatfs.bids.mapping import user_map
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
-from xnatfs.daemon import mounts, registry
+from xnatfs.daemon import mounts, registry, stale
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
@@ -21,7 +21,7 @@ from xnatfs.tree.lists import read_list
 
 
 @click.command("mount")
-@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
 @where
 @click.option("--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated).")
 @click.option(
@@ -147,11 +147,17 @@ def check_mountpoint(place: str) -> None:
     if entry is not None:
         running = registry.of(place)
         ours = overlays.is_ours(entry)
-        if ours and (running is None or mounts.is_dead(place)):
+        state = mounts.state_of(place) if ours else ""
+        # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that answers has one, which only is
+        # registered elsewhere.
+        orphan = running is None and (state != mounts.ANSWERS or entry.kind != "fuse.xnatfs")
+        if ours and (orphan or state == mounts.DEAD):
             problem = mounts.unmount(place, lazy=True)
             if problem:
                 raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
             overlays.clear(place)
+        elif ours and running is not None and state == mounts.SILENT:
+            raise UsageError(f"{entry.source} is already mounted at {place}: {stale.problem_of(running)}")
         elif ours:
             raise UsageError(f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it")
         else:

@@ -11,7 +11,7 @@ from xnatfs.errors import UsageError
 
 
 @click.command("refresh")
-@click.argument("path", required=False, type=click.Path(path_type=str))
+@click.argument("path", required=False)  # no click.Path: it looks at the path, which hangs in a mount that does
 def command(path: str | None) -> None:
     """Make a mount look at the server again at the next access, so that new data shows at once.
 

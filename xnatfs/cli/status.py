@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
 import click
 
 from xnatfs.cli.words import counted, size
-from xnatfs.daemon import control, overlay, registry
+from xnatfs.daemon import control, overlay, registry, stale
 from xnatfs.errors import UsageError
 from xnatfs.tree.control import printable
 
 _SILENT = 2.0  # seconds
+_PATIENCE = 5.0  # seconds for a mount to answer
 _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
 
 @click.command("status")
-@click.argument("mountpoint", required=False, type=click.Path(path_type=str))
+@click.argument("mountpoint", required=False)  # no click.Path: it looks at the path, which hangs in a mount that does
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.
 
     Exit code 0 if every mount asked about answers, else 1.
     """
-    found = registry.running()
+    found, dead = registry.running(), stale.dead()
     if mountpoint is not None:
         one = registry.containing(mountpoint)
-        if one is None:
+        place = os.path.abspath(mountpoint)
+        dead = [each for each in dead if one is None and f"{place}/".startswith(f"{each.mountpoint}/")]
+        if one is None and not dead:
             raise UsageError(f"no xnatfs mount at {mountpoint}")
-        found = [one]
-    reports: list[dict[str, Any]] = []
+        found = [] if one is None else [one]
+    reports: list[dict[str, Any]] = [{"mountpoint": one.mountpoint, "server": one.source, "problem": one.problem} for one in dead]
     for one in found:
         try:
-            report: dict[str, Any] = control.ask(one.socket, "status")
-        except UsageError as error:
-            report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid, "problem": str(error)}
+            if stale.stopped(one):
+                raise UsageError("it is stopped")
+            report: dict[str, Any] = control.ask(one.socket, "status", timeout=_PATIENCE)
+        except UsageError:
+            report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid}
+            report["problem"] = stale.problem_of(one)
         if one.overlay:
             report["overlay"] = {**(report.get("overlay") or {}), **overlay.contents(one.overlay)}
         reports.append(report)
@@ -61,7 +68,9 @@ def _server(report: dict[str, Any]) -> str:
 
 
 def _text(report: dict[str, Any]) -> str:
-    head = f"{report['mountpoint']}  {report['server']} as {report['user']} (pid {report['pid']})"
+    head = f"{report['mountpoint']}  {report['server']}"
+    if "pid" in report:
+        head += f" as {report['user']} (pid {report['pid']})"
     if "problem" in report:
         return f"{head}\n  {report['problem']}"
     contents = report["contents"]

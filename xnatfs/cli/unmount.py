@@ -8,26 +8,29 @@ import time
 
 import click
 
-from xnatfs.daemon import control, mounts, overlay, registry
+from xnatfs.daemon import control, mounts, overlay, registry, stale
 from xnatfs.errors import UsageError
 
 _PATIENCE = 5.0  # seconds that open files get to be closed
+_ANSWER = 3.0  # seconds that the process gets to answer
 
 
 @click.command("unmount")
-@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
 def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
     If files in it are still open after some seconds, the mount is taken away from under them; their readers get an error.
     """
     place = registry.absolute(mountpoint)
-    end(place)
+    stuck = end(place)
     click.echo(f"{place} is unmounted")
+    if stuck:
+        click.echo(stuck, err=True)
 
 
-def end(place: str) -> None:
-    """Unmount and wait until the daemon is gone.
+def end(place: str) -> str:
+    """Unmount and wait until the daemon is gone; what to say if it stays.
 
     Raises:
         UsageError: nothing is mounted there, or it cannot be unmounted.
@@ -38,25 +41,27 @@ def end(place: str) -> None:
         raise UsageError(f"nothing is mounted at {place}")
     if entry is not None and not overlay.is_ours(entry):
         raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
+    stopped = running is not None and stale.stopped(running)
     if entry is not None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + (0.0 if stopped else _PATIENCE)
         problem = mounts.unmount(place, lazy=False)
         while problem and "busy" in problem and time.monotonic() < deadline:
             time.sleep(0.2)
             problem = mounts.unmount(place, lazy=False)
         if problem and mounts.at(place) is not None:
-            if running is not None:
+            if running is not None and not stopped:
                 with contextlib.suppress(UsageError):
-                    control.ask(running.socket, "stop")
+                    control.ask(running.socket, "stop", timeout=_ANSWER)
             mounts.unmount(place, lazy=True)
         if not mounts.wait_gone(place, _PATIENCE):
             raise UsageError(f"{place} could not be unmounted: {problem}")
-    if running is not None:
+    if running is not None and not stopped:
         # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on its behalf.
         with contextlib.suppress(UsageError):
-            control.ask(running.socket, "stop")
+            control.ask(running.socket, "stop", timeout=_ANSWER)
         _wait_for_end(running)
     overlay.clear(place)
+    return stale.left_behind(running) if running is not None and running.alive else ""
 
 
 def _wait_for_end(running: registry.Registration) -> None:

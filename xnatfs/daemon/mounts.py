@@ -5,6 +5,7 @@ Used by `run` and by the commands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -45,12 +46,29 @@ def kind_of(path: str | Path) -> str:
 
 
 def is_dead(mountpoint: str) -> bool:
-    """Whether the daemon of the FUSE mount at this path is gone. Asked of the kernel by a process of its own, with a time limit."""
+    """Whether the daemon of the FUSE mount at this path is gone."""
+    return state_of(mountpoint) == DEAD
+
+
+DEAD, SILENT, ANSWERS = "dead", "silent", "answers"
+_LOOK = 3.0  # seconds
+
+
+def state_of(mountpoint: str) -> str:
+    """Whether the FUSE mount at this path is DEAD, SILENT or ANSWERS. Asked by a process of its own, with a time limit.
+
+    `statfs`, because the kernel answers a `stat` from its memory.
+    """
+    command = ["stat", "-f", "-t", "--", mountpoint]
+    asking = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
     try:
-        result = subprocess.run(["stat", "-t", "--", mountpoint], capture_output=True, timeout=5, check=False)
+        _, said = asking.communicate(timeout=_LOOK)
     except subprocess.TimeoutExpired:
-        return False
-    return result.returncode != 0 and b"not connected" in result.stderr
+        asking.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it cannot be ended where a daemon has read what it asks and stopped
+            asking.communicate(timeout=1)
+        return SILENT
+    return DEAD if asking.returncode != 0 and "not connected" in said else ANSWERS
 
 
 def unmount(mountpoint: str, *, lazy: bool) -> str:

@@ -73,9 +73,14 @@ def of(mountpoint: str) -> Registration | None:
 
 def containing(path: str) -> Registration | None:
     """The mount that a path lies in."""
-    wanted = absolute(path)
-    within = [one for one in running() if wanted == one.mountpoint or wanted.startswith(one.mountpoint.rstrip("/") + "/")]
-    return max(within, key=lambda one: len(one.mountpoint), default=None)
+    found = running()
+    # As it is written first: looking for links in a path below a mount that hangs would hang, too.
+    for spelling in (os.path.abspath, absolute):
+        wanted = spelling(path)
+        within = [one for one in found if wanted == one.mountpoint or wanted.startswith(one.mountpoint.rstrip("/") + "/")]
+        if within:
+            return max(within, key=lambda one: len(one.mountpoint))
+    return None
 
 
 def absolute(path: str) -> str:
