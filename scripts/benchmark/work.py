@@ -35,7 +35,7 @@ class Sizes:
     readers: int = 16
     reader_size: int = 64 << 20
     cohort: int = 200  # sessions with measurements
-    cohort_maps: int = 20  # of them with the maps of SPM12
+    cohort_maps: int = 200  # the same with the maps of SPM12, 1 MB each: the stand-in holds all of them
     cohort_large: int = 5000
     cohort_xlsx: int = 2000  # 1.25 million rows of aparc
     images: int = 200  # sessions of a view
@@ -55,7 +55,7 @@ QUICK = Sizes(
     readers=4,
     reader_size=8 << 20,
     cohort=40,
-    cohort_maps=4,
+    cohort_maps=40,
     cohort_large=300,
     cohort_xlsx=50,
     images=40,
