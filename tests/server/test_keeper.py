@@ -170,7 +170,7 @@ def test_where_the_server_gives_no_new_token_it_is_said_in_time(
     assert ours.state == "expired" and "EXPIRED" in ours.keeper.report()["text"]
 
 
-def test_the_end_of_a_foreign_token_is_asked_for_once(own: DemoServer) -> None:
+def test_the_end_of_a_foreign_token_is_asked_for_once(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     own.switches.token_lifetime_s = 3600.0
     made = own.call(lambda: own._application.sessions.issue(own.archive.users["demo"]))
     for one in kept(own, Credentials(own.url, made.alias, made.secret, "environment XNAT_*")):
@@ -180,6 +180,10 @@ def test_the_end_of_a_foreign_token_is_asked_for_once(own: DemoServer) -> None:
         one.keeper.look()
         assert [asked.target for asked in own.requests()] == ["/data/services/tokens/show"]
         assert abs((one.keeper._expires or 0) - made.expires) < 5
+        assert one.state == "ok"
+        with monkeypatch.context() as patch:
+            later(patch, 2800.0)  # in the last quarter of its hour
+            assert one.state == "expires soon" and "call `xnatfs login` before that" in one.keeper.report()["text"]
         text = str(one.keeper.report())
         assert made.alias not in text and made.secret not in text
 

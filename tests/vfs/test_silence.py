@@ -46,9 +46,7 @@ def test_what_has_aged_is_shown_as_it_was(silent: Mounted, monkeypatch: pytest.M
     assert [name for name, _ in vfs.entries("/projects")] == ["P"]
 
 
-def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(
-    silent: Mounted, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Mounted, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
     monkeypatch.setattr("xnatfs.server.session._PROBE_TIMEOUT", 0.5)
     vfs = silent.vfs

@@ -102,7 +102,7 @@ def _token(connection: Connection) -> Iterator[Finding]:
     expires = login.expires
     if expires is None and remote.is_alias(login.user):
         with contextlib.suppress(Failure):
-            expires = remote.expiry(connection, login.user)
+            _, expires = remote.times(connection, login.user)
     if expires is not None:
         soon = expires - time.time() < 12 * 3600
         yield ("note" if soon else "ok"), "token", until(expires) + ("; `xnatfs login` gets a new one" if soon else "")

@@ -252,8 +252,8 @@ class Keeper:
     def _ask_for_expiry(self, used: Credentials) -> None:
         if remote.is_alias(used.user):
             with contextlib.suppress(Failure):  # a server before XNAT 1.8 does not show them; then the refusal will tell
-                self._expires = remote.expiry(self._connection, used.user)
-                self._life = (self._expires or 0.0) - time.time()
+                since, self._expires = remote.times(self._connection, used.user)
+                self._life = (self._expires or 0.0) - (since or time.time())
 
     def _renew(self, used: Credentials) -> None:
         """Swap the token for a new one. Where the server does not let it, the user has to log in."""

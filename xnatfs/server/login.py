@@ -54,7 +54,6 @@ class Login:
     """The login of one connection.
 
     Attributes:
-        user: as /data/auth names it, which for an alias token is its owner; "" before the first login.
         count: logins so far.
         closed: the server is known to refuse whoever is not logged in.
         refused: the server refused these credentials; nothing is sent any more.
@@ -63,7 +62,6 @@ class Login:
 
     def __init__(self, connection: Connection, credentials: Credentials) -> None:
         self.credentials = credentials
-        self.user = ""
         self.count = 0
         self.closed = False
         self.refused = False
@@ -134,7 +132,7 @@ class Login:
                 raise self._refuse()
             self._connection.cookies.clear()
             return False
-        self.user, self.closed = known.user, known.closed
+        self._connection.user, self.closed = known.user, known.closed
         self.count += 1
         self.good()
         return True
@@ -210,9 +208,9 @@ class Login:
         name = match["name"]
         if name == "guest" and self.credentials.user != "guest":
             raise self._refuse("the server treats the login as a guest")
-        if self.user and name != self.user:
+        if self._connection.user and name != self._connection.user:
             raise self._refuse(f"the server now says that it is {name}'s")
-        self.user = name
+        self._connection.user = name
         self.count += 1
         self.good()
 
@@ -226,7 +224,7 @@ class Login:
         if not detail and login.source == STORED:
             over = login.expires is not None and login.expires < time.time()
             detail = f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; call it again"
-        return Failure(Cause.LOGIN_REFUSED, self.user or login.owner or login.user, detail or f"found in {login.source}")
+        return Failure(Cause.LOGIN_REFUSED, self._connection.user or login.owner or login.user, detail or f"found in {login.source}")
 
     # --- other credentials ---------------------------------------------------------------------------------------
 
@@ -248,8 +246,8 @@ class Login:
         trial = self._connection.alike(login)
         try:
             name = trial.login(self._connection.known)
-            if name != self.user:
-                raise UsageError(f"{login.source} has a login of {name}, and the mount is {self.user}'s: unmount it first")
+            if name != self._connection.user:
+                raise UsageError(f"{login.source} has a login of {name}, and the mount is {self._connection.user}'s: unmount it first")
         except (Failure, UsageError) as problem:
             if isinstance(problem, Failure) and problem.cause is Cause.LOGIN_REFUSED:
                 self._turned_down.add(mark)

@@ -103,6 +103,7 @@ class Connection:
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self.settings = settings
         self.server = settings.server
+        self.user = ""  # as /data/auth names it, which for an alias token is its owner
         self.version = ""
         self.slots = Slots(settings.limits.connections)
         self.breaker = Breaker(settings.server)
@@ -142,13 +143,8 @@ class Connection:
         return self.user
 
     def _be_at(self, known: Known) -> None:
-        self.server, self.logins.user, self.version, _ = known
+        self.server, self.user, self.version, _ = known
         self.interface._server = self.server
-
-    @property
-    def user(self) -> str:
-        """The user's name on the server."""
-        return self.logins.user
 
     @property
     def known(self) -> Known:

@@ -20,6 +20,7 @@ from xnatfs.server.urls import encode
 from xnatfs.tokens import Token
 
 _ISSUE = "/data/services/tokens/issue"
+_UNTIL = "estimatedExpirationTime"
 _ALIAS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -50,7 +51,7 @@ def issue(connection: Connection) -> Issued:
         alias, secret = row["alias"], row["secret"]
     except (ValueError, KeyError, TypeError):
         raise Failure(Cause.NOT_DATA, _ISSUE) from None
-    return Issued(str(alias), str(secret), time.time(), _expires(row, response))
+    return Issued(str(alias), str(secret), time.time(), _time(row, _UNTIL, response))
 
 
 def token(connection: Connection, new: Issued) -> Token:
@@ -68,8 +69,8 @@ def invalidate(connection: Connection, alias: str) -> None:
     connection.get(f"/data/services/tokens/invalidate/{encode(alias)}")
 
 
-def expiry(connection: Connection, alias: str) -> float | None:
-    """Until when a token of the connection's user is good; None where the server does not say. One request.
+def times(connection: Connection, alias: str) -> tuple[float | None, float | None]:
+    """Since when and until when a token of the connection's user is good; None where the server does not say. One request.
 
     Raises:
         Failure: the server does not show tokens (before XNAT 1.8), or does not answer.
@@ -79,14 +80,14 @@ def expiry(connection: Connection, alias: str) -> float | None:
         rows = response.json()
         for row in rows if isinstance(rows, list) else [rows]:
             if isinstance(row, dict) and row.get("alias") == alias:
-                return _expires(row, response)
-    return None
+                return _time(row, "created", response), _time(row, _UNTIL, response)
+    return None, None
 
 
-def _expires(row: dict[str, Any], response: requests.Response) -> float | None:
+def _time(row: dict[str, Any], name: str, response: requests.Response) -> float | None:
     """By this machine's clock: the server's may be wrong, and says with each answer how late it is there."""
     try:
-        there = float(row["estimatedExpirationTime"]) / 1000
+        there = float(row[name]) / 1000
     except (KeyError, TypeError, ValueError):
         return None
     now = time.time()
