@@ -144,6 +144,7 @@ def server(_served: DemoServer) -> Iterator[DemoServer]:
     _served.switches.update(dataclasses.asdict(Switches(hang_seconds=0.4)))
     _served.expire_sessions()
     _served.clear_log()
+    _served.switches.fired.clear()
     yield _served
 
 

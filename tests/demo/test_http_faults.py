@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -264,3 +267,100 @@ def test_small_replies_do_not_wait_for_an_acknowledgement(alice: Client) -> None
     for _ in range(10):
         alice.get("/data/experiments/T_E1/files?all=true")
     assert time.monotonic() - begin < 0.35
+
+
+# --- faults of a single reply, counted ---------------------------------------------------------------------------------
+
+
+def _got(alice: Client, path: str) -> bytes:
+    """What a client that trusts nothing but the connection has in the end."""
+    with alice.get(path, stream=True, timeout=5) as reply:
+        return reply.raw.read(200_000)
+
+
+def test_redirect_to_the_login_page(alice: Client, server: DemoServer) -> None:
+    server.switches.redirect_next = 1
+    reply = alice.get("/data/projects", allow_redirects=False)
+    assert (reply.status_code, reply.headers["Location"]) == (302, "/app/template/Login.vm")
+    assert alice.get("/data/projects").status_code == 200
+    assert server.switches.fired["redirect"] == 1
+
+
+def test_silence(alice: Client, server: DemoServer) -> None:
+    server.switches.silent_next = 1
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        alice.get("/data/projects", timeout=0.3)
+    assert alice.get("/data/projects", timeout=5).status_code == 200
+    assert server.switches.fired["silent"] == 1
+
+
+def test_taken_for_a_guest(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"require_login": False, "guest_next": 1})
+    assert alice.get("/data/experiments/T_E1?format=json").status_code == 404
+    assert alice.get("/data/experiments/T_E1?format=json").status_code == 200
+    server.switches.guest_next = 1
+    assert alice.get("/data/auth").text == "User 'guest' is logged in"
+    server.switches.update({"require_login": True, "guest_next": 1})
+    assert alice.get("/data/projects").status_code == 401
+    assert server.switches.fired["guest"] == 3
+
+
+def test_a_body_longer_than_announced(alice: Client, server: DemoServer) -> None:
+    server.switches.update({"surplus_bytes": 30, "surplus_next": 2})
+    assert len(_got(alice, BIG)) == 100_000  # the rest stands where the next answer should begin
+    assert alice.get("/data/projects?format=json").content.endswith(b"}" + b"!" * 30)
+    assert alice.get(BIG).headers["Content-Length"] == "100000"
+    assert server.switches.fired["surplus"] == 2
+
+
+@pytest.mark.parametrize("error", [50, -50])
+def test_a_wrong_content_length(alice: Client, server: DemoServer, error: int) -> None:
+    server.switches.update({"length_error": error, "length_error_next": 1})
+    reply = alice.get(BIG, stream=True, timeout=5)
+    assert reply.headers["Content-Length"] == str(100_000 + error)
+    if error > 0:
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            reply.content  # noqa: B018  # reads it: the rest never comes
+    else:
+        assert len(reply.content) == 99_950
+    assert alice.get("/data/projects?format=json").json()
+    assert len(alice.get(BIG).content) == 100_000
+
+
+def test_one_byte_is_changed_on_the_way(alice: Client, server: DemoServer) -> None:
+    true = alice.get(BIG).content
+    server.switches.damage_next = 2
+    damaged = alice.get(BIG).content
+    assert [at for at in range(100_000) if damaged[at] != true[at]] == [50_000]
+    with pytest.raises(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(alice.get(f"{FILES}?format=zip").content)) as archive:
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(name)
+    assert alice.get(BIG).content == true
+    assert server.switches.fired["damage"] == 2
+
+
+@pytest.mark.parametrize(("how", "error"), [("json", "Expecting property name"), ("utf8", "invalid start byte")])
+def test_listings_that_do_not_parse(alice: Client, server: DemoServer, how: str, error: str) -> None:
+    server.switches.update({"garble_listings": how, "garble_next": 1})
+    with pytest.raises(ValueError, match=error):
+        json.loads(alice.get("/data/projects?format=json").content)
+    assert alice.get(BIG).status_code == 200  # no listing
+    json.loads(alice.get("/data/projects?format=json").content)
+    with pytest.raises(ValueError, match="json or utf8"):
+        server.switches.update({"garble_listings": "yaml"})
+
+
+def test_a_stale_size_in_the_catalog(alice: Client, server: DemoServer) -> None:
+    server.switches.stale_size = "f100k"
+    sizes = {row["Name"]: row["Size"] for row in alice.rows(f"{FILES}?format=json")}
+    assert sizes["f100k.bin"] == "99000" and sizes["plain.txt"] == "9"
+    assert len(alice.get(BIG).content) == 100_000
+
+
+def test_lost_connections(alice: Client, nobody: Client, server: DemoServer) -> None:
+    alice.get("/data/projects")
+    assert nobody.delete("/demo/connections").json()["lost"] >= 1
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        alice.get("/data/projects", timeout=0.3)
+    assert alice.get("/data/projects", timeout=5).status_code == 200  # on a new one
+    assert nobody.get("/demo/fired").json() == {"lost": 1}

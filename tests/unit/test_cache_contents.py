@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from xnatfs.cache import index
 from xnatfs.cache.contents import ContentCache, Entry
 from xnatfs.errors import Cause, Failure
 
@@ -38,6 +40,10 @@ def put(cache: ContentCache, name: str, data: bytes, last_modified: str = "") ->
         draft.commit(key(name), last_modified=last_modified, verified="md5")
     finally:
         draft.close()
+
+
+def names(cache: ContentCache) -> set[str]:
+    return {row[0][0] for row in cache.keys()}  # noqa: SIM118  # no dict
 
 
 def get(cache: ContentCache, name: str) -> bytes | None:
@@ -375,10 +381,55 @@ def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 def test_a_draft_that_cannot_be_made_gives_its_reservation_back(cache: ContentCache) -> None:
     (cache.directory / "drafts").rmdir()
+    (cache.directory / "drafts").write_text("")
     with pytest.raises(Failure) as caught:
         cache.draft(10)
     assert caught.value.cause is Cause.CACHE_BROKEN
     assert cache.usage() == (0, 0, 0)
+
+
+def test_a_directory_that_was_removed_by_hand_is_made_again(cache: ContentCache) -> None:
+    put(cache, "a", b"before")
+    shutil.rmtree(cache.directory)
+    assert get(cache, "a") is None
+    put(cache, "b", b"after")
+    assert get(cache, "b") == b"after"
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in [cache.directory, *cache.directory.rglob("*")] if path.is_dir()]
+    assert set(modes) == {0o700}
+    assert cache.usage()[:2] == (1, 5)
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_an_index_that_is_damaged_in_the_middle_is_made_anew_from_the_files(cache: ContentCache, by_another: bool) -> None:
+    put(cache, "a", b"patient data")
+    for path in cache.directory.glob("index.sqlite*"):
+        with path.open("r+b") as file:
+            file.write(b"no database" * (path.stat().st_size // 11 + 1))
+    other = None
+    if by_another:  # another mount notices first
+        other = ContentCache(cache.directory, 10**6)
+        put(other, "b", b"more")
+    assert cache.has(key("a")) == ""  # to be checked again
+    put(cache, "c", b"and more")
+    assert names(cache) == {"a", "c"} | ({"b"} if other else set())
+    if other is not None:
+        assert names(other) == {"a", "b", "c"}
+        other.close()
+
+
+def test_an_index_that_is_locked_is_not_taken_for_damaged(cache: ContentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(cache, "a", b"patient data")
+    identity = (cache.directory / "index.sqlite").stat().st_ino
+
+    def locked(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index.Index, "_connect", locked)
+        with pytest.raises(Failure):
+            ContentCache(cache.directory, 10**6)
+    assert (cache.directory / "index.sqlite").stat().st_ino == identity
+    assert cache.has(key("a")) == "md5"
 
 
 def test_a_commit_that_fails_is_told_and_frees_the_space(cache: ContentCache) -> None:

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xnatfs.cache.drafts import Draft, Pile, locked
-from xnatfs.cache.index import Index, PartialRow
+from xnatfs.cache.index import Index, ObjectRow, PartialRow
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.cache.sweep import Guard, sweep_all, sweep_drafts
+from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -77,11 +78,12 @@ class ContentCache:
         self._objects = str(directory / "objects")
         self._pins: Counter[str] = Counter()
         self._used: dict[str, float] = {}
+        guard: Guard | None = None
         try:
             for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-            self._guard = Guard(directory)
+            self._guard = guard = Guard(directory)
             self.index = Index(directory / "index.sqlite", directory / "objects", alone=self._guard.alone)
             self._lock = self.index.lock  # one lock for both: pins decide about evictions inside the index's transactions
             swept = sweep_all(directory, self.index) if self.index.crashed else sweep_drafts(directory, self.index)
@@ -89,13 +91,15 @@ class ContentCache:
             if swept.wrong:
                 log.info("%d things were left in %s by a process that died: %s", len(swept.wrong), directory, "; ".join(swept.wrong[:10]))
         except (OSError, sqlite3.Error) as error:
+            if guard is not None:
+                guard.close()
             raise Failure(Cause.CACHE_BROKEN, str(directory), str(error)) from error
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def open(self, key: str) -> Entry | None:
         """The object of this key, opened and pinned; None if it is not here."""
-        row = self.index.object(key)
+        row = self._row(key)
         if row is None:
             return None
         with self._lock:
@@ -122,8 +126,16 @@ class ContentCache:
 
     def has(self, key: str) -> str | None:
         """How the object of this key was checked, None if it is not here. Reads only the index."""
-        row = self.index.object(key)
+        row = self._row(key)
         return row.verified if row else None
+
+    def _row(self, key: str) -> ObjectRow | None:
+        """What the index knows of an object; what cannot be looked up is not here."""
+        try:
+            return self.index.object(key)
+        except sqlite3.Error as error:
+            log.warning("the cache's index cannot be read: %s", error)
+            return None
 
     def unpin(self, key: str) -> None:
         """One reader less (called by `Entry.close`)."""
@@ -134,10 +146,11 @@ class ContentCache:
 
     def confirm(self, key: str, verified: str | None = None) -> None:
         """The object is still the server's content (and was checked again as `verified` says)."""
-        if verified is None:
-            self.index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
-        else:
-            self.index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
+        with contextlib.suppress(sqlite3.Error):  # it is checked again next time
+            if verified is None:
+                self.index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
+            else:
+                self.index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
 
     def forget(self, key: str) -> None:
         """Remove an object that is no longer the server's content. Who has it open may read on."""
@@ -188,7 +201,8 @@ class ContentCache:
     def drop_draft(self, name: str, path: Path | None) -> None:
         """Give a draft's reservation back and remove its file if it is still there."""
         if path is not None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be removed now is swept away by the next mount
+                path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
             self.index.execute("DELETE FROM drafts WHERE name = ?", name)
 
@@ -267,8 +281,12 @@ class ContentCache:
             self.index.execute("UPDATE partials SET reserved = MAX(0, reserved + ?) WHERE key = ?", more, key)
 
     def partial_row(self, key: str) -> PartialRow | None:
-        """What the index knows of a partial file."""
-        return self.index.partial(key)
+        """What the index knows of a partial file; what cannot be looked up is not here."""
+        try:
+            return self.index.partial(key)
+        except sqlite3.Error as error:
+            log.warning("the cache's index cannot be read: %s", error)
+            return None
 
     def record_partial(self, key: str, pages: bytes) -> bool:
         """Remember which pages are here; whether that could be done."""
@@ -291,7 +309,8 @@ class ContentCache:
 
     def drop_partial(self, key: str, path: Path) -> None:
         """Remove a partial file."""
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as for a draft
+            path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
             self.index.execute("DELETE FROM partials WHERE key = ?", key)
 
@@ -314,8 +333,11 @@ class ContentCache:
 
     def usage(self) -> tuple[int, int, int]:
         """(objects, their bytes, bytes reserved by what is on its way or partly here)."""
-        ((count, size),) = self.index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects")
-        return int(str(count)), int(str(size)), self.index.total() - int(str(size))
+        try:
+            ((count, size),) = self.index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects")
+            return int(str(count)), int(str(size)), self.index.total() - int(str(size))
+        except sqlite3.Error:
+            return 0, 0, 0
 
     def keys(self) -> list[tuple[str, int, str]]:
         """(key, size, how it was checked) of every object."""
@@ -350,7 +372,7 @@ class ContentCache:
         try:
             os.rename(path, target)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            private_folder(Path(target).parent)
             os.rename(path, target)
 
     def _make_room(self, size: int) -> None:
@@ -390,7 +412,8 @@ class ContentCache:
         return size
 
     def _forget(self, key: str) -> None:
-        self.index.execute("DELETE FROM objects WHERE key = ?", key)
         self._used.pop(key, None)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(sqlite3.Error):
+            self.index.execute("DELETE FROM objects WHERE key = ?", key)
+        with contextlib.suppress(OSError):  # in a directory that is read-only by now it stays, and so does its place in the index
             os.unlink(self.path(key))

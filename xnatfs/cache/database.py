@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from xnatfs.cache.index import network_file_system
+from xnatfs.cache.index import is_damage, network_file_system
 from xnatfs.config import private_folder
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ def open_database(
     try:
         return _opened(path, schema, durable, read_whole, aged)
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
         log.warning("%s %s are damaged (%s) and are started anew", what, path, error)
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 
 if TYPE_CHECKING:
@@ -25,10 +26,15 @@ _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in s
 def locked(path: Path) -> int | None:
     """A descriptor of the file at `path`, made if it is missing, with its flock; None if another process has that.
 
-    Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked at again.
+    Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked at again. A folder that
+    somebody removed by hand is made again.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            private_folder(path.parent)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,7 +1,8 @@
 """The index of a content cache: what is there, how large, how checked, when last used. SQLite, one file a cache directory.
 
-Used by `contents` only. The files are the truth: an index that is lost or damaged is made anew from them. Several processes may share
-it; what decides about bytes (making room and reserving) is one transaction.
+Used by `contents` only. The files are the truth: an index that is lost or damaged is made anew from them, at the start and in the
+middle of a mount (a failing disk, somebody who cleared the cache directory by hand). Several processes may share it; what decides about
+bytes (making room and reserving) is one transaction.
 Threading: any thread, one lock around each statement or transaction. Network file systems get no write-ahead log: SQLite's needs shared
 memory, which they do not give (sqlite.org/wal.html, "all processes must be on the same host").
 """
@@ -98,21 +99,31 @@ class Index:
         self.crashed = False
         self._objects = objects
         self.lock = threading.RLock()
+        self._closed = False  # could not be opened anew
         self.network = network_file_system(path.parent)
         if self.network:
             log.warning("the cache directory lies on a network file system (%s); a local one is faster and safer", self.network)
         try:
             self._database = self._connect(rebuild=not path.exists())
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
             log.warning("the cache's index %s is damaged (%s); it is made anew from the cached files", path, error)
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._remove()
             self._database = self._connect(rebuild=True)
 
     def execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        """One statement; all its rows."""
+        """One statement; all its rows.
+
+        Raises:
+            sqlite3.Error: it cannot be carried out, also not by an index made anew.
+        """
         with self.lock:
-            return self._database.execute(statement, values).fetchall()
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                self._repair(error)
+                return self._database.execute(statement, values).fetchall()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -123,7 +134,7 @@ class Index:
         """
         with self.lock:
             try:
-                self._database.execute("BEGIN IMMEDIATE")
+                self.execute("BEGIN IMMEDIATE")
                 try:
                     yield
                 except Failure:  # no room: what was evicted is gone from the disk all the same
@@ -134,6 +145,7 @@ class Index:
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
+                self._abandon()
                 cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
                 raise Failure(cause, str(self._path), str(error)) from error
 
@@ -141,9 +153,8 @@ class Index:
 
     def object(self, key: str) -> ObjectRow | None:
         """The row of an object."""
-        with self.lock:
-            row = self._database.execute("SELECT size, last_modified, verified, checked FROM objects WHERE key = ?", (key,)).fetchone()
-        return ObjectRow(*row) if row else None
+        rows = self.execute("SELECT size, last_modified, verified, checked FROM objects WHERE key = ?", key)
+        return ObjectRow(*rows[0]) if rows else None  # type: ignore[arg-type]  # the schema says what they are
 
     def put_object(self, key: str, size: int, last_modified: str, verified: str) -> None:
         """Enter an object, in place of an older one."""
@@ -154,14 +165,12 @@ class Index:
 
     def partial(self, key: str) -> PartialRow | None:
         """The row of a partial file."""
-        with self.lock:
-            row = self._database.execute("SELECT size, last_modified, pages FROM partials WHERE key = ?", (key,)).fetchone()
-        return PartialRow(*row) if row else None
+        rows = self.execute("SELECT size, last_modified, pages FROM partials WHERE key = ?", key)
+        return PartialRow(*rows[0]) if rows else None  # type: ignore[arg-type]  # see `object`
 
     def total(self) -> int:
         """Bytes of everything, with what is reserved."""
-        with self.lock:
-            return int(self._database.execute("SELECT bytes FROM total").fetchone()[0])
+        return int(str(self.execute("SELECT bytes FROM total")[0][0]))
 
     def victims(self) -> list[Victim]:
         """What could be evicted, least recently used first."""
@@ -184,6 +193,37 @@ class Index:
                 self._database.execute("UPDATE boot SET users = MAX(0, users - 1)")
             self._database.close()
 
+    # --- repairing -----------------------------------------------------------------------------------------------
+
+    def _repair(self, error: sqlite3.Error) -> None:
+        """Open it anew if it is damaged or gone; raises the error if it is neither, or if that is of no use. Called with the lock held."""
+        if not self._closed and self._database.in_transaction:
+            raise error  # a part of it is lost: who began it has to begin again
+        mine = self._file == _identity(self._path)
+        if mine and not is_damage(error) and not self._closed:
+            raise error
+        log.warning("the cache's index %s is damaged or gone (%s); it is made anew from the cached files", self._path, error)
+        self._closed = True
+        self._database.close()
+        try:
+            if mine:  # else another mount has made it anew already
+                self._remove()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._database = self._connect(rebuild=not self._path.exists())
+        except (OSError, sqlite3.Error) as problem:
+            raise error from problem
+        self._closed = False
+
+    def _abandon(self) -> None:
+        """After a transaction that could be neither committed nor rolled back: the next statement opens it anew."""
+        if not self._closed and self._database.in_transaction:
+            self._closed = True
+            self._database.close()
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
     # --- opening -------------------------------------------------------------------------------------------------
 
     def _connect(self, *, rebuild: bool) -> sqlite3.Connection:
@@ -199,6 +239,7 @@ class Index:
                     stat = file.stat()
                     database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
             self._note_boot(database)
+            self._file = _identity(self._path)
         except BaseException:
             database.close()
             raise
@@ -223,6 +264,20 @@ class Index:
                 database.execute("DELETE FROM partials")
                 self.crashed = True
             database.execute("UPDATE boot SET id = ?, users = 1", (current,))
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is no sound database, so that it is best made anew; not that it is locked, or the disk full."""
+    return type(error) is sqlite3.DatabaseError  # SQLITE_CORRUPT and SQLITE_NOTADB; the rest have classes of their own
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Tells one file from another that took its place."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
 def _boot_id() -> str:

@@ -6,7 +6,9 @@ Threading: made and closed by one thread; everything in it may be used by any.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,7 @@ from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known
 from xnatfs.daemon.keeper import Keeper
-from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
 from xnatfs.fetch.loose import Loose
@@ -143,23 +145,37 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
         Failure: the login failed, or the cache directory cannot be used.
     """
     bids_map = user_map(settings.bids_map)
-    connection = Connection(settings, credentials)
-    try:
+    with contextlib.ExitStack() as made:  # all that is open is closed again if the rest cannot be had
+        connection = Connection(settings, credentials)
+        made.callback(connection.close)
         scope = settings.scope(_log_in(connection, settings, credentials))
-        troubles = Troubles()
-        cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
-        learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
-        listings = Listings(connection)
-        stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
-        history = History(learnt)
-        catalogs = Catalogs(listings, settings.limits, troubles, stored, history, settings.projects)
-        transfers = Transfers(
-            Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
-        )
-        builder = _builder(settings, listings, catalogs, transfers, stored, troubles)
-    except (Failure, UsageError):
-        connection.close()
-        raise
+        try:
+            mounted = _put_together(settings, mountpoint, connection, scope, bids_map, made)
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, Failure):
+                raise
+            raise Failure(Cause.CACHE_BROKEN, str(settings.cache_dir), str(error)) from error
+        made.pop_all()
+    return mounted
+
+
+def _put_together(
+    settings: Settings, mountpoint: str, connection: Connection, scope: str, bids_map: BidsMap | None, made: contextlib.ExitStack
+) -> Mounted:
+    troubles = Troubles()
+    cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
+    made.callback(cache.close)
+    learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
+    made.callback(learnt.close)
+    listings = Listings(connection)
+    stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
+    made.callback(stored.close)
+    history = History(learnt)
+    catalogs = Catalogs(listings, settings.limits, troubles, stored, history, settings.projects)
+    transfers = Transfers(
+        Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
+    )
+    builder = _builder(settings, listings, catalogs, transfers, stored, troubles)
     return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder, bids_map)
 
 

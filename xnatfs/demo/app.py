@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from weakref import WeakSet
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
@@ -21,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from . import routes, xapi
 from .auth import COOKIE, GUEST, Session, Sessions, Unauthorized, is_interactive, sent_login
 from .call import Call
-from .connection import connection_of
+from .connection import Connection, connection_of
 from .control import control_app
 from .delivery import Delivery
 from .faults import Line, Switches, happens
@@ -53,13 +54,20 @@ class Application:
         self.log = RequestLog()
         self.line = Line()
         self.started = time.monotonic()
+        self._connections: WeakSet[Connection] = WeakSet()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="demo-digest")
-        self._control = control_app(archive, switches, self.log, self.sessions)
+        self._control = control_app(archive, switches, self.log, self.sessions, self.lose_connections)
         self._plain = PlainView(archive)
 
     def close(self) -> None:
         """After the event loop ended."""
         self._pool.shutdown(cancel_futures=True)
+
+    def lose_connections(self) -> int:
+        """All connections there are go silent, as after a suspend or a gateway's restart. Returns how many."""
+        for connection in self._connections:
+            connection.lost = True
+        return len(self._connections)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: str = scope["raw_path"].decode("ascii")
@@ -86,8 +94,18 @@ class Application:
         faulty = is_data and self.switches.matches(record.target)
         delivery = Delivery(scope, send, self.switches, self.line, record, faulty)
         try:
+            self._connections.add(connection_of(scope))
+            if connection_of(scope).lost:
+                self.switches.fired["lost"] += 1
+                await delivery.silence()
+                return
             if faulty and self.switches.refuse_connections:
+                self.switches.fired["refuse"] += 1
                 delivery.reset()
+                return
+            if faulty and self.switches.strikes("silent"):
+                record.fault = "silent"
+                await delivery.silence()
                 return
             if (is_data or is_plain) and self.switches.latency_ms:
                 await asyncio.sleep(self.switches.latency_ms / 1000)
@@ -98,10 +116,15 @@ class Application:
                 return
             reply = self._injected(failure) if faulty else None
             if reply is not None:
-                record.fault = failure or "html"
+                record.fault = failure or ("redirect" if reply.status == 302 else "html")
             else:
                 body = await _body(receive, headers)
+                if faulty and self.switches.strikes("guest"):
+                    record.fault = "guest"
+                    headers = _without_login(headers)
                 reply = await self._answer(raw, scope, headers, body, record)
+                if faulty and reply.kind == "listing" and self.switches.garble_listings and self.switches.strikes("garble"):
+                    reply.body = _garbled(reply.body, self.switches.garble_listings)
             await delivery.send(reply)
         except asyncio.CancelledError:
             # The server is stopping: whoever still waits gets a closed connection.
@@ -117,7 +140,10 @@ class Application:
                 reply.headers.append(("Retry-After", switches.retry_after))
             return reply
         if switches.html_instead and switches.take("html_instead"):
+            switches.fired["html"] += 1
             return login_page(self.archive.site)
+        if switches.strikes("redirect"):
+            return Reply(302, b"", [("Location", "/app/template/Login.vm")], "page", 0, from_restlet=False)
         return None
 
     async def _answer(self, raw: str, scope: Scope, headers: Headers, body: bytes, record: Record) -> Reply:
@@ -233,6 +259,14 @@ def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
     if method == "POST" and "method" in query:
         return QueryParams([item for item in kept if item[0] != "method"]), query["method"].upper()
     return QueryParams(kept), method
+
+
+def _without_login(headers: Headers) -> Headers:
+    return Headers(raw=[(name, value) for name, value in headers.raw if name not in (b"cookie", b"authorization")])
+
+
+def _garbled(body: bytes, how: str) -> bytes:
+    return b"{" + body if how == "json" else body.replace(b'":"', b'":"\xff', 1)
 
 
 def _cookie(headers: Headers) -> str:

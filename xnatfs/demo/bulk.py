@@ -31,7 +31,10 @@ def download(call: Call, address: Address, target: Target, items: list[Held], ki
     with_type = "scans" in address.names
     chosen_files: dict[str, CatalogEntry] = {}
     for item, entry in selected(call, address, items):
-        if entry.content is None or any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in call.switches.zip_omit):
+        if entry.content is None:
+            continue
+        if any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in call.switches.zip_omit):
+            call.switches.fired["zip_omit"] += 1
             continue
         chosen_files.setdefault(inner_path(item, entry, call.query.get("structure", ""), with_type, kind), entry)
     if not chosen_files:
@@ -39,6 +42,7 @@ def download(call: Call, address: Address, target: Target, items: list[Held], ki
     members = list(chosen_files.items())
     if call.switches.zip_stop_after >= 0:
         members = members[: call.switches.zip_stop_after]
+        call.switches.fired["zip_stop"] += 1
     if kind == "zip":
         method = _method(call.query.get("compression", "0"))
         source = _zip(call, members, method)

@@ -22,6 +22,7 @@ class Connection(HttpToolsProtocol):
     """One client connection. Counts its requests (Tomcat closes at the 100th) and lets a reply lie about its length."""
 
     requests = 0
+    lost = False  # whatever lies between has forgotten it: nothing that is sent arrives any more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -213,7 +213,7 @@ def _totals(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions) -> Starlette:
+def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions, lose: Callable[[], int]) -> Starlette:
     """The application for /demo/."""
     changes = Changes(archive)
 
@@ -226,6 +226,9 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
         except (ValueError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse(switches.as_dict())
+
+    async def fired(request: Request) -> JSONResponse:
+        return JSONResponse(dict(switches.fired))
 
     async def read_log(request: Request) -> JSONResponse:
         return JSONResponse([record.as_dict() for record in log.matching(request.query_params.get("pattern"))])
@@ -249,14 +252,19 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
     async def end_sessions(request: Request) -> JSONResponse:
         return JSONResponse({"ended": sessions.end_all(request.query_params.get("user", ""))})
 
+    async def lose_connections(request: Request) -> JSONResponse:
+        return JSONResponse({"lost": lose()})
+
     return Starlette(
         routes=[
             Route("/demo/switches", read_switches, methods=["GET"]),
             Route("/demo/switches", set_switches, methods=["POST"]),
+            Route("/demo/fired", fired, methods=["GET"]),
             Route("/demo/log", read_log, methods=["GET"]),
             Route("/demo/log/totals", totals, methods=["GET"]),
             Route("/demo/log", clear_log, methods=["DELETE"]),
             Route("/demo/change", change, methods=["POST"]),
+            Route("/demo/connections", lose_connections, methods=["DELETE"]),
             Route("/demo/sessions", end_sessions, methods=["DELETE"]),
         ]
     )

@@ -23,6 +23,7 @@ _STALL_SECONDS = 3600.0
 _POLL = 0.02
 _PIECE = 1 << 16
 _SOMEWHERE = 1 << 22  # a download of unknown length breaks within so many bytes
+_IN_A_ZIP = 5000  # the byte that is damaged where no length is known: in the contents of the first members
 
 
 class Delivery:
@@ -42,26 +43,32 @@ class Delivery:
         """Send it all, or as much as the switches allow."""
         self._record.status = reply.status
         head_only = self._scope["method"] == "HEAD"
-        length = reply.length
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": self._headers(reply, head_only)})
+        length = self._announced(reply, head_only)
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": self._headers(reply, length, head_only)})
         if head_only or reply.status in (204, 304):
             expect_bytes(self._scope, 0)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         limit, fault = self._limit(reply, length)
+        extra = self._strikes(reply, "surplus", self._switches.surplus_bytes)
+        damaged = reply.kind != "listing" and self._strikes(reply, "damage", 1)
         if length is not None:
             expect_bytes(self._scope, 1 << 62)  # counted here, not by uvicorn
-        if limit < 0 and not self._switches.bandwidth and reply.stream is None:
+        if limit < 0 and not extra and not damaged and not self._switches.bandwidth and reply.stream is None:
             self._record.sent = len(reply.body)
             if length is not None:
                 expect_bytes(self._scope, len(reply.body))
             self._keep_open(reply.hang or (length is not None and length != len(reply.body)))
             await self._send({"type": "http.response.body", "body": reply.body, "more_body": False})
             return
-        if await self._pieces(reply, limit):
+        at = (length // 2 if length is not None else _IN_A_ZIP) if damaged else -1
+        if await self._pieces(reply, limit, at):
             self._record.fault = fault
+            self._switches.fired[fault] += 1
             await self._break(fault, length is not None)
             return
+        if extra:
+            await self._send({"type": "http.response.body", "body": b"!" * extra, "more_body": True})
         self._keep_open(length is not None and length != self._record.sent)
         expect_bytes(self._scope, 0)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -71,13 +78,33 @@ class Delivery:
         if owing:
             self._connection.close_when_idle(self._switches.hang_seconds)
 
-    async def _pieces(self, reply: Reply, limit: int) -> bool:
-        """Send the body; True if the limit ended it early."""
+    def _announced(self, reply: Reply, head_only: bool) -> int | None:
+        """The Content-Length, wrong where that is asked for."""
+        error = 0 if head_only or (reply.stream is not None and reply.length is None) else self._switches.length_error
+        if not self._strikes(reply, "length_error", error):
+            return reply.length
+        return max(0, (len(reply.body) if reply.length is None else reply.length) + error)
+
+    def _strikes(self, reply: Reply, name: str, wanted: int) -> bool | int:
+        """`wanted` if this failure is asked for, hits this kind of reply and strikes now, else false."""
+        hit = self._faulty and wanted and reply.status in (200, 206) and reply.kind in ("file", "bulk", "listing")
+        return wanted if hit and self._switches.strikes(name) else False
+
+    async def _pieces(self, reply: Reply, limit: int, damage_at: int) -> bool:
+        """Send the body, with the byte at `damage_at` changed (-1: none); True if the limit ended it early."""
         rate_now = self._switches
+        passed = 0
         async for piece in _body(reply):
+            if passed <= damage_at < passed + len(piece):
+                at = damage_at - passed
+                piece = piece[:at] + bytes([piece[at] ^ 0xFF]) + piece[at + 1 :]
+            passed += len(piece)
             rest = memoryview(piece)
             while rest:
                 if self._connection.transport.is_closing():
+                    return False
+                if self._connection.lost:
+                    await self.silence()
                     return False
                 step = rest[: Line.PIECE] if rate_now.bandwidth else rest
                 if limit >= 0:
@@ -114,15 +141,20 @@ class Delivery:
                 await asyncio.sleep(_POLL)
             self.reset()
         elif fault == "stall":
-            waited = 0.0
-            while waited < _STALL_SECONDS and not transport.is_closing():
-                await asyncio.sleep(_POLL)
-                waited += _POLL
-            transport.abort()
+            await self.silence()
         elif announced:
             transport.close()
         else:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def silence(self) -> None:
+        """Say nothing more; the connection stays open as long as the client wants."""
+        transport = self._connection.transport
+        waited = 0.0
+        while waited < _STALL_SECONDS and not transport.is_closing():
+            await asyncio.sleep(_POLL)
+            waited += _POLL
+        transport.abort()
 
     def reset(self) -> None:
         """Drop the connection with a TCP reset."""
@@ -134,14 +166,14 @@ class Delivery:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 
-    def _headers(self, reply: Reply, head_only: bool) -> list[tuple[bytes, bytes]]:
+    def _headers(self, reply: Reply, length: int | None, head_only: bool) -> list[tuple[bytes, bytes]]:
         headers = list(reply.headers)
         if reply.from_restlet:
             headers.append(_VARY)
             headers.append(("Accept-Ranges", "bytes"))  # no proof of anything (fact sheet 0)
             headers.append(("Server", "Noelios-Restlet-Engine/1.1.10"))
-        if reply.length is not None:
-            headers.append(("Content-Length", str(reply.length)))
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
         elif head_only and reply.status not in (204, 304):
             headers.append(("Transfer-Encoding", "chunked"))
         last = self._connection.requests >= self._switches.requests_per_connection

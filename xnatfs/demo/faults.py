@@ -10,13 +10,17 @@ import asyncio
 import random
 import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
 @dataclass
 class Switches:
-    """The behaviour of one stand-in. Failures apply to /data, /REST and /xapi paths, and only where `match` finds the request target."""
+    """The behaviour of one stand-in. Failures apply to /data, /REST and /xapi paths, and only where `match` finds the request target.
+
+    `fired` counts by name how often each failure really struck (GET /demo/fired): so one that was met can be told from one that was not.
+    """
 
     # What server this is.
     profile: str = "full"  # "proven": refuses every form the fact sheet marks [I]
@@ -50,6 +54,9 @@ class Switches:
     stall_rate: float = 0.0  # ... silence from a random byte on
     expire_rate: float = 0.0  # of requests: the session they come in has just ended
     html_instead: int = 0
+    redirect_next: int = 0  # 302 to the login page, as for an expired password (fact sheet 1)
+    silent_next: int = 0  # accepted, and never answered
+    guest_next: int = 0  # answered as if nobody were logged in and no credentials had come: a gateway lost the session and strips Basic
     refuse_connections: bool = False  # every matching request: the connection is reset without an answer
     expire_after_requests: int = 0
     cut_after_bytes: int = -1  # reset the connection after so many body bytes ...
@@ -58,10 +65,21 @@ class Switches:
     truncate_next: int = -1
     stall_after_bytes: int = -1  # then silence
     stall_next: int = -1
+    surplus_bytes: int = 0  # so many bytes follow the body ...
+    surplus_next: int = -1
+    length_error: int = 0  # added to the Content-Length; the body stays what it is (listings get a length for it) ...
+    length_error_next: int = -1
+    damage_next: int = 0  # file and bulk replies in which one byte is changed on the way
+    garble_listings: str = ""  # "json": listings that do not parse; "utf8": with a byte that is no UTF-8 ...
+    garble_next: int = -1
     zip_omit: list[str] = field(default_factory=list)  # shell patterns of paths in a resource that bulk downloads skip
     zip_stop_after: int = -1  # entries; the archive then ends early but validly (fact sheet 9 [X])
+    stale_size: str = ""  # regular expression on the path: these rows carry a size that is too small by up to 1000 bytes
     wrong_digest: str = ""  # regular expression on the path: these rows carry the digest of something else
     empty_file_lists: bool = False  # recorded.md 25: empty listings although resources report counts
+
+    def __post_init__(self) -> None:
+        self.fired: Counter[str] = Counter()
 
     def update(self, values: dict[str, Any]) -> None:
         """Set several; an unknown name or a value of the wrong type is a ValueError and changes nothing."""
@@ -76,6 +94,8 @@ class Switches:
                 raise ValueError(f"{name} takes a {type(current).__name__}")
             if name == "profile" and value not in ("full", "proven"):
                 raise ValueError("profile is full or proven")
+            if name == "garble_listings" and value not in ("", "json", "utf8"):
+                raise ValueError("garble_listings is json or utf8")
         for name, value in values.items():
             setattr(self, name, value)
 
@@ -101,15 +121,24 @@ class Switches:
     def fails_now(self) -> str:
         """What a matching request gets in place of its answer: a status, "reset", or "" for the answer."""
         if self.fail_next and self.take("fail_next"):
+            self.fired["fail"] += 1
             return str(self.fail_status)
         if not happens(self.fail_rate):
             return ""
+        self.fired["fail"] += 1
         return random.choice(self.fail_kinds) if self.fail_kinds else str(self.fail_status)
 
     def breaks_at(self, length: int) -> tuple[int, str]:
         """At which byte of a file or bulk download of about `length` bytes which random fault strikes; -1 for none."""
         fault = "cut" if happens(self.cut_rate) else "stall" if happens(self.stall_rate) else ""
         return (random.randrange(max(1, length)), fault) if fault else (-1, "")
+
+    def strikes(self, name: str) -> bool:
+        """Whether a failure with the countdown `<name>_next` strikes now; if so it is used up by one and counted."""
+        if not getattr(self, f"{name}_next") or not self.take(f"{name}_next"):
+            return False
+        self.fired[name] += 1
+        return True
 
 
 def happens(rate: float) -> bool:

@@ -85,6 +85,7 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     items = chosen(address, target, call.view, call.flag("all"))
     if call.switches.empty_file_lists:
         items = []
+        call.switches.fired["empty_file_lists"] += 1
     if not call.switches.proven_only:
         await digests_known(call, items)
     single = "resources" in address.names and len(items) == 1
@@ -92,11 +93,16 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(call.query.get("locator", "").lower(), "URI")
     keys = [locator if key == "URI" else key for key in _FILE_KEYS if key != "digest" or not call.switches.proven_only]
     wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
+    stale = re.compile(call.switches.stale_size) if call.switches.stale_size else None
     rows: list[Row] = []
     for item, entry in selected(call, address, items):
+        size = entry.listed_size
+        if stale is not None and stale.search(entry.path):
+            call.switches.fired["stale_size"] += 1
+            size = max(size // 2, size - 1000)
         row = {
             "Name": entry.name,
-            "Size": str(entry.listed_size),
+            "Size": str(size),
             locator: _locate(item, entry, base, locator),
             "collection": item.resource.label,
             "file_tags": entry.tags,
@@ -106,7 +112,10 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
         }
         if not call.switches.proven_only:
             digest = entry.listed_digest
-            row["digest"] = "0" * 31 + "1" if wrong is not None and wrong.search(entry.path) else digest
+            if wrong is not None and wrong.search(entry.path):
+                call.switches.fired["wrong_digest"] += 1
+                digest = "0" * 31 + "1"
+            row["digest"] = digest
         rows.append(row)
     table = Table(keys, rows, title="Files", with_total=False, column_notes=[{"key": locator, "serverRoot": ""}])
     return finish(call, table)

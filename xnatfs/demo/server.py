@@ -156,6 +156,10 @@ class DemoServer:
 
         return asyncio.run_coroutine_threadsafe(run(), self._server.loop).result()
 
+    def lose_connections(self) -> int:
+        """All connections there are go silent: nothing sent on them arrives any more."""
+        return self.call(self._application.lose_connections)
+
     def expire_sessions(self) -> int:
         """End every session, as after the idle timeout."""
         return self.call(self._application.sessions.end_all)

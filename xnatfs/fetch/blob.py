@@ -41,6 +41,7 @@ NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
 _IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
 _ATTEMPTS = 6
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
+_NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
 
 
@@ -238,8 +239,12 @@ class Blob:
             row = self._host.cache.partial_row(self.key)
             if row is None or not row.pages.count(1):
                 return
+            try:
+                self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
+            except Failure as failure:
+                log.info("what is here of %s cannot be used: %s", self.record.uri, failure)
+                return
             self.size, self.last_modified = row.size, row.last_modified
-            self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
             self._opened = True
 
     def _check_again(self) -> None:
@@ -279,7 +284,7 @@ class Blob:
             problem = Failure(Cause.SERVER_ERROR, self.record.uri, repr(error))
         with self.condition:
             self._fetches.remove(fetch)
-            if problem is not None and problem.cause is Cause.NO_SPACE and self._opened:
+            if problem is not None and problem.cause in _NO_CACHE and self._opened:
                 log.info("%s is served without the cache: %s", self.record.uri, problem)
                 self._uncached = True
             elif problem is not None:
@@ -436,7 +441,12 @@ class Blob:
         try:
             verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
             if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
-                partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
+                try:
+                    partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
+                except Failure as failure:
+                    if failure.cause not in _NO_CACHE:
+                        raise
+                    log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
         except Failure:
             partial.forget()
             raise

@@ -29,6 +29,7 @@ SILENT = 0.5  # seconds: a stream that said nothing for so long is ended when it
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
 _MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
+_NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
@@ -252,8 +253,9 @@ class Transfer:
         if stream.size is not None and draft.written != stream.size:
             raise Failure(Cause.CUT_SHORT, self.record.uri, f"{draft.written} of {stream.size} bytes")
         self.size = draft.written
-        # A chunked answer that a proxy ends early looks whole; only what was expected tells. Twice alike it is the catalog's error.
-        self._doubtful = stream.size is None and draft.written != self._expected
+        # A chunked answer that a proxy ends early looks whole, and so does one with a wrong Content-Length; only what was expected tells.
+        # Twice alike it is the catalog's error.
+        self._doubtful = draft.written != self._expected
         return digest.hexdigest()
 
     def _new_draft(self, size: int | None) -> Draft | Memory:
@@ -279,7 +281,7 @@ class Transfer:
         return memory
 
     def _without_cache(self, failure: Failure, size: int) -> Memory:
-        if failure.cause not in (Cause.NO_SPACE, Cause.CACHE_BROKEN) or size > self._host.limits.whole_file_check:
+        if failure.cause not in _NO_CACHE or size > self._host.limits.whole_file_check:
             raise failure
         log.info("%s is served without the cache: %s", self.record.uri, failure)
         return Memory()
@@ -290,9 +292,14 @@ class Transfer:
         self._host.learn_size(self.record, self.size)
         if isinstance(self._draft, Draft):
             key = self._host.key(self.record)
-            self._draft.commit(key, last_modified=self._last_modified, verified=verified)
-            if not mixed:
-                self._entry = self._host.cache.open(key)
+            try:
+                self._draft.commit(key, last_modified=self._last_modified, verified=verified)
+                if not mixed:
+                    self._entry = self._host.cache.open(key)
+            except Failure as failure:
+                if failure.cause not in _NO_CACHE:
+                    raise
+                log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
         if mixed:
             raise Failure(Cause.CHANGED, self.record.uri, "what was read first had been damaged on its way")
         with self.condition:

@@ -73,6 +73,7 @@ class Login:
         self._idle = _IDLE  # seconds a session lasts without a request
         self._turned_down: set[int] = set()  # hashes of what was refused
         self._bare_misses = 0
+        self._renewed = 0
 
     # --- what requests carry -------------------------------------------------------------------------------------
 
@@ -110,6 +111,15 @@ class Login:
         self._bare_misses += 1
         if guest or self._bare_misses > _MISSES:
             self.closed = False
+
+    def session_of_answer(self, *, new: bool) -> None:
+        """Whether an answer began a new session although the request brought one."""
+        self._renewed = self._renewed + 1 if new else 0
+
+    @property
+    def restless(self) -> bool:
+        """Whether the server begins a new session with every answer: that says nothing then."""
+        return self._renewed > _MISSES
 
     def _afresh(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """A login: the password, and not the cookie of the session that is over. `requests` calls this last."""

@@ -303,12 +303,14 @@ class Connection:
         for attempt in (1, 2):
             seen = self.logins.ready()
             # The second time the login was taken just now: there the password heals whatever ends the session meanwhile.
-            bare = attempt == 1 and self.logins.bare
+            bare, had = attempt == 1 and self.logins.bare, SESSION in self.cookies
             auth = without_password if bare else None
             patience = timeout or self._timeout(stream)
             response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=patience, auth=auth)
-            # A new session for a request that brought one: that one is over, and the server has been opened to guests.
-            guest = bare and SESSION in response.cookies
+            # A new session for a request that brought one: that one is over. Where the password came along, XNAT says that the answer is
+            # still this user's (fact sheet 1 [I]); a gateway that forgot the session may have kept the password to itself.
+            guest = had and SESSION in response.cookies and (bare or not self.logins.restless)
+            self.logins.session_of_answer(new=had and SESSION in response.cookies)
             if attempt == 1 and (guest or self._looks_expired(response)):
                 response.close()
                 if bare:
@@ -365,7 +367,7 @@ class Connection:
                 if not stream:
                     with response:
                         response._content = bodies.first(response)  # where requests itself puts it, which knows no bound
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # `_Patient` gives time-outs as they are
                 failure = Failure(transport_cause(error), self.server)
                 if not ended():
                     self.breaker.failed(failure.cause, transport_words(error), began)
