@@ -16,6 +16,8 @@ from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import breaker, session
+from xnatfs.server.contents import Contents
+from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.session import Connection
 from xnatfs.server.tables import rows_of
 
@@ -136,3 +138,16 @@ def test_after_the_machine_slept_connections_are_made_anew(server: DemoServer, l
     assert projects(logged_in)
     first, second, third = (one.connection for one in server.requests("^GET /data/projects"))
     assert first == second != third
+
+
+def test_a_file_that_trickles_is_given_up() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 100000\r\n\r\n"
+    limits = Limits(progress_deadline=0.6, listing_deadline=20, connect_timeout=5)
+    record = FileRecord(Owner("experiment", "X"), 1, "R", "a", 100000, "", "/data/experiments/X/resources/1/files")
+    with listening(head, 0.05) as (url, _), connection(url, limits=limits) as made:
+        began = time.monotonic()
+        with Contents(made).file(record) as stream, pytest.raises(Failure) as caught:
+            for _ in stream.pieces:
+                pass
+        assert caught.value.cause is Cause.TIMED_OUT
+        assert time.monotonic() - began < 5

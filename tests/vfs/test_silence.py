@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,3 +72,24 @@ def test_refresh_has_a_look_at_once(silent: Mounted, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(silent.connection.breaker, "wake", lambda: asked.append(True))
     silent.refresh()
     assert asked
+
+
+def test_a_file_that_stalls_ends_in_time_though_others_come(shelf: Shelf, compose: Compose) -> None:
+    """What moves elsewhere is no progress of this one. With all its retries it would take nine seconds."""
+    shelf.put(shelf.make.entry("large", bytes(8 * 2**20 - 1)))
+    shelf.put(shelf.make.entry("stalls", b"content"))
+    vfs = compose(shelf.server, limits=Limits(cache_size=10**9, ttl=3600.0, progress_deadline=3.0, listing_deadline=30.0)).vfs
+    vfs.entries(FOLDER)
+    shelf.switches.bandwidth = 500_000.0  # 17 s
+    shelf.switches.match, shelf.switches.stall_after_bytes = "files/stalls", 0
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(read, vfs, f"{FOLDER}/large")
+        until(lambda: any(one.sent > 300_000 for one in shelf.server.requests("files/large")))
+        began = time.monotonic()
+        with pytest.raises(OSError) as caught:
+            vfs.open(f"{FOLDER}/stalls")
+        assert caught.value.errno == errno.ETIMEDOUT
+        assert time.monotonic() - began < 7
+        assert not other.done()
+        shelf.switches.bandwidth = 0.0
+        assert len(other.result(60)) == 8 * 2**20 - 1

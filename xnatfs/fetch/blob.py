@@ -52,6 +52,7 @@ class _Fetch:
         self.position = position
         self.end = end
         self.hold = Hold()
+        self.came = 0  # pieces
         self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
 
@@ -137,7 +138,7 @@ class Blob:
                     self.condition,
                     lambda: self._opened or self._failure is not None,
                     self._host.limits.progress_deadline,
-                    lambda: self._host.progress,
+                    self._progress,
                 )
                 if self._failure is not None:
                     raise self._failure
@@ -179,7 +180,7 @@ class Blob:
                     self.condition,
                     lambda: self._served(reader, offset, end, in_order),
                     self._host.limits.progress_deadline,
-                    lambda: (self._host.progress, self._partial.present if self._partial else 0),
+                    self._progress,
                 )
             if self.size != reader.size:
                 raise Failure(Cause.CHANGED, self.record.uri)
@@ -192,6 +193,12 @@ class Blob:
         if partial.gone or partial.has(offset, end):
             return data
         return self.read(reader, offset, length)  # dropped while it was read
+
+    def _progress(self) -> tuple[int, int, int]:
+        """While a fetch is in the queue, anything that moves; else only what comes of this file. Called with the condition held."""
+        queued = not all(fetch.hold.sent for fetch in self._fetches)
+        came = sum(fetch.came for fetch in self._fetches)
+        return (self._host.progress if queued else 0), came, self._partial.present if self._partial is not None else 0
 
     def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
         """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
@@ -371,6 +378,7 @@ class Blob:
                         self._hashed = position + len(piece)
                 position += len(piece)
                 fetch.heard = time.monotonic()
+                fetch.came += 1
                 host.progress += 1
                 host.line.received(len(piece))
                 # A page is present only when all of it is.

@@ -78,6 +78,7 @@ class Transfer:
         self._draft: Draft | Memory | None = None
         self._entry: Entry | None = None
         self._hold = Hold()
+        self._came = 0  # pieces
         self._heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
     @property
@@ -102,7 +103,7 @@ class Transfer:
                     self.condition,
                     lambda: self._opened or self._done or self.failure is not None,
                     self._host.limits.progress_deadline,
-                    lambda: self._host.progress,
+                    self._progress,
                 )
                 if self.failure is not None and not self._available:
                     raise self.failure
@@ -121,7 +122,7 @@ class Transfer:
                 self.condition,
                 lambda: self._available >= end or self._done or self.failure is not None,
                 self._host.limits.progress_deadline,
-                lambda: self._host.progress,
+                self._progress,
             )
             if self._available < end and self.failure is not None:
                 raise self.failure
@@ -130,6 +131,10 @@ class Transfer:
             source = self._entry or self._draft
             assert source is not None
         return os.pread(source.fd, end - offset, offset)
+
+    def _progress(self) -> int:
+        """In the queue, anything that moves; once it is asked for, only its own pieces."""
+        return self._came if self._hold.sent else self._host.progress
 
     def leave(self) -> None:
         """One reader less. The last one closes what it read from, or lets the worker do it."""
@@ -209,12 +214,13 @@ class Transfer:
 
     def _receive_from_zip(self) -> str:
         found: str | None = None
-        with self._host.contents.zip(self.record) as members:
+        with self._host.contents.zip(self.record, self._hold) as members:
             for path, size, pieces in members:
                 if path == self.record.path and found is None:
                     found = self._fill(Stream(size, "", pieces))
                 else:
                     for _ in pieces:  # the stream has to be read past it
+                        self._came += 1
                         self._host.progress += 1
         if found is None:
             raise Failure(Cause.GONE, self.record.uri, "neither by itself nor in the resource's zip", 404)
@@ -240,6 +246,7 @@ class Transfer:
             draft = self._write(draft, piece)
             digest.update(piece)
             self._heard = time.monotonic()
+            self._came += 1
             self._host.progress += 1
             self._host.line.received(len(piece))
             if self._host.workers.closed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Contents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.breaker = connection.breaker
+        self._patience = connection.settings.limits.progress_deadline
 
     @contextmanager
     def file(self, record: FileRecord, hold: Hold | None = None) -> Iterator[Stream]:
@@ -76,7 +78,8 @@ class Contents:
                 TIMED_OUT when the stream breaks.
         """
         with _listed(record), self._open(_file_path(record), {}, hold=hold) as response:
-            yield Stream(number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", ""), _pieces(response))
+            size, stamp = number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", "")
+            yield Stream(size, stamp, _pieces(response, self._patience))
 
     @contextmanager
     def part(self, record: FileRecord, start: int, end: int, last_modified: str, hold: Hold | None = None) -> Iterator[Part]:
@@ -98,14 +101,14 @@ class Contents:
                     raise Failure(Cause.CHANGED, record.uri)
                 stamp = response.headers.get("Last-Modified", "")
                 if response.status_code == 200:
-                    yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response))
+                    yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
                     return
                 match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                 if match is None or int(match[1]) != start:
                     raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
                 size = int(match[3])
                 last = min(int(match[2]) + 1, end, size)
-                yield Part(start, size, last, stamp, _pieces(response, last - start))
+                yield Part(start, size, last, stamp, _pieces(response, self._patience, last - start))
         except Failure as failure:
             if failure.cause is Cause.NO_ENTRY:
                 raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
@@ -129,7 +132,7 @@ class Contents:
         XNAT leaves out files it cannot find and ends the archive validly (fact sheet 3), so a missing member is no proof of anything.
         """
         with self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
-            yield _members(_pieces(response))
+            yield _members(_pieces(response, self._patience))
 
     @contextmanager
     def _open(
@@ -172,18 +175,41 @@ def only_in_zip(path: str) -> bool:
     return bool(_REFUSED_CHARACTERS & set(path)) or any(folder.endswith(_ARCHIVES) for folder in folders)
 
 
-def _pieces(response: requests.Response, left: int = sys.maxsize) -> Iterator[bytes]:
-    """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`.
+def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:
+    """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does one that only trickles: each
+    byte starts the time-out of the socket anew, but a piece has to come within `patience` seconds.
 
     Not a byte more is asked for than the file has: a server that promised more never sends it (fact sheet 3).
     """
-    try:
-        while left > 0 and (piece := response.raw.read(min(PIECE, left), decode_content=True)):
+    while left > 0:
+        piece, trouble = _piece(response, min(PIECE, left), patience)
+        if piece:
             yield piece
-            left -= len(piece)
+        if trouble is not None:
+            raise trouble
+        if not piece:
+            return
+        left -= len(piece)
+
+
+def _piece(response: requests.Response, length: int, patience: float) -> tuple[bytes, Failure | None]:
+    """The next bytes, fewer than `length` only at the end; and what broke after them."""
+    deadline = time.monotonic() + patience
+    parts = []
+    trouble: Failure | None = None
+    subject = response.url.partition("?")[0]
+    try:
+        while length > 0 and (part := response.raw.read1(length, decode_content=True)):
+            parts.append(part)
+            length -= len(part)
+            if length > 0 and time.monotonic() > deadline:
+                trouble = Failure(Cause.TIMED_OUT, subject, "hardly anything comes")
+                break
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = transport_cause(error)
-        raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, response.url.partition("?")[0]) from error
+        trouble = Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, subject)
+        trouble.__cause__ = error
+    return parts[0] if len(parts) == 1 else b"".join(parts), trouble
 
 
 def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterator[bytes]]]:

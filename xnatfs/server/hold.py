@@ -27,6 +27,7 @@ class Hold:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self.ended = False
+        self.sent = False  # a request is, or was, on its way: not only waiting for a connection
 
     def end(self) -> None:
         """End the request, and any that begins under this hold: it fails as if the other side had closed the connection."""
@@ -40,8 +41,10 @@ class Hold:
     def _take(self, connection: socket.socket | None) -> None:
         with self._lock:
             self._socket = connection
-        if self.ended and connection is not None:
-            self.end()
+        if connection is not None:
+            self.sent = True
+            if self.ended:
+                self.end()
 
 
 @contextlib.contextmanager
