@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support import Mount, mount, until, xnatfs
-from tests.vfs.conftest import FOLDER, Shelf
+from tests.semantics.conftest import MIB, Place, opened, refused
+from tests.semantics.quoting import rule
+from tests.support import run, until
 from xnatfs.demo.model import ComputedContent
-
-MIB = 1 << 20
-
-
-class Place:
-    """A mounted shelf."""
-
-    def __init__(self, shelf: Shelf, mounted: Mount) -> None:
-        self.shelf = shelf
-        self.mounted = mounted
-        self.folder = mounted.point / FOLDER[1:]
-
-    def refresh(self) -> None:
-        xnatfs("refresh", str(self.mounted.point), env=self.mounted.env, check=True)
-
-    def change(self, work: Callable[[], object]) -> None:
-        """Something on the server, and a look at it."""
-        self.shelf.server.call(work)
-        self.refresh()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None) -> Iterator[Place]:
-    with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("place")
-        shelf = Shelf()
-        stack.enter_context(shelf.server)
-        yield Place(shelf, stack.enter_context(mount(shelf.server.url, folder, env={"HOME": str(folder)})))
-
-
-@contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def whole(descriptor: int) -> bytes:
@@ -74,25 +37,32 @@ def may_be_mapped(path: Path) -> bool:
         return False
 
 
+@rule(
+    "4.3",
+    "The version of a file is chosen when it is opened. An open file gives the bytes of that version, or ESTALE where they cannot be "
+    "had any more (only parts were here, or the new version is larger). It never gives bytes of another one.",
+)
+@rule(
+    "4.4",
+    "Who opens a file while another program has an older version of it open gets the new one. Until the older one is closed, the new "
+    "one cannot be mapped shared (ENODEV), and `stat` may tell the size of the larger of the two.",
+)
 @pytest.mark.parametrize(("old", "new"), [(3 * MIB, 3 * MIB), (3 * MIB, MIB), (MIB + 5, 3 * MIB)], ids=["equal", "smaller", "larger"])
 def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_bytes(place: Place, old: int, new: int) -> None:
     name = f"{old}-{new}"
     before, after = ComputedContent(f"{name} before", old), ComputedContent(f"{name} after", new)
-    entries = place.shelf.resource.entries
-    place.change(lambda: entries.append(place.shelf.make.entry(name, before)))
+    place.add(place.shelf.make.entry(name, before))
     path = place.folder / name
     with opened(path) as first:
         assert os.pread(first, 4096, 0) == before.read(0, 4096)
-        place.change(lambda: entries.__setitem__(-1, place.shelf.make.entry(name, after)))
+        place.replace(name, place.shelf.make.entry(name, after))
         with opened(path) as second:
             assert os.pread(second, 300_000, 100_000) == after.read(100_000, 300_000)
             for _ in range(3):
                 if new <= old:
                     assert whole(first) == before.read(0, old)
                 else:
-                    with pytest.raises(OSError) as caught:
-                        whole(first)
-                    assert caught.value.errno == errno.ESTALE
+                    assert refused(lambda first=first: whole(first)) == errno.ESTALE
                 assert whole(second) == after.read(0, new)
                 assert os.stat(path).st_size == max(old, new)
             assert not may_be_mapped(path)
@@ -101,8 +71,108 @@ def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_
     assert mapped(path) == path.read_bytes() == after.read(0, new)
 
 
-def test_a_folder_that_is_held_open_can_be_listed_anew(place: Place) -> None:
-    with opened(place.folder) as folder:
-        assert "appears" not in os.listdir(folder)
-        place.change(lambda: place.shelf.resource.entries.append(place.shelf.make.entry("appears", b"now")))
-        assert "appears" in os.listdir(folder)
+@rule(
+    "4.3",
+    "The version of a file is chosen when it is opened. An open file gives the bytes of that version, or ESTALE where they cannot be "
+    "had any more (only parts were here, or the new version is larger). It never gives bytes of another one.",
+)
+def test_a_large_file_that_changes_while_only_a_part_is_here_is_stale(place: Place) -> None:
+    size = 40 * MIB
+    before, after = ComputedContent("part before", size), ComputedContent("part after", size)
+    entry = place.shelf.make.entry("part", before, digest="")
+    place.add(entry)
+    with opened(place.folder / "part") as descriptor:
+        assert os.pread(descriptor, 4096, 0) == before.read(0, 4096)
+
+        def overwrite() -> None:
+            entry.content, entry.modified = after, place.shelf.archive.tick()
+
+        place.shelf.server.call(overwrite)
+        assert refused(lambda: os.pread(descriptor, 4096, size - 8192)) == errno.ESTALE
+
+
+@rule("4.5", "An open file that is removed on the server, or is no longer yours, gives its bytes or an error, never less.")
+def test_an_open_file_that_is_removed_gives_its_bytes_or_an_error(place: Place) -> None:
+    content = ComputedContent("removed", MIB)
+    place.add(place.shelf.make.entry("removed", content))
+    with opened(place.folder / "removed") as descriptor:
+        os.pread(descriptor, 10, 0)
+        place.remove("removed")
+        try:
+            assert whole(descriptor) == content.read(0, MIB)
+        except OSError as error:
+            assert error.errno == errno.ENOENT
+
+
+@rule(
+    "4.2",
+    "After `xnatfs refresh` has returned, folders list what the server has, and a file that is opened is the server's. The kernel may "
+    "answer `stat` of a removed name for 40 s more; opening it is ENOENT at once.",
+)
+def test_after_a_refresh_all_is_new_but_stat_of_what_was_removed(place: Place) -> None:
+    make = place.shelf.make
+    place.add(make.entry("goes", b"gone soon"), make.entry("changes", b"old"))
+    assert [(place.folder / name).read_bytes() for name in ("goes", "changes")] == [b"gone soon", b"old"]
+
+    def work() -> None:
+        entries = place.shelf.resource.entries
+        del entries[place.entry("goes")]
+        entries[place.entry("changes")] = make.entry("changes", b"new and longer")
+        entries.append(make.entry("comes", b"come"))
+
+    place.change(work)
+    assert {"changes", "comes"} <= set(os.listdir(place.folder)) and "goes" not in os.listdir(place.folder)
+    assert (place.folder / "changes").read_bytes() == b"new and longer" and (place.folder / "changes").stat().st_size == 14
+    assert (place.folder / "comes").read_bytes() == b"come"
+    assert refused(lambda: (place.folder / "goes").read_bytes()) == errno.ENOENT
+    with contextlib.suppress(FileNotFoundError):
+        assert (place.folder / "goes").stat().st_size == len(b"gone soon")
+
+
+@rule("4.7", "In a folder that was removed on the server, every name is ENOENT. Who has it open and reads it again finds it empty.")
+def test_in_a_removed_folder_nothing_is_found(place: Place) -> None:
+    place.add(place.shelf.make.entry("leaves/within", b"within"))
+    with opened(place.folder / "leaves") as folder:
+        assert os.listdir(folder) == ["within"]
+        place.remove("leaves/within")
+        assert refused(lambda: os.open("within", os.O_RDONLY, dir_fd=folder)) == errno.ENOENT
+        assert refused(lambda: os.stat("another name", dir_fd=folder)) == errno.ENOENT
+        assert os.listdir(folder) == []
+    assert refused(lambda: os.listdir(place.folder / "leaves")) == errno.ENOENT
+
+
+@rule(
+    "1.7",
+    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go back to any place in it. "
+    "`rewinddir` shows it as it is now.",
+)
+def test_a_folder_is_read_as_it_was_when_it_was_opened(place: Place) -> None:
+    names = [f"many/{number:03}" for number in range(300)]
+    place.add(*(place.shelf.make.entry(name, b"1") for name in names))
+    expected = [name.removeprefix("many/") for name in names]
+    with opened(place.folder / "many") as folder:
+        with os.scandir(folder) as found:
+            first = next(found).name
+            place.remove("many/000")
+            assert [first, *(one.name for one in found)] == expected
+        assert os.listdir(folder) == expected[1:]  # the same descriptor, rewound
+    place.change(lambda: place.shelf.resource.entries.__delitem__(slice(-299, None)))
+
+
+PLACES = r"""
+opendir(my $folder, $ARGV[0]) or die $!;
+my @seen;
+while (1) { my $place = telldir($folder); my $name = readdir($folder) // last; push @seen, [$place, $name]; }
+for my $one (reverse @seen) { seekdir($folder, $one->[0]); readdir($folder) eq $one->[1] or die "another name at $one->[0]"; }
+print scalar(@seen);
+"""
+
+
+@rule(
+    "1.7",
+    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go back to any place in it. "
+    "`rewinddir` shows it as it is now.",
+)
+def test_every_place_of_an_open_folder_can_be_gone_back_to(place: Place) -> None:
+    done = run("perl", "-e", PLACES, place.mounted.point)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", str(len(os.listdir(place.mounted.point)) + 2))

@@ -81,7 +81,7 @@ class ContentCache:
         guard: Guard | None = None
         try:
             for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
-                part.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(part)  # with those above it: their names tell servers and users
             directory.chmod(0o700)
             self._guard = guard = Guard(directory)
             self.index = Index(directory / "index.sqlite", directory / "objects", alone=self._guard.alone)

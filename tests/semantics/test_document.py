@@ -1,0 +1,205 @@
+"""The document and its tests agree: every rule has a test that quotes it word for word, and no test quotes a rule that is not there."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.semantics.quoting import rows, written
+from xnatfs.errors import Cause
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+
+class Proved(NamedTuple):
+    """A rule that heavy tests of other folders try, by their node ids."""
+
+    number: str
+    text: str
+    tests: tuple[str, ...]
+
+
+ELSEWHERE = [
+    Proved(
+        "1.2",
+        "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, `views/`), and is "
+        "kept once.",
+        (
+            "tests/mount/test_tree.py::test_every_byte_is_true_through_both_rooms",
+        ),
+    ),
+    Proved(
+        "2.3",
+        "The date of a file is the day its session (else its subject or project) came to the server, or that of the change once"
+        " a change of the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync -a` "
+        "transfers nothing.",
+        (
+            "tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",
+        ),
+    ),
+    Proved(
+        "4.1",
+        "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the server at most every"
+        " 20 s, and the kernel keeps names and attributes for 40 s.",
+        (
+            "tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",
+        ),
+    ),
+    Proved(
+        "6.3",
+        "A table over a project that is closed to the user is not served, though it was built before.",
+        (
+            "tests/vfs/test_tables.py::test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk",
+        ),
+    ),
+    Proved(
+        "7.5",
+        "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was half-written is removed, "
+        "and a file that was cut is fetched again.",
+        (
+            "tests/mount/test_kill.py::test_whatever_moment_the_daemon_is_killed_at",
+            "tests/vfs/test_caching.py::test_after_the_machine_went_down_nothing_is_believed",
+        ),
+    ),
+    Proved(
+        "10.2",
+        "Ctrl-C ends a program that waits in the mount at once.",
+        (
+            "tests/mount/test_life.py::test_ctrl_c_ends_a_read_that_waits_for_the_server",
+            "tests/mount/test_life.py::test_ctrl_c_ends_a_look_that_waits_for_a_listing",
+        ),
+    ),
+    Proved(
+        "10.3",
+        "What is listed is shown, and what is cached is read, without waiting for the server, whatever else waits.",
+        (
+            "tests/mount/test_life.py::test_forty_stuck_reads_keep_nobody_from_looking_around",
+        ),
+    ),
+    Proved(
+        "10.4",
+        "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at once, and works "
+        "again by itself when the server is back.",
+        (
+            "tests/server/test_away.py::test_a_silent_server_is_noticed_before_its_time_out",
+        ),
+    ),
+    Proved(
+        "10.5",
+        "`xnatfs unmount` ends a mount whatever is open or waits; who reads gets an error.",
+        (
+            "tests/mount/test_life.py::test_unmount_while_a_file_is_being_read",
+        ),
+    ),
+    Proved(
+        "11.1",
+        "A table is given whole, or its opening is an error: never a part of it.",
+        (
+            "tests/vfs/test_tables.py::test_a_build_that_fails_gives_an_error_and_no_part",
+            "tests/mount/test_tables_tools.py::test_cp_copies_it_whole",
+        ),
+    ),
+    Proved(
+        "11.2",
+        "Every session is in the table or, with a sentence, in `TABLE.problems.csv`.",
+        (
+            "tests/vfs/test_tables.py::test_broken_results_are_named_and_spoil_no_other",
+        ),
+    ),
+    Proved(
+        "11.4",
+        "Who has a table open keeps reading the one he opened. Until he closes it, others who open it may get that one, too.",
+        (
+            "tests/vfs/test_tables.py::test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones",
+        ),
+    ),
+    Proved(
+        "11.5",
+        "A table is as of `user.xnat.as_of`. A kept one is compared with the server when it is opened, at most every 20 s; "
+        "while the server is away it stays as it was.",
+        (
+            "tests/vfs/test_tables.py::test_attributes_tell_where_it_comes_from",
+            "tests/vfs/test_tables.py::test_while_the_server_is_away_a_table_stays_as_it_was",
+        ),
+    ),
+    Proved(
+        "12.1",
+        "With `--overlay DIR` everything can be written, and nothing of it reaches the server. It is in DIR, also after `kill "
+        "-9` of the mount. (README, \"A place to write\", has the rest.)",
+        (
+            "tests/mount/test_overlay.py::test_a_deletion_hides_and_is_not_sent",
+            "tests/mount/test_overlay.py::test_after_a_crash_unmount_and_mount_clear_it_away",
+        ),
+    ),
+]
+
+
+def quotes() -> Iterator[tuple[str, str, str]]:
+    """Number, text and node id of every quote."""
+    for path in sorted(FOLDER.glob("test_*.py")):
+        module = importlib.import_module(f"tests.semantics.{path.stem}")
+        for name, test in vars(module).items():
+            for number, text in getattr(test, "rules", ()) if name.startswith("test_") else ():
+                yield number, text, f"tests/semantics/{path.name}::{name}"
+    for one in ELSEWHERE:
+        for test in one.tests:
+            yield one.number, one.text, test
+
+
+def test_the_document_has_rules() -> None:
+    assert len(written()) > 60 and all(len(text) > 20 for text in written().values())
+
+
+def test_every_rule_has_a_test() -> None:
+    assert sorted(set(written()) - {number for number, _, _ in quotes()}) == []
+
+
+def test_every_test_quotes_a_rule_word_for_word() -> None:
+    rules = written()
+    assert [(number, test) for number, text, test in quotes() if rules.get(number) != text] == []
+
+
+def test_every_test_of_a_rule_is_run() -> None:
+    """pytest collects each, and none is skipped or expected to fail."""
+    wanted = {test for _, _, test in quotes()}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *sorted(wanted)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert wanted - {line.partition("[")[0] for line in done.stdout.splitlines()} == set()
+    for path, name in (test.split("::") for test in wanted):
+        tree = ast.parse((ROOT / path).read_text("utf-8"))
+        (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+        assert not re.search(r"\b(skip|skipif|xfail)\b", "".join(ast.unparse(one) for one in found.decorator_list)), f"{path}::{name}"
+
+
+# --- the table of errors ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_errors_is_that_of_the_program() -> None:
+    told = {row[0]: set(row[1].split(" / ")) for row in rows("number")}
+    true: dict[str, set[str]] = {}
+    for cause in Cause:
+        true.setdefault(errno.errorcode[cause.errno], set()).add(cause.sentence)
+    assert told == true
+
+
+@pytest.mark.parametrize("number", ["EIO", "EACCES", "EHOSTDOWN", "ESTALE", "ENOSPC", "ETIMEDOUT", "EPROTO", "EROFS"])
+def test_what_to_do_is_said(number: str) -> None:
+    (what,) = (row[2] for row in rows("number") if row[0] == number)
+    assert len(what) > 8
