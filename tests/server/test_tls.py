@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +113,23 @@ def test_plain_http_to_a_tls_port_is_told(secure: DemoServer) -> None:
     with connection(secure.url.replace("https", "http")) as made, pytest.raises(Failure) as caught:
         made.login()
     assert caught.value.cause in (Cause.CUT_SHORT, Cause.UNREACHABLE, Cause.NOT_AN_XNAT)
+
+
+def test_a_server_that_hangs_up_in_the_handshake_is_not_blamed_for_its_certificate() -> None:
+    taken = []
+
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = listener.accept()
+                taken.append(one)
+                one.recv(1)
+                one.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, daemon=True).start()
+        with connection(f"https://127.0.0.1:{listener.getsockname()[1]}") as made, pytest.raises(Failure) as caught:
+            made.login()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert caught.value.cause is Cause.CUT_SHORT
+    assert len(taken) >= 3, "it is worth another try"

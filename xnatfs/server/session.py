@@ -59,6 +59,8 @@ class _Patient(Retry):
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
         if error is not None and ((isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or ended()):
             raise error
+        if isinstance(error, urllib3.exceptions.SSLError) and transport_cause(error) is Cause.CUT_SHORT:
+            error = urllib3.exceptions.ProtocolError("the other side hung up", error)  # a server that is restarted: worth a try more
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:

@@ -6,6 +6,7 @@ Used by `session`, `bodies` and `contents`. Pure functions; any thread.
 from __future__ import annotations
 
 import http.cookiejar
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,12 +57,15 @@ def _behind(error: BaseException | None) -> Iterator[BaseException]:
             todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
 
 
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)  # in the middle of a handshake: says nothing of the certificate
+
+
 def transport_cause(error: BaseException | None) -> Cause:
     """The cause behind a `requests` or urllib3 exception."""
     found = Cause.UNREACHABLE
     for one in _behind(error):
         if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
-            return Cause.BAD_CERTIFICATE
+            return Cause.CUT_SHORT if any(isinstance(each, _HUNG_UP) for each in _behind(error)) else Cause.BAD_CERTIFICATE
         if isinstance(one, urllib3.exceptions.NameResolutionError):
             return Cause.UNKNOWN_HOST
         refused = isinstance(one, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
