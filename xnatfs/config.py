@@ -152,7 +152,7 @@ class Limits:
     """The numbers of one mount. Times in seconds, sizes in bytes."""
 
     cache_size: int = 20 * 10**9
-    connections: int = 8  # to the server in all; one of them is kept for listings
+    connections: int = 9  # to the server in all: eight for contents and one kept for listings
     ttl: float = 20.0  # the daemon looks for changes of a project at most this often ...
     kernel_ttl: float = 40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
     negative_ttl: float = 5.0
