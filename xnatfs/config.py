@@ -29,7 +29,7 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: the text is no size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
     if not match or match[2] not in _UNITS:
         raise UsageError(f"{text!r} is not a size; write it like 500M, 20G or 1.5T")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -245,9 +245,11 @@ def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entr
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         server = normal_url(data["server"])
+        if not all(isinstance(data.get(name), (str, type(None))) for name in ("user", "password", "proxy")):
+            raise TypeError
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, UsageError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
         if not required:
             print(f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside", file=sys.stderr)
             return

@@ -18,6 +18,7 @@ from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.server import bodies
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural, parse_stamp
 from xnatfs.server.resources import Resources, hostile
@@ -318,3 +319,71 @@ def test_a_name_comes_back_from_its_spelling(name: str) -> None:
         shown(spell_label(name))
         if len(spell(name).encode()) < MAX_BYTES:
             assert unspell(spell(name)) == name
+
+
+# --- the rows as they come ---------------------------------------------------------------------------------------------------
+
+
+class _Raw:
+    """A body that comes in pieces of its own."""
+
+    def __init__(self, body: bytes, sizes: list[int]) -> None:
+        self._body = io.BytesIO(body)
+        self._sizes = sizes
+
+    def read1(self, amount: int, decode_content: bool) -> bytes:
+        size = self._sizes.pop() if self._sizes else amount
+        return self._body.read(min(size, amount))
+
+
+def coming(body: bytes, sizes: list[int]) -> requests.Response:
+    """An answer whose body is still coming."""
+    response = requests.Response()
+    response.status_code, response.url, response.raw = 200, _URL, _Raw(body, sizes)
+    return response
+
+
+SPACED = st.builds(
+    lambda document, indent, ascii: json.dumps(document, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass"),
+    changed(ENVELOPES),
+    st.sampled_from((None, 0, 2, "\t")),
+    st.booleans(),
+)
+PIECES = st.lists(st.integers(1, 40), max_size=30)
+
+
+@FUZZ
+@given(LISTINGS | damaged(SPACED), PIECES)
+@example(b'{"ResultSet":{"Result":[{"a":1}]}}x', [])
+@example(b'{"ResultSet":{"Result":[{"a":1}]}', [3, 3])
+@example(b'{"a":12, "ResultSet":{"totalRecords":12, "Result":[{"a":12}]}, "b":3}', [1] * 30)
+@example(b"\xef\xbb\xbf" + b'{"ResultSet":{"Result":[]}}', [])
+def test_rows_that_come_in_pieces_are_those_of_the_whole(body: bytes, sizes: list[int]) -> None:
+    try:
+        found = list(bodies.rows(coming(body, sizes)))
+    except ValueError:
+        return  # as the next test has it, never of a right one
+    whole = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_first_of_each)["ResultSet"]["Result"]
+    assert json.dumps(found) == json.dumps(whole)
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A document that has one key twice says two things; of the rows the first are taken."""
+    made = dict(pairs)
+    return made | {key: value for key, value in reversed(pairs) if key in ("ResultSet", "Result")}
+
+
+@FUZZ
+@given(ROWS, PIECES, st.sampled_from((None, 0, 2)), st.booleans())
+def test_the_rows_of_a_right_listing_come_back(rows: list[dict[str, str]], sizes: list[int], indent: int | None, ascii: bool) -> None:
+    right = [row for row in rows if _encodes(row)]
+    body = json.dumps({"title": "x", "ResultSet": {"Result": right, "totalRecords": "1"}, "n": 12}, indent=indent, ensure_ascii=ascii)
+    assert list(bodies.rows(coming(body.encode(), sizes))) == right
+
+
+def _encodes(row: dict[str, str]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -38,6 +38,9 @@ _TEMPLATE = re.compile(r"\{(\w*)\}")
 _OWN = frozenset({"task", "type", "description"})  # what every rule may use in braces
 
 
+_NO_PATTERN = (re.error, OverflowError, RecursionError)  # of one that is wrong, too large or nested too deeply
+
+
 class Place(NamedTuple):
     """Where an image goes."""
 
@@ -201,8 +204,8 @@ def parse(text: str, where: str) -> BidsMap:
     """
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+        raise UsageError(f"{where}: {str(error)[:300]}") from None
     _known(found, _TOP, where, f"a {NAME}")
     rules = found.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
@@ -353,7 +356,8 @@ def _context(found: Mapping[str, Any], datatype: str, suffix: str, where: str) -
 
 
 def _frames(value: Any, where: str) -> tuple[int, float]:
-    match = re.fullmatch(r"\s*(\d+)\s*(?:(-)\s*(\d+)?)?\s*", str(value)) if isinstance(value, (str, int)) else None
+    text = str(value) if isinstance(value, str) or (isinstance(value, int) and value < 10**9) else ""
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:(-)\s*([0-9]{1,9})?)?\s*", text)
     if not match:
         raise UsageError(f'{where}: frames is a number or a range, as 1, "2-" or "100-240"')
     low = int(match[1])
@@ -368,7 +372,7 @@ def _label(found: Mapping[str, Any], name: str, where: str) -> re.Pattern[str] |
         return None
     try:
         compiled = re.compile(found[name])
-    except (re.error, TypeError):
+    except (TypeError, *_NO_PATTERN):
         compiled = None
     if compiled is None or compiled.groups != 1:
         raise UsageError(f"{where}: labels.{name} is a regular expression with one group, which is taken, as 'S(\\d+)$'")
@@ -378,8 +382,8 @@ def _label(found: Mapping[str, Any], name: str, where: str) -> re.Pattern[str] |
 def _pattern(text: str, what: str) -> Pattern:
     try:
         return pattern(text)
-    except re.error as error:
-        raise UsageError(f"{what}: {text!r} is no regular expression: {error}") from None
+    except _NO_PATTERN as error:
+        raise UsageError(f"{what}: {text[:300]!r} is no regular expression: {error}") from None
 
 
 def _known(found: Mapping[str, Any], known: set[str], where: str, what: str) -> None:

@@ -186,7 +186,7 @@ class StoredListings:
             if form != _FORM:
                 return None
             return Kept(build(body), row.stamp, max(0.0, time.time() - row.made))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             log.warning("a stored listing (%s) is not what it should be: %s", kind, error)
             return None
 

@@ -97,8 +97,8 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     """
     try:
         found = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+        raise UsageError(f"{where}: {str(error)[:300]}") from None
     unknown = set(found) - {"labels", "tables"}
     if unknown:
         raise UsageError(f"{where}: {sorted(unknown)[0]!r} is no part of a {NAME}; it has [labels] and [tables.NAME]")
