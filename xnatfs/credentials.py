@@ -28,6 +28,7 @@ from xnatfs.errors import UsageError
 
 STORED = "`xnatfs login`"
 ENVIRONMENT, TERMINAL = "environment", "the terminal"
+_PREFIXES = ("XNAT_", "XNATPY_")  # what the Container Service and JupyterHub set (an alias token there); xnatpy's own
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,14 @@ def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -
         yield from _xnat_pass(home / ".xnatPass")
 
 
+def without_passwords() -> None:
+    """Take the passwords out of the environment that children of this process get; here they are still found."""
+    for prefix in _PREFIXES:
+        os.unsetenv(prefix + "PASS")
+
+
 def _environment(wanted: str | None) -> Iterator[_Entry]:
-    # XNAT_* is what the Container Service and JupyterHub set (an alias token there); XNATPY_* is xnatpy's.
-    for prefix in ("XNAT_", "XNATPY_"):
+    for prefix in _PREFIXES:
         host = os.environ.get(prefix + "HOST")
         user, password = os.environ.get(prefix + "USER"), os.environ.get(prefix + "PASS")
         server = normal_url(host) if host else wanted

@@ -97,7 +97,11 @@ def test_mount_fills_the_settings(run: Any, no_mount: list[Any], tmp_path: Path,
     options = ["--project", "P", "--project", "Q", "--cache-dir", "c", "--cache-size", "3M", "--bad-digest", "serve", "--allow-other"]
     monkeypatch.chdir(tmp_path)
     said = run("mount", "mnt", *options)
-    assert (said.code, said.strip()) == (0, f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it")
+    assert said.code == 0
+    assert said.splitlines() == [
+        f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it",
+        f"xnatfs: warning: every user of this machine can now read at {tmp_path}/mnt all that ann may read at https://a.org",
+    ]
     settings, login, place, more = no_mount[0]
     assert (login.user, place, more["allow_other"]) == ("ann", str(tmp_path / "mnt"), True)
     assert (settings.projects, settings.cache_dir, settings.serve_bad_digests) == (("P", "Q"), tmp_path / "c", True)

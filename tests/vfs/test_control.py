@@ -12,7 +12,7 @@ from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.troubles import Troubles
-from xnatfs.tree.control import printable
+from xnatfs.text import printable
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -35,6 +36,7 @@ from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _READ_AHEAD = 2**20
 _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
@@ -59,6 +61,13 @@ class Entry:
             self._cache.unpin(self.key)
 
 
+def _named(key: str) -> str:
+    """The key, which is a file's name. It is made from what the server says, so once more: no path, nothing hidden."""
+    if not _KEY.fullmatch(key):
+        raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} names no cached file")
+    return key
+
+
 class ContentCache:
     """The content cache of one server and user.
 
@@ -69,6 +78,7 @@ class ContentCache:
 
     Raises:
         Failure: CACHE_BROKEN if the directory cannot be used.
+        UsageError: it is somebody else's.
     """
 
     def __init__(self, directory: Path, cap: int, min_free: int = 0) -> None:
@@ -82,7 +92,6 @@ class ContentCache:
         try:
             for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
                 private_folder(part)  # with those above it: their names tell servers and users
-            directory.chmod(0o700)
             self._guard = guard = Guard(directory)
             self.index = Index(directory / "index.sqlite", directory / "objects", alone=self._guard.alone)
             self._lock = self.index.lock  # one lock for both: pins decide about evictions inside the index's transactions
@@ -245,7 +254,7 @@ class ContentCache:
         If another process has it open, a private one under another name, which is gone when it is closed.
         """
         name = key
-        path = self.directory / "partials" / key
+        path = self.directory / "partials" / _named(key)
         try:
             fd = locked(path)
             if fd is None:
@@ -365,7 +374,7 @@ class ContentCache:
 
     def path(self, key: str) -> str:
         """Where the object of this key lies."""
-        return f"{self._objects}/{key[:2]}/{key}"
+        return f"{self._objects}/{key[:2]}/{_named(key)}"
 
     def _into_place(self, path: Path | str, key: str) -> None:
         target = self.path(key)

@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from xnatfs import __version__
+from xnatfs.credentials import without_passwords
 from xnatfs.errors import Failure, UsageError
+from xnatfs.text import printable, printable_lines
 
 _COMMANDS = {
     "mount": "xnatfs.cli.mount",
@@ -30,6 +32,17 @@ _COMMANDS = {
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
 }
+
+
+class _Printable(logging.Formatter):
+    """One line for each message, whatever is in it: names come from other people, and a terminal obeys them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return printable_lines(super().formatException(ei))
 
 
 class _Commands(click.Group):
@@ -58,11 +71,11 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command `xnatfs`."""
     level = os.environ.get("XNATFS_LOG", "WARNING").upper()
-    logging.basicConfig(
-        level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING",
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", handlers=[handler])
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat what is retried, with full URLs
+    without_passwords()
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)
     except click.exceptions.Abort:
@@ -71,8 +84,6 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (UsageError, Failure) as error:
-        from xnatfs.tree.control import printable  # names come from other people, and a terminal obeys them
-
         print(f"xnatfs: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from xnatfs.cache import upkeep
-from xnatfs.cli.words import counted, size
+from xnatfs.cli.words import counted, say, size
 from xnatfs.config import Settings, cache_home, normal_url
 from xnatfs.daemon import registry
 from xnatfs.errors import UsageError
@@ -64,9 +64,9 @@ def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
         click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in told], indent=2))
         return
     if not told:
-        click.echo(f"nothing is kept in {directory}")
+        say(f"nothing is kept in {directory}")
     for one, mounts in told:
-        click.echo(_text(one, mounts))
+        say(_text(one, mounts))
 
 
 def _mounts(scope: upkeep.Scope) -> list[str]:
@@ -107,16 +107,16 @@ def verify(cache_dir: Path | None, server: str | None) -> int:
     """
     directory, scopes = _scopes(cache_dir, server)
     if not scopes:
-        click.echo(f"nothing is kept in {directory}")
+        say(f"nothing is kept in {directory}")
     wrong = 0
     for scope in scopes:
         with _progress(scope.server) as progress:
             found = upkeep.verify(scope, progress)
         wrong += len(found.wrong)
-        click.echo(_report(scope, found))
+        say(_report(scope, found))
     if wrong:
         things = "1 thing was wrong and is" if wrong == 1 else f"{wrong} things were wrong and are"
-        click.echo(f"{things} put right; what was removed is fetched again when it is read")
+        say(f"{things} put right; what was removed is fetched again when it is read")
     return 1 if wrong else 0
 
 
@@ -157,18 +157,18 @@ def clear(cache_dir: Path | None, server: str | None, yes: bool) -> None:
     """Remove everything that is kept and that no mount is just fetching."""
     directory, scopes = _scopes(cache_dir, server)
     if not scopes:
-        click.echo(f"nothing is kept in {directory}")
+        say(f"nothing is kept in {directory}")
         return
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("`xnatfs cache clear` asks before it removes anything; without a terminal, give --yes")
         told = [upkeep.info(scope) for scope in scopes]
         for one in told:
-            click.echo(f"{one.server}: {counted(one.files + one.partial_files, 'file')}, {size(one.bytes + one.partial_bytes)}")
+            say(f"{one.server}: {counted(one.files + one.partial_files, 'file')}, {size(one.bytes + one.partial_bytes)}")
         if not click.confirm("Remove them all from this machine?"):
-            click.echo("nothing is removed")
+            say("nothing is removed")
             return
     for scope in scopes:
         freed, left = upkeep.clear(scope)
         rest = f"; {size(left)} stay, a mount is fetching them" if left else ""
-        click.echo(f"{scope.server}: {size(freed)} freed{rest}")
+        say(f"{scope.server}: {size(freed)} freed{rest}")

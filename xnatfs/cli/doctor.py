@@ -15,13 +15,14 @@ import click
 from xnatfs import __version__
 from xnatfs import credentials as logins
 from xnatfs.cli.login import until
-from xnatfs.config import Settings, cache_home, state_home
+from xnatfs.config import Settings, cache_home, make_folder, state_home
 from xnatfs.daemon import mounts, overlay, registry, stale
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import tokens as remote
 from xnatfs.server.listings import Listings
 from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.server.session import Connection
+from xnatfs.text import printable
 
 Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
 
@@ -38,7 +39,7 @@ def command(server: str | None, user: str | None, config: Path | None, netrc: Pa
     marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow"), "bad": click.style("BAD ", fg="red")}
     for level, what, finding in (*_machine(), *_server(server, user, config, netrc, allow_http)):
         bad = bad or level == "bad"
-        click.echo(f"{marks[level]}  {what}: {finding}")
+        click.echo(f"{marks[level]}  {what}: {printable(finding)}")
     return 1 if bad else 0
 
 
@@ -70,7 +71,7 @@ def _machine() -> Iterator[Finding]:
         yield "note", "overlay", f"no `mount --overlay`: {overlay.what_lacks()}"
     for name, folder in (("cache", cache_home()), ("state", state_home())):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
             usable = os.access(folder, os.W_OK)
             yield ("ok" if usable else "bad"), name, f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
         except OSError as error:

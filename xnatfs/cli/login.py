@@ -11,6 +11,7 @@ import click
 
 from xnatfs import credentials as logins
 from xnatfs import tokens
+from xnatfs.cli.words import say
 from xnatfs.config import Settings, normal_url
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import control, known, registry
@@ -54,8 +55,8 @@ def command(server: str | None, user: str | None, config: Path | None, netrc: Pa
             invalidate(connection, remote.token(connection, issued))
             raise
         known.remember(Settings(server=connection.server), name, connection.known)
-        click.echo(f"logged in to {token.server} as {name}; {until(token.expires)}")
-        click.echo(f"the token is kept in {tokens.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
+        say(f"logged in to {token.server} as {name}; {until(token.expires)}")
+        say(f"the token is kept in {tokens.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
         failed = _tell_mounts(token)
         for old in before:
             invalidate(connection, old)
@@ -104,10 +105,10 @@ def _tell_mounts(token: tokens.Token) -> bool:
         if (one.server, one.user) != (token.server, token.user):
             continue
         try:
-            click.echo(f"{one.mountpoint}: {control.ask(one.socket, 'credentials', timeout=60, place='login')}")
+            say(f"{one.mountpoint}: {control.ask(one.socket, 'credentials', timeout=60, place='login')}")
         except UsageError as problem:
             failed = True
-            print(f"xnatfs: {one.mountpoint}: {problem}", file=sys.stderr)
+            say(f"xnatfs: {one.mountpoint}: {problem}", err=True)
     return failed
 
 
@@ -130,4 +131,4 @@ def _whole(token: tokens.Token) -> tokens.Token | None:
 def _warn_of_what_comes_first(token: tokens.Token) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
-            print(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", file=sys.stderr)
+            say(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", err=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from xnatfs import credentials as logins
 from xnatfs import tokens
 from xnatfs.cli.login import invalidate, kept, until
+from xnatfs.cli.words import say
 from xnatfs.config import Settings, normal_url
 from xnatfs.daemon import known
 from xnatfs.errors import Cause, Failure, UsageError
@@ -32,9 +31,9 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
     token = found[0]
     problem = "" if token.expired else _given_back(token, allow_http)
     tokens.forget(token)
-    click.echo(f"the login of {token.user} at {token.server} is forgotten")
+    say(f"the login of {token.user} at {token.server} is forgotten")
     if problem:
-        print(f"xnatfs: the server could not be told, and {until(token.expires)}: {problem}", file=sys.stderr)
+        say(f"xnatfs: the server could not be told, and {until(token.expires)}: {problem}", err=True)
     return 1 if problem else 0
 
 

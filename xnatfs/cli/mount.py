@@ -11,13 +11,17 @@ import click
 
 from xnatfs.bids.mapping import user_map
 from xnatfs.cli.options import Where, where
+from xnatfs.cli.words import say
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry, stale
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
+from xnatfs.text import printable
 from xnatfs.tree.lists import read_list
+
+_FUSE_CONF = Path("/etc/fuse.conf")
 
 
 @click.command("mount")
@@ -93,6 +97,8 @@ def start(
 ) -> None:
     """Check what can be checked before a login is spent, then mount."""
     check_fuse()
+    if allow_other:
+        check_allow_other()
     place = registry.absolute(mountpoint)
     check_mountpoint(place)
     upper = None
@@ -105,15 +111,38 @@ def start(
             place,
             allow_other=allow_other,
             overlay=upper,
-            ready=lambda mounted: click.echo(_welcome(place, mounted.connection.server)),
+            ready=lambda mounted: _tell(place, mounted.connection.server, mounted.connection.user, allow_other),
         )
         return
     background(settings, login, place, allow_other=allow_other, overlay=upper)
-    click.echo(_welcome(place, settings.server))
+    if login.verify is False:  # the daemon says so in its log
+        say(f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says verify: false)", err=True)
+    one = registry.of(place)
+    _tell(place, settings.server, one.user if one is not None else login.user, allow_other)
 
 
-def _welcome(place: str, server: str) -> str:
-    return f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it"
+def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
+    say(f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it")
+    if allow_other:
+        say(
+            f"xnatfs: warning: every user of this machine can now read at {place} all that {printable(user)} may read at {server}", err=True
+        )
+
+
+def check_allow_other() -> None:
+    """Whether this user may let others in.
+
+    Raises:
+        UsageError: the machine does not allow it.
+    """
+    if os.geteuid() == 0:
+        return
+    try:
+        allowed = any(line.strip() == "user_allow_other" for line in _FUSE_CONF.read_text(errors="replace").splitlines())
+    except OSError:
+        allowed = False
+    if not allowed:
+        raise UsageError(f"only root may use --allow-other here; an administrator can allow it: `user_allow_other` in {_FUSE_CONF}")
 
 
 def check_fuse() -> None:

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from xnatfs.cli.words import say
 from xnatfs.daemon import control, registry
 from xnatfs.errors import UsageError
 
@@ -29,4 +30,4 @@ def command(path: str | None) -> None:
         asked = [(one, registry.absolute(path)[len(one.mountpoint) :])]
     for one, below in asked:
         control.ask(one.socket, "refresh", below=below)
-        click.echo(f"{one.mountpoint} looks at {one.server} again")
+        say(f"{one.mountpoint} looks at {one.server} again")

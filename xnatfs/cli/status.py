@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from xnatfs.cli.words import counted, size
+from xnatfs.cli.words import counted, say, size
 from xnatfs.daemon import control, overlay, registry, stale
 from xnatfs.errors import UsageError
-from xnatfs.tree.control import printable
+from xnatfs.text import printable
 
 _SILENT = 2.0  # seconds
 _PATIENCE = 5.0  # seconds for a mount to answer
@@ -50,9 +50,9 @@ def command(mountpoint: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     elif not reports:
-        click.echo("nothing is mounted")
+        say("nothing is mounted")
     for report in [] if as_json else reports:
-        click.echo(_text(report))
+        say(_text(report))
     return 1 if any("problem" in report for report in reports) else 0
 
 
@@ -70,7 +70,7 @@ def _server(report: dict[str, Any]) -> str:
 def _text(report: dict[str, Any]) -> str:
     head = f"{report['mountpoint']}  {report['server']}"
     if "pid" in report:
-        head += f" as {report['user']} (pid {report['pid']})"
+        head += f" as {printable(report['user'])} (pid {report['pid']})"
     if "problem" in report:
         return f"{head}\n  {report['problem']}"
     contents = report["contents"]
@@ -78,12 +78,14 @@ def _text(report: dict[str, Any]) -> str:
         head += "  OFFLINE: only what is kept on this machine"
     lines = [
         head,
-        f"  since {report['started']}, {report['requests']} requests to XNAT {report['server_version'] or '(version unknown)'}",
+        f"  since {report['started']}, {report['requests']} requests to XNAT {printable(report['server_version']) or '(version unknown)'}",
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")
+    if report.get("allow_other"):
+        lines.insert(1, f"  OPEN to every user of this machine, with the rights of {printable(report['user'])}")
     if login := report.get("login", {}).get("text"):
         lines.append(f"  login: {login}")
     if upper := report.get("overlay"):

@@ -10,6 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xnatfs.cli.options import Where, where
+from xnatfs.cli.words import say
 from xnatfs.daemon.compose import Mounted
 from xnatfs.daemon.notebook import Made, make, opened
 from xnatfs.errors import Failure, UsageError
@@ -17,7 +18,6 @@ from xnatfs.tables.catalog import LEFT_OUT, with_plugins
 from xnatfs.tables.explain import explain
 from xnatfs.tables.formats import FORMATS, write
 from xnatfs.tables.listed import LISTED
-from xnatfs.tree.control import printable
 
 
 @click.command("table")
@@ -49,7 +49,7 @@ def command(
     labels or folders than the usual ones go into tables.toml (see docs/tables.md).
     """
     if listing:
-        click.echo(_all())
+        say(_all())
         return 0
     if project is None:
         raise UsageError("which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables")
@@ -61,11 +61,11 @@ def command(
     settings, login = where.settings()
     with opened(settings, login) as mounted:
         if explaining:
-            click.echo(printable_lines(explain(mounted.builder, mounted.finder, project)))
+            say(explain(mounted.builder, mounted.finder, project))
             return 0
         if name is None:
             present = mounted.finder.present(project)
-            click.echo("\n".join([*LISTED, *present.keys]))
+            say("\n".join([*LISTED, *present.keys]))
             return 0
         made = _make(mounted, project, name, sessions, wide)
         try:
@@ -74,7 +74,7 @@ def command(
             raise UsageError(str(error)) from None
     count = len(made.problems.held)
     if count and not problems:
-        click.echo(
+        say(
             f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; --problems lists them", err=True
         )
     return 0
@@ -103,6 +103,11 @@ def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         write(made.frame, "csv", path)
+        if sys.stdout.isatty():  # a file or a program gets it as it is
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    say(line.rstrip("\n"))
+            return
         with path.open("rb") as stream:
             while piece := stream.read(2**20):
                 sys.stdout.buffer.write(piece)
@@ -116,8 +121,3 @@ def _all() -> str:
         lines.append(f"{key}\n    reads {' or '.join(table.resources)}. {table.doc}")
     lines += [f"{key}: not there, it {reason}" for key, reason in LEFT_OUT.items()]
     return "\n".join([*lines, *complaints])
-
-
-def printable_lines(text: str) -> str:
-    """Text with control characters escaped, line by line."""
-    return "\n".join(printable(line) for line in text.split("\n"))

@@ -8,6 +8,7 @@ import time
 
 import click
 
+from xnatfs.cli.words import say
 from xnatfs.daemon import control, mounts, overlay, registry, stale
 from xnatfs.errors import UsageError
 
@@ -24,9 +25,9 @@ def command(mountpoint: str) -> None:
     """
     place = registry.absolute(mountpoint)
     stuck = end(place)
-    click.echo(f"{place} is unmounted")
+    say(f"{place} is unmounted")
     if stuck:
-        click.echo(stuck, err=True)
+        say(stuck, err=True)
 
 
 def end(place: str) -> str:

@@ -8,11 +8,11 @@ import time
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from xnatfs.cli.words import size
+from xnatfs.cli.words import say, size
 from xnatfs.daemon import control, registry
 from xnatfs.daemon.warming import Plan, Warming, survey
 from xnatfs.errors import UsageError
-from xnatfs.tree.control import printable
+from xnatfs.text import printable
 
 _SHOWN = 20  # problems
 _EVERY = 10.0  # seconds between plain lines
@@ -47,14 +47,14 @@ def command(paths: tuple[str, ...]) -> int:
         _follow(warming, plan, terminal)
     except KeyboardInterrupt:
         warming.stop()
-        click.echo("interrupted; the same command goes on from here", err=True)
+        say("interrupted; the same command goes on from here", err=True)
         return 130
     for problem in warming.problems[:_SHOWN]:
-        click.echo(f"xnatfs: {printable(problem)}", err=True)
+        say(f"xnatfs: {printable(problem)}", err=True)
     if len(warming.problems) > _SHOWN:
-        click.echo(f"xnatfs: ... and {len(warming.problems) - _SHOWN} more", err=True)
+        say(f"xnatfs: ... and {len(warming.problems) - _SHOWN} more", err=True)
     good = warming.files - len(warming.problems) + len(plan.problems)
-    click.echo(f"{good} of {plan.files} files are in the cache ({size(plan.bytes)})")
+    say(f"{good} of {plan.files} files are in the cache ({size(plan.bytes)})")
     return 1 if warming.problems else 0
 
 
@@ -69,5 +69,5 @@ def _follow(warming: Warming, plan: Plan, terminal: bool) -> None:
             bar.update(task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files")
             if not terminal and time.monotonic() - said > _EVERY:
                 said = time.monotonic()
-                click.echo(f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}", err=True)
+                say(f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}", err=True)
         bar.update(task, completed=warming.bytes)

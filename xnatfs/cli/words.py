@@ -1,6 +1,15 @@
-"""Numbers as people read them, for the commands' output."""
+"""Numbers as people read them, and what the commands say."""
 
 from __future__ import annotations
+
+import click
+
+from xnatfs.text import printable_lines
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print: names in it come from other people, and a terminal obeys them."""
+    click.echo(printable_lines(text), err=err)
 
 
 def size(count: float) -> str:

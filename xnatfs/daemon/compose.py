@@ -67,6 +67,7 @@ class Mounted:
     keeper: Keeper = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
+    allow_other: bool = False  # every user of this machine reads with this one's rights
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
     def __post_init__(self) -> None:
@@ -95,6 +96,7 @@ class Mounted:
             "server_silent_for": round(self.connection.breaker.silence(), 1),  # seconds, while somebody waits
             "away": None if away is None else away._asdict() | {"cause": away.cause.name},
             "overlay": self.overlay,
+            "allow_other": self.allow_other,
             "user": self.connection.user,
             "login": self.keeper.report(),
             "pid": os.getpid(),

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import socketserver
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +45,11 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     block_on_close = False
     commands: Mapping[str, Command] = {}
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether it is this user (or root) who asks, whatever became of the socket's mode."""
+        _, user, _ = struct.unpack("3i", request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return user in (0, os.geteuid())
+
 
 class ControlServer:
     """Answers commands at `path` until closed."""
@@ -51,11 +57,8 @@ class ControlServer:
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
         self._path = path
         path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            self._server = _Server(str(path), _Handler)
-        finally:
-            os.umask(before)
+        self._server = _Server(str(path), _Handler)
+        path.chmod(0o600)  # until here the folder keeps others away
         self._server.commands = commands
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self._thread.start()

@@ -81,8 +81,9 @@ def unmount(mountpoint: str, *, lazy: bool) -> str:
         command = ["umount", *(["-l"] if lazy else []), "--", mountpoint]
     else:
         raise UsageError("fusermount3 was not found; install the package fuse3")
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}  # and no password
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False, env={**os.environ, "LC_ALL": "C"})
+        result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return "it took too long"
     return "" if result.returncode == 0 else (result.stderr.strip() or f"exit code {result.returncode}")

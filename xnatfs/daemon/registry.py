@@ -96,10 +96,12 @@ def socket_path(mountpoint: str) -> Path:
         UsageError: somebody else owns that folder.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "xnatfs" if runtime and os.path.isdir(runtime) else Path(tempfile.gettempdir()) / f"xnatfs-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = Path(runtime) / "xnatfs" if runtime and os.path.isdir(runtime) else Path(tempfile.gettempdir()) / f"xnatfs-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+    # Not put right: what others laid there while it was open is not known.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise UsageError(f"{folder} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
     return folder / f"{name_of(mountpoint)}.sock"
 

@@ -26,6 +26,7 @@ from xnatfs.credentials import Credentials
 from xnatfs.daemon import mounts, registry
 from xnatfs.daemon.compose import Mounted, compose
 from xnatfs.daemon.control import ControlServer
+from xnatfs.daemon.guard import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
 from xnatfs.errors import Failure, UsageError
 from xnatfs.lower import Lower
@@ -58,6 +59,7 @@ def foreground(
     """
     from xnatfs import fuse  # loads libfuse, which may be missing
 
+    guard_process()
     # Listings are many small objects that live long: with Python's defaults half of a `find` over 160,000 files was garbage collection.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
@@ -75,6 +77,7 @@ def foreground(
             mounted.overlay = {"directory": str(overlay.directory), "kind": overlay.kind}
             if overlay.kind == PROGRAM and isinstance(mounted.vfs, Lower):
                 mounted.vfs.for_program = True
+        mounted.allow_other = allow_other
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
@@ -197,11 +200,13 @@ def _child(
                 os.write(writing, json.dumps(answer).encode() + b"\n")
                 os.close(writing)
 
-    status = 1
+    status, begun = 1, 0
     try:
         os.setsid()
         os.chdir("/")
-        output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        os.fchmod(output, 0o600)
+        begun = os.lseek(output, 0, os.SEEK_END)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(output, 1)
@@ -216,7 +221,7 @@ def _child(
         )
         status = 0
     except (UsageError, Failure) as error:
-        tell({"problem": str(error)})
+        tell({"problem": str(error) + _fusermount_said(log_file, begun)})
     except BaseException as error:
         log.exception("the mount broke")
         tell({"problem": f"{type(error).__name__}: {error}; see {log_file}"})
@@ -224,6 +229,16 @@ def _child(
         sys.stderr.flush()
         # Worker threads may wait in a socket; their work is worth nothing now.
         os._exit(status)
+
+
+def _fusermount_said(log_file: Path, begun: int) -> str:
+    """What fusermount wrote on standard error, which here is the log, after its first `begun` bytes."""
+    with contextlib.suppress(OSError), log_file.open("rb") as stream:
+        stream.seek(begun)
+        for line in stream.read(64 * 1024).decode("utf-8", "replace").splitlines():
+            if line.startswith("fusermount"):
+                return f": {line}"
+    return ""
 
 
 @dataclass

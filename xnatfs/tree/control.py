@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from xnatfs.text import printable
 from xnatfs.tree.node import Branch, Rendered, inode_of
 from xnatfs.tree.resource import Sources
 
@@ -51,11 +52,6 @@ def _oddities(sources: Sources) -> bytes:
     lines = [printable(one) for one in sources.troubles.oddities()]
     head = "What the server lists and the tree cannot show as it is:\n"
     return (head + "\n".join(lines) + "\n" if lines else "nothing odd was found\n").encode("utf-8", "backslashreplace")
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped: names come from other people and a terminal obeys them."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _json(value: Any) -> bytes:
