@@ -62,7 +62,7 @@ def kept() -> list[Token]:
         found = [Token(**row) for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise UsageError(f"{path} cannot be read; remove it and call `xnatfs login` again") from None
     return sorted(found, key=lambda one: -one.issued)
 

@@ -317,7 +317,7 @@ def test_a_name_comes_back_from_its_spelling(name: str) -> None:
     if name:
         shown(spell(name))
         shown(spell_label(name))
-        if len(spell(name).encode()) < MAX_BYTES:
+        if "%~" not in spell(name):  # else it is cut
             assert unspell(spell(name)) == name
 
 

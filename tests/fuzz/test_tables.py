@@ -10,6 +10,7 @@ import io
 import json
 import math
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,7 +25,8 @@ from tests.fuzz.support import FUZZ, MIB, ODD_TEXTS, as_json, bounded, changed, 
 from xnatfs.bids import sidecars
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
-from xnatfs.tables import ashs, bamos, fields, images, stats, validators, workbook
+from xnatfs.server.records import FileRecord, Owner
+from xnatfs.tables import ashs, bamos, fields, images, listed, stats, validators, workbook
 from xnatfs.tables.catalog import all_tables
 from xnatfs.tables.cells import Facts
 from xnatfs.tables.table import Column, Parsed, ParseError, Table, Visit, csv_table
@@ -326,6 +328,50 @@ def test_a_sidecar_keeps_what_it_has_and_gets_what_it_lacks(original: bytes, wan
     assert found is not None and "RepetitionTime" in found
     before = sidecars.read(original)
     assert before is None or set(before) <= set(found)
+
+
+@FUZZ
+@given(st.integers(0, 300_000))
+@example(300_000)
+def test_a_sidecar_of_blanks_takes_no_longer_than_it_is(blanks: int) -> None:
+    made = sidecars.with_fields(b'{"a":' + b" " * blanks + b"1}  ", {"b": 2})
+    assert json.loads(made) == {"a": 1, "b": 2}
+
+
+# --- DICOM ----------------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def slices() -> list[bytes]:
+    """Two DICOM files of the sample data, the beginning of them: dates stand there."""
+    archive = build("scale", sessions=0, dicom=2, dicom_pixels=8)
+    return [file.read() for file in files(archive, "DCM", "demo")]
+
+
+class _Builder:
+    """Gives one file, whatever is asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def content(self, _: object) -> io.BytesIO:
+        return io.BytesIO(self._body)
+
+
+RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "1.dcm", 5, "", "/data/x/files")
+
+
+@FUZZ
+@given(damaged(st.sampled_from((0, 1)).map(lambda number: slices()[number])))
+def test_the_date_of_a_damaged_dicom_file_is_told_or_not(body: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as a user has them
+        date = bounded(len(body), lambda: listed._date_of_file(_Builder(body), RECORD))  # type: ignore[arg-type]
+    assert date == "" or len(date) == 10
+
+
+def test_the_date_of_a_right_dicom_file() -> None:
+    assert listed._date_of_file(_Builder(slices()[0]), RECORD) == "2024-01-08"  # type: ignore[arg-type]
 
 
 # --- workbooks ------------------------------------------------------------------------------------------------------------------

@@ -74,9 +74,7 @@ def command(
             raise UsageError(str(error)) from None
     count = len(made.problems.held)
     if count and not problems:
-        say(
-            f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; --problems lists them", err=True
-        )
+        say(f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; --problems lists them", err=True)
     return 0
 
 

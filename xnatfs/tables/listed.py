@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xnatfs.errors import Failure
+from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.build import Builder, chosen_sessions
 from xnatfs.tables.table import Column, Row, Rows
@@ -109,8 +109,11 @@ def _date_of_file(builder: Builder, file: FileRecord) -> str:
     try:
         with builder.content(file) as stream:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["AcquisitionDate", "AcquisitionDateTime", "StudyDate"])
-    except (Failure, OSError, pydicom.errors.InvalidDicomError) as error:
+        # Values are decoded when they are asked for.
+        date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
+    except Exception as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
+        if isinstance(error, Failure) and error.cause is Cause.INTERRUPTED:
+            raise
         log.info("no date from %s: %s", file.uri, error)
         return ""
-    date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
-    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isdigit() else ""
+    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isascii() and date.isdecimal() else ""
