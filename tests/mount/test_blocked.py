@@ -25,7 +25,7 @@ from xnatfs.demo.server import DemoServer
 
 ROUNDS = int(os.environ.get("XNATFS_BLOCKED", "1"))
 READERS = 100
-SESSIONS = 20 + 3 * ROUNDS
+SESSIONS = 40 + 3 * ROUNDS  # whoever walks through them has up to 32 listed ahead, and some are to be unlisted
 _NOISE = 2.0  # seconds: this machine may be busy; the figure to reach, 0.1, is printed by scripts/blocked
 _CTRL_C = 2.0
 _HOUR = 3.6e6  # milliseconds
