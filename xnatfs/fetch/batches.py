@@ -76,10 +76,13 @@ class Batch:
                     self._host.limits.progress_deadline,
                     lambda: self._host.progress,
                 )
+            except Failure:
+                silent = not self.received or (self._heard is not None and time.monotonic() - self._heard > SILENT)
+                if self._waiting == 1 and self._heard is not None and silent:
+                    self._hold.end()  # the last one gives up, and others may wait for its worker
+                raise
             finally:
                 self._waiting -= 1
-                if not self._waiting and self._heard is not None and time.monotonic() - self._heard > SILENT:
-                    self._hold.end()  # nobody waits any more, and others may wait for its worker
 
     def run(self) -> None:
         """Receive it (in a worker)."""

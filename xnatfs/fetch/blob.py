@@ -158,7 +158,7 @@ class Blob:
             if self._readers or self._closed:
                 return
             for fetch in self._fetches:
-                if fetch.heard is not None and time.monotonic() - fetch.heard > SILENT:
+                if fetch.heard is not None and (not fetch.came or time.monotonic() - fetch.heard > SILENT):
                     fetch.hold.end()  # nobody waits any more, and others may wait for its worker
             if not self._fetches:
                 self._close()

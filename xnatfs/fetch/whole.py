@@ -25,7 +25,7 @@ from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-SILENT = 0.5  # seconds: a stream that said nothing for so long is ended when its last reader goes
+SILENT = 0.5  # seconds: a stream that said nothing for so long, or never anything, is ended when its last reader goes
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
 _MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
@@ -142,7 +142,7 @@ class Transfer:
             self.readers -= 1
             if self.readers == 0 and (self._done or self.failure is not None):
                 self._close()
-            elif self.readers == 0 and self._heard is not None and time.monotonic() - self._heard > SILENT:
+            elif self.readers == 0 and self._heard is not None and (not self._came or time.monotonic() - self._heard > SILENT):
                 self._hold.end()  # nobody waits any more, and others may wait for its worker
 
     # --- the worker ----------------------------------------------------------------------------------------------
