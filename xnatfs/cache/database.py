@@ -19,6 +19,11 @@ from xnatfs.config import private_folder
 log = logging.getLogger(__name__)
 
 
+def storable(text: str) -> str:
+    """The text as SQLite takes it, which refuses lone surrogates: they are spelled out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def open_database(
     path: Path, schema: str, what: str, *, durable: bool = True, read_whole: bool = False, aged: Iterable[tuple[str, str, float]] = ()
 ) -> sqlite3.Connection:

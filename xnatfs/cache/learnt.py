@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from xnatfs.cache.database import open_database
+from xnatfs.cache.database import open_database, storable
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,11 @@ class Learnt:
 
     def get(self, kind: str, key: str) -> str | None:
         """The value, from memory."""
-        return self._values.get((kind, key))
+        return self._values.get((kind, storable(key)))
 
     def put(self, kind: str, key: str, value: str) -> None:
         """Set and persist. A state directory that cannot be written costs the memory of it, not the operation."""
+        key, value = storable(key), storable(value)
         with self._lock:
             if self._values.get((kind, key)) == value:
                 return

@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from xnatfs.cache.database import open_database
+from xnatfs.cache.database import open_database, storable
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class ListingStore:
         """The listing of this kind and key; None if there is none."""
         try:
             with self._lock:
-                row = self._database.execute("SELECT stamp, made, body FROM listings WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+                asked = "SELECT stamp, made, body FROM listings WHERE kind = ? AND key = ?"
+                row = self._database.execute(asked, (kind, storable(key))).fetchone()
             return Stored(row[0], row[1], zlib.decompress(row[2]).decode("utf-8", "surrogatepass")) if row else None
         except (sqlite3.Error, zlib.error, UnicodeDecodeError) as error:
             log.warning("a stored listing could not be read: %s", error)
@@ -66,12 +67,12 @@ class ListingStore:
 
     def put(self, kind: str, key: str, stamp: str, body: str) -> None:
         """Keep a listing in place of an older one. Returns at once."""
-        self._queue.put((kind, key, stamp, time.time(), body))
+        self._queue.put((kind, storable(key), storable(stamp), time.time(), body))
 
     def drop(self, kind: str, key: str) -> None:
         """Forget a listing: it is no longer this user's."""
         with self._lock, contextlib.suppress(sqlite3.Error):
-            self._database.execute("DELETE FROM listings WHERE kind = ? AND key = ?", (kind, key))
+            self._database.execute("DELETE FROM listings WHERE kind = ? AND key = ?", (kind, storable(key)))
 
     def flush(self) -> None:
         """Wait until all that was put is written."""

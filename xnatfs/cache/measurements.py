@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xnatfs.cache.database import open_database
+from xnatfs.cache.database import open_database, storable
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class MeasurementStore:
     def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         try:
             with self._lock:
-                return self._database.execute(statement, values).fetchone()  # type: ignore[no-any-return]
+                return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]
         except sqlite3.Error as error:
             log.warning("kept measurements could not be read: %s", error)
             return None
@@ -122,7 +122,11 @@ class MeasurementStore:
     def _run(self, statement: str, *values: object) -> None:
         try:
             with self._lock:
-                self._database.execute(statement, values)
+                self._database.execute(statement, _storable(values))
         except sqlite3.Error as error:
             cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
             raise Failure(cause, str(self._path), str(error)) from error
+
+
+def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(storable(value) if isinstance(value, str) else value for value in values)

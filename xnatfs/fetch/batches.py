@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
 _ATTEMPTS = 3
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE)
+_SLACK = 64 * 2**20  # bytes that may come besides twice what is listed: sizes in catalogs can be wrong ...
+_OTHERS = 1000  # ... and files, besides twice as many as are listed
 _AT_ONCE = 16  # members entered into the cache's index together ...
 _AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
 
@@ -46,6 +48,7 @@ class Batch:
         self.condition = threading.Condition()
         self.ended = False
         self.received = 0  # bytes of members so far
+        self._last = 0  # of them, after which something is wrong
         self._waiting = 0  # readers
         self._hold = Hold()
         self._heard: float | None = None  # when the server was asked, or last sent anything
@@ -95,7 +98,7 @@ class Batch:
                     if failure.cause not in _CURED_BY_RETRY or failure.away or self._hold.ended or attempt == _ATTEMPTS:
                         # Nobody loses a file by this: what has not come is fetched singly.
                         log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
-                        if failure.cause is Cause.NO_SPACE:
+                        if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
                             self.series.no_room = time.monotonic()
                         return
                     time.sleep(0.2 * 2**attempt)
@@ -110,6 +113,9 @@ class Batch:
     def _receive(self) -> None:
         missing = sum(one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None)
         pile = self._host.cache.pile(missing)
+        begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
+        others = 2 * len(self.series.records) + _OTHERS
+        self._last = begun + most
         come: list[str] = []
         flushed = time.monotonic()
         try:
@@ -119,6 +125,9 @@ class Batch:
                 with self._host.line.stream():
                     for path, size, pieces in members:
                         record = self._coming.get(path)
+                        others -= 1
+                        if others < 0:
+                            raise Failure(Cause.TOO_LARGE, detail="the zip has far more files than are listed")
                         if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
                             for piece in pieces:  # the stream has to be read past it
                                 self._count(piece)
@@ -169,5 +178,7 @@ class Batch:
         self._heard = time.monotonic()
         self._host.progress += 1
         self._host.line.received(len(piece))
+        if self.received > self._last:  # a bomb is not read to its end
+            raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
         if self._host.workers.closed:
             raise Failure(Cause.INTERRUPTED, detail="the mount is ending")

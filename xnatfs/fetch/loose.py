@@ -24,6 +24,7 @@ from xnatfs.server.records import FileRecord
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
+_MOST = 512 * 2**20  # bytes: nothing that a table reads is larger, and the disk is not for whatever else a server sends
 _IN_MEMORY = 2**20  # larger ones go to the disk
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
@@ -130,6 +131,8 @@ class Loose:
                 spool.write(piece)
                 digest.update(piece)
                 size += len(piece)
+                if size > _MOST:
+                    raise Failure(Cause.TOO_LARGE, record.uri, f"more than {_MOST >> 20} MiB")
             if stream.size is not None and size != stream.size:
                 raise Failure(Cause.CUT_SHORT, record.uri, f"{size} of {stream.size} bytes")
             spool.seek(0, io.SEEK_SET)

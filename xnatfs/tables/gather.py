@@ -314,7 +314,7 @@ class Gatherer:
 
 def _of_this_file(failure: Failure) -> bool:
     """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing is said of the file."""
-    return failure.status in (400, 403, 404, 410, 500)
+    return failure.cause is Cause.TOO_LARGE or failure.status in (400, 403, 404, 410, 500)
 
 
 def visit_of(project: str, experiment: ExperimentRecord) -> Visit:

@@ -1,0 +1,62 @@
+"""What this is built on: declared, used, bounded on both sides, and installed within the bounds.
+
+Whether a version has a known hole is asked of nobody here (tests do not leave the machine); `pip-audit` does that, see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import xnatfs
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE = Path(xnatfs.__file__).parent
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["keyring"])]
+# Needed by what is imported, which does not say so itself: pyxnat needs pandas (and we use it), uvicorn's fast parser is httptools.
+BY_OTHERS = {"httptools"}
+
+
+def imported() -> set[str]:
+    found: set[str] = set()
+    for module in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+            elif (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "importlib.import_module"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found.add(str(node.args[0].value).split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"xnatfs"}
+
+
+@pytest.mark.parametrize("one", DECLARED, ids=str)
+def test_a_dependency_is_bounded_on_both_sides_and_installed_within(one: Requirement) -> None:
+    operators = {part.operator for part in one.specifier}
+    assert {">=", "<"} <= operators, f"{one} says from which version to which"
+    assert one.url is None, "from the package index, not from an address"
+    if one.name != "keyring" and (one.marker is None or one.marker.evaluate()):  # that one is optional
+        assert one.specifier.contains(version(one.name), prereleases=True)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    declared = {canonicalize_name(one.name) for one in DECLARED}
+    made_by = packages_distributions()
+    used = {canonicalize_name(made_by.get(name, [name])[0]) for name in imported()}  # what is not installed has its package's name
+    assert used - declared == set(), "imported, and not declared"
+    assert declared - used - BY_OTHERS == set(), "declared, and not used"
