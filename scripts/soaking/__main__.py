@@ -214,11 +214,11 @@ class Soak:
             try:
                 self._work(server, mount, truth, true, folder)
             finally:
-                server.switch(fail_rate=0.0, cut_rate=0.0, stall_rate=0.0, expire_rate=0.0)
                 logs = list((folder / "state" / "logs").glob("*.log"))
                 self.log = log_classes(logs[0]) if logs else Counter()
                 if arguments.log and logs:
                     arguments.log.write_bytes(logs[0].read_bytes())
+                server.switch(fail_rate=0.0, cut_rate=0.0, stall_rate=0.0, expire_rate=0.0)
         server.close()
 
     def _switches(self) -> dict[str, Any]:
