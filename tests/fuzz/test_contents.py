@@ -167,6 +167,10 @@ LIES = st.builds(
 )
 
 
+# Deflate64 of a block type that there is none of; found by atheris.
+DEFLATE64 = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, 0, 9, 0, 0, 0, 10, 10, 1, 0) + b"a" + b"\xff" * 40
+
+
 def unpacked(contents: Contents) -> Members:
     """All of it."""
     with contents.zip(RECORD) as members:
@@ -183,6 +187,7 @@ def unpacked(contents: Contents) -> Members:
 @example(b"")
 @example(b"PK\x03\x04")
 @example(b"PK\x05\x06" + b"\0" * 18)
+@example(DEFLATE64)
 def test_a_zip_is_unpacked_or_refused(connection: Connection, body: bytes) -> None:
     contents = answering(connection, body)
     with contextlib.suppress(Failure):

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_DAMAGED = (UnzipError, ValueError)  # the second is what stream-inflate, which it uses for Deflate64, raises
 # Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25`, `;` and `\`, and a folder called `x.zip` is
 # taken for an archive to look into (fact sheet 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
@@ -220,7 +221,7 @@ def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterato
             _, found, tail = text.partition("/resources/")
             path = tail.partition("/files/")[2] if found else text.partition("/files/")[2]
             yield path or text, size, _member(body)
-    except UnzipError as error:
+    except _DAMAGED as error:
         raise Failure(Cause.CUT_SHORT, "zip", type(error).__name__) from error
 
 
@@ -228,5 +229,5 @@ def _member(body: Iterator[bytes]) -> Iterator[bytes]:
     # Whoever reads a member meets the end of a cut zip here, outside of the loop over the members.
     try:
         yield from body
-    except UnzipError as error:
+    except _DAMAGED as error:
         raise Failure(Cause.CUT_SHORT, "zip", type(error).__name__) from error
