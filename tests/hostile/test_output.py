@@ -111,3 +111,15 @@ def test_the_files_of_the_control_room_are_harmless(tmp_path: Path) -> None:
     Sources.troubles.failed(Failure(Cause.GONE, EVIL, EVIL))
     for made in (control._errors(Sources), control._oddities(Sources), control._json({"a": EVIL})):  # type: ignore[arg-type]
         assert harmless(made.decode()) and b"owned" in made
+
+
+def test_a_reason_in_a_problems_list_is_harmless() -> None:
+    from types import SimpleNamespace
+
+    from xnatfs.tables.build import BuiltTable
+
+    session = SimpleNamespace(
+        experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""), gathered=SimpleNamespace(problems=[EVIL])
+    )
+    (row,) = BuiltTable.problems(SimpleNamespace(sessions=[session])).held  # type: ignore[arg-type]  # all that it looks at
+    assert harmless(row[-1]) and "owned" in row[-1]

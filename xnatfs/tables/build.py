@@ -30,6 +30,7 @@ from xnatfs.tables import sites
 from xnatfs.tables.gather import Gathered, Gatherer, visit_of
 from xnatfs.tables.sites import Site, Spec
 from xnatfs.tables.table import Column, Parsed, ParseError, Row, Rows, Table, Visit, text_lines
+from xnatfs.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +110,10 @@ class BuiltTable:
                 yield tuple(fixed if number is None else row[number] for number, fixed in picks)
 
     def problems(self, notes: Sequence[str] = ()) -> Rows:
-        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on the table as a whole."""
+        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on the table as a whole. Names in
+        a reason are somebody else's, and a terminal may show it."""
         found: list[Row] = [
-            (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, problem)
+            (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, printable(problem))
             for one in self.sessions
             for problem in one.gathered.problems
         ]

@@ -181,7 +181,7 @@ class Rows:
 # --- reading text files ----------------------------------------------------------------------------------------------
 
 
-def text_lines(stream: BinaryIO, longest: int = 64 * 2**20) -> list[str]:
+def text_lines(stream: BinaryIO, longest: int = 16 * 2**20) -> list[str]:
     """The lines of a text file without their ends; CRLF, a missing final newline and a byte order mark make no difference.
 
     Raises:

@@ -20,6 +20,7 @@ from pathlib import Path
 from xnatfs.config import config_home
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.holdings import Memo, ProjectHoldings
+from xnatfs.text import printable
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.resource import Sources
@@ -183,7 +184,8 @@ class _List:
         except Failure as failure:
             if failure.cause is Cause.INTERRUPTED:
                 raise
-            return f"The sessions of the list {self._name} cannot be looked up now: {failure}.\n".encode("utf-8", "backslashreplace")
+            text = f"The sessions of the list {self._name} cannot be looked up now: {printable(str(failure))}.\n"
+            return text.encode("utf-8", "backslashreplace")
         shown = {member.experiment.id for member in members}
         counts: Counter[str] = Counter()
         for identity, label, _ in resolved.found:
