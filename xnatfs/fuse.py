@@ -14,6 +14,8 @@ import errno
 import logging
 import os
 import signal
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnatfs.config import Limits
+from xnatfs.fetch.waiting import wait_until
 from xnatfs.pages import Pages
-from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
 if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
@@ -39,9 +42,12 @@ _FILL_DIR_PLUS = 2  # and gets them
 _NO_ATTRIBUTE = errno.ENODATA
 _BLOCK = 131072  # bytes of one read of the kernel
 
+_AT_FDCWD, _AT_STATX_FORCE_SYNC, _STATX_TYPE = -100, 0x2000, 1
+
 _thread = threading.local()
 _library = mfusepy._libfuse
 _library.fuse_interrupted.restype = ctypes.c_int
+_statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", lambda *_: -1)  # absent before glibc 2.28
 if LIBFUSE >= (3, 2):
     _library.fuse_invalidate_path.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
     _library.fuse_invalidate_path.restype = ctypes.c_int
@@ -77,6 +83,9 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
         self._pages = Pages()
+        self._revocation = threading.Condition()
+        self._revoking: set[str] = set()  # paths that the kernel is told to be sockets
+        self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep what was given up
         self.ending = threading.Event()
         self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}  # for `status` and for tests: races may lose a few
 
@@ -106,7 +115,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """`stat`."""
         self.counts["getattr"] += 1
         with self._operation():
-            return self._stat(self._pages.told(path, self._vfs.attributes(path)))
+            told = self._pages.told(path, self._vfs.attributes(path))
+        return self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
 
     def opendir(self, path: str) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
@@ -157,6 +167,9 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
         keep, past = self._pages.opened(path, opened)
+        if past and self._revoked(path, opened):
+            self._vfs.release(opened.handle)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # upon which the kernel looks the path up anew and opens it again
         fi.keep_cache, fi.direct_io = int(keep), int(past)
         if opened.size_changed:
             # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
@@ -204,6 +217,31 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         context = _library.fuse_get_context()
         if LIBFUSE >= (3, 2) and context:
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
+
+    def _revoked(self, path: str, opened: Opened) -> bool:
+        """Have the kernel give up what it has of a path whose older version is still open: who has that open gets EIO from here on.
+
+        There is no call for it. But a file that becomes something else is another file to the kernel: at the first look it marks what it
+        has as broken, at the second it replaces it, with all its pages (`fuse_make_bad` in its fs/fuse). False: it did not.
+        """
+        if not self.mountpoint:
+            return False
+        with self._revocation:
+            if path in self._revoking:
+                wait_until(self._revocation, lambda: path not in self._revoking, self._limits.progress_deadline)
+            if not self._pages.in_the_way(path, opened):
+                return True
+            self._revoking.add(path)
+        done = False
+        try:
+            done = [_is_a_socket(self.mountpoint + path) for _ in range(2)][-1]
+        finally:
+            with self._revocation:
+                if done:
+                    self._pages.revoked(path)
+                self._revoking.discard(path)
+                self._revocation.notify_all()
+        return done
 
     @contextmanager
     def _operation(self) -> Iterator[None]:
@@ -254,6 +292,13 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         st = mfusepy.c_stat()
         st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
         return st
+
+
+def _is_a_socket(path: str) -> bool:
+    """Have the kernel ask for the attributes of a path; whether it is told of a socket."""
+    room = ctypes.create_string_buffer(256)
+    refused = _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_FORCE_SYNC, _STATX_TYPE, room)
+    return not refused and stat.S_ISSOCK(int.from_bytes(room.raw[28:30], sys.byteorder))
 
 
 def _nanoseconds(mtime: float) -> int:

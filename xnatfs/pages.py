@@ -4,8 +4,9 @@ Used by `fuse`. Two programs may have two versions of one path open: the file wa
 Both would read, and fill, the same pages: measured, the first got the second one's bytes in the middle of its own, and was cut at the
 second one's size without an error. So
 
-- a version that is opened while another one is open goes past the pages (`direct_io`), which stay those of the first;
-- a smaller size is not told as long as the first is open: the kernel would cut its reads there;
+- when a version is opened while another one is open, the kernel is made to give up what it has of the path (`fuse.Adapter._revoked`); where
+  it does not, or below an overlay, the second goes past the pages (`direct_io`), which stay those of the first;
+- before that, a smaller size is not told as long as the first is open: the kernel would cut its reads there;
 - where a larger size is told, the first gets ESTALE: the kernel would fill what it reads up with zeros.
 
 Threading: any thread; one lock, held for moments.
@@ -36,13 +37,25 @@ class Pages:
         """A file was opened: whether the kernel may keep the pages it has of this path, and whether this one has to go past them."""
         with self._lock:
             held = self._open.setdefault(path, {})
-            if any(one.version != opened.version or not one.version for one in held.values()):
+            if _others(held, opened):
                 self._doubtful.add(path)
                 return True, True
             keep = bool(opened.version) and self._versions.get(path) == opened.version
             self._versions[path] = opened.version
             held[opened.handle] = opened
             return keep, False
+
+    def in_the_way(self, path: str, opened: Opened) -> bool:
+        """Whether another version than this is open."""
+        with self._lock:
+            return _others(self._open.get(path, {}), opened)
+
+    def revoked(self, path: str) -> None:
+        """The kernel gave up what it had of a path: whoever has it open gets nothing from it any more."""
+        with self._lock:
+            self._open.pop(path, None)
+            self._versions.pop(path, None)
+            self._doubtful.discard(path)
 
     def closed(self, path: str, handle: int) -> bool:
         """A file was closed: whether the kernel has to ask for the size of the path again."""
@@ -81,3 +94,15 @@ class Pages:
         above = folder.rstrip("/")
         with self._lock:
             return {name for parent, _, name in (path.rpartition("/") for path in self._open) if parent == above}
+
+
+def _others(held: dict[int, Opened], opened: Opened) -> bool:
+    return any(not _same(one.version, opened.version) for one in held.values())
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two handles are of one version. A stamp that is not known (the server told no date) is no other one."""
+    if one == other:
+        return bool(one)
+    shorter, longer = sorted((one, other), key=len)
+    return shorter.endswith(" ") and longer.startswith(shorter)

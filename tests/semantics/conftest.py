@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -70,13 +71,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None) 
 
 
 @contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor."""
+def opened(path: Path, flags: int = os.O_RDONLY, *, given_up: bool = False) -> Iterator[int]:
+    """A descriptor; closing one that the kernel has `given_up` meanwhile tells so."""
     descriptor = os.open(path, flags)
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        if given_up:
+            assert refused(lambda: os.close(descriptor)) == errno.EIO
+        else:
+            os.close(descriptor)
 
 
 def refused(work: Callable[[], object]) -> int:

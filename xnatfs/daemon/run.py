@@ -79,6 +79,7 @@ def foreground(
                 mounted.vfs.for_program = True
         mounted.allow_other = allow_other
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
+        adapter.mountpoint = mountpoint if overlay is None else ""
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))

@@ -301,9 +301,9 @@ class Transfers:
                 self._troubles.failed(transfer.failure)
         finally:
             with self._lock:
-                if self._transfers.get(key) is transfer:
+                if self._transfers.get(key) is transfer:  # else its successor knows the size
                     del self._transfers[key]
-                self._coming.pop(identity(transfer.record), None)
+                    self._coming.pop(identity(transfer.record), None)
 
     def _open_blob(self, record: FileRecord, size: int, first: int) -> Reader:
         """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
@@ -327,7 +327,7 @@ class Transfers:
         with self._lock:
             if self._blobs.get(blob.key) is blob:
                 del self._blobs[blob.key]
-            self._coming.pop(identity(blob.record), None)
+                self._coming.pop(identity(blob.record), None)
 
     # --- what is learnt ------------------------------------------------------------------------------------------
 
