@@ -72,6 +72,22 @@ ELSEWHERE = [
         ),
     ),
     Proved(
+        "9.4",
+        "With `--allow-other` every user of this machine may read, with that login's rights; `xnatfs mount` says so.",
+        (
+            "tests/hostile/test_neighbours.py::test_a_mount_let_open_says_whose_rights_are_lent_to_whom",
+        ),
+    ),
+    Proved(
+        "9.5",
+        "A login that the server refuses is sent twice at most, and from then on whatever asks the server is EACCES. `xnatfs "
+        "login` brings the mount back, without a remount.",
+        (
+            "tests/mount/test_login.py::test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_mount_back",
+            "tests/server/test_lockout.py::test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals",
+        ),
+    ),
+    Proved(
         "10.2",
         "Ctrl-C ends a program that waits in the mount at once.",
         (
