@@ -217,14 +217,13 @@ def test_a_zip_that_is_cut_never_looks_whole(connection: Connection, members: Me
 @given(MEMBERS.filter(lambda one: any(data for _, data in one)), st.integers(0), st.integers(1, 255))
 def test_a_flipped_byte_of_a_member_is_seen(connection: Connection, members: Members, at: int, flip: int) -> None:
     body = packed(members)
-    places = [start + number for _, data in members if data for start in [body.find(data)] for number in range(len(data))]
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        starts = [one.header_offset + 30 + len(one.orig_filename) for one in archive.infolist()]
+    places = [start + number for start, (_, data) in zip(starts, members, strict=True) for number in range(len(data))]
     place = places[at % len(places)]
     damaged_body = body[:place] + bytes([body[place] ^ flip]) + body[place + 1 :]
-    try:
-        found = unpacked(answering(connection, damaged_body))
-    except Failure:
-        return
-    assert found == members  # a byte of a name or header that looks like the data
+    with pytest.raises(Failure):
+        unpacked(answering(connection, damaged_body))
 
 
 def zip_target(connection: Connection) -> Callable[[bytes], None]:

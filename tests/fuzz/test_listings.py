@@ -53,7 +53,7 @@ def answering(connection: Connection, body: bytes) -> Connection:
 # --- what a server sends ---------------------------------------------------------------------------------------------------
 
 PLAIN = st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)
-STAMPS = st.from_regex(r"20[0-9]{2}-0[1-9]-[12][0-9] 1[0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{1,6}", fullmatch=True)
+STAMPS = st.from_regex(r"20[0-9]{2}-0[1-9]-(1[0-9]|2[0-8]) 1[0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{1,6}", fullmatch=True)
 WHOLE = st.integers(0, 10**9).map(str)
 CELLS = PLAIN | STAMPS | WHOLE | ODD_TEXTS | st.just("")
 COLUMNS = (

@@ -8,7 +8,6 @@ thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from typing import Any, NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.credentials import Credentials
-from xnatfs.daemon import mounts, registry
+from xnatfs.daemon import garbage, mounts, registry
 from xnatfs.daemon.compose import Mounted, compose
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.guard import guard_process
@@ -60,10 +59,9 @@ def foreground(
     from xnatfs import fuse  # loads libfuse, which may be missing
 
     guard_process()
-    # Listings are many small objects that live long: with Python's defaults half of a `find` over 160,000 files was garbage collection.
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
+    garbage.settle()
     mounted = compose(settings, credentials, mountpoint)
+    collecting = garbage.Collecting()
     control: ControlServer | None = None
     registration: Path | None = None
     base = mountpoint  # where the read-only mount goes
@@ -112,6 +110,7 @@ def foreground(
             if failed:
                 raise UsageError(failed[0])
     finally:
+        collecting.close()
         if control is not None:
             control.close()
         if registration is not None:

@@ -187,7 +187,10 @@ def _pieces(response: requests.Response, patience: float, left: int = sys.maxsiz
         if piece:
             yield piece
         if trouble is not None:
-            raise trouble
+            try:
+                raise trouble
+            finally:
+                del trouble, piece  # else the error holds this frame, and the frame the error
         if not piece:
             return
         left -= len(piece)
@@ -209,7 +212,7 @@ def _piece(response: requests.Response, length: int, patience: float) -> tuple[b
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = transport_cause(error)
         trouble = Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, subject)
-        trouble.__cause__ = error
+        trouble.__cause__ = error.with_traceback(None)  # which would hold the frame, with all its bytes, and the frame this error
     return parts[0] if len(parts) == 1 else b"".join(parts), trouble
 
 
