@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class Fault:
         tls: over TLS.
         needs_counts: it shows only on a server that tells how many files it counts (not on the profile "proven").
         but: what it may end in besides, in some operations.
+        signal: the mount is a process of its own, which gets this signal in the middle.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Fault:
     tls: bool = False
     needs_counts: bool = False
     but: tuple[tuple[str, Cause], ...] = ()
+    signal: int = 0
 
     def causes_in(self, operation: Operation) -> tuple[Cause, ...]:
         """What it may end in."""
@@ -231,12 +234,18 @@ def _expired(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
 # --- this machine ----------------------------------------------------------------------------------------------------
 
 
+def _set_clock(world: World, patch: pytest.MonkeyPatch, now: Callable[[], float]) -> None:
+    patch.setattr(time, "time", now)
+    if world.mounted:  # it was given the clock when it was made
+        patch.setattr(world.mount().connection.breaker, "_wall", now)
+
+
 def _clock(seconds: float) -> Callable[[World, Operation, pytest.MonkeyPatch], Active]:
     @contextlib.contextmanager
     def active(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
         real = time.time
         with monkeypatch.context() as patch:
-            patch.setattr(time, "time", lambda: real() + seconds)
+            _set_clock(world, patch, lambda: real() + seconds)
             yield lambda: 1
 
     return active
@@ -250,7 +259,7 @@ def _suspended(world: World, operation: Operation, monkeypatch: pytest.MonkeyPat
     world.server.lose_connections()
     world.server.expire_sessions()
     with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: real() + DAY / 3)
+        _set_clock(world, patch, lambda: real() + DAY / 3)
         patch.setattr(time, "clock_gettime", lambda which: gettime(which) + (DAY / 3 if which != time.CLOCK_MONOTONIC else 0))
         yield lambda: world.switches.fired["lost"] - struck + 1
 
@@ -301,6 +310,11 @@ def _corrupted(world: World, operation: Operation, monkeypatch: pytest.MonkeyPat
     yield lambda: 1
 
 
+@contextlib.contextmanager
+def _nothing(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    yield lambda: 0
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 _ONCE = "right after a new try"
@@ -313,7 +327,7 @@ FAULTS = (
         "401 in mid-run",
         _switched("fail", fail_status=401, fail_next=1),
         (),
-        "nothing; it logs in again. (A login that is refused when one mounts is not tried again: accounts get locked.)",
+        "nothing; it logs in again (a login that is refused when one mounts is not tried again: accounts get locked)",
         but=(("mount again", Cause.LOGIN_REFUSED),),
     ),
     Fault("the session expires on an open server", _expired, (), "nothing; it is not taken for a guest"),
@@ -406,12 +420,21 @@ FAULTS = (
     Fault("the cache directory is removed", _removed, (Cause.CACHE_BROKEN,), "it reads without the cache where it can"),
     Fault("the cache directory is read-only", _read_only, (Cause.CACHE_BROKEN,), "it reads without the cache where it can"),
     Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are made anew"),
+    Fault(
+        "the mount's process is stopped for a while",
+        _nothing,
+        (Cause.TIMED_OUT, Cause.CUT_SHORT),
+        "nothing, once it goes on",
+        signal=signal.SIGSTOP,
+    ),
+    Fault(
+        "the mount's process is killed (kill -9)",
+        _nothing,
+        (Cause.TIMED_OUT,),
+        'what every program sees of a dead mount ("Transport endpoint is not connected"); the next mount is as if nothing had happened',
+        signal=signal.SIGKILL,
+    ),
 )
-
-
-@contextlib.contextmanager
-def _nothing(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    yield lambda: 0
 
 
 CONTROL = Fault("no fault", _nothing, (), "nothing")

@@ -17,6 +17,7 @@ from tests.faults.truth import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.fetch import batches, blob, uncached, whole
 from xnatfs.server import login, session
+from xnatfs.tables import outputs
 
 _CAP_DAC = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _VERSION = 0x20080522
@@ -33,6 +34,7 @@ class Hasty:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real ones."""
     monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.02))
+    monkeypatch.setattr(outputs, "_FRESH", 0.3)
     for module in (whole, blob, uncached, batches, session, login):
         monkeypatch.setattr(module, "time", Hasty())
 

@@ -33,6 +33,7 @@ class Operation:
     truth: Callable[[Archive], Got]
     listing: bool = False
     both_profiles: bool = False
+    ttl: float = 3600.0  # nothing ages by itself, unless waiting for that is all there is
 
     def __str__(self) -> str:
         return self.name
@@ -215,6 +216,6 @@ OPERATIONS = (
     Operation("... without a digest", *_whole(PLAIN), _true(PLAIN)),
     Operation("read here and there", _random, _randomly, _true_places),
     Operation("read a scan", _zip, _slices, _true_slices),
-    Operation("build a table", _table, _built, _true_table, listing=True),
+    Operation("build a table", _table, _built, _true_table, listing=True, ttl=1.0),
     Operation("mount again", _remount, _remounted, _true_remount, listing=True),
 )

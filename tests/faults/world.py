@@ -22,10 +22,9 @@ from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 from xnatfs.vfs import Attributes
 
-# A fifteenth of the deadlines of DESIGN 4.6. Nothing ages by itself.
+# A fifteenth of the deadlines of DESIGN 4.6.
 LIMITS = Limits(
     cache_size=10**9,
-    ttl=3600.0,
     progress_deadline=2.0,
     listing_deadline=4.0,
     table_deadline=8.0,
@@ -47,13 +46,14 @@ class World:
         folder: for cache and state.
         url: how the mount reaches the server.
         verify: whose certificates are trusted.
+        ttl: seconds for which listings hold.
     """
 
-    def __init__(self, server: DemoServer, folder: Path, url: str = "", verify: str | None = None) -> None:
-        self.server = server
+    def __init__(self, server: DemoServer | None, folder: Path, url: str = "", verify: str | None = None, ttl: float = 3600.0) -> None:
+        self._server = server
         self.folder = folder
-        self.limits = LIMITS
-        self.url = url or server.url
+        self.limits = dataclasses.replace(LIMITS, ttl=ttl)
+        self.url = url or self.server.url
         self.verify = verify
         self.slowest = 0.0  # seconds of the slowest call
         self.tried = 0  # mounts composed
@@ -61,6 +61,12 @@ class World:
         self._mounted: Mounted | None = None
         self._threads = set(threading.enumerate())
         self._descriptors = _descriptors()
+
+    @property
+    def server(self) -> DemoServer:
+        """The stand-in, where it is served by this process."""
+        assert self._server is not None
+        return self._server
 
     @property
     def switches(self) -> Switches:

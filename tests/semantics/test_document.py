@@ -32,35 +32,26 @@ class Proved(NamedTuple):
 ELSEWHERE = [
     Proved(
         "1.2",
-        "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, `views/`), and is "
-        "kept once.",
-        (
-            "tests/mount/test_tree.py::test_every_byte_is_true_through_both_rooms",
-        ),
+        "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, `views/`), and is kept once.",
+        ("tests/mount/test_tree.py::test_every_byte_is_true_through_both_rooms",),
     ),
     Proved(
         "2.3",
         "The date of a file is the day its session (else its subject or project) came to the server, or that of the change once"
         " a change of the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync -a` "
         "transfers nothing.",
-        (
-            "tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",
-        ),
+        ("tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",),
     ),
     Proved(
         "4.1",
         "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the server at most every"
         " 20 s, and the kernel keeps names and attributes for 40 s.",
-        (
-            "tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",
-        ),
+        ("tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",),
     ),
     Proved(
         "6.3",
         "A table over a project that is closed to the user is not served, though it was built before.",
-        (
-            "tests/vfs/test_tables.py::test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk",
-        ),
+        ("tests/vfs/test_tables.py::test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk",),
     ),
     Proved(
         "7.5",
@@ -98,24 +89,18 @@ ELSEWHERE = [
     Proved(
         "10.3",
         "What is listed is shown, and what is cached is read, without waiting for the server, whatever else waits.",
-        (
-            "tests/mount/test_life.py::test_forty_stuck_reads_keep_nobody_from_looking_around",
-        ),
+        ("tests/mount/test_life.py::test_forty_stuck_reads_keep_nobody_from_looking_around",),
     ),
     Proved(
         "10.4",
         "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at once, and works "
         "again by itself when the server is back.",
-        (
-            "tests/server/test_away.py::test_a_silent_server_is_noticed_before_its_time_out",
-        ),
+        ("tests/server/test_away.py::test_a_silent_server_is_noticed_before_its_time_out",),
     ),
     Proved(
         "10.5",
         "`xnatfs unmount` ends a mount whatever is open or waits; who reads gets an error.",
-        (
-            "tests/mount/test_life.py::test_unmount_while_a_file_is_being_read",
-        ),
+        ("tests/mount/test_life.py::test_unmount_while_a_file_is_being_read",),
     ),
     Proved(
         "11.1",
@@ -128,16 +113,12 @@ ELSEWHERE = [
     Proved(
         "11.2",
         "Every session is in the table or, with a sentence, in `TABLE.problems.csv`.",
-        (
-            "tests/vfs/test_tables.py::test_broken_results_are_named_and_spoil_no_other",
-        ),
+        ("tests/vfs/test_tables.py::test_broken_results_are_named_and_spoil_no_other",),
     ),
     Proved(
         "11.4",
         "Who has a table open keeps reading the one he opened. Until he closes it, others who open it may get that one, too.",
-        (
-            "tests/vfs/test_tables.py::test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones",
-        ),
+        ("tests/vfs/test_tables.py::test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones",),
     ),
     Proved(
         "11.5",
@@ -151,7 +132,7 @@ ELSEWHERE = [
     Proved(
         "12.1",
         "With `--overlay DIR` everything can be written, and nothing of it reaches the server. It is in DIR, also after `kill "
-        "-9` of the mount. (README, \"A place to write\", has the rest.)",
+        '-9` of the mount. (README, "A place to write", has the rest.)',
         (
             "tests/mount/test_overlay.py::test_a_deletion_hides_and_is_not_sent",
             "tests/mount/test_overlay.py::test_after_a_crash_unmount_and_mount_clear_it_away",

@@ -10,10 +10,11 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from xnatfs.cache.index import is_damage, network_file_system
+from xnatfs.cache.index import identity, is_damage, network_file_system
 from xnatfs.config import private_folder
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,9 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def open_database(
-    path: Path, schema: str, what: str, *, durable: bool = True, read_whole: bool = False, aged: Iterable[tuple[str, str, float]] = ()
-) -> sqlite3.Connection:
-    """The database at `path`, made if it is missing, 0600.
+class Database:
+    """The database at `path`, made if it is missing, 0600. Started anew when it is found damaged or gone, now or later: a failing disk,
+    somebody who cleared the cache directory by hand.
 
     Args:
         schema: statements that may be run again.
@@ -39,16 +39,66 @@ def open_database(
     Raises:
         sqlite3.Error, OSError: it cannot be used at all.
     """
-    private_folder(path.parent)
-    try:
-        return _opened(path, schema, durable, read_whole, aged)
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        log.warning("%s %s are damaged (%s) and are started anew", what, path, error)
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-        return _opened(path, schema, durable, read_whole, aged)
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        what: str,
+        *,
+        durable: bool = True,
+        read_whole: bool = False,
+        aged: Iterable[tuple[str, str, float]] = (),
+    ) -> None:
+        self._path = path
+        self._what = what
+        self._open = partial(_opened, path, schema, durable, read_whole, tuple(aged))
+        private_folder(path.parent)
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._start_anew(error)
+        self._identity = identity(path)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """One statement.
+
+        Raises:
+            sqlite3.Error: it cannot be carried out, also not by a database started anew.
+        """
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            mine = self._identity == identity(self._path)
+            if self._database.in_transaction or (mine and not is_damage(error)):
+                raise
+            try:
+                self._start_anew(error, remove=mine)
+            except (OSError, sqlite3.Error) as problem:
+                raise error from problem
+            return self._database.execute(statement, values)
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """One statement for each row; in a transaction, so that `execute` has looked after the database."""
+        self._database.executemany(statement, rows)
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+    def _start_anew(self, error: sqlite3.Error, *, remove: bool = True) -> None:
+        log.warning("%s %s are damaged or gone (%s) and are started anew", self._what, self._path, error)
+        if remove:  # else somebody else has done so already
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        private_folder(self._path.parent)
+        fresh = self._open()
+        if hasattr(self, "_database"):
+            self._database.close()
+        self._database = fresh
+        self._identity = identity(self._path)
 
 
 def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]) -> sqlite3.Connection:

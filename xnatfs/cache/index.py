@@ -199,7 +199,7 @@ class Index:
         """Open it anew if it is damaged or gone; raises the error if it is neither, or if that is of no use. Called with the lock held."""
         if not self._closed and self._database.in_transaction:
             raise error  # a part of it is lost: who began it has to begin again
-        mine = self._file == _identity(self._path)
+        mine = self._file == identity(self._path)
         if mine and not is_damage(error) and not self._closed:
             raise error
         log.warning("the cache's index %s is damaged or gone (%s); it is made anew from the cached files", self._path, error)
@@ -239,7 +239,7 @@ class Index:
                     stat = file.stat()
                     database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
             self._note_boot(database)
-            self._file = _identity(self._path)
+            self._file = identity(self._path)
         except BaseException:
             database.close()
             raise
@@ -271,7 +271,7 @@ def is_damage(error: sqlite3.Error) -> bool:
     return type(error) is sqlite3.DatabaseError  # SQLITE_CORRUPT and SQLITE_NOTADB; the rest have classes of their own
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> tuple[int, int]:
     """Tells one file from another that took its place."""
     try:
         found = path.stat()

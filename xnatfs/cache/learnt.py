@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from xnatfs.cache.database import open_database, storable
+from xnatfs.cache.database import Database, storable
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Learnt:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], str] = {}
-        self._database = open_database(path, _SCHEMA, "what was learnt in", read_whole=True)
+        self._database = Database(path, _SCHEMA, "what was learnt in", read_whole=True)
         for kind, key, value in self._database.execute("SELECT kind, key, value FROM learnt"):
             self._values[kind, key] = value
 

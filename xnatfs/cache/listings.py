@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from xnatfs.cache.database import open_database, storable
+from xnatfs.cache.database import Database, storable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ListingStore:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[str, str, str, float, str] | None] = queue.Queue()
-        self._database = open_database(path, _SCHEMA, "the stored listings", aged=[("listings", "made", _KEPT)])
+        self._database = Database(path, _SCHEMA, "the stored listings", aged=[("listings", "made", _KEPT)])
         self._writer = threading.Thread(target=self._write, name="listings", daemon=True)
         self._writer.start()
 

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xnatfs.cache.database import open_database, storable
+from xnatfs.cache.database import Database, storable
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class MeasurementStore:
         self._lock = threading.Lock()
         # A table that was lost is parsed again: 5,000 commits a build are not waited for.
         aged = [("parsed", "used", _KEPT), ("choices", "used", _KEPT)]
-        self._database = open_database(path, _SCHEMA, "the kept measurements", durable=False, aged=aged)
+        self._database = Database(path, _SCHEMA, "the kept measurements", durable=False, aged=aged)
 
     def stamp(self, key: str) -> str | None:
         """The stamp of a file's rows; None if they are not here. Cheaper than the rows."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from xnatfs.errors import Cause, Failure
 
 _SLICE = 0.1  # seconds between two looks at the interrupt flag
+_STOPPED = 1.0  # seconds that a slice takes longer than it should: nothing of this process ran
 _local = threading.local()
 
 
@@ -40,12 +41,16 @@ def wait_until(
     """Wait until `ready()`; `condition` is held when this is called and when it returns.
 
     Raises:
-        Failure: TIMED_OUT after `patience` seconds in which `progress()` did not change; INTERRUPTED.
+        Failure: TIMED_OUT after `patience` seconds, in which this process ran and `progress()` did not change; INTERRUPTED.
     """
     interrupted: Callable[[], bool] | None = getattr(_local, "interrupted", None)
     deadline, last = time.monotonic() + patience, progress()
     while not ready():
+        begun = time.monotonic()
         condition.wait(_SLICE)
+        lost = time.monotonic() - begun - _SLICE
+        if lost > _STOPPED:  # SIGSTOP, a debugger: what others did meanwhile is not known yet
+            deadline += lost
         if interrupted is not None and interrupted():
             raise Failure(Cause.INTERRUPTED)
         now = progress()

@@ -251,7 +251,7 @@ class Builder:
                 self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
-        troubled = any(one.gathered.trouble is not None for one in found)
+        troubled = any(one.gathered.trouble is not None or one.gathered.passing for one in found)
         return BuiltTable(spec, project, found, gatherer, as_of, "" if troubled else self._state(project, spec, chosen))
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
@@ -299,6 +299,7 @@ class Builder:
         """Start nothing more."""
         self._workers.close()
         self._readers.close()
+        self.outlines.close()
         self._store.close()
 
     @staticmethod

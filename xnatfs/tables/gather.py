@@ -58,6 +58,7 @@ class Gathered:
     missing: bool = False  # the session has no such resource
     failed: bool = False  # it has one, but the rows could not be had
     trouble: Failure | None = None  # the server would not give a file: asked again at the next build
+    passing: bool = False  # it does not have a file it lists, or a damaged one: that may be so for ever, but is asked again too
 
 
 class Gatherer:
@@ -116,7 +117,7 @@ class Gatherer:
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
                 result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
-        if experiment.changed and result.trouble is None:
+        if experiment.changed and result.trouble is None and not result.passing:
             body = json.dumps([_FORM, result.reads, result.resource, result.problems, result.missing, result.failed])
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
         return result
@@ -226,6 +227,7 @@ class Gatherer:
                 shapes = () if hopeless else self._paths.get(one.role, ())
                 paths = [path for path in (_fill(shape, visit) for shape in shapes) if _best(one, path, visit)]
             for path in paths:
+                before = len(problems)
                 try:
                     found = self._read(one, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
@@ -233,6 +235,9 @@ class Gatherer:
                         raise
                     continue
                 if found is None:
+                    continue
+                if not found:  # it does not parse. Perhaps it was damaged on its way: the listing has its digest
+                    del problems[before:]
                     continue
                 self._lucky(one.role, 1)
                 return found
@@ -248,6 +253,7 @@ class Gatherer:
                     if not _of_this_file(failure):
                         raise
                     result.trouble = failure
+                result.passing = True
                 problems.append(f"{record.path}: {failure.cause.sentence}")
                 if one.several:
                     return []  # a part of what was to be read is no answer

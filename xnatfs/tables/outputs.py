@@ -212,9 +212,10 @@ class Outputs:
         return _finished(self._builder.build(project, key, sessions))
 
     def _write(self, name: str, built: _Finished, wanted: Sequence[Variant], manifest: Manifest) -> None:
-        folder = private_folder(self._folder / name)
+        folder = self._folder / name
         sizes = dict(manifest.sizes)
         try:
+            private_folder(folder)
             for variant in wanted:
                 path = folder / f"{built.fingerprint}{variant.suffix}"
                 draft = folder / f".{threading.get_ident()}{variant.suffix}"
