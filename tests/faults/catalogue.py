@@ -363,10 +363,17 @@ FAULTS = (
     Fault(
         "302 to a login page, always",
         _switched("redirect", redirect_next=-1),
-        (Cause.NOT_DATA, Cause.NOT_AN_XNAT, Cause.LOGIN_REFUSED),
+        (Cause.NOT_DATA, Cause.TIMED_OUT),
         "an error",
+        but=(("mount again", Cause.LOGIN_REFUSED),),
     ),
-    Fault("a web page with status 200, always", _switched("html", html_instead=-1), (Cause.NOT_DATA, Cause.NOT_AN_XNAT), "an error"),
+    Fault(
+        "a web page with status 200, always",
+        _switched("html", html_instead=-1),
+        (Cause.NOT_DATA, Cause.TIMED_OUT),
+        "an error",
+        but=(("mount again", Cause.NOT_AN_XNAT),),
+    ),
     Fault(
         "403", _switched("fail", fail_status=403, fail_next=-1, match=_CONTENTS), (Cause.NOT_ALLOWED,), "permission denied", of_files=True
     ),
@@ -418,7 +425,12 @@ FAULTS = (
     Fault("the computer was suspended", _suspended, _AWAY, "nothing, or a time-out once"),
     Fault("the disk of the cache is full", _full, (Cause.NO_SPACE, Cause.CACHE_BROKEN), "it reads without the cache where it can"),
     Fault("the cache directory is removed", _removed, (Cause.CACHE_BROKEN,), "it reads without the cache where it can"),
-    Fault("the cache directory is read-only", _read_only, (Cause.CACHE_BROKEN,), "it reads without the cache where it can"),
+    Fault(
+        "the cache directory is read-only",
+        _read_only,
+        (Cause.CACHE_BROKEN,),
+        "it reads without the cache where it can; tables cannot be built, and a new mount is refused",
+    ),
     Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are made anew"),
     Fault(
         "the mount's process is stopped for a while",
