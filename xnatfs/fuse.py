@@ -174,7 +174,11 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         if opened.size_changed:
             # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
             # whose size was corrected since. It would cut every read at the old size.
-            self.invalidate(path)
+            try:
+                self._invalidate_soon(path)
+            except OSError:
+                self.release(path, fi)
+                raise
         return 0
 
     def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
@@ -217,6 +221,29 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         context = _library.fuse_get_context()
         if LIBFUSE >= (3, 2) and context:
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
+
+    def _invalidate_soon(self, path: str) -> None:
+        """The same for who may be interrupted: the kernel waits until pages of the file that another program is reading have come, which
+        from a server that has fallen silent takes as long as that program's patience.
+
+        Raises:
+            Failure: INTERRUPTED, or TIMED_OUT.
+        """
+        context = _library.fuse_get_context()
+        if LIBFUSE < (3, 2) or not context:
+            return
+        fuse, name, condition = context.contents.fuse, path.encode("utf-8", "surrogateescape"), threading.Condition()
+        done: list[bool] = []
+
+        def invalidate() -> None:
+            _library.fuse_invalidate_path(fuse, name)
+            with condition:
+                done.append(True)
+                condition.notify_all()
+
+        threading.Thread(target=invalidate, name="invalidate", daemon=True).start()
+        with self._operation(), condition:
+            wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
 
     def _revoked(self, path: str, opened: Opened) -> bool:
         """Have the kernel give up what it has of a path whose older version is still open: who has that open gets EIO from here on.

@@ -409,3 +409,30 @@ def test_a_deleted_session_is_gone_after_refresh(server: DemoServer, tmp_path: P
         server.call(lambda: Changes(server.archive).apply({"op": "delete_session", "id": number}))
         xnatfs("refresh", env=mounted.env, check=True)
         assert os.listdir(folder) == []
+
+
+def test_ctrl_c_ends_an_open_of_a_file_that_another_program_waits_for(tmp_path: Path) -> None:
+    """After a refresh an open has the kernel drop what it has of the file, and the kernel waits for pages that are on their way."""
+    archive = build("scale", sessions=0, big_files={"a.bin": 20 << 20})
+    with DemoServer(archive) as stand_in, mount(stand_in.url, tmp_path) as mounted:
+        path = mounted.point / "projects/BIG/subjects/big/big_MR1/SCANS/1-T1/NIFTI/a.bin"
+        assert path.stat().st_size == 20 << 20
+        stand_in.switches.update({"stall_after_bytes": 300_000, "match": "a.bin"})
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            started.append(subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL))
+            until(lambda: [one for one in stand_in.requests("a.bin") if one.sent], 20)
+            time.sleep(0.3)  # until the kernel has asked for the pages behind those
+            xnatfs("refresh", str(mounted.point), env=mounted.env, check=True)
+            started.append(subprocess.Popen(["head", "-c", "1", path], stdout=subprocess.DEVNULL))
+            time.sleep(0.5)
+            assert started[-1].poll() is None, "nothing is shown: it did not have to wait"
+            started[-1].send_signal(signal.SIGINT)
+            assert started[-1].wait(5) == -signal.SIGINT
+        finally:
+            stand_in.switches.stall_next = 0
+            stand_in.stop()  # else `cat` waits until the stalled stream is given up
+            stand_in.start()
+            for one in started:
+                one.kill()
+                one.wait(40)
