@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmark.host import FailedError, Finished, Host, memory_of, mounts_below, take_away
 from benchmark.results import Network, Sample
@@ -46,6 +46,8 @@ class Server:
         if not self.url:
             host.finish(self._process, 5)
             raise FailedError("the stand-in did not start")
+        for stream in (self._process.stdout, self._process.stderr):
+            threading.Thread(target=_read_away, args=(stream,), daemon=True).start()
 
     def close(self) -> None:
         """End it."""
@@ -106,6 +108,15 @@ class Server:
         with urllib.request.urlopen(request, timeout=300) as response:
             rows = json.loads(response.read())["ResultSet"]["Result"]
         return sorted(row["digest"] for row in rows)
+
+
+def _read_away(stream: IO[str] | None) -> None:
+    """A program whose pipe is full stands still: the stand-in says a line for each connection that it resets, and stood still after an
+    hour's thousand of them."""
+    with contextlib.suppress(ValueError, OSError):  # closed at the end
+        for _ in stream or ():
+            pass
+
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 import requests
+import urllib3
 
 from xnatfs.server.records import ExperimentRecord, parse_stamp
 from xnatfs.server.tables import has_column, number, pick, rows_of
@@ -13,7 +15,8 @@ from xnatfs.server.tables import has_column, number, pick, rows_of
 
 def reply(body: object) -> requests.Response:
     response = requests.Response()
-    response._content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response.raw = urllib3.HTTPResponse(io.BytesIO(data), preload_content=False)
     return response
 
 

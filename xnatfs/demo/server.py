@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -56,7 +57,13 @@ class _Uvicorn(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _said_by_design(record: logging.LogRecord) -> bool:
+    """Not uvicorn's complaint about a connection that was to be reset or go silent."""
+    return not record.getMessage().startswith("ASGI callable returned without")
+
+
 def _config(application: Application, tls: tuple[Path | str, Path | str] | None) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").addFilter(_said_by_design)
     return uvicorn.Config(
         application,
         http=Connection,
