@@ -113,11 +113,15 @@ class Growth:
         return self.last - self.first <= self.margin
 
 
+_LEAST = 0.5  # minutes
+
+
 def growths(looks: list[Look], settled: float) -> list[Growth]:
-    """Memory and descriptors after `settled` minutes; nothing where there are too few looks."""
+    """Memory and descriptors after `settled` minutes; nothing where there are too few looks, or where nothing can have settled: in a run
+    of seconds libfuse starts a thread for each request there ever was at the same time."""
     later = [one for one in looks if one.minute >= settled]
     third = len(later) // 3
-    if third < 1:
+    if third < 1 or settled < _LEAST:
         return []
 
     def grown(name: str, values: list[float], margin: float, unit: str) -> Growth:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.conftest import Evil
@@ -68,6 +68,8 @@ ROWS = st.lists(st.dictionaries(st.text(max_size=8), CELL, max_size=6), max_size
 
 @settings(max_examples=40, deadline=None)
 @given(ROWS, CELL, st.booleans(), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+@example([], 0.0, False, [2])
+@example([], -1.5e300, False, [1])
 def test_rows_are_those_of_the_whole_text_however_it_comes(
     rows: list[dict[str, Any]], more: Any, ascii_only: bool, cuts: list[int]
 ) -> None:

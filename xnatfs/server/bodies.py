@@ -27,6 +27,7 @@ LARGEST = 2**30  # of a listing: a million rows of a kilobyte each
 CELLS = 20_000_000  # of a listing: a million rows of twenty columns, some 2 GB as Python holds them
 ROW = 4 * 2**20  # characters of one row
 _PIECE = 256 * 1024
+_OF_NUMBERS = "0123456789+-.eE"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -172,8 +173,9 @@ class _Text:
                 if len(self._text) - self._at > ROW or not self._more():
                     raise ValueError(f"the listing is cut short or no JSON ({error.msg})") from None
                 continue
-            if end == len(self._text) and not isinstance(found, (dict, list, str)) and self._more():
-                continue  # a number may go on
+            whole = isinstance(found, (dict, list, str)) or self._text[end:].lstrip(_OF_NUMBERS)
+            if not whole and self._more():
+                continue  # a number may go on: `1` of `1.5`, `1.` of it too
             self._at = end
             return found
 
