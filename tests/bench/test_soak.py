@@ -64,15 +64,16 @@ def test_a_short_run_holds_and_is_reported(tmp_path: Path) -> None:
     assert left_behind(scratch) == []
 
 
+@pytest.mark.timeout(240)
 def test_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     process = start(scratch, "--minutes", "5", "--workers", "3")
-    until(lambda: list(scratch.glob("*/*-copies/worker2")), 60)
+    until(lambda: list(scratch.glob("*/*-copies/worker2")), 80)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in output
-    until(lambda: left_behind(scratch) == [], 15)
+    until(lambda: left_behind(scratch) == [], 30)
 
 
 @pytest.fixture(scope="module")
