@@ -179,6 +179,7 @@ class Crew:
         assert process.pid is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # one that has only just been forked has no group of its own yet
         process.join(5)
 
 

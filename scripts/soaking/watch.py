@@ -113,7 +113,7 @@ class Growth:
         return self.last - self.first <= self.margin
 
 
-_LEAST = 0.5  # minutes
+_LEAST = 1.5  # minutes, of a run of nine: before that listings and threads still fill up
 
 
 def growths(looks: list[Look], settled: float) -> list[Growth]:
