@@ -17,7 +17,7 @@ from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 
-SCANS, FILES = 8, 20
+SCANS, FILES = 8, 5
 SESSIONS = {"full": 1000, "proven": 250}  # one request each takes its time
 MANY = 20_000
 
