@@ -132,14 +132,7 @@ class Blob:
             with self.condition:
                 if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
                     self._failure = None
-                if not self._opened and not self._fetches:
-                    self._start(0, self._first)
-                wait_until(
-                    self.condition,
-                    lambda: self._opened or self._failure is not None,
-                    self._host.limits.progress_deadline,
-                    self._progress,
-                )
+                wait_until(self.condition, self._told, self._host.limits.progress_deadline, self._progress)
                 if self._failure is not None:
                     raise self._failure
                 reader.size = self.size
@@ -148,6 +141,14 @@ class Blob:
             self.leave(reader)
             raise
         return reader
+
+    def _told(self) -> bool:
+        """Whether the server has told of the file, or failed to; if not, sees to it that it is asked. Called with the condition held."""
+        if self._opened or self._failure is not None:
+            return True
+        if not self._fetches:  # none yet; or the one under way had been given up just before this reader came
+            self._start(0, self._first)
+        return False
 
     def leave(self, reader: Reader) -> None:
         """A reader closes; after the last one what is here stays in the cache for the next time."""
@@ -312,8 +313,10 @@ class Blob:
             except Failure as failure:
                 failures = 1 if fetch.position > before else failures + 1
                 lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
-                if lasting or failures >= _ATTEMPTS or not self._readers:
+                if lasting or failures >= _ATTEMPTS:
                     raise
+                if not self._readers:
+                    return  # and no failure: whoever comes just now did not see anything fail, and asks anew
                 log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
                 time.sleep(min(2.0, 0.1 * 2**failures))
         self._finish()

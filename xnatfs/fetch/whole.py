@@ -165,6 +165,12 @@ class Transfer:
                 if self.readers == 0:
                     self._close()
 
+    def _still_wanted(self) -> bool:
+        """Whether anybody waits for it. If not, nobody can join it any more: who came just now would get a failure that a try cures."""
+        with self.condition:
+            self.closed = self.closed or self.readers == 0
+            return not self.closed
+
     def _fail(self, failure: Failure) -> None:
         with self.condition:
             self.failure = failure
@@ -177,7 +183,8 @@ class Transfer:
             try:
                 md5 = self._receive()
             except Failure as failure:
-                if failure.cause in _CURED_BY_RETRY and not failure.away and attempt < _ATTEMPTS and self.readers:
+                curable = failure.cause in _CURED_BY_RETRY and not failure.away and attempt < _ATTEMPTS
+                if curable and self._still_wanted():
                     log.info("%s: %s; fetching it again", self.record.uri, failure)
                     time.sleep(min(2.0, 0.1 * 2**attempt))
                     continue
@@ -252,7 +259,7 @@ class Transfer:
             if self._host.workers.closed:
                 raise Failure(Cause.INTERRUPTED, self.record.uri, "the mount is ending")
             if large:
-                if self.readers == 0:
+                if not self._still_wanted():
                     raise Failure(Cause.INTERRUPTED, self.record.uri, "nobody reads it any more")
                 with self.condition:
                     self._available = max(self._available, min(draft.written, servable))

@@ -1,0 +1,57 @@
+"""Who opens a file at the very moment at which nobody waited for it any more and its fetch was given up."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.support import read, until
+from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.demo.model import ComputedContent
+from xnatfs.fetch.blob import Blob
+from xnatfs.fetch.whole import Transfer
+
+PATH = f"{FOLDER}/f"
+
+
+def waiting(one: Any) -> int:
+    """How many have this file open, or wait for it to open."""
+    return len(one._readers) if isinstance(one, Blob) else one.readers
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (Blob, 9 << 20)])
+def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int) -> None:
+    """Seen in an hour of everything at once: the failure of a fetch that nobody waited for went to who came a moment later."""
+    content = ComputedContent("f", size)
+    shelf.put(shelf.make.entry("f", content, digest=""))
+    vfs = compose(shelf.server).vfs
+    vfs.attributes(PATH)
+    shelf.switches.match, shelf.switches.cut_after_bytes, shelf.switches.cut_next = "/files/f", 0, 1
+    begun, left = threading.Event(), threading.Event()
+    fetch, fetches = kind._fetch, []
+    second: list[Future[bytes]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def in_the_worker(one: Any, *arguments: Any) -> Any:
+            fetches.append(one)
+            begun.set()
+            assert left.wait(20)
+            try:
+                return fetch(one, *arguments)
+            finally:
+                if not second:
+                    second.append(pool.submit(read, vfs, PATH))
+                    until(lambda: waiting(one) or len(fetches) > 1)
+
+        monkeypatch.setattr(kind, "_fetch", in_the_worker)
+        with vfs.operation(begun.is_set), pytest.raises(OSError) as caught:
+            vfs.open(PATH)
+        assert caught.value.errno == errno.EINTR
+        left.set()
+        until(lambda: second)
+        assert second[0].result(60) == content.read(0, size)
+    assert shelf.switches.cut_next == 0 and len(fetches) > 1
