@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from xnatfs.bids.names import legal
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
-from xnatfs.bids.words import Pattern, any_word, pattern, task_of
+from xnatfs.bids.words import Bounded, Pattern, Searching, any_word, pattern, task_of
 from xnatfs.config import config_home
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
@@ -107,8 +107,8 @@ class BidsMap:
     sidecars: tuple[str, ...] = ()
     skip_quality: tuple[str, ...] | None = None
     number_always: bool | None = None
-    subject: re.Pattern[str] | None = None
-    session: re.Pattern[str] | None = None
+    subject: Searching | None = None
+    session: Searching | None = None
     only: bool = False
     sources: tuple[tuple[str, str], ...] = ()
 
@@ -367,11 +367,11 @@ def _frames(value: Any, where: str) -> tuple[int, float]:
     return low, high
 
 
-def _label(found: Mapping[str, Any], name: str, where: str) -> re.Pattern[str] | None:
+def _label(found: Mapping[str, Any], name: str, where: str) -> Searching | None:
     if name not in found:
         return None
     try:
-        compiled = re.compile(found[name])
+        compiled = Bounded(found[name])
     except (TypeError, *_NO_PATTERN):
         compiled = None
     if compiled is None or compiled.groups != 1:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 from xnatfs.bids.schema import ENTITIES, INDICES
+from xnatfs.bids.words import Searching
 from xnatfs.server.records import natural
 
 _LETTERS = str.maketrans(
@@ -24,14 +25,14 @@ def legal(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", plain)
 
 
-def subject_text(label: str, wanted: re.Pattern[str] | None = None) -> str:
+def subject_text(label: str, wanted: Searching | None = None) -> str:
     """The part of a subject's label that its name is made of: all of it, without a `sub-`."""
     if wanted is not None and (found := wanted.search(label)):
         return found[1]
     return re.sub(r"\Asub[-_]", "", label, flags=re.IGNORECASE)
 
 
-def session_text(label: str, subject: str, wanted: re.Pattern[str] | None = None) -> str:
+def session_text(label: str, subject: str, wanted: Searching | None = None) -> str:
     """The part of a session's label that its name is made of: without the subject's label before it, and without a `ses-`."""
     if wanted is not None and (found := wanted.search(label)):
         return found[1]

@@ -7,11 +7,18 @@ pattern is a shell pattern over single words: `T1_mprage sag` has the words t1, 
 from __future__ import annotations
 
 import fnmatch
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
+import regex
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 0.2  # seconds for one search with somebody's expression
 _LONGEST = 400  # characters that are looked at: a text is no program
 _WORD = re.compile(r"[^\W_]+\*?")
 _TECHNICAL = re.compile(
@@ -25,12 +32,51 @@ _REST = re.compile(r"(?<![a-z])(rest(ing)?(?![a-z])|rest(ing)?state|rs[-_ ]?f?mr
 _TASK = re.compile(r"task[-_]([A-Za-z0-9]+)", re.IGNORECASE)
 
 
+class Searching(Protocol):
+    """What is needed of a compiled expression."""
+
+    @property
+    def groupindex(self) -> Mapping[str, int]: ...
+    @property
+    def groups(self) -> int: ...
+    def search(self, text: str, /) -> re.Match[str] | None: ...
+
+
+class Bounded:
+    """An expression out of a map, which may come from the server: whoever may write there must not be able to stop the mount.
+
+    `(a|aa)+$` takes years for 60 letters, and Python's `re` lets nothing else run meanwhile; `regex` stops after a time, and then the text
+    counts as one without it.
+
+    Raises:
+        re.error: it is no regular expression of Python's.
+    """
+
+    def __init__(self, text: str, flags: int = 0) -> None:
+        checked = re.compile(text, flags)
+        self.groups, self.groupindex = checked.groups, checked.groupindex
+        self._text = text
+        try:
+            self._compiled = regex.compile(text, flags)
+        except regex.error as error:
+            raise re.error(str(error)) from None
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """The first place where it is found."""
+        try:
+            found: re.Match[str] | None = self._compiled.search(text[:_LONGEST], timeout=_PATIENCE)
+        except TimeoutError:
+            log.warning("the expression %r takes too long on %r, which counts as not found", self._text[:200], text[:200])
+            return None
+        return found
+
+
 @dataclass(frozen=True)
 class Pattern:
     """One pattern of a rule."""
 
     text: str
-    compiled: re.Pattern[str]
+    compiled: Searching
 
     @property
     def groups(self) -> Iterable[str]:
@@ -50,7 +96,7 @@ def pattern(text: str) -> Pattern:
         re.error: it is no regular expression.
     """
     if text.startswith("re:"):
-        return Pattern(text, re.compile(text[3:], re.IGNORECASE))
+        return Pattern(text, Bounded(text[3:], re.IGNORECASE))
     return Pattern(text, re.compile(r"\A" + fnmatch.translate(text), re.IGNORECASE))
 
 
