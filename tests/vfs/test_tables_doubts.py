@@ -19,6 +19,7 @@ from tests.vfs.test_tables import ASEG, NOW, cells, cohort, experiments, nothing
 from xnatfs.cli import main
 from xnatfs.config import Limits
 from xnatfs.demo.data import freesurfer
+from xnatfs.demo.data.images import pydicom_file
 from xnatfs.demo.model import BytesContent, CatalogEntry
 from xnatfs.demo.server import DemoServer
 from xnatfs.tables import outputs
@@ -193,3 +194,25 @@ def test_errors_are_printed_without_terminal_escapes(capsys: pytest.CaptureFixtu
         main(["warm", "/nowhere/\x1b[31mred"])
     said = capsys.readouterr().err
     assert "\x1b" not in said and "is in no xnatfs mount" in said
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_date_is_missing_only_where_the_file_is(shelf: Shelf, compose: Compose, status: int) -> None:
+    """A server that is busy says nothing of a session's date: the table fails, and is whole the next time."""
+    session = shelf.make.experiment(shelf.subject, "undated", date="")
+    scan = shelf.make.scan(session, "1", "T1")
+    shelf.make.resource(scan, "DICOM", {"1.dcm": pydicom_file("MR_small.dcm")}, format="DICOM")
+    mounted = compose(shelf.server, limits=NOW)
+
+    def dates() -> dict[str, str]:
+        return {row["label"]: row["scandate"] for row in rows(mounted, "/tables/P/scandates.csv")}
+
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = r"files/1\.dcm", status, -1
+    if status == 404:
+        assert dates() == {"S": "2024-01-08", "undated": ""}
+        return
+    with pytest.raises(OSError) as caught:
+        dates()
+    assert caught.value.errno == errno.EIO
+    shelf.switches.fail_next = 0
+    assert dates() == {"S": "2024-01-08", "undated": "2004-08-26"}  # of pydicom's MR_small.dcm

@@ -231,7 +231,7 @@ class Gatherer:
                 try:
                     found = self._read(one, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
-                    if failure.cause not in _MISSING and not _of_this_file(failure):
+                    if failure.cause not in _MISSING and not of_this_file(failure):
                         raise
                     continue
                 if found is None:
@@ -250,7 +250,7 @@ class Gatherer:
                 reads += self._read(one, record, True, stamp, problems) or []
             except Failure as failure:
                 if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
-                    if not _of_this_file(failure):
+                    if not of_this_file(failure):
                         raise
                     result.trouble = failure
                 result.passing = True
@@ -318,7 +318,7 @@ class Gatherer:
             self._luck[role] += step
 
 
-def _of_this_file(failure: Failure) -> bool:
+def of_this_file(failure: Failure) -> bool:
     """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing is said of the file."""
     return failure.cause is Cause.TOO_LARGE or failure.status in (400, 403, 404, 410, 500)
 

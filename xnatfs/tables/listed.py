@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.build import Builder, chosen_sessions
+from xnatfs.tables.gather import of_this_file
 from xnatfs.tables.table import Column, Row, Rows
 
 log = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ def _date_of_file(builder: Builder, file: FileRecord) -> str:
         # Values are decoded when they are asked for.
         date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
     except Exception as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
-        if isinstance(error, Failure) and error.cause is Cause.INTERRUPTED:
-            raise
+        if isinstance(error, Failure) and error.cause not in (Cause.GONE, Cause.BAD_DIGEST) and not of_this_file(error):
+            raise  # the server is away or busy: that says nothing of the file
         log.info("no date from %s: %s", file.uri, error)
         return ""
     return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isascii() and date.isdecimal() else ""
