@@ -133,11 +133,16 @@ class Vfs:
         with self._reported(path):
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
                 raise Failure(Cause.READ_ONLY, path)
-            node = self._walk(path)
-            if not isinstance(node, File):
-                raise Failure(Cause.IS_A_DIRECTORY, path)
+            node = self._file(path)
             told = node.size
-            content = node.open()
+            try:
+                content = node.open()
+            except Failure as failure:
+                if not node.outdated(failure):
+                    raise
+                self.forget()
+                node = self._file(path)
+                content = node.open()
             changed = not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
             handle = self._hold(content, node)
             version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version or content.stamp else ""
@@ -182,6 +187,12 @@ class Vfs:
         """Look everything up anew."""
         self._recent = ("", {}, 0.0)
         self._walked = ({}, 0.0)
+
+    def _file(self, path: str) -> File:
+        node = self._walk(path)
+        if not isinstance(node, File):
+            raise Failure(Cause.IS_A_DIRECTORY, path)
+        return node
 
     def _hold(self, content: Content, node: File) -> int:
         with self._lock:

@@ -12,6 +12,7 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
+from xnatfs.fetch import filelists
 from xnatfs.vfs import Vfs
 
 NOW = Limits(cache_size=10**9, ttl=0.0, progress_deadline=20.0)
@@ -256,3 +257,41 @@ def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(scale: DemoSer
     scale.clear_log()
     assert len(list(walk(vfs, "/projects/SCALE"))) == 20 * 2 * 2
     assert len(scale.requests()) <= 2 * 20 + 30
+
+
+@pytest.mark.parametrize("change", ["overwritten", "larger", "removed"])
+@pytest.mark.parametrize("path", [FOLDER, "/views/P/by-resource/R/S"])
+def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, path: str, change: str
+) -> None:
+    """Nothing else tells of it: the stamp of its session did not move (fact sheet 5). It is asked for once, and others are left alone."""
+    shelf.put(shelf.make.entry("f", b"the old bytes"))
+    shelf.put(shelf.make.entry("g", b"other bytes"))
+    mounted = compose(shelf.server, limits=Limits(cache_size=10**9, ttl=3600.0))
+    vfs = mounted.vfs
+    assert {name for name, _ in vfs.entries(path)} == {"f", "g"}
+    new = {"overwritten": b"the new bytes", "larger": b"the new and larger bytes", "removed": b""}[change]
+
+    def overwrite() -> None:
+        entries = shelf.resource.entries
+        (at,) = (number for number, entry in enumerate(entries) if entry.path == "f")
+        if change == "removed":
+            del entries[at]
+        else:
+            entries[at] = shelf.make.entry("f", new)
+
+    shelf.server.call(overwrite)
+    # A listing that was made just now is believed: a digest that is wrong on the server must not cost a listing each time.
+    with pytest.raises(OSError) as caught:
+        vfs.open(f"{path}/f")
+    assert caught.value.errno == errno.EIO
+    monkeypatch.setattr(filelists, "_JUST_NOW", -1.0)
+    if change == "removed":
+        with pytest.raises(OSError) as caught:
+            vfs.open(f"{path}/f")
+        assert caught.value.errno == errno.ENOENT
+    else:
+        assert read(vfs, f"{path}/f") == new
+        assert vfs.attributes(f"{path}/f").size == len(new)
+    assert read(vfs, f"{path}/g") == b"other bytes"
+    assert len(shelf.server.requests(r"/files\?")) <= 4

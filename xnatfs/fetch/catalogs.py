@@ -325,10 +325,10 @@ class Catalogs:
         """
         owner = resource.owner
         holdings = self.project(project)
-        session = {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")
+        session = _session_with(owner)
         experiment = holdings.experiments.get(session)
         stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
-        if owner.direction == "in" or not session:
+        if owner.direction == "in" or not session:  # as in `outdated`
             found = self._files.of(("owner", owner), stamp, lambda: self._resources.files_of(owner))
         else:
             window = self._ahead.window(("files", project), holdings.order, session)
@@ -339,6 +339,13 @@ class Catalogs:
             key = ("resource", resource.id or (owner, resource.label))
             return self._files.of(key, stamp, lambda: self._files_of_resource(resource))
         return found
+
+    def outdated(self, record: FileRecord) -> bool:
+        """Whether a file that is not what its listing says is listed otherwise by now; asks the server."""
+        owner = record.owner
+        if owner.direction == "in" or not (session := _session_with(owner)):
+            return self._files.outdated(("owner", owner), lambda: self._resources.files_of(owner), record)
+        return self._files.outdated(("session", session), partial(self._resources.files_of_session, session), record)
 
     def list_files(self, project: str, sessions: Sequence[str]) -> None:
         """Begin to list the files of these sessions, in parallel and several a request: each will be asked for with `files` next."""
@@ -485,3 +492,8 @@ class Catalogs:
 
 def _session_of(resource: ResourceRecord) -> str:
     return resource.owner.part if resource.owner.level == "assessor" else resource.owner.id
+
+
+def _session_with(owner: Owner) -> str:
+    """The session whose file listing has what `owner` has; "" for what belongs to none."""
+    return {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")

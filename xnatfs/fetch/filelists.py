@@ -24,6 +24,7 @@ from xnatfs.fetch.later import Later
 from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import FileListing, Resources
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 LONGEST = 600.0
 _TOGETHER = "files of several sessions"
 _AT_ONCE = 8  # sessions of one request ...
+_JUST_NOW = 10.0  # seconds for which a listing is not doubted because a file is not what it says
 _ROWS = 4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
 AWAY = frozenset(
     {
@@ -127,6 +129,23 @@ class FileLists:
         with self._lock:
             found = self._held.get(("session", session))
         return found[2] if found is not None and (stamp is None or stamp == found[0] != "") else None
+
+    def outdated(self, key: Hashable, load: Load, record: FileRecord) -> bool:
+        """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once, whatever the listing's stamp says:
+        a file may be overwritten without one (fact sheet 5); but not of a listing that was made just now."""
+        with self._lock:
+            held = self._held.get(key)
+        if held is None:
+            return False
+        stamp, made, holdings = held
+        if time.monotonic() - made > _JUST_NOW:
+            epoch = self._epoch
+            work = partial(self._again, key, stamp, load, epoch)
+            holdings = self._flights.get((epoch, "files again", key), work, self._limits.listing_deadline)
+        return all((one.size, one.digest) != (record.size, record.digest) for one in holdings.named(record))
+
+    def _again(self, key: Hashable, stamp: str, load: Load, epoch: int) -> FileHoldings:
+        return self._hold(key, stamp, load(), epoch)
 
     def ahead(self, sessions: Iterable[tuple[str, str]]) -> None:
         """Begin to list sessions (accession id, stamp) that will be asked for soon, as few requests as the server allows."""

@@ -208,6 +208,10 @@ class FileHoldings:
                 return files
         return None
 
+    def named(self, record: FileRecord) -> list[FileRecord]:
+        """The files that have its place: the same path in the same resource."""
+        return [one for one in self.by_resource.get(record.resource_id, ()) if one.path == record.path]
+
     def resources(self) -> list[ResourceRecord]:
         """The resources the files belong to."""
         return [ResourceRecord(files[0].owner, files[0].resource_label, number) for number, files in self.by_resource.items()]

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from xnatfs.errors import Failure
 from xnatfs.fetch.alongside import Alongside
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.server.records import ExperimentRecord, ResourceRecord, ScanRecord
@@ -70,6 +71,9 @@ class FlatFile(File):
 
     def xattrs(self) -> dict[str, str]:
         return self._file.xattrs()
+
+    def outdated(self, failure: Failure) -> bool:
+        return self._file.outdated(failure)
 
     def open(self) -> Content:
         ahead = self._alongside.get()

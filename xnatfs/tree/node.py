@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from xnatfs.errors import Failure
+
 EPOCH = 0.0
 
 
@@ -102,6 +104,14 @@ class File(Node):
         Raises:
             Failure: it cannot be had.
         """
+
+    def outdated(self, failure: Failure) -> bool:
+        """Whether it could not be opened because it is another file on the server by now: then it is looked up anew.
+
+        Raises:
+            Failure: INTERRUPTED.
+        """
+        return False
 
 
 def inode_of(*identity: str) -> int:

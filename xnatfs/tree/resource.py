@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
+from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, Memo
@@ -25,6 +26,8 @@ from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
 from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
+
+_DOUBTS = frozenset({Cause.GONE, Cause.BAD_DIGEST, Cause.CHANGED})  # the listing may be of an older file
 
 
 @dataclass(eq=False)
@@ -107,6 +110,16 @@ class ResourceFile(File):
     def open(self) -> Content:
         return self.owner.transfers.open(self.record, self.owner.series)
 
+    def outdated(self, failure: Failure) -> bool:
+        if failure.cause not in _DOUBTS:
+            return False
+        try:
+            return self.owner.outdated(self.record)
+        except Failure as problem:
+            if problem.cause is Cause.INTERRUPTED:
+                raise
+            return False
+
     def open_unwatched(self) -> Reader:
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
         return self.owner.transfers.open(self.record, Series([self.record]))
@@ -131,6 +144,7 @@ class _Opener:
     place: Place
     transfers: Transfers
     history: History
+    outdated: Callable[[FileRecord], bool]
     series: Series
     inode: int
 
@@ -175,7 +189,7 @@ def file_nodes(sources: Sources, place: Place, holdings: FileHoldings, resource:
 
 def _opener(sources: Sources, place: Place, holdings: FileHoldings, number: int) -> _Opener:
     series = series_of(holdings, number)
-    return _Opener(place, sources.transfers, sources.catalogs.history, series, inode_of("resource", str(number)))
+    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode_of("resource", str(number)))
 
 
 def _numbered(files: Iterable[FileRecord], troubles: Troubles) -> Iterator[tuple[int, FileRecord]]:
