@@ -12,6 +12,7 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.demo.model import ComputedContent
+from xnatfs.errors import Failure
 from xnatfs.fetch.blob import Blob
 from xnatfs.fetch.whole import Transfer
 
@@ -55,3 +56,35 @@ def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytes
         until(lambda: second)
         assert second[0].result(60) == content.read(0, size)
     assert shelf.switches.cut_next == 0 and len(fetches) > 1
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (Blob, 9 << 20)])
+def test_it_is_asked_for_anew_where_its_request_was_ended(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
+) -> None:
+    """The last to give up ends a request that has no answer yet. Seen too: who came just then got EINTR, or SIGBUS."""
+    content = ComputedContent("f", size)
+    shelf.put(shelf.make.entry("f", content, digest=""))
+    vfs = compose(shelf.server).vfs
+    vfs.attributes(PATH)
+    shelf.switches.match, shelf.switches.silent_next = "/files/f", 1
+    receive, asked = kind._receive, []
+    second: list[Future[bytes]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def in_the_worker(one: Any, *arguments: Any) -> Any:
+            asked.append(one)
+            try:
+                return receive(one, *arguments)
+            except Failure:
+                if not second:
+                    second.append(pool.submit(read, vfs, PATH))
+                    until(lambda: waiting(one) or len(asked) > 1)
+                raise
+
+        monkeypatch.setattr(kind, "_receive", in_the_worker)
+        with vfs.operation(lambda: shelf.switches.fired["silent"] > 0), pytest.raises(OSError) as caught:
+            vfs.open(PATH)
+        assert caught.value.errno == errno.EINTR
+        until(lambda: second)
+        assert second[0].result(60) == content.read(0, size)

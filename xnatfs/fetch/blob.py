@@ -311,6 +311,8 @@ class Blob:
                 if not self._receive(fetch):
                     return
             except Failure as failure:
+                if fetch.hold.ended:
+                    return  # given up on purpose, which says nothing of the server: whoever came since has another one sent
                 failures = 1 if fetch.position > before else failures + 1
                 lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
                 if lasting or failures >= _ATTEMPTS:

@@ -143,6 +143,7 @@ class Transfer:
             if self.readers == 0 and (self._done or self.failure is not None):
                 self._close()
             elif self.readers == 0 and self._heard is not None and (not self._came or time.monotonic() - self._heard > SILENT):
+                self.closed = True  # who comes now would get the end of this one
                 self._hold.end()  # nobody waits any more, and others may wait for its worker
 
     # --- the worker ----------------------------------------------------------------------------------------------
