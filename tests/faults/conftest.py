@@ -39,9 +39,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "time", Hasty())
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def no_rights_over_files() -> Iterator[None]:
-    """Root may write everywhere; what a read-only folder does to a user shows without that right. Threads started later inherit it."""
+    """Root may write everywhere; what a read-only folder does to a user shows without that right. Threads started later inherit it.
+
+    Given back after each file: tests of other folders, which become other users, run in the same process.
+    """
     if os.geteuid():
         yield
         return
