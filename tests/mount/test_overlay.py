@@ -155,7 +155,7 @@ def test_a_deletion_hides_and_is_not_sent(server: DemoServer, tmp_path: Path, wa
         assert BVEC not in os.listdir(folder) and not (folder / BVEC).exists()
         assert BVEC not in run("ls", folder).stdout and not (mounted.point / DICOM).exists()
         assert changed(mounted) == (0, 0, 2)
-        said = xnatfs("status", env=mounted.env, check=True).stdout
+        said = xnatfs("status", str(mounted.point), env=mounted.env, check=True).stdout
         assert f"  overlay: {tmp_path}/changes holds 0 files (0 B) and 2 deletions; by " in said
         (folder / BVEC).write_text("my own")
         assert (folder / BVEC).read_text() == "my own" and changed(mounted) == (1, 6, 1)

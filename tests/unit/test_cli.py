@@ -16,7 +16,7 @@ import pytest
 from tests.support import xnatfs
 from xnatfs import __version__, cli
 from xnatfs.cli import doctor, mount, serve_demo, status, words
-from xnatfs.daemon import mounts, registry
+from xnatfs.daemon import mounts, registry, stale
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.errors import UsageError
@@ -31,6 +31,7 @@ class Said(str):
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(stale, "dead", list)  # other tests kill their mounts at the same time
 
     def call(*arguments: str) -> Said:
         with pytest.raises(SystemExit) as ended:
