@@ -264,6 +264,22 @@ def test_after_a_crash_unmount_and_mount_clear_it_away(server: DemoServer, tmp_p
         assert mine.read_text() == "kept" and len(mounted_below(tmp_path)) == 1
 
 
+def test_who_still_holds_a_file_of_a_crashed_one_gets_some_seconds(server: DemoServer, tmp_path: Path, way: str) -> None:
+    with overlaid(server.url, tmp_path) as mounted:
+        mine = mounted.point / NIFTI / "mine.txt"
+        mine.write_text("kept")
+        again = ("mount", str(mounted.point), "--overlay", str(tmp_path / "changes"))
+        with mine.open("rb"):
+            kill(mounted.pid)
+            done = xnatfs(*again, env=mounted.env)
+            assert done.returncode == 1 and "a program still has files of an ended " in done.stderr, done.stderr
+            until(lambda: mounted_below(tmp_path) == [])
+            waiting = subprocess.Popen([sys.executable, "-m", "xnatfs", *again], env={**os.environ, **mounted.env})
+            time.sleep(2.0)
+        assert waiting.wait(30) == 0
+        assert mine.read_text() == "kept" and len(mounted_below(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_of_it(server: DemoServer, tmp_path: Path, way: str, number: int) -> None:
     with overlaid(server.url, tmp_path) as mounted:

@@ -42,6 +42,7 @@ _OPAQUE = (".wh..opq", ".wh..wh..opq")  # say that a folder hides the server's
 _INSTALL = "install the package fuse-overlayfs"
 _START = 30.0  # seconds that fuse-overlayfs gets
 _LOOK = 5.0  # seconds between looks for changes on the server
+_LETS_GO = 5.0  # seconds that who held an overlay just taken away gets: its fuse-overlayfs, the last reader, the kernel's own clearing up
 _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 2, 4, 32
 _CAP_SYS_ADMIN = 21
 # redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for layers that can be exported or
@@ -221,7 +222,7 @@ def _lock(path: Path) -> int:
         descriptor = os.open(path / _NOTEBOOK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
-    deadline = time.monotonic() + 5  # the fuse-overlayfs of a mount just taken away may take its time
+    deadline = time.monotonic() + _LETS_GO
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,8 +282,11 @@ def _try_kernel(path: Path) -> str:
             (folder / name).mkdir()
         (folder / "lower" / "name").touch()
         try:
-            if (path / "upper").exists() and _held_by_kernel(path, folder / "lower"):
-                return "a program still has files of an ended mount with it open"
+            deadline = time.monotonic() + _LETS_GO
+            while (path / "upper").exists() and _held_by_kernel(path, folder / "lower"):
+                if time.monotonic() > deadline:
+                    return "a program still has files of an ended mount with it open"
+                time.sleep(0.1)
             _mount_kernel("probe", folder / "mnt", folder / "lower", folder)
         except OSError as error:
             return f"the kernel refuses one on {mounts.kind_of(path)} ({error.strerror})"
