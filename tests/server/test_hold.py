@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
+import urllib3
 
 from tests.server.conftest import connection
 from tests.server.test_tls import certificate
@@ -16,7 +20,7 @@ from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
 from xnatfs.server.contents import Contents
-from xnatfs.server.hold import Hold
+from xnatfs.server.hold import Hold, HoldingAdapter, held
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import Resources
@@ -81,6 +85,35 @@ def test_a_request_that_waits_is_ended_at_once_and_not_sent_again(
             assert sum(map(len, stream.pieces)) == 100_000
         with pytest.raises(Failure), contents.file(record, hold):
             pytest.fail("what was given up begins no more")
+
+
+def test_a_server_in_the_middle_of_a_large_body_is_told_at_once() -> None:
+    """What has filled the window waits for room: it hears of a socket that is shut down only after a minute."""
+    told = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, requests.Session() as session:
+
+        def serve() -> None:
+            accepted, _ = listener.accept()
+            with accepted, contextlib.suppress(ConnectionError):
+                accepted.settimeout(20)
+                accepted.recv(10_000)
+                accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+                accepted.sendall(bytes(100_000_000))
+            told.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        session.mount("http://", HoldingAdapter())
+        hold = Hold()
+        with held(hold), session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", stream=True, timeout=20) as response:
+            assert response.raw.read(1000)
+            time.sleep(0.3)  # until it waits for room
+            hold.end()
+            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+                while response.raw.read(1 << 20):
+                    pass
+        assert told.wait(5)
+        thread.join(20)
 
 
 def test_what_waits_since_before_an_outage_is_asked_anew_after_it(own: DemoServer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 _local = threading.local()
+_RESET = struct.pack("ii", 1, 0)  # linger for no time: socket(7)
 
 
 class Hold:
@@ -35,6 +37,9 @@ class Hold:
             self.ended = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):
+                    # Who closes it resets it. Else a server that has filled the window is never told, since a socket that is shut down
+                    # announces no room: it kept its thread and the connection for a minute (FIN-WAIT-2, measured).
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     # Not the method of a TLS socket, which would take the cipher away from under the thread that reads.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
