@@ -1,6 +1,6 @@
 """What the daemon takes, minute by minute, and processes that nothing can end.
 
-Used by the command, in its one thread. Nothing here touches the mount.
+Used by the command, in its one thread. Nothing here touches the mount; the daemon is held still while its cache is looked at.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import stat
 import statistics
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,20 +46,46 @@ def look(pid: int, cache: Path, **rest: Any) -> Look:
         resident=int(status.get("VmRSS", "0").split()[0]) * 1024,
         threads=int(status.get("Threads", "0")),
         descriptors=descriptors,
-        cached=taken(cache),
+        cached=_taken(pid, cache),
         **rest,
     )
 
 
-def taken(folder: Path) -> int:
-    """Bytes that the contents in a cache folder have on the disk (parts of files are sparse); without the databases."""
+def _taken(pid: int, cache: Path) -> int:
+    """Bytes that the contents in its cache have on the disk (parts of files are sparse); without the databases.
+
+    The daemon is stopped meanwhile: in the half second this takes beside 16 workers it moves tens of megabytes, and what it removes after
+    being counted, for something that is counted later, was counted twice (284 MB of a cap of 256, in one look of sixty).
+    """
+    with _still(pid):
+        return _size(os.fspath(cache))
+
+
+def _size(folder: str) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        if ".sqlite" not in path.name:
-            with contextlib.suppress(OSError):
-                status = path.lstat()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += _size(entry.path)
+            elif ".sqlite" not in entry.name:
+                status = entry.stat(follow_symlinks=False)
                 total += min(status.st_size, status.st_blocks * 512) if stat.S_ISREG(status.st_mode) else 0
     return total
+
+
+@contextlib.contextmanager
+def _still(pid: int) -> Iterator[None]:
+    """Nothing happens in a process, if there is one."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _status(pid: int) -> dict[str, str]:

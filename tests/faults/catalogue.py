@@ -231,6 +231,21 @@ def _expired(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
         world.switches.require_login = True
 
 
+@contextlib.contextmanager
+def _other_password(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """It was changed on the server, and nobody has told the mount; in the end the user does."""
+    new = f"not {world.password}"
+    world.server.call(lambda: setattr(world.server.archive.users["demo"], "password", new))
+    world.server.expire_sessions()
+    world.server.clear_log()
+    try:
+        yield lambda: len(world.server.requests())
+        refused = sum(one.login and one.status == 401 for one in world.server.requests())
+        assert refused <= world.limits.connections, f"the old password was sent {refused} times, which may lock the account"
+    finally:
+        world.new_password(new)
+
+
 # --- this machine ----------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +375,12 @@ FAULTS = (
     Fault("the server's name is gone", _nameless, (Cause.UNKNOWN_HOST, Cause.TIMED_OUT), "as above"),
     Fault("accepted, then silence", _switched("silent", silent_next=-1), (Cause.TIMED_OUT,), "as above"),
     Fault("the certificate is wrong", _untrusted, (Cause.BAD_CERTIFICATE, Cause.TIMED_OUT), "as above; nothing is sent", tls=True),
+    Fault(
+        "the password was changed",
+        _other_password,
+        (Cause.LOGIN_REFUSED,),
+        "permission denied; what is cached works, and the rest again after `xnatfs login`",
+    ),
     Fault(
         "302 to a login page, always",
         _switched("redirect", redirect_next=-1),

@@ -91,6 +91,7 @@ def secure(_secure: DemoServer) -> DemoServer:
 def _as_new(server: DemoServer) -> DemoServer:
     switched_off(server.switches)
     server.switches.profile = "full"
+    server.call(lambda: setattr(server.archive.users["demo"], "password", "demo"))
     server.expire_sessions()
     server.clear_log()
     return server

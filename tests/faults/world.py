@@ -57,6 +57,7 @@ class World:
         self.verify = verify
         self.slowest = 0.0  # seconds of the slowest call
         self.tried = 0  # mounts composed
+        self.password = "demo"
         self.refreshing = False  # each mount is told to look at the server again
         self._mounted: Mounted | None = None
         self._threads = set(threading.enumerate())
@@ -95,10 +96,19 @@ class World:
         """The mount, composed if there is none."""
         if self._mounted is None:
             self.tried += 1
-            self._mounted = self._timed(lambda: compose(self.settings(), Credentials(self.url, "demo", "demo", "the test"), "/mnt/xnat"))
+            self._mounted = self._timed(lambda: compose(self.settings(), self._login(), "/mnt/xnat"))
             if self.refreshing:
                 self._mounted.refresh()
         return self._mounted
+
+    def new_password(self, password: str) -> None:
+        """What the user tells the mount, by `xnatfs login` or SIGHUP."""
+        self.password = password
+        if self._mounted is not None:
+            self._mounted.connection.logins.take(self._login())
+
+    def _login(self) -> Credentials:
+        return Credentials(self.url, "demo", self.password, "the test")
 
     def unmount(self) -> None:
         """Close it."""
@@ -218,7 +228,7 @@ def _descriptors() -> list[str]:
             try:
                 with socket.socket(fileno=os.dup(int(number))) as one:
                     if one.family == socket.AF_INET:
-                        found.append(f"socket to {one.getpeername()}")
+                        found.append(f"socket from {one.getsockname()} to {one.getpeername()}")
             except OSError:  # it listens, or is closed by now
                 continue
     return found
