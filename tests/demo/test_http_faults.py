@@ -113,12 +113,12 @@ def test_stall(alice: Client, server: DemoServer) -> None:
 
 def test_latency(alice: Client, server: DemoServer) -> None:
     alice.get("/data/auth")
-    server.switches.update({"latency_ms": 150, "listing_delay_ms": 150})
+    server.switches.update({"latency_ms": 400, "listing_delay_ms": 1600})
     begin = time.monotonic()
     alice.get("/data/auth")
     single = time.monotonic() - begin
     alice.get("/data/projects")
-    assert 0.14 < single < 0.29 < time.monotonic() - begin - single
+    assert 0.39 < single < 1.9 < time.monotonic() - begin - single
 
 
 def test_bandwidth_is_shared(server: DemoServer) -> None:
@@ -134,7 +134,7 @@ def test_bandwidth_is_shared(server: DemoServer) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.4 < time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin > 0.4  # with so much for each it would be 0.25
 
 
 def test_switches_over_http(nobody: Client, server: DemoServer) -> None:
@@ -220,7 +220,7 @@ def test_stop_while_a_connection_hangs_and_start_again() -> None:
     begin = time.monotonic()
     server.stop()
     thread.join(5)
-    assert failed.is_set() and time.monotonic() - begin < 3
+    assert failed.is_set() and time.monotonic() - begin < 10
     port = server.port
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url, timeout=5)
@@ -263,10 +263,12 @@ def test_serve_in_the_foreground_until_interrupted() -> None:
 
 def test_small_replies_do_not_wait_for_an_acknowledgement(alice: Client) -> None:
     alice.get("/data/experiments/T_E1/files?all=true")
-    begin = time.monotonic()
-    for _ in range(10):
+    took = []
+    for _ in range(30):
+        begin = time.monotonic()
         alice.get("/data/experiments/T_E1/files?all=true")
-    assert time.monotonic() - begin < 0.35
+        took.append(time.monotonic() - begin)
+    assert sorted(took)[10] < 0.035, "each waits 40 ms"
 
 
 # --- faults of a single reply, counted ---------------------------------------------------------------------------------

@@ -66,18 +66,19 @@ RANGES = [
 
 @pytest.mark.parametrize(("asked", "status", "length", "content_range", "body"), RANGES)
 def test_range_table(server: DemoServer, asked: str, status: int, length: str, content_range: str | None, body: slice) -> None:
-    server.switches.idle_seconds = 0.05  # so that the replies that do not hang are told from those that do
+    server.switches.update({"idle_seconds": 0.05, "hang_seconds": 1.5})  # so that the replies that do not hang are told from those that do
     seen = exchange(server, BIG, f"Range: bytes={asked}")
     assert (seen.status, seen.headers["content-length"], seen.headers.get("content-range")) == (status, length, content_range)
     assert seen.body == CONTENT[body]
     hangs = int(length) != len(seen.body)
-    assert (seen.seconds > 0.35) == hangs
+    assert (seen.seconds > 1.4) == hangs
     assert seen.headers.get("connection") == ("close" if status == 500 else None)
 
 
 def test_range_past_the_end_closes_at_once_for_who_asked_to(server: DemoServer) -> None:
+    server.switches.hang_seconds = 10
     seen = exchange(server, BIG, "Range: bytes=99000-199999", "Connection: close")
-    assert seen.headers["content-length"] == "101000" and len(seen.body) == 1000 and seen.seconds < 0.3
+    assert seen.headers["content-length"] == "101000" and len(seen.body) == 1000 and seen.seconds < 5
 
 
 def test_a_pipelined_reply_arrives_inside_the_missing_bytes(server: DemoServer) -> None:
@@ -223,7 +224,7 @@ def test_hundredth_request_closes(server: DemoServer) -> None:
 def test_idle_close(server: DemoServer) -> None:
     server.switches.idle_seconds = 0.2
     seen = exchange(server, f"{FILES}/plain.txt")
-    assert seen.body == b"plain.txt" and 0.15 < seen.seconds < 2
+    assert seen.body == b"plain.txt" and 0.15 < seen.seconds < 10
 
 
 def test_no_range_and_no_length(alice: Client, server: DemoServer) -> None:

@@ -208,7 +208,7 @@ def test_ctrl_c_ends_a_read_that_waits_for_the_server(server: DemoServer, tmp_pa
             began = time.monotonic()
             reader.send_signal(signal.SIGINT)
             reader.wait(10)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
         assert (mounted.point / "README.txt").read_text().startswith("This folder is the XNAT server")
 
 
@@ -237,10 +237,10 @@ def test_ctrl_c_ends_a_look_that_waits_for_a_listing(server: DemoServer, tmp_pat
             began = time.monotonic()
             look.send_signal(signal.SIGINT)
             look.wait(10)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
             # The others do not wait with it.
             assert (mounted.point / "README.txt").is_file() and len(os.listdir(mounted.point)) >= 4
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 8
 
 
 def test_forty_stuck_reads_keep_nobody_from_looking_around(server: DemoServer, tmp_path: Path) -> None:
@@ -258,14 +258,14 @@ def test_forty_stuck_reads_keep_nobody_from_looking_around(server: DemoServer, t
             assert run("ls", mounted.point / "projects/SCALE/subjects", timeout=20).stdout == "sub00001\nsub00002\n"
             assert os.listdir(mounted.point / "projects/SCALE/subjects/sub00002/sub00002_MR1/SCANS/1-TYPE1") == ["DICOM"]
             assert len(os.listdir(mounted.point / SCAN.replace("00001", "00002"))) == 60, "what is not yet listed is listed"
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 8
             assert all(reader.poll() is None for reader in readers), "nothing was shown: the reads were not stuck"
             for reader in readers:
                 reader.send_signal(signal.SIGINT)
             began = time.monotonic()
             for reader in readers:
                 reader.wait(10)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 8
 
 
 # --- bad days of a server ------------------------------------------------------------------------------------------
