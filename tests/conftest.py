@@ -11,11 +11,29 @@ import pytest
 
 from tests.support import fuse_mounts
 
+# Half a minute and more each, most of it waiting: begun last, one of them alone would keep the whole run waiting.
+_LONGEST = (
+    *(f"mount/test_{name}.py" for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")),
+    *("vfs/test_machine.py", "clients", "bench", "mount", "faults", "hostile", "semantics", "vfs"),
+)
 _LOGIN_VARIABLES = ("HOST", "USER", "PASS")
 
 # A shell starts what runs in its background with SIGINT ignored, and children inherit that: tests of Ctrl-C need it as a terminal has it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order within a file stays."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        names = item.path.relative_to(here).parts
+        found = [number for number, name in enumerate(_LONGEST) if name in ("/".join(names), names[0])]
+        return min(found, default=len(_LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

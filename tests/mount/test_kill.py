@@ -124,7 +124,7 @@ def one_kill(mounted: Mount, server: DemoServer, chance: random.Random, truth: d
             process.communicate(timeout=20)
 
 
-@pytest.mark.timeout(max(120, KILLS * 10))
+@pytest.mark.timeout(max(300, KILLS * 10))
 def test_whatever_moment_the_daemon_is_killed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = build(
         "scale", sessions=2, scans=2, files=100, file_size=70_000, big_files={"a.nii": 30 * MIB, "b.bin": 20 * MIB}, big_digests=True

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.mount.spelling import Spelling
 from tests.support import mount, until, xnatfs
 from xnatfs.config import Limits
@@ -34,6 +36,7 @@ ASKED = {
 }
 
 
+@pytest.mark.timeout(400)
 def test_programs_go_on_after_a_stop_of_more_than_a_minute(tmp_path: Path) -> None:
     assert 2 * Limits().progress_deadline < STOPPED
     archive = build("scale", sessions=4, scans=2, files=200, file_size=50_000, big_files=dict.fromkeys(LARGE, 48 * MIB), cohort=60)
