@@ -78,6 +78,7 @@ class Workers:
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
+        self._queued = 0  # not yet begun; counted with `_idle`, since a thread that has its work counts as idle until it has the lock
         self._order = 0
         self._closed = False
 
@@ -88,7 +89,8 @@ class Workers:
                 raise Failure(Cause.UNREACHABLE, detail="the mount is ending")
             self._order += 1
             self._queue.put((0 if urgent else 1, self._order, work))
-            if self._idle < self._queue.qsize() and self._threads < self._count:
+            self._queued += 1
+            if self._idle < self._queued and self._threads < self._count:
                 self._threads += 1
                 threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
 
@@ -104,6 +106,12 @@ class Workers:
         return not self._queue.empty()
 
     @property
+    def spare(self) -> int:
+        """How many more pieces of work could be begun at once; below zero: so many wait."""
+        with self._lock:
+            return self._count - self._threads + self._idle - self._queued
+
+    @property
     def closed(self) -> bool:
         """Whether the mount is ending: long work looks at this and stops."""
         return self._closed
@@ -114,6 +122,7 @@ class Workers:
             self._closed = True
             for _ in range(self._threads):
                 self._order += 1
+                self._queued += 1
                 self._queue.put((-1, self._order, _stop))
         deadline = time.monotonic() + patience
         while self._threads and time.monotonic() < deadline:
@@ -125,10 +134,12 @@ class Workers:
                 self._idle += 1
             try:
                 _, _, work = self._queue.get(timeout=30)
+                came = 1
             except queue.Empty:
-                work = _stop
+                work, came = _stop, 0
             with self._lock:
                 self._idle -= 1
+                self._queued -= came
                 if work is _stop and (self._closed or self._queue.empty()):
                     self._threads -= 1
                     return
