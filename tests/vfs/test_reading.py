@@ -277,6 +277,33 @@ def test_many_readers_of_one_file_share_one_download(shelf: Shelf, compose: Comp
     assert vfs.open_files == 0
 
 
+def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Compose) -> None:
+    """A stream that gives way in the middle of an answer throws away what is on its way."""
+    content = ComputedContent("f", 20 * MIB)
+    for name in "fg":
+        shelf.put(shelf.make.entry(name, content, digest=""))
+    limits = Limits(cache_size=10**9, ttl=3600.0, ahead=0)
+    mounted = compose(shelf.server, limits=limits)
+    workers = mounted.transfers.workers
+    assert read(mounted.vfs, f"{FOLDER}/f") == content.read(0, content.size)
+    assert longest(shelf, "f") > 15 * MIB
+    done = threading.Event()
+    for _ in range(limits.connections - 2):  # one of them is for listings
+        workers.submit(done.wait)
+    try:
+        until(lambda: workers.spare == 1 and not workers.waiting)
+        assert read(mounted.vfs, f"{FOLDER}/g") == content.read(0, content.size)
+    finally:
+        done.set()
+    assert longest(shelf, "g") == 4 * MIB and shelf.downloads() <= 3 + 7
+
+
+def longest(shelf: Shelf, name: str) -> int:
+    """The most bytes asked for at once of a file."""
+    ranges = [one.range.removeprefix("bytes=").split("-") for one in shelf.server.requests(f"/files/{name}")]
+    return max(int(last) + 1 - int(first) for first, last in ranges)
+
+
 def test_a_download_nobody_waits_for_any_more_is_dropped(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("f", ComputedContent("dropped", 64 * MIB), digest=""))
     mounted = compose(shelf.server)

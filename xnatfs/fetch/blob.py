@@ -276,6 +276,10 @@ class Blob:
         """Fetch from `start` to `end` in a worker. Called with the condition held."""
         begin = 0 if self._host.range_refused else start // PAGE * PAGE
         stop = self.size if self._host.range_refused else min(self.size, -(-end // PAGE) * PAGE)
+        if self._host.workers.spare <= 1 and not self._host.range_refused:
+            # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for more, the server has by then
+            # sent a megabyte or two that nobody takes: 42 % of all bytes with 16 readers of 64 MiB.
+            stop = min(stop, begin + SECOND)
         fetch = _Fetch(begin, max(stop, begin + 1))
         self._fetches.append(fetch)
         self._host.workers.submit(lambda: self._run(fetch))
