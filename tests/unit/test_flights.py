@@ -214,22 +214,21 @@ def test_interrupts_nest() -> None:
     assert (inner.value.cause, outer.value.cause) == (Cause.TIMED_OUT, Cause.INTERRUPTED)
 
 
-def test_what_is_submitted_in_a_burst_is_all_begun() -> None:
+@pytest.mark.parametrize("attempt", range(20))
+def test_what_is_submitted_in_a_burst_is_all_begun(attempt: int) -> None:
     """A thread that has taken its work but has not said so yet is not there for the next."""
-    for _ in range(30):
-        workers, warm, block = Workers("burst", 8), threading.Barrier(4), threading.Event()
-        for _ in range(3):
-            workers.submit(lambda: warm.wait(10) and None)
-        warm.wait(10)
-        until(lambda: workers.spare == 8)
-        begun = threading.Semaphore(0)
+    workers, warm, block, begun = Workers("burst", 8), threading.Barrier(4), threading.Event(), threading.Semaphore(0)
+    for _ in range(3):
+        workers.submit(lambda: warm.wait(10) and None)
+    warm.wait(10)
+    until(lambda: workers.spare == 8)
 
-        def work() -> None:
-            begun.release()
-            block.wait(10)
+    def work() -> None:
+        begun.release()
+        block.wait(10)
 
-        for _ in range(8):
-            workers.submit(work)
-        assert all(begun.acquire(timeout=5) for _ in range(8)), "work waits although threads could be started"
-        block.set()
-        workers.close()
+    for _ in range(8):
+        workers.submit(work)
+    assert all(begun.acquire(timeout=5) for _ in range(8)), "work waits although threads could be started"
+    block.set()
+    workers.close()
