@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -326,6 +327,16 @@ def _corrupted(world: World, operation: Operation, monkeypatch: pytest.MonkeyPat
 
 
 @contextlib.contextmanager
+def _held(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Another mount was stopped in the middle of a transaction."""
+    with contextlib.ExitStack() as stack:
+        for path in world.folder.glob("**/*.sqlite"):
+            one = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+            one.execute("BEGIN IMMEDIATE")
+        yield lambda: 1
+
+
+@contextlib.contextmanager
 def _nothing(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     yield lambda: 0
 
@@ -451,6 +462,12 @@ FAULTS = (
         _read_only,
         (Cause.CACHE_BROKEN,),
         "it reads without the cache where it can; tables cannot be built, and a new mount is refused",
+    ),
+    Fault(
+        "another mount holds the databases",
+        _held,
+        (Cause.CACHE_BROKEN,),
+        "it reads without the cache, and a new mount is refused, while a mount of the same cache is stopped in the middle of writing to it",
     ),
     Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are made anew"),
     Fault(

@@ -14,6 +14,8 @@ import pytest
 
 from tests.faults.catalogue import switched_off
 from tests.faults.truth import build
+from xnatfs.cache import database as databases
+from xnatfs.cache import index
 from xnatfs.demo.server import DemoServer
 from xnatfs.fetch import batches, blob, uncached, whole
 from xnatfs.server import login, session
@@ -35,6 +37,9 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real ones."""
     monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.02))
     monkeypatch.setattr(outputs, "_FRESH", 0.3)
+    for database in (index, databases):
+        monkeypatch.setattr(database, "OPENING", 0.7)
+        monkeypatch.setattr(database, "patience", lambda _: 0.15)
     for module in (whole, blob, uncached, batches, session, login):
         monkeypatch.setattr(module, "time", Hasty())
 

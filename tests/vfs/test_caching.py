@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import composed, read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.cache import upkeep
+from xnatfs.cache import index, upkeep
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
@@ -284,3 +285,29 @@ def test_after_the_machine_went_down_nothing_is_believed(shelf: Shelf, compose: 
     for path in (mounted.cache.directory / "objects").glob("*/*"):
         path.write_bytes(bytes(7))
     assert read(compose(shelf.server).vfs, f"{FOLDER}/f") == b"content"
+
+
+def test_an_index_that_a_stopped_mount_holds_is_done_without_until_it_is_free(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "patience", lambda _: 0.3)
+    for name in "abc":
+        shelf.put(shelf.make.entry(name, name.encode() * 1000))
+    mounted = compose(shelf.server)
+    vfs = mounted.vfs
+    assert read(vfs, f"{FOLDER}/a") == b"a" * 1000
+    draft = mounted.cache.draft(5000)
+    (path,) = mounted.cache.directory.glob("index.sqlite")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert read(vfs, f"{FOLDER}/b") == b"b" * 1000
+        assert read(vfs, f"{FOLDER}/a") == b"a" * 1000
+        assert read(vfs, f"{FOLDER}/c") == b"c" * 1000
+        assert mounted.cache.index.execute("PRAGMA busy_timeout") == [(0,)], "one waits for it once"
+        draft.close()
+        assert mounted.cache.usage() == (1, 1000, 5000)
+        other.execute("ROLLBACK")
+    for name in "bc":
+        assert read(vfs, f"{FOLDER}/{name}") == name.encode() * 1000
+    until(lambda: mounted.cache.usage() == (3, 3000, 0))
+    assert mounted.cache.index.execute("PRAGMA busy_timeout") == [(300,)]

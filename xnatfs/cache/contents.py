@@ -88,6 +88,7 @@ class ContentCache:
         self._objects = str(directory / "objects")
         self._pins: Counter[str] = Counter()
         self._used: dict[str, float] = {}
+        self._dropped: list[str] = []  # drafts whose reservation could not be given back yet
         guard: Guard | None = None
         try:
             for part in (directory, directory / "objects", directory / "partials", directory / "drafts"):
@@ -187,6 +188,8 @@ class ContentCache:
 
     def _reserve_draft(self, name: str, size: int) -> None:
         with self.index.transaction():
+            while self._dropped:
+                self.index.execute("DELETE FROM drafts WHERE name = ?", self._dropped.pop())
             self._make_room(size)
             self.index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
 
@@ -212,8 +215,10 @@ class ContentCache:
         if path is not None:
             with contextlib.suppress(OSError):  # what cannot be removed now is swept away by the next mount
                 path.unlink(missing_ok=True)
-        with contextlib.suppress(sqlite3.Error):
+        try:
             self.index.execute("DELETE FROM drafts WHERE name = ?", name)
+        except sqlite3.Error:
+            self._dropped.append(name)
 
     def pile(self, size: int) -> Pile:
         """Room for many small files of `size` bytes together, entered into the index some at a time.

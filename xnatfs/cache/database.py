@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from xnatfs.cache.index import identity, is_damage, network_file_system
+from xnatfs.cache.index import OPENING, identity, is_damage, network_file_system, patience
 from xnatfs.config import private_folder
 
 log = logging.getLogger(__name__)
@@ -102,11 +102,12 @@ class Database:
 
 
 def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]) -> sqlite3.Connection:
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=OPENING)
     try:
         path.chmod(0o600)
         # A write-ahead log needs shared memory, which network file systems do not give (sqlite.org/wal.html).
-        database.execute(f"PRAGMA journal_mode = {'DELETE' if network_file_system(path.parent) else 'WAL'}")
+        network = network_file_system(path.parent)
+        database.execute(f"PRAGMA journal_mode = {'DELETE' if network else 'WAL'}")
         database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
         database.executescript(schema)
         if read_whole and database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -114,6 +115,7 @@ def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iter
         for table, column, seconds in aged:
             with contextlib.suppress(sqlite3.OperationalError):  # another mount holds it
                 database.execute(f"DELETE FROM {table} WHERE {column} < ?", (time.time() - seconds,))
+        database.execute(f"PRAGMA busy_timeout = {1000 * patience(network):.0f}")
     except BaseException:
         database.close()
         raise

@@ -55,6 +55,7 @@ CREATE TRIGGER IF NOT EXISTS partial_out AFTER DELETE ON partials BEGIN UPDATE t
 CREATE TRIGGER IF NOT EXISTS partial_more AFTER UPDATE OF reserved ON partials
     BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
 """
+OPENING = 10.0  # seconds that who opens a database waits for other processes
 _NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "beegfs", "gpfs", "afs", "ceph", "fuse.", "glusterfs", "pvfs2", "ncpfs")
 
 
@@ -100,6 +101,7 @@ class Index:
         self._objects = objects
         self.lock = threading.RLock()
         self._closed = False  # could not be opened anew
+        self._in_vain = False  # another process holds it for longer than one waits
         self.network = network_file_system(path.parent)
         if self.network:
             log.warning("the cache directory lies on a network file system (%s); a local one is faster and safer", self.network)
@@ -122,6 +124,7 @@ class Index:
             try:
                 return self._database.execute(statement, values).fetchall()
             except sqlite3.Error as error:
+                self._waited_in_vain(error)
                 self._repair(error)
                 return self._database.execute(statement, values).fetchall()
 
@@ -135,6 +138,7 @@ class Index:
         with self.lock:
             try:
                 self.execute("BEGIN IMMEDIATE")
+                self._free_again()
                 try:
                     yield
                 except Failure:  # no room: what was evicted is gone from the disk all the same
@@ -193,6 +197,22 @@ class Index:
                 self._database.execute("UPDATE boot SET users = MAX(0, users - 1)")
             self._database.close()
 
+    # --- waiting for other processes -----------------------------------------------------------------------------
+
+    def _waited_in_vain(self, error: sqlite3.Error) -> None:
+        """If another process holds it, wait no more until it is free: a mount that was stopped in the middle of a transaction would hold
+        up this one, whose threads come one after the other. Called with the lock held."""
+        if is_busy(error) and not self._in_vain:
+            self._in_vain = True
+            log.warning("the cache's index %s is held by another process; it is done without until it is free", self._path)
+            self._database.execute("PRAGMA busy_timeout = 0")
+
+    def _free_again(self) -> None:
+        if self._in_vain:
+            self._in_vain = False
+            log.warning("the cache's index %s is free again", self._path)
+            self._database.execute(f"PRAGMA busy_timeout = {1000 * patience(self.network):.0f}")
+
     # --- repairing -----------------------------------------------------------------------------------------------
 
     def _repair(self, error: sqlite3.Error) -> None:
@@ -227,7 +247,7 @@ class Index:
     # --- opening -------------------------------------------------------------------------------------------------
 
     def _connect(self, *, rebuild: bool) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
+        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=OPENING)
         try:
             self._path.chmod(0o600)
             database.execute(f"PRAGMA journal_mode = {'DELETE' if self.network else 'WAL'}")
@@ -240,6 +260,8 @@ class Index:
                     database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
             self._note_boot(database)
             self._file = identity(self._path)
+            database.execute(f"PRAGMA busy_timeout = {1000 * patience(self.network):.0f}")
+            self._in_vain = False
         except BaseException:
             database.close()
             raise
@@ -264,6 +286,16 @@ class Index:
                 database.execute("DELETE FROM partials")
                 self.crashed = True
             database.execute("UPDATE boot SET id = ?, users = 1", (current,))
+
+
+def patience(network: str) -> float:
+    """Seconds that a statement waits for another process. Their transactions take milliseconds; over a network, with its locks, more."""
+    return 10.0 if network else 2.0
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the database."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)  # 3.10 has no sqlite_errorcode
 
 
 def is_damage(error: sqlite3.Error) -> bool:
