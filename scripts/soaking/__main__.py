@@ -74,7 +74,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a markdown file with a section for it (docs/soak.md)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="where to copy the daemon's log in the end")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.report is not None and (problem := report.lacks(chosen.report)):
+        parser.error(problem)  # now, and not after an hour
+    return chosen
 
 
 def _say(line: str) -> None:

@@ -182,6 +182,15 @@ def as_json(path: Path, result: Result) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def lacks(path: Path) -> str:
+    """Why a section cannot be put into a file, in one sentence; "" if it can."""
+    try:
+        before = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    return "" if _BEGIN in before and _END in before else f"{path} has no lines {_BEGIN} and {_END}"
+
+
 def into(path: Path, result: Result) -> None:
     """Put the result between the two marks in a markdown file."""
     section = [f"Made by `{result.command}` on {time.strftime('%Y-%m-%d %H:%M')} (seed {result.seed}).", ""]
@@ -199,8 +208,6 @@ def into(path: Path, result: Result) -> None:
         section += ["", "The daemon's warnings, most of them of troubles that were cured:", ""]
         section += [f"- {count:,} x `{name}`" for name, count in result.log.most_common(15)]
     before = path.read_text(encoding="utf-8")
-    if _BEGIN not in before or _END not in before:
-        raise SystemExit(f"{path} has no lines {_BEGIN} and {_END}")
     pattern = re.compile(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", re.DOTALL)
     whole = "\n".join([_BEGIN, *section, _END])
     path.write_text(pattern.sub(lambda _: whole, before), encoding="utf-8")

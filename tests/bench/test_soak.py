@@ -64,6 +64,15 @@ def test_a_short_run_holds_and_is_reported(tmp_path: Path) -> None:
     assert left_behind(scratch) == []
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_hour(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    assert report.lacks(page) == f"{page} cannot be read: No such file or directory"
+    page.write_text("text")
+    assert report.lacks(page).startswith(f"{page} has no lines <!--")
+    done = subprocess.run([REPOSITORY / "scripts/soak", "--report", page], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 2 and done.stderr.endswith(f"error: {report.lacks(page)}\n")
+
+
 @pytest.mark.timeout(240)
 def test_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ def server(_served: DemoServer) -> Iterator[DemoServer]:
     _served.switches.update(dataclasses.asdict(Switches()))
     _served.expire_sessions()
     _served.clear_log()
+    assert _served._server is not None and _served._server.loop is not None
+    # Its Date is renewed once a second, by a clock that another test may have set ahead a moment ago.
+    asyncio.run_coroutine_threadsafe(_served._server.on_tick(0), _served._server.loop).result(20)
     yield _served
 
 
