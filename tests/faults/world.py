@@ -204,12 +204,12 @@ class World:
         """No thread and no descriptor more than before."""
 
         def left() -> list[str]:
-            gc.collect()
             threads = [one.name for one in threading.enumerate() if one not in self._threads and not one.name.startswith(_STAND_IN)]
             return threads + [name for name in _descriptors() if name not in self._descriptors]
 
         deadline = time.monotonic() + 10.0
         while (found := left()) and time.monotonic() < deadline:
+            gc.collect()  # only now: a tenth of a second each time, a minute in all the cells
             time.sleep(0.02)
         assert not found, f"left open: {found}"
 
