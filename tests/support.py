@@ -19,6 +19,7 @@ from typing import Any
 from xnatfs.config import Limits, Settings
 from xnatfs.credentials import Credentials
 from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Attributes, Vfs
 
 
@@ -59,6 +60,11 @@ def read(vfs: Vfs, path: str, piece: int = 131072) -> bytes:
         return data
     finally:
         vfs.release(opened.handle)
+
+
+def change_password(server: DemoServer, password: str) -> None:
+    """The user `demo` has another password on the server from here on."""
+    server.call(lambda: setattr(server.archive.users["demo"], "password", password))
 
 
 def md5(data: bytes) -> str:

@@ -333,7 +333,7 @@ def _nanoseconds(mtime: float) -> int:
     return round(mtime * 1e6) * 1000
 
 
-class _Fuse(mfusepy.FUSE):  # type: ignore[misc]
+class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
     """mfusepy's loop with READDIRPLUS.
 
     It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO cleared (`init_with_config`).

@@ -25,7 +25,7 @@ import pytest
 from tests.faults.operations import Operation
 from tests.faults.truth import true_files
 from tests.faults.world import World
-from tests.support import md5
+from tests.support import change_password, md5
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import BytesContent
 from xnatfs.errors import Cause
@@ -236,7 +236,7 @@ def _expired(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
 def _other_password(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     """It was changed on the server, and nobody has told the mount; in the end the user does."""
     new = f"not {world.password}"
-    world.server.call(lambda: setattr(world.server.archive.users["demo"], "password", new))
+    change_password(world.server, new)
     world.server.expire_sessions()
     world.server.clear_log()
     try:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.catalogue import switched_off
 from tests.faults.truth import build
+from tests.support import change_password
 from xnatfs.cache import database as databases
 from xnatfs.cache import index
 from xnatfs.demo.server import DemoServer
@@ -96,7 +97,7 @@ def secure(_secure: DemoServer) -> DemoServer:
 def _as_new(server: DemoServer) -> DemoServer:
     switched_off(server.switches)
     server.switches.profile = "full"
-    server.call(lambda: setattr(server.archive.users["demo"], "password", "demo"))
+    change_password(server, "demo")
     server.expire_sessions()
     server.clear_log()
     return server

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.server.conftest import connection
-from tests.server.test_lockout import change_password, projects, refusals
-from tests.support import until
+from tests.server.test_lockout import projects, refusals
+from tests.support import change_password, until
 from xnatfs import credentials, tokens
 from xnatfs.credentials import Credentials
 from xnatfs.daemon import known

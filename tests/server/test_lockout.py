@@ -9,6 +9,7 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
+from tests.support import change_password
 from xnatfs.credentials import Credentials
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
@@ -51,10 +52,6 @@ def together(count: int, ask: Callable[[], object]) -> list[Cause | None]:
     for thread in threads:
         thread.join(30)
     return met
-
-
-def change_password(server: DemoServer, password: str) -> None:
-    server.call(lambda: setattr(server.archive.users["demo"], "password", password))
 
 
 def test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals(own: DemoServer) -> None:

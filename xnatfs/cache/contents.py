@@ -187,11 +187,14 @@ class ContentCache:
         return draft
 
     def _reserve_draft(self, name: str, size: int) -> None:
-        with self.index.transaction():
-            while self._dropped:
-                self.index.execute("DELETE FROM drafts WHERE name = ?", self._dropped.pop())
-            self._make_room(size)
-            self.index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
+        with self._lock:
+            dropped = len(self._dropped)
+            with self.index.transaction():
+                for one in self._dropped[:dropped]:
+                    self.index.execute("DELETE FROM drafts WHERE name = ?", one)
+                self._make_room(size)
+                self.index.execute("INSERT INTO drafts VALUES (?, ?)", name, size)
+            del self._dropped[:dropped]  # only now: what was rolled back is still to be given back
 
     def reserve_more(self, name: str, more: int) -> None:
         """Add to a draft's reservation."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from xnatfs.cache.index import OPENING, identity, is_damage, network_file_system, patience
+from xnatfs.cache.index import OPENING, identity, is_damage, network_file_system, patience, wait_at_most
 from xnatfs.config import private_folder
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iter
         for table, column, seconds in aged:
             with contextlib.suppress(sqlite3.OperationalError):  # another mount holds it
                 database.execute(f"DELETE FROM {table} WHERE {column} < ?", (time.time() - seconds,))
-        database.execute(f"PRAGMA busy_timeout = {1000 * patience(network):.0f}")
+        wait_at_most(database, patience(network))
     except BaseException:
         database.close()
         raise

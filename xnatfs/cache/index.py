@@ -205,13 +205,13 @@ class Index:
         if is_busy(error) and not self._in_vain:
             self._in_vain = True
             log.warning("the cache's index %s is held by another process; it is done without until it is free", self._path)
-            self._database.execute("PRAGMA busy_timeout = 0")
+            wait_at_most(self._database, 0)
 
     def _free_again(self) -> None:
         if self._in_vain:
             self._in_vain = False
             log.warning("the cache's index %s is free again", self._path)
-            self._database.execute(f"PRAGMA busy_timeout = {1000 * patience(self.network):.0f}")
+            wait_at_most(self._database, patience(self.network))
 
     # --- repairing -----------------------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Index:
                     database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
             self._note_boot(database)
             self._file = identity(self._path)
-            database.execute(f"PRAGMA busy_timeout = {1000 * patience(self.network):.0f}")
+            wait_at_most(database, patience(self.network))
             self._in_vain = False
         except BaseException:
             database.close()
@@ -291,6 +291,11 @@ class Index:
 def patience(network: str) -> float:
     """Seconds that a statement waits for another process. Their transactions take milliseconds; over a network, with its locks, more."""
     return 10.0 if network else 2.0
+
+
+def wait_at_most(database: sqlite3.Connection, seconds: float) -> None:
+    """How long its statements wait for other processes from here on."""
+    database.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -114,7 +114,7 @@ class MeasurementStore:
     def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         try:
             with self._lock:
-                return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]
+                return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]  # a row or None
         except sqlite3.Error as error:
             log.warning("kept measurements could not be read: %s", error)
             return None

@@ -84,4 +84,4 @@ def where(command: F) -> F:
     wrapped: Any = call
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped  # type: ignore[no-any-return]  # what click's decorators give

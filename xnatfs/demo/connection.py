@@ -24,7 +24,7 @@ class Connection(HttpToolsProtocol):
     requests = 0
     lost = False  # whatever lies between has forgotten it: nothing that is sent arrives any more
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it, too
         super().connection_made(transport)
         # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
@@ -38,7 +38,7 @@ class Connection(HttpToolsProtocol):
 
     def close_when_idle(self, seconds: float) -> None:
         """How long the connection may wait for its next request, from the end of this one."""
-        self.timeout_keep_alive = seconds  # type: ignore[assignment]
+        self.timeout_keep_alive = seconds  # type: ignore[assignment]  # uvicorn says int; the event loop takes any number
 
     def send_400_response(self, msg: str) -> None:
         """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (fact sheet 3)."""

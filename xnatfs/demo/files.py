@@ -196,7 +196,7 @@ class _Reader(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # narrower than a Buffer, which 3.10 cannot name
         piece = self._content.read(self._at, len(buffer))
         buffer[: len(piece)] = piece
         self._at += len(piece)

@@ -228,7 +228,7 @@ class LazyEntries(MutableSequence[CatalogEntry]):
     @overload
     def __setitem__(self, index: slice, value: Iterable[CatalogEntry]) -> None: ...
     def __setitem__(self, index: int | slice, value: CatalogEntry | Iterable[CatalogEntry]) -> None:
-        self._all(change=True)[index] = value  # type: ignore[index, assignment]
+        self._all(change=True)[index] = value  # type: ignore[index, assignment]  # a slice with a list, or a number with one entry
 
     def __delitem__(self, index: int | slice) -> None:
         del self._all(change=True)[index]

@@ -108,7 +108,7 @@ class Alongside:
                 begin.append(one)
         for one in begin:
             try:
-                self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]
+                self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]  # a default binds the loop's variable
             except Failure:  # the mount is ending
                 return
 

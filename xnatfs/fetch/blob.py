@@ -274,9 +274,10 @@ class Blob:
 
     def _start(self, start: int, end: int) -> None:
         """Fetch from `start` to `end` in a worker. Called with the condition held."""
-        begin = 0 if self._host.range_refused else start // PAGE * PAGE
-        stop = self.size if self._host.range_refused else min(self.size, -(-end // PAGE) * PAGE)
-        if self._host.workers.spare <= 1 and not self._host.range_refused:
+        begin, stop = start // PAGE * PAGE, min(self.size, -(-end // PAGE) * PAGE)
+        if self._host.range_refused:
+            begin, stop = 0, self.size
+        elif self._host.workers.spare <= 1:
             # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for more, the server has by then
             # sent a megabyte or two that nobody takes: 42 % of all bytes with 16 readers of 64 MiB.
             stop = min(stop, begin + SECOND)

@@ -348,7 +348,7 @@ class _Parallel:
         try:
             while told < len(experiments):
                 for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
-                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]  # a default binds the loop's variable; mypy cannot type such a lambda
                 self._sent = max(self._sent, allowed)
                 self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
                 if len(self._found) > told:

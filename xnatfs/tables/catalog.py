@@ -89,8 +89,8 @@ def _tables_of(loaded: object) -> list[Table]:
         if odd := next((item for item in held if not isinstance(item, Table)), None):
             raise TypeError(f"{type(odd).__name__} is not a Table")
         return held
-    if isinstance(loaded, Callable):  # type: ignore[arg-type]
-        return _tables_of(loaded())  # type: ignore[operator]
+    if isinstance(loaded, Callable):  # type: ignore[arg-type]  # mypy takes it for a form, not a class
+        return _tables_of(loaded())  # type: ignore[operator]  # see above
     raise TypeError(f"{type(loaded).__name__} is neither a Table nor several nor gives any")
 
 
