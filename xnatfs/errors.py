@@ -43,6 +43,7 @@ class Cause(Enum):
     BAD_LISTING = (errno.EIO, "the server's listing could not be understood")
     TOO_LARGE = (errno.EFBIG, "the server's answer is larger than any true one")
     LISTING_EMPTY = (errno.EIO, "the server lists no files here although it counts some")
+    UNPROVEN = (errno.EIO, "the server says it does not have this, and no listing of it proves that")
     GONE = (errno.EIO, "the server lists this file but does not have it")
     BAD_DIGEST = (errno.EIO, "the file differs from the digest in the server's catalog")
     CHANGED = (errno.ESTALE, "the file changed on the server while it was read; open it again")
@@ -58,6 +59,16 @@ class Cause(Enum):
     @property
     def sentence(self) -> str:
         return self.value[1]
+
+
+# What says nothing of what exists: the server did not answer, or in a way that proves neither presence nor absence. The last proven state
+# stays. A status of 404 is one of them: XNAT without its database answers it for what is there (fact sheet 13).
+UNANSWERED = frozenset(
+    {
+        *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
+        *(Cause.CUT_SHORT, Cause.SERVER_ERROR, Cause.NOT_DATA, Cause.BAD_LISTING, Cause.LISTING_EMPTY, Cause.UNPROVEN),
+    }
+)
 
 
 class Failure(OSError):

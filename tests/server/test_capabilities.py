@@ -9,7 +9,8 @@ import pytest
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
-from xnatfs.server.listings import Capabilities, Listings
+from xnatfs.server.capabilities import Capabilities
+from xnatfs.server.listings import Listings
 
 FORMS = {
     "experiment_resources": "experiment resource labels",

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parsed (
     key TEXT PRIMARY KEY,
-    stamp TEXT NOT NULL,            -- last_modified of the session when the file was last known to be this one
+    stamp TEXT NOT NULL,            -- the stamp of the session when the file was last known to be this one
     last_modified TEXT NOT NULL,    -- the file's own header
     digest TEXT NOT NULL,           -- MD5 of what was parsed
     body BLOB NOT NULL,
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS choices (
     stamp TEXT NOT NULL,
     spec TEXT NOT NULL,             -- the table's definition when the choice was made
     body TEXT NOT NULL,
-    used REAL NOT NULL
+    used REAL NOT NULL              -- when it was made
 );
 CREATE INDEX IF NOT EXISTS parsed_used ON parsed (used);
 CREATE INDEX IF NOT EXISTS choices_used ON choices (used);
@@ -57,6 +57,7 @@ class Choice(NamedTuple):
     stamp: str
     spec: str
     body: str
+    made: float  # epoch seconds
 
 
 class MeasurementStore:
@@ -99,7 +100,7 @@ class MeasurementStore:
 
     def choice(self, key: str) -> Choice | None:
         """Which files a table took of a session."""
-        row = self._one("SELECT stamp, spec, body FROM choices WHERE key = ?", key)
+        row = self._one("SELECT stamp, spec, body, used FROM choices WHERE key = ?", key)
         return None if row is None else Choice(*row)
 
     def put_choice(self, key: str, stamp: str, spec: str, body: str) -> None:

@@ -189,7 +189,7 @@ def _builder(
         troubles.odd(complaint)
     folder = transfers.cache.directory
     return Builder(
-        Outlines(listings, settings.limits, stored, catalogs.fresh),
+        Outlines(listings, settings.limits, stored, catalogs),
         catalogs,
         Loose(transfers.contents, transfers, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),

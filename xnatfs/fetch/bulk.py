@@ -14,8 +14,10 @@ from typing import TypeVar
 
 from xnatfs.fetch.flights import Flight, Flights
 from xnatfs.fetch.holdings import ProjectHoldings
-from xnatfs.server.listings import AssessorListing, BulkResources, Listings, ReconstructionListing, ScanListing
-from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord
+from xnatfs.fetch.stamps import ExperimentLists
+from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
+from xnatfs.server.listings import Listings
+from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -29,24 +31,28 @@ _SAMPLED = 8
 class BulkLoader:
     """Loads projects of one server."""
 
-    def __init__(self, listings: Listings, resources: Resources, flights: Flights, patience: float) -> None:
+    def __init__(self, listings: Listings, resources: Resources, experiments: ExperimentLists, flights: Flights, patience: float) -> None:
         self._listings = listings
+        self._experiments = experiments
         self._resources = resources
         self._flights = flights
         self._patience = patience
 
-    def load(self, record: ProjectRecord, experiments: dict[str, ExperimentRecord]) -> ProjectHoldings:
-        """Everything the bulk listings tell of a project whose experiments are already listed."""
+    def load(
+        self, record: ProjectRecord, experiments: dict[str, ExperimentRecord], own_resources: Callable[[], list[ResourceRecord]]
+    ) -> ProjectHoldings:
+        """Everything the bulk listings tell of a project whose experiments are already listed; `own_resources` lists its own."""
         identity, listings, patience = record.id, self._listings, self._patience
         holdings = ProjectHoldings(record, experiments=experiments, loaded=time.monotonic())
         subjects = self._begin(("subjects", identity), lambda: listings.subjects(identity))
-        own = self._begin(("project resources", identity), lambda: self._resources.of(Owner("project", identity)))
+        own = self._begin(("project resources", identity), own_resources)
         if experiments:
             labels = self._begin(("experiment resources", identity), lambda: listings.experiment_resources(identity))
             if any(one.may_have_scans for one in experiments.values()):
                 scans = self._begin(("scans", identity), lambda: listings.scans(identity))
                 assessors = self._begin(("assessors", identity), lambda: listings.assessors(identity))
                 own_labels = labels.wait(patience)
+                experiments = holdings.experiments = self._experiments.confirm(identity, experiments, own_labels.seen)
                 # Without the labels each session is asked singly anyhow, which tells its reconstructions too.
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions

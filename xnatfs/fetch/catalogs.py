@@ -1,7 +1,7 @@
 """What the server holds, as far as anybody has asked: listings fetched once, held, renewed when they age.
 
-Used by the tree. Cost (DESIGN 4.1): a project in about eight requests, then one a session for its files; a session whose resources no
-bulk listing tells costs one more, and both are fetched ahead, in parallel, when sessions are walked in order.
+Used by the tree. Projects are in `projects.py`, files in `filelists.py`. A session costs one request for its files; one whose resources
+no bulk listing tells costs one more, and both are fetched ahead, in parallel, when sessions are walked in order.
 Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held over I/O.
 """
 
@@ -10,22 +10,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.ahead import Ahead
-from xnatfs.fetch.bulk import BulkLoader
-from xnatfs.fetch.filelists import AWAY, LONGEST, FileLists
+from xnatfs.fetch.filelists import FileLists
 from xnatfs.fetch.flights import Flight, Flights, Workers
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
 from xnatfs.fetch.later import Later
 from xnatfs.fetch.patience import Patience
-from xnatfs.fetch.renewal import patched
+from xnatfs.fetch.projects import ProjectLists
 from xnatfs.fetch.singly import SingleLoader
+from xnatfs.fetch.stamps import ExperimentLists
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.listings import Listings
@@ -71,145 +71,54 @@ class Catalogs:
         self._only = only
         self._workers = Workers("listing", limits.connections)
         self._flights = Flights(self._workers)
-        # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would wait for each other.
-        self._composers = Workers("project", 32)
-        self._composing = Flights(self._composers)
         self._later = Later(_SOON)
         self._lock = threading.Lock()
-        self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
-        self._holdings: dict[str, ProjectHoldings] = {}
         self._sessions: dict[tuple[str, str], tuple[str, float, SessionHoldings]] = {}  # by project and experiment
         self._patience = Patience(listings.breaker)
         self._files = FileLists(self._resources, self._flights, limits, troubles, stored, history, self._later, self._patience)
-        self._bulk = BulkLoader(listings, self._resources, self._flights, limits.listing_deadline)
+        self.experiments = ExperimentLists(listings, troubles)
+        self._projects = ProjectLists(
+            *(listings, self._resources, self.experiments, self._flights, limits, troubles, stored, self._later, self._patience), only
+        )
+        self._projects.on_renewed = self._keep_forms
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
-        self._changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = 0.0  # epoch seconds of that
-        for form in stored.forms():
-            if form.startswith("+"):
-                self._single.items_proven = True
-            else:
-                listings.capabilities.refuse(form)
+        refused, proofs = stored.forms()
+        listings.capabilities.recall(refused)
+        self._single.items_proven = "items" in proofs
+        self.experiments.proven = "stamps" in proofs
 
     # --- projects ------------------------------------------------------------------------------------------------
 
     def projects(self) -> dict[str, ProjectRecord]:
         """The projects shown, by id."""
-        held = self._projects
-        if held is not None and time.monotonic() - held[0] < self._limits.ttl:
-            return held[1]
-        if held is None and not self._refreshed:
-            kept = self._stored.projects()
-            if kept is not None:
-                found = self._shown(kept.value)
-                self._projects = (time.monotonic(), found)
-                self._later.add("projects", lambda: self._begin("projects", self._load_projects, urgent=False))
-                return found
-        try:
-            return self._get("projects", self._load_projects, held=held is not None)
-        except Failure as failure:
-            if held is None or failure.cause is Cause.INTERRUPTED:
-                raise
-            self._stale("the list of projects", failure)
-            self._projects = (time.monotonic(), held[1])
-            return held[1]
+        return self._projects.projects()
 
     def fresh(self, identity: str) -> ProjectHoldings | None:
         """A project's holdings if they need not be renewed; no request."""
-        held = self._holdings.get(identity)
-        return held if held is not None and time.monotonic() - held.loaded < self._limits.ttl else None
+        return self._projects.fresh(identity)
 
     def project(self, identity: str) -> ProjectHoldings:
-        """A project's holdings, at most `ttl` old.
+        """A project's holdings, at most `ttl` old; see `ProjectLists.get`."""
+        return self._projects.get(identity)
 
-        Raises:
-            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if nothing is held yet.
-        """
-        if (fresh := self.fresh(identity)) is not None:
-            return fresh
-        held = self._holdings.get(identity)
-        try:
-            give_up = self._patience(held=held is not None)
-            return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline, give_up)
-        except Failure as failure:
-            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
-                raise
-            if held is None:
-                kept = self._stored.project(identity) if failure.cause in AWAY and (not self._only or identity in self._only) else None
-                if kept is None:
-                    raise
-                held = self._holdings.setdefault(identity, kept.value)
-            self._stale(f"project {identity}", failure)
-            held.loaded = time.monotonic()
-            return held
+    def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
+        """The resources of a project itself; see `ProjectLists.own_resources`."""
+        return self._projects.own_resources(identity, expected)
 
-    def _shown(self, projects: dict[str, ProjectRecord]) -> dict[str, ProjectRecord]:
-        return {one.id: one for one in projects.values() if not self._only or one.id in self._only}
+    def check(self, identity: str) -> None:
+        """Return if the server answers about a project; see `ProjectLists.check`."""
+        self._projects.check(identity)
 
-    def _load_projects(self) -> dict[str, ProjectRecord]:
-        epoch = self._epoch
-        everything = {one.id: one for one in self._listings.projects()}
-        found = self._shown(everything)
-        self._stored.put_projects(everything)
-        if epoch == self._epoch:
-            self._projects = (time.monotonic(), found)
-        return found
+    def gone(self, identity: str) -> bool:
+        """Whether a list of projects, asked for now, proves that this one is not there."""
+        return self._projects.gone(identity)
 
-    def _renew(self, identity: str) -> ProjectHoldings:
-        """One to three requests tell whether anything changed since the holdings were made; only what did is listed again."""
-        epoch = self._epoch
-        held = self._holdings.get(identity)
-        kept = self._stored.project(identity) if held is None and not self._refreshed else None
-        if kept is not None and (not self._only or identity in self._only):
-            record: ProjectRecord | None = kept.value.project  # whether it still is this user's tells the next request
-        else:
-            kept = None
-            record = self.projects().get(identity)
-        if record is None:
-            self._forget(identity)
-            raise Failure(Cause.NO_ENTRY, identity)
-        try:
-            experiments = {one.id: one for one in self._listings.experiments(identity)}
-        except Failure as failure:
-            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
-                self._forget(identity)
-            raise
-        assessors = partial(self._listings.assessors, identity)
-        fresh: ProjectHoldings | None = None
-        if kept is not None:
-            # Shown with one request; the rest is asked for in a moment.
-            fresh = patched(kept.value, record, experiments, None, kept.value.own_resources, assessors)
-            if fresh is not None:
-                fresh.made = time.monotonic() - kept.age
-                self._later.add(("project", identity), lambda: self._look_again(identity))
-        elif held is not None and time.monotonic() - held.made < LONGEST:
-            people = self._listings.subjects(identity)
-            fresh = patched(held, record, experiments, people, self._resources.of(Owner("project", identity)), assessors)
-        if fresh is None:
-            fresh = self._bulk.load(record, experiments)
-            fresh.made = time.monotonic()
-        fresh.loaded = time.monotonic()
-        with self._lock:
-            if epoch == self._epoch:
-                if held is not None and fresh is not held:
-                    self._changed = time.monotonic()
-                self._holdings[identity] = fresh
-        if fresh is not held and (kept is None or fresh is not kept.value):
-            self._stored.put_project(fresh)
-        self._stored.put_forms(self._listings.capabilities.refused + ["+items"] * self._single.items_proven)
-        return fresh
-
-    def _look_again(self, identity: str) -> None:
-        held = self._holdings.get(identity)
-        if held is not None:
-            held.loaded = -1e9
-            self._composing.start((self._epoch, identity), lambda: self._renew(identity), urgent=False)
-
-    def _forget(self, identity: str) -> None:
-        self._holdings.pop(identity, None)
-        self._stored.drop_project(identity)
+    def _keep_forms(self) -> None:
+        proofs = ["items"] * self._single.items_proven + ["stamps"] * self.experiments.proven
+        self._stored.put_forms(self._listings.capabilities.refused_at, proofs)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -329,23 +238,38 @@ class Catalogs:
         experiment = holdings.experiments.get(session)
         stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
         if owner.direction == "in" or not session:  # as in `outdated`
-            found = self._files.of(("owner", owner), stamp, lambda: self._resources.files_of(owner))
+            found = self._files.of(("owner", owner), stamp, *self._of_owner(owner))
         else:
             window = self._ahead.window(("files", project), holdings.order, session)
             self._files.ahead((other, holdings.experiments[other].changed) for other in window if self._may_have_files(holdings, other))
             found = self._files.of_session(session, stamp)
         if found.of_resource(resource) is None and resource.file_count != 0:
             # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
-            key = ("resource", resource.id or (owner, resource.label))
-            return self._files.of(key, stamp, lambda: self._files_of_resource(resource))
+            singly = self._files.of(*self._one_resource(resource, stamp))
+            if session and singly.of_resource(resource):
+                self._files.distrust(("session", session))
+            return singly
         return found
+
+    def _of_owner(self, owner: Owner) -> tuple[Callable[[], FileListing], Callable[[], dict[int, int | None]]]:
+        """How the files of one object are asked for, and how many its resources count."""
+
+        def counts() -> dict[int, int | None]:
+            if owner.level == "project":
+                projects = {one.id: one for one in self._listings.projects()}
+                told = projects[owner.id].resources if owner.id in projects else ()
+                if told is not None:
+                    return {number: count for number, _, count in told}
+            return {one.id: one.file_count for one in self._resources.of(owner) if one.id is not None}
+
+        return partial(self._resources.files_of, owner), counts
 
     def outdated(self, record: FileRecord) -> bool:
         """Whether a file that is not what its listing says is listed otherwise by now; asks the server."""
         owner = record.owner
         if owner.direction == "in" or not (session := _session_with(owner)):
-            return self._files.outdated(("owner", owner), lambda: self._resources.files_of(owner), record)
-        return self._files.outdated(("session", session), partial(self._resources.files_of_session, session), record)
+            return self._files.outdated(("owner", owner), *self._of_owner(owner), record)
+        return self._files.session_outdated(session, record)
 
     def list_files(self, project: str, sessions: Sequence[str]) -> None:
         """Begin to list the files of these sessions, in parallel and several a request: each will be asked for with `files` next."""
@@ -357,23 +281,23 @@ class Catalogs:
         known = holdings.session(holdings.experiments[session])
         return known is None or bool(known.resources)
 
-    def resource_files(self, resource: ResourceRecord, stamp: str) -> list[FileRecord]:
+    def resource_files(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> list[FileRecord]:
         """The files of one resource, in catalog order; see `listing_of`."""
-        return self.listing_of(resource, stamp).of_resource(resource) or []
+        return self.listing_of(resource, stamp, oldest).of_resource(resource) or []
 
-    def listing_of(self, resource: ResourceRecord, stamp: str) -> FileHoldings:
-        """Holdings with the files of one resource, as of the `last_modified` of its session: its session's listing where that is held,
-        else one request for just this resource.
+    def listing_of(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> FileHoldings:
+        """Holdings with the files of one resource, as of the stamp of its session: its session's listing where that is held, else one
+        request for just this resource. `oldest`: see `FileLists.of`.
 
         Raises:
             Failure: what keeps the server from answering.
         """
-        held = self._files.held(_session_of(resource), stamp)
+        held = self._files.held(_session_of(resource), stamp) if oldest is None else None
         if held is not None and held.of_resource(resource) is not None:
             return held
         if not addressable(resource):
             return self._files.of_session(_session_of(resource), stamp)
-        return self._files.of(*self._one_resource(resource, stamp))
+        return self._files.of(*self._one_resource(resource, stamp), oldest)
 
     def listings_of(
         self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
@@ -393,21 +317,16 @@ class Catalogs:
                 begun += 1
                 if self._files.held(_session_of(other), its_stamp) is None and addressable(other):
                     self._files.begin(*self._one_resource(other, its_stamp))
-            try:
-                found.append(self.listing_of(resource, stamp))
-            except Failure as failure:
-                if failure.cause is Cause.NO_ENTRY:  # gone since its session was listed: no reason to say that the folder does not exist
-                    raise Failure(
-                        Cause.GONE, f"{resource.label} of {resource.owner.part or resource.owner.id}", failure.detail
-                    ) from failure
-                raise
+            found.append(self.listing_of(resource, stamp))
             if progress is not None:
                 progress(len(found), len(resources))
         return found
 
-    def _one_resource(self, resource: ResourceRecord, stamp: str) -> tuple[Hashable, str, Callable[[], FileListing]]:
+    def _one_resource(
+        self, resource: ResourceRecord, stamp: str
+    ) -> tuple[Hashable, str, Callable[[], FileListing], Callable[[], dict[int, int | None]]]:
         key = ("resource", resource.id or (resource.owner, resource.label))
-        return key, stamp, partial(self._files_of_resource, resource)
+        return key, stamp, partial(self._files_of_resource, resource), self._of_owner(resource.owner)[1]
 
     def _files_of_resource(self, resource: ResourceRecord) -> FileListing:
         listing = self._resources.files_of_resource(resource)
@@ -439,23 +358,18 @@ class Catalogs:
         with self._lock:
             self._epoch += 1
             self._refreshed = time.time()
-            self._changed = time.monotonic()
-            if project is None:
-                self._holdings.clear()
-            else:
-                self._holdings.pop(project, None)
-            self._projects = None
             self._sessions.clear()
+        self._projects.refresh(project)
         self._files.refresh()
 
     def changed_within(self, seconds: float) -> bool:
         """Whether a listing was replaced by another in the last so many seconds."""
-        return time.monotonic() - max(self._changed, self._files.changed) < seconds
+        return time.monotonic() - max(self._projects.changed, self._files.changed) < seconds
 
     def counts(self) -> dict[str, int]:
         """For `status`."""
         listings, records = self._files.counts()
-        return {"projects listed": len(self._holdings), "file listings held": listings, "file records held": records}
+        return {"projects listed": len(self._projects.held), "file listings held": listings, "file records held": records}
 
     @property
     def refused_forms(self) -> list[str]:
@@ -465,15 +379,15 @@ class Catalogs:
     def close(self) -> None:
         """Start nothing more."""
         self._later.close()
-        self._composers.close()
+        self._projects.close()
         self._workers.close()
         self._stored.close()
 
     def _holds(self, held_stamp: str, held_at: float, stamp: str) -> bool:
-        # With a last_modified a listing holds until that moves; uploads that change no count may not move it (fact sheet 5), so it is
-        # asked again after ten minutes all the same. Without one, age is all there is.
+        # With a stamp a listing holds until that moves; some changes move none (fact sheet 13), so it is asked for again after some
+        # hours all the same. Without one, age is all there is.
         age = time.monotonic() - held_at
-        return held_stamp == stamp and age < (max(LONGEST, self._limits.ttl) if stamp else self._limits.ttl)
+        return held_stamp == stamp and age < (max(self._limits.relist_after, self._limits.ttl) if stamp else self._limits.ttl)
 
     def _predates(self, age: float) -> bool:
         """Whether something of this age was listed before the last refresh."""

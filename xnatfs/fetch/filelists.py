@@ -1,7 +1,7 @@
 """File listings: one request a session (several sessions a request, where the server takes that), held, kept on disk, compared.
 
-Used by `catalogs`. A listing holds while the `last_modified` it came with stays; one from an earlier mount is shown at once and asked
-for again a moment later if it is old.
+Used by `catalogs`. A listing holds while the stamp it came with stays (`stamps`); one from an earlier mount is shown at once and asked
+for again a moment later if it is old. What it lacks of the one before has to be proven gone (`proof`).
 Threading: any thread; one lock guards the maps, never held over I/O.
 """
 
@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from xnatfs.config import Limits
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.fetch.flights import Flight, Flights
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.fetch.later import Later
 from xnatfs.fetch.patience import Patience
+from xnatfs.fetch.proof import Absences, Counts
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.server.records import FileRecord
@@ -29,18 +30,11 @@ from xnatfs.server.resources import FileListing, Resources
 
 log = logging.getLogger(__name__)
 
-# Uploads that change no count may not move last_modified (fact sheet 5): a listing is asked for again after this all the same.
-LONGEST = 600.0
 _TOGETHER = "files of several sessions"
 _AT_ONCE = 8  # sessions of one request ...
 _JUST_NOW = 10.0  # seconds for which a listing is not doubted because a file is not what it says
 _ROWS = 4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
-AWAY = frozenset(
-    {
-        *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
-        *(Cause.CUT_SHORT, Cause.SERVER_ERROR),
-    }
-)
+_AGAIN_S = 5.0  # what could not be listed again, and is shown as it was, is not asked for again before
 
 Load = Callable[[], FileListing]
 
@@ -51,7 +45,7 @@ class FileLists:
     Args:
         resources: where they come from.
         flights: fetches them.
-        limits: how many records are held in memory, and for how long a listing without a stamp holds.
+        limits: how many records are held in memory, and for how long a listing holds.
         troubles: what is odd is reported there.
         stored: what earlier mounts listed.
         history: what changed since is noted there.
@@ -82,6 +76,9 @@ class FileLists:
         self._held: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
             limits.file_records, getsizeof=lambda held: held[2].count
         )
+        self._absences = Absences(troubles)
+        self._stale: TTLCache[Hashable, FileHoldings] = TTLCache(1024, ttl=_AGAIN_S)  # shown as they were
+        self._distrusted: TTLCache[Hashable, bool] = TTLCache(4096, ttl=600.0)
         self._together: dict[str, Flight[None]] = {}  # sessions that are on their way with others
         self._proven = False  # that the answer for several sessions is the same as for each
         self._rows = 0.0  # of a session, on average
@@ -101,28 +98,47 @@ class FileLists:
             except Failure as failure:
                 if failure.cause is Cause.INTERRUPTED:
                     raise
-        return self.of(("session", session), stamp, partial(self._resources.files_of_session, session))
+        return self.of(("session", session), stamp, *self._of_session(session))
 
-    def of(self, key: Hashable, stamp: str, load: Load) -> FileHoldings:
+    def of(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileHoldings:
         """The files under `key`, asked for with `load` unless they are held.
+
+        Args:
+            counts: asks for the files each of the resources counts.
+            oldest: the age in seconds from which a listing is asked for again, in place of `Limits.relist_after`.
 
         Raises:
             Failure: what keeps the server from answering, if nothing was ever listed.
         """
-        held = self._ready(key, stamp)
+        held = self._ready(key, stamp, oldest)
         if held is not None:
             return held
+        with self._lock:
+            stale = self._stale.get(key)
+        if stale is not None:
+            return stale
         try:
-            work = partial(self._load, key, stamp, load)
+            work = partial(self._load, key, stamp, load, counts, oldest)
             give_up = self._patience(held=self._any(key) is not None)
             return self._flights.get((self._epoch, "files", key), work, self._limits.listing_deadline, give_up)
         except Failure as failure:
-            stale = self._any(key) if failure.cause in AWAY else None
+            stale = self._any(key) if failure.cause in UNANSWERED else None
             if stale is None:
                 raise
             log.warning("the files of %s could not be listed again and are shown as they were: %s", key, failure)
             self._troubles.failed(failure)
+            with self._lock:
+                self._stale[key] = stale
             return stale
+
+    def distrust(self, key: Hashable) -> None:
+        """The listing under `key` was found to lack what it should have: it is asked for again at the next look, but not at every one."""
+        with self._lock:
+            if key in self._distrusted:
+                return
+            self._distrusted[key] = True
+            self._held.pop(key, None)
+        self._stored.drop_files(key)
 
     def held(self, session: str, stamp: str | None = None) -> FileHoldings | None:
         """What is in memory of a session's files, however old; with a stamp, only what came with that."""
@@ -130,9 +146,10 @@ class FileLists:
             found = self._held.get(("session", session))
         return found[2] if found is not None and (stamp is None or stamp == found[0] != "") else None
 
-    def outdated(self, key: Hashable, load: Load, record: FileRecord) -> bool:
+    def outdated(self, key: Hashable, load: Load, counts: Counts, record: FileRecord) -> bool:
         """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once, whatever the listing's stamp says:
-        a file may be overwritten without one (fact sheet 5); but not of a listing that was made just now."""
+        a file may be overwritten without one (fact sheet 13); but not of a listing that was made just now. False where the server does
+        not say."""
         with self._lock:
             held = self._held.get(key)
         if held is None:
@@ -140,12 +157,21 @@ class FileLists:
         stamp, made, holdings = held
         if time.monotonic() - made > _JUST_NOW:
             epoch = self._epoch
-            work = partial(self._again, key, stamp, load, epoch)
-            holdings = self._flights.get((epoch, "files again", key), work, self._limits.listing_deadline)
+            work = partial(self._again, key, stamp, load, counts, epoch)
+            try:
+                holdings = self._flights.get((epoch, "files again", key), work, self._limits.listing_deadline)
+            except Failure as failure:
+                if failure.cause not in UNANSWERED:
+                    raise
+                return False
         return all((one.size, one.digest) != (record.size, record.digest) for one in holdings.named(record))
 
-    def _again(self, key: Hashable, stamp: str, load: Load, epoch: int) -> FileHoldings:
-        return self._hold(key, stamp, load(), epoch)
+    def session_outdated(self, session: str, record: FileRecord) -> bool:
+        """The same for a file of a session."""
+        return self.outdated(("session", session), *self._of_session(session), record)
+
+    def _again(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileHoldings:
+        return self._hold(key, stamp, load, counts, epoch)
 
     def ahead(self, sessions: Iterable[tuple[str, str]]) -> None:
         """Begin to list sessions (accession id, stamp) that will be asked for soon, as few requests as the server allows."""
@@ -166,10 +192,10 @@ class FileLists:
         for start in range(0, len(wanted) if idle else len(wanted) - len(wanted) % size, size):
             self._begin_together(wanted[start : start + size])
 
-    def begin(self, key: Hashable, stamp: str, load: Load) -> None:
+    def begin(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> None:
         """Begin to list what will be asked for with `of` soon."""
-        if not self._ready(key, stamp):
-            self._flights.start((self._epoch, "files", key), partial(self._load, key, stamp, load), urgent=False)
+        if not self._ready(key, stamp, oldest):
+            self._flights.start((self._epoch, "files", key), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
 
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
@@ -178,6 +204,7 @@ class FileLists:
             self._refreshed = time.time()
             self.changed = time.monotonic()
             self._held.clear()
+            self._stale.clear()
 
     def counts(self) -> tuple[int, int]:
         """(listings, records) held."""
@@ -192,7 +219,7 @@ class FileLists:
         return max(1, min(_AT_ONCE, int(_ROWS / max(1.0, self._rows))))
 
     def _begin(self, session: str, stamp: str) -> None:
-        work = partial(self._load, ("session", session), stamp, partial(self._resources.files_of_session, session))
+        work = partial(self._load, ("session", session), stamp, *self._of_session(session))
         self._flights.start((self._epoch, "files", ("session", session)), work, urgent=False)
 
     def _begin_together(self, wanted: Sequence[tuple[str, str]]) -> None:
@@ -235,45 +262,62 @@ class FileLists:
                 # A session without rows is asked for by itself: a server might only look at the first one named.
                 if told[session].files:
                     self._proven = True
-                    self._hold(("session", session), stamp, told[session], epoch)
+                    load, counts = self._of_session(session)
+                    self._hold(("session", session), stamp, _first(told[session], load), counts, epoch)
         except Failure as failure:
-            # One of them may be what breaks the whole: each is asked for by itself when it is looked at.
+            # One of them may be what breaks the whole (a catalog that cannot be read: fact sheet 12): each is asked for by itself when it
+            # is looked at. Where the form has never worked, one that is answered singly tells that it is the form.
             log.info("the files of several sessions could not be listed at once: %s", failure)
-            if failure.cause not in AWAY and not (self._proven and failure.cause is Cause.NO_ENTRY):
+            if not self._proven and failure.status and self._answered(*wanted[0]):
                 self._resources.capabilities.refuse(_TOGETHER)
         finally:
             with self._lock:
                 for session in names:
                     self._together.pop(session, None)
 
+    def _answered(self, session: str, stamp: str) -> bool:
+        try:
+            self._load(("session", session), stamp, *self._of_session(session))
+        except Failure:
+            return False
+        return True
+
+    def _of_session(self, session: str) -> tuple[Load, Counts]:
+        """How the files of a session are asked for, and how many its resources count."""
+
+        def counts() -> dict[int, int | None]:
+            return {one.id: one.file_count for one in self._resources.of_session(session) if one.id is not None}
+
+        return partial(self._resources.files_of_session, session), counts
+
     # --- holding -------------------------------------------------------------------------------------------------
 
-    def _ready(self, key: Hashable, stamp: str) -> FileHoldings | None:
+    def _ready(self, key: Hashable, stamp: str, oldest: float | None = None) -> FileHoldings | None:
         with self._lock:
             held = self._held.get(key)
+        longest = max(self._limits.relist_after, self._limits.ttl) if oldest is None else oldest
         if held is not None:
             age = time.monotonic() - held[1]
             # Without a stamp age is all there is.
-            return held[2] if held[0] == stamp and age < (max(LONGEST, self._limits.ttl) if stamp else self._limits.ttl) else None
+            return held[2] if held[0] == stamp and age < (longest if stamp else self._limits.ttl) else None
         kept = self._stored.files(key) if stamp else None
         if kept is None or kept.stamp != stamp or time.time() - kept.age < self._refreshed:
             return None
+        old = kept.age >= longest
+        if old and (oldest is not None or not (isinstance(key, tuple) and key[0] == "session")):
+            return None
         with self._lock:
             if kept.value.count <= self._held.maxsize:
-                self._held[key] = (stamp, time.monotonic(), kept.value)
+                self._held[key] = (stamp, time.monotonic() - (0.0 if old else kept.age), kept.value)
         self._note_rows(kept.value.count)
-        if kept.age > LONGEST and isinstance(key, tuple) and key[0] == "session":
-            session = str(key[1])
-            self._later.add(key, partial(self._renew, session, stamp))
+        if old:
+            self._later.add(key, partial(self._renew, str(key[1]), stamp))  # type: ignore[index]  # of a session, see above
         return kept.value
 
     def _renew(self, session: str, stamp: str) -> None:
-        load = partial(self._resources.files_of_session, session)
-        self._flights.start(
-            (self._epoch, "files", ("session", session)),
-            lambda: self._hold(("session", session), stamp, load(), self._epoch),
-            urgent=False,
-        )
+        key = ("session", session)
+        work = partial(self._hold, key, stamp, *self._of_session(session), self._epoch)
+        self._flights.start((self._epoch, "files", key), work, urgent=False)
 
     def _any(self, key: Hashable) -> FileHoldings | None:
         with self._lock:
@@ -283,16 +327,19 @@ class FileLists:
         kept = self._stored.files(key)
         return kept.value if kept is not None else None
 
-    def _load(self, key: Hashable, stamp: str, load: Load) -> FileHoldings:
-        held = self._ready(key, stamp)
+    def _load(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileHoldings:
+        held = self._ready(key, stamp, oldest)
         if held is not None:
             return held  # came between the look for it and this
-        epoch = self._epoch
-        return self._hold(key, stamp, load(), epoch)
+        return self._hold(key, stamp, load, counts, self._epoch)
 
-    def _hold(self, key: Hashable, stamp: str, listing: FileListing, epoch: int) -> FileHoldings:
-        holdings = FileHoldings.of(listing.files, listing.odd)
-        for odd in listing.odd:
+    def _hold(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileHoldings:
+        def listed() -> FileHoldings:
+            listing = load()
+            return FileHoldings.of(listing.files, listing.odd)
+
+        holdings = listed()
+        for odd in holdings.odd:
             self._troubles.odd(odd)
         with self._lock:
             held = self._held.get(key)
@@ -302,6 +349,8 @@ class FileLists:
             before, old_stamp = held[2], held[0]
         elif (kept := self._stored.files(key)) is not None:
             before, old_stamp = kept.value, kept.stamp
+        if before is not None:
+            self._absences.prove(key, before, holdings, moved=old_stamp != stamp, counts=counts, again=listed)
         self._note_rows(holdings.count)
         with self._lock:
             if before is not None and before.by_resource != holdings.by_resource:
@@ -319,3 +368,9 @@ class FileLists:
 
     def _note_rows(self, count: int) -> None:
         self._rows = count if not self._rows else 0.8 * self._rows + 0.2 * count
+
+
+def _first(listing: FileListing, load: Load) -> Load:
+    """Gives this listing, and asks when it is asked again."""
+    ready = [listing]
+    return lambda: ready.pop() if ready else load()

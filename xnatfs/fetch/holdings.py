@@ -23,7 +23,7 @@ from xnatfs.server.records import (
 )
 
 if TYPE_CHECKING:
-    from xnatfs.server.listings import AssessorListing, BulkResources, ReconstructionListing, ScanListing
+    from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 
 T = TypeVar("T")
 

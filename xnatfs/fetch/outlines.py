@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
+from functools import cache, partial
 
 from xnatfs.config import Limits
-from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.filelists import AWAY
+from xnatfs.errors import UNANSWERED, Cause, Failure
+from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.flights import Flights, Workers
-from xnatfs.fetch.holdings import Outline, ProjectHoldings
+from xnatfs.fetch.holdings import Outline
 from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.stored import StoredListings
 from xnatfs.server.listings import Listings
-from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
+from xnatfs.server.records import ExperimentRecord, ResourceRecord
 from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 class Outlines:
     """The outlines of one server's projects."""
 
-    def __init__(self, listings: Listings, limits: Limits, stored: StoredListings, fresh: Callable[[str], ProjectHoldings | None]) -> None:
+    def __init__(self, listings: Listings, limits: Limits, stored: StoredListings, catalogs: Catalogs) -> None:
         self._listings = listings
+        self._catalogs = catalogs
         self._resources = Resources(listings)
         self._limits = limits
         self._patience = Patience(listings.breaker)
         self._stored = stored
-        self._fresh = fresh  # the whole project, where it was listed a moment ago: then its experiments are not asked for again
         self._workers = Workers("outline", limits.connections)
         self._flights = Flights(self._workers)
         self._composers = Workers("outlines", 4)  # these wait for the others
@@ -59,8 +59,8 @@ class Outlines:
             give_up = self._patience(held=held is not None)
             return self._composing.get((self._epoch, project), lambda: self._renew(project), self._limits.listing_deadline, give_up)
         except Failure as failure:
-            kept = held or (self._stored.outline(project) if failure.cause in AWAY else None)
-            if kept is None or failure.cause not in AWAY:
+            kept = held or (self._stored.outline(project) if failure.cause in UNANSWERED else None)
+            if kept is None or failure.cause not in UNANSWERED:
                 raise
             log.warning("project %s could not be listed again and is taken as it was: %s", project, failure)
             kept.loaded = time.monotonic()
@@ -99,17 +99,19 @@ class Outlines:
     def _renew(self, project: str) -> Outline:
         epoch = self._epoch
         before = self._held.get(project) or (None if self._refreshed else self._stored.outline(project))
-        whole = self._fresh(project)
+        whole = self._catalogs.fresh(project)  # where it was listed a moment ago its experiments are not asked for again
         if whole is not None:
             experiments, resources = dict(whole.experiments), whole.own_resources
         else:
-            experiments, resources = self._listed(project, epoch)
+            experiments, resources = self._listed(project, epoch, before)
         same = {one for one in experiments if before is not None and before.experiments.get(one) == experiments[one]}
         stamped = all(one.changed for one in experiments.values())
         if before is not None and stamped and len(same) == len(experiments) == len(before.experiments):
             fresh = Outline(project, experiments, resources, before.own, before.known, before.every)
         else:
             told = self._listings.experiment_resources(project) if experiments else None
+            if whole is None and told is not None:
+                experiments = self._catalogs.experiments.confirm(project, experiments, told.seen)
             labels: dict[str, list[ResourceRecord]] = {}
             for resource in told.resources if told is not None else ():
                 labels.setdefault(resource.owner.id, []).append(resource)
@@ -125,14 +127,19 @@ class Outlines:
             self._stored.put_outline(fresh)
         return fresh
 
-    def _listed(self, project: str, epoch: int) -> tuple[dict[str, ExperimentRecord], list[ResourceRecord]]:
-        own = self._flights.start((epoch, project, "resources"), lambda: self._resources.of(Owner("project", project)))
+    def _listed(self, project: str, epoch: int, before: Outline | None) -> tuple[dict[str, ExperimentRecord], list[ResourceRecord]]:
+        expected = {one.id for one in before.resources if one.id is not None} if before is not None else ()
+        own = self._flights.start((epoch, project, "resources"), lambda: self._catalogs.own_resources(project, expected))
         try:
-            experiments = {one.id: one for one in self._listings.experiments(project)}
+            known = before.experiments.values() if before is not None else ()
+            experiments = self._catalogs.experiments.get(project, cache(lambda: self._listings.people(project)), known)
         except Failure as failure:
-            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
-                self._held.pop(project, None)
+            cause = failure.cause
+            if cause is Cause.UNPROVEN and self._catalogs.gone(project):
+                cause = Cause.NO_ENTRY
                 self._stored.drop_outline(project)
-                raise Failure(failure.cause, f"project {project}", failure.detail, failure.status) from failure
+            if cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
+                self._held.pop(project, None)
+                raise Failure(cause, f"project {project}", failure.detail, failure.status) from failure
             raise
         return experiments, own.wait(self._limits.listing_deadline)

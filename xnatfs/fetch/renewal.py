@@ -1,7 +1,7 @@
 """A project's holdings brought up to date with what changed, in place of listing all of it again.
 
-Used by `catalogs`. An experiment or subject is taken as changed when its row is: `last_modified` rises with every edit of it or below it
-(fact sheet 5). A changed session is marked as not complete and is asked for by itself when it is looked at.
+Used by `projects`. An experiment or subject is taken as changed when its row is: its stamp moves with every change below it (`stamps`).
+A changed session is marked as not complete and is asked for by itself when it is looked at; so is a changed subject.
 Threading: pure; the holdings given are not changed.
 """
 
@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from xnatfs.fetch.ahead import Order
 from xnatfs.fetch.holdings import Memo, ProjectHoldings
-from xnatfs.server.listings import AssessorListing, BulkResources
+from xnatfs.server.bulk_rows import AssessorListing
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, SubjectRecord
 
+_MOST_SUBJECTS = 64  # changed subjects: each costs a request when its own resources are looked at
 _MOST = 8  # changed sessions; asking for more of them one by one costs what the whole project costs in bulk
 
 
@@ -22,7 +23,7 @@ def patched(
     held: ProjectHoldings,
     record: ProjectRecord,
     experiments: Mapping[str, ExperimentRecord],
-    people: tuple[list[SubjectRecord], BulkResources] | None,
+    people: list[SubjectRecord] | None,
     own_resources: list[ResourceRecord],
     assessors: Callable[[], AssessorListing],
 ) -> ProjectHoldings | None:
@@ -31,21 +32,20 @@ def patched(
     `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the project, and is called if a
     session changed: a session's own listing has no assessor that has no resource, and all of a shared session's.
     """
-    if not all(one.changed for one in experiments.values()):
-        return None  # without stamps nothing tells what changed
-    changed = {identity for identity, one in experiments.items() if held.experiments.get(identity) != one}
+    # Of an experiment without a stamp nothing tells whether it changed.
+    changed = {identity for identity, one in experiments.items() if not one.changed or held.experiments.get(identity) != one}
     gone = held.experiments.keys() - experiments.keys()
     if len(changed) > _MOST:
         return None
     subjects = dict(held.subjects)
     stale: set[str] = set()
-    told: BulkResources | None = None
     if people is not None:
-        listed, told = {one.id: one for one in people[0]}, people[1]
-        made_up = {one.id for one in held.subjects.values() if not one.changed and one.id not in listed}
-        stale = {identity for identity, one in listed.items() if held.subjects.get(identity) != one}
-        stale |= held.subjects.keys() - listed.keys() - made_up
-        subjects = listed
+        subjects = {one.id: one for one in people}
+        made_up = {one.id for one in held.subjects.values() if not one.changed and one.id not in subjects}
+        stale = {identity for identity, one in subjects.items() if not one.changed or held.subjects.get(identity) != one}
+        stale |= held.subjects.keys() - subjects.keys() - made_up
+        if len(stale) > _MOST_SUBJECTS:
+            return None
     elif any(one.subject_id not in held.subjects for one in experiments.values()):
         return None  # of whom nothing is known yet
     if not (changed or gone or stale) and own_resources == held.own_resources and record == held.project:
@@ -73,10 +73,6 @@ def patched(
         own_resources=own_resources,
         memo=Memo(),
     )
-    if told is not None and told.known and not told.blank:
-        known = told.known & stale
-        fresh.complete_subjects |= known
-        fresh.add_resources(one for one in told.resources if one.owner.id in known)
     if any(experiments[one].may_have_scans for one in changed):
         for assessor in assessors().assessors:
             if assessor.session_id in changed:

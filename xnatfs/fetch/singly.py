@@ -62,10 +62,12 @@ class SingleLoader:
         try:
             item = self._listings.subject_item(subject)
         except Failure as failure:
-            if failure.cause in (Cause.BAD_LISTING, Cause.SERVER_ERROR, Cause.NO_ENTRY):
-                self._listings.capabilities.refuse(_ITEMS)
-                return None
-            raise
+            if failure.cause not in (Cause.BAD_LISTING, Cause.SERVER_ERROR, Cause.UNPROVEN) or failure.away:
+                raise
+            # It is the form that is refused if a simpler one about the same subject is answered.
+            self.subject(subject)
+            self._listings.capabilities.refuse(_ITEMS)
+            return None
         theirs = holdings.of_subject.get(subject, [])
         evidence = [self._agrees(holdings, one, item) for one in theirs]
         if False in evidence or not (self.items_proven or self._first_proof(holdings, theirs, item, evidence)):

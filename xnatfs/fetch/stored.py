@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from xnatfs.cache.listings import ListingStore
@@ -31,7 +31,8 @@ from xnatfs.server.records import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_FORM = 2  # of the bodies below; another number is not read
+_PROVEN_FOR_S = 86400.0  # a server may be updated
+_FORM = 3  # of the bodies below; another number is not read
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class StoredListings:
 
     def __init__(self, store: ListingStore) -> None:
         self._store = store
-        self._forms: list[str] | None = None  # as last put
+        self._forms: list[Any] | None = None  # as last put
 
     # --- projects ------------------------------------------------------------------------------------------------
 
     def projects(self) -> Kept[dict[str, ProjectRecord]] | None:
         """The list of projects."""
-        return self._get("projects", "", lambda body: {row[0]: ProjectRecord(*row) for row in body})
+        return self._get("projects", "", lambda body: {row[0]: _project_record(row) for row in body})
 
     def put_projects(self, projects: dict[str, ProjectRecord]) -> None:
         """Keep the list of projects."""
@@ -140,6 +141,10 @@ class StoredListings:
         """The files under a key of `catalogs`."""
         return self._get("files", json.dumps(key), _files)
 
+    def drop_files(self, key: Hashable) -> None:
+        """A file listing turned out not to be true."""
+        self._store.drop("files", json.dumps(key))
+
     def put_files(self, key: Hashable, stamp: str, holdings: FileHoldings) -> None:
         """Keep a file listing. One row a resource, not a file: owner, label and base are said once."""
         groups: list[list[Any]] = []
@@ -155,16 +160,17 @@ class StoredListings:
 
     # --- what the server takes -----------------------------------------------------------------------------------
 
-    def forms(self) -> list[str]:
-        """The inferred forms the server refused, and those it proved to take (`+` before their names)."""
-        kept = self._get("forms", "", lambda body: [str(one) for one in body])
-        return kept.value if kept and kept.age < 86400.0 else []  # a server may be updated: asked anew after a day
+    def forms(self) -> tuple[dict[str, float], set[str]]:
+        """The forms the server refused, with the time of the refusal in epoch seconds, and those it proved to be right in."""
+        kept = self._get("forms", "", lambda body: ({str(one): float(at) for one, at in body[0]}, {str(one) for one in body[1]}))
+        return kept.value if kept and kept.age < _PROVEN_FOR_S else ({}, set())
 
-    def put_forms(self, forms: list[str]) -> None:
+    def put_forms(self, refused: dict[str, float], proven: list[str]) -> None:
         """Keep what was found out about the server; called at every renewal, and mostly nothing new."""
+        forms = [list(refused.items()), proven]
         if forms == self._forms:
             return
-        self._forms = list(forms)
+        self._forms = forms
         self._put("forms", "", "", forms)
 
     def flush(self) -> None:
@@ -211,8 +217,13 @@ def _by_owner(rows: list[list[Any]]) -> dict[Owner, list[ResourceRecord]]:
     return found
 
 
+def _project_record(row: list[Any]) -> ProjectRecord:
+    record = ProjectRecord(*row)
+    return record if record.resources is None else replace(record, resources=tuple((one[0], one[1], one[2]) for one in record.resources))
+
+
 def _project(body: Any) -> ProjectHoldings:
-    holdings = ProjectHoldings(ProjectRecord(*body["project"]))
+    holdings = ProjectHoldings(_project_record(body["project"]))
     holdings.subjects = {row[0]: SubjectRecord(*row) for row in body["subjects"]}
     holdings.experiments = {row[0]: ExperimentRecord(*row) for row in body["experiments"]}
     for row in body["scans"]:

@@ -85,10 +85,12 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
         raise ValueError("no ResultSet in the listing")
     text.expect("{")
     found = False
-    cells = 0
+    count = cells = 0
+    total: Any = None
     for key in _members(text):
         if key != "Result" or found:
-            text.value()
+            value = text.value()
+            total = value if key == "totalRecords" else total
             continue
         found = True
         if text.peek() != "[":
@@ -105,10 +107,15 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
             if cells > CELLS:
                 raise Failure(Cause.TOO_LARGE, detail=f"more than {CELLS:,} cells")
             yield row
+            count += 1
             if text.take("]") == "]":
                 break
     if not found:
         raise ValueError("no ResultSet in the listing")
+    # Always the number of rows, as a string, on every form used here (fact sheet 12, executed). Where it is missing or no number nothing
+    # is proven, and nothing refuted.
+    if str(total).isdecimal() and int(total) != count:
+        raise ValueError(f"it says that it has {total} rows and has {count}")
 
 
 def _members(text: _Text) -> Iterator[str]:

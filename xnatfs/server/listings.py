@@ -1,19 +1,34 @@
 """What a project contains, in a handful of requests (fact sheet 2.9): subjects, experiments, scans, assessors, reconstructions.
 
-Used by `fetch.catalogs`. Resources and files are in `resources.py`. Forms that are inferred only ([I] in the fact sheet) are tried
-once a server and remembered; each has a fallback, and every method says in its result what it could not learn in bulk.
-Threading: any thread; `Capabilities` is a set of flags that only ever turn off.
+Used by `fetch.catalogs`. Resources and files are in `resources.py`. Forms that an old server, a fork or a proxy may refuse are tried
+and the refusal is remembered for a while (`capabilities.py`); each has a fallback, and every method says in its result what it could not
+learn in bulk.
+Threading: any thread.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.breaker import Breaker
+from xnatfs.server.bulk_rows import (
+    AssessorListing,
+    BulkResources,
+    ReconstructionListing,
+    ScanListing,
+    assessor_owner,
+    assessors_of,
+    collect,
+    experiment_of,
+    projects_of,
+    reconstruction_owner,
+    scans_of,
+    subjects_of,
+)
+from xnatfs.server.capabilities import Capabilities
 from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
     AssessorRecord,
@@ -21,13 +36,12 @@ from xnatfs.server.records import (
     Owner,
     ProjectRecord,
     ReconstructionRecord,
-    ResourceRecord,
     ScanRecord,
     SubjectRecord,
     parse_stamp,
 )
 from xnatfs.server.session import Connection
-from xnatfs.server.tables import Row, has_column, number, pick, rows_of
+from xnatfs.server.tables import Row, has_column, pick, rows_of
 from xnatfs.server.urls import segment
 
 log = logging.getLogger(__name__)
@@ -37,71 +51,18 @@ _SCAN_COLUMNS = (
     *("ID", "label", "subject_label", "project", "xsiType"),
     *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "frames", "file/label")),
 )
-# Plausible, unproven (fact sheet 2.9 point 3): with the numeric id two resources of one label, or of none, are told apart.
+# With the numeric id (fact sheet 12) two resources of one label, or of none, are told apart.
 _SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
 
 
+STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
+_PROJECT = "xnat:projectData"
+_PROJECT_RESOURCE = f"{_PROJECT}/resources/resource"
+_SUBJECT_COLUMNS = ("ID", "label", "insert_date", "last_modified")
+_EXPERIMENT_COLUMNS = ("ID", "label", "subject_ID", "subject_label", "date", "time", "xsiType", "insert_date")
+_SUBJECT_STAMP = "xnat:subjectData/meta/last_modified"
+
 _NAMES_AT_ONCE = 100
-
-
-class Capabilities:
-    """Which inferred forms this server has refused; asked once, never again."""
-
-    def __init__(self) -> None:
-        self._refused: set[str] = set()
-
-    def may(self, form: str) -> bool:
-        """Whether the form is worth trying."""
-        return form not in self._refused
-
-    def refuse(self, form: str) -> None:
-        """Remember that the server does not take this form."""
-        if form not in self._refused:
-            log.info("this server does not take the form %r", form)
-            self._refused.add(form)
-
-    @property
-    def refused(self) -> list[str]:
-        """For `status`."""
-        return sorted(self._refused)
-
-
-@dataclass
-class BulkResources:
-    """Resources as a bulk listing tells them: `known` holds the objects whose resources are told completely.
-
-    `blank` names the columns (directions for assessors and reconstructions) that came back but were blank throughout. There may be
-    nothing to tell, or the server does not know the path: one object has to be asked singly before it is believed.
-    """
-
-    resources: list[ResourceRecord] = field(default_factory=list)
-    known: set[str] = field(default_factory=set)  # accession ids of subjects, experiments or assessors
-    blank: set[str] = field(default_factory=set)
-
-
-@dataclass
-class ScanListing:
-    """Scans of a project; `resources.known` holds the sessions whose *scan* resources are complete."""
-
-    scans: list[ScanRecord] = field(default_factory=list)
-    sessions: set[str] = field(default_factory=set)  # sessions the listing speaks for
-    resources: BulkResources = field(default_factory=BulkResources)
-
-
-@dataclass
-class AssessorListing:
-    """Image assessors of a project; `resources.known` holds those whose resources (in, out and plain) are complete."""
-
-    assessors: list[AssessorRecord] = field(default_factory=list)
-    resources: BulkResources = field(default_factory=BulkResources)
-
-
-@dataclass
-class ReconstructionListing:
-    """Reconstructions of a project; `resources.known` holds the sessions whose reconstructions' resources are complete."""
-
-    reconstructions: list[ReconstructionRecord] = field(default_factory=list)
-    resources: BulkResources = field(default_factory=BulkResources)
 
 
 class Listings:
@@ -123,62 +84,93 @@ class Listings:
     # --- projects and subjects -----------------------------------------------------------------------------------
 
     def projects(self) -> list[ProjectRecord]:
-        """The projects this user can read, in the server's order. Two requests: the plain list has no dates (fact sheet 2.3)."""
+        """The projects this user can read, in the server's order, each with the resources of its own: one request.
+
+        Where the server does not tell these columns (fact sheet 14), two: the plain list has no dates (fact sheet 2.3).
+        """
+        columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
+        rows, granted = self._with_extras(
+            "columns of projects",
+            "/data/projects",
+            columns,
+            (tuple(f"{_PROJECT_RESOURCE}/{name}" for name in ("label", "xnat_abstractresource_id", "file_count")),),
+            need=("/meta/insert_date", "/resources/resource/label", "/resources/resource/xnat_abstractresource_id"),
+            plain=False,
+        )
+        if granted:
+            return projects_of(rows)
         dates: dict[str, float | None] = {}
+        refused = False
         if self.capabilities.may("projects?accessible"):
             try:
                 for row in self.table("/data/projects", accessible="true"):
                     dates[pick(row, "id")] = parse_stamp(pick(row, "insert_date", "/insert_date"))
             except Failure as failure:
-                if failure.cause not in (Cause.NO_ENTRY, Cause.SERVER_ERROR, Cause.BAD_LISTING, Cause.NOT_ALLOWED):
+                if not _is_refusal(failure):
                     raise
-                self.capabilities.refuse("projects?accessible")
+                refused = True
+        rows = self.table("/data/projects")
+        if refused:
+            self.capabilities.refuse("projects?accessible")
         return [
             ProjectRecord(pick(row, "id"), pick(row, "name"), pick(row, "description"), dates.get(pick(row, "id")))
-            for row in self.table("/data/projects")
+            for row in rows
             if pick(row, "id")
         ]
 
     def subjects(self, project: str) -> tuple[list[SubjectRecord], BulkResources]:
         """The subjects of a project, shared ones included, with their resources where the server tells them."""
         path = f"/data/projects/{segment(project)}/subjects"
-        columns = ("ID", "label", "project", "insert_date", "last_modified")
-        rows, granted = self._with_extras("subject resource labels", path, columns, _label_tiers("xnat:subjectData/resources/resource"))
-        subjects = {
-            pick(row, "id"): SubjectRecord(
-                pick(row, "id"), pick(row, "label"), parse_stamp(pick(row, "insert_date")), pick(row, "last_modified")
-            )
-            for row in rows
-            if pick(row, "id")
-        }
+        rows, granted = self._with_extras(
+            "subject resource labels", path, _SUBJECT_COLUMNS, _label_tiers("xnat:subjectData/resources/resource")
+        )
         bulk = BulkResources()
         if granted:
-            _collect(bulk, rows, "/resources/resource", lambda row: Owner("subject", pick(row, "id")), blank_is_none=True)
-        return list(subjects.values()), bulk
+            collect(bulk, rows, "/resources/resource", lambda row: Owner("subject", pick(row, "id")), blank_is_none=True)
+        return subjects_of(rows), bulk
+
+    def people(self, project: str) -> list[SubjectRecord]:
+        """The subjects of a project without their resources: half the bytes, for a look whether anything changed."""
+        return subjects_of(self.table(f"/data/projects/{segment(project)}/subjects", columns=",".join(_SUBJECT_COLUMNS)))
 
     # --- experiments ---------------------------------------------------------------------------------------------
 
     def experiments(self, project: str) -> list[ExperimentRecord]:
-        """Every experiment of a project that is no image assessor, shared ones included."""
-        rows = self.table(
+        """Every experiment of a project that is no image assessor, shared ones included; `changed` is "" of all of them."""
+        rows = self.table(f"/data/projects/{segment(project)}/experiments", columns=",".join(_EXPERIMENT_COLUMNS))
+        return [experiment_of(row) for row in {pick(row, "id"): row for row in rows if pick(row, "id")}.values()]
+
+    def first_experiment(self, project: str) -> list[Row]:
+        """Some experiment of a project, or none: the cheapest look whether the server's database answers about it."""
+        return self.table(f"/data/projects/{segment(project)}/experiments", columns="ID", limit="1")
+
+    def stamped_experiments(self, project: str, types: Sequence[str]) -> list[tuple[ExperimentRecord, str | None, str | None]] | None:
+        """The same experiments, each with the stamps that move with what is below it: its own type's and its subject's; None where the
+        server does not tell them.
+
+        `types` are the concrete types to ask for; an experiment of another has None for the stamp, and so has one of a type that the
+        server does not know. "" is a stamp, too: nothing below was changed since it was made (fact sheet 13).
+
+        One request (fact sheet 14): without `xsiType` the first such column would narrow the rows to its type.
+        """
+        columns = [f"{one}/meta/last_modified" for one in types]
+        rows, granted = self._with_extras(
+            STAMPS,
             f"/data/projects/{segment(project)}/experiments",
-            columns="ID,label,project,subject_ID,subject_label,date,time,xsiType,insert_date,last_modified",
+            _EXPERIMENT_COLUMNS,
+            ((*columns, _SUBJECT_STAMP), columns) if columns else ((_SUBJECT_STAMP,),),
+            need=(),
+            plain=False,
+            xsiType="xnat:subjectAssessorData",
         )
-        found: dict[str, ExperimentRecord] = {}
+        if not granted or not rows:
+            return None
+        found = {}
         for row in rows:
-            one = ExperimentRecord(
-                id=pick(row, "id"),
-                label=pick(row, "label"),
-                subject_id=pick(row, "subject_id", "/subject_id"),
-                subject_label=pick(row, "subject_label", "/subjectdata/label"),
-                xsi_type=pick(row, "xsitype"),
-                date=pick(row, "date"),
-                inserted=parse_stamp(pick(row, "insert_date")),
-                changed=pick(row, "last_modified"),
-                time=pick(row, "time"),
-            )
+            one = experiment_of(row)
             if one.id:
-                found[one.id] = one
+                stamp = row.get(f"{one.xsi_type.lower()}/meta/last_modified")
+                found[one.id] = one, stamp, row.get(_SUBJECT_STAMP.lower())
         return list(found.values())
 
     def find_experiments(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -203,7 +195,7 @@ class Listings:
         if self.capabilities.may(form):
             rows, granted = self._with_extras(form, path, ("ID",), _label_tiers("xnat:experimentData/resources/resource"), plain=False)
             if granted:
-                _collect(bulk, rows, "/resources/resource", lambda row: Owner("experiment", pick(row, "id")), blank_is_none=True)
+                collect(bulk, rows, "/resources/resource", lambda row: Owner("experiment", pick(row, "id")), blank_is_none=True)
         return bulk
 
     # --- what sessions contain -----------------------------------------------------------------------------------
@@ -239,16 +231,11 @@ class Listings:
             )
             if not granted:
                 return ScanListing()
-        return _scan_listing(rows)
+        return scans_of(rows)
 
     def scans_of_session(self, session: str) -> list[ScanRecord]:
-        """The scans of one session; none for an experiment that has no scans."""
-        try:
-            rows = self.table(f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames")
-        except Failure as failure:
-            if failure.cause is Cause.NO_ENTRY:
-                return []
-            raise
+        """The scans of one session."""
+        rows = self.table(f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames")
         return [
             ScanRecord(
                 session,
@@ -275,9 +262,9 @@ class Listings:
             if not _is_refusal(failure):
                 raise
             # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
-            self.capabilities.refuse("assessors of a project")
             rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
-        found = _assessors(rows)
+            self.capabilities.refuse("assessors of a project")
+        found = assessors_of(rows)
         bulk = BulkResources()
         parts: list[BulkResources] = []
         for direction, branch in branches.items():
@@ -285,7 +272,7 @@ class Listings:
             if not rows or not has_column(rows, f"{tail}/label"):
                 break
             parts.append(BulkResources())
-            _collect(parts[-1], rows, tail, partial(_assessor_owner, direction))
+            collect(parts[-1], rows, tail, partial(assessor_owner, direction))
         if len(parts) == len(branches):
             bulk.resources = [resource for part in parts for resource in part.resources]
             bulk.known = set.intersection(*(part.known for part in parts))
@@ -295,7 +282,7 @@ class Listings:
     def assessors_of_session(self, session: str, project: str) -> list[AssessorRecord]:
         """The image assessors of one session whose primary project is `project`."""
         rows = self.table(f"/data/experiments/{segment(session)}/assessors")
-        return _assessors((row for row in rows if pick(row, "project") in ("", project)), session)
+        return assessors_of((row for row in rows if pick(row, "project") in ("", project)), session)
 
     def subject_item(self, subject: str) -> SubjectItem:
         """A subject and all below it in one request."""
@@ -331,7 +318,7 @@ class Listings:
         for direction, branch in branches.items():
             part = BulkResources()
             tail = "/" + branch.split(":", 1)[1].lower()
-            _collect(part, theirs, tail, partial(_reconstruction_owner, direction))
+            collect(part, theirs, tail, partial(reconstruction_owner, direction))
             bulk.resources += part.resources
             bulk.blank |= {direction} if part.blank else set()
             complete -= {pick(row, "id") for row in theirs} - part.known
@@ -347,32 +334,42 @@ class Listings:
         columns: Sequence[str],
         tiers: Sequence[Sequence[str]],
         *,
-        need: Sequence[str] = (),
+        need: Sequence[str] | None = None,
         plain: bool = True,
         **params: str,
     ) -> tuple[list[Row], bool]:
         """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came back).
 
         `need` are the columns without which the answer is worthless; by default the last tier's. A request that is refused with every
-        tier is asked without them if `plain`, else answered with no rows and False. What is refused is remembered as `form`.
+        tier is asked without them if `plain`, else answered with no rows and False. What is refused is remembered as `form`, for a
+        while; but only if a simpler form about the same objects is answered: a database in trouble fails all of them.
+
+        Raises:
+            Failure: what keeps the server from answering; the refusal, if a simpler form is refused as well.
         """
-        need = need or tuple("/" + column.split("/", 1)[1] for column in tiers[-1])
-        if self.capabilities.may(form):
-            for tier in tiers:
-                try:
-                    rows = self.table(path, columns=",".join((*columns, *tier)), **params)
-                except Failure as failure:
-                    if not _is_refusal(failure):
-                        raise
-                    if failure.status == 404:
-                        break  # it is the form that is refused, not a column
-                    continue
-                granted = all(has_column(rows, column) for column in need)
-                if not granted:
-                    self.capabilities.refuse(form)
-                return rows, granted
-        rows = self.table(path, columns=",".join(columns), **params) if plain else []
-        self.capabilities.refuse(form)  # only now: a project that is gone refuses the plain form too
+        if need is None:
+            need = tuple("/" + column.split("/", 1)[1] for column in tiers[-1])
+        if not self.capabilities.may(form):
+            return (self.table(path, columns=",".join(columns), **params) if plain else []), False
+        for tier in tiers:
+            try:
+                rows = self.table(path, columns=",".join((*columns, *tier)), **params)
+            except Failure as failure:
+                if not _is_refusal(failure):
+                    raise
+                if failure.status == 404:
+                    break  # it is the form that is refused, not a column
+                continue
+            granted = all(has_column(rows, column) for column in need)
+            if not granted:
+                self.capabilities.refuse(form)
+            return rows, granted
+        if plain:
+            rows = self.table(path, columns=",".join(columns), **params)
+        else:
+            rows = []
+            self.table(path, columns="ID", **{name: value for name, value in params.items() if name == "project"})
+        self.capabilities.refuse(form)
         return rows, False
 
 
@@ -385,80 +382,3 @@ def _label_tiers(*branches: str) -> tuple[tuple[str, ...], ...]:
     """Resource columns of some branches: label and numeric id (unproven), then the labels alone."""
     labels = tuple(f"{branch}/label" for branch in branches)
     return labels + tuple(f"{branch}/xnat_abstractresource_id" for branch in branches), labels
-
-
-def _assessors(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]:
-    found: dict[str, AssessorRecord] = {}
-    for row in rows:
-        identity, parent = pick(row, "id"), pick(row, "session_id", "/imagesession_id") or session
-        if identity and parent:
-            found[identity] = AssessorRecord(
-                identity, pick(row, "label"), parent, pick(row, "xsitype"), parse_stamp(pick(row, "insert_date"))
-            )
-    return list(found.values())
-
-
-def _assessor_owner(direction: str, row: Row) -> Owner:
-    return Owner("assessor", pick(row, "id"), pick(row, "session_id", "/imagesession_id"), direction)
-
-
-def _reconstruction_owner(direction: str, row: Row) -> Owner:
-    return Owner("reconstruction", pick(row, "id"), pick(row, "/reconstructedimagedata/id"), direction)
-
-
-def _scan_listing(rows: Iterable[Row]) -> ScanListing:
-    listing = ScanListing()
-    scans: dict[tuple[str, str], ScanRecord] = {}
-    with_scan: list[Row] = []
-    for row in rows:
-        session, scan = pick(row, "id"), pick(row, "/imagescandata/id")
-        listing.sessions.add(session)
-        if scan:  # a session without scans is one row of blanks
-            with_scan.append(row)
-            scans[session, scan] = ScanRecord(
-                session,
-                scan,
-                pick(row, "/imagescandata/type"),
-                pick(row, "/imagescandata/series_description"),
-                pick(row, "/imagescandata/quality"),
-                pick(row, "/imagescandata/frames"),
-            )
-    listing.scans = list(scans.values())
-    _collect(
-        listing.resources, with_scan, "/imagescandata/file", lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id"))
-    )
-    listing.resources.known |= listing.sessions - {pick(row, "id") for row in with_scan}
-    return listing
-
-
-def _collect(
-    bulk: BulkResources, rows: Iterable[Row], branch: str, owner_of: Callable[[Row], Owner], *, blank_is_none: bool = False
-) -> None:
-    """Resources from the columns `branch/label` (and `branch/xnat_abstractresource_id`, ...) into `bulk`.
-
-    With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a resource without a label", and
-    a label that comes twice for one owner hides a second resource: such objects are left out of `known` and asked singly.
-    `blank_is_none` takes a blank for "no resource" all the same, where most objects have none and asking each would cost a request.
-    """
-    seen: dict[tuple[Owner, int | str], ResourceRecord] = {}
-    uncertain: set[str] = set()
-    everyone: set[str] = set()
-    id_column = f"{branch}/xnat_abstractresource_id"
-    for row in rows:
-        one = pick(row, "id")
-        everyone.add(one)
-        label, identity = pick(row, f"{branch}/label"), number(pick(row, id_column))
-        if identity is None and not label:
-            if not blank_is_none and not has_column([row], id_column):
-                uncertain.add(one)
-            continue
-        owner = owner_of(row)
-        if identity is None and ((owner, label) in seen or has_column([row], id_column)):
-            uncertain.add(one)  # a column of ids that is there but blank is no better than none, and may hide equal labels
-        seen[owner, label if identity is None else identity] = ResourceRecord(
-            owner, label, identity, "", number(pick(row, f"{branch}/file_count")), number(pick(row, f"{branch}/file_size"))
-        )
-    bulk.resources += seen.values()
-    bulk.known |= everyone - uncertain
-    if not seen and everyone:
-        bulk.blank.add(branch)

@@ -50,17 +50,26 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True)
 class ProjectRecord:
-    """A project the user may read."""
+    """A project the user may read.
+
+    `resources` are those of the project itself as the list of projects tells them (number, label, count of files), which bears witness
+    for the listing of its resources; None where the server does not tell.
+    """
 
     id: str
     name: str = ""
     description: str = ""
     inserted: float | None = None
+    resources: tuple[tuple[int, str, int | None], ...] | None = None
 
 
 @dataclass(frozen=True)
 class SubjectRecord:
-    """A subject as one project shows it (a shared subject has that project's label). `changed` is the `last_modified` text."""
+    """A subject as one project shows it (a shared subject has that project's label).
+
+    `changed` is the text of its `last_modified`, which moves with everything below it; `never` where that is blank, "" where the server
+    does not tell it.
+    """
 
     id: str
     label: str
@@ -70,7 +79,11 @@ class SubjectRecord:
 
 @dataclass(frozen=True)
 class ExperimentRecord:
-    """An experiment that is no image assessor, as one project shows it. `changed` is the `last_modified` text."""
+    """An experiment that is no image assessor, as one project shows it.
+
+    `changed` is the text of a stamp that moves with everything below it (`fetch.stamps`), "" where the server tells none. It is not the
+    experiment's own `last_modified`, which moves with the experiment's own fields only (fact sheet 13).
+    """
 
     id: str
     label: str

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.errors import Cause, Failure
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.tables import Row, number, pick
@@ -46,7 +45,7 @@ class Resources:
 
     def of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of exactly one object; none where it has or is none."""
-        rows = self._rows(f"{path_of(owner)}/resources")
+        rows = self._table(f"{path_of(owner)}/resources")
         return [_resource(row, owner) for row in rows if number(pick(row, "xnat_abstractresource_id")) is not None]
 
     def file_count(self, resource: ResourceRecord) -> int | None:
@@ -62,7 +61,7 @@ class Resources:
         The rows tell the level and the scan, reconstruction or assessor id, but not whether an assessor's resource is `out` or plain
         (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
         """
-        rows = self._rows(f"/data/experiments/{segment(session)}/resources", all="true")
+        rows = self._table(f"/data/experiments/{segment(session)}/resources", all="true")
         found: dict[int, ResourceRecord] = {}
         for row in rows:
             level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
@@ -80,7 +79,7 @@ class Resources:
     def inputs_of_session(self, session: str, level: str) -> list[ResourceRecord]:
         """The `in` resources of all assessors or reconstructions of a session, which no other listing has."""
         plural = level + "s"
-        rows = self._rows(f"/data/experiments/{segment(session)}/{plural}/ALL/in/resources")
+        rows = self._table(f"/data/experiments/{segment(session)}/{plural}/ALL/in/resources")
         found: list[ResourceRecord] = []
         for row in rows:
             part, identity = pick(row, "cat_id"), number(pick(row, "xnat_abstractresource_id"))
@@ -93,14 +92,14 @@ class Resources:
 
     def files_of_session(self, session: str) -> FileListing:
         """All files of a session: its own resources', its scans', its reconstructions' (out) and its assessors' (out and plain)."""
-        rows = self._rows(f"/data/experiments/{segment(session)}/files", all="true")
+        rows = self._table(f"/data/experiments/{segment(session)}/files", all="true")
         return _files(rows, partial(_of_session, session))
 
     def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
         """All files of several sessions in one request (fact sheet 2.5 [I]); None if a row does not tell which session it is of.
 
         Raises:
-            Failure: also NO_ENTRY: one of the sessions may be gone, which says nothing of the others.
+            Failure: also for one session whose catalog cannot be read, which says nothing of the others (fact sheet 12).
         """
         rows = self._table(f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true")
         theirs: dict[str, list[Row]] = {one: [] for one in sessions}
@@ -115,21 +114,12 @@ class Resources:
 
     def files_of(self, owner: Owner) -> FileListing:
         """All files of the resources of exactly one object."""
-        return _files(self._rows(f"{path_of(owner)}/files"), lambda _: owner)
+        return _files(self._table(f"{path_of(owner)}/files"), lambda _: owner)
 
     def files_of_resource(self, resource: ResourceRecord) -> FileListing:
         """The files of one resource, asked for by its numeric id (by its label where that is all there is)."""
         name = segment(resource.label) if resource.id is None else str(resource.id)
-        return _files(self._rows(f"{path_of(resource.owner)}/resources/{name}/files"), lambda _: resource.owner)
-
-    def _rows(self, path: str, **params: str) -> list[Row]:
-        try:
-            return self._table(path, **params)
-        except Failure as failure:
-            # Gone since the listing above it was made (fact sheet 8: 404 for what is not there or not readable).
-            if failure.cause is Cause.NO_ENTRY:
-                return []
-            raise
+        return _files(self._table(f"{path_of(resource.owner)}/resources/{name}/files"), lambda _: resource.owner)
 
 
 def _resource(row: Row, owner: Owner) -> ResourceRecord:

@@ -260,7 +260,8 @@ class Connection:
         it is then asked for again: a chunked reply may end early and cleanly (fact sheet 9), so only parsing to the end proves it whole.
 
         Raises:
-            Failure: NO_ENTRY (404), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
+            Failure: UNPROVEN (404: a status proves no absence, fact sheet 13), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR,
+                BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
         """
         limits = self.settings.limits
         with self.slots.listing(limits.listing_deadline):
@@ -280,6 +281,8 @@ class Connection:
                     log.warning("%s, asking again", problem)
                 except Failure as failure:
                     failure.subject = failure.subject or path
+                    if failure.cause is Cause.NO_ENTRY:
+                        raise Failure(Cause.UNPROVEN, path, failure.detail, failure.status) from failure
                     if failure.cause not in (Cause.NOT_DATA, Cause.CUT_SHORT):
                         raise
                     problem = failure

@@ -245,7 +245,7 @@ class Builder:
         try:
             self.outlines.look_into(outline, [one.id for one in chosen])
             check = self._to_check(project, key, sessions)
-            gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, check=check)
+            gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, self._limits.relist_after, check=check)
             found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
             if check and self.asked_again <= as_of:
                 self._checked.add((project, key, tuple(sorted(sessions))))

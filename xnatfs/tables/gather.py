@@ -2,8 +2,9 @@
 
 Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first sessions (the path with the
 subject's and session's names taken out) and tried first; a listing of the resource is asked for only where that fails, or where a table
-wants the newest or all of several files. What was parsed is kept with the session's `last_modified`: while that stays nothing is asked,
-afterwards `If-Modified-Since` with the file's own date.
+wants the newest or all of several files. What was parsed is kept with the stamp of its session (`fetch.stamps`): while that stays
+nothing is asked, but for a listing of the resource after some hours, whose digests tell of what moves no stamp. When the stamp has moved,
+a file is fetched again and compared.
 Threading: any thread; one lock around the learnt paths.
 """
 
@@ -16,6 +17,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FORM = 1
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # labels that can stand in a URL; others are asked for by number
+_JUST_NOW_S = 60.0  # a listing of this age is new enough to compare what is kept with: the formats of a table are built one by one
 _LEARNT = 4  # paths a role
 _IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
@@ -70,17 +73,27 @@ class Gatherer:
         catalogs: for what lies below scans and assessors, and for listings of resources.
         loose: fetches files.
         store: keeps rows.
+        relist_after: the age in seconds from which a kept choice is compared with a new listing, though no stamp moved.
         check: ask for every file again, whatever the stamps say.
     """
 
     def __init__(
-        self, spec: Spec, outline: Outline, catalogs: Catalogs, loose: Loose, store: MeasurementStore, *, check: bool = False
+        self,
+        spec: Spec,
+        outline: Outline,
+        catalogs: Catalogs,
+        loose: Loose,
+        store: MeasurementStore,
+        relist_after: float,
+        *,
+        check: bool = False,
     ) -> None:
         self._spec = spec
         self._outline = outline
         self._catalogs = catalogs
         self._loose = loose
         self._store = store
+        self._relist_after = relist_after
         self._check = check
         self._lock = threading.Lock()
         self.on_learnt: Callable[[], None] = lambda: None  # called when `learnt` may have become true
@@ -105,15 +118,15 @@ class Gatherer:
         """
         visit = visit_of(self._outline.project, experiment)
         key = json.dumps([self._outline.project, self._spec.table.key, experiment.id])
-        kept = self._kept(key, experiment)
-        if kept is not None:
+        kept, aged = self._kept(key, experiment)
+        if kept is not None and not aged:
             return kept
         found = self._resources(experiment)
         if not found:
             names = " or ".join(map(str, self._spec.wanted))
             result = Gathered(problems=[f"has no resource {names}"], missing=True)
         else:
-            result = self._read_all(found[0], visit, experiment)
+            result = self._read_all(found[0], visit, experiment, aged)
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
                 result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
@@ -140,22 +153,24 @@ class Gatherer:
 
     # --- what is kept --------------------------------------------------------------------------------------------
 
-    def _kept(self, key: str, experiment: ExperimentRecord) -> Gathered | None:
+    def _kept(self, key: str, experiment: ExperimentRecord) -> tuple[Gathered | None, bool]:
+        """What is kept of a session, and whether it is so old that a new listing has to agree with it."""
         choice = self._store.choice(key) if experiment.changed and not self._check else None
         if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
-            return None
+            return None, False
         try:
             form, reads, resource, problems, missing, failed = json.loads(choice.body)
             result = Gathered([Read(*one) for one in reads], resource, problems, missing, failed)
         except (ValueError, TypeError):
-            return None
+            return None, False
         for read in result.reads:
             if self._store.stamp(read.key) != experiment.changed:
-                return None
+                return None, False
         with self._lock:
             for read in result.reads:
                 self._learn(read.role, read.path, visit_of(self._outline.project, experiment))
-        return result if form == _FORM else None
+        aged = not result.missing and not 0 <= time.time() - choice.made < self._relist_after
+        return (result if form == _FORM else None), aged
 
     # --- resources -----------------------------------------------------------------------------------------------
 
@@ -182,20 +197,21 @@ class Gatherer:
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def _read_all(self, resource: ResourceRecord, visit: Visit, experiment: ExperimentRecord) -> Gathered:
+    def _read_all(self, resource: ResourceRecord, visit: Visit, experiment: ExperimentRecord, aged: bool) -> Gathered:
         result = Gathered(resource=_place(resource))
         files: list[FileRecord] | None = None
 
         def listing() -> list[FileRecord]:
             nonlocal files
             if files is None:
-                files = self._catalogs.resource_files(resource, experiment.changed)
+                oldest = min(_JUST_NOW_S, self._relist_after) if aged else None
+                files = self._catalogs.resource_files(resource, experiment.changed, oldest)
                 self._learn_from(files, visit)
             return files
 
         for one in self._spec.inputs:
             before = len(result.problems)
-            reads = self._read_input(one, resource, visit, experiment.changed, listing, result)
+            reads = self._read_input(one, resource, visit, experiment.changed, listing, result, aged)
             result.reads += reads
             if not reads and one.required:
                 if len(result.problems) == before:
@@ -219,9 +235,10 @@ class Gatherer:
         stamp: str,
         listing: Callable[[], list[FileRecord]],
         result: Gathered,
+        aged: bool,
     ) -> list[Read]:
         problems = result.problems
-        if _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
+        if not aged and _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
             with self._lock:
                 hopeless = self._luck[one.role] < -_IN_VAIN
                 shapes = () if hopeless else self._paths.get(one.role, ())
@@ -247,7 +264,7 @@ class Gatherer:
         reads: list[Read] = []
         for record in chosen:
             try:
-                reads += self._read(one, record, True, stamp, problems) or []
+                reads += self._read_for_sure(one, record, stamp, problems, aged)
             except Failure as failure:
                 if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
                     if not of_this_file(failure):
@@ -262,8 +279,26 @@ class Gatherer:
                 self._learn(read.role, read.path, visit)
         return reads
 
-    def _read(self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str]) -> list[Read] | None:
-        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut short."""
+    def _read_for_sure(self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool) -> list[Read]:
+        """A listed file, read. What the server does not give is its own failure only if the server answers otherwise: without its
+        database XNAT says 404 or 500 to everything (fact sheet 13).
+
+        Raises:
+            Failure: it cannot be had, or the server is in trouble.
+        """
+        try:
+            return self._read(one, record, True, stamp, problems, aged) or []
+        except Failure as failure:
+            if failure.cause not in _MISSING and not of_this_file(failure):
+                raise
+            self._catalogs.check(self._outline.project)
+            return self._read(one, record, True, stamp, problems, aged) or []
+
+    def _read(
+        self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str], aged: bool = False
+    ) -> list[Read] | None:
+        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut short. `aged`: that the
+        stamp is the same proves nothing."""
         place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
         read = Read(one.role, record.path, key)
@@ -271,7 +306,7 @@ class Gatherer:
         if (
             kept is not None
             and not self._check
-            and (kept.stamp == stamp != "" or (listed and record.digest and kept.digest == record.digest))
+            and ((kept.stamp == stamp != "" and not aged) or (listed and record.digest and kept.digest == record.digest))
         ):
             if kept.stamp != stamp:
                 self._store.confirm(key, stamp)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
@@ -99,16 +100,16 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
             if resource.label != "DICOM" and resource.format != "DICOM":
                 continue
             files = builder.catalogs.resource_files(resource, experiment.changed)
-            if files and (date := _date_of_file(builder, files[0])):
+            if files and (date := _date_of_file(builder, project, files[0])):
                 return date
     return ""
 
 
-def _date_of_file(builder: Builder, file: FileRecord) -> str:
+def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
     import pydicom
 
     try:
-        with builder.content(file) as stream:
+        with _content(builder, project, file) as stream:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["AcquisitionDate", "AcquisitionDateTime", "StudyDate"])
         # Values are decoded when they are asked for.
         date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
@@ -118,3 +119,14 @@ def _date_of_file(builder: Builder, file: FileRecord) -> str:
         log.info("no date from %s: %s", file.uri, error)
         return ""
     return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isascii() and date.isdecimal() else ""
+
+
+def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
+    """A file; one that the server does not give is asked for again once the server is known to answer otherwise."""
+    try:
+        return builder.content(file)
+    except Failure as failure:
+        if failure.cause is not Cause.GONE and not of_this_file(failure):
+            raise
+        builder.catalogs.check(project)
+        return builder.content(file)

@@ -20,14 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xnatfs import __version__
 from xnatfs.config import Limits, private_folder
-from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.fetch.filelists import AWAY
+from xnatfs.errors import UNANSWERED, Cause, Failure, UsageError
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.tables.build import Builder, BuiltTable
 from xnatfs.tables.formats import FORMATS, Scan, scan, write
@@ -77,6 +76,7 @@ class Manifest:
     sizes: dict[str, int]
     checked: float  # epoch seconds of the last agreement with the server
     state: str = ""  # of the project when it was built, see `Builder.state`
+    compared: float = 0.0  # epoch seconds of the last build: some changes move no stamp, so it is built again after some hours
 
 
 class OpenFile:
@@ -164,7 +164,7 @@ class Outputs:
         try:
             self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
         except Failure as failure:
-            if failure.cause not in AWAY:
+            if failure.cause not in UNANSWERED:
                 raise
             log.info("the table %s of %s is served as it was: %s", key, project, failure)
 
@@ -178,7 +178,8 @@ class Outputs:
         try:
             state = self._builder.state(project, key, sessions)
             before = self.manifest(project, key, sessions)
-            if before is not None and before.state == state != "" and all(one.suffix in before.sizes for one in wanted):
+            young = before is not None and 0 <= now - before.compared < self._limits.relist_after
+            if before is not None and young and before.state == state != "" and all(one.suffix in before.sizes for one in wanted):
                 before.checked = now
                 before.about |= {"as_of": _iso(now)}
                 return
@@ -196,14 +197,14 @@ class Outputs:
 
     def _renew_from(self, name: str, before: Manifest | None, built: _Finished, wanted: Sequence[Variant]) -> None:
         if before is not None and before.fingerprint == built.fingerprint:
-            before.checked, before.state = built.as_of, built.state
+            before.checked, before.state, before.compared = built.as_of, built.state, built.as_of
             before.about |= built.about
             missing = [one for one in wanted if one.suffix not in before.sizes]
             if missing:
                 self._write(name, built, missing, before)
             return
         again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
-        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, built.state)
+        manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, built.state, built.as_of)
         self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
 
     def _build(self, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -228,7 +229,7 @@ class Outputs:
         except OSError as error:
             cause = Cause.NO_SPACE if error.errno == 28 else Cause.CACHE_BROKEN
             raise Failure(cause, str(folder), str(error)) from error
-        new = Manifest(manifest.fingerprint, manifest.about, sizes, manifest.checked, manifest.state)
+        new = replace(manifest, sizes=sizes)
 
         def publish() -> None:
             with self._lock:

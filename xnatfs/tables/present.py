@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from xnatfs.errors import Failure
-from xnatfs.fetch.filelists import AWAY
+from xnatfs.errors import UNANSWERED, Failure
 from xnatfs.fetch.flights import Flights, Workers
 from xnatfs.fetch.holdings import Outline
 from xnatfs.server.records import parse_stamp
@@ -147,7 +146,7 @@ class Finder:
             below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
             holdings = self._builder.catalogs.project(outline.project) if below_needed else None
         except Failure as failure:
-            if failure.cause not in AWAY:
+            if failure.cause not in UNANSWERED:
                 raise
             holdings, whole = None, False  # what the sessions themselves have is known from before
         if holdings is not None:

@@ -1,0 +1,181 @@
+"""The rows of bulk listings as records, with what could not be learnt in bulk.
+
+Used by `listings` (which asks) and `fetch.bulk` (which doubts). Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from xnatfs.server.records import (
+    AssessorRecord,
+    ExperimentRecord,
+    Owner,
+    ProjectRecord,
+    ReconstructionRecord,
+    ResourceRecord,
+    ScanRecord,
+    SubjectRecord,
+    parse_stamp,
+)
+from xnatfs.server.tables import Row, has_column, number, pick
+
+
+@dataclass
+class BulkResources:
+    """Resources as a bulk listing tells them: `known` holds the objects whose resources are told completely.
+
+    `blank` names the columns (directions for assessors and reconstructions) that came back but were blank throughout. There may be
+    nothing to tell, or the server does not know the path: one object has to be asked singly before it is believed.
+    """
+
+    resources: list[ResourceRecord] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)  # accession ids of all the listing has a row of
+    known: set[str] = field(default_factory=set)  # of subjects, experiments or assessors
+    blank: set[str] = field(default_factory=set)
+
+
+@dataclass
+class ScanListing:
+    """Scans of a project; `resources.known` holds the sessions whose *scan* resources are complete."""
+
+    scans: list[ScanRecord] = field(default_factory=list)
+    sessions: set[str] = field(default_factory=set)  # sessions the listing speaks for
+    resources: BulkResources = field(default_factory=BulkResources)
+
+
+@dataclass
+class AssessorListing:
+    """Image assessors of a project; `resources.known` holds those whose resources (in, out and plain) are complete."""
+
+    assessors: list[AssessorRecord] = field(default_factory=list)
+    resources: BulkResources = field(default_factory=BulkResources)
+
+
+@dataclass
+class ReconstructionListing:
+    """Reconstructions of a project; `resources.known` holds the sessions whose reconstructions' resources are complete."""
+
+    reconstructions: list[ReconstructionRecord] = field(default_factory=list)
+    resources: BulkResources = field(default_factory=BulkResources)
+
+
+def experiment_of(row: Row) -> ExperimentRecord:
+    """The experiment of a row, without a stamp."""
+    return ExperimentRecord(
+        id=pick(row, "id"),
+        label=pick(row, "label"),
+        subject_id=pick(row, "subject_id", "/subject_id"),
+        subject_label=pick(row, "subject_label", "/subjectdata/label"),
+        xsi_type=pick(row, "xsitype"),
+        date=pick(row, "date"),
+        inserted=parse_stamp(pick(row, "insert_date")),
+        changed="",
+        time=pick(row, "time"),
+    )
+
+
+def projects_of(rows: Iterable[Row]) -> list[ProjectRecord]:
+    heads: dict[str, Row] = {}
+    resources: dict[str, list[tuple[int, str, int | None]]] = {}
+    for row in rows:
+        if not (identity := pick(row, "id")):
+            continue
+        heads.setdefault(identity, row)
+        theirs = resources.setdefault(identity, [])
+        resource = number(pick(row, "/resources/resource/xnat_abstractresource_id"))
+        if resource is not None:
+            theirs.append((resource, pick(row, "/resources/resource/label"), number(pick(row, "/resources/resource/file_count"))))
+    return [
+        ProjectRecord(
+            one, pick(row, "name"), pick(row, "description"), parse_stamp(pick(row, "/insert_date")), tuple(sorted(resources[one]))
+        )
+        for one, row in heads.items()
+    ]
+
+
+def subjects_of(rows: Iterable[Row]) -> list[SubjectRecord]:
+    found: dict[str, SubjectRecord] = {}
+    for row in rows:
+        if identity := pick(row, "id"):
+            # Blank is a stamp, too: never changed. Without the column nothing is known of changes.
+            changed = pick(row, "last_modified") or ("never" if "last_modified" in row else "")
+            found[identity] = SubjectRecord(identity, pick(row, "label"), parse_stamp(pick(row, "insert_date")), changed)
+    return list(found.values())
+
+
+def assessors_of(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]:
+    found: dict[str, AssessorRecord] = {}
+    for row in rows:
+        identity, parent = pick(row, "id"), pick(row, "session_id", "/imagesession_id") or session
+        if identity and parent:
+            found[identity] = AssessorRecord(
+                identity, pick(row, "label"), parent, pick(row, "xsitype"), parse_stamp(pick(row, "insert_date"))
+            )
+    return list(found.values())
+
+
+def assessor_owner(direction: str, row: Row) -> Owner:
+    return Owner("assessor", pick(row, "id"), pick(row, "session_id", "/imagesession_id"), direction)
+
+
+def reconstruction_owner(direction: str, row: Row) -> Owner:
+    return Owner("reconstruction", pick(row, "id"), pick(row, "/reconstructedimagedata/id"), direction)
+
+
+def scans_of(rows: Iterable[Row]) -> ScanListing:
+    listing = ScanListing()
+    scans: dict[tuple[str, str], ScanRecord] = {}
+    with_scan: list[Row] = []
+    for row in rows:
+        session, scan = pick(row, "id"), pick(row, "/imagescandata/id")
+        listing.sessions.add(session)
+        if scan:  # a session without scans is one row of blanks
+            with_scan.append(row)
+            scans[session, scan] = ScanRecord(
+                session,
+                scan,
+                pick(row, "/imagescandata/type"),
+                pick(row, "/imagescandata/series_description"),
+                pick(row, "/imagescandata/quality"),
+                pick(row, "/imagescandata/frames"),
+            )
+    listing.scans = list(scans.values())
+    collect(listing.resources, with_scan, "/imagescandata/file", lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id")))
+    listing.resources.known |= listing.sessions - {pick(row, "id") for row in with_scan}
+    return listing
+
+
+def collect(
+    bulk: BulkResources, rows: Iterable[Row], branch: str, owner_of: Callable[[Row], Owner], *, blank_is_none: bool = False
+) -> None:
+    """Resources from the columns `branch/label` (and `branch/xnat_abstractresource_id`, ...) into `bulk`.
+
+    With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a resource without a label", and
+    a label that comes twice for one owner hides a second resource: such objects are left out of `known` and asked singly.
+    `blank_is_none` takes a blank for "no resource" all the same, where most objects have none and asking each would cost a request.
+    """
+    seen: dict[tuple[Owner, int | str], ResourceRecord] = {}
+    uncertain: set[str] = set()
+    everyone: set[str] = set()
+    id_column = f"{branch}/xnat_abstractresource_id"
+    for row in rows:
+        one = pick(row, "id")
+        everyone.add(one)
+        label, identity = pick(row, f"{branch}/label"), number(pick(row, id_column))
+        if identity is None and not label:
+            if not blank_is_none and not has_column([row], id_column):
+                uncertain.add(one)
+            continue
+        owner = owner_of(row)
+        if identity is None and ((owner, label) in seen or has_column([row], id_column)):
+            uncertain.add(one)  # a column of ids that is there but blank is no better than none, and may hide equal labels
+        seen[owner, label if identity is None else identity] = ResourceRecord(
+            owner, label, identity, "", number(pick(row, f"{branch}/file_count")), number(pick(row, f"{branch}/file_size"))
+        )
+    bulk.resources += seen.values()
+    bulk.seen |= everyone
+    bulk.known |= everyone - uncertain
+    if not seen and everyone:
+        bulk.blank.add(branch)
