@@ -68,7 +68,7 @@ def outline(archive: Archive) -> str:
     lines += [f"{s.id} {s.label} {s.project} {s.shares} {s.insert_date} {s.last_modified}" for s in archive.subjects.values()]
     for e in archive.experiments.values():
         lines.append(
-            f"{e.id} {e.label} {e.project} {e.subject_id} {e.date} {e.time} {e.shares} {e.insert_date} {e.last_modified} {e.fields}"
+            f"{e.id} {e.label} {e.project} {e.subject_id} {e.date} {e.time} {e.shares} {e.insert_date} {e.type_modified} {e.fields}"
         )
         lines += [f"{s.id} {s.type} {s.number} {s.quality} {s.uid}" for s in e.scans]
     for owner, resource in resources(archive):
@@ -112,7 +112,10 @@ def test_ids_labels_and_dates_look_like_xnats(lab: Archive) -> None:
     for experiment in lab.experiments.values():
         assert experiment.label != experiment.id
         assert experiment.insert_date.microsecond % 1000 == 0
-        assert experiment.insert_date <= experiment.last_modified <= lab.subjects[experiment.subject_id].last_modified <= lab.clock
+        # As on XNAT: blank until a field of its own is edited; what moves is its concrete type's and its subject's.
+        assert experiment.last_modified is None
+        moved, subject = experiment.type_modified, lab.subjects[experiment.subject_id].last_modified
+        assert moved is not None and subject is not None and experiment.insert_date <= moved <= subject <= lab.clock
         if experiment.is_assessor:
             assert lab.experiments[experiment.session_id].is_image_session
     numbers = [r.id for _, r in resources(lab)] + [s.number for e in lab.experiments.values() for s in e.scans]

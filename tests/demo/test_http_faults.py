@@ -165,7 +165,8 @@ def test_changes(own: DemoServer) -> None:
             return reply.json()[0]
 
         def modified() -> list[str]:
-            session = {row["ID"]: row["last_modified"] for row in alice.rows("/data/projects/P1/experiments?columns=ID,last_modified")}
+            stamps = "/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns=ID,xnat:mrSessionData/meta/last_modified"
+            session = {row["ID"]: row["xnat:mrsessiondata/meta/last_modified"] for row in alice.rows(stamps)}
             return [session["T_E1"], alice.rows("/data/projects/P1/subjects?columns=last_modified&ID=T_S1")[0]["last_modified"]]
 
         before = modified()

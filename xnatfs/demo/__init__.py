@@ -10,7 +10,8 @@ From the outside in:
 - `delivery` sends a `reply`, paced, cut or stalled; `requestlog` remembers it; `control` is /demo: switches, log, changes of the data;
 - `routes` finds the handler: `listings` (by `columns` and `roots`, written by `tables`), `addresses` and `access` (what a URL names and who
   may see it), `resources`, `files` (with `ranges`), `bulk`, `items`, `search`, `accounts`; `xapi` and `schemas` for /xapi;
-- `model` holds the data, `data` builds it.
+- `model` holds the data (`content`: bytes), `kinds` knows its types, `changes` what a write moves, `data` builds it; `database` says what
+  is answered while the database fails.
 
 Everything runs on one event loop in one process. Measured on loopback, two processors shared with the client, Python 3.11 (uvloop, and
 plain asyncio about the same):

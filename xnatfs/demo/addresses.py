@@ -14,9 +14,9 @@ from html import escape
 from urllib.parse import unquote_plus
 
 from .access import View, label_in
+from .kinds import is_a
 from .model import Experiment, Project, Reconstruction, Resource, Scan, Subject
 from .reply import HttpError
-from .roots import is_a
 
 _COLLECTIONS = frozenset({"projects", "subjects", "experiments", "scans", "assessors", "reconstructions", "resources"})
 

@@ -174,6 +174,10 @@ class Application:
             session, new = self.sessions.identify(cookie, headers.get("authorization", ""))
         except Unauthorized:
             return self._finished(_unauthorized("Invalid username or password."), None)
+        if new and (self.switches.database_down or self.switches.pool_exhausted):
+            # A user who is not known by a cookie cannot be looked up (fact sheet 13 [X]).
+            self.sessions.end(session)
+            return self._finished(restlet_error(500, "Internal Server Error"), None)
         user = session.user if session is not None else GUEST
         if user is GUEST:
             if self.switches.require_login and raw not in _OPEN:

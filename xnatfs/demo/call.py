@@ -34,6 +34,7 @@ class Call:
     sessions: Sessions
     pool: Executor
     run: Callable[..., Any]  # loop.run_in_executor with the pool bound: for hashing, which lets go of the interpreter lock
+    lacks: str = ""  # what an item comes without, because a query inside fails (`database.lacking`)
 
     @property
     def view(self) -> View:

@@ -17,16 +17,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from . import changes
 from .auth import Sessions
 from .faults import Switches
-from .model import Archive, BytesContent, CatalogEntry, Content, Experiment, Resource, Scan, Subject
+from .model import Archive, BytesContent, Experiment, Resource, Scan, Subject
 from .requestlog import Record, RequestLog
 
 Op = dict[str, Any]
 
 
 class Changes:
-    """Changes of an archive by name, as a person or a pipeline would make them: stamps bubble up unless told not to."""
+    """Changes of an archive by name, as a person or a pipeline would make them: the stamps move that XNAT moves."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -42,138 +43,115 @@ class Changes:
             "set_label": self.set_label,
             "set_type": self.set_type,
             "set_access": self.set_access,
+            "share": self.share,
             "touch": self.touch,
+            "edit": self.edit,
         }
 
     def apply(self, operation: Op) -> Any:
         """Carry out `{"op": name, ...}`; KeyError and ValueError say what is wrong with it."""
         return self._operations[operation["op"]](operation)
 
-    def _owner(self, number: int) -> tuple[Resource, list[Resource], Experiment | None, Subject | None]:
-        """A resource by number with the list it is in and what to touch."""
-        archive = self._archive
-        for experiment in archive.experiments.values():
-            lists = [experiment.resources, experiment.in_resources, experiment.out_resources]
-            lists += [scan.resources for scan in experiment.scans]
-            for reconstruction in experiment.reconstructions:
-                lists += [reconstruction.in_resources, reconstruction.out_resources]
-            for group in lists:
-                for resource in group:
-                    if resource.id == number:
-                        return resource, group, experiment, None
-        for subject in archive.subjects.values():
-            for resource in subject.resources:
-                if resource.id == number:
-                    return resource, subject.resources, None, subject
-        for project in archive.projects.values():
-            for resource in project.resources:
-                if resource.id == number:
-                    return resource, project.resources, None, None
-        raise KeyError(f"no resource {number}")
-
     def put_file(self, operation: Op) -> None:
         """`resource` (number), `path`, `text` or `base64`, `modified` (ISO), `bump` (default true).
 
-        A changed content gets its true digest and size in the catalog; `bump: false` is an in-place overwrite that touches
-        no stamp (fact sheet 5 [I]).
+        A changed content gets its true digest and size in the catalog. As on XNAT, stamps move only if the count or the size of the
+        resource's files changes: an overwrite with equal size moves none. `bump: false` moves none in any case, as a file that is
+        put on the server's disk.
         """
-        resource, _, experiment, subject = self._owner(int(operation["resource"]))
+        resource, owner = changes.find(self._archive, int(operation["resource"]))
         data = base64.b64decode(operation["base64"]) if "base64" in operation else str(operation["text"]).encode()
-        content: Content = BytesContent(data)
-        path = str(operation["path"])
         modified = datetime.fromisoformat(operation["modified"]) if "modified" in operation else self._archive.tick()
-        entry = next((item for item in resource.entries if item.path == path), None)
-        if entry is None:
-            resource.entries.append(CatalogEntry(path, content, modified))
-        else:
-            entry.content, entry.modified, entry.digest, entry.catalog_size = content, modified, None, None
-        self._bump(operation, experiment, subject)
+        before = changes.stats(resource)
+        changes.put(resource, str(operation["path"]), BytesContent(data), modified)
+        if operation.get("bump", True):
+            changes.written(self._archive, resource, owner, before)
 
     def delete_file(self, operation: Op) -> None:
-        """`resource`, `path`; `gone: true` keeps the catalog entry and loses only the file."""
-        resource, _, experiment, subject = self._owner(int(operation["resource"]))
+        """`resource`, `path`; `gone: true` keeps the catalog entry and loses only the file. `bump` as for put_file."""
+        resource, owner = changes.find(self._archive, int(operation["resource"]))
         entry = next((item for item in resource.entries if item.path == operation["path"]), None)
         if entry is None:
             raise KeyError(operation["path"])
         if operation.get("gone"):
             entry.catalog_size, entry.digest, entry.content = entry.listed_size, entry.listed_digest, None
             return
+        before = changes.stats(resource)
         resource.entries.remove(entry)
-        self._bump(operation, experiment, subject)
+        if operation.get("bump", True):
+            changes.written(self._archive, resource, owner, before)
 
     def add_resource(self, operation: Op) -> int:
         """`label` and one of `session` (with `scan`), `subject`, `project`. Answers the number."""
-        resource = Resource(self._archive.next_number(), str(operation["label"]), format=operation.get("format", ""))
-        experiment = subject = None
+        archive = self._archive
+        resource = Resource(archive.next_number(), str(operation["label"]), format=operation.get("format", ""))
         if "session" in operation:
-            experiment = self._archive.experiments[operation["session"]]
-            group = experiment.resources
+            experiment = archive.experiments[operation["session"]]
+            owner = changes.Owner(experiment.resources, experiment)
             if "scan" in operation:
-                group = next(scan for scan in experiment.scans if scan.id == operation["scan"]).resources
+                scan = next(scan for scan in experiment.scans if scan.id == operation["scan"])
+                owner = changes.Owner(scan.resources, experiment, scan)
         elif "subject" in operation:
-            subject = self._archive.subjects[operation["subject"]]
-            group = subject.resources
+            subject = archive.subjects[operation["subject"]]
+            owner = changes.Owner(subject.resources, subject=subject)
         else:
-            group = self._archive.projects[operation["project"]].resources
-        group.append(resource)
-        self._bump(operation, experiment, subject)
+            project = archive.projects[operation["project"]]
+            owner = changes.Owner(project.resources, project=project)
+        changes.add_resource(archive, owner, resource)
         return resource.id
 
     def delete_resource(self, operation: Op) -> None:
-        resource, group, experiment, subject = self._owner(int(operation["resource"]))
-        group.remove(resource)
-        self._bump(operation, experiment, subject)
+        resource, owner = changes.find(self._archive, int(operation["resource"]))
+        changes.delete_resource(self._archive, owner, resource)
 
     def add_session(self, operation: Op) -> str:
         """`project`, `subject` (id), `label`, and optionally `id`, `xsi_type`, `date`, `session_id` (an assessor). Answers the id."""
         archive = self._archive
         name = operation.get("id") or f"{archive.site}_E{archive.next_number():05d}"
-        now = archive.tick()
         experiment = Experiment(
             name,
             operation["label"],
             operation["project"],
             operation.get("subject", ""),
             operation.get("xsi_type", "xnat:mrSessionData"),
-            now,
-            now,
+            archive.tick(),
             date=operation.get("date", ""),
             session_id=operation.get("session_id", ""),
         )
-        archive.experiments[name] = experiment
-        archive.touch(experiment)
+        changes.add_experiment(archive, experiment)
         return name
 
     def delete_session(self, operation: Op) -> None:
-        experiment = self._archive.experiments.pop(operation["id"])
-        for name, item in list(self._archive.experiments.items()):
-            if item.session_id == experiment.id:
-                del self._archive.experiments[name]
-        self._archive.touch(subject=self._archive.subjects.get(experiment.subject_id))
+        changes.delete_experiment(self._archive, self._archive.experiments[operation["id"]])
 
     def add_scan(self, operation: Op) -> int:
         """`session`, `scan` (id), `type`. Answers the number."""
-        experiment = self._archive.experiments[operation["session"]]
         scan = Scan(str(operation["scan"]), operation.get("type", ""), self._archive.next_number())
-        experiment.scans.append(scan)
-        self._archive.touch(experiment)
+        changes.add_scan(self._archive, self._archive.experiments[operation["session"]], scan)
         return scan.number
 
     def delete_scan(self, operation: Op) -> None:
         experiment = self._archive.experiments[operation["session"]]
-        experiment.scans = [scan for scan in experiment.scans if scan.id != operation["scan"]]
-        self._archive.touch(experiment)
+        for scan in [scan for scan in experiment.scans if scan.id == operation["scan"]]:
+            changes.delete_scan(self._archive, experiment, scan)
 
     def set_label(self, operation: Op) -> None:
-        """`experiment` or `subject` (id), `label`; with `project` the label in a project it is shared into."""
+        """`experiment` or `subject` (id), `label`; with `project` the label in a project it is shared into (which is that of the share)."""
+        archive = self._archive
         item: Experiment | Subject
         if "experiment" in operation:
-            item = self._archive.experiments[operation["experiment"]]
-            self._archive.touch(item)
+            item = experiment = archive.experiments[operation["experiment"]]
+            own = operation.get("project", item.project) == item.project
+            if own:
+                archive.edit(experiment)
+            else:
+                archive.shared(experiment)
         else:
-            item = self._archive.subjects[operation["subject"]]
-            self._archive.touch(subject=item)
-        if operation.get("project", item.project) == item.project:
+            item = subject = archive.subjects[operation["subject"]]
+            own = operation.get("project", item.project) == item.project
+            if own:
+                archive.edit(subject=subject)
+        if own:
             item.label = operation["label"]
         else:
             item.shares[operation["project"]] = operation["label"]
@@ -184,24 +162,52 @@ class Changes:
         scan = next(scan for scan in experiment.scans if scan.id == operation["scan"])
         scan.type = operation.get("type", scan.type)
         scan.quality = operation.get("quality", scan.quality)
-        self._archive.touch(experiment)
+        self._archive.edit(experiment, scan=scan)
 
     def set_access(self, operation: Op) -> None:
-        """`project`, `access` and/or `members`."""
+        """`project`, `access` and/or `members`: no stamp moves."""
         project = self._archive.projects[operation["project"]]
         project.access = operation.get("access", project.access)
         if "members" in operation:
             project.members = set(operation["members"])
 
+    def share(self, operation: Op) -> None:
+        """`experiment` or `subject` (id) into `project`, with an optional `label`; `end: true` ends the share."""
+        archive, project = self._archive, operation["project"]
+        item: Experiment | Subject
+        if "experiment" in operation:
+            item = experiment = archive.experiments[operation["experiment"]]
+            archive.shared(experiment)
+        else:
+            item = archive.subjects[operation["subject"]]
+        if operation.get("end"):
+            del item.shares[project]
+        else:
+            item.shares[project] = operation.get("label")
+
     def touch(self, operation: Op) -> None:
-        """`experiment` or `subject`: only the stamps."""
+        """`experiment` or `subject`: something below it changed; only the stamps that show it."""
         self._archive.touch(
             self._archive.experiments.get(operation.get("experiment", "")), self._archive.subjects.get(operation.get("subject", ""))
         )
 
-    def _bump(self, operation: Op, experiment: Experiment | None, subject: Subject | None) -> None:
-        if operation.get("bump", True):
-            self._archive.touch(experiment, subject)
+    def edit(self, operation: Op) -> None:
+        """`experiment`, `subject` or `project` (and a new `note`, or `description` of a project); none: every experiment is edited once.
+
+        So the own stamp of an experiment is set, which is blank until then.
+        """
+        archive = self._archive
+        if not operation.keys() & {"experiment", "subject", "project"}:
+            archive.edit_all()
+            return
+        experiment = archive.experiments[operation["experiment"]] if "experiment" in operation else None
+        subject = archive.subjects[operation["subject"]] if "subject" in operation else None
+        project = archive.projects[operation["project"]] if "project" in operation else None
+        archive.edit(experiment, subject, project)
+        if experiment is not None:
+            experiment.note = operation.get("note", experiment.note)
+        if project is not None:
+            project.description = operation.get("description", project.description)
 
 
 def _totals(records: list[Record]) -> dict[str, Any]:
@@ -215,7 +221,7 @@ def _totals(records: list[Record]) -> dict[str, Any]:
 
 def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions, lose: Callable[[], int]) -> Starlette:
     """The application for /demo/."""
-    changes = Changes(archive)
+    named = Changes(archive)
 
     async def read_switches(request: Request) -> JSONResponse:
         return JSONResponse(switches.as_dict())
@@ -245,7 +251,7 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
         try:
             wanted = await request.json()
             operations = wanted if isinstance(wanted, list) else [wanted]
-            return JSONResponse([changes.apply(operation) for operation in operations])
+            return JSONResponse([named.apply(operation) for operation in operations])
         except (KeyError, ValueError, StopIteration, json.JSONDecodeError) as error:
             return JSONResponse({"error": repr(error)}, 400)
 

@@ -14,6 +14,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+# What `failing_table` may name: the tables that were broken one by one while replies were recorded.
+TABLES = ("", "img_assessor_out_resource", "xnat_imagescandata", "xnat_subjectdata_resource", "xnat_projectdata_meta_data")
+
 
 @dataclass
 class Switches:
@@ -78,6 +81,13 @@ class Switches:
     wrong_digest: str = ""  # regular expression on the path: these rows carry the digest of something else
     empty_file_lists: bool = False  # recorded.md 25: empty listings although resources report counts
 
+    # The database fails, in the ways recorded on XNAT's own code (fact sheet 13 [X]; module `database`).
+    database_down: bool = False  # PostgreSQL is stopped: 404 and 500, while /data/auth answers 200
+    pool_exhausted: bool = False  # the same pattern, after a wait ...
+    pool_wait_s: float = 1.0  # ... for a connection (30 s on a stock server)
+    failing_table: str = ""  # one table cannot be read: its name, one of database.TABLES
+    failing_query: str = ""  # regular expression on "METHOD target": one query of these requests fails inside
+
     def __post_init__(self) -> None:
         self.fired: Counter[str] = Counter()
 
@@ -96,6 +106,8 @@ class Switches:
                 raise ValueError("profile is full or proven")
             if name == "garble_listings" and value not in ("", "json", "utf8"):
                 raise ValueError("garble_listings is json or utf8")
+            if name == "failing_table" and value not in TABLES:
+                raise ValueError(f"failing_table is one of {', '.join(filter(None, TABLES))}")
         for name, value in values.items():
             setattr(self, name, value)
 

@@ -60,6 +60,7 @@ def item(call: Call, address: Address, target: Target) -> Reply:
     """The item an address ends with; HTML unless a format is asked for."""
     kind = wanted_format(call.query, call.accept, ("html", "xml", "json"))
     found = _build(address, target, call.view)
+    _prune(found, call.lacks)
     if kind == "json":
         body = json.dumps({"items": [as_json(found)]}, ensure_ascii=False, separators=(",", ":"))
         return Reply(200, body.encode(), [("Content-Type", "application/json;charset=UTF-8")], "listing")
@@ -83,6 +84,23 @@ def _build(address: Address, target: Target, view: View) -> Item:
     if address.last == "projects" and target.project is not None:
         return _project(target.project)
     raise HttpError(404)
+
+
+def _prune(built: Item, lacks: str) -> None:
+    """Leave out the children that come from a table which cannot be read; the rest is answered as if nothing were missing."""
+    if not lacks:
+        return
+    if lacks == "*":
+        built.children = []
+    elif lacks == "xnat_imagescandata":
+        built.children = [child for child in built.children if child[0] != "scans/scan"]
+    elif lacks == "img_assessor_out_resource" and built.xsi_type != "xnat:reconstructedImageData":
+        built.children = [child for child in built.children if child[0] != "out/file"]
+    elif lacks == "xnat_subjectdata_resource" and built.xsi_type == "xnat:subjectData":
+        built.children = [child for child in built.children if child[0] != "resources/resource"]
+    for _, items in built.children:
+        for child in items:
+            _prune(child, lacks)
 
 
 def _filled(fields: dict[str, Value]) -> dict[str, Value]:

@@ -12,21 +12,12 @@ from datetime import datetime
 from .addresses import Address, Target
 from .call import Call
 from .columns import Column, Root, matcher, rows_of
+from .kinds import depth, is_a, known
 from .model import Experiment, Project
 from .reply import HttpError, Reply
-from .roots import EXPERIMENTS, SCANS, SUBJECTS, ListedExperiment, ListedScan, ListedSubject, depth, is_a
+from .roots import EXPERIMENTS, PROJECTS, SCANS, SUBJECTS, ListedExperiment, ListedScan, ListedSubject
 from .tables import Row, Table, page_of, render, sort, stamp, wanted_format
 
-_PROJECT_ALIASES: dict[str, Callable[[Project], str]] = {
-    "ID": lambda project: project.id,
-    "secondary_ID": lambda project: project.secondary_id,
-    "name": lambda project: project.name,
-    "description": lambda project: project.description,
-    "pi_firstname": lambda project: project.pi_firstname,
-    "pi_lastname": lambda project: project.pi_lastname,
-    "keywords": lambda project: "",
-    "alias": lambda project: "",
-}
 _PROJECT_DEFAULTS = ("ID", "secondary_ID", "name", "description", "pi_firstname", "pi_lastname")
 _PROJECT_SWITCHES = ("accessible", "owner", "member", "collaborator", "activeSince", "recent", "favorite", "prearc_code", "dataAccess")
 _ACCESSIBLE_KEYS = (
@@ -57,18 +48,19 @@ def finish(call: Call, table: Table) -> Reply:
 def projects(call: Call) -> Reply:
     """`/projects`; with `accessible=true` and its like a different table (fact sheet 2.3, 2.7)."""
     if "fields" in call.query:
-        return finish(call, _alias_table({alias: f"xnat:projectData/{alias}" for alias in _PROJECT_ALIASES}))
+        return finish(call, _aliases_of(PROJECTS))
     view = call.view
     shown = [project for project in call.archive.projects.values() if view.listed(project)]
     if "activeSince" in call.query:
         since = _moment(call.query["activeSince"])
-        shown = [project for project in shown if project.last_modified > since]
+        shown = [project for project in shown if project.last_modified is not None and project.last_modified > since]
     if any(name in call.query for name in _PROJECT_SWITCHES):
         return finish(call, _accessible(call, shown))
-    names = [name for name in call.query.get("columns", "").split(",") if name in _PROJECT_ALIASES]
-    keys = list(dict.fromkeys([*names, "ID"])) if call.query.get("columns") else list(_PROJECT_DEFAULTS)
-    rows = [{key: _PROJECT_ALIASES[key](project) for key in keys} | {"URI": f"/data/projects/{project.id}"} for project in shown]
-    return finish(call, Table([*keys, "URI"], rows))
+    names = [*_names(call), "ID"] if call.query.get("columns") else _PROJECT_DEFAULTS
+    columns = PROJECTS.select(names, call.switches.proven_only)
+    rows = rows_of(PROJECTS, shown, columns, [])
+    _uri_rows(rows, "/data/projects")
+    return finish(call, Table([*(column.key for column in columns), "URI"], rows))
 
 
 def _moment(value: str) -> datetime:
@@ -128,7 +120,8 @@ def _filters(call: Call, root: Root, skip: Iterable[str] = ()) -> list[tuple[Col
 
 def _names(call: Call) -> list[str]:
     """The asked-for columns; `columns=DEFAULT` (xnatpy) is no alias and so asks for nothing special."""
-    return [name for name in call.query.get("columns", "").split(",") if name and name not in ("DEFAULT", "URI")]
+    wanted = [name for name in call.query.get("columns", "").split(",") if name and name not in ("DEFAULT", "URI")]
+    return [name for name in wanted if "/" not in name or known(call.archive, name.partition("/")[0])]
 
 
 def _uri_rows(rows: list[Row], base: str) -> None:
@@ -203,8 +196,8 @@ def _is_assessor_root(call: Call, root: str) -> bool:
 def _narrowed(call: Call, root: str) -> str:
     """The root element: `xsiType=` (a comma list is ignored), narrowed by columns of subtypes (fact sheet 2.2)."""
     wanted = call.query.get("xsiType", "")
-    if wanted and "," not in wanted:
-        root = wanted
+    if wanted:
+        return root if "," in wanted else wanted
     for name in _names(call):
         element = name.partition("/")[0]
         registered = EXPERIMENTS.aliases.get(name)

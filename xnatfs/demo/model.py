@@ -9,115 +9,34 @@ happen on that loop only, through the control routes.
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Protocol, overload
+from typing import overload
+
+from .content import BytesContent, ComputedContent, Content, PathContent, crc_of, md5_of, pieces
+
+__all__ = [
+    "Archive",
+    "BytesContent",
+    "CatalogEntry",
+    "ComputedContent",
+    "Content",
+    "Experiment",
+    "LazyEntries",
+    "PathContent",
+    "Project",
+    "Reconstruction",
+    "Resource",
+    "Scan",
+    "Subject",
+    "User",
+    "crc_of",
+    "md5_of",
+    "pieces",
+]
 
 IMAGE_SESSION_TYPES = frozenset({"xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData"})
-
-
-class Content(Protocol):
-    """Where the bytes of a file come from."""
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        ...
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes `offset` to `offset+length`; shorter only at the end of the content."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class BytesContent:
-    """Bytes held in memory: small files."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
-
-
-@dataclass(frozen=True)
-class PathContent:
-    """Bytes of a file on this disk."""
-
-    path: Path
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            return stream.read(length)
-
-
-_BLOCK = 65536
-_NOISE = b"".join(hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64))
-
-
-@dataclass(frozen=True, slots=True)
-class ComputedContent:
-    """Bytes computed from a key: nothing on disk, nothing in memory.
-
-    Block `i` (64 KiB) is a 32-byte hash of (key, i) and then a stretch of fixed noise from a place the hash chooses, so that a block
-    read at a wrong offset or from another file is noticed. About 5 GB/s here: the stand-in must be no bottleneck in benchmarks.
-    """
-
-    key: str
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        end = min(self.size, offset + length)
-        if offset >= end:
-            return b""
-        first, last = offset // _BLOCK, (end - 1) // _BLOCK
-        data = b"".join(self._block(index) for index in range(first, last + 1))
-        start = offset - first * _BLOCK
-        return data[start : start + end - offset]
-
-    def _block(self, index: int) -> bytes:
-        head = hashlib.blake2b(f"{self.key}:{index}".encode(), digest_size=32).digest()
-        start = int.from_bytes(head[:4], "big") % (len(_NOISE) - _BLOCK)
-        return head + _NOISE[start : start + _BLOCK - 32]
-
-
-def md5_of(content: Content) -> str:
-    """MD5 of a content, lower-case hex, read in pieces of 1 MiB."""
-    digest = hashlib.md5(usedforsecurity=False)
-    for piece in pieces(content):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def crc_of(content: Content) -> int:
-    """CRC-32 of a content, read in pieces of 1 MiB."""
-    crc = 0
-    for piece in pieces(content):
-        crc = zlib.crc32(piece, crc)
-    return crc
-
-
-def pieces(content: Content, start: int = 0, stop: int | None = None, step: int = 1 << 20) -> Iterator[bytes]:
-    """The content from `start` to `stop` in pieces of at most `step` bytes."""
-    stop = content.size if stop is None else min(stop, content.size)
-    while start < stop:
-        piece = content.read(start, min(step, stop - start))
-        if not piece:
-            return
-        yield piece
-        start += len(piece)
 
 
 @dataclass(slots=True)
@@ -248,6 +167,14 @@ class Resource:
     content: str = ""
     tags: str = ""
     stats_known: bool = True  # False: file_count and file_size are "" (never computed)
+    last_modified: datetime | None = None  # None: made and never written to since
+
+    @property
+    def stats(self) -> tuple[int, int]:
+        """Number and total size of what the catalog has."""
+        entries = self.entries
+        size = entries.listed_size if isinstance(entries, LazyEntries) else sum(entry.listed_size for entry in entries)
+        return len(entries), size
 
     @property
     def file_count(self) -> str:
@@ -255,15 +182,16 @@ class Resource:
 
     @property
     def file_size(self) -> str:
-        if not self.stats_known:
-            return ""
-        entries = self.entries
-        return str(entries.listed_size if isinstance(entries, LazyEntries) else sum(entry.listed_size for entry in entries))
+        return str(self.stats[1]) if self.stats_known else ""
 
 
 @dataclass
 class Scan:
-    """An xnat:imageScanData: `id` is free text, unique in its session; `number` is the server-wide integer."""
+    """An xnat:imageScanData: `id` is free text, unique in its session; `number` is the server-wide integer.
+
+    `last_modified` is the stamp of its own row (None until type, quality or the like is edited), `type_modified` that of its concrete
+    type's (xnat:mrScanData), which moves with its resources too.
+    """
 
     id: str
     type: str
@@ -277,6 +205,7 @@ class Scan:
     start_time: str = ""
     resources: list[Resource] = field(default_factory=list)
     last_modified: datetime | None = None
+    type_modified: datetime | None = None
 
 
 @dataclass
@@ -296,6 +225,9 @@ class Experiment:
     """Any experiment with an accession id: image sessions, non-imaging experiments and (with `session_id`) image assessors.
 
     `shares` maps the id of a project it is shared into to its label there (None: the own label).
+    `last_modified` is the stamp of its own row: None until a field of it is edited, and blind to all that is below it. `type_modified`
+    is the stamp of its most derived type (`xnat:mrSessionData/meta/last_modified`), there from the beginning, which moves with all
+    (fact sheet 13 [X]).
     """
 
     id: str
@@ -304,7 +236,7 @@ class Experiment:
     subject_id: str
     xsi_type: str
     insert_date: datetime
-    last_modified: datetime
+    last_modified: datetime | None = None
     date: str = ""
     time: str = ""
     note: str = ""
@@ -317,6 +249,11 @@ class Experiment:
     scans: list[Scan] = field(default_factory=list)
     reconstructions: list[Reconstruction] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)  # further xpaths of the item, e.g. "scanner/model"
+    type_modified: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.type_modified is None:
+            self.type_modified = self.last_modified or self.insert_date
 
     @property
     def is_assessor(self) -> bool:
@@ -335,7 +272,7 @@ class Subject:
     label: str
     project: str
     insert_date: datetime
-    last_modified: datetime
+    last_modified: datetime | None
     group: str = ""
     gender: str = ""
     yob: str = ""
@@ -351,7 +288,7 @@ class Project:
     id: str
     name: str
     insert_date: datetime
-    last_modified: datetime
+    last_modified: datetime | None
     secondary_id: str = ""
     description: str = ""
     pi_firstname: str = ""
@@ -394,16 +331,37 @@ class Archive:
         return self.clock
 
     def touch(self, experiment: Experiment | None = None, subject: Subject | None = None) -> None:
-        """Set `last_modified` and let it bubble up to the parents, as XNAT's database functions do."""
+        """Something below these changed: the stamp of the experiment's concrete type (an assessor's session's too) and the subject's move.
+
+        Not the experiment's own stamp and not the project's (fact sheet 13 [X]).
+        """
         stamp = self.tick()
         if experiment is not None:
-            experiment.last_modified = stamp
+            experiment.type_modified = stamp
             session = self.experiments.get(experiment.session_id)
             if session is not None:
-                session.last_modified = stamp
-            subject = subject or self.subjects.get(experiment.subject_id)
+                session.type_modified = stamp
+            subject = subject or self.subjects.get(experiment.subject_id or (session.subject_id if session is not None else ""))
         if subject is not None:
             subject.last_modified = stamp
-            project = self.projects.get(subject.project)
-            if project is not None:
-                project.last_modified = stamp
+
+    def edit(
+        self, experiment: Experiment | None = None, subject: Subject | None = None, project: Project | None = None, scan: Scan | None = None
+    ) -> None:
+        """An own field of one of these was edited: an experiment's own stamp moves with the others. `scan` goes with its experiment."""
+        self.touch(experiment, subject)
+        if scan is not None:
+            scan.last_modified = scan.type_modified = self.clock
+        elif experiment is not None:
+            experiment.last_modified = self.clock
+        if project is not None:
+            project.last_modified = self.clock
+
+    def edit_all(self) -> None:
+        """Every experiment was edited once: the state in which no own stamp is blank."""
+        for experiment in self.experiments.values():
+            self.edit(experiment)
+
+    def shared(self, experiment: Experiment) -> None:
+        """It was shared, or a share of it ended: only the concrete type's stamp moves."""
+        experiment.type_modified = self.tick()

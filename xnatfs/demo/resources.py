@@ -121,6 +121,13 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     return finish(call, table)
 
 
+def nothing_listed(call: Call) -> Reply:
+    """A `/files` or `/resources` table in which nothing is, because a query inside failed."""
+    if call.path.rstrip("/").endswith("resources"):
+        return finish(call, Table(list(_RESOURCE_KEYS), [], title="Resources"))
+    return finish(call, Table(list(_FILE_KEYS), [], title="Files", with_total=False, column_notes=[{"key": "URI", "serverRoot": ""}]))
+
+
 def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
     if locator == "URI":
         # Several catalogs: the base is the row's resource_path, without the project (fact sheet 2.4).

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .access import label_in
 from .columns import Join, Root, Value
+from .kinds import is_a, is_base
 from .model import Archive, Experiment, Reconstruction, Resource, Scan, Subject
 from .tables import stamp
 
@@ -102,7 +103,7 @@ _SCAN_ALIASES: dict[str, tuple[str, Value]] = {
     "modality": ("xnat:imageScanData/modality", lambda row: row.scan.xsi_type[5:7].upper()),
     "scanTime": ("xnat:imageScanData/startTime", lambda row: row.scan.start_time),
     "insert_date": ("xnat:imageScanData/meta/insert_date", lambda row: stamp(row.session.insert_date)),
-    "last_modified": ("xnat:imageScanData/meta/last_modified", lambda row: stamp(row.scan.last_modified or row.session.last_modified)),
+    "last_modified": ("xnat:imageScanData/meta/last_modified", lambda row: stamp(row.scan.last_modified)),
 }
 # Fields of a scan under its own element; the partner of the joins is a pair (scan, resource or None).
 _SCAN_FIELDS: dict[str, Value] = {
@@ -115,6 +116,7 @@ _RESOURCE_FIELDS: dict[str, Value] = {
     "xnat_abstractresource_id": lambda resource: str(resource.id),
     "format": lambda resource: resource.format,
     "content": lambda resource: resource.content,
+    "meta/last_modified": lambda resource: stamp(resource.last_modified),
 }
 _RECONSTRUCTION_FIELDS: dict[str, Value] = {
     "id": lambda recon: recon.id,
@@ -178,6 +180,13 @@ def _scan_column(element: str, rest: str) -> tuple[str, Value, bool]:
             return read(pair[1]) if pair[1] is not None and of_type(pair[0]) else ""
 
         return "scan file", file_value, field == "label"
+    if rest == "meta/last_modified":
+        # The stamp of the base type's row, or of the concrete type's: two rows, two stamps (fact sheet 13 [X]).
+        def scan_stamp(pair: tuple[ListedScan, Resource | None]) -> str:
+            scan = pair[0].scan
+            return stamp(scan.type_modified if concrete else scan.last_modified) if of_type(pair[0]) else ""
+
+        return "scan", scan_stamp, False
     field_value = _SCAN_FIELDS.get(rest, lambda _: "")
 
     def value(pair: tuple[ListedScan, Resource | None]) -> str:
@@ -203,6 +212,8 @@ def _experiment_xpath(path: str) -> tuple[str, Value, bool] | None:
         return _reconstruction_column(rest)
     if element == "xnat:subjectdata":
         return _subject_of_experiment(rest)
+    if rest == "meta/last_modified":
+        return "", _experiment_stamp(element), False
     if rest.startswith("scans/scan/"):
         return _scan_column("xnat:imagescandata", rest[len("scans/scan/") :])
     if rest.startswith("reconstructions/reconstructedimage/"):
@@ -219,10 +230,17 @@ def _experiment_xpath(path: str) -> tuple[str, Value, bool] | None:
     return "", lambda row: _field(row.experiment, rest), True
 
 
+def _experiment_stamp(element: str) -> Value:
+    """`<type>/meta/last_modified`: a base type's row moves with own fields only, the concrete type's with everything (fact sheet 13)."""
+    if is_base(element):
+        return lambda row: stamp(row.experiment.last_modified) if is_a(row.experiment, element) else ""
+    return lambda row: stamp(row.experiment.type_modified) if row.experiment.xsi_type.lower() == element else ""
+
+
 def _subject_of_experiment(rest: str) -> tuple[str, Value, bool] | None:
     for registered, value in _SUBJECT_ALIASES.values():
         if registered.lower() == f"xnat:subjectdata/{rest}":
-            return "", _through_subject(value), True
+            return "", _through_subject(value), not rest.startswith("meta/")
     return None
 
 
@@ -249,38 +267,32 @@ def _scan_xpath(path: str) -> tuple[str, Value, bool] | None:
     return ("", found, True) if element.endswith("scandata") and found is not None else None
 
 
+_PROJECT_ALIASES: dict[str, tuple[str, Value]] = {
+    "ID": ("xnat:projectData/ID", lambda project: project.id),
+    "secondary_ID": ("xnat:projectData/secondary_ID", lambda project: project.secondary_id),
+    "name": ("xnat:projectData/name", lambda project: project.name),
+    "description": ("xnat:projectData/description", lambda project: project.description),
+    "pi_firstname": ("xnat:projectData/PI/firstname", lambda project: project.pi_firstname),
+    "pi_lastname": ("xnat:projectData/PI/lastname", lambda project: project.pi_lastname),
+    "keywords": ("xnat:projectData/keywords", lambda project: ""),
+    "alias": ("xnat:projectData/aliases/alias/alias", lambda project: ""),
+}
+
+
+def _project_xpath(path: str) -> tuple[str, Value, bool] | None:
+    element, _, rest = path.partition("/")
+    if element != "xnat:projectdata":
+        return None
+    if rest.startswith("resources/resource/"):
+        return _joined("resource", _RESOURCE_FIELDS, rest[len("resources/resource/") :], False)
+    if rest == "meta/last_modified":
+        return "", lambda project: stamp(project.last_modified), False
+    if rest == "meta/insert_date":
+        return "", lambda project: stamp(project.insert_date), False
+    return None
+
+
+PROJECTS = Root(_PROJECT_ALIASES, {"resource": Join("resource", lambda project: project.resources)}, _project_xpath)
 EXPERIMENTS = Root(_EXPERIMENT_ALIASES, _EXPERIMENT_JOINS, _experiment_xpath)
 SUBJECTS = Root(_SUBJECT_ALIASES, {"resource": Join("resource", lambda row: row.subject.resources)}, _subject_xpath)
 SCANS = Root(_SCAN_ALIASES, {}, _scan_xpath)
-
-# Depth in the type tree: a column of a deeper type narrows the root (fact sheet 2.2).
-_DEPTH = {
-    "xnat:experimentdata": 0,
-    "xnat:subjectassessordata": 1,
-    "xnat:deriveddata": 1,
-    "xnat:imagesessiondata": 2,
-    "xnat:imageassessordata": 2,
-}
-_NO_EXPERIMENT = ("xnat:subjectdata", "xnat:projectdata", "xnat:reconstructedimagedata", "xnat:abstractresource", "xnat:resourcecatalog")
-
-
-def depth(element: str) -> int:
-    """How special an experiment type is; -1 for what is no experiment type."""
-    element = element.lower()
-    if element in _NO_EXPERIMENT or element.endswith("scandata") or not element:
-        return -1
-    return _DEPTH.get(element, 3)
-
-
-def is_a(experiment: Experiment, element: str) -> bool:
-    """Whether an experiment is of a type or of one derived from it."""
-    element = element.lower()
-    if element == "xnat:experimentdata":
-        return True
-    if element == "xnat:subjectassessordata":
-        return not experiment.is_assessor
-    if element in ("xnat:imageassessordata", "xnat:deriveddata"):
-        return experiment.is_assessor
-    if element == "xnat:imagesessiondata":
-        return experiment.is_image_session or (not experiment.is_assessor and bool(experiment.scans))
-    return experiment.xsi_type.lower() == element

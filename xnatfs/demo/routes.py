@@ -10,6 +10,7 @@ import asyncio
 from . import accounts, bulk, files, items, listings, resources, search
 from .addresses import chosen, parse, resolve
 from .call import Call
+from .database import lacking, outcome
 from .reply import HttpError, Reply
 from .tables import wanted_format
 
@@ -17,7 +18,23 @@ _BULK = ("zip", "tar", "tar.gz")
 
 
 async def handle(call: Call) -> Reply:
-    """Answer one authenticated request; HttpError for the error pages."""
+    """Answer one authenticated request, as far as the database lets it; HttpError for the error pages."""
+    if call.switches.pool_exhausted and call.path.partition("/")[0] not in ("JSESSION", "auth"):
+        await asyncio.sleep(call.switches.pool_wait_s)
+    ending = outcome(call)
+    if ending == "partial":
+        call.lacks = lacking(call)
+    if ending in ("", "partial"):
+        return await _answer(call)
+    if ending == "nothing":
+        return Reply(200, b"", [("Content-Type", "application/json;charset=ISO-8859-1")], "listing", 0)
+    if ending == "no rows":
+        await _answer(call)  # what cannot be read at all is a 404 still
+        return resources.nothing_listed(call)
+    raise HttpError(int(ending))
+
+
+async def _answer(call: Call) -> Reply:
     parts = call.path.split("/")
     if parts[0] == "JSESSION":
         return accounts.jsession(call)

@@ -13,9 +13,10 @@ from typing import Any
 
 from .call import Call
 from .columns import Column, Root, rows_of
+from .kinds import is_a
 from .listings import finish
 from .reply import HttpError, Reply
-from .roots import EXPERIMENTS, SUBJECTS, ListedExperiment, ListedSubject, is_a
+from .roots import EXPERIMENTS, SUBJECTS, ListedExperiment, ListedSubject
 from .tables import Row, Table, stamp
 
 _XDAT = "{http://nrg.wustl.edu/security}"

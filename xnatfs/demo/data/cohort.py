@@ -123,14 +123,12 @@ def add(make: Maker, sessions: int, images: bool, digest: str | None) -> Project
         subject = make.subject(project, f"c{number:05d}", gender="female" if number % 2 else "male", yob=str(1940 + number % 40))
         session = make.experiment(subject, f"c{number:05d}_MR1", date=f"20{10 + number % 14}-{number % 12 + 1:02d}-{number % 28 + 1:02d}")
         stamp = make.archive.clock
-        made = make.resource(session, "FREESURFER6")
-        made.entries = _entries(_freesurfer, session.id, subject.label, FREESURFER_SIZE, 57, stamp, digest)
-        made = make.resource(session, "ASHS")
-        made.entries = _entries(_ashs, session.id, subject.label, ASHS_SIZE, 8, stamp, digest)
+        make.resource(session, "FREESURFER6", _entries(_freesurfer, session.id, subject.label, FREESURFER_SIZE, 57, stamp, digest))
+        make.resource(session, "ASHS", _entries(_ashs, session.id, subject.label, ASHS_SIZE, 8, stamp, digest))
         if images:
             # Without digests: for them the maps would have to be made at every listing.
             size = sum(_map_size(name) for name in BAND)
-            make.resource(session, "SPM12_SEGMENT").entries = _entries(_spm, session.id, subject.label, size, 3, stamp, "")
+            make.resource(session, "SPM12_SEGMENT", _entries(_spm, session.id, subject.label, size, 3, stamp, ""))
     return project
 
 

@@ -15,6 +15,7 @@ from xnatfs.demo.model import (
     CatalogEntry,
     Content,
     Experiment,
+    LazyEntries,
     Project,
     Reconstruction,
     Resource,
@@ -23,7 +24,7 @@ from xnatfs.demo.model import (
     User,
 )
 
-Files = Mapping[str, bytes | Content] | Iterable[CatalogEntry]
+Files = Mapping[str, bytes | Content] | Iterable[CatalogEntry] | LazyEntries
 
 
 class Maker:
@@ -38,7 +39,7 @@ class Maker:
         self.archive.clock += timedelta(**interval)
 
     def _stamps(self) -> tuple[datetime, datetime]:
-        """Insert date (XNAT keeps milliseconds) and last_modified (set by SQL NOW(): microseconds)."""
+        """Insert date (XNAT keeps milliseconds) and the stamp that is there from the beginning (set by SQL NOW(): microseconds)."""
         stamp = self.archive.tick()
         return stamp.replace(microsecond=stamp.microsecond // 1000 * 1000), stamp
 
@@ -94,8 +95,9 @@ class Maker:
         inserted, modified = self._stamps()
         id = f"{self.archive.site}_E{len(self.archive.experiments) + 1:05d}"
         experiment = Experiment(
-            id, label, subject.project, subject.id, xsi_type, inserted, modified, date=date, time=time, note=note, fields=dict(fields or {})
+            id, label, subject.project, subject.id, xsi_type, inserted, date=date, time=time, note=note, fields=dict(fields or {})
         )
+        experiment.type_modified = modified
         self.archive.experiments[id] = experiment
         self.archive.touch(experiment)
         return experiment
@@ -105,8 +107,9 @@ class Maker:
         inserted, modified = self._stamps()
         id = f"{self.archive.site}_E{len(self.archive.experiments) + 1:05d}"
         assessor = Experiment(
-            id, label, session.project, session.subject_id, xsi_type, inserted, modified, date=date or session.date, session_id=session.id
+            id, label, session.project, session.subject_id, xsi_type, inserted, date=date or session.date, session_id=session.id
         )
+        assessor.type_modified = modified
         self.archive.experiments[id] = assessor
         self.archive.touch(assessor)
         return assessor
@@ -138,6 +141,7 @@ class Maker:
         )
         session.scans.append(scan)
         self.archive.touch(session)
+        scan.type_modified = self.archive.clock
         return scan
 
     def reconstruction(self, session: Experiment, id: str, type: str, base_scan_type: str = "") -> Reconstruction:
@@ -159,12 +163,15 @@ class Maker:
         """A resource of `owner` (or of a list of its: `assessor.out_resources`)."""
         resource = Resource(self.archive.next_number(), label, format=format, content=content, tags=tags, stats_known=stats_known)
         self.add(resource, files)
+        resource.last_modified = self.archive.clock if resource.entries else None
         (owner if isinstance(owner, list) else owner.resources).append(resource)
         return resource
 
     def add(self, resource: Resource, files: Files) -> None:
         """More catalog entries for a resource; plain `path: bytes` become entries with a true size and digest."""
-        if isinstance(files, Mapping):
+        if isinstance(files, LazyEntries):
+            resource.entries = files
+        elif isinstance(files, Mapping):
             resource.entries.extend(self.entry(path, data, resource) for path, data in files.items())
         else:
             resource.entries.extend(files)

@@ -15,7 +15,7 @@ from xnatfs.demo.data import cohort as measured
 from xnatfs.demo.data.dicom import Series, slices
 from xnatfs.demo.data.images import Nifti1Header, head
 from xnatfs.demo.data.maker import Maker
-from xnatfs.demo.model import Archive, CatalogEntry, ComputedContent, LazyEntries, Resource
+from xnatfs.demo.model import Archive, CatalogEntry, ComputedContent, LazyEntries
 
 _HEADER = 352
 
@@ -110,9 +110,8 @@ def build(
             for scan_number in range(1, scans + 1):
                 kind = ((number - 1) * scans + scan_number - 1) % types + 1 if types else scan_number
                 scan = make.scan(session, str(scan_number), f"TYPE{kind}", frames=str(files))
-                made = make.resource(scan, resource, format=resource, content="RAW")
-                prefix = f"{session.id}/{scan_number}"
-                made.entries = _catalog(prefix, lambda n: f"{n:04d}{suffix}", files, file_size, archive.clock, digest)
+                catalog = _catalog(f"{session.id}/{scan_number}", lambda n: f"{n:04d}{suffix}", files, file_size, archive.clock, digest)
+                make.resource(scan, resource, catalog, format=resource, content="RAW")
     if big_files:
         project = make.project("BIG", "Single large files", members=["demo"])
         subject = make.subject(project, "big")
@@ -124,8 +123,7 @@ def build(
     if flat:
         project = make.project("FLAT", "One resource with very many files", members=["demo"])
         session = make.experiment(make.subject(project, "flat"), "flat_MR1", date="2024-01-08")
-        many: Resource = make.resource(session, "FLAT")
-        many.entries = _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest)
+        make.resource(session, "FLAT", _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest))
     if dicom:
         project = make.project("DCM", "One scan of true DICOM files", members=["demo"])
         session = make.experiment(make.subject(project, "dcm", "female"), "dcm_MR1", date="2024-01-08")

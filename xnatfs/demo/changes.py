@@ -1,0 +1,119 @@
+"""What writing does to an archive: files, resources, scans, sessions, and the stamps each write moves (fact sheet 13 [X]).
+
+The one place that knows which stamps move. Used by `control` (changes by name) and by the REST writes. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from .model import Archive, CatalogEntry, Content, Experiment, Project, Resource, Scan, Subject
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a resource belongs to, and the list it is in there."""
+
+    group: list[Resource]
+    experiment: Experiment | None = None
+    scan: Scan | None = None
+    subject: Subject | None = None
+    project: Project | None = None
+
+
+def owners(archive: Archive) -> Iterator[Owner]:
+    """Everything that may have resources."""
+    for experiment in archive.experiments.values():
+        for group in (experiment.resources, experiment.in_resources, experiment.out_resources):
+            yield Owner(group, experiment)
+        for scan in experiment.scans:
+            yield Owner(scan.resources, experiment, scan)
+        for reconstruction in experiment.reconstructions:
+            yield Owner(reconstruction.in_resources, experiment)
+            yield Owner(reconstruction.out_resources, experiment)
+    for subject in archive.subjects.values():
+        yield Owner(subject.resources, subject=subject)
+    for project in archive.projects.values():
+        yield Owner(project.resources, project=project)
+
+
+def find(archive: Archive, number: int) -> tuple[Resource, Owner]:
+    """A resource by its number, wherever it hangs; KeyError if there is none."""
+    for owner in owners(archive):
+        for resource in owner.group:
+            if resource.id == number:
+                return resource, owner
+    raise KeyError(f"no resource {number}")
+
+
+def touched(archive: Archive, owner: Owner) -> None:
+    """Something in an owner's resources changed: its own stamp and those above it move."""
+    archive.touch(owner.experiment, owner.subject)
+    if owner.scan is not None:
+        owner.scan.type_modified = archive.clock
+    if owner.project is not None:
+        owner.project.last_modified = archive.clock
+
+
+def written(archive: Archive, resource: Resource, owner: Owner, before: tuple[str, str]) -> None:
+    """After files of a resource changed: stamps move only if its count or its size did."""
+    if (resource.file_count, resource.file_size) != before:
+        touched(archive, owner)
+        resource.last_modified = archive.clock
+
+
+def stats(resource: Resource) -> tuple[str, str]:
+    """The count and size that `written` compares with."""
+    return resource.file_count, resource.file_size
+
+
+def put(resource: Resource, path: str, content: Content, modified: datetime) -> CatalogEntry:
+    """A new file, or other bytes for one that is there; the catalog gets their true size and digest. Moves no stamp by itself."""
+    entry = next((item for item in resource.entries if item.path == path), None)
+    if entry is None:
+        entry = CatalogEntry(path, content, modified)
+        resource.entries.append(entry)
+    else:
+        entry.content, entry.modified, entry.digest, entry.catalog_size = content, modified, None, None
+    return entry
+
+
+def add_resource(archive: Archive, owner: Owner, resource: Resource) -> None:
+    """A resource made: its own stamp stays blank until it is written to again."""
+    owner.group.append(resource)
+    touched(archive, owner)
+
+
+def delete_resource(archive: Archive, owner: Owner, resource: Resource) -> None:
+    owner.group.remove(resource)
+    touched(archive, owner)
+
+
+def add_experiment(archive: Archive, experiment: Experiment) -> None:
+    """A session moves its subject's stamp, an assessor its session's and its subject's; its own is blank."""
+    archive.experiments[experiment.id] = experiment
+    archive.touch(experiment)
+
+
+def delete_experiment(archive: Archive, experiment: Experiment) -> None:
+    """With its assessors."""
+    del archive.experiments[experiment.id]
+    for name, item in list(archive.experiments.items()):
+        if item.session_id == experiment.id:
+            del archive.experiments[name]
+    session = archive.experiments.get(experiment.session_id)
+    archive.touch(session, archive.subjects.get(experiment.subject_id))
+
+
+def add_scan(archive: Archive, session: Experiment, scan: Scan) -> None:
+    """A scan's own row has no stamp yet, its concrete type's has."""
+    session.scans.append(scan)
+    archive.touch(session)
+    scan.type_modified = archive.clock
+
+
+def delete_scan(archive: Archive, session: Experiment, scan: Scan) -> None:
+    session.scans = [item for item in session.scans if item is not scan]
+    archive.touch(session)
