@@ -15,7 +15,6 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.model import BytesContent, ComputedContent
-from xnatfs.fetch import filelists
 
 FILE = f"{FOLDER}/file"
 NOW = dataclasses.replace(LIMITS, ttl=0.0)
@@ -47,12 +46,12 @@ def test_the_daemon_s_seconds_and_the_kernel_s(shelf: Shelf, compose: Compose) -
 
 @rule(
     "4.6",
-    "A file that was overwritten by one of equal size, without a new date of its session, may take ten minutes to show, and four hours "
-    "where it has no MD5. After `xnatfs refresh` it shows at once where it has one.",
+    "A file that was overwritten by one of equal size moves no date on the server. It shows within four hours, in a table too. After "
+    "`xnatfs refresh` it shows at once where it has an MD5.",
 )
 @pytest.mark.parametrize("digest", [True, False])
 def test_an_overwrite_that_nothing_dates(shelf: Shelf, compose: Compose, digest: bool) -> None:
-    assert (filelists.LONGEST, Limits().revalidate_after) == (600.0, 4 * 3600.0)
+    assert (Limits().relist_after, Limits().revalidate_after) == (4 * 3600.0, 4 * 3600.0)
     entry = shelf.put(shelf.make.entry("file", b"content", digest=None if digest else ""))
     mounted = compose(shelf.server, limits=NOW if digest else dataclasses.replace(NOW, revalidate_after=0.0))
     assert read(mounted.vfs, FILE) == b"content"

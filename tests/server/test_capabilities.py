@@ -71,6 +71,7 @@ def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: Listings,
 
 
 def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(server: DemoServer, listings: Listings) -> None:
+    server.switches.profile = "proven"
     server.switches.match = "accessible"
     server.switches.fail_status, server.switches.fail_next = 404, -1
     assert [one.inserted for one in listings.projects()] == [None] * len(READABLE)

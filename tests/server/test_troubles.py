@@ -49,7 +49,7 @@ def test_a_lasting_trouble_becomes_a_failure_after_a_few_tries(server: DemoServe
     assert 2 <= len(server.requests()) <= 5
 
 
-@pytest.mark.parametrize(("status", "cause"), [(403, Cause.NOT_ALLOWED), (404, Cause.NO_ENTRY), (400, Cause.SERVER_ERROR)])
+@pytest.mark.parametrize(("status", "cause"), [(403, Cause.NOT_ALLOWED), (404, Cause.UNPROVEN), (400, Cause.SERVER_ERROR)])
 def test_a_refusal_is_not_asked_again(server: DemoServer, logged_in: Connection, status: int, cause: Cause) -> None:
     server.switches.fail_status, server.switches.fail_next = status, -1
     failure = refused(logged_in)

@@ -49,7 +49,7 @@ def age(mounted: Mounted) -> None:
     long = 10_000.0
     for outline in mounted.builder.outlines._held.values():
         outline.loaded -= long
-    for holdings in mounted.catalogs._holdings.values():
+    for holdings in mounted.catalogs._projects.held.values():
         holdings.loaded -= long
     for present in mounted.finder._held.values():
         present.made -= long

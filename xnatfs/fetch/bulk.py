@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeVar
 
+from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.flights import Flight, Flights
 from xnatfs.fetch.holdings import ProjectHoldings
 from xnatfs.fetch.stamps import ExperimentLists
@@ -26,6 +27,7 @@ T = TypeVar("T")
 # Asked one by one without a second thought; above it, a few are asked for the rest.
 _FEW = 64
 _SAMPLED = 8
+_REFUSED = frozenset({Cause.UNPROVEN, Cause.NOT_ALLOWED, Cause.SERVER_ERROR, Cause.BAD_LISTING})
 
 
 class BulkLoader:
@@ -61,7 +63,7 @@ class BulkLoader:
             else:
                 holdings.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
         people, their_resources = subjects.wait(patience)
-        if their_resources.blank and len(people) <= _FEW and any(self._resources.of(Owner("subject", one.id)) for one in people[:2]):
+        if their_resources.blank and len(people) <= _FEW and self._has_resources(Owner("subject", one.id) for one in people[:2]):
             their_resources.known.clear()
         holdings.add_subjects(people, their_resources)
         holdings.own_resources = own.wait(patience)
@@ -89,16 +91,16 @@ class BulkLoader:
         if own.blank or not assessors.assessors or reconstructions is None or not reconstructions.reconstructions:
             wanted = 4 if few else 1 if reconstructions is not None else _SAMPLED
             looks = [self._begin(("look", one), partial(self._resources.of_session, one)) for one in _spread(sessions, wanted)]
-            seen = {resource.owner.level for look in looks for resource in look.wait(self._patience)}
+            seen = {resource.owner.level for resource in self._answered(looks)}
         if own.blank and "experiment" in seen:
             own.known.clear()
         if not assessors.assessors and "assessor" in seen:
             self._listings.capabilities.refuse("assessors of a project")
             own.known.clear()
         asked = assessors.assessors[:3]
-        if "in" in assessors.resources.blank and any(self._resources.inputs_of_session(one.session_id, "assessor") for one in asked):
+        if "in" in assessors.resources.blank and self._has_inputs("assessor", (one.session_id for one in asked)):
             assessors.resources.known.clear()
-        if "" in assessors.resources.blank and any(self._resources.of(Owner("experiment", one.id)) for one in asked[:1]):
+        if "" in assessors.resources.blank and self._has_resources(Owner("experiment", one.id) for one in asked[:1]):
             assessors.resources.known.clear()
         return scans, assessors, self._doubt_reconstructions(reconstructions, seen, few)
 
@@ -110,9 +112,39 @@ class BulkLoader:
         if not listing.reconstructions and "reconstruction" in seen:
             return None
         with_some = list(dict.fromkeys(one.session_id for one in listing.reconstructions))
-        if listing.resources.blank and any(self._resources.inputs_of_session(one, "reconstruction") for one in with_some[:3]):
+        if listing.resources.blank and self._has_inputs("reconstruction", with_some[:3]):
             listing.resources.known.clear()
         return listing
+
+    def _has_inputs(self, level: str, sessions: Iterable[str]) -> bool:
+        looks = [
+            self._begin(("inputs", level, one), partial(self._resources.inputs_of_session, one, level)) for one in dict.fromkeys(sessions)
+        ]
+        return bool(self._answered(looks))
+
+    def _has_resources(self, owners: Iterable[Owner]) -> bool:
+        return bool(self._answered([self._begin(("resources", one), partial(self._resources.of, one)) for one in owners]))
+
+    def _answered(self, looks: list[Flight[list[ResourceRecord]]]) -> list[ResourceRecord]:
+        """What the looks at single sessions found. A session may be listed and not be readable (fact sheet 12): the others are looked at.
+
+        Raises:
+            Failure: what keeps the server from answering; what the last of them was refused with, if all were.
+        """
+        found: list[ResourceRecord] = []
+        refused: Failure | None = None
+        answered = not looks
+        for look in looks:
+            try:
+                found += look.wait(self._patience)
+                answered = True
+            except Failure as failure:
+                if failure.away or failure.cause not in _REFUSED:
+                    raise
+                refused = failure
+        if not answered and refused is not None:
+            raise refused
+        return found
 
     def _begin(self, key: Hashable, work: Callable[[], T]) -> Flight[T]:
         return self._flights.start(key, work)

@@ -80,7 +80,7 @@ class Catalogs:
         self._projects = ProjectLists(
             *(listings, self._resources, self.experiments, self._flights, limits, troubles, stored, self._later, self._patience), only
         )
-        self._projects.on_renewed = self._keep_forms
+        self._projects.on_renewed = self.keep_forms
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
@@ -116,7 +116,8 @@ class Catalogs:
         """Whether a list of projects, asked for now, proves that this one is not there."""
         return self._projects.gone(identity)
 
-    def _keep_forms(self) -> None:
+    def keep_forms(self) -> None:
+        """Keep for later mounts which forms the server refused, and which it proved to be right in."""
         proofs = ["items"] * self._single.items_proven + ["stamps"] * self.experiments.proven
         self._stored.put_forms(self._listings.capabilities.refused_at, proofs)
 

@@ -120,6 +120,7 @@ class Outlines:
             every = {one: found for one, found in before.every.items() if one in same} if before is not None and stamped else {}
             fresh = Outline(project, experiments, resources, labels, known, every)
         fresh.loaded = time.monotonic() if whole is None else whole.loaded
+        self._catalogs.keep_forms()
         with self._lock:
             if epoch == self._epoch:
                 self._held[project] = fresh

@@ -109,8 +109,9 @@ class Finder:
         key = (project, *sessions)
         before = self._newest.get(key)
         if before is None or before[0] is not outline:
-            stamps = (one.changed for one in outline.experiments.values() if not sessions or one.id in sessions)
-            before = self._newest[key] = outline, max((parse_stamp(one) or 0.0 for one in stamps), default=0.0)
+            chosen = (one for one in outline.experiments.values() if not sessions or one.id in sessions)
+            # Without a stamp nothing was changed since it was made.
+            before = self._newest[key] = outline, max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0)
         return before[1]
 
     def _in_order(self, keys: Iterable[str]) -> list[str]:
