@@ -15,12 +15,12 @@ from functools import partial
 from typing import TypeVar
 
 from xnatfs.config import Limits
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.fetch.ahead import Ahead
 from xnatfs.fetch.filelists import FileLists
 from xnatfs.fetch.flights import Flight, Flights, Workers
 from xnatfs.fetch.history import History
-from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings
+from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings, owner_session
 from xnatfs.fetch.later import Later
 from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.projects import ProjectLists
@@ -80,7 +80,7 @@ class Catalogs:
         self._projects = ProjectLists(
             *(listings, self._resources, self.experiments, self._flights, limits, troubles, stored, self._later, self._patience), only
         )
-        self._projects.on_renewed = self.keep_forms
+        self._projects.on_renewed = self._renewed
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
@@ -121,6 +121,15 @@ class Catalogs:
         proofs = ["items"] * self._single.items_proven + ["stamps"] * self.experiments.proven
         self._stored.put_forms(self._listings.capabilities.refused_at, proofs)
 
+    def _renewed(self, before: ProjectHoldings | None, after: ProjectHoldings) -> None:
+        # What was known of a session that changed stays known until it could be asked for.
+        for identity in after.renewed if before is not None and before is not after else ():
+            old = before.experiments.get(identity) if before is not None else None
+            session = before.session(old) if before is not None and old is not None else None
+            if old is not None and session is not None:
+                self._sessions[after.project.id, identity] = old.changed, time.monotonic(), session
+        self.keep_forms()
+
     # --- sessions ------------------------------------------------------------------------------------------------
 
     def session(self, project: str, identity: str) -> SessionHoldings:
@@ -138,8 +147,25 @@ class Catalogs:
                 one = holdings.experiments[other]
                 if self._held_session(project, one) is None and holdings.session(one) is None:
                     self._begin(("session", project, other), partial(self._load_session, holdings, one), urgent=False)
-            found = self._get(("session", project, identity), lambda: self._load_session(holdings, experiment))
+            try:
+                found = self._get(("session", project, identity), lambda: self._load_session(holdings, experiment))
+            except Failure as failure:
+                found = self._as_it_was(project, identity, failure)
+                if found is None:
+                    raise
         return self._with_files(found)
+
+    def _as_it_was(self, project: str, identity: str, failure: Failure) -> SessionHoldings | None:
+        """What was last known of a session that the server does not tell of now; None if nothing was, or it is no trouble of the server."""
+        if failure.cause not in UNANSWERED:
+            return None
+        held = self._sessions.get((project, identity))
+        kept = self._stored.session(project, identity) if held is None else None
+        found = held[2] if held is not None else kept.value if kept is not None else None
+        if found is not None:
+            log.warning("session %s could not be listed again and is shown as it was: %s", identity, failure)
+            self._troubles.failed(failure)
+        return found
 
     def _held_session(self, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
         key = project, experiment.id
@@ -206,7 +232,15 @@ class Catalogs:
             for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
                 if other not in holdings.complete_subjects:
                     self._begin(("subject", project, other), partial(self._load_subject, holdings, other), urgent=False)
-            self._get(("subject", project, subject), lambda: self._load_subject(holdings, subject))
+            try:
+                self._get(("subject", project, subject), lambda: self._load_subject(holdings, subject))
+            except Failure as failure:
+                kept = self._stored.subject(subject) if failure.cause in UNANSWERED else None
+                if kept is None:
+                    raise
+                log.warning("subject %s could not be listed again and is shown as it was: %s", subject, failure)
+                self._troubles.failed(failure)
+                return kept.value
         return holdings.resources.get(owner, [])
 
     def _load_subject(self, holdings: ProjectHoldings, subject: str) -> None:
@@ -235,7 +269,7 @@ class Catalogs:
         """
         owner = resource.owner
         holdings = self.project(project)
-        session = _session_with(owner)
+        session = owner_session(owner)
         experiment = holdings.experiments.get(session)
         stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
         if owner.direction == "in" or not session:  # as in `outdated`
@@ -268,7 +302,7 @@ class Catalogs:
     def outdated(self, record: FileRecord) -> bool:
         """Whether a file that is not what its listing says is listed otherwise by now; asks the server."""
         owner = record.owner
-        if owner.direction == "in" or not (session := _session_with(owner)):
+        if owner.direction == "in" or not (session := owner_session(owner)):
             return self._files.outdated(("owner", owner), *self._of_owner(owner), record)
         return self._files.session_outdated(session, record)
 
@@ -407,8 +441,3 @@ class Catalogs:
 
 def _session_of(resource: ResourceRecord) -> str:
     return resource.owner.part if resource.owner.level == "assessor" else resource.owner.id
-
-
-def _session_with(owner: Owner) -> str:
-    """The session whose file listing has what `owner` has; "" for what belongs to none."""
-    return {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")

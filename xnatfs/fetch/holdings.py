@@ -106,6 +106,32 @@ class ProjectHoldings:
             self.add_resources(part.resources)
         self.complete = complete
 
+    def take_over(self, before: ProjectHoldings) -> None:
+        """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp did not move meanwhile: a
+        form that fails for a minute must not make anything less known than it was."""
+        lacking = [
+            one
+            for identity, one in self.experiments.items()
+            if one.changed and before.experiments.get(identity) == one and self.session(one) is None and before.session(one) is not None
+        ]
+        theirs = {one.id for one in lacking}
+        unknown = [one for one in self.subjects.values() if one.changed and one.id not in self.complete_subjects]
+        subjects = {one.id for one in unknown if one.id in before.complete_subjects and before.subjects.get(one.id) == one}
+        if not theirs and not subjects:
+            return
+        self.scans = _with(self.scans, before.scans, theirs)
+        self.assessors = _with(self.assessors, before.assessors, theirs)
+        self.reconstructions = _with(self.reconstructions, before.reconstructions, theirs)
+        self.resources = {owner: found for owner, found in self.resources.items() if owner_session(owner) not in theirs}
+        for owner, found in before.resources.items():
+            if owner_session(owner) in theirs or (owner.level == "subject" and owner.id in subjects):
+                self.resources[owner] = found
+        self.complete |= theirs
+        self.speaks_for |= theirs & before.speaks_for
+        self.scans_known |= theirs & before.scans_known
+        self.complete_subjects |= subjects
+        self.memo = Memo()
+
     def put_in_order(self) -> None:
         """Fill `of_subject` and `order` from `subjects` and `experiments`; subjects nobody listed are made up from the experiments."""
         for experiment in self.experiments.values():
@@ -235,6 +261,16 @@ class Outline:
             return self.own.get(identity, [])
         found = self.every.get(identity)
         return None if found is None else [one for one in found if one.owner.level == "experiment"]
+
+
+def _with(now: dict[str, list[T]], then: dict[str, list[T]], sessions: set[str]) -> dict[str, list[T]]:
+    """What is known now, but of these sessions what was known then."""
+    return {one: found for one, found in now.items() if one not in sessions} | {one: then[one] for one in sessions & then.keys()}
+
+
+def owner_session(owner: Owner) -> str:
+    """The experiment an owner is, or belongs to; "" for projects and subjects."""
+    return {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")
 
 
 def same_owner(left: Owner, right: Owner) -> bool:

@@ -80,7 +80,8 @@ class ProjectLists:
         self.changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = False
-        self.on_renewed: Callable[[], None] = lambda: None  # called when a project was compared with the server
+        # Called with the holdings before and after when a project was compared with the server.
+        self.on_renewed: Callable[[ProjectHoldings | None, ProjectHoldings], None] = lambda before, after: None
 
     # --- which there are -----------------------------------------------------------------------------------------
 
@@ -173,6 +174,8 @@ class ProjectLists:
         if fresh is None:
             fresh = self._bulk.load(record, experiments, partial(self.own_resources, identity, _expected(record, before)))
             fresh.made = time.monotonic()
+            if before is not None:
+                fresh.take_over(before)
         fresh.loaded = time.monotonic()
         with self._lock:
             if epoch == self._epoch:
@@ -181,7 +184,7 @@ class ProjectLists:
                 self.held[identity] = fresh
         if fresh is not held and (kept is None or fresh is not kept.value):
             self._stored.put_project(fresh)
-        self.on_renewed()
+        self.on_renewed(before, fresh)
         return fresh
 
     def _listed(

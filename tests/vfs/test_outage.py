@@ -1,0 +1,221 @@
+"""XNAT without its database, or with one failing query, answers 404 and empty lists for what exists (docs/internals/xnat-rest.md 13).
+
+Nothing disappears, no table loses a row, and all is right again by itself. The switches answer as XNAT's own code was recorded to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import md5, read, walk
+from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
+from tests.vfs.test_tables import ASEG, NOW, age, rows
+from xnatfs.daemon.compose import Mounted
+from xnatfs.demo.data import build
+from xnatfs.demo.server import DemoServer
+from xnatfs.tables import outputs
+
+DEAD = [{"database_down": True}, {"pool_exhausted": True}]
+FAILING = [
+    {"failing_query": "."},
+    {"failing_query": "/files"},
+    {"failing_query": "/resources"},
+    {"failing_query": "/experiments"},
+    {"failing_query": "/subjects"},
+    {"failing_table": "img_assessor_out_resource"},
+    {"failing_table": "xnat_imagescandata"},
+    {"failing_table": "xnat_subjectdata_resource"},
+    {"failing_table": "xnat_projectdata_meta_data"},
+]
+TOPS = ("/projects/ALFA", "/archive/projects/ALFA", "/views/ALFA/by-scan-type")
+HEALED: dict[str, object] = {"database_down": False, "pool_exhausted": False, "failing_query": "", "failing_table": ""}
+
+
+@pytest.fixture
+def own() -> Iterator[DemoServer]:
+    with DemoServer(build("lab")) as server:
+        yield server
+
+
+def everything(mounted: Mounted) -> dict[str, str]:
+    """Every file with what it holds, or why it cannot be read."""
+    found: dict[str, str] = {}
+    for top in TOPS:
+        for path, _ in walk(mounted.vfs, top):
+            try:
+                found[path] = md5(read(mounted.vfs, path))
+            except OSError as error:
+                found[path] = errno.errorcode[error.errno or 0]
+    return found
+
+
+def age_all(mounted: Mounted) -> None:
+    """Let everything that is known be days old: the next look asks the server."""
+    long = 300_000.0
+    projects, files = mounted.catalogs._projects, mounted.catalogs._files
+    for holdings in projects.held.values():
+        holdings.loaded -= long
+        holdings.made -= long
+    if projects._projects is not None:
+        projects._projects = projects._projects[0] - long, projects._projects[1]
+    for key, (stamp, made, held) in list(files._held.items()):
+        files._held[key] = stamp, made - long, held
+    files._stale.clear()
+    sessions = mounted.catalogs._sessions
+    for owner, (stamp, made, session) in list(sessions.items()):
+        sessions[owner] = stamp, made - long, session
+    for outline in mounted.builder.outlines._held.values():
+        outline.loaded -= long
+
+
+def refuses_logins(switches: dict[str, object]) -> bool:
+    """Whether nobody can log in meanwhile: the session's end is asked of the database, too."""
+    return switches in DEAD or switches == {"failing_query": "."}
+
+
+def name(switches: dict[str, object]) -> str:
+    return "-".join(f"{key}={value}" for key, value in switches.items())
+
+
+@pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
+def test_nothing_disappears_from_a_running_mount(own: DemoServer, compose: Compose, switches: dict[str, object]) -> None:
+    mounted = compose(own)
+    before = everything(mounted)
+    assert len(before) > 100
+    own.switches.update(switches)
+    age_all(mounted)
+    during = everything(mounted)
+    assert during.keys() == before.keys()
+    assert {path: what for path, what in during.items() if what not in (before[path], "EIO")} == {}
+    assert own.switches.fired["database"]
+    own.switches.update(HEALED)
+    age_all(mounted)
+    assert everything(mounted) == before
+    mounted.close()
+    # And nothing wrong was kept.
+    assert everything(compose(own)) == before
+
+
+@pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
+def test_a_mount_made_in_the_middle_of_it_shows_what_was_or_an_error(
+    own: DemoServer, compose: Compose, switches: dict[str, object]
+) -> None:
+    first = compose(own)
+    before = everything(first)
+    first.close()
+    own.switches.update(switches)
+    try:
+        second = compose(own)
+        during = everything(second)
+    except OSError as error:
+        assert error.errno == errno.EIO
+    else:
+        assert during.keys() == before.keys()
+        assert {path: what for path, what in during.items() if what not in (before[path], "EIO")} == {}
+    own.switches.update(HEALED)
+    second = compose(own)
+    assert everything(second) == before
+
+
+@pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
+def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(own: DemoServer, compose: Compose, switches: dict[str, object]) -> None:
+    before = everything(compose(own, "before"))
+    if refuses_logins(switches):
+        with pytest.raises(OSError) as caught:
+            own.switches.update(switches)
+            compose(own, "new")
+        assert caught.value.errno == errno.EIO
+        own.switches.update(HEALED)
+    mounted = compose(own, "new")
+    own.switches.update(switches)
+    failed: list[str] = []
+
+    def look(folder: str) -> Iterator[str]:
+        try:
+            entries = mounted.vfs.entries(folder)
+        except OSError as error:
+            assert error.errno == errno.EIO, folder
+            failed.append(folder)
+            return
+        for entry, attributes in entries:
+            path = f"{folder}/{entry}"
+            if attributes.mode & 0o040000:
+                yield from look(path)
+            else:
+                yield path
+
+    found = {path for top in TOPS for path in look(top)}
+    lacking = {path for path in before.keys() - found if not any(path.startswith(folder) for folder in failed)}
+    assert lacking == set()
+    assert found <= before.keys()
+    own.switches.update(HEALED)
+    age_all(mounted)
+    assert everything(mounted) == before
+
+
+@pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_no_table_loses_a_row(compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool) -> None:
+    monkeypatch.setattr(outputs, "_FRESH", 0.0)
+    with DemoServer(build("scale", sessions=0, cohort=12)) as server:
+        mounted = compose(server)
+        before = rows(mounted, ASEG)
+        assert len(before) > 12
+        server.switches.update(switches)
+        for _ in range(2):
+            age(mounted)
+            age_all(mounted)
+            if refreshed:
+                mounted.refresh()
+            try:
+                assert rows(mounted, ASEG) == before
+            except OSError as error:
+                assert refreshed and error.errno == errno.EIO
+        server.switches.update(HEALED)
+        age(mounted)
+        age_all(mounted)
+        assert rows(mounted, ASEG) == before
+        mounted.close()
+
+
+def test_what_offline_needs_is_not_erased(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("f", b"content"))
+    mounted = compose(shelf.server, limits=NOW)
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    shelf.switches.database_down = True
+    assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
+    assert [entry for entry, _ in mounted.vfs.entries(FOLDER)] == ["f"]
+    mounted.close()
+    offline = compose(shelf.server, offline=True)
+    assert read(offline.vfs, f"{FOLDER}/f") == b"content"
+
+
+def test_a_project_is_gone_when_the_list_of_projects_is_without_it(shelf: Shelf, compose: Compose) -> None:
+    mounted = compose(shelf.server, limits=NOW)
+    assert mounted.vfs.entries(FOLDER) == []
+    shelf.server.call(lambda: shelf.project.members.clear())
+    with pytest.raises(OSError) as caught:
+        mounted.vfs.entries(FOLDER)
+    assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("shorter", [False, True])
+def test_a_file_is_gone_when_the_counts_agree(shelf: Shelf, compose: Compose, shorter: bool) -> None:
+    for entry in ("a", "b"):
+        shelf.put(shelf.make.entry(entry, entry.encode()))
+    mounted = compose(shelf.server, limits=dataclasses.replace(LIMITS, ttl=0.0))
+    assert [entry for entry, _ in mounted.vfs.entries(FOLDER)] == ["a", "b"]
+
+    def remove() -> None:
+        del shelf.resource.entries[0]
+        if not shorter:
+            shelf.resource.entries.clear()
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(remove)
+    assert [entry for entry, _ in mounted.vfs.entries(FOLDER)] == (["b"] if shorter else [])
+    assert mounted.report()["oddities"] == 0
