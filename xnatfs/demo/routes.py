@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 
 from . import accounts, bulk, files, items, listings, resources, search
-from .addresses import chosen, parse, resolve
+from .addresses import NotIdentified, parse, resolve
 from .call import Call
 from .database import lacking, outcome
+from .holdings import chosen
 from .reply import HttpError, Reply
 from .tables import wanted_format
 
@@ -65,34 +66,37 @@ async def _read(call: Call) -> Reply:
         return await _resource(call)
     if call.switches.listing_delay_ms:
         await asyncio.sleep(call.switches.listing_delay_ms / 1000)
-    target = resolve(address, call.view, call.switches.proven_only)
+    try:
+        target = resolve(address, call.view, call.switches.proven_only, item=not address.tail)
+    except NotIdentified as error:
+        # As executed: the lists of scans and reconstructions of a session that is not there fail otherwise than the rest.
+        if address.tail in ("scans", "reconstructions") and error.kind == "experiment":
+            raise HttpError(500) from None
+        raise
     if address.tail == "resources":
-        _may_read_data(call, target.project_id)
         return resources.resource_list(call, target)
     if address.tail:
         return listings.listing(call, address, target)
     return items.item(call, address, target)
 
 
-def _may_read_data(call: Call, project_id: str) -> None:
-    """A protected project is seen but its data is not (fact sheet 8)."""
-    if project_id and not call.view.readable(call.archive.projects.get(project_id)):
-        raise HttpError(403)
-
-
 async def _resource(call: Call) -> Reply:
     """Files: listed, singly, or in bulk; or a catalog."""
     address = parse(call.path)
-    target = resolve(address, call.view, call.switches.proven_only)
-    _may_read_data(call, target.project_id)
+    try:
+        target = resolve(address, call.view, call.switches.proven_only)
+    except NotIdentified as error:
+        if address.tail == "files" and error.kind not in ("project", "subject") and call.method == "GET":
+            raise HttpError(500) from None  # as executed, though the same address without /files is a 404
+        raise
     if address.tail != "files":
         return await resources.catalog(call, address, target)
     path = address.file_path or ""
-    if path and not path.endswith("/"):
-        return await files.download(call, address, target)
     kind = wanted_format(call.query, call.accept) if "format" in call.query else ""
+    if path and not path.endswith("/") and kind not in _BULK:
+        return await files.download(call, address, target)
     if kind in _BULK:
-        return bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
+        return await bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
     if "index" in call.query:
         return files.indexed(call, address, chosen(address, target, call.view, call.flag("all")))
     if call.switches.listing_delay_ms:
