@@ -17,7 +17,7 @@ from .model import Experiment, Project, Reconstruction, Resource, Scan, Subject
 from .reply import HttpError
 
 # The singular display names of types, which resource lists of an assessor have as its description.
-_DISPLAY_NAMES = {"xnat:qcManualAssessorData": "Manual QC", "xnat:qcAssessmentData": "Auto QC", "fs:fsData": "Freesurfer"}
+_DISPLAY_NAMES = {"xnat:qcManualAssessorData": "Manual QC"}
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,14 @@ def anywhere(number: int, view: View) -> Held | None:
     else:
         return None
     return next((item for item in groups if item.resource is resource), None)
+
+
+def addressed_through(target: Target) -> str:
+    """What stands before an experiment in the URI of a single resource: the project and subject it was addressed through."""
+    base = "/data"
+    if target.experiments and target.project is not None:
+        base += f"/projects/{target.project.id}" + (f"/subjects/{target.subject.id}" if target.subject is not None else "")
+    return base
 
 
 def addressed_base(target: Target) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,9 +38,9 @@ _ROOTS = {
 }
 # Fields that are attributes in XNAT's schema; the rest are elements.
 _ATTRIBUTES = frozenset(
-    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group"]
+    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group", "visit_id"]
 )
-_INTERNAL = frozenset({"id", "xnat_abstractresource_id", "xnat_abstractResource_id"})
+_HIDDEN = re.compile(r"id|xnat_\w+_id")
 
 
 @dataclass
@@ -300,10 +301,12 @@ def as_xml(built: Item) -> str:
 
 def _element(name: str, built: Item, extra: str) -> str:
     prefix = name.partition(":")[0]
-    own = {key: value for key, value in built.fields.items() if key not in _INTERNAL}
+    own = {key: value for key, value in built.fields.items() if not _HIDDEN.fullmatch(key)}
+    if built.xsi_type.endswith("_field"):
+        return f'<{name} name="{escape(str(own["name"]))}">{escape(str(own["field"]))}</{name}>'
     attributes = "".join(f' {key}="{escape(str(value))}"' for key, value in own.items() if key in _ATTRIBUTES)
     elements = {key: value for key, value in own.items() if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()}
-    parts = [_nested(prefix, key.split("/"), escape(str(value))) for key, value in elements.items()]
+    parts = _nested(prefix, {key: escape(str(value)) for key, value in elements.items()})
     for path, items in built.children:
         wrapper, _, leaf = path.rpartition("/")
         inner = "".join(_element(f"{prefix}:{leaf}", child, f' xsi:type="{child.xsi_type}"') for child in items)
@@ -311,7 +314,21 @@ def _element(name: str, built: Item, extra: str) -> str:
     return f"<{name}{extra}{attributes}>{''.join(parts)}</{name}>"
 
 
-def _nested(prefix: str, path: list[str], value: str) -> str:
-    for name in reversed(path):
-        value = f"<{prefix}:{name}>{value}</{prefix}:{name}>"
-    return value
+def _nested(prefix: str, values: dict[str, str]) -> list[str]:
+    """Elements by path; those that begin alike share an element (`scanner` has a text, and a model as an attribute)."""
+    parts: dict[str, tuple[str, str]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition("/")
+        text, inner = parts.get(name, ("", ""))
+        if not rest:
+            text = value
+        elif "/" in rest:
+            inner += f">{''.join(_nested(prefix, {rest: value}))}"
+        else:
+            inner = f' {rest}="{value}"' + inner
+        parts[name] = text, inner
+    written = []
+    for name, (text, inner) in parts.items():
+        attributes, mark, below = inner.partition(">")
+        written.append(f"<{prefix}:{name}{attributes}>{below if mark else ''}{text}</{prefix}:{name}>")
+    return written

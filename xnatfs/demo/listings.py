@@ -40,7 +40,7 @@ _SUBJECT_DEFAULTS = ("ID", "project", "label", "insert_date", "insert_user")
 _EXPERIMENT_DEFAULTS = ("ID", "project", "date", "xsiType", "label", "insert_date")
 _SCAN_DEFAULTS = ("xnat_imagescandata_id", "ID", "type", "quality", "xsiType", "note", "series_description")
 _RECONSTRUCTION_KEYS = ("xnat_reconstructedimagedata_id", "ID", "type", "baseScanType")
-_ASSESSOR_DEFAULTS = ("ID", "project", "label", "date", "xsiType", "insert_date", "session_ID", "session_label")
+_ASSESSOR_DEFAULTS = ("session_ID", "session_label", "ID", "project", "label", "date", "xsiType", "insert_date")
 _NOT_FILTERS = frozenset({"columns", "format", "xsitype", "limit", "offset", "sortby", "sortorder", "fields", "xnat_csrf"})
 
 
@@ -83,25 +83,24 @@ def _accessible(call: Call, shown: list[Project]) -> Table:
     role, accessed = f"user_role_{number}", f"last_accessed_{number}"
     if "accessible" not in call.query and not call.user.admin:
         shown = [project for project in shown if call.view.role(project)]
-    rows: list[Row] = []
-    for project in shown:
-        rows.append(
-            {
-                "id": project.id,
-                "name": project.name,
-                "description": project.description,
-                "secondary_id": project.secondary_id,
-                "pi": ", ".join(filter(None, (project.pi_lastname, project.pi_firstname))),
-                "project_invs": "",
-                "project_access": project.access,
-                "project_access_img": f"/@WEBAPPimages/{'globe' if project.access == 'public' else 'key'}.gif",
-                "insert_date": stamp(project.insert_date),
-                "insert_user": "admin",
-                "quarantine_status": "active",
-                role: call.view.role(project),
-                accessed: "",
-            }
-        )
+    rows: list[Row] = [
+        {
+            "id": project.id,
+            "name": project.name,
+            "description": project.description,
+            "secondary_id": project.secondary_id,
+            "pi": ", ".join(filter(None, (project.pi_lastname, project.pi_firstname))),
+            "project_invs": "",
+            "project_access": project.access,
+            "project_access_img": f"/@WEBAPPimages/{'globe' if project.access == 'public' else 'key'}.gif",
+            "insert_date": stamp(project.insert_date),
+            "insert_user": "admin",
+            "quarantine_status": "active",
+            role: call.view.role(project),
+            accessed: "",
+        }
+        for project in shown
+    ]
     return Table([*_ACCESSIBLE_KEYS, role, accessed], rows, title="Projects", meta={"xdat_user_id": number})
 
 
@@ -327,6 +326,17 @@ def reconstructions(call: Call, target: Target) -> Reply:
             }
             rows.append({key: row[key] for key in keys})
     return finish(call, Table(keys, rows))
+
+
+def scan_types(call: Call, project: Project) -> Reply:
+    """`/projects/P/scan_types`: the types of its own sessions' MR scans, with all descriptions one after the other."""
+    found: dict[str, str] = {}
+    for session in call.view.experiments(project.id):
+        if session.project == project.id:
+            for scan in (scan for scan in session.scans if scan.xsi_type == "xnat:mrScanData"):
+                found[scan.type] = found.get(scan.type, "") + (f"{scan.series_description}," if scan.series_description else "")
+    rows = [{"type": kind, "series_descriptions": descriptions} for kind, descriptions in sorted(found.items())]
+    return finish(call, Table(["type", "series_descriptions"], rows, title="Scan Types"))
 
 
 COLLECTIONS: dict[str, Callable[[Call, Target], Reply]] = {

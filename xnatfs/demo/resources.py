@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from .addresses import Address, Target
 from .call import Call
-from .holdings import Held, addressed_base, chosen, held
+from .holdings import Held, addressed_base, addressed_through, chosen, held
 from .listings import finish
 from .model import CatalogEntry, Experiment
 from .reply import HttpError, Reply
@@ -94,8 +94,8 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
         await digests_known(call, items)
     # A resource asked for by its number is named as it was asked for, others where they hang.
     numbers = all(name.isdigit() for name in address.names.get("resources", "x").split(","))
-    through_project = target.project is not None and bool(target.experiments) and len(items) == 1
-    base = addressed_base(target) if numbers or through_project else ""
+    base = addressed_base(target) if numbers else ""
+    through = addressed_through(target) if len(items) == 1 and "resources" in address.names else "/data"
     locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(call.query.get("locator", "").lower(), "URI")
     keys = [locator if key == "URI" else key for key in _FILE_KEYS if key != "digest" or not call.switches.proven_only]
     wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
@@ -109,7 +109,7 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
         row = {
             "Name": entry.name,
             "Size": str(size),
-            locator: _locate(item, entry, base, locator),
+            locator: _locate(item, entry, base or through + item.path, locator),
             "collection": item.resource.label,
             "file_tags": entry.tags,
             "file_format": entry.format,
@@ -137,7 +137,7 @@ def nothing_listed(call: Call) -> Reply:
 def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
     if locator == "URI":
         # Several catalogs: the base is the row's resource_path, without the project (fact sheet 2.4).
-        return f"{base or '/data' + item.path}/resources/{item.resource.id}/files/{entry.path}"
+        return f"{base}/resources/{item.resource.id}/files/{entry.path}"
     path = f"{item.archive_dir}/{entry.path}"
     return f"/data/xnat/archive/{path}" if locator == "absolutePath" else path.partition("/")[2]
 
@@ -167,9 +167,9 @@ async def catalog(call: Call, address: Address, target: Target) -> Reply:
         lines.append(f"<cat:entry{attributes}>{size}</cat:entry>\n")
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID="{escape(resource.label)}" '
-        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:entries>\n'
-        + "".join(lines)
-        + "</cat:entries>\n</cat:Catalog>\n"
+        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:metaFields>'
+        f'<cat:metaField name="__ENTRY_COUNT">{len(resource.entries)}</cat:metaField><cat:metaField name="CHECKSUMS">true</cat:metaField>'
+        "</cat:metaFields>\n<cat:entries>\n" + "".join(lines) + "</cat:entries>\n</cat:Catalog>\n"
     )
     return Reply(200, body.encode(), [("Content-Type", "text/xml")], "listing")
 

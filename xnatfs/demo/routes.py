@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 
 from . import accounts, bulk, files, items, listings, resources, search
-from .addresses import NotIdentified, parse, resolve
+from .addresses import NotIdentified, parse, plain, resolve
 from .call import Call
 from .database import lacking, outcome
 from .holdings import chosen
-from .reply import HttpError, Reply
-from .tables import wanted_format
+from .reply import HttpError, Reply, text
+from .tables import Table, wanted_format
 
 _BULK = ("zip", "tar", "tar.gz")
 
@@ -43,11 +43,29 @@ async def _answer(call: Call) -> Reply:
         return _service(call, parts[1:])
     if parts[0] == "search":
         return search.handle(call, [part for part in parts[1:] if part])
+    if call.method == "OPTIONS":
+        return Reply(200, b"", [], "text", 0)
     if call.method not in ("GET", "HEAD"):
         raise HttpError(405)
     if parts[0] == "auth":
         return accounts.who(call)
+    if parts[0] == "projects" and len(parts) == 3 and parts[2] in ("accessibility", "scan_types", "users"):
+        return _about_project(call, parts[1], parts[2])
     return await _read(call)
+
+
+def _about_project(call: Call, name: str, what: str) -> Reply:
+    project = call.view.project(plain(name))
+    if project is None:
+        raise HttpError(404)
+    if what == "accessibility":
+        return text(project.access)
+    if what == "scan_types":
+        return listings.scan_types(call, project)
+    if not call.view.may_delete(project):
+        raise HttpError(403)  # who is in a project only its owners are told
+    logins = [*project.owners, *project.members, *project.collaborators]
+    return listings.finish(call, Table(["login", "GROUP_ID"], [{"login": login, "GROUP_ID": f"{project.id}_member"} for login in logins]))
 
 
 def _service(call: Call, parts: list[str]) -> Reply:
