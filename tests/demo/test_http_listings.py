@@ -258,8 +258,8 @@ def test_not_seen(alice: Client, path: str, status: int) -> None:
     assert reply.status_code == status and "<title>Status page</title>" in reply.text
 
 
-def test_no_writing(alice: Client) -> None:
-    assert alice.put("/data/projects/NEW").status_code == 405
+def test_no_new_projects(alice: Client) -> None:
+    assert alice.put("/data/projects/NEW").status_code == 405  # projects are not made here
 
 
 def test_labels_in_a_project(alice: Client) -> None:

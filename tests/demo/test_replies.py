@@ -11,6 +11,7 @@ from xnatfs.demo.server import DemoServer
 
 from . import replies
 from .replies import compare, dataset, expected
+from .replies.replay import replayed
 from .replies.send import Asker
 
 pytestmark = pytest.mark.skipif(not replies.HERE.is_dir(), reason=replies.MISSING)
@@ -30,4 +31,12 @@ def test_every_read_is_answered_as_recorded(loaded: DemoServer) -> None:
     unexpected = {name: found for name, found in different.items() if name not in expected.READS}
     assert unexpected == {}
     assert sorted(expected.READS) == sorted(different), "an exception that is none any more"
-    assert len(entries) - len(different) >= 792
+    assert len(entries) - len(different) >= 796
+
+
+def test_every_write_is_answered_and_moves_what_it_moved() -> None:
+    """In sequence: statuses, stamps, counts and sizes of resources, sizes and digests of files, experiments."""
+    different = dict(replayed(replies.recorded("dataset"), replies.recorded("writes")))
+    unexpected = {name: found for name, found in different.items() if name.partition(" ")[0] not in expected.WRITES}
+    assert unexpected == {}
+    assert sorted(expected.WRITES) == sorted(name.partition(" ")[0] for name in different), "an exception that is none any more"

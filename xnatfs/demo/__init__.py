@@ -10,7 +10,7 @@ From the outside in:
 - `delivery` sends a `reply`, paced, cut or stalled; `requestlog` remembers it; `control` is /demo: switches, log, changes of the data;
 - `routes` finds the handler: `listings` (by `columns`, `roots`, `sessions` and `fields`, written by `tables`), `addresses`, `access` and
   `holdings` (what a URL names, who may see it, which resources it holds), `resources`, `files` (with `ranges`), `bulk`, `items`,
-  `search`, `accounts`; `xapi` and `schemas` for /xapi;
+  `search`, `accounts`; `uploads` and `edits` write; `xapi` and `schemas` for /xapi;
 - `model` holds the data (`content`: bytes), `kinds` knows its types, `changes` what a write moves, `data` builds it; `database` says what
   is answered while the database fails.
 

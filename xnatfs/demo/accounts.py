@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from .auth import GUEST, Token
 from .call import Call
-from .reply import HttpError, Reply, text
+from .reply import HttpError, Reply, nothing, text
 
 VERSION = "1.8.10"
 
@@ -21,7 +21,7 @@ def jsession(call: Call) -> Reply:
     if call.method == "DELETE":
         call.sessions.end(call.session)
         call.session = None
-        return Reply(200, b"", [], "text", 0)
+        return nothing()
     if call.method not in ("GET", "HEAD", "POST") or call.session is None:
         raise HttpError(405)
     body = call.session.id

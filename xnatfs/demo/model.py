@@ -168,7 +168,9 @@ class Resource:
     tags: str = ""
     stats_known: bool = True  # False: file_count and file_size are "" (never computed)
     last_modified: datetime | None = None  # None: made and never written to since
+    counted: tuple[int, int] | None = None  # what the database says where that is not what the catalog has (after a refresh)
     broken: bool = False  # its catalog cannot be read
+    loose: dict[str, Content] = field(default_factory=dict)  # files in its directory that no catalog entry names
     folder: str = ""  # its directory on the server's disk, where that is not the label
 
     @property
@@ -180,11 +182,15 @@ class Resource:
 
     @property
     def file_count(self) -> str:
-        return str(len(self.entries)) if self.stats_known else ""
+        if not self.stats_known:
+            return ""
+        return str(len(self.entries) if self.counted is None else self.counted[0])
 
     @property
     def file_size(self) -> str:
-        return str(self.stats[1]) if self.stats_known else ""
+        if not self.stats_known:
+            return ""
+        return str(self.stats[1] if self.counted is None else self.counted[1])
 
 
 @dataclass
@@ -331,6 +337,7 @@ class Archive:
     clock: datetime = datetime(2024, 3, 5, 6, 7, 8, 123000)  # the server's local time, kept naive as XNAT's stamps are
 
     _next_number: int = 1000
+    _last_ids: dict[str, int] = field(default_factory=dict)
 
     def next_number(self) -> int:
         """A fresh number for a resource, scan or reconstruction."""
@@ -340,6 +347,17 @@ class Archive:
     def start_numbers(self, resources: int, others: int) -> None:
         """Where a data set with numbers of its own ends: what is made later counts on from there."""
         self._next_number = max(resources, others) - 1
+
+    def new_id(self, kind: str) -> str:
+        """The next id of an experiment (`E`) or subject (`S`); one that was given is never given again."""
+        begin = f"{self.site}_{kind}"
+        given = [
+            int(name[len(begin) :])
+            for name in (*self.experiments, *self.subjects)
+            if name.startswith(begin) and name[len(begin) :].isdigit()
+        ]
+        self._last_ids[kind] = max([self._last_ids.get(kind, 0), *given]) + 1
+        return f"{begin}{self._last_ids[kind]:05d}"
 
     def user_number(self, user: User) -> int:
         """The id of a user: administrator 1, guest 2, then in the order they were made."""

@@ -13,7 +13,7 @@ from .addresses import Address, Target
 from .call import Call
 from .holdings import Held, addressed_base, addressed_through, chosen, held
 from .listings import finish
-from .model import CatalogEntry, Experiment
+from .model import CatalogEntry
 from .reply import HttpError, Reply
 from .tables import Row, Table
 
@@ -178,16 +178,3 @@ def contents_list(call: Call, members: list[tuple[str, int]]) -> Reply:
     """`listContents=true` on a zip (fact sheet 3)."""
     rows = [{"File Name": name, "Size": str(size)} for name, size in members]
     return finish(call, Table(["File Name", "Size"], rows, with_total=False))
-
-
-def refresh(call: Call, archive_path: str) -> Reply:
-    """`/services/refresh/catalog`: accepted; digests the catalogs lacked are written when checksums were asked for (fact sheet 4, 6)."""
-    options = call.query.get("options", "checksum").split(",")
-    found = re.search(r"/experiments/([^/]+)", archive_path)
-    experiment: Experiment | None = call.archive.experiments.get(found[1]) if found else None
-    if experiment is not None and "checksum" in options:
-        scanned = [resource for scan in experiment.scans for resource in scan.resources]
-        for resource in [*experiment.resources, *scanned]:
-            for entry in resource.entries:
-                entry.digest = None if entry.digest == "" else entry.digest
-    return Reply(200, b"", [("Content-Type", "text/plain")], "text", 0)

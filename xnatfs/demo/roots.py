@@ -44,7 +44,7 @@ SUBJECT_ALIASES: Mapping[str, str] = {
     "insert_user": "xnat:subjectData/meta/insert_user/login",
     "last_modified": "xnat:subjectData/meta/last_modified",
 }
-_SCAN_ALIASES: Mapping[str, str] = {
+SCAN_ALIASES: Mapping[str, str] = {
     **{name: f"xnat:imageScanData/{name}" for name in ("xnat_imagescandata_id", "ID", "type", "quality", "note", "series_description")},
     **{name: f"xnat:imageScanData/{name}" for name in ("UID", "frames", "modality")},
     "xsiType": "xnat:imageScanData/extension_item/element_name",
@@ -208,7 +208,7 @@ def scans(archive: Archive) -> Root:
     def files(row: ListedScan) -> Iterable[tuple[ListedScan, Resource]]:
         return [(row, resource) for resource in row.scan.resources]
 
-    return Root(_SCAN_ALIASES, {"file": Join("file", files)}, resolve)
+    return Root(SCAN_ALIASES, {"file": Join("file", files)}, resolve)
 
 
 def projects(archive: Archive) -> Root:

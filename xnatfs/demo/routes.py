@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 
-from . import accounts, bulk, files, items, listings, resources, search
+from . import accounts, bulk, edits, files, items, listings, resources, search, uploads
 from .addresses import NotIdentified, parse, plain, resolve
 from .call import Call
 from .database import lacking, outcome
 from .holdings import chosen
-from .reply import HttpError, Reply, text
+from .reply import HttpError, Reply, nothing, text
 from .tables import Table, wanted_format
 
 _BULK = ("zip", "tar", "tar.gz")
@@ -44,14 +44,23 @@ async def _answer(call: Call) -> Reply:
     if parts[0] == "search":
         return search.handle(call, [part for part in parts[1:] if part])
     if call.method == "OPTIONS":
-        return Reply(200, b"", [], "text", 0)
+        return nothing()
     if call.method not in ("GET", "HEAD"):
-        raise HttpError(405)
+        return _write(call)
     if parts[0] == "auth":
         return accounts.who(call)
     if parts[0] == "projects" and len(parts) == 3 and parts[2] in ("accessibility", "scan_types", "users"):
         return _about_project(call, parts[1], parts[2])
     return await _read(call)
+
+
+def _write(call: Call) -> Reply:
+    if call.method not in ("PUT", "POST", "DELETE"):
+        raise HttpError(405)
+    parts = call.path.rstrip("/").split("/")
+    if "files" in parts or "resources" in parts:
+        return uploads.handle(call, parse(call.path))
+    return edits.handle(call)
 
 
 def _about_project(call: Call, name: str, what: str) -> Reply:
@@ -74,7 +83,7 @@ def _service(call: Call, parts: list[str]) -> Reply:
     if parts[:1] == ["tokens"] and len(parts) > 1:
         return accounts.tokens(call, parts[1:])
     if parts == ["refresh", "catalog"] and call.method == "POST":
-        return resources.refresh(call, call.query.get("resource", ""))
+        return uploads.refresh(call)
     raise HttpError(404)
 
 

@@ -11,11 +11,16 @@ from xnatfs.demo.server import DemoServer
 from . import recorded
 from .compare import differences
 from .dataset import load
+from .replay import replayed
 from .send import Asker
 
 if __name__ == "__main__":
     total: Counter[str] = Counter()
     agree: Counter[str] = Counter()
+    if sys.argv[1:] == ["writes"]:
+        for line in replayed(recorded("dataset"), recorded("writes")):
+            print(*line, sep="\n      ")
+        sys.exit()
     with DemoServer(load(recorded("dataset")), Switches(hang_seconds=0.3, firewall=False)) as server:
         asker = Asker(server)
         for entry in recorded("replies"):

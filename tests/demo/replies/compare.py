@@ -38,6 +38,25 @@ def differences(entry: Entry, answer: Answer) -> list[str]:
     return found + _body(entry, answer)
 
 
+def written(entry: Entry, answer: Answer) -> list[str]:
+    """What differs between the answers to a write: status, kind and text."""
+    if answer.status != entry["status"]:
+        return [f"status {answer.status}, recorded {entry['status']}"]
+    body = entry["body"]
+    if entry["status"] >= 400:
+        return []
+    wrong = _headers(entry, answer)
+    if wrong:
+        return wrong
+    if "text_pattern" in body:
+        return [] if answer.body.decode() == body["text_pattern"] else [f"text {answer.body!r}, recorded {body['text_pattern']!r}"]
+    if body.get("html"):
+        return [] if answer.headers.get("Content-Type", "").startswith("text/html") else ["no html"]
+    if body == {"bytes": 0}:
+        return [] if not answer.body else [f"{answer.body[:80]!r}, recorded nothing"]
+    return []
+
+
 def _headers(entry: Entry, answer: Answer) -> list[str]:
     wanted: dict[str, str] = entry["headers"]
     got = answer.headers
