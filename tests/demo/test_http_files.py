@@ -197,8 +197,9 @@ def test_missing(alice: Client) -> None:
     assert head.status_code == 404 and head.content == b""
 
 
-def test_short_form_searches_all_resources_of_the_level(alice: Client) -> None:
-    assert alice.get("/data/experiments/T_E1/files/digits.txt").content == b"data"
+def test_short_form_looks_into_the_first_resource_only(alice: Client) -> None:
+    assert alice.get("/data/experiments/T_E1/files/plain.txt").content == b"plain.txt"
+    assert alice.get("/data/experiments/T_E1/files/digits.txt").status_code == 404
     assert alice.get("/data/experiments/T_E1/files/0.dcm").status_code == 404
     assert alice.get("/data/experiments/T_E1/scans/1/files/2.dcm").content == bytes([2]) * 10
 

@@ -88,7 +88,7 @@ def test_file_rows(alice: Client) -> None:
     assert list(gz) == ["Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID", "digest"]
     assert gz["URI"] == f"{E1}/scans/1/resources/102/files/t1.nii.gz"
     assert (gz["Size"], gz["digest"], gz["file_format"], gz["cat_ID"], gz["collection"]) == ("20", "", "NII", "102", "NIFTI")
-    assert (json["digest"], json["file_tags"], json["file_format"]) == (hashlib.md5(b"{}").hexdigest(), "a=b", "NIFTI")
+    assert (json["digest"], json["file_tags"], json["file_format"]) == (hashlib.md5(b"{}").hexdigest(), "a=b", "")
 
 
 def test_uris(alice: Client) -> None:
@@ -119,7 +119,10 @@ def test_files_of_many_sessions(alice: Client) -> None:
 
 def test_which_level(alice: Client) -> None:
     assert [row["Name"] for row in alice.rows("/data/projects/P1/files")] == ["d.pdf"]
-    assert [row["URI"] for row in alice.rows("/data/projects/P1/subjects/sub1/files")] == ["/data/subjects/T_S1/resources/11/files/n.txt"]
+    assert [row["URI"] for row in alice.rows("/data/projects/P1/subjects/sub1/files")] == [
+        "/data/projects/P1/subjects/T_S1/resources/11/files/n.txt"  # through the primary project
+    ]
+    assert [row["URI"] for row in alice.rows("/data/subjects/T_S1/files")] == ["/data/projects/P1/subjects/T_S1/resources/11/files/n.txt"]
     assert {row["collection"] for row in alice.rows(f"{E1}/files")} == {"FILES", "", "777", "MY RES"}
 
 
@@ -139,10 +142,12 @@ def test_resource_names(alice: Client) -> None:
 
 
 def test_file_filters(alice: Client) -> None:
+    # What the entry says counts; that its resource is DICOM does not.
     names = [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_format=NII&file_format=DICOM")]
-    assert names == ["0.dcm", "1.dcm", "2.dcm", "t1.nii.gz"]
-    assert [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_content=NULL")] == ["t1.nii.gz", "t1.json"]
-    assert alice.get(f"{E1}/scans/1/files?file_format=DICOM&index=1").content == bytes([1]) * 10
+    assert names == ["t1.nii.gz"]
+    assert [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_format=NULL")] == ["0.dcm", "1.dcm", "2.dcm", "t1.json"]
+    assert alice.rows(f"{E1}/scans/1/files?file_content=RAW") == []
+    assert alice.get(f"{E1}/scans/1/files?file_format=NULL&index=1").content == bytes([1]) * 10
     assert {row["Name"] for row in alice.rows(f"{E1}/resources/FILES/files/dir/")} == {"c#d.txt", "é.txt"}
     row = alice.rows(f"{E1}/scans/1/resources/DICOM/files?locator=absolutePath")[0]
     assert row["absolutePath"].startswith("/") and "URI" not in row
@@ -177,7 +182,7 @@ def test_item_json(alice: Client) -> None:
     files = {child["field"]: child["items"] for child in children["scans/scan"][0]["children"]}["file"]
     fields = files[0]["data_fields"]
     assert fields["file_count"] == 3 and fields["file_size"] == 30 and fields["xnat_abstractresource_id"] == 101
-    assert fields["URI"].startswith("/") and fields["URI"].endswith("DICOM_catalog.xml")
+    assert fields["URI"].startswith("/") and fields["URI"].endswith("/SCANS/1/DICOM/1_catalog.xml")
     assert "file_count" not in children["scans/scan"][2]["children"][0]["items"][0]["data_fields"]
     assessor = {
         child["field"]: [sub["data_fields"]["label"] for sub in child["items"]] for child in children["assessors/assessor"][0]["children"]

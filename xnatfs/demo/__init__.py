@@ -8,8 +8,9 @@ From the outside in:
 - `app` is the ASGI application: what is refused before XNAT sees it, who asks (`auth`), which faults apply (`faults`), error `pages`;
 - `plain` is the files as any web server shows them, for measuring others beside xnatfs;
 - `delivery` sends a `reply`, paced, cut or stalled; `requestlog` remembers it; `control` is /demo: switches, log, changes of the data;
-- `routes` finds the handler: `listings` (by `columns` and `roots`, written by `tables`), `addresses` and `access` (what a URL names and who
-  may see it), `resources`, `files` (with `ranges`), `bulk`, `items`, `search`, `accounts`; `xapi` and `schemas` for /xapi;
+- `routes` finds the handler: `listings` (by `columns`, `roots`, `sessions` and `fields`, written by `tables`), `addresses`, `access` and
+  `holdings` (what a URL names, who may see it, which resources it holds), `resources`, `files` (with `ranges`), `bulk`, `items`,
+  `search`, `accounts`; `uploads` and `edits` write; `xapi` and `schemas` for /xapi;
 - `model` holds the data (`content`: bytes), `kinds` knows its types, `changes` what a write moves, `data` builds it; `database` says what
   is answered while the database fails.
 

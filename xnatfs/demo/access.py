@@ -21,7 +21,24 @@ class View:
         """Member, administrator, or everybody where it is public: may read the data of a project."""
         if project is None:
             return False
-        return self.user.admin or project.access == "public" or self.user.login in project.members
+        return self.user.admin or project.access == "public" or bool(self._group(project))
+
+    def _group(self, project: Project) -> str:
+        login = self.user.login
+        if login in project.owners:
+            return "Owners"
+        return "Members" if login in project.members else "Collaborators" if login in project.collaborators else ""
+
+    def role(self, project: Project) -> str:
+        """The user's group in a project, by its display name; administrators are owners everywhere."""
+        return "Owners" if self.user.admin else self._group(project)
+
+    def may_edit(self, project: Project | None) -> bool:
+        """Owners and members: create, edit, activate."""
+        return project is not None and self.role(project) in ("Owners", "Members")
+
+    def may_delete(self, project: Project | None) -> bool:
+        return project is not None and self.role(project) == "Owners"
 
     def listed(self, project: Project | None) -> bool:
         """Readable, or protected: then everybody sees that it exists, and no more."""
@@ -38,6 +55,14 @@ class View:
     def experiment_readable(self, experiment: Experiment) -> bool:
         return any(self.readable(self.archive.projects.get(name)) for name in (experiment.project, *experiment.shares))
 
+    def addressable(self, experiment: Experiment) -> bool:
+        """Readable, and not put away (quarantined, obsolete) from who may not activate it; lists show it all the same (fact sheet 12)."""
+        if not self.experiment_readable(experiment):
+            return False
+        if experiment.status in ("active", "locked"):
+            return True
+        return any(self.may_edit(self.archive.projects.get(name)) for name in (experiment.project, *experiment.shares))
+
     def subjects(self, project_id: str) -> list[Subject]:
         """The subjects of a project, shared ones too."""
         return [item for item in self.archive.subjects.values() if item.project == project_id or project_id in item.shares]
@@ -47,7 +72,7 @@ class View:
         return [item for item in self.archive.experiments.values() if item.project == project_id or project_id in item.shares]
 
     def assessors(self, session: Experiment) -> list[Experiment]:
-        """The readable assessors of a session."""
+        """The readable assessors of a session. (Lists of assessors show all of them.)"""
         return [item for item in self.archive.experiments.values() if item.session_id == session.id and self.experiment_readable(item)]
 
     def find_subject(self, name: str, project_id: str = "") -> Subject | None:
@@ -62,7 +87,7 @@ class View:
         experiment = self.archive.experiments.get(name)
         if project_id and (experiment is None or not _in_project(experiment, project_id)):
             experiment = next((item for item in self.experiments(project_id) if label_in(item, project_id) == name), None)
-        return experiment if experiment is not None and self.experiment_readable(experiment) else None
+        return experiment if experiment is not None and self.addressable(experiment) else None
 
 
 def _in_project(item: Subject | Experiment, project_id: str) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from .auth import GUEST, Token
 from .call import Call
-from .reply import HttpError, Reply, text
+from .reply import HttpError, Reply, nothing, text
 
 VERSION = "1.8.10"
 
@@ -21,7 +21,7 @@ def jsession(call: Call) -> Reply:
     if call.method == "DELETE":
         call.sessions.end(call.session)
         call.session = None
-        return text("")
+        return nothing()
     if call.method not in ("GET", "HEAD", "POST") or call.session is None:
         raise HttpError(405)
     body = call.session.id
@@ -89,6 +89,8 @@ def _described(token: Token) -> dict[str, object]:
         "id": token.number,
         "disabled": 0,
         "timestamp": created,
+        "expired": False,
+        "validIPAddresses": None,
     }
 
 
@@ -121,4 +123,4 @@ def is_guest(call: Call) -> bool:
 
 def _json(value: object) -> Reply:
     data = json.dumps(value).encode()
-    return Reply(200, data, [("Content-Type", "application/json")], "text", len(data))
+    return Reply(200, data, [("Content-Type", "application/json;charset=ISO-8859-1")], "text", len(data))

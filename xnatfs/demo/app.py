@@ -204,7 +204,9 @@ class Application:
             if _csrf_missing(call):
                 raise HttpError(500, "INVALID CSRF")
             reply: Reply = await handler(call)
-            status = of_unknown_size(call.headers.get("range")) if reply.length is None and reply.status == 200 else 200
+            # Of a zip Restlet knows no length, though the container may write one.
+            unknown = (reply.length is None or reply.kind == "bulk") and reply.status == 200
+            status = of_unknown_size(call.headers.get("range")) if unknown else 200
             if status != 200 and not call.switches.no_range:
                 raise HttpError(status)
         except HttpError as error:

@@ -12,9 +12,11 @@ import tarfile
 import zlib
 from collections.abc import AsyncIterator
 from datetime import timezone
+from urllib.parse import unquote_plus
 
-from .addresses import Address, Held, Target
+from .addresses import Address, Target
 from .call import Call
+from .holdings import Held
 from .model import CatalogEntry, pieces
 from .pages import tomcat_error
 from .reply import HttpError, Reply
@@ -23,51 +25,80 @@ from .resources import selected
 _STORED, _DEFLATED = 0, 8
 _LIMIT32 = 0xFFFFFFFF
 _SMALL = 1 << 20
+_BUFFER = 8192  # of the container
 _CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tar.gz": "application/x-gtar"}
 
 
-def download(call: Call, address: Address, target: Target, items: list[Held], kind: str) -> Reply:
-    """The files of these resources as one archive. Missing files are left out; with nothing to send it is a 404."""
-    with_type = "scans" in address.names
+async def download(call: Call, address: Address, target: Target, items: list[Held], kind: str) -> Reply:
+    """The files of these resources as one archive. Missing files are left out; with nothing to send it is a 404.
+
+    A zip that fits into the container's response buffer gets a Content-Length, as executed; a longer one and a tar are chunked.
+    """
+    with_type = "scans" in address.names or "reconstructions" in address.names
+    path = address.file_path or ""
+    single = bool(path) and not path.endswith("/")
     chosen_files: dict[str, CatalogEntry] = {}
     for item, entry in selected(call, address, items):
-        if entry.content is None:
+        if entry.content is None or (single and entry.path != unquote_plus(path)):
             continue
         if any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in call.switches.zip_omit):
             call.switches.fired["zip_omit"] += 1
             continue
-        chosen_files.setdefault(inner_path(item, entry, call.query.get("structure", ""), with_type, kind), entry)
+        name = entry.name if single else inner_path(item, entry, call.query.get("structure", ""), with_type, kind)
+        chosen_files.setdefault(name, entry)
     if not chosen_files:
         return tomcat_error(404, "Unable to find file.", restlet=True)
     members = list(chosen_files.items())
     if call.switches.zip_stop_after >= 0:
         members = members[: call.switches.zip_stop_after]
         call.switches.fired["zip_stop"] += 1
-    if kind == "zip":
-        method = _method(call.query.get("compression", "0"))
-        source = _zip(call, members, method)
-    else:
-        source = _tar(call, members, kind == "tar.gz")
-    name = _archive_name(target, items)
-    headers = [("Content-Type", _CONTENT_TYPES[kind]), ("Content-Disposition", f'attachment; filename="{name}.{kind}";')]
-    return Reply(200, b"", headers, "bulk", None, lambda: source)
+    headers = [
+        ("Content-Type", _CONTENT_TYPES[kind]),
+        ("Content-Disposition", f'attachment; filename="{_archive_name(call, target)}.{kind}";'),
+    ]
+    if kind != "zip":
+        packed = _tar(call, members, kind == "tar.gz")
+        return Reply(200, b"", headers, "bulk", None, lambda: packed)
+    source = _zip(call, members, _method(call.query.get("compression", "0")))
+    if call.method == "HEAD":
+        return Reply(200, b"", headers, "bulk", None, lambda: source)
+    begun: list[bytes] = []
+    size = 0
+    async for piece in source:
+        begun.append(piece)
+        size += len(piece)
+        if size > _BUFFER:
+            return Reply(200, b"", headers, "bulk", None, lambda: _resumed(begun, source))
+    return Reply(200, b"".join(begun), headers, "bulk", size)
+
+
+async def _resumed(begun: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in begun:
+        yield piece
+    async for piece in rest:
+        yield piece
 
 
 def _method(value: str) -> int:
     if value not in ("0", "8"):
-        raise HttpError(400, "Unsupported compression method.")
+        raise HttpError(500, "Unsupported compression method.")
     return int(value)
 
 
-def _archive_name(target: Target, items: list[Held]) -> str:
-    label = items[0].folder.partition("/")[0] if items else target.project_id
+def _archive_name(call: Call, target: Target) -> str:
+    """An archive is called after the session it is from, also where an assessor's files were asked for."""
+    if target.experiments:
+        experiment = target.experiment
+        label = call.archive.experiments.get(experiment.session_id, experiment).label
+    else:
+        label = target.subject.label if target.subject is not None else target.project_id
     return re.sub(r'[^ -~]|"', "_", label)
 
 
 def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip") -> str:
     """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants (fact sheet 3)."""
     label = item.resource.label or str(item.resource.id)
-    scan_type = re.sub(r"\W", "_", item.scan.type) if item.scan is not None else ""
+    scan_type = re.sub(r"\W", "_", item.suffix, flags=re.ASCII)  # Java's, which knows no letters but ASCII's
     if structure == "improved":
         # No session root; `_TYPE` not in tars.
         folder = item.folder.partition("/")[2]
@@ -75,9 +106,13 @@ def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool,
             folder += f"_{scan_type}"
         return "/".join(filter(None, (folder or "resources", label, entry.path)))
     if structure == "legacy":
-        return f"{item.archive_dir.partition('/')[2]}/{entry.path}"
-    suffix = f"-{scan_type}" if with_type and scan_type and structure != "simplified" else ""
-    path = f"{item.folder}{suffix}/resources/{label}/files/{entry.path}"
+        return f"{item.archive_dir.partition('/')[2].removeprefix('arc001/')}/{entry.path}"
+    folder, way = item.folder, ""
+    if with_type and scan_type and structure != "simplified":
+        if item.category == "reconstructions":
+            folder, _, way = item.folder.rpartition("/")
+        folder += f"-{scan_type}" + (f"/{way}" if way else "")
+    path = f"{folder}/resources/{label}/files/{entry.path}"
     return path.replace("/resources", "").replace("/files", "") if structure == "simplified" else path
 
 

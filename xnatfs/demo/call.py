@@ -47,3 +47,7 @@ class Call:
     def flag(self, name: str) -> bool:
         """A query parameter that says true."""
         return self.query.get(name, "").lower() == "true"
+
+    def first(self, name: str) -> str:
+        """A query parameter; given twice, the first counts. "" where it is not given."""
+        return next(iter(self.query.getlist(name)), "")

@@ -50,7 +50,10 @@ def find(archive: Archive, number: int) -> tuple[Resource, Owner]:
 
 def touched(archive: Archive, owner: Owner) -> None:
     """Something in an owner's resources changed: its own stamp and those above it move."""
-    archive.touch(owner.experiment, owner.subject)
+    if owner.experiment is not None or owner.subject is not None:
+        archive.touch(owner.experiment, owner.subject)
+    else:
+        archive.tick()
     if owner.scan is not None:
         owner.scan.type_modified = archive.clock
     if owner.project is not None:
@@ -69,6 +72,39 @@ def stats(resource: Resource) -> tuple[str, str]:
     return resource.file_count, resource.file_size
 
 
+def put_on_disk(resource: Resource, path: str, content: Content, modified: datetime) -> None:
+    """A file laid into a resource's directory behind XNAT's back: the catalog goes on saying what it said."""
+    entry = next((item for item in resource.entries if item.path == path), None)
+    if entry is None:
+        resource.loose[path] = content
+    else:
+        entry.catalog_size, entry.digest = entry.listed_size, entry.listed_digest
+        entry.content, entry.modified = content, modified
+
+
+def refresh(archive: Archive, resource: Resource, owner: Owner, options: set[str]) -> None:
+    """A catalog refresh: append, delete, checksum, populateStats. Stamps move only if the counts in the database do (fact sheet 13 [X])."""
+    before = stats(resource)
+    if resource.stats_known and resource.counted is None:
+        resource.counted = resource.stats
+    if "append" in options:
+        for path, content in resource.loose.items():
+            resource.entries.append(CatalogEntry(path, content, archive.clock, digest=""))
+        resource.loose.clear()
+    if "delete" in options:
+        for entry in [item for item in resource.entries if item.content is None]:
+            resource.entries.remove(entry)
+    for entry in resource.entries:
+        if entry.content is not None and options & {"checksum", "populateStats"}:
+            entry.catalog_size = None
+            entry.digest = None if "checksum" in options else entry.digest
+    if "populateStats" in options:
+        resource.counted, resource.stats_known = None, True
+    elif resource.counted == resource.stats:
+        resource.counted = None
+    written(archive, resource, owner, before)
+
+
 def put(resource: Resource, path: str, content: Content, modified: datetime) -> CatalogEntry:
     """A new file, or other bytes for one that is there; the catalog gets their true size and digest. Moves no stamp by itself."""
     entry = next((item for item in resource.entries if item.path == path), None)
@@ -77,6 +113,7 @@ def put(resource: Resource, path: str, content: Content, modified: datetime) -> 
         resource.entries.append(entry)
     else:
         entry.content, entry.modified, entry.digest, entry.catalog_size = content, modified, None, None
+    resource.counted, resource.stats_known = None, True
     return entry
 
 

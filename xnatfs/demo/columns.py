@@ -1,4 +1,4 @@
-"""The query organizer: `columns=` as aliases and xpaths, the joins they need, and filters (fact sheet 2.2).
+"""The query organizer: `columns=` as aliases and paths, the joins they need, and filters (fact sheet 2.2, 12 [X]).
 
 A column has a *join*: "" for the listed object itself, or a table it multiplies rows by (scans, their resources, ...). An object
 without a partner in a join keeps one row with blanks (LEFT JOIN).
@@ -38,39 +38,62 @@ class Join:
     refined_by: str = ""
 
 
-@dataclass(frozen=True)
-class Root:
-    """A kind of listed object: its aliases (alias -> xpath, value), its joins, and how further xpaths are understood.
+class QueryFailed(Exception):
+    """The query cannot be made: an unknown field of a known type, a type that cannot be joined, a value that cannot be compared.
 
-    `xpath` gets a lower-cased path and answers (join, value, proven), or None for one that does not exist.
+    What is answered then depends on the listing: a 500, or a 200 with nothing in it (fact sheet 12 [X]).
     """
 
-    aliases: Mapping[str, tuple[str, Value]]
+
+Resolved = tuple[str, Value, bool]
+
+
+@dataclass(frozen=True)
+class Root:
+    """A kind of listed object: its aliases (alias -> path), its joins, and how paths are understood.
+
+    `resolve` gets a lower-cased path and answers (join, value, proven), None for a type that does not exist (such a column is dropped),
+    or raises QueryFailed.
+    """
+
+    aliases: Mapping[str, str]
     joins: Mapping[str, Join]
-    xpath: Callable[[str], tuple[str, Value, bool] | None]
+    resolve: Callable[[str], Resolved | None]
 
     def column(self, name: str) -> Column | None:
-        """The column for an alias or an xpath; None for an unknown alias (logged and dropped by XNAT)."""
-        if name in self.aliases:
-            return Column(name, "", self.aliases[name][1])
+        """The column for an alias or a path; None for an unknown alias (logged and dropped by XNAT). Aliases have a case, paths none.
+
+        A path that has an alias comes back under it, others in lower case.
+        """
+        if "/" not in name:
+            if name not in self.aliases:
+                return None
+            found = self.resolve(self.aliases[name].lower())
+            return None if found is None else Column(name, *found)
         path = name.lower()
-        if "/" not in path:
-            # Aliases are matched without regard to case, and come back as registered.
-            return next((Column(alias, "", value) for alias, (_, value) in self.aliases.items() if alias.lower() == path), None)
-        for alias, (registered, value) in self.aliases.items():
-            if registered.lower() == path:
-                return Column(alias, "", value)
-        found = self.xpath(path)
-        return None if found is None else Column(path, *found)
+        found = self.resolve(path)
+        key = next((alias for alias, registered in self.aliases.items() if registered.lower() == path), path)
+        return None if found is None else Column(key, *found)
 
     def select(self, names: Iterable[str], proven_only: bool) -> list[Column]:
         """The columns of a request in order, each once; unproven ones left out under the strict profile."""
         chosen: dict[str, Column] = {}
+        custom: set[str] = set()
         for name in names:
             column = self.column(name)
-            if column is not None and (column.proven or not proven_only):
-                chosen.setdefault(column.key, column)
+            if column is None or (proven_only and not column.proven):
+                continue
+            if _CUSTOM.search(column.key):
+                # The name of a custom variable is not looked at: a second one is the same column (fact sheet 14 [X]).
+                field = _CUSTOM.sub("fields/field/", column.key)
+                if field in custom:
+                    continue
+                custom.add(field)
+            chosen.setdefault(column.key, column)
         return list(chosen.values())
+
+
+_CUSTOM = re.compile(r"fields/field\[[^]]*\]/")
 
 
 def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]) -> list[Row]:
@@ -105,6 +128,11 @@ def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: 
                 row.update(part)
             rows.append(row)
     return rows
+
+
+def united(rows: list[Row]) -> list[Row]:
+    """Rows equal in everything asked for, once: the UNION of XNAT's query since 1.8.9 (fact sheet 12 [X])."""
+    return list({tuple(row.items()): row for row in rows}.values())
 
 
 def _partial_rows(join: Join, item: Any, columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]) -> list[Row]:

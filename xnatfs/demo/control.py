@@ -43,6 +43,10 @@ class Changes:
             "set_label": self.set_label,
             "set_type": self.set_type,
             "set_access": self.set_access,
+            "put_on_disk": self.put_on_disk,
+            "refresh": self.refresh,
+            "break_catalog": self.break_catalog,
+            "set_status": self.set_status,
             "share": self.share,
             "touch": self.touch,
             "edit": self.edit,
@@ -60,10 +64,9 @@ class Changes:
         put on the server's disk.
         """
         resource, owner = changes.find(self._archive, int(operation["resource"]))
-        data = base64.b64decode(operation["base64"]) if "base64" in operation else str(operation["text"]).encode()
         modified = datetime.fromisoformat(operation["modified"]) if "modified" in operation else self._archive.tick()
         before = changes.stats(resource)
-        changes.put(resource, str(operation["path"]), BytesContent(data), modified)
+        changes.put(resource, str(operation["path"]), BytesContent(_bytes(operation)), modified)
         if operation.get("bump", True):
             changes.written(self._archive, resource, owner, before)
 
@@ -80,6 +83,28 @@ class Changes:
         resource.entries.remove(entry)
         if operation.get("bump", True):
             changes.written(self._archive, resource, owner, before)
+
+    def put_on_disk(self, operation: Op) -> None:
+        """`resource`, `path`, `text` or `base64`: a file laid beside the catalog, which goes on saying what it said; no stamp moves."""
+        resource, _ = changes.find(self._archive, int(operation["resource"]))
+        changes.put_on_disk(resource, str(operation["path"]), BytesContent(_bytes(operation)), self._archive.tick())
+
+    def refresh(self, operation: Op) -> None:
+        """`resource`, `options` (append, delete, checksum, populateStats; default all): a catalog refresh of one resource."""
+        resource, owner = changes.find(self._archive, int(operation["resource"]))
+        changes.refresh(self._archive, resource, owner, set(operation.get("options", "append,delete,checksum,populateStats").split(",")))
+
+    def break_catalog(self, operation: Op) -> None:
+        """`resource`, `broken` (default true): its catalog cannot be read."""
+        resource, _ = changes.find(self._archive, int(operation["resource"]))
+        resource.broken = bool(operation.get("broken", True))
+
+    def set_status(self, operation: Op) -> None:
+        """`experiment`, `status`: active, quarantine, locked or obsolete; locking moves no stamp."""
+        experiment = self._archive.experiments[operation["experiment"]]
+        experiment.status = str(operation["status"])
+        if experiment.status != "locked":
+            self._archive.touch(experiment)
 
     def add_resource(self, operation: Op) -> int:
         """`label` and one of `session` (with `scan`), `subject`, `project`. Answers the number."""
@@ -208,6 +233,10 @@ class Changes:
             experiment.note = operation.get("note", experiment.note)
         if project is not None:
             project.description = operation.get("description", project.description)
+
+
+def _bytes(operation: Op) -> bytes:
+    return base64.b64decode(operation["base64"]) if "base64" in operation else str(operation["text"]).encode()
 
 
 def _totals(records: list[Record]) -> dict[str, Any]:

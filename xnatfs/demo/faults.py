@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+PROFILES = ("full", "1.8.8", "proven")
 # What `failing_table` may name: the tables that were broken one by one while replies were recorded.
 TABLES = ("", "img_assessor_out_resource", "xnat_imagescandata", "xnat_subjectdata_resource", "xnat_projectdata_meta_data")
 
@@ -26,7 +27,7 @@ class Switches:
     """
 
     # What server this is.
-    profile: str = "full"  # "proven": refuses every form the fact sheet marks [I]
+    profile: str = "full"  # "1.8.8": as servers up to that one; "proven": refuses every form that no real server is known to take
     require_login: bool = True
     firewall: bool = True  # Spring's StrictHttpFirewall
     max_failed_logins: int = 20
@@ -102,8 +103,8 @@ class Switches:
             right = isinstance(value, (int, float)) and not isinstance(value, bool) if numeric else isinstance(value, type(current))
             if not right:
                 raise ValueError(f"{name} takes a {type(current).__name__}")
-            if name == "profile" and value not in ("full", "proven"):
-                raise ValueError("profile is full or proven")
+            if name == "profile" and value not in PROFILES:
+                raise ValueError(f"profile is one of {', '.join(PROFILES)}")
             if name == "garble_listings" and value not in ("", "json", "utf8"):
                 raise ValueError("garble_listings is json or utf8")
             if name == "failing_table" and value not in TABLES:
@@ -118,6 +119,11 @@ class Switches:
     @property
     def proven_only(self) -> bool:
         return self.profile == "proven"
+
+    @property
+    def old(self) -> bool:
+        """A server up to 1.8.8: lists of a project ignore ID= and label=, equal rows do not collapse (fact sheet 12 [X])."""
+        return self.profile == "1.8.8"
 
     def matches(self, target: str) -> bool:
         """Whether failures apply to this request target."""

@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import unquote_plus
 
-from .addresses import Address, Held, Target, chosen
+from .addresses import Address, Target
 from .call import Call
+from .holdings import Held, chosen
 from .model import CatalogEntry, Content
 from .pages import tomcat_error
 from .ranges import select
@@ -48,7 +49,13 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
     raw = address.file_path or ""
     outer, inner = split_zip(raw)
     items = chosen(address, target, call.view, call.flag("all"))
-    found = find(items, outer)
+    several = len(target.scans or []) > 1 and not all(name.isdigit() for name in address.names.get("resources", "x").split(","))
+    if call.method == "HEAD" and several:
+        raise HttpError(404)  # only GET takes an address that names several scans (fact sheet 13 [X])
+    if any(item.resource.broken for item in items):
+        return tomcat_error(404, "Unable to find file.", restlet=True)
+    # Of several resources only the first is looked in, be it two of one label or all of a session (fact sheet 13 [X]).
+    found = find(items[:1], outer)
     if found is None or found[1].content is None:
         if call.flag("accept-not-found"):
             return Reply(204)
@@ -146,7 +153,7 @@ def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
     headers = [
         ("Last-Modified", format_datetime(modified, usegmt=True)),
         *kept,
-        ("Content-Type", entry.content_type or content_type(entry.name)),
+        ("Content-Type", content_type(entry.name)),
     ]
     if choice.content_range:
         headers.append(("Content-Range", choice.content_range))

@@ -6,17 +6,21 @@ Used by `routes`. Reads the archive on the event loop.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 from typing import Any
 
-from .access import View, label_in
+from .access import View
 from .addresses import Address, Target
 from .call import Call
-from .model import Experiment, Project, Reconstruction, Resource, Scan, Subject
+from .fields import DEMOGRAPHICS
+from .holdings import Held, of_assessor, of_experiment, of_project, of_reconstruction, of_scan, of_subject
+from .model import Archive, Experiment, Project, Reconstruction, Scan, Subject
 from .reply import HttpError, Reply, page
 from .tables import wanted_format
 
@@ -34,9 +38,9 @@ _ROOTS = {
 }
 # Fields that are attributes in XNAT's schema; the rest are elements.
 _ATTRIBUTES = frozenset(
-    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group"]
+    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group", "visit_id"]
 )
-_INTERNAL = frozenset({"id", "xnat_abstractresource_id", "xnat_abstractResource_id"})
+_HIDDEN = re.compile(r"id|xnat_\w+_id")
 
 
 @dataclass
@@ -63,22 +67,22 @@ def item(call: Call, address: Address, target: Target) -> Reply:
     _prune(found, call.lacks)
     if kind == "json":
         body = json.dumps({"items": [as_json(found)]}, ensure_ascii=False, separators=(",", ":"))
-        return Reply(200, body.encode(), [("Content-Type", "application/json;charset=UTF-8")], "listing")
+        return Reply(200, body.encode(), [("Content-Type", "application/json")], "listing")
     if kind == "xml":
-        return Reply(200, as_xml(found).encode(), [("Content-Type", "text/xml;charset=UTF-8")], "listing")
+        return Reply(200, as_xml(found).encode(), [("Content-Type", "text/xml")], "listing")
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in found.fields.items())
     return page(f"<!DOCTYPE html>\n<html><head><title>{escape(found.xsi_type)}</title></head><body><table>{rows}</table></body></html>")
 
 
 def _build(address: Address, target: Target, view: View) -> Item:
     if address.last == "scans" and target.scans:
-        return _scan(*target.scans[0])
+        return _scan(*target.scans[0], view.archive)
     if address.last == "assessors" and target.assessors:
         return _experiment(target.assessors[0], view)
     if address.last == "reconstructions" and target.reconstructions:
         return _reconstruction(*target.reconstructions[0])
     if address.last == "experiments" and target.experiments:
-        return _experiment(target.experiment, view, target.project_id)
+        return _experiment(target.experiment, view)
     if address.last == "subjects" and target.subject is not None:
         return _subject(target.subject, view)
     if address.last == "projects" and target.project is not None:
@@ -108,31 +112,30 @@ def _filled(fields: dict[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in fields.items() if value != ""}
 
 
-def _resource(resource: Resource, directory: str, started: datetime | None) -> Item:
-    label = resource.label or str(resource.id)
+def _resource(held: Held, started: datetime | None) -> Item:
+    resource = held.resource
     fields: dict[str, Value] = {
         "label": resource.label,
         "xnat_abstractresource_id": resource.id,
         "xnat_abstractResource_id": resource.id,
-        "URI": f"/data/xnat/archive/{directory}/{label}/{label}_catalog.xml",
+        "URI": f"/data/xnat/archive/{held.catalog_path}",
         "format": resource.format,
         "content": resource.content,
     }
     if resource.stats_known:
-        fields |= {"file_count": len(resource.entries), "file_size": sum(entry.listed_size for entry in resource.entries)}
+        fields |= {"file_count": int(resource.file_count), "file_size": int(resource.file_size)}
     return Item("xnat:resourceCatalog", _filled(fields), started)
 
 
-def _scan(session: Experiment, scan: Scan) -> Item:
+def _scan(session: Experiment, scan: Scan, archive: Archive) -> Item:
     fields: dict[str, Value] = {
         "ID": scan.id,
-        "id": scan.id,
         "UID": scan.uid,
         "type": scan.type,
         "quality": scan.quality,
         "series_description": scan.series_description,
         "note": scan.note,
-        "frames": int(scan.frames) if scan.frames.isdigit() else scan.frames,
+        "frames": _number(scan.frames),
         "startTime": scan.start_time,
         "image_session_ID": session.id,
         "xnat_imagescandata_id": scan.number,
@@ -141,8 +144,11 @@ def _scan(session: Experiment, scan: Scan) -> Item:
     }
     started = scan.last_modified or session.insert_date
     built = Item(scan.xsi_type, _filled(fields), started)
-    directory = f"{session.project}/arc001/{session.label}/SCANS/{scan.id}"
-    built.with_children("file", (_resource(resource, directory, started) for resource in scan.resources))
+    built.with_children("file", (_resource(held, started) for held in of_scan(session, scan)))
+    shares = [Item("xnat:imageScanData_share", {"project": project, "label": scan.id}) for project in session.shares]
+    for share in shares:
+        share.fields["xnat_imageScanData_share_id"] = _place(archive, session, lambda item: [*item.shares, *item.scans][: len(item.shares)])
+    built.with_children("sharing/share", shares)
     return built
 
 
@@ -155,57 +161,95 @@ def _reconstruction(session: Experiment, recon: Reconstruction) -> Item:
         "xnat_reconstructedImageData_id": recon.number,
     }
     built = Item("xnat:reconstructedImageData", _filled(fields), session.insert_date)
-    directory = f"{session.project}/arc001/{session.label}/PROCESSED/{recon.id}"
-    built.with_children("in/file", (_resource(resource, directory, session.insert_date) for resource in recon.in_resources))
-    built.with_children("out/file", (_resource(resource, directory, session.insert_date) for resource in recon.out_resources))
+    built.with_children("in/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "in")))
+    built.with_children("out/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "out")))
     return built
 
 
-def _shares(shares: dict[str, str | None]) -> list[Item]:
-    return [Item("xnat:experimentData_share", _filled({"project": project, "label": label or ""})) for project, label in shares.items()]
+def _place(archive: Archive, wanted: Experiment, parts: Callable[[Experiment], Sequence[object]]) -> int:
+    """The number a row of this experiment has in a table of its own: rows are counted in the order of the experiments."""
+    before = itertools.takewhile(lambda item: item is not wanted, archive.experiments.values())
+    return 1 + sum(len(parts(item)) for item in before)
 
 
-def _experiment(experiment: Experiment, view: View, project_id: str = "") -> Item:
+def _number(value: str) -> Value:
+    return int(value) if value.isdigit() else value
+
+
+def _experiment(experiment: Experiment, view: View) -> Item:
+    """A session with everything below it, under its primary label."""
     fields: dict[str, Value] = {
         "ID": experiment.id,
         "id": experiment.id,
-        "label": label_in(experiment, project_id),
+        "label": experiment.label,
         "project": experiment.project,
         "date": experiment.date,
         "time": experiment.time,
         "note": experiment.note,
         **experiment.fields,
     }
+    if "age" in fields:
+        fields["age"] = _number(str(fields["age"]))
     fields["imageSession_ID" if experiment.is_assessor else "subject_ID"] = experiment.session_id or experiment.subject_id
-    built = Item(experiment.xsi_type, _filled(fields), experiment.insert_date)
-    root = f"{experiment.project}/arc001/{experiment.label}"
     stamp = experiment.insert_date
-    built.with_children("sharing/share", _shares(experiment.shares))
-    built.with_children("scans/scan", (_scan(experiment, scan) for scan in experiment.scans))
+    built = Item(experiment.xsi_type, _filled(fields), stamp)
+    archive = view.archive
+    first = _place(archive, experiment, lambda item: list(item.shares))
+    shares = [
+        Item(
+            "xnat:experimentData_share", _filled({"project": project, "label": label or "", "xnat_experimentData_share_id": first + number})
+        )
+        for number, (project, label) in enumerate(experiment.shares.items())
+    ]
+    built.with_children("sharing/share", shares)
+    first = _place(archive, experiment, lambda item: list(item.custom))
+    built.with_children("fields/field", _custom("experimentData", experiment.custom, first))
+    built.with_children("scans/scan", (_scan(experiment, scan, archive) for scan in experiment.scans))
     built.with_children("reconstructions/reconstructedImage", (_reconstruction(experiment, recon) for recon in experiment.reconstructions))
     built.with_children("assessors/assessor", (_experiment(assessor, view) for assessor in view.assessors(experiment)))
-    built.with_children("in/file", (_resource(resource, f"{root}/IN", stamp) for resource in experiment.in_resources))
-    built.with_children("out/file", (_resource(resource, f"{root}/OUT", stamp) for resource in experiment.out_resources))
-    built.with_children("resources/resource", (_resource(resource, f"{root}/RESOURCES", stamp) for resource in experiment.resources))
+    if experiment.is_assessor:
+        built.with_children("in/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "in")))
+        built.with_children("out/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "out")))
+    own = (held for held in of_experiment(experiment, view, False, several=True))
+    built.with_children("resources/resource", (_resource(held, stamp) for held in own))
     return built
+
+
+def _custom(kind: str, variables: dict[str, str], first: int) -> list[Item]:
+    """Custom variables as children; `first` is the number of the first one."""
+    return [
+        Item(f"xnat:{kind}_field", {"name": name, "field": value, f"xnat_{kind}_field_id": first + number})
+        for number, (name, value) in enumerate(variables.items())
+    ]
 
 
 def _subject(subject: Subject, view: View) -> Item:
     """A subject, its experiments nested in full."""
     fields: dict[str, Value] = {
         "ID": subject.id,
-        "id": subject.id,
         "label": subject.label,
         "project": subject.project,
         "group": subject.group,
+        "src": subject.fields.get("src", ""),
     }
     built = Item("xnat:subjectData", _filled(fields), subject.insert_date)
-    demographics = _filled({"gender": subject.gender, "yob": int(subject.yob) if subject.yob.isdigit() else subject.yob})
+    before = list(itertools.takewhile(lambda item: item is not subject, view.archive.subjects.values()))
+    demographics = _demographics(subject)
     if demographics:
+        number = 1 + sum(bool(_demographics(item)) for item in before)
+        demographics |= {"xnat_abstractDemographicData_id": number, "xnat_abstractdemographicdata_id": number}
         built.with_children("demographics", [Item("xnat:demographicData", demographics, subject.insert_date)])
-    built.with_children("sharing/share", _shares(subject.shares))
-    directory = f"{subject.project}/subjects/{subject.label}"
-    built.with_children("resources/resource", (_resource(resource, directory, subject.insert_date) for resource in subject.resources))
+    first = 1 + sum(len(item.shares) for item in before)
+    shares = [
+        Item(
+            "xnat:projectParticipant",
+            _filled({"project": project, "label": label or "", "subject_ID": subject.id, "xnat_projectParticipant_id": first + number}),
+        )
+        for number, (project, label) in enumerate(subject.shares.items())
+    ]
+    built.with_children("sharing/share", shares)
+    built.with_children("fields/field", _custom("subjectData", subject.custom, 1 + sum(len(item.custom) for item in before)))
+    built.with_children("resources/resource", (_resource(held, subject.insert_date) for held in of_subject(subject)))
     own = [
         experiment
         for experiment in view.archive.experiments.values()
@@ -215,10 +259,14 @@ def _subject(subject: Subject, view: View) -> Item:
     return built
 
 
+def _demographics(subject: Subject) -> dict[str, Value]:
+    given = {"gender": subject.gender, "yob": subject.yob} | {name: value for name, value in subject.fields.items() if name in DEMOGRAPHICS}
+    return _filled({name: _number(value) for name, value in given.items()})
+
+
 def _project(project: Project) -> Item:
     fields: dict[str, Value] = {
         "ID": project.id,
-        "id": project.id,
         "secondary_ID": project.secondary_id,
         "name": project.name,
         "description": project.description,
@@ -227,8 +275,7 @@ def _project(project: Project) -> Item:
     leader = _filled({"firstname": project.pi_firstname, "lastname": project.pi_lastname})
     if leader:
         built.with_children("PI", [Item("xnat:investigatorData", leader, project.insert_date)])
-    directory = f"{project.id}/resources"
-    built.with_children("resources/resource", (_resource(resource, directory, project.insert_date) for resource in project.resources))
+    built.with_children("resources/resource", (_resource(held, project.insert_date) for held in of_project(project)))
     return built
 
 
@@ -254,10 +301,12 @@ def as_xml(built: Item) -> str:
 
 def _element(name: str, built: Item, extra: str) -> str:
     prefix = name.partition(":")[0]
-    own = {key: value for key, value in built.fields.items() if key not in _INTERNAL}
+    own = {key: value for key, value in built.fields.items() if not _HIDDEN.fullmatch(key)}
+    if built.xsi_type.endswith("_field"):
+        return f'<{name} name="{escape(str(own["name"]))}">{escape(str(own["field"]))}</{name}>'
     attributes = "".join(f' {key}="{escape(str(value))}"' for key, value in own.items() if key in _ATTRIBUTES)
     elements = {key: value for key, value in own.items() if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()}
-    parts = [_nested(prefix, key.split("/"), escape(str(value))) for key, value in elements.items()]
+    parts = _nested(prefix, {key: escape(str(value)) for key, value in elements.items()})
     for path, items in built.children:
         wrapper, _, leaf = path.rpartition("/")
         inner = "".join(_element(f"{prefix}:{leaf}", child, f' xsi:type="{child.xsi_type}"') for child in items)
@@ -265,7 +314,21 @@ def _element(name: str, built: Item, extra: str) -> str:
     return f"<{name}{extra}{attributes}>{''.join(parts)}</{name}>"
 
 
-def _nested(prefix: str, path: list[str], value: str) -> str:
-    for name in reversed(path):
-        value = f"<{prefix}:{name}>{value}</{prefix}:{name}>"
-    return value
+def _nested(prefix: str, values: dict[str, str]) -> list[str]:
+    """Elements by path; those that begin alike share an element (`scanner` has a text, and a model as an attribute)."""
+    parts: dict[str, tuple[str, str]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition("/")
+        text, inner = parts.get(name, ("", ""))
+        if not rest:
+            text = value
+        elif "/" in rest:
+            inner += f">{''.join(_nested(prefix, {rest: value}))}"
+        else:
+            inner = f' {rest}="{value}"' + inner
+        parts[name] = text, inner
+    written = []
+    for name, (text, inner) in parts.items():
+        attributes, mark, below = inner.partition(">")
+        written.append(f"<{prefix}:{name}{attributes}>{below if mark else ''}{text}</{prefix}:{name}>")
+    return written

@@ -46,6 +46,42 @@ _NO_EXPERIMENT = _OTHERS | _RESOURCES | _SCANS
 _SCHEMA = _NO_EXPERIMENT | _BASES.keys() | _SESSIONS | _ASSESSORS | _SUBJECT_ASSESSORS
 
 
+def standard(element: str) -> bool:
+    """Whether a type is one of XNAT's own: its fields are known."""
+    return element.lower() in _SCHEMA
+
+
+def ancestors(element: str) -> tuple[str, ...]:
+    """An experiment type (in lower case) and those it is derived from, the most special first."""
+    if element == _EXPERIMENT:
+        return (element,)
+    if element in (_SUBJECT_ASSESSOR, _DERIVED):
+        return (element, _EXPERIMENT)
+    if element == _IMAGE_ASSESSOR:
+        return (element, _DERIVED, _EXPERIMENT)
+    if element == _IMAGE_SESSION:
+        return (element, _SUBJECT_ASSESSOR, _EXPERIMENT)
+    if element in _SESSIONS:
+        return (element, _IMAGE_SESSION, _SUBJECT_ASSESSOR, _EXPERIMENT)
+    if element in _ASSESSORS:
+        return (element, _IMAGE_ASSESSOR, _DERIVED, _EXPERIMENT)
+    if element in _SUBJECT_ASSESSORS:
+        return (element, _SUBJECT_ASSESSOR, _EXPERIMENT)
+    return (element, _EXPERIMENT)
+
+
+def family(archive: Archive, element: str) -> tuple[str, ...]:
+    """`ancestors`, for types beyond the standard ones by what the data says of them."""
+    element = element.lower()
+    if element in _SCHEMA:
+        return ancestors(element)
+    one = next((item for item in archive.experiments.values() if item.xsi_type.lower() == element), None)
+    if one is None:
+        return (element, _EXPERIMENT)
+    base = _IMAGE_ASSESSOR if one.is_assessor else _IMAGE_SESSION if one.scans else _SUBJECT_ASSESSOR
+    return (element, *ancestors(base))
+
+
 def is_scan(element: str) -> bool:
     """Whether a type is one of scans."""
     return element.lower().endswith("scandata")

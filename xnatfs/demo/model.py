@@ -56,7 +56,7 @@ class CatalogEntry:
     catalog_size: int | None = None
     tags: str = ""
     format: str = ""
-    content_type: str = ""
+    content_code: str = ""  # what the catalog says of its content: RAW, ...
 
     # What was computed, and of which content: replacing `content` makes both stale.
     _digest_of: tuple[Content, str] | None = field(default=None, repr=False, compare=False)
@@ -168,6 +168,10 @@ class Resource:
     tags: str = ""
     stats_known: bool = True  # False: file_count and file_size are "" (never computed)
     last_modified: datetime | None = None  # None: made and never written to since
+    counted: tuple[int, int] | None = None  # what the database says where that is not what the catalog has (after a refresh)
+    broken: bool = False  # its catalog cannot be read
+    loose: dict[str, Content] = field(default_factory=dict)  # files in its directory that no catalog entry names
+    folder: str = ""  # its directory on the server's disk, where that is not the label
 
     @property
     def stats(self) -> tuple[int, int]:
@@ -178,11 +182,15 @@ class Resource:
 
     @property
     def file_count(self) -> str:
-        return str(len(self.entries)) if self.stats_known else ""
+        if not self.stats_known:
+            return ""
+        return str(len(self.entries) if self.counted is None else self.counted[0])
 
     @property
     def file_size(self) -> str:
-        return str(self.stats[1]) if self.stats_known else ""
+        if not self.stats_known:
+            return ""
+        return str(self.stats[1] if self.counted is None else self.counted[1])
 
 
 @dataclass
@@ -250,6 +258,8 @@ class Experiment:
     reconstructions: list[Reconstruction] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)  # further xpaths of the item, e.g. "scanner/model"
     type_modified: datetime | None = None
+    custom: dict[str, str] = field(default_factory=dict)  # custom variables
+    status: str = "active"  # or quarantine, locked, obsolete
 
     def __post_init__(self) -> None:
         if self.type_modified is None:
@@ -279,11 +289,16 @@ class Subject:
     insert_user: str = "admin"
     shares: dict[str, str | None] = field(default_factory=dict)
     resources: list[Resource] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)  # further demographics, by alias: dob, age, handedness, src, ...
+    custom: dict[str, str] = field(default_factory=dict)  # custom variables
 
 
 @dataclass
 class Project:
-    """A project. `access` is private, protected or public; `members` are the logins that may read it (beside admins)."""
+    """A project. `access` is private, protected or public.
+
+    Of those that may read it (beside admins) `members` may edit and activate, `owners` delete too, `collaborators` only read.
+    """
 
     id: str
     name: str
@@ -296,6 +311,8 @@ class Project:
     access: str = "private"
     members: set[str] = field(default_factory=set)
     resources: list[Resource] = field(default_factory=list)
+    owners: set[str] = field(default_factory=set)
+    collaborators: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -305,6 +322,7 @@ class User:
     login: str
     password: str
     admin: bool = False
+    number: int = 0  # its id on the server; 0: by the order in the archive
 
 
 @dataclass
@@ -319,11 +337,34 @@ class Archive:
     clock: datetime = datetime(2024, 3, 5, 6, 7, 8, 123000)  # the server's local time, kept naive as XNAT's stamps are
 
     _next_number: int = 1000
+    _last_ids: dict[str, int] = field(default_factory=dict)
 
     def next_number(self) -> int:
         """A fresh number for a resource, scan or reconstruction."""
         self._next_number += 1
         return self._next_number
+
+    def start_numbers(self, resources: int, others: int) -> None:
+        """Where a data set with numbers of its own ends: what is made later counts on from there."""
+        self._next_number = max(resources, others) - 1
+
+    def new_id(self, kind: str) -> str:
+        """The next id of an experiment (`E`) or subject (`S`); one that was given is never given again."""
+        begin = f"{self.site}_{kind}"
+        given = [
+            int(name[len(begin) :])
+            for name in (*self.experiments, *self.subjects)
+            if name.startswith(begin) and name[len(begin) :].isdigit()
+        ]
+        self._last_ids[kind] = max([self._last_ids.get(kind, 0), *given]) + 1
+        return f"{begin}{self._last_ids[kind]:05d}"
+
+    def user_number(self, user: User) -> int:
+        """The id of a user: administrator 1, guest 2, then in the order they were made."""
+        if user.number:
+            return user.number
+        order = [login for login in self.users if login != "admin"]
+        return 1 if user.login == "admin" else order.index(user.login) + 3 if user.login in order else 2
 
     def tick(self) -> datetime:
         """A fresh stamp, later than every earlier one (stands for SQL NOW())."""

@@ -56,6 +56,11 @@ def login_page(site: str) -> Reply:
     )
 
 
+def item_page(name: str) -> str:
+    """The page about an object that some writes are answered with."""
+    return f"<!DOCTYPE html>\n<html><head><title>{escape(name)}</title></head><body><h1>{escape(name)}</h1></body></html>\n"
+
+
 def start_page(site: str) -> Reply:
     """`GET /`: any 200 is enough for the clients (bx.md 6.2)."""
     return page(f"<!DOCTYPE html>\n<html><head><title>{escape(site)}</title></head><body>{escape(site)} (stand-in)</body></html>\n")

@@ -75,9 +75,9 @@ def _index_and_count(value: str, size: int) -> tuple[int, int | None]:
         count = _number(value[1:])
         return size - count, count
     first, dash, last = value.partition("-")
-    index = _number(first)
     if not dash:
-        return 0, 0  # `bytes=5`: an empty range at the start, "bytes 0--1/size"
+        return 0, 0  # `bytes=5`, `bytes=x`: an empty range at the start, "bytes 0--1/size"
+    index = _number(first)
     if not last:
         return index, None
     count = _number(last) - index + 1

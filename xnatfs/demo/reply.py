@@ -57,6 +57,16 @@ def text(body: str, status: int = 200, content_type: str = "text/plain;charset=I
     return Reply(status, data, [("Content-Type", content_type)], "text", len(data))
 
 
+def nothing() -> Reply:
+    """A 200 with no body, which has no type either."""
+    return Reply(200, b"", [], "text", 0)
+
+
+def html_text(body: str) -> Reply:
+    """HTML that Restlet streams: no length, no charset."""
+    return Reply(200, body.encode(), [("Content-Type", "text/html")], "listing")
+
+
 def page(html: str, status: int = 200) -> Reply:
     """An HTML page with its length."""
     data = html.encode("iso-8859-1", "xmlcharrefreplace")

@@ -9,10 +9,11 @@ import re
 from html import escape
 from urllib.parse import unquote_plus
 
-from .addresses import Address, Held, Target, addressed_base, chosen, held
+from .addresses import Address, Target
 from .call import Call
+from .holdings import Held, addressed_base, addressed_through, chosen, held
 from .listings import finish
-from .model import CatalogEntry, Experiment
+from .model import CatalogEntry
 from .reply import HttpError, Reply
 from .tables import Row, Table
 
@@ -63,21 +64,23 @@ async def digests_known(call: Call, items: list[Held]) -> None:
 
 
 def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
-    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; fact sheet 2.4)."""
+    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; fact sheet 2.4).
+
+    What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404 (fact sheet 13 [X]).
+    """
+    if any(item.resource.broken for item in items):
+        raise HttpError(404, "Unable to find catalog.", "tomcat")
     folder = unquote_plus(address.file_path or "")
     formats = {value for given in call.query.getlist("file_format") for value in given.split(",")}
     contents = {value for given in call.query.getlist("file_content") for value in given.split(",")}
-    found = []
-    for item in items:
-        if contents and (item.resource.content or "NULL") not in contents:
-            continue
-        default = item.resource.format or "NULL"
-        found += [
-            (item, entry)
-            for entry in item.resource.entries
-            if entry.path.startswith(folder) and (not formats or (entry.format or default) in formats)
-        ]
-    return found
+    return [
+        (item, entry)
+        for item in items
+        for entry in item.resource.entries
+        if entry.path.startswith(folder)
+        and (not formats or (entry.format or "NULL") in formats)
+        and (not contents or (entry.content_code or "NULL") in contents)
+    ]
 
 
 async def file_list(call: Call, address: Address, target: Target) -> Reply:
@@ -86,16 +89,19 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     if call.switches.empty_file_lists:
         items = []
         call.switches.fired["empty_file_lists"] += 1
+    found = selected(call, address, items)
     if not call.switches.proven_only:
         await digests_known(call, items)
-    single = "resources" in address.names and len(items) == 1
-    base = addressed_base(target) if single else ""
+    # A resource asked for by its number is named as it was asked for, others where they hang.
+    numbers = all(name.isdigit() for name in address.names.get("resources", "x").split(","))
+    base = addressed_base(target) if numbers else ""
+    through = addressed_through(target) if len(items) == 1 and "resources" in address.names else "/data"
     locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(call.query.get("locator", "").lower(), "URI")
     keys = [locator if key == "URI" else key for key in _FILE_KEYS if key != "digest" or not call.switches.proven_only]
     wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
     stale = re.compile(call.switches.stale_size) if call.switches.stale_size else None
     rows: list[Row] = []
-    for item, entry in selected(call, address, items):
+    for item, entry in found:
         size = entry.listed_size
         if stale is not None and stale.search(entry.path):
             call.switches.fired["stale_size"] += 1
@@ -103,11 +109,11 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
         row = {
             "Name": entry.name,
             "Size": str(size),
-            locator: _locate(item, entry, base, locator),
+            locator: _locate(item, entry, base or through + item.path, locator),
             "collection": item.resource.label,
             "file_tags": entry.tags,
-            "file_format": entry.format or item.resource.format,
-            "file_content": item.resource.content,
+            "file_format": entry.format,
+            "file_content": entry.content_code,
             "cat_ID": str(item.resource.id),
         }
         if not call.switches.proven_only:
@@ -117,7 +123,7 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
                 digest = "0" * 31 + "1"
             row["digest"] = digest
         rows.append(row)
-    table = Table(keys, rows, title="Files", with_total=False, column_notes=[{"key": locator, "serverRoot": ""}])
+    table = Table(keys, rows, title="Files", with_total=False, column_notes=[{"key": "URI", "serverRoot": ""}])
     return finish(call, table)
 
 
@@ -131,7 +137,7 @@ def nothing_listed(call: Call) -> Reply:
 def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
     if locator == "URI":
         # Several catalogs: the base is the row's resource_path, without the project (fact sheet 2.4).
-        return f"{base or '/data' + item.path}/resources/{item.resource.id}/files/{entry.path}"
+        return f"{base}/resources/{item.resource.id}/files/{entry.path}"
     path = f"{item.archive_dir}/{entry.path}"
     return f"/data/xnat/archive/{path}" if locator == "absolutePath" else path.partition("/")[2]
 
@@ -141,8 +147,10 @@ async def catalog(call: Call, address: Address, target: Target) -> Reply:
     items = chosen(address, target, call.view, False)
     if not items:
         raise HttpError(404, "Unable to find catalog.")
-    await digests_known(call, items[:1])
     resource = items[0].resource
+    if resource.broken:
+        raise HttpError(404, "Unable to find catalog.", "tomcat")
+    await digests_known(call, items[:1])
     lines = []
     for entry in resource.entries:
         values = {
@@ -159,27 +167,14 @@ async def catalog(call: Call, address: Address, target: Target) -> Reply:
         lines.append(f"<cat:entry{attributes}>{size}</cat:entry>\n")
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID="{escape(resource.label)}" '
-        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:entries>\n'
-        + "".join(lines)
-        + "</cat:entries>\n</cat:Catalog>\n"
+        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:metaFields>'
+        f'<cat:metaField name="__ENTRY_COUNT">{len(resource.entries)}</cat:metaField><cat:metaField name="CHECKSUMS">true</cat:metaField>'
+        "</cat:metaFields>\n<cat:entries>\n" + "".join(lines) + "</cat:entries>\n</cat:Catalog>\n"
     )
-    return Reply(200, body.encode(), [("Content-Type", "text/xml;charset=UTF-8")], "listing")
+    return Reply(200, body.encode(), [("Content-Type", "text/xml")], "listing")
 
 
 def contents_list(call: Call, members: list[tuple[str, int]]) -> Reply:
     """`listContents=true` on a zip (fact sheet 3)."""
     rows = [{"File Name": name, "Size": str(size)} for name, size in members]
     return finish(call, Table(["File Name", "Size"], rows, with_total=False))
-
-
-def refresh(call: Call, archive_path: str) -> Reply:
-    """`/services/refresh/catalog`: accepted; digests the catalogs lacked are written when checksums were asked for (fact sheet 4, 6)."""
-    options = call.query.get("options", "checksum").split(",")
-    found = re.search(r"/experiments/([^/]+)", archive_path)
-    experiment: Experiment | None = call.archive.experiments.get(found[1]) if found else None
-    if experiment is not None and "checksum" in options:
-        scanned = [resource for scan in experiment.scans for resource in scan.resources]
-        for resource in [*experiment.resources, *scanned]:
-            for entry in resource.entries:
-                entry.digest = None if entry.digest == "" else entry.digest
-    return Reply(200, b"", [("Content-Type", "text/plain")], "text", 0)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
-from . import accounts, bulk, files, items, listings, resources, search
-from .addresses import chosen, parse, resolve
+from . import accounts, bulk, edits, files, items, listings, resources, search, uploads
+from .addresses import NotIdentified, parse, plain, resolve
 from .call import Call
 from .database import lacking, outcome
-from .reply import HttpError, Reply
-from .tables import wanted_format
+from .holdings import chosen
+from .reply import HttpError, Reply, nothing, text
+from .tables import Table, wanted_format
 
 _BULK = ("zip", "tar", "tar.gz")
 
@@ -42,11 +43,38 @@ async def _answer(call: Call) -> Reply:
         return _service(call, parts[1:])
     if parts[0] == "search":
         return search.handle(call, [part for part in parts[1:] if part])
+    if call.method == "OPTIONS":
+        return nothing()
     if call.method not in ("GET", "HEAD"):
-        raise HttpError(405)
+        return _write(call)
     if parts[0] == "auth":
         return accounts.who(call)
+    if parts[0] == "projects" and len(parts) == 3 and parts[2] in ("accessibility", "scan_types", "users"):
+        return _about_project(call, parts[1], parts[2])
     return await _read(call)
+
+
+def _write(call: Call) -> Reply:
+    if call.method not in ("PUT", "POST", "DELETE"):
+        raise HttpError(405)
+    parts = call.path.rstrip("/").split("/")
+    if "files" in parts or "resources" in parts:
+        return uploads.handle(call, parse(call.path))
+    return edits.handle(call)
+
+
+def _about_project(call: Call, name: str, what: str) -> Reply:
+    project = call.view.project(plain(name))
+    if project is None:
+        raise HttpError(404)
+    if what == "accessibility":
+        return text(project.access)
+    if what == "scan_types":
+        return listings.scan_types(call, project)
+    if not call.view.may_delete(project):
+        raise HttpError(403)  # who is in a project only its owners are told
+    logins = [*project.owners, *project.members, *project.collaborators]
+    return listings.finish(call, Table(["login", "GROUP_ID"], [{"login": login, "GROUP_ID": f"{project.id}_member"} for login in logins]))
 
 
 def _service(call: Call, parts: list[str]) -> Reply:
@@ -55,7 +83,7 @@ def _service(call: Call, parts: list[str]) -> Reply:
     if parts[:1] == ["tokens"] and len(parts) > 1:
         return accounts.tokens(call, parts[1:])
     if parts == ["refresh", "catalog"] and call.method == "POST":
-        return resources.refresh(call, call.query.get("resource", ""))
+        return uploads.refresh(call)
     raise HttpError(404)
 
 
@@ -65,34 +93,37 @@ async def _read(call: Call) -> Reply:
         return await _resource(call)
     if call.switches.listing_delay_ms:
         await asyncio.sleep(call.switches.listing_delay_ms / 1000)
-    target = resolve(address, call.view, call.switches.proven_only)
+    try:
+        target = resolve(address, call.view, call.switches.proven_only, item=not address.tail)
+    except NotIdentified as error:
+        # As executed: the lists of scans and reconstructions of a session that is not there fail otherwise than the rest.
+        if address.tail in ("scans", "reconstructions") and error.kind == "experiment":
+            raise HttpError(500) from None
+        raise
     if address.tail == "resources":
-        _may_read_data(call, target.project_id)
         return resources.resource_list(call, target)
     if address.tail:
         return listings.listing(call, address, target)
     return items.item(call, address, target)
 
 
-def _may_read_data(call: Call, project_id: str) -> None:
-    """A protected project is seen but its data is not (fact sheet 8)."""
-    if project_id and not call.view.readable(call.archive.projects.get(project_id)):
-        raise HttpError(403)
-
-
 async def _resource(call: Call) -> Reply:
     """Files: listed, singly, or in bulk; or a catalog."""
     address = parse(call.path)
-    target = resolve(address, call.view, call.switches.proven_only)
-    _may_read_data(call, target.project_id)
+    try:
+        target = resolve(address, call.view, call.switches.proven_only)
+    except NotIdentified as error:
+        if address.tail == "files" and error.kind not in ("project", "subject") and call.method == "GET":
+            raise HttpError(500) from None  # as executed, though the same address without /files is a 404
+        raise
     if address.tail != "files":
         return await resources.catalog(call, address, target)
     path = address.file_path or ""
-    if path and not path.endswith("/"):
-        return await files.download(call, address, target)
     kind = wanted_format(call.query, call.accept) if "format" in call.query else ""
+    if path and not path.endswith("/") and kind not in _BULK:
+        return await files.download(call, address, target)
     if kind in _BULK:
-        return bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
+        return await bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
     if "index" in call.query:
         return files.indexed(call, address, chosen(address, target, call.view, call.flag("all")))
     if call.switches.listing_delay_ms:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .call import Call
-from .columns import Column, Root, rows_of
+from .columns import Column, QueryFailed, Root, rows_of
 from .kinds import is_a
 from .listings import finish
 from .reply import HttpError, Reply
-from .roots import EXPERIMENTS, SUBJECTS, ListedExperiment, ListedSubject
+from .roots import SUBJECT_ALIASES, ListedSubject, subjects
+from .sessions import ListedExperiment, experiments
 from .tables import Row, Table, stamp
 
 _XDAT = "{http://nrg.wustl.edu/security}"
@@ -58,7 +59,7 @@ def handle(call: Call, parts: list[str]) -> Reply:
     if parts[:1] == ["elements"]:
         if call.method not in ("GET", "HEAD"):
             raise HttpError(405)
-        return finish(call, _fields(parts[1]) if len(parts) > 1 else _elements(call))
+        return finish(call, _fields(call, parts[1]) if len(parts) > 1 else _elements(call))
     if parts == ["saved"]:
         return finish(call, Table(["id", "brief_description", "root_element_name"], []))
     if parts:
@@ -81,11 +82,11 @@ def _elements(call: Call) -> Table:
     return Table(["ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT"], rows)
 
 
-def _fields(element: str) -> Table:
+def _fields(call: Call, element: str) -> Table:
     if element == "xnat:projectData":
         shown = [(name.upper(), name, f"{element}.{name.upper()}", "string", "false", "", element, "0") for name in _PROJECT_FIELDS]
         return Table(list(_FIELD_KEYS), [dict(zip(_FIELD_KEYS, values, strict=True)) for values in shown])
-    root = SUBJECTS if element == "xnat:subjectData" else EXPERIMENTS
+    root = subjects(call.archive) if element == "xnat:subjectData" else experiments(call.archive, element)
     rows: list[Row] = []
     for alias in root.aliases:
         name = alias.upper()
@@ -106,11 +107,11 @@ def _search(call: Call) -> Reply:
     if element.lower() == "xnat:projectdata":
         return finish(call, _projects(call, element))
     if element.lower() == "xnat:subjectdata":
-        root = SUBJECTS
+        root = subjects(call.archive)
         objects: Sequence[Any] = [ListedSubject(item) for item in call.archive.subjects.values() if call.view.subject_readable(item)]
         identity = "subject_id"
     else:
-        root = EXPERIMENTS
+        root = experiments(call.archive, element)
         objects = [
             ListedExperiment(call.archive, item)
             for item in call.archive.experiments.values()
@@ -169,12 +170,21 @@ def _projects(call: Call, element: str) -> Table:
 
 def _column(root: Root, element: str, name: str) -> Column | None:
     """A column for a display field or schema field; only those of the listed object itself."""
-    display = _DISPLAY | _OF_SUBJECTS if root is SUBJECTS else _DISPLAY
-    for wanted in (f"{element}/{name}", display.get(name.lower(), name)):
-        found = root.column(wanted)
-        if found is not None and not found.join and ("/" not in wanted or found.key != wanted.lower()):
+    display = _DISPLAY | _OF_SUBJECTS if root.aliases is SUBJECT_ALIASES else _DISPLAY
+    alias = display.get(name.lower(), name)
+    alias = next((one for one in root.aliases if one.lower() == alias.lower()), alias)
+    for wanted in (f"{element}/{name}", alias):
+        found = _found(root, wanted)
+        if found is not None and ("/" not in wanted or found.key != wanted.lower()):
             return found
-    found = root.column(f"{element}/{name}")
+    return _found(root, f"{element}/{name}")
+
+
+def _found(root: Root, wanted: str) -> Column | None:
+    try:
+        found = root.column(wanted)
+    except QueryFailed:
+        return None
     return found if found is not None and not found.join else None
 
 

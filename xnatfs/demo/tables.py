@@ -40,10 +40,10 @@ _MEDIA = {
     "xcat": "xcat",
 }
 _CONTENT_TYPES = {
-    "json": "application/json;charset=UTF-8",
+    "json": "application/json",
     "csv": "text/csv",
-    "xml": "text/xml;charset=UTF-8",
-    "html": "text/html;charset=UTF-8",
+    "xml": "text/xml",
+    "html": "text/html",
 }
 
 
@@ -64,7 +64,7 @@ def wanted_format(query: Mapping[str, str], accept: str, variants: tuple[str, ..
     """The format of a reply: `format=`, else negotiated among the variants; nothing acceptable is a 406."""
     named = query.get("format", "")
     if named:
-        return _MEDIA.get(named.lower(), variants[0])
+        return _MEDIA.get(named.lower(), "html")  # an unknown one: a page
     ranges = [part.split(";")[0].strip().lower() for part in accept.split(",") if part.strip()]
     if not ranges or "*/*" in ranges:
         return variants[0]
@@ -97,16 +97,13 @@ def sort(table: Table, query: Mapping[str, str]) -> None:
 
 
 def page_of(table: Table, query: Mapping[str, str]) -> None:
-    """`limit` and `offset`: with either, the total is not told (fact sheet 2.1)."""
+    """`limit` and `offset`: with either, the total is not told; 0 is no limit, what is no number a ValueError (fact sheet 2.1, 12)."""
     if "limit" not in query and "offset" not in query:
         return
     limit, offset = query.get("limit", "100"), query.get("offset", "0")
-    if limit == "*":
+    if limit in ("*", "0"):
         return
-    try:
-        first, count = int(offset), int(limit)
-    except ValueError:
-        return
+    first, count = int(offset), int(limit)
     table.rows = table.rows[first : first + count]
     table.with_total = False
 

@@ -189,5 +189,5 @@ class Maker:
         content = BytesContent(data) if isinstance(data, bytes) else data
         entry = CatalogEntry(path, content, modified, digest=digest, catalog_size=catalog_size)
         if resource is not None:
-            entry.format, entry.content_type = resource.format, resource.content
+            entry.format, entry.content_code = resource.format, resource.content
         return entry
