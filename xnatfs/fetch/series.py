@@ -109,10 +109,13 @@ class Series:
         return self._starts.get(path, self.total)
 
 
-def series_of(holdings: FileHoldings, resource_id: int) -> Series:
-    """The series of a resource, linked with its neighbours in the order in which the tree lists them."""
+def series_of(holdings: FileHoldings, files: list[FileRecord]) -> Series:
+    """The series of a resource with these files, linked with its neighbours in the order in which the tree lists them."""
     every: dict[int, Series] = holdings.memo.get("series", lambda: _linked(holdings.by_resource.values()))
-    return every[resource_id]
+    first = files[0]
+    if every[first.resource_id].records[0].owner == first.owner:
+        return every[first.resource_id]
+    return holdings.memo.get(("series", first.resource_id, first.owner), lambda: Series(files))  # listed under another than its owner
 
 
 def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, Series]:

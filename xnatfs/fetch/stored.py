@@ -31,7 +31,7 @@ from xnatfs.server.records import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_FORM = 2  # of the bodies below; another number is not read
+_FORM = 3  # of the bodies below; another number is not read
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class StoredListings:
         return self._get("files", json.dumps(key), _files)
 
     def put_files(self, key: Hashable, stamp: str, holdings: FileHoldings) -> None:
-        """Keep a file listing. One row a resource, not a file: owner, label and base are said once."""
+        """Keep a file listing. One row a resource, not a file: owner and label are said once."""
         groups: list[list[Any]] = []
         for number, files in holdings.by_resource.items():
-            last: tuple[Owner, str, str] | None = None
+            last: tuple[Owner, str] | None = None
             for file in files:
-                head = (file.owner, file.resource_label, file.base)
+                head = (file.owner, file.resource_label)
                 if head != last:
                     groups.append([number, *head, []])
                     last = head
@@ -255,7 +255,7 @@ def _session(body: Any) -> SessionHoldings:
 
 def _files(body: Any) -> FileHoldings:
     files: list[FileRecord] = []
-    for number, owner, label, base, rows in body["groups"]:
+    for number, owner, label, rows in body["groups"]:
         whose = Owner(*owner)
-        files += [FileRecord(whose, number, label, path, size, digest, base) for path, size, digest in rows]
+        files += [FileRecord(whose, number, label, path, size, digest) for path, size, digest in rows]
     return FileHoldings.of(files, body["odd"])

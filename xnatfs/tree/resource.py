@@ -165,7 +165,7 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         files = holdings.of_resource(resource)
         if not files:
             return {}
-        opener = _opener(sources, place, holdings, files[0].resource_id)
+        opener = _opener(sources, place, holdings, files)
         return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
@@ -179,17 +179,17 @@ def file_nodes(sources: Sources, place: Place, holdings: FileHoldings, resource:
     files = holdings.of_resource(resource)
     if not files:
         return {}
-    opener = _opener(sources, place, holdings, files[0].resource_id)
+    opener = _opener(sources, place, holdings, files)
 
     def make() -> dict[str, ResourceFile]:
         return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.troubles)}
 
-    return holdings.memo.get(("nodes", place.project, files[0].resource_id), make)
+    return holdings.memo.get(("nodes", place.project, files[0].resource_id, files[0].owner), make)
 
 
-def _opener(sources: Sources, place: Place, holdings: FileHoldings, number: int) -> _Opener:
-    series = series_of(holdings, number)
-    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode_of("resource", str(number)))
+def _opener(sources: Sources, place: Place, holdings: FileHoldings, files: list[FileRecord]) -> _Opener:
+    series, inode = series_of(holdings, files), inode_of("resource", str(files[0].resource_id))
+    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode)
 
 
 def _numbered(files: Iterable[FileRecord], troubles: Troubles) -> Iterator[tuple[int, FileRecord]]:
