@@ -121,7 +121,7 @@ class Batch:
         try:
             asked = self._heard = time.monotonic()
             with self._host.contents.zip(self.series.records[0], self._hold) as members:
-                self._host.line.answered(time.monotonic() - asked)
+                self._host.line.answered(time.monotonic() - asked, self.series.entries)
                 with self._host.line.stream():
                     for path, size, pieces in members:
                         record = self._coming.get(path)

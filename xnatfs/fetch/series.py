@@ -22,10 +22,16 @@ _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
 class Series:
-    """A resource's files in catalog order."""
+    """A resource's files in catalog order.
 
-    def __init__(self, records: list[FileRecord]) -> None:
+    Args:
+        records: the files.
+        entries: how many its catalogue has, where that is more than these.
+    """
+
+    def __init__(self, records: list[FileRecord], entries: int = 0) -> None:
         self.records = records
+        self.entries = max(entries, len(records))
         self.total = sum(record.size for record in records)
         self.previous: Series | None = None
         self.following: Series | None = None
@@ -86,7 +92,7 @@ class Series:
         else:
             expected = float(min(left, opened * _AS_MANY_AGAIN))
         wanted = expected / left * left_bytes * self.share
-        return line.at_once(self.total) < line.singly(expected, wanted)
+        return line.at_once(self.total, self.entries) < line.singly(expected, wanted, self.entries)
 
     def _is_next(self) -> bool:
         """Whether the resource before this one was just taken whole: a walk through the session."""

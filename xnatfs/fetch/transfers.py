@@ -267,7 +267,7 @@ class Transfers:
         heads = series.heads_only and size > 2 * HEAD and not self.range_refused
         if (size > self.limits.whole_file_check or heads) and not self.length_refused:
             try:
-                return self._open_blob(record, size, HEAD if heads else FIRST)
+                return self._open_blob(record, size, series.entries, HEAD if heads else FIRST)
             except Failure:
                 if not self.length_refused:
                     raise
@@ -276,7 +276,7 @@ class Transfers:
             transfer = self._transfers.get(key)
             new = transfer is None or not transfer.join()
             if transfer is None or new:
-                transfer = self._transfers[key] = Transfer(self, record, size)
+                transfer = self._transfers[key] = Transfer(self, record, size, series.entries)
                 transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
@@ -288,7 +288,7 @@ class Transfers:
             # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it does by now.
             self.length_refused = False
             try:
-                return self._open_blob(record, size, FIRST)
+                return self._open_blob(record, size, series.entries, FIRST)
             except Failure:
                 if self.length_refused:
                     raise failure from None
@@ -305,22 +305,22 @@ class Transfers:
                     del self._transfers[key]
                     self._coming.pop(identity(transfer.record), None)
 
-    def _open_blob(self, record: FileRecord, size: int, first: int) -> Reader:
+    def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> Reader:
         """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
         for _ in range(2):
             try:
-                return self._blob(record, size, first).open()
+                return self._blob(record, size, entries, first).open()
             except Failure as failure:
                 if failure.cause is not Cause.CHANGED:
                     raise
-        return self._blob(record, size, first).open()
+        return self._blob(record, size, entries, first).open()
 
-    def _blob(self, record: FileRecord, size: int, first: int) -> Blob:
+    def _blob(self, record: FileRecord, size: int, entries: int, first: int) -> Blob:
         key = self.key(record)
         with self._lock:
             blob = self._blobs.get(key)
             if blob is None or blob.closed:
-                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, first)
+                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, entries, first)
             return blob
 
     def _blob_gone(self, blob: Blob) -> None:

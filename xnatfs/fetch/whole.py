@@ -60,10 +60,11 @@ class Memory:
 
 
 class Transfer:
-    """One content being fetched, shared by all who read it meanwhile."""
+    """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its resource."""
 
-    def __init__(self, host: Host, record: FileRecord, size: int) -> None:
+    def __init__(self, host: Host, record: FileRecord, size: int, entries: int) -> None:
         self._host = host
+        self._entries = entries
         self.record = record
         self.size = self._expected = size
         self._doubtful = False
@@ -212,7 +213,7 @@ class Transfer:
         asked = self._heard = time.monotonic()
         try:
             with self._host.contents.file(self.record, self._hold) as stream:
-                self._host.line.answered(time.monotonic() - asked)
+                self._host.line.answered(time.monotonic() - asked, self._entries)
                 with self._host.line.stream():
                     return self._fill(stream)
         except Failure as failure:

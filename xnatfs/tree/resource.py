@@ -122,7 +122,7 @@ class ResourceFile(File):
 
     def open_unwatched(self) -> Reader:
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
-        return self.owner.transfers.open(self.record, Series([self.record]))
+        return self.owner.transfers.open(self.record, Series([self.record], self.owner.series.entries))
 
     @property
     def kept(self) -> bool:
