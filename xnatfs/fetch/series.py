@@ -13,11 +13,13 @@ from collections.abc import Iterable
 
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.server.contents import out_of_reach
 from xnatfs.server.records import FileRecord, natural
 
 HEAD = 64 * 1024  # a header reader gets this much of a file: DICOM headers take 2 to 20 kB
 _IN_A_ROW = 60.0  # seconds between two opens that still belong together
 _AS_MANY_AGAIN = 8  # who opened m files of a resource is expected to open 8 m more
+_LACKING = 60.0  # seconds for which what a zip did not bring is not expected in another
 _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
@@ -37,6 +39,7 @@ class Series:
         self.following: Series | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
         self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
+        self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())  # since when, what a whole zip did not bring
         self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()
@@ -73,6 +76,16 @@ class Series:
         """Whether two readers or more closed their files after the first part, and none read on."""
         with self._lock:
             return self._closed >= 2 and self._read_bytes < self._closed_bytes and self._read_bytes <= self._closed * HEAD
+
+    def not_in_zip(self, paths: Iterable[str]) -> None:
+        """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not either."""
+        with self._lock:
+            self._lacking = time.monotonic(), frozenset(paths)
+
+    def may_be_in_zip(self, path: str) -> bool:
+        """Whether a zip may bring this file."""
+        since, lacking = self._lacking
+        return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING)
 
     def worth_a_zip(self, line: Line, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one by one.

@@ -35,7 +35,7 @@ from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.fetch.whole import Transfer
-from xnatfs.server.contents import Contents
+from xnatfs.server.contents import NO_WAY, Contents, only_in_zip, out_of_reach
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ class Transfers:
         self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
         self.range_refused = False  # this server (or its proxy) sends whole files only
         self.length_refused = False  # ... without saying how long they are
+        self.refuses_names = False  # this server refuses files by themselves that its zips have
         self.workers = Workers("transfer", max(1, limits.connections - 1))
         self.ahead_workers = Workers("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
         self._learnt = learnt
@@ -177,7 +178,7 @@ class Transfers:
             if self._from_batch(record, series):
                 reader = self._from_cache(record)
             if reader is None:
-                reader = self._fetch(record, series)
+                reader = self._fetched(record, series)
         return _Counted(reader, series)
 
     def key(self, record: FileRecord) -> str:
@@ -227,13 +228,16 @@ class Transfers:
         # A resource larger than the cache would push its own files out before they are read.
         if series.total > self.cache.cap or time.monotonic() - series.no_room < _TRY_ZIP_AGAIN:
             return None
+        if not series.may_be_in_zip(record.path):
+            return None
+        needed = self.refuses_names and only_in_zip(record.path)
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
-        if not series.worth_a_zip(self.line, len(series.records), series.total):
+        if not needed and not series.worth_a_zip(self.line, len(series.records), series.total):
             return None
-        missing = [one for one in series.records if self.cache.has(self.key(one)) is None]
-        if not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
+        missing = [one for one in series.records if self.cache.has(self.key(one)) is None and series.may_be_in_zip(one.path)]
+        if not needed and not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
             return None
-        return self._start_batch(series)
+        return self._start_batch(series) if len(missing) > 1 else None
 
     def _start_batch(self, series: Series) -> Batch:
         number = series.records[0].resource_id
@@ -261,6 +265,14 @@ class Transfers:
             following.ahead = True
         if sum(1 for one in following.records if self.cache.has(self.key(one)) is None) > 1:
             self._start_batch(following)
+
+    def _fetched(self, record: FileRecord, series: Series) -> Reader:
+        try:
+            return self._fetch(record, series)
+        except Failure as failure:
+            if failure.cause is Cause.GONE and out_of_reach(record.path):
+                self._troubles.odd(f"{record.uri!r}: {NO_WAY}")
+            raise
 
     def _fetch(self, record: FileRecord, series: Series) -> Reader:
         size = self.size(record)

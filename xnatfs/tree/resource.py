@@ -23,6 +23,7 @@ from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Reader, Transfers
 from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.contents import out_of_reach
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
 from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
@@ -111,7 +112,7 @@ class ResourceFile(File):
         return self.owner.transfers.open(self.record, self.owner.series)
 
     def outdated(self, failure: Failure) -> bool:
-        if failure.cause not in _DOUBTS:
+        if failure.cause not in _DOUBTS or out_of_reach(self.record.path):
             return False
         try:
             return self.owner.outdated(self.record)
