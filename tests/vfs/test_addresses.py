@@ -8,13 +8,15 @@ from datetime import datetime
 import pytest
 
 from tests.support import read, walk
-from tests.vfs.conftest import Compose
+from tests.vfs.conftest import Compose, Shelf
 from xnatfs.demo import resources
+from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Resource
 from xnatfs.demo.server import DemoServer
 from xnatfs.fetch.holdings import FileHoldings
 from xnatfs.fetch.series import series_of
+from xnatfs.server import listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.vfs import Vfs
 
@@ -121,6 +123,28 @@ def test_a_scan_whose_type_is_the_id_of_another_is_kept_apart(united: DemoServer
     assert sorted(flat.values()) == [b"image of 4", b"only"]
     found = contents(vfs, "/projects/P/subjects/s/S/RECONSTRUCTIONS")
     assert len(found) == 4 and all(text.split(b" of ")[1] in name.encode() for name, text in found.items()), found
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_table_takes_no_values_from_a_scan_that_is_united_with_its_own(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, numbers: bool
+) -> None:
+    """Of the last session, scan 2 lacks the file and scan 4, of the type "2", has it: by label the server gives that one for both.
+
+    Without numbers, as from a server that does not tell them in its listing of all scans, no path is guessed at below a scan.
+    """
+    if not numbers:
+        monkeypatch.setattr(listings, "_SCAN_EXTRAS", ())
+    for label in ("one", "two", "three", "z_united"):
+        session = shelf.make.experiment(shelf.subject, label, date="2024-01-08")
+        for scan, kind in (("2", "T1"), ("4", "2")) if label == "z_united" else (("2", "T1"),):
+            stats = {f"{label}/stats/aseg.stats": freesurfer.aseg_stats(session.id, "6", "x")} if (label, scan) != ("z_united", "2") else {}
+            shelf.make.resource(shelf.make.scan(session, scan, kind), "FREESURFER6", {"log.txt": b"done", **stats})
+    vfs = compose(shelf.server).vfs
+    table = read(vfs, "/tables/P/freesurfer6/aseg.csv").decode().splitlines()
+    assert {row.split(",")[table[0].split(",").index("label")] for row in table[1:]} == {"one", "two", "three"}
+    problems = read(vfs, "/tables/P/freesurfer6/aseg.problems.csv").decode()
+    assert any("z_united" in row and "scan 2" in row for row in problems.splitlines())
 
 
 def test_the_listing_of_resources_tells_whose_files_are_before_their_uris_do() -> None:
