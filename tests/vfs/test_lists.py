@@ -21,6 +21,7 @@ from xnatfs.demo.model import Archive, Experiment, Project
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
 from xnatfs.server.listings import Listings
+from xnatfs.tree import lists
 from xnatfs.tree.lists import read_list
 from xnatfs.vfs import Vfs
 
@@ -304,6 +305,25 @@ def test_a_server_in_trouble_is_no_missing_name(across: Across, compose: Compose
     across.server.switches.fail_next = 0
     time.sleep(2.1)
     assert sessions(vfs) == ["as_guest", "own"]
+
+
+def test_a_listed_project_that_is_not_there_takes_nothing_away(
+    across: Across, compose: Compose, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """404, as a server without its database answers; asked again after a minute, not after ten."""
+    mounted = given(compose, across.server, config, "own\nas_guest\nmisspelt\n")
+    vfs = mounted.vfs
+    assert sessions(vfs) == ["as_guest", "own"]
+    across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
+    across.server.switches.fail_next = -1
+    mounted.catalogs._holdings["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
+    monkeypatch.setattr(mounted.catalogs, "project", lambda project: mounted.catalogs._holdings[project])
+    monkeypatch.setattr(lists, "_AGAIN", 0.0)
+    monkeypatch.setattr(lists, "_SOON", 0.0)
+    across.server.clear_log()
+    assert sessions(vfs) == ["as_guest", "own"]
+    assert across.server.requests("/projects/PLAIN/experiments")
+    assert "1 names are no session" in readme(vfs)
 
 
 def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Path) -> None:

@@ -36,11 +36,16 @@ class Found(NamedTuple):
 
 @dataclass
 class Search:
-    """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked through, being too many."""
+    """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked through, being too many.
+
+    `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so answers a server without
+    its database (fact sheet 13).
+    """
 
     found: list[Found] = field(default_factory=list)
     closed: dict[str, str] = field(default_factory=dict)  # -> why
     skipped: int = 0
+    doubtful: bool = False
 
 
 class Names:
@@ -133,4 +138,5 @@ class Names:
                 raise
             log.info("project %s is not looked through: %s", project, failure)
             search.closed[project] = failure.cause.sentence
+            search.doubtful = search.doubtful or failure.cause is Cause.NO_ENTRY
             return {}

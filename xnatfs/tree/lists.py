@@ -29,7 +29,8 @@ from xnatfs.tree.scope import Member, Scope, Snapshot
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 600.0  # seconds after which the names of a list are looked up again
+_AGAIN = 600.0  # seconds after which the names of a list are looked up again ...
+_SOON = 60.0  # ... and after which where the answer is doubtful
 _JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
 
@@ -159,8 +160,13 @@ class _List:
             if held is None or held.names != names:
                 raise
             search = held.search  # the server is away: as it was
+        asked = time.monotonic()
+        if search.doubtful:
+            asked -= _AGAIN - _SOON
+            if held is not None and held.names == names:
+                search = held.search  # nothing disappears because of what is no proof
         with self._lock:
-            self._resolved = _Resolved(stamp, names, search, time.monotonic())
+            self._resolved = _Resolved(stamp, names, search, asked)
             self._snapshot = None
             return self._resolved
 
