@@ -23,7 +23,7 @@ from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.session import Connection
 
 _URL = "http://127.0.0.1:9"
-RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 100, "", "/data/experiments/E1/scans/1/resources/7/files")
+RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 100, "")
 DATA = bytes(range(100))
 
 

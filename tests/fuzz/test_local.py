@@ -213,7 +213,7 @@ class _Memory:
 
 EXPERIMENT = ExperimentRecord("E1", "S_MR1", "S1", "S", "xnat:mrSessionData", "2024-01-01", 1.0, "x")
 RESOURCES = [ResourceRecord(Owner("scan", "E1", "1"), "DICOM", 7, "DICOM", 2, 100), ResourceRecord(Owner("experiment", "E1"), "R")]
-FILE = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 5, "", "/data/x/files")
+FILE = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 5, "")
 
 
 def _project() -> ProjectHoldings:

@@ -358,7 +358,7 @@ class _Builder:
         return io.BytesIO(self._body)
 
 
-RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "1.dcm", 5, "", "/data/x/files")
+RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "1.dcm", 5, "")
 
 
 @FUZZ

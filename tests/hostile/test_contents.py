@@ -118,7 +118,7 @@ def test_a_file_for_a_table_without_an_end_is_given_up(tmp_path: Path, monkeypat
     monkeypatch.setattr(loose, "_MOST", 3 * 2**20)
     made = loose.Loose.__new__(loose.Loose)
     made._folder = tmp_path
-    record = FileRecord(Owner("experiment", "E"), 1, "R", "aseg.stats", 100, "", "/data/experiments/E/resources/1/files")
+    record = FileRecord(Owner("experiment", "E"), 1, "R", "aseg.stats", 100, "")
     taken = 0
 
     def endless() -> Iterator[bytes]:

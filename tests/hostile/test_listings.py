@@ -334,5 +334,5 @@ def test_a_scan_called_dot_dot_is_asked_for_by_the_number_of_its_resource() -> N
 
     owner = Owner("scan", SESSION, "..")
     assert not addressable(ResourceRecord(owner, "DICOM", 12))
-    record = FileRecord(owner, 12, "DICOM", "a.dcm", 1, "", f"/data/experiments/{SESSION}/scans/../resources/12/files")
+    record = FileRecord(owner, 12, "DICOM", "a.dcm", 1, "")
     assert files_path(record) == f"/data/experiments/{SESSION}/scans/ALL/resources/12/files"

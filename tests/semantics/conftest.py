@@ -12,9 +12,11 @@ import pytest
 
 from tests.support import Mount, mount, xnatfs
 from tests.vfs.conftest import FOLDER, Shelf, _lab, compose, lab, shelf, short_pauses
+from tests.vfs.test_addresses import shared, united
+from tests.vfs.test_lists import across
 from xnatfs.demo.model import CatalogEntry, ComputedContent
 
-__all__ = ["_lab", "compose", "lab", "shelf", "short_pauses"]
+__all__ = ["_lab", "across", "compose", "lab", "shared", "shelf", "short_pauses", "united"]
 
 MIB = 1 << 20
 TEXT = b"the content of a small file\n"

@@ -143,7 +143,7 @@ def test_after_the_machine_slept_connections_are_made_anew(server: DemoServer, l
 def test_a_file_that_trickles_is_given_up() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 100000\r\n\r\n"
     limits = Limits(progress_deadline=0.6, listing_deadline=20, connect_timeout=5)
-    record = FileRecord(Owner("experiment", "X"), 1, "R", "a", 100000, "", "/data/experiments/X/resources/1/files")
+    record = FileRecord(Owner("experiment", "X"), 1, "R", "a", 100000, "")
     with listening(head, 0.05) as (url, _), connection(url, limits=limits) as made:
         began = time.monotonic()
         with Contents(made).file(record) as stream, pytest.raises(Failure) as caught:

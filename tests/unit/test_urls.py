@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnatfs.server.records import FileRecord, Owner
-from xnatfs.server.urls import encode, files_path, owner_of, part, path_of, segment, split_file_uri, with_data
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord
+from xnatfs.server.urls import (
+    addressable,
+    awkward,
+    encode,
+    files_path,
+    owner_of,
+    part,
+    path_of,
+    segment,
+    split_file_uri,
+    with_data,
+)
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 
@@ -119,12 +130,29 @@ def test_objects_are_addressed_by_id(owner: Owner, path: str) -> None:
 
 @pytest.mark.parametrize("scan", ["8/9", "1,2", "10%#", "a;b", "a\\b"])
 def test_a_scan_id_that_cannot_stand_in_a_url_is_left_out_of_it(scan: str) -> None:
-    record = FileRecord(Owner("scan", "E", scan), 12, "R", "f", 1, "", f"/data/experiments/E/scans/{scan}/resources/12/files")
+    record = FileRecord(Owner("scan", "E", scan), 12, "R", "f", 1, "")
     assert files_path(record) == "/data/experiments/E/scans/ALL/resources/12/files"
 
 
-def test_other_files_are_asked_for_where_the_listing_says() -> None:
-    base = "/data/experiments/E/scans/a b/resources/12/files"
-    record = FileRecord(Owner("scan", "E", "a b"), 12, "R", "f", 1, "", base)
-    assert files_path(record) == "/data/experiments/E/scans/a%20b/resources/12/files"
-    assert record.uri == base + "/f"
+@pytest.mark.parametrize(
+    "owner",
+    [
+        *(Owner("project", "P"), Owner("subject", "S"), Owner("experiment", "E"), Owner("scan", "E", "a b"), Owner("scan", "E", "50%")),
+        *(Owner("reconstruction", "E", "R 1", "in"), Owner("assessor", "A", "E", "out")),
+        *(Owner("assessor", "A", "E"), Owner("assessor", "A")),
+    ],
+)
+def test_files_are_addressed_by_the_owner_and_the_number_of_the_resource(owner: Owner) -> None:
+    record = FileRecord(owner, 12, "R", "a b/f", 1, "")
+    assert record.uri == f"{owner.uri}/resources/12/files/a b/f"
+    if not awkward(owner):
+        assert files_path(record) == encode(f"{owner.uri}/resources/12/files") == f"{path_of(owner)}/resources/12/files"
+    told = owner_of(record.base)
+    assert told == owner or (told == Owner("experiment", "A") and owner == Owner("assessor", "A"))
+
+
+@pytest.mark.parametrize("label", ["12", "NULL", "", ".", "..", "a b", "a/b", "ü", "my%20res", "a,b"])
+def test_a_label_that_is_taken_for_something_else_is_not_asked_for(label: str) -> None:
+    owner = Owner("experiment", "E")
+    assert not addressable(ResourceRecord(owner, label)) and addressable(ResourceRecord(owner, label, 7))
+    assert addressable(ResourceRecord(owner, "T1-w_0.9")) and addressable(ResourceRecord(owner, "12a"))

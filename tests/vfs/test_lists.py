@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,13 @@ from tests.support import read, walk
 from tests.vfs.conftest import Compose
 from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
+from xnatfs.demo import listings as demo_listings
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive, Experiment, Project
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
+from xnatfs.server.listings import Listings
+from xnatfs.tree import lists
 from xnatfs.tree.lists import read_list
 from xnatfs.vfs import Vfs
 
@@ -212,6 +219,111 @@ def test_long_lists_are_asked_for_in_pieces(lab: DemoServer, compose: Compose, c
     assert sessions(vfs) == ["sub001_MR1"]
     assert len(lab.requests(r"/data/experiments\?.*(unknown|sub001)")) == 20
     assert "950 names are no session" in readme(vfs)
+
+
+class Across:
+    """Projects MINE and PLAIN of `demo`; THEIRS, which is not his; CLOSED, protected and not his: listed, but no more."""
+
+    def __init__(self) -> None:
+        archive = Archive(site="T")
+        make = Maker(archive, datetime(2024, 1, 8, 9, 15))
+        make.user("demo")
+        self.closed = make.project("CLOSED", "CLOSED", access="protected")
+        mine, theirs = make.project("MINE", "MINE", members=["demo"]), make.project("THEIRS", "THEIRS")
+        self.plain = make.project("PLAIN", "PLAIN", members=["demo"])
+        self.own, self.shared = self.session(make, mine, "own"), self.session(make, theirs, "at_home")
+        self.hidden = self.session(make, self.closed, "hidden")
+        for one in (archive.subjects[self.shared.subject_id], self.shared):
+            one.shares["PLAIN"] = "as_guest"
+        self.server = DemoServer(archive)
+
+    @staticmethod
+    def session(make: Maker, project: Project, label: str) -> Experiment:
+        session = make.experiment(make.subject(project, f"subject of {label}"), label, date="2024-01-08")
+        make.resource(make.scan(session, "1", "T1"), "NIFTI", {"t1.nii": label.encode()})
+        return session
+
+
+@pytest.fixture
+def across() -> Iterator[Across]:
+    made = Across()
+    with made.server:
+        yield made
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+def test_a_project_that_may_not_be_read_holds_nothing_up(across: Across, compose: Compose, config: Path, profile: str) -> None:
+    across.server.switches.profile = profile
+    vfs = given(compose, across.server, config, f"own\nmisspelt\n{across.hidden.id}\nhidden\n").vfs
+    across.server.clear_log()
+    assert sessions(vfs) == ["own"]
+    told = readme(vfs)
+    assert told.split("\n\n")[1].splitlines() == ["3 names are no session you can read:", "misspelt", across.hidden.id, "hidden"]
+    assert "could not be looked into:\nCLOSED: this user may not read this" in told and "Permission" not in told
+    asked = [one.target for one in across.server.requests("/projects/(CLOSED|PLAIN)/")]
+    assert len(asked) == 2 and all("/experiments?" in one for one in asked)  # one each, whatever the number of names
+
+
+@pytest.mark.parametrize("name", ["as_guest", "at_home", "id"])
+def test_a_session_is_found_where_it_is_shared(across: Across, compose: Compose, config: Path, name: str) -> None:
+    """By the label it has there; by its id, or the label it has at home, though the project it is at home in is not this user's."""
+    name = across.shared.id if name == "id" else name
+    vfs = given(compose, across.server, config, f"own\n{name}\n").vfs
+    assert sessions(vfs) == ["as_guest", "own"]
+    assert "no session" not in readme(vfs)
+    files = sorted(read(vfs, path) for path, _ in walk(vfs, "/lists/mine/by-scan-resource/NIFTI"))
+    assert files == [b"at_home", b"own"]
+
+
+def test_a_server_that_ignores_the_filter_shows_no_more(
+    across: Across, compose: Compose, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_listings, "_filters", lambda *_, **__: [])
+    vfs = given(compose, across.server, config, "as_guest\n").vfs
+    assert sessions(vfs) == ["as_guest"]
+    assert readme(vfs).startswith("Views over the 1 sessions of the list mine (1 names).")
+
+
+def test_what_the_search_over_all_projects_says_is_checked(
+    across: Across, compose: Compose, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that a session of another project is of one of this user's, and lacks one that he can read."""
+    phantom = across.hidden.id, "hidden", "MINE"
+    monkeypatch.setattr(Listings, "find_experiments", lambda *_: [phantom, (across.shared.id, "at_home", "PLAIN")])
+    vfs = given(compose, across.server, config, "own\nhidden\nat_home\n").vfs
+    assert sessions(vfs) == ["as_guest", "own"]
+    assert readme(vfs).split("no session you can read:\n")[1].splitlines()[0] == "hidden"
+
+
+def test_a_server_in_trouble_is_no_missing_name(across: Across, compose: Compose, config: Path) -> None:
+    across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 500
+    across.server.switches.fail_next = -1
+    vfs = given(compose, across.server, config, "own\nas_guest\n", limits=QUICK).vfs
+    with pytest.raises(OSError) as caught:
+        sessions(vfs)
+    assert caught.value.errno == errno.EIO and "cannot be looked up" in readme(vfs)
+    across.server.switches.fail_next = 0
+    time.sleep(2.1)
+    assert sessions(vfs) == ["as_guest", "own"]
+
+
+def test_a_listed_project_that_is_not_there_takes_nothing_away(
+    across: Across, compose: Compose, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """404, as a server without its database answers; asked again after a minute, not after ten."""
+    mounted = given(compose, across.server, config, "own\nas_guest\nmisspelt\n")
+    vfs = mounted.vfs
+    assert sessions(vfs) == ["as_guest", "own"]
+    across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
+    across.server.switches.fail_next = -1
+    mounted.catalogs._holdings["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
+    monkeypatch.setattr(mounted.catalogs, "project", lambda project: mounted.catalogs._holdings[project])
+    monkeypatch.setattr(lists, "_AGAIN", 0.0)
+    monkeypatch.setattr(lists, "_SOON", 0.0)
+    across.server.clear_log()
+    assert sessions(vfs) == ["as_guest", "own"]
+    assert across.server.requests("/projects/PLAIN/experiments")
+    assert "1 names are no session" in readme(vfs)
 
 
 def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Path) -> None:

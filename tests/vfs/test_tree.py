@@ -14,6 +14,7 @@ from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
+from xnatfs.server.contents import out_of_reach
 
 PROJECTS = READABLE
 
@@ -53,6 +54,8 @@ def test_every_small_file_reads_as_the_server_has_it(mounted: Mounted, lab: Demo
                 with pytest.raises(OSError) as caught:
                     read(mounted.vfs, where)
                 assert caught.value.errno == errno.EIO
+            elif out_of_reach(file.path):
+                pass  # see test_names_out_of_reach.py
             elif file.size < 1 << 20:
                 assert md5(read(mounted.vfs, where)) == file.digest, where
                 assert mounted.vfs.attributes(where).size == file.size

@@ -52,7 +52,7 @@ class Batch:
         self._waiting = 0  # readers
         self._hold = Hold()
         self._heard: float | None = None  # when the server was asked, or last sent anything
-        self._coming = {record.path: record for record in series.records}
+        self._coming = {record.path: record for record in series.records if series.may_be_in_zip(record.path)}
 
     def expects(self, path: str) -> bool:
         """Whether this file may still come."""
@@ -93,6 +93,9 @@ class Batch:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     self._receive()
+                    # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is fetched singly, without
+                    # another zip for every two of them.
+                    self.series.not_in_zip(one.path for one in self.series.records if self._host.cache.has(self._host.key(one)) is None)
                     return
                 except Failure as failure:
                     if failure.cause not in _CURED_BY_RETRY or failure.away or self._hold.ended or attempt == _ATTEMPTS:
@@ -121,7 +124,7 @@ class Batch:
         try:
             asked = self._heard = time.monotonic()
             with self._host.contents.zip(self.series.records[0], self._hold) as members:
-                self._host.line.answered(time.monotonic() - asked)
+                self._host.line.answered(time.monotonic() - asked, self.series.entries)
                 with self._host.line.stream():
                     for path, size, pieces in members:
                         record = self._coming.get(path)

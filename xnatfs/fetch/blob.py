@@ -82,12 +82,13 @@ class Blob:
         key: its key in the cache.
         size: as the catalog (or what was learnt) says; the first answer corrects it.
         gone: called when the last reader has closed it.
+        entries: in the catalogue of its resource.
         first: bytes of the first part.
     """
 
-    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[Blob], None], first: int = FIRST) -> None:
+    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[Blob], None], entries: int, first: int) -> None:
         self._host = host
-        self._gone = gone
+        self._gone, self._entries = gone, entries
         self._first = min(first, max(PAGE, size))
         self.record = record
         self.key = key
@@ -334,7 +335,7 @@ class Blob:
         asked = fetch.heard = time.monotonic()
         end = fetch.end if not self._opened else min(fetch.end, self.size)
         with host.contents.part(self.record, fetch.position, end, self.last_modified, fetch.hold) as part:
-            host.line.answered(time.monotonic() - asked)
+            host.line.answered(time.monotonic() - asked, self._entries)
             self._note(part)
             if part.end is None:
                 # An empty file is answered with 200 whatever Range is asked for (fact sheet 3): that says nothing of the server.

@@ -22,6 +22,7 @@ from xnatfs.fetch.flights import Flight, Flights, Workers
 from xnatfs.fetch.history import History
 from xnatfs.fetch.holdings import FileHoldings, ProjectHoldings, SessionHoldings, owner_session
 from xnatfs.fetch.later import Later
+from xnatfs.fetch.names import Names
 from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.projects import ProjectLists
 from xnatfs.fetch.singly import SingleLoader
@@ -83,6 +84,7 @@ class Catalogs:
         self._projects.on_renewed = self._renewed
         self._single = SingleLoader(listings, self._resources)
         self._ahead = Ahead()
+        self.names = Names(listings, self._begin, limits.listing_deadline, self._patience, self.fresh, self.project)
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = 0.0  # epoch seconds of that
         refused, proofs = stored.forms()
@@ -378,11 +380,6 @@ class Catalogs:
         return subject.changed if subject is not None and owner.level == "subject" else ""
 
     # --- helpers -------------------------------------------------------------------------------------------------
-
-    def find_experiments(self, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
-        """(accession id, label, project) of experiments by accession id or label, in the projects shown; asked now."""
-        found = self._get(("names", names), lambda: self._listings.find_experiments(names))
-        return [one for one in found if not self._only or one[2] in self._only]
 
     def resources_of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of one object with all the server tells of them, asked now."""

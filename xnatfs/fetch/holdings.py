@@ -226,9 +226,14 @@ class FileHoldings:
         """The files of one resource; None if no row is about it.
 
         By its numeric id; while only the label is known, by owner and label. There the direction (in, out) may lack on either side.
+        With a number they are of the owner that the listing of resources names, whatever their URIs say: that one tells of each resource
+        whose it is, and a URI may only repeat what was asked (fact sheet 13).
         """
         if resource.id is not None:
-            return self.by_resource.get(resource.id)
+            files = self.by_resource.get(resource.id)
+            if not files or same_owner(files[0].owner, resource.owner):
+                return files
+            return [file._replace(owner=resource.owner) for file in files]
         for files in self.by_resource.values():
             if files[0].resource_label == resource.label and same_owner(files[0].owner, resource.owner):
                 return files

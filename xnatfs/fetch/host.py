@@ -25,6 +25,7 @@ class Host(Protocol):
     workers: Workers
     range_refused: bool  # this server (or its proxy) sends whole files only
     length_refused: bool  # this server (or its proxy) sends files without a Content-Length
+    refuses_names: bool  # this server refuses files by themselves that its zips have
     progress: int  # rises with every piece that arrives, of anything
 
     def key(self, record: FileRecord) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from xnatfs.cache.contents import ContentCache
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.transfers import Transfers
-from xnatfs.server.contents import Contents, Stream, only_in_zip
+from xnatfs.server.contents import NOT_IN_ZIP, Contents, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -103,11 +103,11 @@ class Loose:
             with self._contents.file(record) as stream:
                 return self._spooled(record, stream, listed)
         except Failure as failure:
-            if only_in_zip(record.path) and failure.status in (400, 403, 404, 500):
-                return self._receive_from_zip(record, failure)
+            if listed and only_in_zip(record.path) and failure.status in (400, 403, 404, 500):
+                return self._receive_from_zip(record)
             raise
 
-    def _receive_from_zip(self, record: FileRecord, failure: Failure) -> Fetched:
+    def _receive_from_zip(self, record: FileRecord) -> Fetched:
         """A file whose name a real server refuses in a URL (fact sheet 3): from its resource's zip."""
         found: Fetched | None = None
         with self._contents.zip(record) as members:
@@ -117,8 +117,8 @@ class Loose:
                 else:
                     for _ in pieces:
                         pass  # the stream has to be read past it
-        if found is None:
-            raise failure
+        if found is None:  # not the refusal, which a retry could seem to cure: that would be a zip each time
+            raise Failure(Cause.GONE, record.uri, NOT_IN_ZIP, 404)
         return found
 
     def _spooled(self, record: FileRecord, stream: Stream, listed: bool) -> Fetched:

@@ -13,24 +13,33 @@ from collections.abc import Iterable
 
 from xnatfs.fetch.costs import Line
 from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.server.contents import out_of_reach
 from xnatfs.server.records import FileRecord, natural
 
 HEAD = 64 * 1024  # a header reader gets this much of a file: DICOM headers take 2 to 20 kB
 _IN_A_ROW = 60.0  # seconds between two opens that still belong together
 _AS_MANY_AGAIN = 8  # who opened m files of a resource is expected to open 8 m more
+_LACKING = 60.0  # seconds for which what a zip did not bring is not expected in another
 _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
 class Series:
-    """A resource's files in catalog order."""
+    """A resource's files in catalog order.
 
-    def __init__(self, records: list[FileRecord]) -> None:
+    Args:
+        records: the files.
+        entries: how many its catalogue has, where that is more than these.
+    """
+
+    def __init__(self, records: list[FileRecord], entries: int = 0) -> None:
         self.records = records
+        self.entries = max(entries, len(records))
         self.total = sum(record.size for record in records)
         self.previous: Series | None = None
         self.following: Series | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
         self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
+        self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())  # since when, what a whole zip did not bring
         self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()
@@ -68,6 +77,16 @@ class Series:
         with self._lock:
             return self._closed >= 2 and self._read_bytes < self._closed_bytes and self._read_bytes <= self._closed * HEAD
 
+    def not_in_zip(self, paths: Iterable[str]) -> None:
+        """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not either."""
+        with self._lock:
+            self._lacking = time.monotonic(), frozenset(paths)
+
+    def may_be_in_zip(self, path: str) -> bool:
+        """Whether a zip may bring this file."""
+        since, lacking = self._lacking
+        return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING)
+
     def worth_a_zip(self, line: Line, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one by one.
 
@@ -86,7 +105,7 @@ class Series:
         else:
             expected = float(min(left, opened * _AS_MANY_AGAIN))
         wanted = expected / left * left_bytes * self.share
-        return line.at_once(self.total) < line.singly(expected, wanted)
+        return line.at_once(self.total, self.entries) < line.singly(expected, wanted, self.entries)
 
     def _is_next(self) -> bool:
         """Whether the resource before this one was just taken whole: a walk through the session."""
@@ -109,10 +128,13 @@ class Series:
         return self._starts.get(path, self.total)
 
 
-def series_of(holdings: FileHoldings, resource_id: int) -> Series:
-    """The series of a resource, linked with its neighbours in the order in which the tree lists them."""
+def series_of(holdings: FileHoldings, files: list[FileRecord]) -> Series:
+    """The series of a resource with these files, linked with its neighbours in the order in which the tree lists them."""
     every: dict[int, Series] = holdings.memo.get("series", lambda: _linked(holdings.by_resource.values()))
-    return every[resource_id]
+    first = files[0]
+    if every[first.resource_id].records[0].owner == first.owner:
+        return every[first.resource_id]
+    return holdings.memo.get(("series", first.resource_id, first.owner), lambda: Series(files))  # listed under another than its owner
 
 
 def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, Series]:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PROVEN_FOR_S = 86400.0  # a server may be updated
-_FORM = 3  # of the bodies below; another number is not read
+_FORM = 4  # of the bodies below; another number is not read
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,12 @@ class StoredListings:
         self._store.drop("files", json.dumps(key))
 
     def put_files(self, key: Hashable, stamp: str, holdings: FileHoldings) -> None:
-        """Keep a file listing. One row a resource, not a file: owner, label and base are said once."""
+        """Keep a file listing. One row a resource, not a file: owner and label are said once."""
         groups: list[list[Any]] = []
         for number, files in holdings.by_resource.items():
-            last: tuple[Owner, str, str] | None = None
+            last: tuple[Owner, str] | None = None
             for file in files:
-                head = (file.owner, file.resource_label, file.base)
+                head = (file.owner, file.resource_label)
                 if head != last:
                     groups.append([number, *head, []])
                     last = head
@@ -266,7 +266,7 @@ def _session(body: Any) -> SessionHoldings:
 
 def _files(body: Any) -> FileHoldings:
     files: list[FileRecord] = []
-    for number, owner, label, base, rows in body["groups"]:
+    for number, owner, label, rows in body["groups"]:
         whose = Owner(*owner)
-        files += [FileRecord(whose, number, label, path, size, digest, base) for path, size, digest in rows]
+        files += [FileRecord(whose, number, label, path, size, digest) for path, size, digest in rows]
     return FileHoldings.of(files, body["odd"])

@@ -35,7 +35,7 @@ from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.series import HEAD, Series
 from xnatfs.fetch.troubles import Troubles
 from xnatfs.fetch.whole import Transfer
-from xnatfs.server.contents import Contents
+from xnatfs.server.contents import NO_WAY, Contents, only_in_zip, out_of_reach
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ class Transfers:
         self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
         self.range_refused = False  # this server (or its proxy) sends whole files only
         self.length_refused = False  # ... without saying how long they are
+        self.refuses_names = False  # this server refuses files by themselves that its zips have
         self.workers = Workers("transfer", max(1, limits.connections - 1))
         self.ahead_workers = Workers("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
         self._learnt = learnt
@@ -177,7 +178,7 @@ class Transfers:
             if self._from_batch(record, series):
                 reader = self._from_cache(record)
             if reader is None:
-                reader = self._fetch(record, series)
+                reader = self._fetched(record, series)
         return _Counted(reader, series)
 
     def key(self, record: FileRecord) -> str:
@@ -227,13 +228,16 @@ class Transfers:
         # A resource larger than the cache would push its own files out before they are read.
         if series.total > self.cache.cap or time.monotonic() - series.no_room < _TRY_ZIP_AGAIN:
             return None
+        if not series.may_be_in_zip(record.path):
+            return None
+        needed = self.refuses_names and only_in_zip(record.path)
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
-        if not series.worth_a_zip(self.line, len(series.records), series.total):
+        if not needed and not series.worth_a_zip(self.line, len(series.records), series.total):
             return None
-        missing = [one for one in series.records if self.cache.has(self.key(one)) is None]
-        if not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
+        missing = [one for one in series.records if self.cache.has(self.key(one)) is None and series.may_be_in_zip(one.path)]
+        if not needed and not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
             return None
-        return self._start_batch(series)
+        return self._start_batch(series) if len(missing) > 1 else None
 
     def _start_batch(self, series: Series) -> Batch:
         number = series.records[0].resource_id
@@ -262,12 +266,20 @@ class Transfers:
         if sum(1 for one in following.records if self.cache.has(self.key(one)) is None) > 1:
             self._start_batch(following)
 
+    def _fetched(self, record: FileRecord, series: Series) -> Reader:
+        try:
+            return self._fetch(record, series)
+        except Failure as failure:
+            if failure.cause is Cause.GONE and out_of_reach(record.path):
+                self._troubles.odd(f"{record.uri!r}: {NO_WAY}")
+            raise
+
     def _fetch(self, record: FileRecord, series: Series) -> Reader:
         size = self.size(record)
         heads = series.heads_only and size > 2 * HEAD and not self.range_refused
         if (size > self.limits.whole_file_check or heads) and not self.length_refused:
             try:
-                return self._open_blob(record, size, HEAD if heads else FIRST)
+                return self._open_blob(record, size, series.entries, HEAD if heads else FIRST)
             except Failure:
                 if not self.length_refused:
                     raise
@@ -276,7 +288,7 @@ class Transfers:
             transfer = self._transfers.get(key)
             new = transfer is None or not transfer.join()
             if transfer is None or new:
-                transfer = self._transfers[key] = Transfer(self, record, size)
+                transfer = self._transfers[key] = Transfer(self, record, size, series.entries)
                 transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
@@ -288,7 +300,7 @@ class Transfers:
             # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it does by now.
             self.length_refused = False
             try:
-                return self._open_blob(record, size, FIRST)
+                return self._open_blob(record, size, series.entries, FIRST)
             except Failure:
                 if self.length_refused:
                     raise failure from None
@@ -305,22 +317,22 @@ class Transfers:
                     del self._transfers[key]
                     self._coming.pop(identity(transfer.record), None)
 
-    def _open_blob(self, record: FileRecord, size: int, first: int) -> Reader:
+    def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> Reader:
         """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
         for _ in range(2):
             try:
-                return self._blob(record, size, first).open()
+                return self._blob(record, size, entries, first).open()
             except Failure as failure:
                 if failure.cause is not Cause.CHANGED:
                     raise
-        return self._blob(record, size, first).open()
+        return self._blob(record, size, entries, first).open()
 
-    def _blob(self, record: FileRecord, size: int, first: int) -> Blob:
+    def _blob(self, record: FileRecord, size: int, entries: int, first: int) -> Blob:
         key = self.key(record)
         with self._lock:
             blob = self._blobs.get(key)
             if blob is None or blob.closed:
-                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, first)
+                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, entries, first)
             return blob
 
     def _blob_gone(self, blob: Blob) -> None:

@@ -19,7 +19,7 @@ from xnatfs.cache.drafts import Draft
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.host import Host
 from xnatfs.fetch.waiting import wait_until
-from xnatfs.server.contents import Stream, only_in_zip
+from xnatfs.server.contents import NOT_IN_ZIP, Stream, only_in_zip
 from xnatfs.server.hold import Hold
 from xnatfs.server.records import FileRecord
 
@@ -60,10 +60,11 @@ class Memory:
 
 
 class Transfer:
-    """One content being fetched, shared by all who read it meanwhile."""
+    """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its resource."""
 
-    def __init__(self, host: Host, record: FileRecord, size: int) -> None:
+    def __init__(self, host: Host, record: FileRecord, size: int, entries: int) -> None:
         self._host = host
+        self._entries = entries
         self.record = record
         self.size = self._expected = size
         self._doubtful = False
@@ -212,7 +213,7 @@ class Transfer:
         asked = self._heard = time.monotonic()
         try:
             with self._host.contents.file(self.record, self._hold) as stream:
-                self._host.line.answered(time.monotonic() - asked)
+                self._host.line.answered(time.monotonic() - asked, self._entries)
                 with self._host.line.stream():
                     return self._fill(stream)
         except Failure as failure:
@@ -222,7 +223,7 @@ class Transfer:
 
     def _receive_from_zip(self) -> str:
         found: str | None = None
-        with self._host.contents.zip(self.record, self._hold) as members:
+        with self._host.contents.zip(self.record, self._hold) as members, self._host.line.stream():
             for path, size, pieces in members:
                 if path == self.record.path and found is None:
                     found = self._fill(Stream(size, "", pieces))
@@ -231,7 +232,8 @@ class Transfer:
                         self._came += 1
                         self._host.progress += 1
         if found is None:
-            raise Failure(Cause.GONE, self.record.uri, "neither by itself nor in the resource's zip", 404)
+            raise Failure(Cause.GONE, self.record.uri, NOT_IN_ZIP, 404)
+        self._host.refuses_names = True  # the next one of such a name comes with all its neighbours
         return found
 
     def _fill(self, stream: Stream) -> str:

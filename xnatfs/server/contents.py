@@ -32,10 +32,16 @@ log = logging.getLogger(__name__)
 PIECE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _DAMAGED = (UnzipError, ValueError)  # the second is what stream-inflate, which it uses for Deflate64, raises
-# Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25`, `;` and `\`, and a folder called `x.zip` is
-# taken for an archive to look into (fact sheet 3). All of them are in the resource's zip.
+# Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25` and `;`, and a folder called `x.zip` is taken for an
+# archive to look into (fact sheet 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
-_REFUSED_CHARACTERS = frozenset("%;\\")
+_REFUSED_CHARACTERS = frozenset("%;")
+# To a backslash Tomcat answers 400 however it is written, and a catalogue has a TAB as a blank: no zip has these either (fact sheet 13).
+_NOWHERE = frozenset("\\\t")
+
+
+NOT_IN_ZIP = "neither by itself nor in the resource's zip"
+NO_WAY = "XNAT cannot be asked for a name with a backslash or a TAB"
 
 
 @dataclass
@@ -96,24 +102,19 @@ class Contents:
         headers = {"Range": f"bytes={start}-{end - 1}"}
         if last_modified:
             headers["If-Unmodified-Since"] = last_modified
-        try:
-            with self._open(_file_path(record), headers, accept=frozenset({200, 206, 412}), hold=hold) as response:
-                if response.status_code == 412:
-                    raise Failure(Cause.CHANGED, record.uri)
-                stamp = response.headers.get("Last-Modified", "")
-                if response.status_code == 200:
-                    yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
-                    return
-                match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-                if match is None or int(match[1]) != start:
-                    raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
-                size = int(match[3])
-                last = min(int(match[2]) + 1, end, size)
-                yield Part(start, size, last, stamp, _pieces(response, self._patience, last - start))
-        except Failure as failure:
-            if failure.cause is Cause.NO_ENTRY:
-                raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
-            raise
+        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 206, 412}), hold=hold) as response:
+            if response.status_code == 412:
+                raise Failure(Cause.CHANGED, record.uri)
+            stamp = response.headers.get("Last-Modified", "")
+            if response.status_code == 200:
+                yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
+                return
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+            if match is None or int(match[1]) != start:
+                raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
+            size = int(match[3])
+            last = min(int(match[2]) + 1, end, size)
+            yield Part(start, size, last, stamp, _pieces(response, self._patience, last - start))
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
         """Whether the file is still the one with this Last-Modified: one conditional request, no body read (fact sheet 3).
@@ -157,10 +158,12 @@ class Contents:
 
 @contextmanager
 def _listed(record: FileRecord) -> Iterator[None]:
-    """A 404 for a file that is listed: not "there is nothing of this name" but GONE."""
+    """A 404 for a file that is listed: not "there is nothing of this name" but GONE; and so is a name that cannot be asked for at all."""
     try:
         yield
     except Failure as failure:
+        if failure.status in (400, 404) and out_of_reach(record.path):
+            raise Failure(Cause.GONE, record.uri, NO_WAY, failure.status) from None
         if failure.cause is Cause.NO_ENTRY:
             raise Failure(Cause.GONE, record.uri, failure.detail, failure.status) from None
         raise
@@ -174,6 +177,11 @@ def only_in_zip(path: str) -> bool:
     """Whether the server may refuse this file by itself, so that it is worth looking for in the resource's zip."""
     folders = path.lower().split("/")[:-1]
     return bool(_REFUSED_CHARACTERS & set(path)) or any(folder.endswith(_ARCHIVES) for folder in folders)
+
+
+def out_of_reach(path: str) -> bool:
+    """Whether no server is known to give a file of this name, in any way: it is asked for once, and never looked for in a zip."""
+    return bool(_NOWHERE & set(path))
 
 
 def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ Threading: any thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from xnatfs.errors import Cause, Failure
@@ -176,15 +176,19 @@ class Listings:
     def find_experiments(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
         """(accession id, label, primary project) of the experiments with these accession ids or labels, in any project: two requests for
         each hundred names (a comma is "or" in a filter, fact sheet 2.2). A name with a character that means something there is not found.
+
+        By primary labels, and neither surely readable nor surely all that can be read (fact sheet 12): see `fetch.names`.
         """
+        asked = frozenset(names)
         plain = [name for name in names if not set(name) & set(",*%")]
         found: dict[str, tuple[str, str, str]] = {}
         for start in range(0, len(plain), _NAMES_AT_ONCE):
             some = ",".join(plain[start : start + _NAMES_AT_ONCE])
             for column in ("ID", "label"):
                 for row in self.table("/data/experiments", columns="ID,label,project", **{column: some}):
-                    if pick(row, "id"):
-                        found[pick(row, "id")] = pick(row, "id"), pick(row, "label"), pick(row, "project")
+                    one = pick(row, "id"), pick(row, "label"), pick(row, "project")
+                    if one[0] and asked.intersection(one[:2]):  # a server may not know the filter, and send everything
+                        found[one[0]] = one
         return list(found.values())
 
     def experiment_resources(self, project: str) -> BulkResources:
@@ -231,6 +235,7 @@ class Listings:
             )
             if not granted:
                 return ScanListing()
+            rows = _of_project(rows, project)
         return scans_of(rows)
 
     def scans_of_session(self, session: str) -> list[ScanRecord]:
@@ -264,6 +269,7 @@ class Listings:
             # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
             rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
             self.capabilities.refuse("assessors of a project")
+            rows = _of_project(rows, project)
         found = assessors_of(rows)
         bulk = BulkResources()
         parts: list[BulkResources] = []
@@ -371,6 +377,11 @@ class Listings:
             self.table(path, columns="ID", **{name: value for name, value in params.items() if name == "project"})
         self.capabilities.refuse(form)
         return rows, False
+
+
+def _of_project(rows: Iterable[Row], project: str) -> list[Row]:
+    """Of rows that were asked for with a filter, those it should have left: there are servers that do not know one (fact sheet 12)."""
+    return [row for row in rows if pick(row, "project") in ("", project)]
 
 
 def _is_refusal(failure: Failure) -> bool:

@@ -47,6 +47,18 @@ class Owner(NamedTuple):
     part: str = ""
     direction: str = ""
 
+    @property
+    def uri(self) -> str:
+        """Its address on the server, by ids only, not percent-encoded. Never through a project: who sees it in one need not see another."""
+        way = f"/{self.direction}" if self.direction else ""
+        if self.level == "scan":
+            return f"/data/experiments/{self.id}/scans/{self.part}"
+        if self.level == "reconstruction":
+            return f"/data/experiments/{self.id}/reconstructions/{self.part}{way}"
+        if self.level == "assessor" and self.part:
+            return f"/data/experiments/{self.part}/assessors/{self.id}{way}"
+        return f"/data/{self.level + 's' if self.level in ('project', 'subject') else 'experiments'}/{self.id}"
+
 
 @dataclass(frozen=True)
 class ProjectRecord:
@@ -148,8 +160,8 @@ class ResourceRecord:
 class FileRecord(NamedTuple):
     """A file of a resource's catalog.
 
-    `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it; `digest` MD5 hex or "";
-    `base` the URI of the resource's `/files`, as the server gave it.
+    `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it; `digest` MD5 hex or "".
+    `resource_id` is 0 for a guess in a resource of which only the label is known.
     """
 
     owner: Owner
@@ -158,9 +170,14 @@ class FileRecord(NamedTuple):
     path: str
     size: int
     digest: str
-    base: str
+
+    @property
+    def base(self) -> str:
+        """The address of the resource's `/files`, not percent-encoded: from what was asked, never the URI of a listing, which may lead
+        through a project that this user cannot read (fact sheet 13)."""
+        return f"{self.owner.uri}/resources/{self.resource_id or self.resource_label}/files"
 
     @property
     def uri(self) -> str:
-        """The file's URI on the server, not percent-encoded."""
+        """The file's address on the server, not percent-encoded."""
         return f"{self.base}/{self.path}"

@@ -2,6 +2,8 @@
 
 Used by `fetch.catalogs`. Never one request a directory entry: one listing has all files of a session with sizes and digests
 (fact sheet 2.4, 2.9 point 6).
+XNAT unites a scan with every scan whose *type* is its id, and gives a resource's number under any owner. So whose a resource is tells
+its row in a listing of resources (`cat_id`), or the number in a bulk listing; never an answer's having come (`_exactly`).
 Threading: any thread; no state but the connection's.
 """
 
@@ -16,13 +18,14 @@ from functools import partial
 from xnatfs.server.listings import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.tables import Row, number, pick
-from xnatfs.server.urls import owner_of, path_of, segment, split_file_uri
+from xnatfs.server.urls import addressable, all_of, awkward, owner_of, path_of, resource_path, segment, split_file_uri
 
 log = logging.getLogger(__name__)
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LARGEST = 2**44  # bytes: ext4 holds no larger file, and what is here of one is remembered in a byte for each 128 KiB
 _DEEPEST = 250  # folders: with names of a few letters a path has at most 4096 bytes (PATH_MAX)
+_UNITED = frozenset({"scan", "reconstruction", "assessor"})  # addressed by what may mean another, too: its type, its label
 _CATEGORY_LEVELS = {"scans": "scan", "reconstructions": "reconstruction", "assessors": "assessor", "resources": "experiment"}
 
 
@@ -45,8 +48,14 @@ class Resources:
 
     def of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of exactly one object; none where it has or is none."""
-        rows = self._table(f"{path_of(owner)}/resources")
-        return [_resource(row, owner) for row in rows if number(pick(row, "xnat_abstractresource_id")) is not None]
+        united, name = owner.level in _UNITED, owner.id if owner.level == "assessor" else owner.part
+        rows = self._table(f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources")
+        return [
+            _resource(row, owner)
+            for row in rows
+            if number(pick(row, "xnat_abstractresource_id")) is not None
+            and (not united or pick(row, "cat_id") == name or not (pick(row, "cat_id") or awkward(owner)))
+        ]
 
     def file_count(self, resource: ResourceRecord) -> int | None:
         """How many files the server counts in a resource; None where it has not counted them."""
@@ -114,12 +123,31 @@ class Resources:
 
     def files_of(self, owner: Owner) -> FileListing:
         """All files of the resources of exactly one object."""
-        return _files(self._table(f"{path_of(owner)}/files"), lambda _: owner)
+        rows = self._table(f"{all_of(owner) if awkward(owner) else path_of(owner)}/files")
+        return _files(self._exactly(owner, rows), lambda _: owner)
 
     def files_of_resource(self, resource: ResourceRecord) -> FileListing:
         """The files of one resource, asked for by its numeric id (by its label where that is all there is)."""
-        name = segment(resource.label) if resource.id is None else str(resource.id)
-        return _files(self._table(f"{path_of(resource.owner)}/resources/{name}/files"), lambda _: resource.owner)
+        owner = resource.owner
+        if resource.id is not None:
+            rows = self._table(f"{resource_path(owner, resource.id)}/files")
+        elif addressable(resource):
+            rows = self._exactly(owner, self._table(f"{resource_path(owner, None, resource.label)}/files"))
+        else:
+            numbers = [one.id for one in self.of(owner) if one.label == resource.label]
+            rows = [row for number in numbers for row in self._table(f"{resource_path(owner, number)}/files")]
+        return _files(rows, lambda _: owner)
+
+    def _exactly(self, owner: Owner, rows: list[Row]) -> list[Row]:
+        """Of the rows that came for an object, its own. Their URIs tell; where one does not (`scans/2,4/...`), the listing of resources."""
+        if owner.level not in _UNITED:
+            return rows
+        told = [_same_object(owner, _teller(row)) for row in rows]
+        if None not in told:
+            return [row for row, ours in zip(rows, told, strict=True) if ours]
+        ours = {str(one.id) for one in self.of(owner)}
+        return [row for row in rows if pick(row, "cat_id") in ours]
+
 
 
 def _resource(row: Row, owner: Owner) -> ResourceRecord:
@@ -131,6 +159,20 @@ def _resource(row: Row, owner: Owner) -> ResourceRecord:
         number(pick(row, "file_count")),
         number(pick(row, "file_size")),
     )
+
+
+def _teller(row: Row) -> Owner | None:
+    split = split_file_uri(pick(row, "uri"), pick(row, "cat_id"))
+    return owner_of(split[0]) if split is not None else None
+
+
+def _same_object(owner: Owner, told: Owner | None) -> bool | None:
+    """Whether a URI speaks of this scan, reconstruction or assessor; None where it does not say."""
+    if told is None or told.level != owner.level:
+        return True if told == Owner("experiment", owner.id) and owner.level == "assessor" else None  # an assessor is an experiment, too
+    if owner.level == "assessor":
+        return told.id == owner.id
+    return told.part == owner.part or (None if awkward(told) or told.part == "ALL" else False)
 
 
 def _of_session(session: str, base: str) -> Owner:
@@ -149,7 +191,7 @@ def _within(owner: Owner | None, session: str) -> Owner:
 def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListing:
     listing = FileListing()
     # What the files of a resource have in common is worked out once: a project has 160,000 rows and a few thousand resources.
-    known: dict[str, tuple[str, str, Owner, int, str]] = {}  # resource number -> the URIs' beginning, base, owner, number, label
+    known: dict[str, tuple[str, Owner, int, str]] = {}  # resource number -> the URIs' beginning, owner, number, label
     for row in rows:
         uri, resource = row.get("uri", ""), row.get("cat_id", "")
         common = known.get(resource)
@@ -163,8 +205,8 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
             if reason := hostile(base[1:]):
                 listing.odd.append(f"{uri!r}: below {reason}")
                 continue
-            common = known[resource] = (uri[: len(uri) - len(path)], base, owner_for(base), identity, row.get("collection", ""))
-        beginning, base, owner, identity, label = common
+            common = known[resource] = (uri[: len(uri) - len(path)], owner_for(base), identity, row.get("collection", ""))
+        beginning, owner, identity, label = common
         path = uri[len(beginning) :]
         reason = hostile(path)
         if reason:
@@ -176,7 +218,7 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
             continue
         # The digest names the file in the cache: nothing but one gets there.
         digest = row.get("digest", "").lower()
-        listing.files.append(FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else "", base))
+        listing.files.append(FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else ""))
     return listing
 
 

@@ -1,6 +1,7 @@
-"""URLs of an XNAT: what has to be percent-encoded, and what a file's URI in a listing says.
+"""URLs of an XNAT: how objects, resources and files are addressed, and what a file's URI in a listing says.
 
-Used by `listings` and `contents`. Pure functions.
+Used by `listings`, `resources` and `contents`. Pure functions. Addresses are made of what we asked: the owner's ids and the number of
+the resource. A URI of a listing only tells whose a row is, and its path inside the resource.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
 _AWKWARD = frozenset("/,%;\\")
+# Labels are compared as they stand in the URL, still encoded; digits are always taken for a number, which any other resource of the server
+# may have, and `NULL` for those without a label (fact sheet 7).
+_LABEL = re.compile(r"(?!(?:[0-9]+|NULL|\.\.?)$)[A-Za-z0-9_.-]+")
 _PREFIX = re.compile(r"^(?:/(?:data|REST|archive)(?=/))+")
 
 
@@ -105,25 +109,31 @@ def path_of(owner: Owner) -> str:
 
 def addressable(resource: ResourceRecord) -> bool:
     """Whether one request can ask for just this resource: its scan id, or its label where that is all there is, may not stand in a URL."""
-    owner = resource.owner
-    if _is_awkward(owner):
+    if awkward(resource.owner):
         return False
-    return resource.id is not None or not (_AWKWARD & set(resource.label) or resource.label in ("", ".", ".."))
+    return resource.id is not None or bool(_LABEL.fullmatch(resource.label))
+
+
+def resource_path(owner: Owner, number: int | None, label: str = "") -> str:
+    """The encoded path of a resource: by its number, which is exact; by its label where that is all there is (see `addressable`).
+
+    Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall refuses `%`, `;` and `\\` even
+    when encoded (fact sheet 3); the number says which one is meant among `ALL`.
+    """
+    return f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources/{segment(label) if number is None else number}"
 
 
 def files_path(record: FileRecord) -> str:
-    """The encoded path of the `/files` of a file's resource: as the listing gave it, but for scan ids that cannot stand in a URL.
-
-    A comma is taken for a list, and Spring's firewall refuses `%`, `;` and `\\` even when encoded (fact sheet 3); the numeric resource
-    id says which one is meant among `ALL`.
-    """
-    owner = record.owner
-    if _is_awkward(owner):
-        return f"/data/experiments/{segment(owner.id)}/{owner.level}s/ALL{_direction(owner)}/resources/{record.resource_id}/files"
-    return encode(record.base)
+    """The encoded path of the `/files` of a file's resource."""
+    return resource_path(record.owner, record.resource_id or None, record.resource_label) + "/files"
 
 
-def _is_awkward(owner: Owner) -> bool:
+def all_of(owner: Owner) -> str:
+    """The encoded path of all scans (or reconstructions) of the session of one."""
+    return f"/data/experiments/{segment(owner.id)}/{owner.level}s/ALL{_direction(owner)}"
+
+
+def awkward(owner: Owner) -> bool:
     """Whether it is named by a scan (or reconstruction) id that cannot stand in a URL."""
     return owner.level in ("scan", "reconstruction") and (bool(_AWKWARD & set(owner.part)) or owner.part in (".", ".."))
 

@@ -15,7 +15,6 @@ import glob
 import hashlib
 import json
 import logging
-import re
 import threading
 import time
 from collections import Counter
@@ -29,15 +28,15 @@ from xnatfs.fetch.catalogs import Catalogs
 from xnatfs.fetch.holdings import Outline, SessionHoldings
 from xnatfs.fetch.loose import Loose
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
-from xnatfs.server.urls import path_of
+from xnatfs.server.urls import addressable
 from xnatfs.tables.sites import Spec, Wanted
 from xnatfs.tables.table import Input, Parsed, ParseError, Visit
 
 log = logging.getLogger(__name__)
 
 _FORM = 1
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # labels that can stand in a URL; others are asked for by number
 _JUST_NOW_S = 60.0  # a listing of this age is new enough to compare what is kept with: the formats of a table are built one by one
+_BY_LABEL = ("experiment", "subject", "project")  # of these; scans and the like may be united with others (fact sheet 13)
 _LEARNT = 4  # paths a role
 _IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
@@ -238,7 +237,7 @@ class Gatherer:
         aged: bool,
     ) -> list[Read]:
         problems = result.problems
-        if not aged and _guessable(one) and (resource.id is not None or _PLAIN.fullmatch(resource.label)):
+        if not aged and _guessable(one) and (resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource))):
             with self._lock:
                 hopeless = self._luck[one.role] < -_IN_VAIN
                 shapes = () if hopeless else self._paths.get(one.role, ())
@@ -382,9 +381,7 @@ def _best(one: Input, path: str, visit: Visit) -> bool:
 
 
 def _guess(resource: ResourceRecord, path: str) -> FileRecord:
-    name = str(resource.id) if resource.id is not None else resource.label
-    base = f"{path_of(resource.owner)}/resources/{name}/files"
-    return FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "", base)
+    return FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "")
 
 
 def _choose(one: Input, files: list[FileRecord], visit: Visit, problems: list[str]) -> list[FileRecord]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from xnatfs.config import config_home
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fetch.holdings import Memo, ProjectHoldings
+from xnatfs.fetch.names import Search
 from xnatfs.text import printable
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
@@ -28,8 +29,8 @@ from xnatfs.tree.scope import Member, Scope, Snapshot
 
 log = logging.getLogger(__name__)
 
-_LOOKED_THROUGH = 50  # projects at most, two requests each, for names that are in no primary project
-_AGAIN = 600.0  # seconds after which the names of a list are looked up again
+_AGAIN = 600.0  # seconds after which the names of a list are looked up again ...
+_SOON = 60.0  # ... and after which where the answer is doubtful
 _JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
 
@@ -42,7 +43,7 @@ class _Resolved:
 
     stamp: tuple[float, int]  # mtime and size of the file
     names: tuple[str, ...]
-    found: list[tuple[str, str, str]]  # accession id, label, project
+    search: Search
     asked: float
 
 
@@ -120,7 +121,7 @@ class _List:
     def _members(self) -> Snapshot:
         resolved = self._look_up()
         holdings: dict[str, ProjectHoldings] = {}
-        for project in dict.fromkeys(project for _, _, project in resolved.found):
+        for project in dict.fromkeys(one.project for one in resolved.search.found):
             try:
                 holdings[project] = self._sources.catalogs.project(project)
             except Failure as failure:
@@ -131,28 +132,13 @@ class _List:
             if last is not None and last.holdings == holdings and all(last.holdings[one] is holdings[one] for one in holdings):
                 return last
             members = [
-                Member(project, holdings[project].experiments[identity])
-                for identity, _, project in resolved.found
-                if project in holdings and identity in holdings[project].experiments
+                Member(one.project, holdings[one.project].experiments[one.id])
+                for one in resolved.search.found
+                if one.project in holdings and one.id in holdings[one.project].experiments
             ]
             members.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
             self._snapshot = Snapshot(members, holdings, Memo())
             return self._snapshot
-
-    def _find(self, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
-        """The sessions of these names: by the server's search, which tells only primary projects; what it leaves open is looked for in the
-        projects this user sees, where a session may be shared."""
-        if not names:
-            return []
-        shown = self._sources.catalogs.projects()
-        found = {one[0]: one for one in self._sources.catalogs.find_experiments(names) if one[2] in shown}
-        known = {name for one in found.values() for name in one[:2]}
-        others = set(names) - known
-        for project in shown if others and len(shown) <= _LOOKED_THROUGH else ():
-            for one in self._sources.outlines.get(project).experiments.values():
-                if one.id not in found and others & {one.id, one.label}:
-                    found[one.id] = one.id, one.label, project
-        return list(found.values())
 
     def _look_up(self) -> _Resolved:
         path = list_files(self._sources.settings.lists).get(self._name)
@@ -168,13 +154,19 @@ class _List:
         except (OSError, UsageError) as error:
             raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
         try:
-            found = self._find(names)
+            catalogs = self._sources.catalogs
+            search = catalogs.names.find(names, catalogs.projects() if names else ())
         except Failure:
             if held is None or held.names != names:
                 raise
-            found = held.found  # the server is away: as it was
+            search = held.search  # the server is away: as it was
+        asked = time.monotonic()
+        if search.doubtful:
+            asked -= _AGAIN - _SOON
+            if held is not None and held.names == names:
+                search = held.search  # nothing disappears because of what is no proof
         with self._lock:
-            self._resolved = _Resolved(stamp, names, found, time.monotonic())
+            self._resolved = _Resolved(stamp, names, search, asked)
             self._snapshot = None
             return self._resolved
 
@@ -188,13 +180,18 @@ class _List:
             return text.encode("utf-8", "backslashreplace")
         shown = {member.experiment.id for member in members}
         counts: Counter[str] = Counter()
-        for identity, label, _ in resolved.found:
-            counts.update({identity, label} if identity in shown else ())
+        for one in resolved.search.found:
+            counts.update(one.names if one.id in shown else ())
         missing = [name for name in resolved.names if name not in counts]
         several = [name for name in resolved.names if counts[name] > 1]
         lines = [f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."]
         if missing:
             lines += ["", f"{len(missing)} names are no session you can read:", *missing]
+        if missing and resolved.search.skipped:
+            many = f"You see {resolved.search.skipped} projects: too many to look for labels that sessions have only where they are shared."
+            lines += ["", many]
+        if missing and resolved.search.closed:
+            lines += ["", "These projects could not be looked into:", *(f"{one}: {why}" for one, why in resolved.search.closed.items())]
         if several:
             lines += ["", "These labels are those of several sessions, which are all here:", *several]
         return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")

@@ -23,6 +23,7 @@ from xnatfs.fetch.outlines import Outlines
 from xnatfs.fetch.series import Series, series_of
 from xnatfs.fetch.transfers import Reader, Transfers
 from xnatfs.fetch.troubles import Troubles
+from xnatfs.server.contents import out_of_reach
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
 from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
@@ -111,7 +112,7 @@ class ResourceFile(File):
         return self.owner.transfers.open(self.record, self.owner.series)
 
     def outdated(self, failure: Failure) -> bool:
-        if failure.cause not in _DOUBTS:
+        if failure.cause not in _DOUBTS or out_of_reach(self.record.path):
             return False
         try:
             return self.owner.outdated(self.record)
@@ -122,7 +123,7 @@ class ResourceFile(File):
 
     def open_unwatched(self) -> Reader:
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
-        return self.owner.transfers.open(self.record, Series([self.record]))
+        return self.owner.transfers.open(self.record, Series([self.record], self.owner.series.entries))
 
     @property
     def kept(self) -> bool:
@@ -165,7 +166,7 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
         files = holdings.of_resource(resource)
         if not files:
             return {}
-        opener = _opener(sources, place, holdings, files[0].resource_id)
+        opener = _opener(sources, place, holdings, files)
         return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
@@ -179,17 +180,17 @@ def file_nodes(sources: Sources, place: Place, holdings: FileHoldings, resource:
     files = holdings.of_resource(resource)
     if not files:
         return {}
-    opener = _opener(sources, place, holdings, files[0].resource_id)
+    opener = _opener(sources, place, holdings, files)
 
     def make() -> dict[str, ResourceFile]:
         return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.troubles)}
 
-    return holdings.memo.get(("nodes", place.project, files[0].resource_id), make)
+    return holdings.memo.get(("nodes", place.project, files[0].resource_id, files[0].owner), make)
 
 
-def _opener(sources: Sources, place: Place, holdings: FileHoldings, number: int) -> _Opener:
-    series = series_of(holdings, number)
-    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode_of("resource", str(number)))
+def _opener(sources: Sources, place: Place, holdings: FileHoldings, files: list[FileRecord]) -> _Opener:
+    series, inode = series_of(holdings, files), inode_of("resource", str(files[0].resource_id))
+    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode)
 
 
 def _numbered(files: Iterable[FileRecord], troubles: Troubles) -> Iterator[tuple[int, FileRecord]]:

@@ -20,7 +20,7 @@ from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ScanRecor
 
 
 def file(scan: str, path: str, label: str = "NIFTI") -> FileRecord:
-    return FileRecord(Owner("scan", "E1", scan), 7, label, path, 1000, "", "/x")
+    return FileRecord(Owner("scan", "E1", scan), 7, label, path, 1000, "")
 
 
 def one(id: str, type: str, files: list[str], sidecars: tuple[str, ...] = (), frames: str = "10", **more: str) -> ScanFiles:
