@@ -11,6 +11,7 @@ from xnatfs.demo.server import DemoServer
 
 from . import replies
 from .replies import compare, dataset, expected
+from .replies.broken import compared
 from .replies.replay import replayed
 from .replies.send import Asker
 
@@ -40,3 +41,8 @@ def test_every_write_is_answered_and_moves_what_it_moved() -> None:
     unexpected = {name: found for name, found in different.items() if name.partition(" ")[0] not in expected.WRITES}
     assert unexpected == {}
     assert sorted(expected.WRITES) == sorted(name.partition(" ")[0] for name in different), "an exception that is none any more"
+
+
+def test_a_failing_database_is_answered_as_recorded() -> None:
+    """Stopped, its pool exhausted, one table broken, queries timing out, and after each of them."""
+    assert dict(compared(replies.recorded("dataset"), replies.recorded("broken"))) == {}

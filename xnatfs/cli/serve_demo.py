@@ -8,7 +8,7 @@ import click
 
 from xnatfs.config import parse_size
 from xnatfs.demo.data import build
-from xnatfs.demo.faults import Switches
+from xnatfs.demo.faults import PROFILES, Switches
 from xnatfs.demo.server import serve
 from xnatfs.errors import UsageError
 
@@ -31,7 +31,7 @@ from xnatfs.errors import UsageError
 @click.option("--nifti-size", type=click.IntRange(0), help="--data scale: bytes of such an image.")
 @click.option("--digests/--no-digests", default=None, help="--data scale: whether the catalogs have MD5 sums (of large files: without).")
 @click.option(
-    "--profile", type=click.Choice(["full", "proven"]), default="full", show_default=True, help="Which listing forms are granted."
+    "--profile", type=click.Choice(PROFILES), default="full", show_default=True, help="Which server it is: what its lists grant and ignore."
 )
 @click.option("--latency-ms", type=float, default=0, show_default=True, help="Delay of every request.")
 @click.option("--bandwidth", type=float, default=0, show_default=True, help="Bytes a second over all connections; 0: no limit.")

@@ -36,8 +36,11 @@ def outcome(call: Call) -> Outcome:
 
 
 def lacking(call: Call) -> str:
-    """Which children an item comes without when its outcome is "partial": the name of the table they are read from, "*" for all."""
-    return call.switches.failing_table or "*"
+    """Which children an item comes without when its outcome is "partial": the name of the table they are read from, "*" for all.
+
+    Of a subject whose experiments' queries failed only the assessors were missing, as recorded.
+    """
+    return call.switches.failing_table or ("assessors" if call.path.startswith("subjects/") else "*")
 
 
 def _target(call: Call) -> str:
@@ -106,6 +109,8 @@ def _assessor_resources(call: Call) -> Outcome:
 
 
 def _whole_session(call: Call, parts: list[str], last: str) -> Outcome:
+    if len(parts) >= 2 and parts[-2] == "subjects":
+        return "partial"
     if parts[:1] != ["experiments"] and "experiments" not in parts[1:]:
         return ""
     if last == "resources" and call.flag("all"):

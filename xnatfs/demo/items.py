@@ -96,6 +96,8 @@ def _prune(built: Item, lacks: str) -> None:
         return
     if lacks == "*":
         built.children = []
+    elif lacks == "assessors":
+        built.children = [child for child in built.children if child[0] != "assessors/assessor"]
     elif lacks == "xnat_imagescandata":
         built.children = [child for child in built.children if child[0] != "scans/scan"]
     elif lacks == "img_assessor_out_resource" and built.xsi_type != "xnat:reconstructedImageData":

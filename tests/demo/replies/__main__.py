@@ -9,6 +9,7 @@ from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 
 from . import recorded
+from .broken import compared
 from .compare import differences
 from .dataset import load
 from .replay import replayed
@@ -20,6 +21,10 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["writes"]:
         for line in replayed(recorded("dataset"), recorded("writes")):
             print(*line, sep="\n      ")
+        sys.exit()
+    if sys.argv[1:] == ["broken"]:
+        for name, found in compared(recorded("dataset"), recorded("broken")):
+            print(name, *found, sep="\n      ")
         sys.exit()
     with DemoServer(load(recorded("dataset")), Switches(hang_seconds=0.3, firewall=False)) as server:
         asker = Asker(server)
