@@ -342,7 +342,7 @@ def test_truth_of_the_messy_project(lab: Archive) -> None:
     assert len({(f.resource_id, f.path) for f in truth}) == len(truth)  # the path that is listed twice stands once
     assert {f.path for f in truth if f.gone} == {"gone.bin"}
     assert {f.path for f in truth if f.hostile} == {c.path for n, c in CASES.items() if n.startswith("hostile: ")}
-    assert {f.assessor for f in truth if f.session == "borrowed_MR1" and f.kind == "assessor"} == {"borrowed_freesurfer"}
+    assert {f.assessor for f in truth if f.session == "borrowed_MR1" and f.kind == "assessor"} == {"sub001_MR1_freesurfer"}
     assert {f.subject for f in truth if f.session == "borrowed_MR1"} == {"sub001"}
     assert {f.direction for f in truth if f.assessor == "m04_both"} == {"", "in", "out"}
     for file in truth:

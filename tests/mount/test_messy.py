@@ -333,13 +333,13 @@ def shared_without_its_subject(lab: Lab) -> None:
 
 def assessor_shared_along(lab: Lab) -> None:
     """Under the label it has in this project."""
-    (file,) = (file for file in lab.files("MESSY", assessor="borrowed_freesurfer") if file.path.endswith("aseg.stats"))
-    path = subjects(lab) / "sub001/borrowed_MR1/ASSESSORS/borrowed_freesurfer/DATA/sub001_MR1/stats/aseg.stats"
+    (file,) = (file for file in lab.files("MESSY", assessor="sub001_MR1_freesurfer") if file.path.endswith("aseg.stats"))
+    path = subjects(lab) / "sub001/borrowed_MR1/ASSESSORS/sub001_MR1_freesurfer/DATA/sub001_MR1/stats/aseg.stats"
     assert path.read_bytes() == file.read()
 
 
 def assessor_not_shared(lab: Lab) -> None:
-    assert os.listdir(subjects(lab) / "sub001/borrowed_MR1/ASSESSORS") == ["borrowed_freesurfer"]
+    assert os.listdir(subjects(lab) / "sub001/borrowed_MR1/ASSESSORS") == ["sub001_MR1_freesurfer"]
     assert "sub001_MR1_qc" in os.listdir(lab.demo.point / "projects/ALFA/subjects/sub001/sub001_MR1/ASSESSORS")
 
 

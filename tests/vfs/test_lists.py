@@ -316,8 +316,8 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     assert sessions(vfs) == ["as_guest", "own"]
     across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
     across.server.switches.fail_next = -1
-    mounted.catalogs._holdings["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
-    monkeypatch.setattr(mounted.catalogs, "project", lambda project: mounted.catalogs._holdings[project])
+    mounted.catalogs._projects.held["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
+    monkeypatch.setattr(mounted.catalogs, "project", lambda project: mounted.catalogs._projects.held[project])
     monkeypatch.setattr(lists, "_AGAIN", 0.0)
     monkeypatch.setattr(lists, "_SOON", 0.0)
     across.server.clear_log()

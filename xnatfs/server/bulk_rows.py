@@ -77,6 +77,7 @@ def experiment_of(row: Row) -> ExperimentRecord:
 
 
 def projects_of(rows: Iterable[Row]) -> list[ProjectRecord]:
+    """The projects of the rows of `Listings.projects`, one row a project x resource."""
     heads: dict[str, Row] = {}
     resources: dict[str, list[tuple[int, str, int | None]]] = {}
     for row in rows:
@@ -96,6 +97,7 @@ def projects_of(rows: Iterable[Row]) -> list[ProjectRecord]:
 
 
 def subjects_of(rows: Iterable[Row]) -> list[SubjectRecord]:
+    """The subjects of their rows, each once."""
     found: dict[str, SubjectRecord] = {}
     for row in rows:
         if identity := pick(row, "id"):
@@ -106,6 +108,7 @@ def subjects_of(rows: Iterable[Row]) -> list[SubjectRecord]:
 
 
 def assessors_of(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]:
+    """The assessors of their rows, each once; `session` is that of all of them where the rows do not tell it."""
     found: dict[str, AssessorRecord] = {}
     for row in rows:
         identity, parent = pick(row, "id"), pick(row, "session_id", "/imagesession_id") or session
@@ -117,14 +120,17 @@ def assessors_of(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]
 
 
 def assessor_owner(direction: str, row: Row) -> Owner:
+    """What a row's resource in this direction belongs to."""
     return Owner("assessor", pick(row, "id"), pick(row, "session_id", "/imagesession_id"), direction)
 
 
 def reconstruction_owner(direction: str, row: Row) -> Owner:
+    """What a row's resource in this direction belongs to."""
     return Owner("reconstruction", pick(row, "id"), pick(row, "/reconstructedimagedata/id"), direction)
 
 
 def scans_of(rows: Iterable[Row]) -> ScanListing:
+    """The scans of the rows of `Listings.scans`, one row a scan x resource."""
     listing = ScanListing()
     scans: dict[tuple[str, str], ScanRecord] = {}
     with_scan: list[Row] = []
