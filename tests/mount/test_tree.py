@@ -22,6 +22,7 @@ from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
+from xnatfs.server.contents import out_of_reach
 
 PROJECTS = (*READABLE, "SECRET")
 JUNK = (
@@ -47,8 +48,8 @@ def find(folder: Path, *tests: str) -> list[str]:
 
 
 def unreadable(lab: Lab, file: TrueFile) -> bool:
-    """Whether reading has to fail: the server lost the bytes, or its catalog has another digest than they have."""
-    return file.gone or (lab.profile == "full" and file.listed_digest not in ("", file.digest))
+    """Whether reading has to fail: the server lost the bytes, has another digest than they have, or cannot be asked for such a name."""
+    return file.gone or out_of_reach(file.path) or (lab.profile == "full" and file.listed_digest not in ("", file.digest))
 
 
 def digest(path: Path) -> str:
