@@ -48,7 +48,7 @@ def find(folder: Path, *tests: str) -> list[str]:
 
 
 def unreadable(lab: Lab, file: TrueFile) -> bool:
-    """Whether reading has to fail: the server lost the bytes, or its catalog has another digest than they have, or cannot be asked for it."""
+    """Whether reading has to fail: the server lost the bytes, has another digest than they have, or cannot be asked for such a name."""
     return file.gone or out_of_reach(file.path) or (lab.profile == "full" and file.listed_digest not in ("", file.digest))
 
 
