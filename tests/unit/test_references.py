@@ -103,7 +103,7 @@ def test_what_is_referred_to_is_there() -> None:
             known = sections(document) if (ROOT / document).exists() else frozenset()
             if (known or document.startswith(INTERNALS)) and number not in known:
                 dead.append(f"{name}:{_line(text, at)}: {document} has no section {number}")
-    assert not dead, "\n".join(dead)
+    assert not dead, "\n".join(dict.fromkeys(dead))
 
 
 def test_links_lead_somewhere() -> None:
