@@ -12,9 +12,11 @@ from tests.semantics.conftest import MIB, refused
 from tests.semantics.quoting import rule
 from tests.support import read, until, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
+from tests.vfs.test_stamps import STATES, Study, seen, volumes
 from xnatfs.config import Limits
 from xnatfs.daemon.compose import Mounted
 from xnatfs.demo.model import BytesContent, ComputedContent
+from xnatfs.tables import outputs
 
 FILE = f"{FOLDER}/file"
 NOW = dataclasses.replace(LIMITS, ttl=0.0)
@@ -174,7 +176,7 @@ def test_a_forbidden_file(shelf: Shelf, compose: Compose) -> None:
     assert refused(lambda: vfs.open(FILE)) == errno.EACCES
 
 
-@rule("6.5", "A mount that asks nothing (`--offline`) cannot know of a removal: it shows what was listed last.")
+@rule("6.6", "A mount that asks nothing (`--offline`) cannot know of a removal: it shows what was listed last.")
 def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.put(shelf.make.entry("not kept", b"not kept"))
@@ -187,6 +189,52 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
     assert read(offline, FILE) == b"content"
     assert refused(lambda: offline.open(f"{FOLDER}/not kept")) == errno.EHOSTDOWN
     assert shelf.server.requests() == []
+
+
+@rule(
+    "4.9",
+    "A change below a session shows by itself whatever it is: a file added, removed or replaced by one of another size, a scan, a resource "
+    "or an assessor made or deleted, a type edited. It shows within 60 s in the tree, within 120 s in a table, and in later mounts.",
+)
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("later", [False, True])
+def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool) -> None:
+    monkeypatch.setattr(outputs, "_FRESH", 0.0)
+    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    study = Study(state)
+    with study.server:
+        mounted = compose(study.server, user=study.user, limits=NOW)
+        tree, table = seen(mounted, study.project), volumes(mounted, study.project)
+        if later:
+            mounted.close()
+        study.server.call(lambda: [study.change(one) for one in ("result replaced", "scan", "file", "assessor")])
+        if later:
+            mounted = compose(study.server, user=study.user, limits=NOW)
+        fresh = compose(study.server, "fresh", user=study.user)
+        assert tree != seen(mounted, study.project) == seen(fresh, study.project)
+        assert table != volumes(mounted, study.project) == volumes(fresh, study.project)
+        mounted.close()
+        fresh.close()
+
+
+@rule(
+    "6.5",
+    "Nothing is gone because the server says so of it (404), or lists nothing: XNAT without its database does both. It is gone when the "
+    "listing above it came back whole without it; until then it is shown as it was, or is an error.",
+)
+@pytest.mark.parametrize("switches", [{"database_down": True}, {"failing_query": "."}])
+def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose, switches: dict[str, object]) -> None:
+    shelf.put(shelf.make.entry("file", b"content"))
+    mounted = compose(shelf.server, limits=NOW)
+    before = list(walk(mounted.vfs, "/projects"))
+    assert read(mounted.vfs, FILE) == b"content"
+    shelf.switches.update(switches)
+    mounted.refresh()
+    assert list(walk(mounted.vfs, "/projects")) == before
+    assert read(mounted.vfs, FILE) == b"content"
+    shelf.switches.update({"database_down": False, "failing_query": ""})
+    shelf.server.call(lambda: shelf.archive.experiments.pop(shelf.session.id))
+    assert refused(lambda: mounted.vfs.entries(FOLDER)) == errno.ENOENT
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

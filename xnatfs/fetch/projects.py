@@ -101,11 +101,15 @@ class ProjectLists:
             give_up = self._patience(held=held is not None)
             return self._flights.get((self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up)
         except Failure as failure:
-            if held is None or failure.cause is Cause.INTERRUPTED:
+            if failure.cause is Cause.INTERRUPTED:
+                raise
+            kept = self._stored.projects() if held is None and failure.cause in UNANSWERED else None
+            if held is None and kept is None:
                 raise
             self._stale("the list of projects", failure)
-            self._projects = (time.monotonic(), held[1])
-            return held[1]
+            found = held[1] if held is not None else self._shown(kept.value) if kept is not None else {}
+            self._projects = (time.monotonic(), found)
+            return found
 
     def _shown(self, projects: dict[str, ProjectRecord]) -> dict[str, ProjectRecord]:
         return {one.id: one for one in projects.values() if not self._only or one.id in self._only}
