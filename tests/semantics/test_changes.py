@@ -225,7 +225,7 @@ def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: p
 @pytest.mark.parametrize("switches", [{"database_down": True}, {"failing_query": "."}])
 def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose, switches: dict[str, object]) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
-    mounted = compose(shelf.server, limits=NOW)
+    mounted = compose(shelf.server)
     before = list(walk(mounted.vfs, "/projects"))
     assert read(mounted.vfs, FILE) == b"content"
     shelf.switches.update(switches)
@@ -234,6 +234,7 @@ def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose,
     assert read(mounted.vfs, FILE) == b"content"
     shelf.switches.update({"database_down": False, "failing_query": ""})
     shelf.server.call(lambda: shelf.archive.experiments.pop(shelf.session.id))
+    mounted.refresh()
     assert refused(lambda: mounted.vfs.entries(FOLDER)) == errno.ENOENT
 
 
