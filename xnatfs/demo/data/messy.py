@@ -111,7 +111,7 @@ CASES: dict[str, Case] = {
     "assessor-label-odd": Case("slash, quotes and more in an assessor's label", "m04", "m04_MR1", assessor=ODD_LABEL),
     "assessor-in-and-out": Case("in and out resource of one label", "m04", "m04_MR1", assessor="m04_both", resource="DATA"),
     "session-shared-without-subject": Case("shared from ALFA, its subject is not", "sub001", "borrowed_MR1"),
-    "assessor-shared": Case("an assessor shared along with its session", "sub001", "borrowed_MR1", assessor="borrowed_freesurfer"),
+    "assessor-shared": Case("an assessor shared along with its session", "sub001", "borrowed_MR1", assessor="sub001_MR1_freesurfer"),
     "assessor-not-shared": Case("an assessor of the shared session that itself is not shared: not in MESSY", "sub001", "borrowed_MR1"),
     **{f"name: {what}": Case(what, "m05", "m05_names", "1", resource="NAMES", path=path) for what, path in NAMES.items()},
     **{f"hostile: {path}": Case("a hostile path", "m05", "m05_names", "1", resource="HOSTILE", path=path) for path in HOSTILE},
