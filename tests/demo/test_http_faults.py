@@ -195,7 +195,18 @@ def test_changes(own: DemoServer) -> None:
         change(op="delete_scan", session=name, scan="7")
         change(op="delete_session", id=name)
         assert alice.get(f"/data/experiments/{name}/scans").status_code == 500
-        change(op="set_access", project="P1", members=[])
+        change(op="break_catalog", resource=110)
+        assert alice.get(f"{FILES}/plain.txt").status_code == alice.get("/data/experiments/T_E1/files").status_code == 404
+        change(op="break_catalog", resource=110, broken=False)
+        change(op="put_on_disk", resource=110, path="plain.txt", text="other")
+        assert alice.get(f"{FILES}/plain.txt").content == b"other"
+        change(op="refresh", resource=110, options="append,checksum")
+        change(op="set_status", experiment="T_E1", status="quarantine")
+        assert alice.get("/data/experiments/T_E1?format=json").status_code == 200  # a member may activate it
+        own.call(lambda: (own.archive.projects["P1"].members.clear(), own.archive.projects["P1"].collaborators.add("alice")))
+        assert alice.get("/data/experiments/T_E1?format=json").status_code == 404
+        change(op="set_access", project="P1", access="private", members=[])
+        own.call(own.archive.projects["P1"].collaborators.clear)
         assert alice.get("/data/projects/P1/subjects").status_code == 404
         assert requests.post(own.url + "/demo/change", json={"op": "nonsense"}, timeout=5).status_code == 400
 

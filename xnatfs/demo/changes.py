@@ -5,7 +5,8 @@ The one place that knows which stamps move. Used by `control` (changes by name) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,25 +24,31 @@ class Owner:
     project: Project | None = None
 
 
+def owners_in(experiment: Experiment) -> Iterator[Owner]:
+    """Everything of an experiment that may have resources, itself included."""
+    for group in (experiment.resources, experiment.in_resources, experiment.out_resources):
+        yield Owner(group, experiment)
+    for scan in experiment.scans:
+        yield Owner(scan.resources, experiment, scan)
+    for reconstruction in experiment.reconstructions:
+        yield Owner(reconstruction.in_resources, experiment)
+        yield Owner(reconstruction.out_resources, experiment)
+
+
 def owners(archive: Archive) -> Iterator[Owner]:
     """Everything that may have resources."""
     for experiment in archive.experiments.values():
-        for group in (experiment.resources, experiment.in_resources, experiment.out_resources):
-            yield Owner(group, experiment)
-        for scan in experiment.scans:
-            yield Owner(scan.resources, experiment, scan)
-        for reconstruction in experiment.reconstructions:
-            yield Owner(reconstruction.in_resources, experiment)
-            yield Owner(reconstruction.out_resources, experiment)
+        yield from owners_in(experiment)
     for subject in archive.subjects.values():
         yield Owner(subject.resources, subject=subject)
     for project in archive.projects.values():
         yield Owner(project.resources, project=project)
 
 
-def find(archive: Archive, number: int) -> tuple[Resource, Owner]:
-    """A resource by its number, wherever it hangs; KeyError if there is none."""
-    for owner in owners(archive):
+def find(archive: Archive, number: int, near: Iterable[Experiment] = ()) -> tuple[Resource, Owner]:
+    """A resource by its number, wherever it hangs (`near`: where to look first); KeyError if there is none."""
+    first = (owner for experiment in near for owner in owners_in(experiment))
+    for owner in itertools.chain(first, owners(archive)):
         for resource in owner.group:
             if resource.id == number:
                 return resource, owner

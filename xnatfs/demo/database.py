@@ -47,18 +47,18 @@ def _target(call: Call) -> str:
     return f"{call.method} /data/{call.path}?{call.query}"
 
 
-def _shape(call: Call) -> list[str]:
-    """The path with names replaced: `experiments/*/scans`."""
+def _parts(call: Call) -> list[str]:
+    """The path in its parts."""
     return [part for part in call.path.split("/") if part]
 
 
 def _is_files(call: Call) -> bool:
-    return "files" in _shape(call)
+    return "files" in _parts(call)
 
 
 def _dead(call: Call) -> Outcome:
     """The database does not answer at all: what must be looked up first is "not found", what fails later is an error."""
-    parts = _shape(call)
+    parts = _parts(call)
     if parts[:1] in (["JSESSION"], ["auth"]) or not parts:
         return ""
     call.switches.fired["database"] += 1
@@ -73,7 +73,7 @@ def _dead(call: Call) -> Outcome:
 
 def _failing(call: Call) -> Outcome:
     """One query fails (a statement that took too long, say), by the form that needed it."""
-    parts = _shape(call)
+    parts = _parts(call)
     columns = "columns" in call.query
     last = parts[-1] if parts else ""
     if parts[:1] == ["projects"] and len(parts) == 2:
@@ -97,7 +97,7 @@ def _failing(call: Call) -> Outcome:
 
 
 def _assessor_resources(call: Call) -> Outcome:
-    parts = _shape(call)
+    parts = _parts(call)
     last = parts[-1] if parts else ""
     if last == "experiments" and _OUT.search(call.query.get("columns", "")) and "assessor" in call.query.get("columns", "").lower():
         return "nothing"
@@ -121,7 +121,7 @@ def _whole_session(call: Call, parts: list[str], last: str) -> Outcome:
 
 
 def _scans(call: Call) -> Outcome:
-    parts = _shape(call)
+    parts = _parts(call)
     last = parts[-1] if parts else ""
     if last == "experiments" and _SCANS.search(call.query.get("columns", "")):
         return "nothing"
@@ -131,7 +131,7 @@ def _scans(call: Call) -> Outcome:
 
 
 def _subject_resources(call: Call) -> Outcome:
-    parts = _shape(call)
+    parts = _parts(call)
     last = parts[-1] if parts else ""
     if last == "subjects" and _SUBJECT_RESOURCES.search(call.query.get("columns", "")):
         return "500"
@@ -150,7 +150,7 @@ def _subject_resources(call: Call) -> Outcome:
 
 
 def _projects(call: Call) -> Outcome:
-    parts = _shape(call)
+    parts = _parts(call)
     if parts[:1] == ["projects"]:
         return "404" if len(parts) > 1 else "500"
     return "500" if _is_files(call) else ""

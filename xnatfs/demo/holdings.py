@@ -159,7 +159,7 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
         if re.fullmatch(r"[0-9]+", name):
             # Digits are a number, even where a label looks the same; no such number is Restlet's 404 (fact sheet 7 [X]).
             number = int(name)
-            found = next((item for item in here if item.resource.id == number), None) or anywhere(number, view)
+            found = next((item for item in here if item.resource.id == number), None) or anywhere(number, view, target.experiments)
             if found is None:
                 raise HttpError(404)
             picked.append(found)
@@ -170,10 +170,10 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
     return picked
 
 
-def anywhere(number: int, view: View) -> Held | None:
+def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
     """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not count (fact sheet 13 [X])."""
     try:
-        resource, owner = find(view.archive, number)
+        resource, owner = find(view.archive, number, near)
     except KeyError:
         return None
     experiment, subject, project = owner.experiment, owner.subject, owner.project

@@ -143,7 +143,8 @@ def _files(archive: Archive, project: Project) -> Iterator[TrueFile]:
         subject = archive.subjects[experiment.subject_id]
         subject_label = label_in(subject, project.id) or subject.label
         if experiment.is_assessor:
-            yield from _assessor(archive, project, experiment, subject, subject_label)
+            # Its primary label: no list of assessors has another one (fact sheet 12 [X]).
+            yield from _assessor(archive, project, experiment, experiment.label, subject, subject_label)
         else:
             yield from _session(project, experiment, label, subject, subject_label)
 
@@ -159,16 +160,13 @@ def _session(project: Project, session: Experiment, label: str, subject: Subject
 
 
 def _assessor(
-    archive: Archive, project: Project, assessor: Experiment, subject: Subject, subject_label: str
+    archive: Archive, project: Project, assessor: Experiment, label: str, subject: Subject, subject_label: str
 ) -> Iterator[TrueFile]:
     session = archive.experiments[assessor.session_id]
     session_label = label_in(session, project.id)
     if session_label is None:
         return
-    # XNAT's listings of image assessors tell the label in their own project, not that of a share.
-    place = _Place(
-        project.id, subject, subject_label, session_label, session.id, "assessor", assessor=assessor.label, assessor_id=assessor.id
-    )
+    place = _Place(project.id, subject, subject_label, session_label, session.id, "assessor", assessor=label, assessor_id=assessor.id)
     yield from _of(place, "", assessor.resources)
     yield from _of(place, "in", assessor.in_resources)
     yield from _of(place, "out", assessor.out_resources)
