@@ -22,6 +22,7 @@ from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.images import pydicom_file
 from xnatfs.demo.model import BytesContent, CatalogEntry
 from xnatfs.demo.server import DemoServer
+from xnatfs.fetch import filelists
 from xnatfs.tables import outputs
 from xnatfs.tree.lists import list_files
 
@@ -74,6 +75,83 @@ def test_one_refused_file_costs_its_session_and_not_the_table(shelf: Shelf, comp
     shelf.switches.fail_next = 0
     mounted.refresh()
     assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "two", "three"}
+
+
+def test_one_broken_catalogue_costs_its_session_and_not_the_table(shelf: Shelf, compose: Compose) -> None:
+    """Its files and their listing are 404 (fact sheet 13), for as long as nobody mends it."""
+    with_aseg(shelf, "one", "two", "three")
+    two = next(one for one in shelf.archive.experiments.values() if one.label == "two")
+    shelf.server.call(lambda: setattr(two.resources[0], "broken", True))
+    mounted = compose(shelf.server, limits=NOW)
+    assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "three"}
+    told = [row["problem"] for row in rows(mounted, TABLE.replace(".csv", ".problems.csv")) if row["label"] == "two"]
+    assert len(told) == 1 and told[0].startswith("FREESURFER6 cannot be listed: ")
+
+
+@pytest.mark.usefixtures("nothing_is_fresh")
+@pytest.mark.parametrize("fault", ["a catalogue", "files"])
+def test_a_session_refused_after_a_change_keeps_its_rows(shelf: Shelf, compose: Compose, fault: str) -> None:
+    with_aseg(shelf, "one", "two", "three")
+    mounted = compose(shelf.server, limits=NOW)
+    before = cells(rows(mounted, TABLE), "measurement", "region")
+    assert set(before) == {"one", "two", "three"}
+    two = next(one for one in shelf.archive.experiments.values() if one.label == "two")
+
+    def change() -> None:
+        data = freesurfer.aseg_stats("another", "6", "two")
+        two.resources[0].entries[0] = CatalogEntry(two.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick())
+        two.resources[0].broken = fault == "a catalogue"
+        shelf.archive.touch(two)
+
+    shelf.server.call(change)
+    if fault == "files":
+        shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "two/stats", 500, -1
+    assert cells(rows(mounted, TABLE), "measurement", "region") == before
+    told = [row["problem"] for row in rows(mounted, TABLE.replace(".csv", ".problems.csv")) if row["label"] == "two"]
+    assert "its rows are those from before" in " ".join(told)
+
+
+@pytest.mark.usefixtures("nothing_is_fresh")
+def test_what_could_not_be_listed_is_not_kept_under_the_new_stamp(shelf: Shelf, compose: Compose) -> None:
+    """A result replaced while its listing fails for a moment: its digest, as it was listed last, proves nothing."""
+    with_aseg(shelf, "one", "two")
+    mounted = compose(shelf.server, limits=NOW)
+    rows(mounted, TABLE)
+    first = next(one for one in shelf.archive.experiments.values() if one.label == "one")  # its listing told where files lie
+
+    def change() -> None:
+        data = freesurfer.aseg_stats("another", "6", "one")
+        first.resources[0].entries[0] = CatalogEntry(first.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick())
+        shelf.archive.touch(first)
+
+    shelf.server.call(change)
+    # Neither the file nor its listing is given ...
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = f"{first.resources[0].id}/files|all=true", 500, -1
+    read(mounted.vfs, TABLE)
+    # ... and then both are.
+    shelf.switches.fail_next = 0
+    time.sleep(filelists._AGAIN_S)
+    assert cells(rows(mounted, TABLE), "measurement", "region")["one"] == true_aseg("another", "6")
+
+
+@pytest.mark.usefixtures("nothing_is_fresh")
+def test_a_resource_made_while_its_session_could_not_be_listed_is_found(shelf: Shelf, compose: Compose) -> None:
+    """What a session was known to have is not what it has as of its new stamp."""
+    with_aseg(shelf, "one")
+    scan = shelf.server.call(lambda: shelf.make.scan(shelf.session, "1", "T1"))
+    mounted = compose(shelf.server, limits=NOW)
+    assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one"}
+
+    def change() -> None:
+        data = freesurfer.aseg_stats("S", "6", "S")
+        shelf.make.resource(scan, "FREESURFER6", {"stats/aseg.stats": data})
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(change)
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = f"{shelf.session.id}/resources", 500, -1
+    read(mounted.vfs, TABLE)
+    shelf.switches.fail_next = 0
+    assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "S"}
 
 
 def test_where_every_file_is_refused_there_is_no_table(shelf: Shelf, compose: Compose) -> None:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from cachetools import LRUCache, TTLCache
@@ -120,13 +121,14 @@ class FileLists:
         try:
             work = partial(self._load, key, stamp, load, counts, oldest)
             give_up = self._patience(held=self._any(key) is not None)
-            return self._flights.get((self._epoch, "files", key), work, self._limits.listing_deadline, give_up)
+            return self._flights.get((self._epoch, "files", key, stamp), work, self._limits.listing_deadline, give_up)
         except Failure as failure:
             stale = self._any(key) if failure.cause in UNANSWERED else None
             if stale is None:
                 raise
             log.warning("the files of %s could not be listed again and are shown as they were: %s", key, failure)
             self._troubles.failed(failure)
+            stale = replace(stale, stale=True)
             with self._lock:
                 self._stale[key] = stale
             return stale
@@ -195,7 +197,7 @@ class FileLists:
     def begin(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> None:
         """Begin to list what will be asked for with `of` soon."""
         if not self._ready(key, stamp, oldest):
-            self._flights.start((self._epoch, "files", key), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
+            self._flights.start((self._epoch, "files", key, stamp), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
 
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
@@ -220,7 +222,7 @@ class FileLists:
 
     def _begin(self, session: str, stamp: str) -> None:
         work = partial(self._load, ("session", session), stamp, *self._of_session(session))
-        self._flights.start((self._epoch, "files", ("session", session)), work, urgent=False)
+        self._flights.start((self._epoch, "files", ("session", session), stamp), work, urgent=False)
 
     def _begin_together(self, wanted: Sequence[tuple[str, str]]) -> None:
         if len(wanted) == 1:
@@ -317,7 +319,7 @@ class FileLists:
     def _renew(self, session: str, stamp: str) -> None:
         key = ("session", session)
         work = partial(self._hold, key, stamp, *self._of_session(session), self._epoch)
-        self._flights.start((self._epoch, "files", key), work, urgent=False)
+        self._flights.start((self._epoch, "files", key, stamp), work, urgent=False)
 
     def _any(self, key: Hashable) -> FileHoldings | None:
         with self._lock:

@@ -206,12 +206,16 @@ class SessionHoldings:
 
 @dataclass
 class FileHoldings:
-    """The files of some resources, by numeric resource id, in catalog order; `odd` says what was left out and why."""
+    """The files of some resources, by numeric resource id, in catalog order; `odd` says what was left out and why.
+
+    `stale`: the server would not list them now, and this is what it listed last.
+    """
 
     by_resource: dict[int, list[FileRecord]] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
     count: int = 1
     memo: Memo = field(default_factory=Memo, compare=False)
+    stale: bool = False
 
     @classmethod
     def of(cls, files: Iterable[FileRecord], odd: Iterable[str] = ()) -> FileHoldings:

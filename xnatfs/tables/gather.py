@@ -25,7 +25,7 @@ from typing import NamedTuple
 from xnatfs.cache.measurements import MeasurementStore, ParsedFile
 from xnatfs.errors import Cause, Failure
 from xnatfs.fetch.catalogs import Catalogs
-from xnatfs.fetch.holdings import Outline, SessionHoldings
+from xnatfs.fetch.holdings import FileHoldings, Outline, SessionHoldings
 from xnatfs.fetch.loose import Loose
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
 from xnatfs.server.urls import addressable
@@ -40,6 +40,7 @@ _BY_LABEL = ("experiment", "subject", "project")  # of these; scans and the like
 _LEARNT = 4  # paths a role
 _IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
+_NO_LISTING = frozenset({Cause.BAD_LISTING, Cause.LISTING_EMPTY})
 
 
 class Read(NamedTuple):
@@ -120,7 +121,12 @@ class Gatherer:
         kept, aged = self._kept(key, experiment)
         if kept is not None and not aged:
             return kept
-        found = self._resources(experiment)
+        try:
+            found, stale = self._resources(experiment)
+        except Failure as failure:
+            self._must_be_its_own(failure)
+            refused = Gathered(problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure)
+            return self._as_it_was(key, refused)
         if not found:
             names = " or ".join(map(str, self._spec.wanted))
             result = Gathered(problems=[f"has no resource {names}"], missing=True)
@@ -129,6 +135,9 @@ class Gatherer:
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
                 result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
+        result.passing = result.passing or stale
+        if result.trouble is not None and not result.reads:
+            return self._as_it_was(key, result)
         if experiment.changed and result.trouble is None and not result.passing:
             body = json.dumps([_FORM, result.reads, result.resource, result.problems, result.missing, result.failed])
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
@@ -157,10 +166,8 @@ class Gatherer:
         choice = self._store.choice(key) if experiment.changed and not self._check else None
         if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
             return None, False
-        try:
-            form, reads, resource, problems, missing, failed = json.loads(choice.body)
-            result = Gathered([Read(*one) for one in reads], resource, problems, missing, failed)
-        except (ValueError, TypeError):
+        result = _chosen(choice.body)
+        if result is None:
             return None, False
         for read in result.reads:
             if self._store.stamp(read.key) != experiment.changed:
@@ -169,22 +176,45 @@ class Gatherer:
             for read in result.reads:
                 self._learn(read.role, read.path, visit_of(self._outline.project, experiment))
         aged = not result.missing and not 0 <= time.time() - choice.made < self._relist_after
-        return (result if form == _FORM else None), aged
+        return result, aged
+
+    def _as_it_was(self, key: str, result: Gathered) -> Gathered:
+        """A session that the server refuses now: with the rows it had, if it had any. They stay until it is known what became of them."""
+        choice = self._store.choice(key)
+        if choice is None or choice.spec != self._spec.fingerprint or result.trouble is None or result.trouble.cause is Cause.NOT_ALLOWED:
+            return result
+        before = _chosen(choice.body)
+        if before is None or not before.reads or any(self._store.stamp(read.key) is None for read in before.reads):
+            return result
+        problems = [*result.problems, "its rows are those from before"]
+        return Gathered(before.reads, before.resource, problems, trouble=result.trouble, passing=True)
+
+    def _must_be_its_own(self, failure: Failure) -> None:
+        """Return if a listing failed for reasons of its own: a catalogue that cannot be read, a session in quarantine.
+
+        Raises:
+            Failure: the server is away, or in trouble.
+        """
+        if failure.away or not (of_this_file(failure) or failure.cause in _NO_LISTING):
+            raise failure
+        self._catalogs.check(self._outline.project)
 
     # --- resources -----------------------------------------------------------------------------------------------
 
-    def _resources(self, experiment: ExperimentRecord) -> list[ResourceRecord]:
-        """The resources that would do, best first: the session's own, its assessors', its scans'; each in the order the site names them."""
+    def _resources(self, experiment: ExperimentRecord) -> tuple[list[ResourceRecord], bool]:
+        """The resources that would do, best first: the session's own, its assessors', its scans'; each in the order the site names them.
+        And whether they are those of another moment than the stamp."""
         own = self._outline.session_resources(experiment.id) or []
         found = [one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label]
         if found:
-            return found
+            return found, False
         every = self._outline.every.get(experiment.id)
         if every is not None and not any(want.xsi_type for want in self._spec.wanted):
-            return self._below(every, {})
+            return self._below(every, {}), False
         session: SessionHoldings = self._catalogs.session(self._outline.project, experiment.id)
         types = {one.id: one.xsi_type for one in session.assessors}
-        return self._below([one for group in session.resources.values() for one in group], types)
+        stale = session.experiment.changed != experiment.changed
+        return self._below([one for group in session.resources.values() for one in group], types), stale
 
     def _below(self, resources: list[ResourceRecord], types: Mapping[str, str]) -> list[ResourceRecord]:
         found: list[ResourceRecord] = []
@@ -198,15 +228,16 @@ class Gatherer:
 
     def _read_all(self, resource: ResourceRecord, visit: Visit, experiment: ExperimentRecord, aged: bool) -> Gathered:
         result = Gathered(resource=_place(resource))
-        files: list[FileRecord] | None = None
+        holdings: FileHoldings | None = None
 
-        def listing() -> list[FileRecord]:
-            nonlocal files
-            if files is None:
+        def listing() -> FileHoldings:
+            nonlocal holdings
+            if holdings is None:
                 oldest = min(_JUST_NOW_S, self._relist_after) if aged else None
-                files = self._catalogs.resource_files(resource, experiment.changed, oldest)
-                self._learn_from(files, visit)
-            return files
+                holdings = self._catalogs.listing_of(resource, experiment.changed, oldest)
+                result.passing = result.passing or holdings.stale
+                self._learn_from(holdings.of_resource(resource) or [], visit)
+            return holdings
 
         for one in self._spec.inputs:
             before = len(result.problems)
@@ -232,7 +263,7 @@ class Gatherer:
         resource: ResourceRecord,
         visit: Visit,
         stamp: str,
-        listing: Callable[[], list[FileRecord]],
+        listing: Callable[[], FileHoldings],
         result: Gathered,
         aged: bool,
     ) -> list[Read]:
@@ -259,7 +290,16 @@ class Gatherer:
                 return found
             if paths:
                 self._lucky(one.role, -1)
-        chosen = _choose(one, listing(), visit, problems)
+        try:
+            listed = listing()
+        except Failure as failure:
+            self._must_be_its_own(failure)
+            result.trouble = failure
+            problems.append(f"{_place(resource)} cannot be listed: {failure.cause.sentence}")
+            return []
+        chosen = _choose(one, listed.of_resource(resource) or [], visit, problems)
+        if listed.stale:
+            stamp = ""  # what it says is older
         reads: list[Read] = []
         for record in chosen:
             try:
@@ -360,6 +400,15 @@ def of_this_file(failure: Failure) -> bool:
 def visit_of(project: str, experiment: ExperimentRecord) -> Visit:
     """An experiment as a table shows it."""
     return Visit(experiment.id, experiment.label, experiment.subject_label, experiment.date, project)
+
+
+def _chosen(body: str) -> Gathered | None:
+    """A choice as it was kept."""
+    try:
+        form, reads, resource, problems, missing, failed = json.loads(body)
+        return Gathered([Read(*one) for one in reads], resource, problems, missing, failed) if form == _FORM else None
+    except (ValueError, TypeError):
+        return None
 
 
 def _parsed(kept: ParsedFile) -> Parsed:
