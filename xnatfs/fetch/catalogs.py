@@ -213,7 +213,8 @@ class Catalogs:
 
     def _with_files(self, session: SessionHoldings) -> SessionHoldings:
         """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
-        held = self._files.held(session.experiment.id)
+        # Of the same stamp: an older one tells of resources that are gone by now.
+        held = self._files.held(session.experiment.id, session.experiment.changed or None)
         if held is None:
             return session
         if session.merged is None or session.merged[0] is not held:

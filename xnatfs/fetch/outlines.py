@@ -53,7 +53,9 @@ class Outlines:
             Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if nothing is held yet.
         """
         held = self._held.get(project)
-        if held is not None and time.monotonic() - held.loaded < self._limits.ttl:
+        whole = self._catalogs.fresh(project)
+        # Never older than the whole project: what is made from both, and kept with that, would lack what is new.
+        if held is not None and time.monotonic() - held.loaded < self._limits.ttl and (whole is None or whole.loaded <= held.loaded):
             return held
         try:
             give_up = self._patience(held=held is not None)

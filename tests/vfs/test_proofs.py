@@ -1,0 +1,65 @@
+"""What proves no absence takes nothing away, and what is derived from two listings is of one moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+import pytest
+
+from tests.support import read
+from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
+from xnatfs.errors import Failure
+from xnatfs.vfs import Vfs
+
+NOW = dataclasses.replace(LIMITS, ttl=0.0)
+
+
+def names(vfs: Vfs, path: str) -> list[str]:
+    return [name for name, _ in vfs.entries(path)]
+
+
+def test_a_removed_resource_is_gone_though_its_files_are_still_held(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("f", b"data"))
+    shelf.server.call(lambda: shelf.make.resource(shelf.session, "KEPT", [shelf.make.entry("g", b"more")]))
+    vfs = compose(shelf.server, limits=NOW).vfs
+    above = FOLDER.rpartition("/")[0]
+    assert names(vfs, FOLDER) == ["f"]
+    assert names(vfs, above) == ["KEPT", "R"]
+
+    def remove() -> None:
+        shelf.session.resources.remove(shelf.resource)
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(remove)
+    assert names(vfs, above) == ["KEPT"]
+
+
+def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, compose: Compose) -> None:
+    """The view is kept with the project: what it lacked when it was made it would lack until the project changes again."""
+    mounted = compose(shelf.server)
+    shelf.put(shelf.make.entry("f", b"data"))
+    mounted.builder.outlines.get("P")  # as a table had it made
+    mounted.catalogs.project("P").loaded = -1e9
+
+    def change() -> None:
+        shelf.make.resource(shelf.session, "NEW", [shelf.make.entry("g", b"more")])
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(change)
+    assert sorted(names(mounted.vfs, "/views/P/by-resource")) == ["NEW", "R"]
+
+
+def test_a_session_that_was_removed_costs_its_rows_and_not_the_table(shelf: Shelf, compose: Compose) -> None:
+    mounted = compose(shelf.server)
+    other = shelf.server.call(lambda: shelf.make.experiment(shelf.subject, "OTHER"))
+    mounted.catalogs.project("P")
+    mounted.builder.outlines.get("P")
+
+    def remove() -> None:
+        del shelf.archive.experiments[other.id]
+
+    shelf.server.call(remove)
+    mounted.catalogs.project("P").loaded = -1e9
+    mounted.catalogs.project("P")
+    assert read(mounted.vfs, "/tables/P/scans.csv").startswith(b"ID,")
