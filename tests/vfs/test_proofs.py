@@ -63,3 +63,28 @@ def test_a_session_that_was_removed_costs_its_rows_and_not_the_table(shelf: Shel
     mounted.catalogs.project("P").loaded = -1e9
     mounted.catalogs.project("P")
     assert read(mounted.vfs, "/tables/P/scans.csv").startswith(b"ID,")
+
+
+def test_a_zip_that_is_not_found_is_no_missing_file(shelf: Shelf, compose: Compose) -> None:
+    shelf.put(shelf.make.entry("50%", b"data"))
+    vfs = compose(shelf.server).vfs
+    assert names(vfs, FOLDER) == ["50%"]
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "/files(/|.*format=zip)", 404, -1
+    with pytest.raises(OSError) as caught:
+        read(vfs, f"{FOLDER}/50%")
+    assert caught.value.errno == errno.EIO
+
+
+def test_what_is_here_of_a_large_file_stays_when_the_server_says_404(shelf: Shelf, compose: Compose) -> None:
+    data = bytes(range(256)) * (64 * 2**10)
+    shelf.put(shelf.make.entry("large", data))
+    mounted = compose(shelf.server)
+    opened = mounted.vfs.open(f"{FOLDER}/large")
+    assert mounted.vfs.read(opened.handle, 0, 4096) == data[:4096]
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "/files/large", 404, -1
+    with pytest.raises(Failure):
+        mounted.vfs.read(opened.handle, 12 * 2**20, 4096)
+    mounted.vfs.release(opened.handle)
+    again = mounted.vfs.open(f"{FOLDER}/large")
+    assert mounted.vfs.read(again.handle, 0, 4096) == data[:4096]
+    mounted.vfs.release(again.handle)

@@ -303,7 +303,8 @@ class Blob:
                 self._uncached = True
             elif problem is not None:
                 self._failure = problem
-                if problem.cause in _LASTING and self._partial is not None:
+                # A 404 proves nothing (fact sheet 13): what is here of the file stays.
+                if problem.cause in _LASTING and problem.cause is not Cause.GONE and self._partial is not None:
                     self._partial.forget()  # who has it open gets the failure; who opens it next gets the new file
             self.condition.notify_all()
             if not self._readers and not self._fetches and not self._closed:

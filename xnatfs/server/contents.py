@@ -132,8 +132,11 @@ class Contents:
         """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed. `hold` can end it.
 
         XNAT leaves out files it cannot find and ends the archive validly (fact sheet 3), so a missing member is no proof of anything.
+
+        Raises:
+            Failure: GONE for a 404, which is no proof either (fact sheet 13); any transport or login failure.
         """
-        with self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
+        with _listed(record), self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
             yield _members(_pieces(response, self._patience))
 
     @contextmanager
