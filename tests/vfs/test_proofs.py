@@ -88,3 +88,19 @@ def test_what_is_here_of_a_large_file_stays_when_the_server_says_404(shelf: Shel
     again = mounted.vfs.open(f"{FOLDER}/large")
     assert mounted.vfs.read(again.handle, 0, 4096) == data[:4096]
     mounted.vfs.release(again.handle)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_resources_of_a_project_stay_while_their_query_fails(shelf: Shelf, compose: Compose, told: bool) -> None:
+    """Their listing is 200 with nothing, and the list of projects may not tell them just now: by number they are 500."""
+    shelf.server.call(lambda: shelf.make.resource(shelf.project, "DOCS", [shelf.make.entry("d", b"doc")]))
+    mounted = compose(shelf.server, limits=NOW)
+    assert "resources" in names(mounted.vfs, "/projects/P")
+    if not told:
+        mounted.catalogs._listings.capabilities.refuse("columns of projects")
+    shelf.switches.failing_query = "/projects/P/resources"
+    assert "resources" in names(mounted.vfs, "/projects/P")
+    shelf.switches.failing_query = ""
+    assert names(mounted.vfs, "/projects/P/resources") == ["DOCS"]
+    shelf.server.call(shelf.project.resources.clear)
+    assert "resources" not in names(mounted.vfs, "/projects/P")

@@ -237,10 +237,27 @@ class ProjectLists:
         lacking = set(expected) - {one.id for one in found}
         if lacking:
             now = {one.id: one for one in self._listings.projects()}.get(identity)
-            lacking &= {number for number, _, _ in (now.resources if now is not None else None) or ()}
+            if now is not None and now.resources is not None:
+                lacking &= {number for number, _, _ in now.resources}
+            else:  # the list of projects does not tell, perhaps because of the same query
+                lacking = {one for one in lacking if self._answers_for(identity, one)}
         if lacking:
             raise Failure(Cause.UNPROVEN, f"the resources of project {identity}", f"{len(lacking)} are not listed")
         return found
+
+    def _answers_for(self, identity: str, number: int) -> bool:
+        """Whether the server still knows a resource of a project: of an unknown number it says 404, of one it cannot read just now 500.
+
+        Raises:
+            Failure: what keeps the server from answering.
+        """
+        try:
+            self._resources.files_of_resource(ResourceRecord(Owner("project", identity), "", number))
+        except Failure as failure:
+            if failure.status != 404:
+                raise
+            return False
+        return True
 
     def _look_again(self, identity: str) -> None:
         held = self.held.get(identity)
