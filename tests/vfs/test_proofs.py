@@ -104,3 +104,18 @@ def test_resources_of_a_project_stay_while_their_query_fails(shelf: Shelf, compo
     assert names(mounted.vfs, "/projects/P/resources") == ["DOCS"]
     shelf.server.call(shelf.project.resources.clear)
     assert "resources" not in names(mounted.vfs, "/projects/P")
+
+
+def test_an_assessor_of_another_project_makes_no_form_refused(shelf: Shelf, compose: Compose) -> None:
+    """A session shared into OTHER, its assessor not; who reads both projects sees the assessor's resource below the session."""
+
+    def share() -> None:
+        shelf.make.project("OTHER", "OTHER", members=["demo"])
+        assessor = shelf.make.assessor(shelf.session, "A")
+        shelf.make.resource(assessor.out_resources, "OUT", [shelf.make.entry("a", b"a")])
+        shelf.subject.shares["OTHER"] = shelf.session.shares["OTHER"] = None
+
+    shelf.server.call(share)
+    mounted = compose(shelf.server)
+    assert names(mounted.vfs, "/projects/OTHER/subjects/s/S") == ["RESOURCES"]
+    assert mounted.catalogs.refused_forms == []

@@ -58,7 +58,7 @@ class BulkLoader:
                 # Without the labels each session is asked singly anyhow, which tells its reconstructions too.
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions
-                below = self._settle_doubts(experiments, own_labels, *below)
+                below = self._settle_doubts(identity, experiments, own_labels, *below)
                 holdings.add_sessions(own_labels, *below)
             else:
                 holdings.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
@@ -72,6 +72,7 @@ class BulkLoader:
 
     def _settle_doubts(
         self,
+        project: str,
         experiments: dict[str, ExperimentRecord],
         own: BulkResources,
         scans: ScanListing,
@@ -88,13 +89,17 @@ class BulkLoader:
         sessions = [one.id for one in experiments.values() if one.may_have_scans]
         few = len(sessions) <= _FEW
         seen: set[str] = set()
+        assessed: set[str] = set()  # sessions
         if own.blank or not assessors.assessors or reconstructions is None or not reconstructions.reconstructions:
             wanted = 4 if few else 1 if reconstructions is not None else _SAMPLED
             looks = [self._begin(("look", one), partial(self._resources.of_session, one)) for one in _spread(sessions, wanted)]
-            seen = {resource.owner.level for resource in self._answered(looks)}
+            found = self._answered(looks)
+            seen = {resource.owner.level for resource in found}
+            assessed = {resource.owner.part for resource in found if resource.owner.level == "assessor"}
         if own.blank and "experiment" in seen:
             own.known.clear()
-        if not assessors.assessors and "assessor" in seen:
+        # Those of a session that is shared into this project may all be in another one, which this user reads as well (fact sheet 12).
+        if not assessors.assessors and any(self._listings.assessors_of_session(one, project) for one in sorted(assessed)[:3]):
             self._listings.capabilities.refuse("assessors of a project")
             own.known.clear()
         asked = assessors.assessors[:3]
