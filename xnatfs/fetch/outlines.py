@@ -69,18 +69,32 @@ class Outlines:
             self._held[project] = kept
             return kept
 
-    def look_into(self, outline: Outline, identities: Iterable[str]) -> None:
+    def look_into(self, outline: Outline, identities: Iterable[str], *, all_of_them: bool = True) -> set[str]:
         """Make the resources of these experiments known: one request each, in parallel, for those the bulk listing does not tell.
+
+        Without `all_of_them` some may be refused, as a session in quarantine is (fact sheet 12), if the server answers about the project
+        and any session is known; they are returned.
 
         Raises:
             Failure: what keeps the server from answering.
         """
         missing = [one for one in identities if outline.session_resources(one) is None]
         flights = [self._flights.start((self._epoch, outline.project, one), partial(self._look_at, outline, one)) for one in missing]
-        for flight in flights:
-            flight.wait(self._limits.listing_deadline, self._patience(held=False))
+        refused: dict[str, Failure] = {}
+        for one, flight in zip(missing, flights, strict=True):
+            try:
+                flight.wait(self._limits.listing_deadline, self._patience(held=False))
+            except Failure as failure:
+                if all_of_them or failure.away or (failure.status not in (403, 404, 500) and failure.cause is not Cause.BAD_LISTING):
+                    raise
+                refused[one] = failure
+        if refused:
+            if all(outline.session_resources(one) is None for one in outline.experiments):
+                raise next(iter(refused.values()))
+            self._catalogs.check(outline.project)
         if missing:
             self._stored.put_outline(outline)
+        return set(refused)
 
     def refresh(self) -> None:
         """Ask the server at the next look."""

@@ -243,7 +243,7 @@ class Builder:
         status = Status(project, key, len(chosen))
         self.running[id(status)] = status
         try:
-            self.outlines.look_into(outline, [one.id for one in chosen])
+            self.outlines.look_into(outline, [one.id for one in chosen], all_of_them=False)
             check = self._to_check(project, key, sessions)
             gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, self._limits.relist_after, check=check)
             found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)

@@ -20,7 +20,7 @@ def explain(builder: Builder, finder: Finder, project: str) -> str:
         UsageError: the project's tables.toml cannot be understood.
     """
     outline = builder.outlines.get(project)
-    builder.outlines.look_into(outline, outline.experiments)
+    builder.outlines.look_into(outline, outline.experiments, all_of_them=False)
     present = finder.present(project)
     site = builder.site(outline)
     types = present.types

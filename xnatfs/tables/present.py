@@ -129,9 +129,14 @@ class Finder:
         self._workers.close()
 
     def _look(self, outline: Outline) -> Present:
-        self._builder.outlines.look_into(outline, outline.experiments)
+        refused = self._builder.outlines.look_into(outline, outline.experiments, all_of_them=False)
         found = self._of(outline, whole=True)
         with self._lock:
+            before = self._held.get(outline.project)
+            if refused and before is not None:  # what only those have is there still
+                found.keys = self._in_order([*found.keys, *before.keys])
+                found.labels |= before.labels
+                found.types |= before.types
             self._held[outline.project] = found
         return found
 
