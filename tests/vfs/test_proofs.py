@@ -119,3 +119,28 @@ def test_an_assessor_of_another_project_makes_no_form_refused(shelf: Shelf, comp
     mounted = compose(shelf.server)
     assert names(mounted.vfs, "/projects/OTHER/subjects/s/S") == ["RESOURCES"]
     assert mounted.catalogs.refused_forms == []
+
+
+def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose: Compose) -> None:
+    """While a query fails, a subject's item comes with assessors but without their resources (fact sheet 13)."""
+
+    def prepare() -> None:
+        shelf.make.resource(shelf.make.scan(shelf.session, "1", "T1"), "DICOM", [shelf.make.entry("1.dcm", b"one")])
+        shelf.make.resource(shelf.make.assessor(shelf.session, "A").out_resources, "OUT", [shelf.make.entry("a", b"a")])
+
+    shelf.server.call(prepare)
+    shelf.switches.profile = "proven"
+    mounted = compose(shelf.server)
+    place = "/projects/P/subjects/s/S/ASSESSORS/A"
+    assert names(mounted.vfs, place) == ["OUT"]
+    assert mounted.catalogs._single.items_proven
+    mounted.refresh()
+    shelf.switches.failing_table = "img_assessor_out_resource"
+    try:
+        during = names(mounted.vfs, place)
+    except OSError:
+        during = ["OUT"]
+    assert during == ["OUT"]
+    shelf.switches.failing_table = ""
+    mounted.vfs.forget()
+    assert names(mounted.vfs, place) == ["OUT"]
