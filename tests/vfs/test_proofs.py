@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import read
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
+from xnatfs.demo.data import freesurfer
+from xnatfs.demo.model import Experiment
 from xnatfs.errors import Failure
 from xnatfs.vfs import Vfs
 
@@ -144,3 +146,20 @@ def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose
     shelf.switches.failing_table = ""
     mounted.vfs.forget()
     assert names(mounted.vfs, place) == ["OUT"]
+
+
+def test_a_session_removed_while_a_table_is_made_costs_its_rows(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build takes minutes; the project is listed anew meanwhile, and has a session less than the build goes through."""
+
+    def prepare() -> Experiment:
+        shelf.make.resource(shelf.session, "FREESURFER6", {"stats/aseg.stats": freesurfer.aseg_stats("x", "6", "x")})
+        return shelf.make.experiment(shelf.subject, "OTHER")
+
+    other = shelf.server.call(prepare)
+    mounted = compose(shelf.server)
+    outline = mounted.builder.outlines.get("P")
+    shelf.server.call(lambda: shelf.archive.experiments.pop(other.id))
+    mounted.catalogs.project("P")
+    monkeypatch.setattr(mounted.builder.outlines, "get", lambda _: outline)
+    for table in ("freesurfer6/aseg", "scans", "scandates"):
+        assert read(mounted.vfs, f"/tables/P/{table}.csv").startswith(b"ID,")

@@ -124,6 +124,8 @@ class Gatherer:
         try:
             found, stale = self._resources(experiment)
         except Failure as failure:
+            if removed(failure, experiment):
+                return Gathered(problems=["it was removed while the table was made"], missing=True, passing=True)
             self._must_be_its_own(failure)
             refused = Gathered(problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure)
             return self._as_it_was(key, refused)
@@ -395,6 +397,11 @@ class Gatherer:
 def of_this_file(failure: Failure) -> bool:
     """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing is said of the file."""
     return failure.cause is Cause.TOO_LARGE or failure.status in (400, 403, 404, 410, 500)
+
+
+def removed(failure: Failure, experiment: ExperimentRecord) -> bool:
+    """Whether a listing made since has the project without this experiment."""
+    return failure.cause is Cause.NO_ENTRY and failure.subject == experiment.id
 
 
 def visit_of(project: str, experiment: ExperimentRecord) -> Visit:

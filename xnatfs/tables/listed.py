@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.fetch.holdings import SessionHoldings
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.build import Builder, chosen_sessions
-from xnatfs.tables.gather import of_this_file
+from xnatfs.tables.gather import of_this_file, removed
 from xnatfs.tables.table import Column, Row, Rows
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def _scandates(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
 def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = []
     for one in _ordered(builder, project, sessions):
-        scans = builder.catalogs.session(project, one.id).scans
+        session = _session(builder, project, one)
+        scans = session.scans if session is not None else []
         rows += [
             (one.id, one.label, one.subject_label, scan.id, scan.type, scan.series_description, scan.quality, scan.frames, one.date)
             for scan in sorted(scans, key=lambda scan: natural(scan.id))
@@ -89,11 +91,23 @@ def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[Ex
     return sorted(chosen_sessions(builder.outlines.get(project), sessions), key=lambda one: (one.subject_label, one.label, one.id))
 
 
+def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
+    """A session down to its resources; None if it was removed just now."""
+    try:
+        return builder.catalogs.session(project, experiment.id)
+    except Failure as failure:
+        if not removed(failure, experiment):
+            raise
+        return None
+
+
 def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord) -> str:
     """The acquisition date in a DICOM file of a session, "" if there is none: of the first scan that has DICOM files."""
     if not experiment.may_have_scans:
         return ""
-    session = builder.catalogs.session(project, experiment.id)
+    session = _session(builder, project, experiment)
+    if session is None:
+        return ""
     scans: list[ScanRecord] = sorted(session.scans, key=lambda scan: (scan.id.startswith(("OT-", "O-", "0-")), natural(scan.id)))
     for scan in scans:
         for resource in session.of("scan", scan.id):
