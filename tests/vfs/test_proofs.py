@@ -163,3 +163,19 @@ def test_a_session_removed_while_a_table_is_made_costs_its_rows(shelf: Shelf, co
     monkeypatch.setattr(mounted.builder.outlines, "get", lambda _: outline)
     for table in ("freesurfer6/aseg", "scans", "scandates"):
         assert read(mounted.vfs, f"/tables/P/{table}.csv").startswith(b"ID,")
+
+
+def test_a_resource_of_two_assessors_is_below_both_after_a_change_too(shelf: Shelf, compose: Compose) -> None:
+    """One number mapped to two owners (fact sheet 12): a session that is asked for by itself has it where the bulk listing had."""
+
+    def prepare() -> None:
+        one, two = shelf.make.assessor(shelf.session, "A"), shelf.make.assessor(shelf.session, "B")
+        two.out_resources.append(shelf.make.resource(one.out_resources, "OUT", [shelf.make.entry("a", b"a")]))
+
+    shelf.server.call(prepare)
+    vfs = compose(shelf.server, limits=NOW).vfs
+    above = "/projects/P/subjects/s/S/ASSESSORS"
+    assert [names(vfs, f"{above}/{one}") for one in "AB"] == [["OUT"], ["OUT"]]
+    shelf.server.call(lambda: shelf.archive.touch(shelf.session))
+    assert [names(vfs, f"{above}/{one}") for one in "AB"] == [["OUT"], ["OUT"]]
+    assert [read(vfs, f"{above}/{one}/OUT/a") for one in "AB"] == [b"a", b"a"]

@@ -132,6 +132,7 @@ def item_subject(item: SubjectItem, theirs: list[ExperimentRecord]) -> str:
 
 def _by_owner(found: list[ResourceRecord]) -> dict[Owner, list[ResourceRecord]]:
     resources: dict[Owner, list[ResourceRecord]] = {}
-    for resource in {one.id: one for one in found}.values():
+    # By what they belong to, too: one may be mapped to two assessors (fact sheet 12), and is below both.
+    for resource in {(one.id, one.owner[:3]): one for one in found}.values():
         resources.setdefault(resource.owner, []).append(resource)
     return resources

@@ -71,7 +71,7 @@ class Resources:
         (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
         """
         rows = self._table(f"/data/experiments/{segment(session)}/resources", all="true")
-        found: dict[int, ResourceRecord] = {}
+        found: dict[tuple[int, Owner], ResourceRecord] = {}  # one resource may be mapped to two owners (fact sheet 12)
         for row in rows:
             level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
             part = pick(row, "cat_id")
@@ -82,7 +82,7 @@ class Resources:
                 owner = Owner(level, session, part, "out" if level == "reconstruction" else "")
             identity = number(pick(row, "xnat_abstractresource_id"))
             if identity is not None:
-                found[identity] = _resource(row, owner)
+                found[identity, owner] = _resource(row, owner)
         return list(found.values())
 
     def inputs_of_session(self, session: str, level: str) -> list[ResourceRecord]:
