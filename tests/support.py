@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import Limits, Settings
-from xnatfs.credentials import Credentials
-from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.auth.credentials import Credentials
+from xnatfs.core import Mounted, compose
 from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Attributes, Vfs
 

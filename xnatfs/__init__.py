@@ -13,5 +13,5 @@ def __getattr__(name: str) -> Any:
     """`xnatfs.table` is loaded when it is asked for: the commands need neither pandas nor pyarrow to start."""
     if name == "table":
         # By name: to the layer rule, which allows imports downward only, every module imports this one.
-        return import_module("xnatfs.daemon.notebook").table
+        return import_module("xnatfs.api").table
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

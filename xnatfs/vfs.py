@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.troubles import Troubles
-from xnatfs.fetch.waiting import interruptible
+from xnatfs.diagnostics import Troubles
+from xnatfs.concurrency.waiting import interruptible
 from xnatfs.tree.names import MAX_BYTES, PROBED
 from xnatfs.tree.node import Content, File, Folder, Node
 

@@ -21,12 +21,12 @@ with atheris.instrument_imports(include=["xnatfs.server", "xnatfs.tables", "xnat
 
     from tests.fuzz import test_contents, test_tables
     from xnatfs.config import Settings
-    from xnatfs.credentials import Credentials
+    from xnatfs.auth.credentials import Credentials
     from xnatfs.errors import Failure
     from xnatfs.server.records import Owner
     from xnatfs.server.resources import _files
-    from xnatfs.server.session import Connection
-    from xnatfs.server.tables import rows_of
+    from xnatfs.server.connection import Connection
+    from xnatfs.server.resultset import rows_of
 
 _URL = "http://127.0.0.1:9"
 _LONGEST = 20_000  # bytes of a document

@@ -22,7 +22,7 @@ from tests.clients.bx import configure, executable
 from tests.support import composed, mount, read
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
-from xnatfs.tables.catalog import LEFT_OUT, all_tables
+from xnatfs.tables.registry import LEFT_OUT, all_tables
 
 pytestmark = pytest.mark.timeout(900)  # the first run ever installs bx
 Rows = list[dict[str, str]]

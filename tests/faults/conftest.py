@@ -18,9 +18,13 @@ from tests.support import change_password
 from xnatfs.cache import database as databases
 from xnatfs.cache import index
 from xnatfs.demo.server import DemoServer
-from xnatfs.fetch import batches, blob, uncached, whole
-from xnatfs.server import login, session
-from xnatfs.tables import outputs
+from xnatfs.content import zip_batch
+from xnatfs.content import ranged
+from xnatfs.content import uncached
+from xnatfs.content import whole_file
+from xnatfs.server import login_state
+from xnatfs.server import connection
+from xnatfs.tables.engine import materialize
 
 _CAP_DAC = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _VERSION = 0x20080522
@@ -36,12 +40,12 @@ class Hasty:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real ones."""
-    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.02))
-    monkeypatch.setattr(outputs, "_FRESH", 0.3)
+    monkeypatch.setattr(connection, "_RETRY", connection._RETRY.new(backoff_factor=0.02))
+    monkeypatch.setattr(materialize, "_FRESH", 0.3)
     for database in (index, databases):
         monkeypatch.setattr(database, "OPENING", 0.7)
         monkeypatch.setattr(database, "patience", lambda _: 0.15)
-    for module in (whole, blob, uncached, batches, session, login):
+    for module in (whole_file, ranged, uncached, zip_batch, connection, login_state):
         monkeypatch.setattr(module, "time", Hasty())
 
 

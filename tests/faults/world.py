@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.faults.truth import MIB, folders, true_files
 from xnatfs.config import Limits, Settings
-from xnatfs.credentials import Credentials
-from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.auth.credentials import Credentials
+from xnatfs.core import Mounted, compose
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure

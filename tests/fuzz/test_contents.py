@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, ODD_TEXTS, bounded, damaged
 from xnatfs.config import Settings
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 from xnatfs.errors import Failure
-from xnatfs.server.contents import Contents
+from xnatfs.server.downloads import Contents
 from xnatfs.server.records import FileRecord, Owner
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 _URL = "http://127.0.0.1:9"
 RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 100, "")

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, ODD_TEXTS, as_json, bounded, changed, damaged
 from xnatfs.config import Settings
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.holdings import FileHoldings
-from xnatfs.server import bodies
-from xnatfs.server.listings import Listings
+from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.server import json_stream
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural, parse_stamp
 from xnatfs.server.resources import Resources, hostile
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import number
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import number
 from xnatfs.server.urls import encode, files_path, owner_of, path_of, segment, split_file_uri, with_data
 from xnatfs.tree.names import MAX_BYTES, distinct, scan_folder, spell, spell_label, unspell
 
@@ -360,7 +360,7 @@ PIECES = st.lists(st.integers(1, 40), max_size=30)
 @example(b"\xef\xbb\xbf" + b'{"ResultSet":{"Result":[]}}', [])
 def test_rows_that_come_in_pieces_are_those_of_the_whole(body: bytes, sizes: list[int]) -> None:
     try:
-        found = list(bodies.rows(coming(body, sizes)))
+        found = list(json_stream.rows(coming(body, sizes)))
     except ValueError:
         return  # as the next test has it, never of a right one
     whole = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_first_of_each)["ResultSet"]["Result"]
@@ -378,7 +378,7 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def test_the_rows_of_a_right_listing_come_back(rows: list[dict[str, str]], sizes: list[int], indent: int | None, ascii: bool) -> None:
     right = [row for row in rows if _encodes(row)]
     body = json.dumps({"title": "x", "ResultSet": {"Result": right, "totalRecords": "1"}, "n": 12}, indent=indent, ensure_ascii=ascii)
-    assert list(bodies.rows(coming(body.encode(), sizes))) == right
+    assert list(json_stream.rows(coming(body.encode(), sizes))) == right
 
 
 def _encodes(row: dict[str, str]) -> bool:

@@ -17,13 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, JUNK, ODD_TEXTS, as_json, bounded, changed, damaged
-from xnatfs import credentials
+from xnatfs.auth import credentials
 from xnatfs.bids import mapping
-from xnatfs.cache.listings import ListingStore, Stored
+from xnatfs.cache.listing_store import ListingStore, Stored
 from xnatfs.config import normal_url, parse_size
 from xnatfs.errors import UsageError
-from xnatfs.fetch.holdings import FileHoldings, Outline, ProjectHoldings, SessionHoldings
-from xnatfs.fetch.stored import StoredListings
+from xnatfs.listing.snapshot import FileHoldings, Outline, ProjectHoldings, SessionHoldings
+from xnatfs.listing.codec import StoredListings
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -35,8 +35,8 @@ from xnatfs.server.records import (
     ScanRecord,
     SubjectRecord,
 )
-from xnatfs.tables import sites
-from xnatfs.tables.catalog import all_tables
+from xnatfs.tables.engine import overrides
+from xnatfs.tables.registry import all_tables
 from xnatfs.tree.lists import read_list
 
 # --- TOML ---------------------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_a_right_map_comes_back() -> None:
 @example('[tables."ashs/volumes"]\nresources = [1]')
 def test_a_site_is_understood_or_refused(text: str) -> None:
     try:
-        found = bounded(len(text), lambda: sites.parse(text, "tables.toml", all_tables()))
+        found = bounded(len(text), lambda: overrides.parse(text, "tables.toml", all_tables()))
     except UsageError:
         return
     assert found.spec(all_tables()["ashs/volumes"])

@@ -26,10 +26,17 @@ from xnatfs.bids import sidecars
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
 from xnatfs.server.records import FileRecord, Owner
-from xnatfs.tables import ashs, bamos, fields, images, listed, stats, validators, workbook
-from xnatfs.tables.catalog import all_tables
-from xnatfs.tables.cells import Facts
-from xnatfs.tables.table import Column, Parsed, ParseError, Table, Visit, csv_table
+from xnatfs.tables.pipelines import ashs
+from xnatfs.tables.pipelines import bamos
+from xnatfs.tables.parse import helpers
+from xnatfs.tables.parse import nifti as images
+from xnatfs.tables.engine import from_listings
+from xnatfs.tables.parse import freesurfer_stats
+from xnatfs.tables.pipelines import validators
+from xnatfs.tables.parse import workbook
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.output.types import Facts
+from xnatfs.tables.spec import Column, Parsed, ParseError, Table, Visit, csv_table
 
 _LARGEST = 300_000  # bytes of a sample
 
@@ -127,10 +134,10 @@ def test_right_files_give_the_same_rows_as_ever(data: st.DataObject) -> None:
 # --- text files ---------------------------------------------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[io.BytesIO], Any]] = {
-    "stats": lambda stream: stats.read_stats(stream, stats.ASEG_COLUMNS),
+    "stats": lambda stream: freesurfer_stats.read_stats(stream, freesurfer_stats.ASEG_COLUMNS),
     "csv": csv_table,
-    "checked csv": fields.checked_csv,
-    "names and values": lambda stream: fields.named_values(stream, (), "volume"),
+    "checked csv": helpers.checked_csv,
+    "names and values": lambda stream: helpers.named_values(stream, (), "volume"),
     "ashs": lambda stream: ashs.side_volumes(stream, "", "left"),
     "icv": lambda stream: ashs.icv(stream, ""),
     "report": validators.read_report,
@@ -197,7 +204,7 @@ def test_cells_of_any_text_are_weighed(cells: list[str]) -> None:
     assert facts.sheet_kind and facts.stored_kind
     for cell in cells:
         with contextlib.suppress(ParseError):
-            fields.number(cell, "it")
+            helpers.number(cell, "it")
 
 
 # --- images -------------------------------------------------------------------------------------------------------------------
@@ -366,12 +373,12 @@ RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "1.dcm", 5, "")
 def test_the_date_of_a_damaged_dicom_file_is_told_or_not(body: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as a user has them
-        date = bounded(len(body), lambda: listed._date_of_file(_Builder(body), RECORD))  # type: ignore[arg-type]
+        date = bounded(len(body), lambda: from_listings._date_of_file(_Builder(body), RECORD))  # type: ignore[arg-type]
     assert date == "" or len(date) == 10
 
 
 def test_the_date_of_a_right_dicom_file() -> None:
-    assert listed._date_of_file(_Builder(slices()[0]), RECORD) == "2024-01-08"  # type: ignore[arg-type]
+    assert from_listings._date_of_file(_Builder(slices()[0]), RECORD) == "2024-01-08"  # type: ignore[arg-type]
 
 
 # --- workbooks ------------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, Script, scripted, xnat
 from xnatfs.config import Limits
-from xnatfs.server import session
-from xnatfs.server.session import Connection
+from xnatfs.server import connection as session
+from xnatfs.server.connection import Connection
 
 LIMITS = Limits(progress_deadline=20.0, listing_deadline=60.0, connect_timeout=10.0)
 

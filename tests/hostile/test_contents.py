@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from tests.support import composed, read, walk
-from xnatfs.cache.learnt import Learnt
-from xnatfs.cache.listings import ListingStore
-from xnatfs.cache.measurements import MeasurementStore
+from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.listing_store import ListingStore
+from xnatfs.cache.measurement_store import MeasurementStore
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch import batches, loose
-from xnatfs.fetch.series import Series
-from xnatfs.server.contents import Contents, Stream, _members
+from xnatfs.content import zip_batch
+from xnatfs.content import temporary
+from xnatfs.content.access_pattern import Series
+from xnatfs.server.downloads import Contents, Stream, _members
 from xnatfs.server.records import FileRecord, Owner
 
 FILES = 12
@@ -82,7 +83,7 @@ def outside(_: FileRecord) -> Iterator[Member]:
 def test_a_zip_that_is_not_what_was_listed_costs_little_and_no_file(
     server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: Any
 ) -> None:
-    monkeypatch.setattr(batches, "_SLACK", 2**20)
+    monkeypatch.setattr(zip_batch, "_SLACK", 2**20)
     monkeypatch.setattr(Series, "worth_a_zip", lambda *_, **__: True)
     bomb = Bomb()
     monkeypatch.setattr(Contents, "zip", bomb.zip(members))
@@ -115,8 +116,8 @@ def test_members_of_a_true_zip_with_such_names_are_only_names() -> None:
 
 
 def test_a_file_for_a_table_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loose, "_MOST", 3 * 2**20)
-    made = loose.Loose.__new__(loose.Loose)
+    monkeypatch.setattr(temporary, "_MOST", 3 * 2**20)
+    made = temporary.Loose.__new__(temporary.Loose)
     made._folder = tmp_path
     record = FileRecord(Owner("experiment", "E"), 1, "R", "aseg.stats", 100, "")
     taken = 0

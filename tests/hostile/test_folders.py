@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xnatfs.cache.contents import ContentCache
-from xnatfs.cache.learnt import Learnt
+from xnatfs.cache.corrections import Learnt
 from xnatfs.config import make_folder, private_folder
 from xnatfs.daemon import registry
 from xnatfs.errors import Cause, Failure, UsageError

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from tests.hostile.conftest import Evil
 from xnatfs.errors import Cause, Failure
-from xnatfs.server import bodies
-from xnatfs.server.listings import Listings
+from xnatfs.server import json_stream
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import Owner, natural
 from xnatfs.server.resources import Resources, _files, hostile
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import each_row, number, rows_of
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import each_row, number, rows_of
 from xnatfs.server.urls import addressable, files_path, segment
 
 SESSION = "T_E00001"
@@ -82,9 +82,9 @@ def test_rows_are_those_of_the_whole_text_however_it_comes(
         wanted = json.loads(text)["ResultSet"]["Result"]
     except UnicodeDecodeError:
         with pytest.raises(ValueError):
-            list(bodies.rows(coming(pieces)))
+            list(json_stream.rows(coming(pieces)))
         return
-    assert list(bodies.rows(coming(pieces))) == wanted
+    assert list(json_stream.rows(coming(pieces))) == wanted
 
 
 def test_a_listing_that_is_cut_anywhere_is_no_listing() -> None:
@@ -138,8 +138,8 @@ def endless(head: bytes, again: bytes) -> Iterator[bytes]:
     [(b'{"a":"' + b"x" * 300 + b'"},', Cause.TOO_LARGE), (b"{},", Cause.TOO_LARGE), (b" ", Cause.TOO_LARGE), (b"x", Cause.BAD_LISTING)],
 )
 def test_a_listing_without_an_end_ends_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, again: bytes, cause: Cause) -> None:
-    monkeypatch.setattr(bodies, "LARGEST", 20 * 2**20)
-    monkeypatch.setattr(bodies, "CELLS", 100_000)
+    monkeypatch.setattr(json_stream, "LARGEST", 20 * 2**20)
+    monkeypatch.setattr(json_stream, "CELLS", 100_000)
     head = b'{"ResultSet":{"Result":[' + (b'{"a":"' if again == b"x" else b"")
     response = coming(endless(head, again))
     tracemalloc.start()
@@ -173,7 +173,7 @@ def test_a_long_listing_costs_what_its_records_cost() -> None:
 
 
 def test_a_compressed_body_is_bounded_by_what_it_inflates_to(evil: Evil, logged_in: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "LARGEST", 2**20)
+    monkeypatch.setattr(json_stream, "LARGEST", 2**20)
     evil.sends(gzip.compress(listing([]) + b" " * 50 * 2**20), **{"Content-Encoding": "gzip"})
     with pytest.raises(Failure) as caught:
         logged_in.listing("/data/projects", {}, rows_of)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xnatfs.cli import _Printable, doctor, main, status, table
-from xnatfs.cli.words import say
-from xnatfs.daemon.notebook import Made
+from xnatfs.cli.format import say
+from xnatfs.api import Made
 from xnatfs.errors import Cause, Failure
-from xnatfs.tables.table import Column, Rows
+from xnatfs.tables.spec import Column, Rows
 from xnatfs.text import printable, printable_lines
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202egpj.exe\ud800\x00\u2028"
@@ -101,22 +101,22 @@ def test_a_table_on_a_terminal_is_harmless_and_in_a_file_verbatim(
 
 
 def test_the_files_of_the_control_room_are_harmless(tmp_path: Path) -> None:
-    from xnatfs.fetch.troubles import Troubles
-    from xnatfs.tree import control
+    from xnatfs.diagnostics import Troubles
+    from xnatfs.tree import status_files
 
     class Sources:
         troubles = Troubles()
 
     Sources.troubles.odd(EVIL)
     Sources.troubles.failed(Failure(Cause.GONE, EVIL, EVIL))
-    for made in (control._errors(Sources), control._oddities(Sources), control._json({"a": EVIL})):  # type: ignore[arg-type]
+    for made in (status_files._errors(Sources), status_files._oddities(Sources), status_files._json({"a": EVIL})):  # type: ignore[arg-type]
         assert harmless(made.decode()) and b"owned" in made
 
 
 def test_a_reason_in_a_problems_list_is_harmless() -> None:
     from types import SimpleNamespace
 
-    from xnatfs.tables.build import BuiltTable
+    from xnatfs.tables.engine.build import BuiltTable
 
     session = SimpleNamespace(
         experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""), gathered=SimpleNamespace(problems=[EVIL])

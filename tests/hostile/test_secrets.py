@@ -15,7 +15,7 @@ from tests.mount.test_overlay import mounted_below
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted
 from tests.support import mount, until, xnatfs
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure

@@ -15,8 +15,8 @@ from xnatfs.config import normal_url, shown_url
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server.session import Connection, Known
-from xnatfs.server.tables import rows_of
+from xnatfs.server.connection import Connection, Known
+from xnatfs.server.resultset import rows_of
 
 PLAIN = "http://xnat.example.org"
 

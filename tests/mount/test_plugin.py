@@ -29,7 +29,7 @@ T_E00001,parietal,3,87.05,s1,s1_MR1,2024-01-08
 T_E00002,frontal,1,10.0,s2,s2_MR1,2024-01-09
 """
 BREAKS = """\
-from xnatfs.tables.table import Column, Input, Parsed, Table
+from xnatfs.tables.spec import Column, Input, Parsed, Table
 
 
 def clumsy(stream, path):

@@ -22,7 +22,7 @@ from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
-from xnatfs.server.contents import out_of_reach
+from xnatfs.server.downloads import out_of_reach
 
 PROJECTS = (*READABLE, "SECRET")
 JUNK = (

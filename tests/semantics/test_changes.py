@@ -14,9 +14,9 @@ from tests.support import read, until, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_stamps import STATES, Study, seen, volumes
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.model import BytesContent, ComputedContent
-from xnatfs.tables import outputs
+from xnatfs.tables.engine import materialize
 
 FILE = f"{FOLDER}/file"
 NOW = dataclasses.replace(LIMITS, ttl=0.0)
@@ -199,8 +199,8 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("later", [False, True])
 def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool) -> None:
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
-    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     study = Study(state)
     with study.server:
         mounted = compose(study.server, user=study.user, limits=NOW)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from xnatfs.config import Limits, Settings
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import session
-from xnatfs.server.listings import Listings
-from xnatfs.server.session import Connection
+from xnatfs.server import connection as session
+from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
 
 # Short enough for tests of what never comes, long enough for a busy machine.
 LIMITS = Limits(progress_deadline=20.0, listing_deadline=20.0, connect_timeout=10.0)

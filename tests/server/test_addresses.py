@@ -16,11 +16,11 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
-from xnatfs.server.contents import Contents
-from xnatfs.server.listings import Listings
+from xnatfs.server.downloads import Contents
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resources import Resources
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 TWO, FOUR = Owner("scan", "E1", "2"), Owner("scan", "E1", "4")
 Answers = dict[str, list[dict[str, str]]]

@@ -15,11 +15,12 @@ from tests.support import until
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server import breaker, session
-from xnatfs.server.contents import Contents
+from xnatfs.server import breaker
+from xnatfs.server import connection as session
+from xnatfs.server.downloads import Contents
 from xnatfs.server.records import FileRecord, Owner
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import rows_of
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import rows_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 

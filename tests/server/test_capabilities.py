@@ -10,7 +10,7 @@ from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
 from xnatfs.server.capabilities import Capabilities
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 
 FORMS = {
     "experiment_resources": "experiment resource labels",

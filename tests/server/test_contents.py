@@ -12,11 +12,11 @@ from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.contents import Contents, only_in_zip, out_of_reach
-from xnatfs.server.listings import Listings
+from xnatfs.server.downloads import Contents, only_in_zip, out_of_reach
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import Resources
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 
 @pytest.fixture

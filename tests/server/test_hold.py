@@ -19,12 +19,12 @@ from tests.support import until
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
-from xnatfs.server.contents import Contents
-from xnatfs.server.hold import Hold, HoldingAdapter, held
-from xnatfs.server.listings import Listings
+from xnatfs.server.downloads import Contents
+from xnatfs.server.cancel import Hold, HoldingAdapter, held
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import Resources
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 
 def some_file(made: Connection) -> FileRecord:

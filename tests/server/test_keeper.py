@@ -16,15 +16,17 @@ import pytest
 from tests.server.conftest import connection
 from tests.server.test_lockout import projects, refusals
 from tests.support import change_password, until
-from xnatfs import credentials, tokens
-from xnatfs.credentials import Credentials
-from xnatfs.daemon import known
-from xnatfs.daemon.keeper import Keeper
+from xnatfs.auth import credentials
+from xnatfs.auth import token_store
+from xnatfs.auth.credentials import Credentials
+from xnatfs.server import identity
+from xnatfs.server.token_renewal import Keeper
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server import login, session
-from xnatfs.server import tokens as remote
-from xnatfs.server.session import Connection
+from xnatfs.server import login_state
+from xnatfs.server import connection as session
+from xnatfs.server import alias_tokens as remote
+from xnatfs.server.connection import Connection
 
 
 @dataclass
@@ -42,13 +44,13 @@ class Kept:
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "_CALM", 0.01)
+    monkeypatch.setattr(login_state, "_CALM", 0.01)
 
 
-def stored(server: DemoServer, user: str = "demo") -> tokens.Token:
+def stored(server: DemoServer, user: str = "demo") -> token_store.Token:
     """What `xnatfs login` would have kept."""
     made = server.call(lambda: server._application.sessions.issue(server.archive.users[user]))
-    return tokens.keep(tokens.Token(server.url, user, made.alias, made.secret, made.created, made.expires))[0]
+    return token_store.keep(token_store.Token(server.url, user, made.alias, made.secret, made.created, made.expires))[0]
 
 
 def kept(server: DemoServer, chosen: Credentials) -> Iterator[Kept]:
@@ -100,7 +102,7 @@ def test_a_token_of_ours_is_renewed_before_its_end(own: DemoServer, ours: Kept, 
     assert ours.state == "expires soon"
     own.clear_log()
     ours.keeper.look()
-    new = tokens.kept()[0]
+    new = token_store.kept()[0]
     assert new.alias != old.user and ours.connection.logins.credentials.user == new.alias
     assert ours.state == "ok" and projects(ours.connection) == 1
     own.expire_sessions()
@@ -115,7 +117,7 @@ def test_a_token_of_ours_is_renewed_before_its_end(own: DemoServer, ours: Kept, 
 def test_it_is_renewed_while_nobody_looks(own: DemoServer) -> None:
     first = stored(own)
     now = time.time()
-    tokens.keep(replace(first, issued=now - 900, expires=now + 100))
+    token_store.keep(replace(first, issued=now - 900, expires=now + 100))
     for one in kept(own, credentials.find(own.url, prompt=False)):
         one.keeper.start()
         until(partial(_uses_another_than, one, first), 20)
@@ -126,9 +128,9 @@ def test_it_is_renewed_while_nobody_looks(own: DemoServer) -> None:
     assert refusals(own) == 0
 
 
-def _uses_another_than(one: Kept, first: tokens.Token) -> bool:
+def _uses_another_than(one: Kept, first: token_store.Token) -> bool:
     used = one.connection.logins.credentials.user
-    return tokens.kept()[0].alias == used != first.alias
+    return token_store.kept()[0].alias == used != first.alias
 
 
 def test_an_expired_token_costs_no_request_and_no_processor_time(own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def test_whether_strangers_are_refused_is_learnt_and_remembered(own: DemoServer,
     typed.keeper.look()
     typed.keeper.look()
     assert [(one.target, one.login, one.status) for one in own.requests()] == [("/data/auth", "", 401)]
-    remembered = known.recall(typed.connection.settings, "demo")
+    remembered = identity.recall(typed.connection.settings, "demo")
     assert remembered is not None and remembered.closed
 
 

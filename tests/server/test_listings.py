@@ -12,10 +12,10 @@ from xnatfs.demo.data.truth import files, label_in
 from xnatfs.demo.model import Experiment, Resource
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import Owner, parse_stamp
 from xnatfs.server.resources import Resources, hostile
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 PROJECTS = list(READABLE)
 

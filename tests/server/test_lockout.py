@@ -10,19 +10,19 @@ import pytest
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
 from tests.support import change_password
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server import login
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import rows_of
+from xnatfs.server import login_state
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import rows_of
 
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause before the second try is for the server; here it only has to be there."""
-    monkeypatch.setattr(login, "_CALM", 0.05)
+    monkeypatch.setattr(login_state, "_CALM", 0.05)
 
 
 def projects(made: Connection) -> int:
@@ -70,7 +70,7 @@ def test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals(own: Dem
 
 
 def test_a_password_that_worked_long_ago_is_sent_once(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "_MOMENT", 0.0)
+    monkeypatch.setattr(login_state, "_MOMENT", 0.0)
     with connection(own.url) as made:
         made.login()
         made.logins.learn()
@@ -94,7 +94,7 @@ def test_a_login_beyond_the_number_of_sessions_is_tried_once_more_and_calmly(own
             if seconds:
                 own.switches.max_sessions = 1000
 
-        monkeypatch.setattr(login.time, "sleep", pause)
+        monkeypatch.setattr(login_state.time, "sleep", pause)
         own.clear_log()
         assert projects(made) == 1
         assert refusals(own) == 1
@@ -185,8 +185,8 @@ def test_after_a_night_sixteen_threads_log_in_once_also_where_strangers_are_let_
         own.expire_sessions()
         own.clear_log()
         night = 3000.0
-        now = login._now
-        monkeypatch.setattr(login, "_now", lambda: now() + night)
+        now = login_state._now
+        monkeypatch.setattr(login_state, "_now", lambda: now() + night)
         made.logins.ready()
         assert own.requests() == []  # the server said how long a session lasts
         night = 3700.0

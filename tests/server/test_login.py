@@ -15,8 +15,8 @@ from xnatfs.config import Limits
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.session import USER_AGENT, Connection
-from xnatfs.server.tables import rows_of
+from xnatfs.server.connection import USER_AGENT, Connection
+from xnatfs.server.resultset import rows_of
 
 
 def failed_login(url: str, user: str = "demo", password: str | None = None, limits: Limits | None = None) -> Failure:

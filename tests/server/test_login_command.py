@@ -12,9 +12,12 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, scripted, xnat
-from xnatfs import cli, credentials, tokens
+from xnatfs import cli
+from xnatfs.auth import credentials
+from xnatfs.auth import token_store
 from xnatfs.config import Settings, state_home
-from xnatfs.daemon import known, registry
+from xnatfs.daemon import registry
+from xnatfs.server import identity
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.demo.server import DemoServer
@@ -62,7 +65,7 @@ def test_a_typed_password_is_sent_once_and_kept_nowhere(own: DemoServer, run: An
     code, said = run("login", "--server", own.url, "--user", "demo")
     assert code == 0 and f"logged in to {own.url} as demo; the token is valid until" in said and "(2 days)" in said
     (alias,) = issued(own)
-    kept = tokens.kept()[0]
+    kept = token_store.kept()[0]
     assert (kept.server, kept.user, kept.alias) == (own.url, "demo", alias)
     written = "".join(one.read_text() for one in state_home().rglob("*") if one.is_file())
     for text in (said, written):
@@ -71,7 +74,7 @@ def test_a_typed_password_is_sent_once_and_kept_nowhere(own: DemoServer, run: An
     assert [one.target for one in own.requests("GET") if one.login] == ["/data/JSESSION", "/data/auth", "/data/services/tokens/issue"]
     assert len(own.requests("DELETE /data/JSESSION")) == 1
     # An offline mount knows whose it is.
-    remembered = known.recall(Settings(own.url), "demo")
+    remembered = identity.recall(Settings(own.url), "demo")
     assert remembered is not None and remembered.user == "demo"
 
 
@@ -82,7 +85,7 @@ def test_a_second_login_replaces_the_first_which_is_given_back(own: DemoServer, 
     code, said = run("login")
     assert code == 0 and "come before this login" in said
     assert len(issued(own)) == 1 and issued(own) != first
-    assert tokens.kept()[0].alias == issued(own)[0]
+    assert token_store.kept()[0].alias == issued(own)[0]
 
 
 def test_the_second_time_the_server_need_not_be_named(own: DemoServer, run: Any, typed: list[str]) -> None:
@@ -105,7 +108,7 @@ def test_a_wrong_password_is_sent_once_and_nothing_is_kept(own: DemoServer, run:
     code, said = run("login")
     assert code == 1 and "refused" in said and said.count("\n") == 1
     assert len([one for one in own.requests() if one.login]) == 1
-    assert tokens.kept() == []
+    assert token_store.kept() == []
 
 
 @pytest.mark.parametrize("answer", [Answer(404), Answer(403), Answer(200, b"<html>", {"Content-Type": "text/html"}), Answer(200, b"[]")])
@@ -114,7 +117,7 @@ def test_a_server_that_gives_no_tokens_is_told_so(run: Any, monkeypatch: pytest.
         for name, value in {"XNAT_HOST": old.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}.items():
             monkeypatch.setenv(name, value)
         code, said = run("login")
-    assert code == 1 and "gives demo no token" in said and tokens.kept() == []
+    assert code == 1 and "gives demo no token" in said and token_store.kept() == []
 
 
 def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +131,7 @@ def test_logout_gives_the_token_back(own: DemoServer, run: Any, monkeypatch: pyt
     environment(monkeypatch, own)
     run("login")
     assert run("logout") == (0, f"the login of demo at {own.url} is forgotten\n")
-    assert tokens.kept() == [] and issued(own) == []
+    assert token_store.kept() == [] and issued(own) == []
     code, said = run("logout")
     assert code == 1 and "there is no login" in said
 
@@ -139,13 +142,13 @@ def test_logout_without_the_server_forgets_all_the_same_and_says_so(own: DemoSer
     own.stop()
     code, said = run("logout")
     assert code == 1 and "could not be told" in said and "valid until" in said
-    assert tokens.kept() == []
+    assert token_store.kept() == []
 
 
 def test_of_several_logins_one_is_to_be_named(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, own)
     run("login")
-    tokens.keep(tokens.Token("https://b.example.org", "ann", "alias", "secret", 1.0, 2.0))
+    token_store.keep(token_store.Token("https://b.example.org", "ann", "alias", "secret", 1.0, 2.0))
     code, said = run("logout")
     assert code == 1 and "ann at https://b.example.org" in said and "demo at" in said
     assert run("logout", "--user", "ann")[0] == 0  # expired: the server need not be told
@@ -191,7 +194,7 @@ def test_doctor_says_until_when(own: DemoServer, run: Any, monkeypatch: pytest.M
         monkeypatch.delenv(name)
     said = run("doctor")[1]
     assert "login found: `xnatfs login`" in said and "the token is valid until" in said
-    assert tokens.kept()[0].secret not in said
+    assert token_store.kept()[0].secret not in said
 
 
 def test_a_token_logs_in_as_its_owner_below_the_same_cache(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from xnatfs.cli import doctor
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.probes import clock_offset, range_works, some_file
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 
 def test_range_is_found_to_work_where_it_does(server: DemoServer, logged_in: Connection, listings: Listings) -> None:

@@ -10,9 +10,9 @@ from xnatfs.config import Limits
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.listings import Listings
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import rows_of
+from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import rows_of
 
 TABLE = b'{"ResultSet":{"Result":[{"ID":"P1"},{"ID":"P2"}], "totalRecords": "2"}}'
 
@@ -156,7 +156,7 @@ def test_a_proxy_can_be_named(server: DemoServer) -> None:
         return xnat(inner)
 
     from xnatfs.config import Settings
-    from xnatfs.credentials import Credentials
+    from xnatfs.auth.credentials import Credentials
 
     with scripted(script) as proxy:
         login = Credentials("http://xnat.example.org", "demo", "demo", "the test", proxy=proxy.url)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from xnatfs import fuse
+from xnatfs.fuse import adapter as fuse
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.vfs import Attributes, Opened

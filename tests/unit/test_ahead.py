@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xnatfs.fetch.ahead import Ahead, Order
+from xnatfs.listing.prefetch import Ahead, Order
 
 IDS = [f"E{number:03d}" for number in range(100)]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch import alongside
-from xnatfs.fetch.alongside import Alongside
-from xnatfs.fetch.flights import Workers
+from xnatfs.content import readahead
+from xnatfs.content.readahead import Alongside
+from xnatfs.concurrency.single_flight import Workers
 
 
 class Made:
@@ -197,7 +197,7 @@ def test_what_is_in_the_cache_is_not_fetched(workers: Workers) -> None:
 
 def test_what_left_the_cache_is_fetched_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while: looking for each of the next files at every file costs."""
-    monkeypatch.setattr(alongside, "_AGAIN", 0.0)
+    monkeypatch.setattr(readahead, "_AGAIN", 0.0)
     folder = Folder(workers)
     for _ in range(2):
         for number in range(4):

@@ -15,8 +15,11 @@ import pytest
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli
-from xnatfs.cli import doctor, mount, serve_demo, status, words
-from xnatfs.daemon import mounts, registry, stale
+from xnatfs.cli import doctor, mount, serve_demo, status
+from xnatfs.cli import format
+from xnatfs.daemon import registry
+from xnatfs.daemon import mount_table
+from xnatfs.daemon import dead_mounts
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.errors import UsageError
@@ -31,7 +34,7 @@ class Said(str):
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
-    monkeypatch.setattr(stale, "dead", list)  # other tests kill their mounts at the same time
+    monkeypatch.setattr(dead_mounts, "dead", list)  # other tests kill their mounts at the same time
 
     def call(*arguments: str) -> Said:
         with pytest.raises(SystemExit) as ended:
@@ -132,8 +135,8 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
 
 def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path)
-    monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
-    monkeypatch.setattr(mounts, "state_of", lambda _: mounts.ANSWERS)
+    monkeypatch.setattr(mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(mount_table, "state_of", lambda _: mount_table.ANSWERS)
     registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
     with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
         mount.check_mountpoint(place)
@@ -145,12 +148,12 @@ def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, mo
 def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mnt").mkdir()
     place, cleared = str(tmp_path / "mnt"), []
-    monkeypatch.setattr(mounts, "at", lambda _: mounts.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
-    monkeypatch.setattr(mounts, "state_of", lambda _: mounts.DEAD)
-    monkeypatch.setattr(mounts, "unmount", lambda where, lazy: cleared.append((where, lazy)) or "")
+    monkeypatch.setattr(mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(mount_table, "state_of", lambda _: mount_table.DEAD)
+    monkeypatch.setattr(mount_table, "unmount", lambda where, lazy: cleared.append((where, lazy)) or "")
     mount.check_mountpoint(place)
     assert cleared == [(place, True)]
-    monkeypatch.setattr(mounts, "unmount", lambda where, lazy: "not permitted")
+    monkeypatch.setattr(mount_table, "unmount", lambda where, lazy: "not permitted")
     with pytest.raises(UsageError, match="could not be cleared away: not permitted"):
         mount.check_mountpoint(place)
 
@@ -161,7 +164,7 @@ def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match=r"no /dev/fuse; load the kernel module"):
         mount.check_fuse()
     monkeypatch.setattr(mount, "Path", lambda text: real("/dev/null"))
-    monkeypatch.setattr(mounts, "fusermount", lambda: None)
+    monkeypatch.setattr(mount_table, "fusermount", lambda: None)
     monkeypatch.setattr(mount.os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="fusermount3 was not found"):
         mount.check_fuse()
@@ -218,7 +221,7 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
     ):
         assert part in told
     assert "\x1b" not in told and r"\x1b[31m" in told
-    assert words.size(5e12) == "5.0 TB" and words.size(10) == "10 B"
+    assert format.size(5e12) == "5.0 TB" and format.size(10) == "10 B"
 
 
 def test_status_says_since_when_the_server_is_away_and_why() -> None:

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from xnatfs.fetch.costs import Line
-from xnatfs.fetch.series import Series
+from xnatfs.content.cost_model import Line
+from xnatfs.content.access_pattern import Series
 from xnatfs.server.records import FileRecord, Owner
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs import credentials
-from xnatfs.credentials import Credentials, find, places
+from xnatfs.auth import credentials
+from xnatfs.auth.credentials import Credentials, find, places
 from xnatfs.errors import UsageError
 
 A, B = "https://a.example.org", "https://b.example.org"

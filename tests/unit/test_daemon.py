@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from xnatfs.config import state_home
-from xnatfs.daemon import control, mounts, registry
+from xnatfs.daemon import control, registry
+from xnatfs.daemon import mount_table
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.errors import UsageError
@@ -165,25 +166,25 @@ def test_a_socket_left_by_a_killed_mount_is_replaced(tmp_path: Path) -> None:
 
 
 def test_what_is_mounted_is_read_from_the_kernel() -> None:
-    entry = mounts.at("/proc")
+    entry = mount_table.at("/proc")
     assert entry is not None
     assert entry.kind == "proc"
-    assert mounts.at("/no such place") is None
-    assert not mounts.is_dead("/proc")
-    assert mounts.wait_gone("/no such place", 0)
-    assert not mounts.wait_gone("/proc", 0)
+    assert mount_table.at("/no such place") is None
+    assert not mount_table.is_dead("/proc")
+    assert mount_table.wait_gone("/no such place", 0)
+    assert not mount_table.wait_gone("/proc", 0)
 
 
 def test_blanks_in_mountpoints_are_read() -> None:
-    assert mounts._unescape(r"/mnt/my\040data\134x") == "/mnt/my data\\x"
+    assert mount_table._unescape(r"/mnt/my\040data\134x") == "/mnt/my data\\x"
 
 
 def test_what_cannot_be_unmounted_is_told(tmp_path: Path) -> None:
-    assert mounts.unmount(str(tmp_path), lazy=False) != ""
+    assert mount_table.unmount(str(tmp_path), lazy=False) != ""
 
 
 def test_without_the_helper_a_user_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "fusermount", lambda: None)
-    monkeypatch.setattr(mounts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mount_table, "fusermount", lambda: None)
+    monkeypatch.setattr(mount_table.os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="fuse3"):
-        mounts.unmount(str(tmp_path), lazy=True)
+        mount_table.unmount(str(tmp_path), lazy=True)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support import until
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.flights import Flights, Workers
-from xnatfs.fetch.waiting import interruptible, wait_until
+from xnatfs.concurrency.single_flight import Flights, Workers
+from xnatfs.concurrency.waiting import interruptible, wait_until
 
 
 @pytest.fixture

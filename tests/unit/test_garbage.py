@@ -11,9 +11,9 @@ import requests
 import urllib3
 
 from tests.support import until
-from xnatfs.daemon.garbage import Collecting, settle
+from xnatfs.daemon.gc_tuning import Collecting, settle
 from xnatfs.errors import Failure
-from xnatfs.server.contents import _pieces
+from xnatfs.server.downloads import _pieces
 
 
 @pytest.fixture

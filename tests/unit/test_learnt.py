@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.cache.learnt import Learnt
+from xnatfs.cache.corrections import Learnt
 
 
 def test_what_was_learnt_is_known_after_a_restart(tmp_path: Path) -> None:

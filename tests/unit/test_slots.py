@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import until
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.slots import Slots
+from xnatfs.server.limiter import Slots
 
 
 def test_one_slot_is_kept_for_listings() -> None:

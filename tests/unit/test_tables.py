@@ -10,7 +10,7 @@ import requests
 import urllib3
 
 from xnatfs.server.records import ExperimentRecord, parse_stamp
-from xnatfs.server.tables import has_column, number, pick, rows_of
+from xnatfs.server.resultset import has_column, number, pick, rows_of
 
 
 def reply(body: object) -> requests.Response:

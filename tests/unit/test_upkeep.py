@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import xnatfs
-from xnatfs.cache import upkeep
+from xnatfs.cache import maintenance
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.config import Settings
@@ -37,8 +37,8 @@ def cache(folder: Path) -> Iterator[ContentCache]:
 
 
 @pytest.fixture
-def scope(folder: Path) -> upkeep.Scope:
-    return upkeep.Scope(folder)
+def scope(folder: Path) -> maintenance.Scope:
+    return maintenance.Scope(folder)
 
 
 def put(cache: ContentCache, data: bytes, *, digest: bool = True, verified: str = "md5") -> str:
@@ -76,93 +76,93 @@ def drafts_gone(folder: Path) -> bool:
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_cache_is_all_well(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_a_whole_cache_is_all_well(cache: ContentCache, scope: maintenance.Scope) -> None:
     keys = [put(cache, b"one"), put(cache, b"two" * 100_000), put(cache, b"", digest=True)]
     put(cache, b"three", digest=False)
     parts(cache, "p" * 64, 5 * PAGE + 3, 2).close()
     told: list[tuple[int, int]] = []
-    found = upkeep.verify(scope, lambda done, total: told.append((done, total)))
+    found = maintenance.verify(scope, lambda done, total: told.append((done, total)))
     assert found.wrong == []
     assert (found.files, found.by_size_only, found.partials, found.in_use) == (4, 1, 1, 0)
     assert told[-1] == (300_008, 300_008)
     assert all(cache.has(key) for key in keys)
 
 
-def test_a_changed_byte_is_found(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_a_changed_byte_is_found(cache: ContentCache, scope: maintenance.Scope) -> None:
     good, bad = put(cache, b"good"), put(cache, b"x" * 200_000)
     with open(cache.path(bad), "r+b") as stream:
         stream.seek(123_456)
         stream.write(b"y")
-    found = upkeep.verify(scope)
+    found = maintenance.verify(scope)
     assert len(found.wrong) == 1 and bad in found.wrong[0] and "MD5" in found.wrong[0]
     assert (cache.has(bad), cache.has(good)) == (None, "md5")
     assert not os.path.exists(cache.path(bad))
     assert cache.usage() == (1, 4, 0)
-    assert upkeep.verify(scope).wrong == []
+    assert maintenance.verify(scope).wrong == []
 
 
 @pytest.mark.parametrize("digest", [True, False])
-def test_a_cut_file_is_found(cache: ContentCache, scope: upkeep.Scope, digest: bool) -> None:
+def test_a_cut_file_is_found(cache: ContentCache, scope: maintenance.Scope, digest: bool) -> None:
     key = put(cache, b"content", digest=digest)
     os.truncate(cache.path(key), 3)
-    assert "3 bytes in place of 7" in upkeep.verify(scope).wrong[0]
+    assert "3 bytes in place of 7" in maintenance.verify(scope).wrong[0]
     assert cache.usage() == (0, 0, 0)
 
 
-def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: maintenance.Scope) -> None:
     """The key has the catalog's size; the digest is right, and so are the bytes."""
     draft = cache.draft(7)
     draft.write(b"content")
     draft.commit(f"{hashlib.md5(b'content').hexdigest()}-99", last_modified="", verified="md5")
     draft.close()
-    assert upkeep.verify(scope).wrong == []
+    assert maintenance.verify(scope).wrong == []
 
 
-def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(cache: ContentCache, scope: maintenance.Scope) -> None:
     key = put(cache, b"content", verified="")
-    upkeep.verify(scope)
+    maintenance.verify(scope)
     assert cache.has(key) == "md5"
 
 
-def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: maintenance.Scope) -> None:
     missing, kept = put(cache, b"missing"), put(cache, b"kept")
     os.unlink(cache.path(missing))
     stray = cache.directory / "objects" / "ab" / ("ab" * 32)
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"stray")
-    wrong = sorted(upkeep.verify(scope).wrong)
+    wrong = sorted(maintenance.verify(scope).wrong)
     assert len(wrong) == 2 and "not in the index" in "".join(wrong) and "not there" in "".join(wrong)
     assert not stray.exists() and cache.has(missing) is None and cache.has(kept)
 
 
-def test_a_sum_that_is_wrong_is_mended(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_a_sum_that_is_wrong_is_mended(cache: ContentCache, scope: maintenance.Scope) -> None:
     put(cache, b"content")
     cache.index.execute("UPDATE total SET bytes = 99")
-    assert "sum of all bytes" in upkeep.verify(scope).wrong[0]
+    assert "sum of all bytes" in maintenance.verify(scope).wrong[0]
     assert cache.index.total() == 7
 
 
-def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, scope: maintenance.Scope) -> None:
     for key in "abcd":
         parts(cache, key * 64, 4 * PAGE, 2).close()
     os.truncate(cache.directory / "partials" / ("a" * 64), PAGE)
     cache.index.execute("UPDATE partials SET pages = ? WHERE key = ?", b"\1" * 9, "b" * 64)
     (cache.directory / "partials" / ("c" * 64)).unlink()
-    found = upkeep.verify(scope)
+    found = maintenance.verify(scope)
     assert len(found.wrong) == 3
     assert [row[0] for row in cache.index.execute("SELECT key FROM partials")] == ["d" * 64]
     assert cache.usage() == (0, 0, 2 * PAGE)
 
 
-def test_pages_that_are_holes_are_not_believed(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_pages_that_are_holes_are_not_believed(cache: ContentCache, scope: maintenance.Scope) -> None:
     parts(cache, "a" * 64, 8 * PAGE, 2).close()
     cache.index.execute("UPDATE partials SET pages = ?", b"\1\1\1\1\0\0\0\1")
-    assert "3 pages" in upkeep.verify(scope).wrong[0]
+    assert "3 pages" in maintenance.verify(scope).wrong[0]
     row = cache.partial_row("a" * 64)
     assert row is not None and row.pages == b"\1\1\0\0\0\0\0\0"
 
 
-def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: maintenance.Scope) -> None:
     draft = cache.draft(10)
     draft.write(b"half")
     partial = parts(cache, "a" * 64, 4 * PAGE, 1)
@@ -170,13 +170,13 @@ def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: upkeep.
     pile.begin(5)
     pile.write(b"piled")
     pile.keep(f"{hashlib.md5(b'piled').hexdigest()}-5", "md5")  # in place, but not in the index yet
-    found = upkeep.verify(scope)
+    found = maintenance.verify(scope)
     assert (found.wrong, found.in_use) == ([], 3)
     pile.close()
     draft.commit(f"{hashlib.md5(b'half').hexdigest()}-4", last_modified="", verified="md5")
     draft.close()
     partial.close()
-    found = upkeep.verify(scope)
+    found = maintenance.verify(scope)
     assert (found.wrong, found.files, found.partials, found.in_use) == ([], 2, 1, 0)
 
 
@@ -198,7 +198,7 @@ def test_what_a_killed_process_leaves_is_cleared_away_by_the_next(folder: Path) 
     assert list((folder / "objects").glob("*/*")) == []
     assert after.usage() == (0, 0, 0)
     after.close()
-    assert upkeep.verify(upkeep.Scope(folder)).wrong == []
+    assert maintenance.verify(maintenance.Scope(folder)).wrong == []
 
 
 def test_pages_that_were_written_but_not_recorded_give_their_space_back(folder: Path) -> None:
@@ -223,7 +223,7 @@ def test_pages_that_were_written_but_not_recorded_give_their_space_back(folder: 
 def test_only_a_crash_has_everything_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Path] = []
     monkeypatch.setattr(
-        "xnatfs.cache.contents.sweep_all", lambda directory, index: swept.append(directory) or upkeep.sweep_all(directory, index)
+        "xnatfs.cache.contents.sweep_all", lambda directory, index: swept.append(directory) or maintenance.sweep_all(directory, index)
     )
     one = ContentCache(folder, 10**8)
     two = ContentCache(folder, 10**8)  # beside the first: nobody crashed
@@ -270,22 +270,22 @@ def test_a_file_of_which_a_part_was_dropped_does_not_become_an_object(cache: Con
 # --- clear and info --------------------------------------------------------------------------------------------------
 
 
-def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenance.Scope) -> None:
     key = put(cache, b"x" * 5000)
     entry = cache.open(key)
     assert entry is not None
     parts(cache, "a" * 64, 4 * PAGE, 1).close()
     held = parts(cache, "b" * 64, 4 * PAGE, 1)
-    assert upkeep.clear(scope) == (5000 + PAGE, PAGE)
+    assert maintenance.clear(scope) == (5000 + PAGE, PAGE)
     assert os.pread(entry.fd, 5000, 0) == b"x" * 5000
     entry.close()
     assert held.has(0, PAGE)
     held.close()
-    assert upkeep.clear(scope) == (PAGE, 0)
+    assert maintenance.clear(scope) == (PAGE, 0)
     assert [path for path in scope.directory.rglob("*") if path.is_file() and path.parent != scope.directory] == []
 
 
-def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, scope: maintenance.Scope) -> None:
     listings = scope.directory / "listings.sqlite"
     mount = sqlite3.connect(listings, isolation_level=None)  # a running mount has it open
     mount.execute("PRAGMA journal_mode = WAL")
@@ -294,7 +294,7 @@ def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, s
     mount.execute("INSERT INTO answers VALUES ('/data/projects', 'Anna Example')")
     mount.execute('INSERT INTO "odd ""name" DEFAULT VALUES')
     inode = listings.stat().st_ino
-    upkeep.clear(scope)
+    maintenance.clear(scope)
     assert listings.stat().st_ino == inode
     assert mount.execute("SELECT COUNT(*) FROM answers").fetchone() == (0,)
     assert mount.execute('SELECT COUNT(*) FROM "odd ""name"').fetchone() == (0,)
@@ -303,12 +303,12 @@ def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, s
     assert b"Anna" not in listings.read_bytes()
 
 
-def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope: upkeep.Scope) -> None:
+def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope: maintenance.Scope) -> None:
     put(cache, b"x" * 5000)
     put(cache, b"y" * 100, digest=False)
     parts(cache, "a" * 64, 4 * PAGE, 1).close()
     draft = cache.draft(77)
-    told = upkeep.info(scope)
+    told = maintenance.info(scope)
     assert (
         told.server == "xnat.example.org:8443"
         and scope.of("https://xnat.example.org:8443/any")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.waiting import wait_until
+from xnatfs.concurrency.waiting import wait_until
 
 
 class Stopped(threading.Condition):

@@ -12,13 +12,13 @@ import pytest
 
 from tests.support import composed
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive, CatalogEntry, Resource
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import session
+from xnatfs.server import connection
 
 # Nothing ages by itself in a test that does not ask for it.
 LIMITS = Limits(cache_size=10**9, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0)
@@ -30,7 +30,7 @@ Compose = Callable[..., Mounted]
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between tries are the library's; what is tested here is what is tried."""
-    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.01))
+    monkeypatch.setattr(connection, "_RETRY", connection._RETRY.new(backoff_factor=0.01))
 
 
 @pytest.fixture(scope="package")

@@ -14,9 +14,9 @@ from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Resource
 from xnatfs.demo.server import DemoServer
-from xnatfs.fetch.holdings import FileHoldings
-from xnatfs.fetch.series import series_of
-from xnatfs.server import listings
+from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.content.access_pattern import series_of
+from xnatfs.server import listing_requests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.vfs import Vfs
 
@@ -134,7 +134,7 @@ def test_a_table_takes_no_values_from_a_scan_that_is_united_with_its_own(
     Without numbers, as from a server that does not tell them in its listing of all scans, no path is guessed at below a scan.
     """
     if not numbers:
-        monkeypatch.setattr(listings, "_SCAN_EXTRAS", ())
+        monkeypatch.setattr(listing_requests, "_SCAN_EXTRAS", ())
     for label in ("one", "two", "three", "z_united"):
         session = shelf.make.experiment(shelf.subject, label, date="2024-01-08")
         for scan, kind in (("2", "T1"), ("4", "2")) if label == "z_united" else (("2", "T1"),):

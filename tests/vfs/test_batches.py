@@ -15,7 +15,7 @@ import pytest
 from tests.support import composed, read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive, ComputedContent

@@ -8,10 +8,10 @@ import pytest
 
 from tests.support import read
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.troubles import Troubles
+from xnatfs.diagnostics import Troubles
 from xnatfs.text import printable
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from tests.support import walk
 from tests.vfs.conftest import Compose
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data.truth import files
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import listings, tables
-from xnatfs.server.tables import Row
+from xnatfs.server import listing_requests
+from xnatfs.server import resultset
+from xnatfs.server.resultset import Row
 
 Change = Callable[[list[Row]], list[Row]]
 
@@ -77,10 +78,10 @@ def test_nothing_is_missing_where_columns_are(
     lab: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch, change: Change, project: str
 ) -> None:
     def rows_of(response: Any) -> list[Row]:
-        rows = tables.rows_of(response)
+        rows = resultset.rows_of(response)
         return change(rows) if "columns=" in response.url else rows
 
-    monkeypatch.setattr(listings, "rows_of", rows_of)
+    monkeypatch.setattr(listing_requests, "rows_of", rows_of)
     same_files(compose(lab), lab, project)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import LIMITS, Compose
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer

@@ -12,7 +12,7 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
-from xnatfs.fetch import filelists
+from xnatfs.listing import files
 from xnatfs.vfs import Vfs
 
 NOW = Limits(cache_size=10**9, ttl=0.0, progress_deadline=20.0)
@@ -285,7 +285,7 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
     with pytest.raises(OSError) as caught:
         vfs.open(f"{path}/f")
     assert caught.value.errno == errno.EIO
-    monkeypatch.setattr(filelists, "_JUST_NOW", -1.0)
+    monkeypatch.setattr(files, "_JUST_NOW", -1.0)
     if change == "removed":
         with pytest.raises(OSError) as caught:
             vfs.open(f"{path}/f")

@@ -13,8 +13,8 @@ from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.demo.model import ComputedContent
 from xnatfs.errors import Failure
-from xnatfs.fetch.blob import Blob
-from xnatfs.fetch.whole import Transfer
+from xnatfs.content.ranged import Blob
+from xnatfs.content.whole_file import Transfer
 
 PATH = f"{FOLDER}/f"
 

@@ -14,13 +14,13 @@ import pytest
 from tests.support import read, walk
 from tests.vfs.conftest import Compose
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo import listings as demo_listings
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Experiment, Project
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 from xnatfs.tree import lists
 from xnatfs.tree.lists import read_list
 from xnatfs.vfs import Vfs

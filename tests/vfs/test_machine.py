@@ -31,13 +31,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests.support import composed
 from tests.vfs.conftest import Shelf
 from tests.vfs.machine import EXCUSED, KIB, Opened, Truth, watched
-from xnatfs.cache import upkeep
+from xnatfs.cache import maintenance
 from xnatfs.cache.contents import ContentCache
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import ComputedContent
-from xnatfs.fetch import batches, blob, uncached, whole
+from xnatfs.content import zip_batch
+from xnatfs.content import ranged
+from xnatfs.content import uncached
+from xnatfs.content import whole_file
 
 SECONDS = float(os.environ.get("XNATFS_MACHINE", "0"))
 MIB = 1 << 20
@@ -269,13 +272,13 @@ class Machine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["clear", "clear outside", "evict", "evict more", "verify"]))
     @logged
     def look_after_the_cache(self, how: str) -> None:
-        scope = upkeep.Scope(self.mnt.cache.directory)
+        scope = maintenance.Scope(self.mnt.cache.directory)
         if how == "clear":
             self.mnt.cache.clear()
         elif how == "clear outside":
-            watched(how, lambda: upkeep.clear(scope))
+            watched(how, lambda: maintenance.clear(scope))
         elif how == "verify":
-            assert watched(how, lambda: upkeep.verify(scope)).wrong == []
+            assert watched(how, lambda: maintenance.verify(scope)).wrong == []
         else:  # another mount with a smaller cap makes room
             other = ContentCache(self.mnt.cache.directory, 100 * KIB if how == "evict more" else 2 * MIB)
             with contextlib.suppress(OSError):  # all of the rest is in use
@@ -289,7 +292,7 @@ class Machine(RuleBasedStateMachine):
             self._come_back()
         watched("close", self.mount_stack.close)
         self.handles.clear()
-        assert upkeep.verify(upkeep.Scope(self.mnt.cache.directory)).wrong == []
+        assert maintenance.verify(maintenance.Scope(self.mnt.cache.directory)).wrong == []
         self.refreshed = False
         self.mount(cap=cap)
 
@@ -363,7 +366,7 @@ class Machine(RuleBasedStateMachine):
         try:
             watched("close", self.mount_stack.close)
             if self.mounted is not None:
-                assert upkeep.verify(upkeep.Scope(self.mounted.cache.directory)).wrong == []
+                assert maintenance.verify(maintenance.Scope(self.mounted.cache.directory)).wrong == []
         finally:
             self.stack.close()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -378,7 +381,7 @@ class _Hasty:
 
 @pytest.mark.timeout(SECONDS + 300)
 def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (whole, blob, uncached, batches):
+    for module in (whole_file, ranged, uncached, zip_batch):
         monkeypatch.setattr(module, "time", _Hasty())
     for name in ("XNATFS_CACHE_DIR", "XNATFS_STATE_DIR"):
         monkeypatch.delenv(name)

@@ -11,7 +11,7 @@ from tests.support import read, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.loose import Loose
+from xnatfs.content.temporary import Loose
 from xnatfs.server.records import FileRecord, Owner
 from xnatfs.vfs import Vfs
 

@@ -14,10 +14,10 @@ import pytest
 from tests.support import md5, read, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_tables import ASEG, NOW, age, rows
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
-from xnatfs.tables import outputs
+from xnatfs.tables.engine import materialize
 
 DEAD = [{"database_down": True}, {"pool_exhausted": True}]
 FAILING = [
@@ -160,7 +160,7 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(own: DemoServer,
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
 @pytest.mark.parametrize("refreshed", [False, True])
 def test_no_table_loses_a_row(compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool) -> None:
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
     with DemoServer(build("scale", sessions=0, cohort=12)) as server:
         mounted = compose(server)
         before = rows(mounted, ASEG)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import read
 from tests.vfs.conftest import LIMITS, Compose, Shelf
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import freesurfer
 from xnatfs.vfs import Vfs
 

@@ -14,11 +14,11 @@ import pytest
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch import catalogs
+from xnatfs.listing import service
 
 NOW = Limits(cache_size=10**9, ttl=0.0, progress_deadline=20.0)
 SCAN = "/projects/SCALE/subjects/sub00003/sub00003_MR1/SCANS/1-TYPE1/DICOM"
@@ -61,7 +61,7 @@ def test_a_remount_costs_two_requests_before_the_first_cached_byte(scale: DemoSe
 
 
 def test_after_a_remount_the_rest_is_asked_for_in_a_moment(scale: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogs, "_SOON", 0.2)
+    monkeypatch.setattr(service, "_SOON", 0.2)
     first = compose(scale)
     read(first.vfs, f"{SCAN}/0001.dcm")
     first.close()

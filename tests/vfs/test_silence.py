@@ -13,8 +13,8 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
-from xnatfs.fetch import patience
+from xnatfs.core import Mounted
+from xnatfs.listing import stale_policy
 from xnatfs.server import breaker
 
 AGED = Limits(cache_size=10**9, ttl=0.0, revalidate_after=0.0, progress_deadline=6.0, listing_deadline=60.0)
@@ -23,7 +23,7 @@ AGED = Limits(cache_size=10**9, ttl=0.0, revalidate_after=0.0, progress_deadline
 @pytest.fixture
 def silent(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mounted]:
     """A mount with a listed folder and a cached file, all of it to be asked for again, and a server that says nothing any more."""
-    monkeypatch.setattr(patience, "QUIET", 0.5)
+    monkeypatch.setattr(stale_policy, "QUIET", 0.5)
     for name in "fg":
         shelf.put(shelf.make.entry(name, f"content of {name}".encode(), digest=""))  # without one it is asked for again
     mounted = compose(shelf.server, limits=AGED)
@@ -50,7 +50,7 @@ def test_what_has_aged_is_shown_as_it_was(silent: Mounted, monkeypatch: pytest.M
 
 def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Mounted, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
-    monkeypatch.setattr("xnatfs.server.session._PROBE_TIMEOUT", 0.5)
+    monkeypatch.setattr("xnatfs.server.connection._PROBE_TIMEOUT", 0.5)
     vfs = silent.vfs
     with pytest.raises(OSError) as caught:
         vfs.open(f"{FOLDER}/g")

@@ -21,13 +21,13 @@ import pytest
 
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import LIMITS, Compose
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.control import Changes, Op
 from xnatfs.demo.data import build, freesurfer
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
-from xnatfs.tables import outputs
+from xnatfs.tables.engine import materialize
 
 NOW = dataclasses.replace(LIMITS, ttl=0.0)
 DAYS = 3 * 86400.0
@@ -169,8 +169,8 @@ def test_a_change_shows_in_a_later_mount(study: Study, compose: Compose, tmp_pat
 def test_a_replaced_result_shows_in_its_table(
     study: Study, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
-    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
     before = volumes(mounted, study.project)
     assert len(before) > 40
@@ -186,8 +186,8 @@ def test_a_replaced_result_shows_in_its_table(
 
 
 def test_a_removed_result_leaves_its_table(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
-    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
     assert volumes(mounted, study.project)
     remove = {"op": "delete_file", "resource": study.results.id, "path": "stats/aseg.stats"}
@@ -215,8 +215,8 @@ def overwrite(study: Study) -> bytes:
 
 
 def test_an_overwrite_of_equal_size_shows_after_some_hours(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
-    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
     hours = dataclasses.replace(NOW, relist_after=0.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
@@ -231,7 +231,7 @@ def test_an_overwrite_of_equal_size_shows_after_some_hours(study: Study, compose
 
 
 def test_an_overwrite_of_equal_size_shows_at_once_after_a_refresh(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
     mounted = compose(study.server, user=study.user)
     read(mounted.vfs, path)

@@ -17,14 +17,14 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import LIMITS, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import broken, build, freesurfer, nord
 from xnatfs.demo.data import measurements as m
 from xnatfs.demo.data.lab import by_label
 from xnatfs.demo.model import Archive, BytesContent, CatalogEntry, Experiment, LazyEntries
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure, UsageError
-from xnatfs.tables import outputs
+from xnatfs.tables.engine import materialize
 
 SESSIONS = 40
 ASEG = "/tables/COHORT/freesurfer6/aseg.csv"
@@ -41,7 +41,7 @@ def cohort() -> Iterator[DemoServer]:
 @pytest.fixture
 def nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every opening compares with the server."""
-    monkeypatch.setattr(outputs, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_FRESH", 0.0)
 
 
 def age(mounted: Mounted) -> None:
@@ -352,8 +352,8 @@ def test_a_project_without_sessions_has_its_listings_only(shelf: Shelf, compose:
     shelf.make.project("EMPTY", "EMPTY", members=["demo"])
     mounted = compose(shelf.server)
     names = [name for name, _ in mounted.vfs.entries("/tables/EMPTY")]
-    assert sorted(names) == sorted(["README.txt", "sessions", *(f"{a}.{b}" for a in outputs.LISTED for b in ("csv", "xlsx", "parquet"))])
-    for name in outputs.LISTED:
+    assert sorted(names) == sorted(["README.txt", "sessions", *(f"{a}.{b}" for a in materialize.LISTED for b in ("csv", "xlsx", "parquet"))])
+    for name in materialize.LISTED:
         data = read(mounted.vfs, f"/tables/EMPTY/{name}.csv")
         assert data.startswith(b"ID,label,") and data.count(b"\n") == 1
         assert read(mounted.vfs, f"/tables/EMPTY/{name}.parquet").startswith(b"PAR1")

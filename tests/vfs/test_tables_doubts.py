@@ -22,8 +22,8 @@ from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.images import pydicom_file
 from xnatfs.demo.model import BytesContent, CatalogEntry
 from xnatfs.demo.server import DemoServer
-from xnatfs.fetch import filelists
-from xnatfs.tables import outputs
+from xnatfs.listing import files
+from xnatfs.tables.engine import materialize
 from xnatfs.tree.lists import list_files
 
 __all__ = ["cohort", "nothing_is_fresh"]  # fixtures
@@ -130,7 +130,7 @@ def test_what_could_not_be_listed_is_not_kept_under_the_new_stamp(shelf: Shelf, 
     read(mounted.vfs, TABLE)
     # ... and then both are.
     shelf.switches.fail_next = 0
-    time.sleep(filelists._AGAIN_S)
+    time.sleep(files._AGAIN_S)
     assert cells(rows(mounted, TABLE), "measurement", "region")["one"] == true_aseg("another", "6")
 
 
@@ -188,13 +188,13 @@ def test_what_changed_while_a_table_was_built_shows_at_the_next_opening(cohort: 
 
 def test_another_process_does_not_clear_a_first_build_away(cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted = compose(cohort)
-    write = outputs.write
+    write = materialize.write
 
     def slowly(*arguments: object, **more: object) -> None:
         compose(cohort)  # a second mount on the same cache, while this one writes
         write(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(outputs, "write", slowly)
+    monkeypatch.setattr(materialize, "write", slowly)
     assert len(read(mounted.vfs, ASEG.replace(".csv", ".xlsx"))) > 1000
 
 
@@ -202,7 +202,7 @@ def test_a_cache_cleared_in_the_middle_costs_a_second_build_and_no_error(
     cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = compose(cohort)
-    write, cleared = outputs.write, []
+    write, cleared = materialize.write, []
 
     def clear_first(*arguments: object, **more: object) -> None:
         if not cleared:
@@ -211,7 +211,7 @@ def test_a_cache_cleared_in_the_middle_costs_a_second_build_and_no_error(
                 database.execute("DELETE FROM parsed")
         write(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(outputs, "write", clear_first)
+    monkeypatch.setattr(materialize, "write", clear_first)
     assert len(cells(rows(mounted, ASEG), "measurement", "region")) == len(experiments(cohort.archive, "COHORT"))
     assert cleared
 

@@ -10,11 +10,11 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import md5, read, walk
 from tests.vfs.conftest import Compose
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
-from xnatfs.server.contents import out_of_reach
+from xnatfs.server.downloads import out_of_reach
 
 PROJECTS = READABLE
 

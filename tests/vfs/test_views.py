@@ -18,7 +18,7 @@ from tests.mount.spelling import Spelling
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import Compose
 from xnatfs.config import Limits
-from xnatfs.daemon.compose import Mounted
+from xnatfs.core import Mounted
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.maker import Maker

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from xnatfs.bids import names
+from xnatfs.bids import file_names
 from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
-from xnatfs.bids.pictures import Picture, picture
+from xnatfs.bids.image_files import Picture, picture
 from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, Kind
 from xnatfs.server.records import FileRecord, ScanRecord, natural
 
@@ -291,7 +291,7 @@ def _named(images: list[_Image], subject: str, session: str, always: bool, plan:
     taken: dict[str, _Image] = {}
     named: list[tuple[str, _Image]] = []
     for image in numbered:
-        stem = names.stem(subject, session, image.entities)
+        stem = file_names.stem(subject, session, image.entities)
         path = f"{image.datatype}/{stem}_{image.suffix}".lower()
         if path in taken:
             reason = f"its name is that of scan {taken[path].given.scan.id}"

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xnatfs.bids.names import legal
+from xnatfs.bids.file_names import legal
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
-from xnatfs.bids.words import Bounded, Pattern, Searching, any_word, pattern, task_of
+from xnatfs.bids.patterns import Bounded, Pattern, Searching, any_word, pattern, task_of
 from xnatfs.config import config_home
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord

@@ -27,10 +27,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.cache.drafts import Draft, Pile, locked
+from xnatfs.cache.writers import Draft, Pile, locked
 from xnatfs.cache.index import Index, ObjectRow, PartialRow
 from xnatfs.cache.partial import PAGE, Partial
-from xnatfs.cache.sweep import Guard, sweep_all, sweep_drafts
+from xnatfs.cache.recovery import Guard, sweep_all, sweep_drafts
 from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from xnatfs.cache import upkeep
-from xnatfs.cli.words import counted, say, size
+from xnatfs.cache import maintenance
+from xnatfs.cli.format import counted, say, size
 from xnatfs.config import Settings, cache_home, normal_url
 from xnatfs.daemon import registry
 from xnatfs.errors import UsageError
@@ -38,12 +38,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[upkeep.Scope]]:
+def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[maintenance.Scope]]:
     """The cache directory, and the caches in it that were asked for."""
     directory = (cache_dir or cache_home()).absolute()
     if cache_dir is not None and not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
-    found = upkeep.scopes(directory)
+    found = maintenance.scopes(directory)
     if server is None:
         return directory, found
     url = normal_url(server)
@@ -59,7 +59,7 @@ def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[upke
 def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
     """Show what is kept: how many files, how large, when last used, by which mounts."""
     directory, scopes = _scopes(cache_dir, server)
-    told = [(upkeep.info(scope), _mounts(scope)) for scope in scopes]
+    told = [(maintenance.info(scope), _mounts(scope)) for scope in scopes]
     if as_json:
         click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in told], indent=2))
         return
@@ -69,14 +69,14 @@ def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
         say(_text(one, mounts))
 
 
-def _mounts(scope: upkeep.Scope) -> list[str]:
+def _mounts(scope: maintenance.Scope) -> list[str]:
     """The mounts that use a cache: those of its server and user, if anybody has it open at all."""
     if not scope.in_use:
         return []
     return [one.mountpoint for one in registry.running() if Settings(one.server).scope(one.user) == scope.name]
 
 
-def _text(one: upkeep.Info, mounts: list[str]) -> str:
+def _text(one: maintenance.Info, mounts: list[str]) -> str:
     lines = [f"{one.server}  {one.directory}"]
     if one.problem:
         lines.append(f"  {one.problem}")
@@ -111,7 +111,7 @@ def verify(cache_dir: Path | None, server: str | None) -> int:
     wrong = 0
     for scope in scopes:
         with _progress(scope.server) as progress:
-            found = upkeep.verify(scope, progress)
+            found = maintenance.verify(scope, progress)
         wrong += len(found.wrong)
         say(_report(scope, found))
     if wrong:
@@ -120,7 +120,7 @@ def verify(cache_dir: Path | None, server: str | None) -> int:
     return 1 if wrong else 0
 
 
-def _report(scope: upkeep.Scope, found: upkeep.Verified) -> str:
+def _report(scope: maintenance.Scope, found: maintenance.Verified) -> str:
     text = f"{scope.server}: {counted(found.files, 'file')}, {size(found.bytes)}"
     if found.by_size_only:
         text += f", {found.by_size_only} checked by size only (the server has no digest of them)"
@@ -162,13 +162,13 @@ def clear(cache_dir: Path | None, server: str | None, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("`xnatfs cache clear` asks before it removes anything; without a terminal, give --yes")
-        told = [upkeep.info(scope) for scope in scopes]
+        told = [maintenance.info(scope) for scope in scopes]
         for one in told:
             say(f"{one.server}: {counted(one.files + one.partial_files, 'file')}, {size(one.bytes + one.partial_bytes)}")
         if not click.confirm("Remove them all from this machine?"):
             say("nothing is removed")
             return
     for scope in scopes:
-        freed, left = upkeep.clear(scope)
+        freed, left = maintenance.clear(scope)
         rest = f"; {size(left)} stay, a mount is fetching them" if left else ""
         say(f"{scope.server}: {size(freed)} freed{rest}")

@@ -13,15 +13,17 @@ from pathlib import Path
 import click
 
 from xnatfs import __version__
-from xnatfs import credentials as logins
+from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, make_folder, state_home
-from xnatfs.daemon import mounts, overlay, registry, stale
+from xnatfs.daemon import overlay, registry
+from xnatfs.daemon import mount_table
+from xnatfs.daemon import dead_mounts
 from xnatfs.errors import Failure, UsageError
-from xnatfs.server import tokens as remote
-from xnatfs.server.listings import Listings
+from xnatfs.server import alias_tokens as remote
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.probes import clock_offset, range_works, some_file
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 from xnatfs.text import printable
 
 Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
@@ -49,7 +51,7 @@ def _machine() -> Iterator[Finding]:
 
     try:
         check_fuse()
-        from xnatfs.fuse import LIBFUSE
+        from xnatfs.fuse.adapter import LIBFUSE
 
         if LIBFUSE[0] == 3:
             yield "ok", "FUSE", f"/dev/fuse, libfuse {LIBFUSE[0]}.{LIBFUSE[1]}, {shutil.which('fusermount3') or 'no fusermount3'}"
@@ -57,11 +59,11 @@ def _machine() -> Iterator[Finding]:
             yield "note", "FUSE", f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; install fuse3"
     except UsageError as error:
         yield "bad", "FUSE", str(error)
-    for one in stale.dead():
+    for one in dead_mounts.dead():
         yield "bad", "mount", f"{one.mountpoint}: {one.problem}"
     for each in registry.running():
-        if mounts.state_of(each.mountpoint) == mounts.SILENT:
-            yield "bad", "mount", f"{each.mountpoint}: {stale.problem_of(each)}"
+        if mount_table.state_of(each.mountpoint) == mount_table.SILENT:
+            yield "bad", "mount", f"{each.mountpoint}: {dead_mounts.problem_of(each)}"
     possible = overlay.kinds()
     if overlay.KERNEL in possible:
         yield "ok", "overlay", "`mount --overlay` uses the kernel's"

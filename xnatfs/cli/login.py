@@ -9,15 +9,16 @@ from pathlib import Path
 
 import click
 
-from xnatfs import credentials as logins
-from xnatfs import tokens
-from xnatfs.cli.words import say
+from xnatfs.auth import credentials as logins
+from xnatfs.auth import token_store
+from xnatfs.cli.format import say
 from xnatfs.config import Settings, normal_url
-from xnatfs.credentials import Credentials
-from xnatfs.daemon import control, known, registry
+from xnatfs.auth.credentials import Credentials
+from xnatfs.daemon import control, registry
+from xnatfs.server import identity
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server import tokens as remote
-from xnatfs.server.session import Connection
+from xnatfs.server import alias_tokens as remote
+from xnatfs.server.connection import Connection
 
 
 @click.command("login")
@@ -28,7 +29,7 @@ from xnatfs.server.session import Connection
 @click.option("--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it).")
 @click.option("--ask", is_flag=True, help="Ask for the password, even if one is found.")
 @click.option(
-    "--keep", type=click.Choice(["auto", tokens.KEYRING, tokens.FILE]), default="auto", show_default=True, help="Where the token is kept."
+    "--keep", type=click.Choice(["auto", token_store.KEYRING, token_store.FILE]), default="auto", show_default=True, help="Where the token is kept."
 )
 def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool, ask: bool, keep: str) -> int:
     """Log in once, and keep an alias token in place of the password.
@@ -50,13 +51,13 @@ def command(server: str | None, user: str | None, config: Path | None, netrc: Pa
             raise
         before = [whole for one in kept(connection.server, name) if (whole := _whole(one))]  # the keyring has room for one of a name
         try:
-            token, why_not = tokens.keep(remote.token(connection, issued), None if keep == "auto" else keep)
+            token, why_not = token_store.keep(remote.token(connection, issued), None if keep == "auto" else keep)
         except UsageError:
             invalidate(connection, remote.token(connection, issued))
             raise
-        known.remember(Settings(server=connection.server), name, connection.known)
+        identity.remember(Settings(server=connection.server), name, connection.known)
         say(f"logged in to {token.server} as {name}; {until(token.expires)}")
-        say(f"the token is kept in {tokens.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
+        say(f"the token is kept in {token_store.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
         failed = _tell_mounts(token)
         for old in before:
             invalidate(connection, old)
@@ -93,12 +94,12 @@ def _password(server: str | None, user: str | None, config: Path | None, netrc: 
         return logins.find(again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False)
 
 
-def kept(server: str | None, user: str | None) -> list[tokens.Token]:
+def kept(server: str | None, user: str | None) -> list[token_store.Token]:
     """The logins there are, of this server and user where they are named."""
-    return [one for one in tokens.kept() if server in (None, one.server) and user in (None, one.user)]
+    return [one for one in token_store.kept() if server in (None, one.server) and user in (None, one.user)]
 
 
-def _tell_mounts(token: tokens.Token) -> bool:
+def _tell_mounts(token: token_store.Token) -> bool:
     """Whether a mount of this server and user did not take the new token."""
     failed = False
     for one in registry.running():
@@ -112,7 +113,7 @@ def _tell_mounts(token: tokens.Token) -> bool:
     return failed
 
 
-def invalidate(connection: Connection, token: tokens.Token) -> str:
+def invalidate(connection: Connection, token: token_store.Token) -> str:
     """Make a token worthless; what kept the server from it, or ""."""
     try:
         remote.invalidate(connection, token.alias)
@@ -121,14 +122,14 @@ def invalidate(connection: Connection, token: tokens.Token) -> str:
     return ""
 
 
-def _whole(token: tokens.Token) -> tokens.Token | None:
+def _whole(token: token_store.Token) -> token_store.Token | None:
     try:
-        return tokens.whole(token)
+        return token_store.whole(token)
     except UsageError:
         return None
 
 
-def _warn_of_what_comes_first(token: tokens.Token) -> None:
+def _warn_of_what_comes_first(token: token_store.Token) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
             say(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", err=True)

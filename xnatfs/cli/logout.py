@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from xnatfs import credentials as logins
-from xnatfs import tokens
+from xnatfs.auth import credentials as logins
+from xnatfs.auth import token_store
 from xnatfs.cli.login import invalidate, kept, until
-from xnatfs.cli.words import say
+from xnatfs.cli.format import say
 from xnatfs.config import Settings, normal_url
-from xnatfs.daemon import known
+from xnatfs.server import identity
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 
 
 @click.command("logout")
@@ -30,14 +30,14 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
         raise UsageError("several logins are kept (" + ", ".join(f"{one.user} at {one.server}" for one in found) + "); name one")
     token = found[0]
     problem = "" if token.expired else _given_back(token, allow_http)
-    tokens.forget(token)
+    token_store.forget(token)
     say(f"the login of {token.user} at {token.server} is forgotten")
     if problem:
         say(f"xnatfs: the server could not be told, and {until(token.expires)}: {problem}", err=True)
     return 1 if problem else 0
 
 
-def _given_back(token: tokens.Token, allow_http: bool) -> str:
+def _given_back(token: token_store.Token, allow_http: bool) -> str:
     try:
         login = logins.of(token)
     except UsageError as problem:
@@ -45,8 +45,8 @@ def _given_back(token: tokens.Token, allow_http: bool) -> str:
     settings = Settings(server=token.server, verify=token.verify, proxy=token.proxy, allow_http=allow_http)
     connection = Connection(settings, login)
     try:
-        connection.login(known.recall(settings, token.user))
-        return invalidate(connection, tokens.whole(token))
+        connection.login(identity.recall(settings, token.user))
+        return invalidate(connection, token_store.whole(token))
     except Failure as failure:
         return "" if failure.cause is Cause.LOGIN_REFUSED else str(failure)
     finally:

@@ -11,10 +11,12 @@ import click
 
 from xnatfs.bids.mapping import user_map
 from xnatfs.cli.options import Where, where
-from xnatfs.cli.words import say
+from xnatfs.cli.format import say
 from xnatfs.config import Settings
-from xnatfs.credentials import Credentials
-from xnatfs.daemon import mounts, registry, stale
+from xnatfs.auth.credentials import Credentials
+from xnatfs.daemon import registry
+from xnatfs.daemon import mount_table
+from xnatfs.daemon import dead_mounts
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
@@ -158,7 +160,7 @@ def check_fuse() -> None:
         )
     if not os.access(device, os.R_OK | os.W_OK):
         raise UsageError("you may not open /dev/fuse; ask your administrator (on some systems: membership in the group fuse)")
-    if mounts.fusermount() is None and os.geteuid() != 0:
+    if mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
     try:
         import xnatfs.fuse  # noqa: F401  (loads libfuse)
@@ -172,21 +174,21 @@ def check_mountpoint(place: str) -> None:
     Raises:
         UsageError: it cannot.
     """
-    entry = mounts.at(place)
+    entry = mount_table.at(place)
     if entry is not None:
         running = registry.of(place)
         ours = overlays.is_ours(entry)
-        state = mounts.state_of(place) if ours else ""
+        state = mount_table.state_of(place) if ours else ""
         # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that answers has one, which only is
         # registered elsewhere.
-        orphan = running is None and (state != mounts.ANSWERS or entry.kind != "fuse.xnatfs")
-        if ours and (orphan or state == mounts.DEAD):
-            problem = mounts.unmount(place, lazy=True)
+        orphan = running is None and (state != mount_table.ANSWERS or entry.kind != "fuse.xnatfs")
+        if ours and (orphan or state == mount_table.DEAD):
+            problem = mount_table.unmount(place, lazy=True)
             if problem:
                 raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
             overlays.clear(place)
-        elif ours and running is not None and state == mounts.SILENT:
-            raise UsageError(f"{entry.source} is already mounted at {place}: {stale.problem_of(running)}")
+        elif ours and running is not None and state == mount_table.SILENT:
+            raise UsageError(f"{entry.source} is already mounted at {place}: {dead_mounts.problem_of(running)}")
         elif ours:
             raise UsageError(f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it")
         else:

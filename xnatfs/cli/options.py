@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from xnatfs import credentials as logins
+from xnatfs.auth import credentials as logins
 from xnatfs.config import Limits, Settings, cache_home, parse_size
-from xnatfs.credentials import Credentials
+from xnatfs.auth.credentials import Credentials
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from xnatfs.cli.words import say
+from xnatfs.cli.format import say
 from xnatfs.daemon import control, registry
 from xnatfs.errors import UsageError
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from xnatfs.cli.words import counted, say, size
-from xnatfs.daemon import control, overlay, registry, stale
+from xnatfs.cli.format import counted, say, size
+from xnatfs.daemon import control, overlay, registry
+from xnatfs.daemon import dead_mounts
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
@@ -27,7 +28,7 @@ def command(mountpoint: str | None, as_json: bool) -> int:
 
     Exit code 0 if every mount asked about answers, else 1.
     """
-    found, dead = registry.running(), stale.dead()
+    found, dead = registry.running(), dead_mounts.dead()
     if mountpoint is not None:
         one = registry.containing(mountpoint)
         place = os.path.abspath(mountpoint)
@@ -38,12 +39,12 @@ def command(mountpoint: str | None, as_json: bool) -> int:
     reports: list[dict[str, Any]] = [{"mountpoint": one.mountpoint, "server": one.source, "problem": one.problem} for one in dead]
     for one in found:
         try:
-            if stale.stopped(one):
+            if dead_mounts.stopped(one):
                 raise UsageError("it is stopped")
             report: dict[str, Any] = control.ask(one.socket, "status", timeout=_PATIENCE)
         except UsageError:
             report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid}
-            report["problem"] = stale.problem_of(one)
+            report["problem"] = dead_mounts.problem_of(one)
         if one.overlay:
             report["overlay"] = {**(report.get("overlay") or {}), **overlay.contents(one.overlay)}
         reports.append(report)

@@ -10,14 +10,14 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xnatfs.cli.options import Where, where
-from xnatfs.cli.words import say
-from xnatfs.daemon.compose import Mounted
-from xnatfs.daemon.notebook import Made, make, opened
+from xnatfs.cli.format import say
+from xnatfs.core import Mounted
+from xnatfs.api import Made, make, opened
 from xnatfs.errors import Failure, UsageError
-from xnatfs.tables.catalog import LEFT_OUT, with_plugins
-from xnatfs.tables.explain import explain
-from xnatfs.tables.formats import FORMATS, write
-from xnatfs.tables.listed import LISTED
+from xnatfs.tables.registry import LEFT_OUT, with_plugins
+from xnatfs.tables.engine.explain import explain
+from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.engine.from_listings import LISTED
 
 
 @click.command("table")

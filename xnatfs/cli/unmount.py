@@ -8,8 +8,10 @@ import time
 
 import click
 
-from xnatfs.cli.words import say
-from xnatfs.daemon import control, mounts, overlay, registry, stale
+from xnatfs.cli.format import say
+from xnatfs.daemon import control, overlay, registry
+from xnatfs.daemon import mount_table
+from xnatfs.daemon import dead_mounts
 from xnatfs.errors import UsageError
 
 _PATIENCE = 5.0  # seconds that open files get to be closed
@@ -36,25 +38,25 @@ def end(place: str) -> str:
     Raises:
         UsageError: nothing is mounted there, or it cannot be unmounted.
     """
-    entry = mounts.at(place)
+    entry = mount_table.at(place)
     running = registry.of(place)
     if entry is None and running is None:
         raise UsageError(f"nothing is mounted at {place}")
     if entry is not None and not overlay.is_ours(entry):
         raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
-    stopped = running is not None and stale.stopped(running)
+    stopped = running is not None and dead_mounts.stopped(running)
     if entry is not None:
         deadline = time.monotonic() + (0.0 if stopped else _PATIENCE)
-        problem = mounts.unmount(place, lazy=False)
+        problem = mount_table.unmount(place, lazy=False)
         while problem and "busy" in problem and time.monotonic() < deadline:
             time.sleep(0.2)
-            problem = mounts.unmount(place, lazy=False)
-        if problem and mounts.at(place) is not None:
+            problem = mount_table.unmount(place, lazy=False)
+        if problem and mount_table.at(place) is not None:
             if running is not None and not stopped:
                 with contextlib.suppress(UsageError):
                     control.ask(running.socket, "stop", timeout=_ANSWER)
-            mounts.unmount(place, lazy=True)
-        if not mounts.wait_gone(place, _PATIENCE):
+            mount_table.unmount(place, lazy=True)
+        if not mount_table.wait_gone(place, _PATIENCE):
             raise UsageError(f"{place} could not be unmounted: {problem}")
     if running is not None and not stopped:
         # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on its behalf.
@@ -62,7 +64,7 @@ def end(place: str) -> str:
             control.ask(running.socket, "stop", timeout=_ANSWER)
         _wait_for_end(running)
     overlay.clear(place)
-    return stale.left_behind(running) if running is not None and running.alive else ""
+    return dead_mounts.left_behind(running) if running is not None and running.alive else ""
 
 
 def _wait_for_end(running: registry.Registration) -> None:

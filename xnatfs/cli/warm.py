@@ -8,9 +8,9 @@ import time
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from xnatfs.cli.words import say, size
+from xnatfs.cli.format import say, size
 from xnatfs.daemon import control, registry
-from xnatfs.daemon.warming import Plan, Warming, survey
+from xnatfs.daemon.warm_up import Plan, Warming, survey
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import make_folder, private_folder, state_home
-from xnatfs.daemon import mounts, registry
+from xnatfs.daemon import registry
+from xnatfs.daemon import mount_table
 from xnatfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def record(mountpoint: str) -> Record | None:
         return None
 
 
-def is_ours(entry: mounts.MountEntry) -> bool:
+def is_ours(entry: mount_table.MountEntry) -> bool:
     """Whether what is mounted is a mount of xnatfs."""
     if entry.kind == "fuse.xnatfs":
         return True
@@ -119,8 +120,8 @@ def clear(mountpoint: str) -> None:
 
 
 def _clear_lower(lower: str) -> None:
-    if mounts.at(lower) is not None:
-        mounts.unmount(lower, lazy=True)
+    if mount_table.at(lower) is not None:
+        mount_table.unmount(lower, lazy=True)
     with contextlib.suppress(OSError):
         os.rmdir(lower)
 
@@ -211,7 +212,7 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
         if owner != os.geteuid():
             raise UsageError(f"{path} belongs to another user; name a folder of your own")
     uppers = [f",upperdir={spelt}," for spelt in (path / "upper", _escaped(path / "upper"))]
-    for entry in mounts.entries():
+    for entry in mount_table.entries():
         if entry.kind == "overlay" and any(upper in f"{entry.options}," for upper in uppers):
             raise UsageError(f"{path} is in use by the mount at {entry.mountpoint}; `xnatfs unmount {entry.mountpoint}` ends it")
 
@@ -289,14 +290,14 @@ def _try_kernel(path: Path) -> str:
                 time.sleep(0.1)
             _mount_kernel("probe", folder / "mnt", folder / "lower", folder)
         except OSError as error:
-            return f"the kernel refuses one on {mounts.kind_of(path)} ({error.strerror})"
+            return f"the kernel refuses one on {mount_table.kind_of(path)} ({error.strerror})"
         try:
             (folder / "mnt" / "name").unlink()  # leaves a whiteout
             return ""
         except OSError as error:
-            return f"a deletion cannot be kept on {mounts.kind_of(path)} ({error.strerror})"
+            return f"a deletion cannot be kept on {mount_table.kind_of(path)} ({error.strerror})"
         finally:
-            mounts.unmount(str(folder / "mnt"), lazy=True)
+            mount_table.unmount(str(folder / "mnt"), lazy=True)
 
 
 def _held_by_kernel(path: Path, lower: Path) -> bool:
@@ -308,7 +309,7 @@ def _held_by_kernel(path: Path, lower: Path) -> bool:
         _mount("probe", lower, data, 0)
     except OSError as error:
         return error.errno == errno.EBUSY
-    mounts.unmount(str(lower), lazy=True)
+    mount_table.unmount(str(lower), lazy=True)
     return False
 
 
@@ -324,9 +325,9 @@ def _try_folder(path: Path) -> str:
             file.rename(folder / "renamed")
             (folder / "link").symlink_to("file")
             if stat.S_IMODE((folder / "renamed").stat().st_mode) != 0o400:
-                return f"{mounts.kind_of(path)} keeps no file modes"
+                return f"{mount_table.kind_of(path)} keeps no file modes"
         except OSError as error:
-            return f"{mounts.kind_of(path)} cannot hold what it needs ({error.strerror})"
+            return f"{mount_table.kind_of(path)} cannot hold what it needs ({error.strerror})"
     return ""
 
 
@@ -373,7 +374,7 @@ class Overlay:
             else:
                 self._start_program()
             self._mounted = True
-        mounts.unmount(self.lower, lazy=True)  # the overlay holds it
+        mount_table.unmount(self.lower, lazy=True)  # the overlay holds it
 
     def _start_program(self) -> None:
         # Relative to DIR, whose path may hold commas.
@@ -392,7 +393,7 @@ class Overlay:
             )
             deadline = time.monotonic() + _START
             while True:
-                entry = mounts.at(self._mountpoint)
+                entry = mount_table.at(self._mountpoint)
                 if entry is not None and _TYPES.get(entry.kind) == PROGRAM:
                     return
                 if self._program.poll() is not None or time.monotonic() > deadline:
@@ -408,7 +409,7 @@ class Overlay:
         """Make the kernel forget the names it holds for the overlay: it believes for ever that a name does not exist, and calls one
         stale that the server removed. A remount without any change drops what nobody uses (measured with 6.18)."""
         if self.kind == KERNEL and self._mounted and not self._ended.is_set():
-            entry = mounts.at(self._mountpoint)
+            entry = mount_table.at(self._mountpoint)
             if entry is not None and entry.kind == "overlay":
                 with contextlib.suppress(OSError):
                     _mount("", Path(self._mountpoint), "", _MS_REMOUNT | _MS_NOSUID | _MS_NODEV)
@@ -424,9 +425,9 @@ class Overlay:
         """Take the overlay away, and with it the read-only mount. Who has a file of DIR open writes on; nothing in DIR is touched."""
         self._ended.set()
         with self._changing:
-            entry = mounts.at(self._mountpoint)
+            entry = mount_table.at(self._mountpoint)
             if entry is not None and entry.kind in _TYPES and is_ours(entry):
-                mounts.unmount(self._mountpoint, lazy=True)
+                mount_table.unmount(self._mountpoint, lazy=True)
             _clear_lower(self.lower)
 
     def leave(self) -> None:

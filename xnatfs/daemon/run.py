@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xnatfs.config import Settings
-from xnatfs.credentials import Credentials
-from xnatfs.daemon import garbage, mounts, registry
-from xnatfs.daemon.compose import Mounted, compose
+from xnatfs.auth.credentials import Credentials
+from xnatfs.daemon import registry
+from xnatfs.daemon import gc_tuning
+from xnatfs.daemon import mount_table
+from xnatfs.core import Mounted, compose
 from xnatfs.daemon.control import ControlServer
-from xnatfs.daemon.guard import guard_process
+from xnatfs.daemon.hardening import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
 from xnatfs.errors import Failure, UsageError
-from xnatfs.lower import Lower
+from xnatfs.fuse.overlay_lower import Lower
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,12 @@ def foreground(
     Raises:
         UsageError, Failure: it could not be mounted; the text says why.
     """
-    from xnatfs import fuse  # loads libfuse, which may be missing
+    from xnatfs.fuse import adapter as fuse
 
     guard_process()
-    garbage.settle()
+    gc_tuning.settle()
     mounted = compose(settings, credentials, mountpoint)
-    collecting = garbage.Collecting()
+    collecting = gc_tuning.Collecting()
     control: ControlServer | None = None
     registration: Path | None = None
     base = mountpoint  # where the read-only mount goes
@@ -144,8 +146,8 @@ def background(
     _reap(pid)
     if overlay is not None:
         overlay.leave()
-    elif mounts.at(mountpoint) is not None:
-        mounts.unmount(mountpoint, lazy=True)
+    elif mount_table.at(mountpoint) is not None:
+        mount_table.unmount(mountpoint, lazy=True)
     raise UsageError(answer.get("problem") or f"the mount ended before it answered; see {log_file}")
 
 
@@ -283,7 +285,7 @@ def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
     if overlay is not None:
         overlay.end()
     else:
-        mounts.unmount(mountpoint, lazy=True)
+        mount_table.unmount(mountpoint, lazy=True)
 
 
 def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:

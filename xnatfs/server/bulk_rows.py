@@ -19,7 +19,7 @@ from xnatfs.server.records import (
     SubjectRecord,
     parse_stamp,
 )
-from xnatfs.server.tables import Row, has_column, number, pick
+from xnatfs.server.resultset import Row, has_column, number, pick
 
 
 @dataclass

@@ -14,10 +14,10 @@ from typing import Any
 
 import requests
 
-from xnatfs.server.bodies import whole
+from xnatfs.server.json_stream import whole
 from xnatfs.server.records import AssessorRecord, Owner, ReconstructionRecord, ResourceRecord, parse_stamp
-from xnatfs.server.session import Connection
-from xnatfs.server.tables import number
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import number
 from xnatfs.server.urls import segment
 
 Item = dict[str, Any]

@@ -10,10 +10,10 @@ import itertools
 import time
 
 from xnatfs.errors import Failure
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.resources import Resources
-from xnatfs.server.session import Connection
+from xnatfs.server.connection import Connection
 from xnatfs.server.urls import encode, files_path
 
 _LOOKED_AT = 3  # projects, and sessions of each

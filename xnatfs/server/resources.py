@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.server.listings import Listings
+from xnatfs.server.listing_requests import Listings
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
-from xnatfs.server.tables import Row, number, pick
+from xnatfs.server.resultset import Row, number, pick
 from xnatfs.server.urls import addressable, all_of, awkward, owner_of, path_of, resource_path, segment, split_file_uri
 
 log = logging.getLogger(__name__)

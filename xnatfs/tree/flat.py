@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from xnatfs.errors import Failure
-from xnatfs.fetch.alongside import Alongside
-from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.content.readahead import Alongside
+from xnatfs.listing.snapshot import FileHoldings
 from xnatfs.server.records import ExperimentRecord, ResourceRecord, ScanRecord
 from xnatfs.tree.names import MAX_BYTES, PROBED, spell, spell_label
 from xnatfs.tree.node import Content, File, FileBranch, Node

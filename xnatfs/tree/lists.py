@@ -19,8 +19,8 @@ from pathlib import Path
 
 from xnatfs.config import config_home
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.fetch.holdings import Memo, ProjectHoldings
-from xnatfs.fetch.names import Search
+from xnatfs.listing.snapshot import Memo, ProjectHoldings
+from xnatfs.listing.session_names import Search
 from xnatfs.text import printable
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of

@@ -16,14 +16,14 @@ from typing import NamedTuple
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
 from xnatfs.errors import Cause, Failure
-from xnatfs.fetch.catalogs import Catalogs
-from xnatfs.fetch.history import History
-from xnatfs.fetch.holdings import FileHoldings, Memo
-from xnatfs.fetch.outlines import Outlines
-from xnatfs.fetch.series import Series, series_of
-from xnatfs.fetch.transfers import Reader, Transfers
-from xnatfs.fetch.troubles import Troubles
-from xnatfs.server.contents import out_of_reach
+from xnatfs.listing.service import Catalogs
+from xnatfs.listing.mtimes import History
+from xnatfs.listing.snapshot import FileHoldings, Memo
+from xnatfs.listing.summaries import Outlines
+from xnatfs.content.access_pattern import Series, series_of
+from xnatfs.content.manager import Reader, Transfers
+from xnatfs.diagnostics import Troubles
+from xnatfs.server.downloads import out_of_reach
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
 from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of

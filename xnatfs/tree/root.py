@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xnatfs.tree.control import control_room
+from xnatfs.tree.status_files import control_room
 from xnatfs.tree.lists import list_files, lists_room
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
-from xnatfs.tree.projects import archive_room, projects_room
+from xnatfs.tree.project_rooms import archive_room, projects_room
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import Scope, by_project
-from xnatfs.tree.tables import Tables, list_tables, tables_room
+from xnatfs.tree.table_files import Tables, list_tables, tables_room
 from xnatfs.tree.views import scope_views, views_room
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from xnatfs.fetch.holdings import Memo, ProjectHoldings
+from xnatfs.listing.snapshot import Memo, ProjectHoldings
 from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord, ScanRecord
 from xnatfs.tree.resource import Sources
 

@@ -19,15 +19,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.fetch.holdings import FileHoldings
+from xnatfs.listing.snapshot import FileHoldings
 from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
-from xnatfs.tree.bids import bids_folder
+from xnatfs.tree.bids_view import bids_folder
 from xnatfs.tree.flat import FlatFolder, Part, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.resource import Place, Sources, resource_folder
 from xnatfs.tree.scope import Member, Scope, Snapshot, project_scope, scan_records, scan_resources, scans_of
-from xnatfs.tree.session import assessor_place, experiment_place, scan_place
+from xnatfs.tree.session_folders import assessor_place, experiment_place, scan_place
 
 _FLAT = re.compile(r"nifti.*|nii", re.IGNORECASE)
 _NO_TYPE = "(none)"

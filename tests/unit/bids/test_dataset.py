@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnatfs.bids import names, sidecars, texts
+from xnatfs.bids import sidecars
+from xnatfs.bids import file_names
+from xnatfs.bids import metadata_files as texts
 from xnatfs.bids.dataset import Plan, Same, ScanFiles, Sidecar, Text, arrange
 from xnatfs.bids.mapping import parse
-from xnatfs.bids.pictures import picture
-from xnatfs.bids.usual import usual_map
+from xnatfs.bids.image_files import picture
+from xnatfs.bids.default_rules import usual_map
 from xnatfs.demo.data import images
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ScanRecord
 
@@ -179,16 +181,16 @@ def test_every_image_has_one_legal_name_or_a_reason(scans: list[tuple[str, list[
 
 
 def test_labels_are_legal_and_the_oldest_keeps_the_plain_one() -> None:
-    found = names.labels({"X_S10": "a_1", "X_S9": "a-1", "X_S11": "A1", "X_S12": "é ñ ø", "X_S13": "¿?"})
+    found = file_names.labels({"X_S10": "a_1", "X_S9": "a-1", "X_S11": "A1", "X_S12": "é ñ ø", "X_S13": "¿?"})
     assert found == {"X_S9": "a1", "X_S10": "a1xXS10", "X_S11": "A1xXS11", "X_S12": "eno", "X_S13": "XS13"}
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z]_S\d{1,3}", fullmatch=True), st.text(max_size=6), max_size=8), st.text(max_size=6))
 def test_labels_stay_when_a_later_one_comes(texts: dict[str, str], later: str) -> None:
-    before = names.labels(texts)
+    before = file_names.labels(texts)
     assert len({label.lower() for label in before.values()}) == len(texts)
     assert all(re.fullmatch(r"[A-Za-z0-9]+", label) for label in before.values())
-    after = names.labels({**texts, "Z_S9999": later})
+    after = file_names.labels({**texts, "Z_S9999": later})
     assert {identity: after[identity] for identity in before} == before
 
 
@@ -203,7 +205,7 @@ def test_labels_stay_when_a_later_one_comes(texts: dict[str, str], later: str) -
     ],
 )
 def test_a_session_is_named_without_its_subject(label: str, subject: str, text: str) -> None:
-    assert names.session_text(label, subject) == text
+    assert file_names.session_text(label, subject) == text
 
 
 # --- sidecars --------------------------------------------------------------------------------------------------------

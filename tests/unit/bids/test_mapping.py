@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.bids import names
+from xnatfs.bids import file_names
 from xnatfs.bids.mapping import BidsMap, Nowhere, Place, parse, user_map
 from xnatfs.bids.schema import ENTITIES, KINDS
-from xnatfs.bids.usual import usual_map
-from xnatfs.bids.words import Bounded as bounded
-from xnatfs.bids.words import pattern, task_of
+from xnatfs.bids.default_rules import usual_map
+from xnatfs.bids.patterns import Bounded as bounded
+from xnatfs.bids.patterns import pattern, task_of
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
 
@@ -241,7 +241,7 @@ def test_an_expression_without_an_end_stops_nobody(caplog: pytest.LogCaptureFixt
     """A map may come from the server: `re` would hold up the whole mount with this for hours."""
     with caplog.at_level("WARNING"):
         assert pattern("re:(a|aa)+$").find("a" * 60 + "!") is None
-        assert names.subject_text("a" * 60 + "!", bounded("(a|aa)+$")) == "a" * 60 + "!"
+        assert file_names.subject_text("a" * 60 + "!", bounded("(a|aa)+$")) == "a" * 60 + "!"
     assert "takes too long" in caplog.text
     assert pattern("re:(?P<when>PRE|post)").find("x_pre_y") == {"when": "pre"}
-    assert names.subject_text("study-S012", bounded(r"S(\d+)$")) == "012"
+    assert file_names.subject_text("study-S012", bounded(r"S(\d+)$")) == "012"

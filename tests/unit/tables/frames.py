@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from xnatfs.tables.table import Column, Row, Rows
+from xnatfs.tables.spec import Column, Row, Rows
 
 ODD_CELLS = [
     *("007", "-0", "+5", "1e5", "1E5", "NaN", "nan", "inf", "-inf", "1_000", "0", "12.3400", "0.30000000000000004", "9007199254740993"),

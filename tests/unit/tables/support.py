@@ -9,9 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from xnatfs.tables.catalog import all_tables
-from xnatfs.tables.fields import UNFINISHED as UNFINISHED
-from xnatfs.tables.table import Input, Parsed, Table, Visit
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.parse.helpers import UNFINISHED as UNFINISHED
+from xnatfs.tables.spec import Input, Parsed, Table, Visit
 
 VISIT = Visit("XNAT_E00001", "S01_MR1", "S01", "2024-03-05", "P1")
 

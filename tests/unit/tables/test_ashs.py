@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tables.support import UNFINISHED, decimals, line_ends, names, session, text
-from xnatfs.tables.catalog import all_tables
-from xnatfs.tables.table import ParseError, is_number
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.spec import ParseError, is_number
 
 regions = st.one_of(names, st.sampled_from(["CA2+3", "Left Br35", "BA35"])).filter(lambda name: not is_number(name))
 rows_of_a_side = st.lists(st.tuples(regions, st.integers(0, 99).map(str), decimals), min_size=1, max_size=6, unique_by=lambda row: row[0])

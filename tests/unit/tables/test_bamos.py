@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.tables.support import session
 from tests.unit.tables.test_images import image
-from xnatfs.tables.bamos import LOBES
-from xnatfs.tables.table import ParseError
+from xnatfs.tables.pipelines.bamos import LOBES
+from xnatfs.tables.spec import ParseError
 
 VOXEL = (1.0, 1.0, 1.2)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.tables.catalog import LEFT_OUT, PLUGINS, all_tables, with_plugins
-from xnatfs.tables.fields import passed_csv
+from xnatfs.tables.registry import LEFT_OUT, PLUGINS, all_tables, with_plugins
+from xnatfs.tables.parse.helpers import passed_csv
 from xnatfs.tables.reference import PLACE, reference
-from xnatfs.tables.table import Input, Table
+from xnatfs.tables.spec import Input, Table
 
 DOC = Path(__file__).parents[3] / "docs" / "tables.md"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.unit.tables.support import aparc_file, aseg_file, session, value
-from xnatfs.tables.braak import STAGES
+from xnatfs.tables.pipelines.braak import STAGES
 
 CORTEX = [name for stage in STAGES for name in stage.cortex] + ["supramarginal", "parsorbitalis", "parsopercularis", "parstriangularis"]
 BELOW = [f"{side}-{name}" for stage in STAGES for name in stage.below for side in ("Left", "Right")]

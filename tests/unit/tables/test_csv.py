@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tables.support import decimals, line_ends, names, session, text
-from xnatfs.tables.catalog import all_tables
-from xnatfs.tables.table import ParseError
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.spec import ParseError
 
 
 def csv(rows: Any, ends: Any = ("\n", "", True)) -> str:

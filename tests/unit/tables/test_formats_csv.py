@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 
 from tests.unit.tables.frames import ODD_CELLS, csv_rows, frame, frames, texts
-from xnatfs.tables.cells import LISTED, distinct, plain_number
-from xnatfs.tables.formats import FORMATS, csv_cell, problems, risky, write
-from xnatfs.tables.table import Column, Row, Rows, is_number
+from xnatfs.tables.output.types import LISTED, distinct, plain_number
+from xnatfs.tables.output.write import FORMATS, csv_cell, problems, risky, write
+from xnatfs.tables.spec import Column, Row, Rows, is_number
 
 
 @pytest.fixture(scope="module")

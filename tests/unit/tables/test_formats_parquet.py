@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 
 from tests.unit.tables.frames import Made, column, frame, frames
-from xnatfs.tables import parquet
-from xnatfs.tables.cells import encodable, scan
-from xnatfs.tables.formats import write
-from xnatfs.tables.table import Column, Rows
+from xnatfs.tables.output import parquet
+from xnatfs.tables.output.types import encodable, scan
+from xnatfs.tables.output.write import write
+from xnatfs.tables.spec import Column, Rows
 
 
 @pytest.fixture(scope="module")

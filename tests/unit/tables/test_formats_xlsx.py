@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 
 from tests.unit.tables.frames import Made, column, frame, frames
-from xnatfs.tables import xlsx
-from xnatfs.tables.cells import scan, visible
-from xnatfs.tables.formats import write
-from xnatfs.tables.table import Column, Rows, is_number
+from xnatfs.tables.output import xlsx
+from xnatfs.tables.output.types import scan, visible
+from xnatfs.tables.output.write import write
+from xnatfs.tables.spec import Column, Rows, is_number
 
 
 @pytest.fixture(scope="module")

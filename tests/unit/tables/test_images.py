@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tables.support import session, value
-from xnatfs.tables import images
-from xnatfs.tables.fsl import STRUCTURES
-from xnatfs.tables.table import ParseError
+from xnatfs.tables.parse import nifti
+from xnatfs.tables.pipelines.fsl import STRUCTURES
+from xnatfs.tables.spec import ParseError
 
 TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 
@@ -74,7 +74,7 @@ def test_the_volume_is_that_of_numpy(kind: str, scaling: Any, qfac: int, voxel: 
     more = {"offset": {"offset": 1024}, "two": {"two": True}}.get(form, {})
     content = image(data, voxel, *scaling, qfac=qfac, packed=packed, big=big, **more)
     values, size = truth(content)
-    found = images.volume(io.BytesIO(content))
+    found = nifti.volume(io.BytesIO(content))
     scale = max(float(np.abs(values.astype(np.float64)).sum()) * size, 1e-300)
     assert abs(found - float(values.astype(np.float64).sum()) * size) <= 1e-13 * scale
     unscaled = scaling[0] != scaling[0] or scaling[0] == 0 or scaling == (1.0, 0.0)
@@ -88,13 +88,13 @@ def test_a_threshold_counts_scaled_values() -> None:
     data = np.array([[[0, 127, 128, 255]]], np.uint8)
     content = image(data, (2.0, 2.0, 2.0), 1 / 255)
     values, size = truth(content)
-    assert images.volume(io.BytesIO(content), 0.5) == pytest.approx(values[values >= 0.5].sum() * size, rel=1e-12)
+    assert nifti.volume(io.BytesIO(content), 0.5) == pytest.approx(values[values >= 0.5].sum() * size, rel=1e-12)
 
 
 def test_labels_are_counted_by_their_scaled_value() -> None:
     data = np.array([[[0, 10, 10, 11, 58]]], np.int16)
     for content in (image(data), image(data.astype(np.float32)), image((data // 1 + 5).astype(np.uint8), inter=-5.0)):
-        assert images.label_counts(io.BytesIO(content))[1] == {0.0: 1, 10.0: 2, 11.0: 1, 58.0: 1}
+        assert nifti.label_counts(io.BytesIO(content))[1] == {0.0: 1, 10.0: 2, 11.0: 1, 58.0: 1}
 
 
 GOOD = image(np.ones((4, 5, 6), np.int16))
@@ -124,7 +124,7 @@ GOOD = image(np.ones((4, 5, 6), np.int16))
 def test_what_is_no_whole_image_is_refused(content: bytes, sentence: str) -> None:
     for least in (None, 0.5):
         with pytest.raises(ParseError, match=sentence):
-            images.volume(io.BytesIO(content), least)
+            nifti.volume(io.BytesIO(content), least)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -132,30 +132,30 @@ def test_without_zlib_ng_zlib_unpacks_the_same(hidden: bool, monkeypatch: pytest
     there = not hidden and importlib.util.find_spec("zlib_ng") is not None  # not every machine has a wheel
     if hidden:
         monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
-    monkeypatch.setattr(images, "_zlib", images._inflating())
-    assert (images._zlib is not zlib) == there
+    monkeypatch.setattr(nifti, "_zlib", nifti._inflating())
+    assert (nifti._zlib is not zlib) == there
     data = np.random.default_rng(5).integers(0, 255, (101, 90, 80), np.uint8)
     plain = image(data)
     halves = gzip.compress(plain[:1000], mtime=0) + gzip.compress(plain[1000:], mtime=0) + b"\0" * 600
     for content in (plain, gzip.compress(plain, mtime=0), halves):
-        assert images.volume(io.BytesIO(content)) == int(data.sum(dtype=np.int64))
+        assert nifti.volume(io.BytesIO(content)) == int(data.sum(dtype=np.int64))
     packed = bytearray(gzip.compress(plain, mtime=0))
     packed[len(packed) // 2] ^= 1
     for damaged in (bytes(packed), halves[:-700], gzip.compress(plain, mtime=0)[:-1]):
         with pytest.raises(ParseError, match="damaged or cut short"):
-            images.volume(io.BytesIO(damaged))
+            nifti.volume(io.BytesIO(damaged))
 
 
 def test_the_largest_and_least_bytes_are_summed_exactly() -> None:
     # Three full blocks and a rest, of the values that are first to overflow.
     for kind, number in ((np.uint8, 255), (np.int8, -128)):
-        assert images.volume(io.BytesIO(image(np.full((128, 96, 65), number, kind)))) == number * 128 * 96 * 65
+        assert nifti.volume(io.BytesIO(image(np.full((128, 96, 65), number, kind)))) == number * 128 * 96 * 65
 
 
 def test_a_map_is_no_image_of_labels() -> None:
     content = image(np.arange(150_000, dtype=np.int32).reshape(50, 50, 60))
     with pytest.raises(ParseError, match="too many different values"):
-        images.label_counts(io.BytesIO(content))
+        nifti.label_counts(io.BytesIO(content))
 
 
 def packed_file(path: Any, kind: str, edge: int) -> Any:
@@ -177,7 +177,7 @@ def test_a_large_image_is_never_in_memory(tmp_path: Any, kind: str) -> None:
     tracemalloc.start()
     try:
         with open(path, "rb") as stream:
-            assert images.volume(stream, 0.5) == edge**3
+            assert nifti.volume(stream, 0.5) == edge**3
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from xnatfs.errors import UsageError
-from xnatfs.tables import sites
-from xnatfs.tables.catalog import all_tables
-from xnatfs.tables.sites import Site, Wanted, parse, user_site
+from xnatfs.tables.engine import overrides
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.engine.overrides import Site, Wanted, parse, user_site
 
 TABLES = all_tables()
 WHERE = "/home/ann/tables.toml"
@@ -126,11 +126,11 @@ def test_what_nobody_understands_is_told_in_one_sentence(text: str, sentence: st
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XNATFS_CONFIG_DIR", str(tmp_path / "config"))
     (tmp_path / "config").mkdir()
-    return tmp_path / "config" / sites.NAME
+    return tmp_path / "config" / overrides.NAME
 
 
 def test_the_users_file_is_read_where_it_is(config: Path) -> None:
-    assert sites.user_file() == config
+    assert overrides.user_file() == config
     assert user_site(TABLES) == Site()
     config.write_text('[labels]\nASHS = "señal"\n', encoding="utf-8")
     assert wanted(user_site(TABLES), "ashs/volumes") == ["señal"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.tables.support import aparc_file, aseg_file, session
-from xnatfs.tables.table import ParseError, csv_table
+from xnatfs.tables.spec import ParseError, csv_table
 
 ROW = ("4", "9000", "9100.5", "Left-Lateral-Ventricle", "25.1000", "10.2000", "4.0000", "80.0000", "76.0000")
 MEASURES = [("BrainSegVol", "1100000.500000", "mm^3"), ("eTIV", "1500000.250000", "mm^3")]

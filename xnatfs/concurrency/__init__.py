@@ -1,0 +1,1 @@
+"""Waiting, shared calls and pools: what every layer above the server uses."""

@@ -1,0 +1,498 @@
+"""A large file that is read while it comes: streams ahead of sequential readers, single pages for random ones.
+
+Used by `transfers`, one blob a file, shared by all who have it open (DESIGN 4.2). The kernel asks for 128 KiB at a time; nobody's read is
+ever one HTTP request of that size, unless it is a random one.
+
+- A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4 MiB, then one stream to the
+  end that keeps ahead of it by a bounded window, waits while nobody reads, and lets go of its connection when nobody does for some time.
+- A read elsewhere, out of order, gets the pages it touches.
+- Without Range (probed by the first part) one stream from the start serves all.
+- A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives ESTALE, never mixed bytes.
+
+Threading: any thread reads; each part is fetched by a worker. One condition a blob; no lock is held while bytes move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from xnatfs.cache.partial import PAGE, Partial
+from xnatfs.errors import Cause, Failure
+from xnatfs.content.context import Host
+from xnatfs.content.uncached import Uncached
+from xnatfs.concurrency.waiting import wait_until
+from xnatfs.content.whole_file import SILENT
+from xnatfs.server.downloads import Part
+from xnatfs.server.cancel import Hold
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+FIRST = 512 * 1024
+SECOND = 4 * 2**20
+WINDOW = 32 * 2**20  # a stream keeps at most this far ahead of its readers
+NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
+_IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
+_ATTEMPTS = 6
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
+_NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
+_LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
+
+
+class _Fetch:
+    """One answer being received: it is at `position` and will go to `end`."""
+
+    def __init__(self, position: int, end: int) -> None:
+        self.position = position
+        self.end = end
+        self.hold = Hold()
+        self.came = 0  # pieces
+        self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
+
+
+class Reader:
+    """One open handle on a blob."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self.size = blob.size
+        self.stamp = "" if blob.record.digest else blob.last_modified
+        self.position = 0  # where the last read ended
+        self.run = 0  # bytes read in order
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `transfers.Reader`."""
+        return self._blob.read(self, offset, length)
+
+    def close(self) -> None:
+        """No more reads."""
+        self._blob.leave(self)
+
+
+class Blob:
+    """A file being read in parts.
+
+    Args:
+        key: its key in the cache.
+        size: as the catalog (or what was learnt) says; the first answer corrects it.
+        gone: called when the last reader has closed it.
+        entries: in the catalogue of its resource.
+        first: bytes of the first part.
+    """
+
+    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[Blob], None], entries: int, first: int) -> None:
+        self._host = host
+        self._gone, self._entries = gone, entries
+        self._first = min(first, max(PAGE, size))
+        self.record = record
+        self.key = key
+        self.size = size
+        self.last_modified = ""
+        self.condition = threading.Condition()
+        self._partial: Partial | None = None
+        self._fetches: list[_Fetch] = []
+        self._readers: list[Reader] = []
+        self._failure: Failure | None = None
+        self._opened = False
+        self._checking = self._checked = False
+        self._uncached = False
+        self._blocks = Uncached(host, record)
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self._hashed = 0
+        self._hash_lock = threading.Lock()
+        self._closed = False
+        self._fresh = False  # the server has said in this blob's life which file it has
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can open it any more: nobody has it open, or it is not the server's file any more."""
+        return self._closed or (self._failure is not None and self._failure.cause in _LASTING)
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def open(self) -> Reader:
+        """A new reader; the size is true once this returns.
+
+        Raises:
+            Failure: what keeps the file from being had.
+        """
+        with self.condition:
+            if self._closed:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            reader = Reader(self)
+            self._readers.append(reader)
+        try:
+            self._resume()
+            self._check_again()
+            with self.condition:
+                if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
+                    self._failure = None
+                wait_until(self.condition, self._told, self._host.limits.progress_deadline, self._progress)
+                if self._failure is not None:
+                    raise self._failure
+                reader.size = self.size
+                reader.stamp = "" if self.record.digest else self.last_modified
+        except BaseException:
+            self.leave(reader)
+            raise
+        return reader
+
+    def _told(self) -> bool:
+        """Whether the server has told of the file, or failed to; if not, sees to it that it is asked. Called with the condition held."""
+        if self._opened or self._failure is not None:
+            return True
+        if not self._fetches:  # none yet; or the one under way had been given up just before this reader came
+            self._start(0, self._first)
+        return False
+
+    def leave(self, reader: Reader) -> None:
+        """A reader closes; after the last one what is here stays in the cache for the next time."""
+        with self.condition:
+            if reader in self._readers:
+                self._readers.remove(reader)
+            self.condition.notify_all()
+            if self._readers or self._closed:
+                return
+            for fetch in self._fetches:
+                if fetch.heard is not None and (not fetch.came or time.monotonic() - fetch.heard > SILENT):
+                    fetch.hold.end()  # nobody waits any more, and others may wait for its worker
+            if not self._fetches:
+                self._close()
+
+    def read(self, reader: Reader, offset: int, length: int) -> bytes:
+        """Bytes for a reader; waits until they are here."""
+        end = min(offset + length, reader.size)
+        if offset >= end:
+            return b""
+        in_order = abs(offset - reader.position) <= 2**20
+        with self.condition:
+            reader.run = reader.run + length if in_order else 0
+            reader.position = end
+            self.condition.notify_all()  # a stream may be waiting for its reader
+            if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
+                self._failure = None  # the server may be there again
+            if not self._uncached:
+                wait_until(
+                    self.condition,
+                    lambda: self._served(reader, offset, end, in_order),
+                    self._host.limits.progress_deadline,
+                    self._progress,
+                )
+            if self.size != reader.size:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            partial = self._partial
+            if in_order and reader.run > FIRST // 2 and not self._uncached:
+                self._look_ahead(end)
+        if self._uncached or partial is None:
+            return self._blocks.read(offset, end, self.size, self.last_modified)
+        data = os.pread(partial.fd, end - offset, offset)
+        if partial.gone or partial.has(offset, end):
+            return data
+        return self.read(reader, offset, length)  # dropped while it was read
+
+    def _progress(self) -> tuple[int, int, int]:
+        """While a fetch is in the queue, anything that moves; else only what comes of this file. Called with the condition held."""
+        queued = not all(fetch.hold.sent for fetch in self._fetches)
+        came = sum(fetch.came for fetch in self._fetches)
+        return (self._host.progress if queued else 0), came, self._partial.present if self._partial is not None else 0
+
+    def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
+        """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
+        partial = self._partial
+        if self._uncached:
+            return True
+        if partial is not None and partial.has(offset, end) and not self._held_back(reader, end):
+            return True
+        if self._failure is not None:
+            raise self._failure
+        missing = partial.missing(offset, end) if partial is not None else (offset, end)
+        if missing is None:
+            return False  # here, but held back until the digest agrees
+        start, stop = missing
+        if self._coming(start):
+            return False
+        if in_order or self._host.range_refused:
+            stop = self.size if reader.run > FIRST + SECOND // 2 else start + (SECOND if reader.run > self._first // 2 else self._first)
+        self._start(start, min(self.size, stop))
+        return False
+
+    def _look_ahead(self, end: int) -> None:
+        """A reader in order comes near the end of what is here: go on before it has to wait. Called with the condition held."""
+        missing = self._partial.missing(end, min(self.size, end + FIRST)) if self._partial is not None and end < self.size else None
+        if missing is not None and self._failure is None and not self._coming(missing[0]):
+            self._start(missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size))
+
+    def _coming(self, start: int) -> bool:
+        near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
+        return any(one.position <= start < one.end and start - one.position <= near for one in self._fetches)
+
+    def _held_back(self, reader: Reader, end: int) -> bool:
+        """The last page of a file with a digest, for who reads it in order, until the whole is checked."""
+        if self._checked or not self.record.digest or end <= self.size - PAGE:
+            return False
+        return reader.run >= self.size // 2 and (self._checking or bool(self._fetches))
+
+    # --- fetching ------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Use what is in the cache from an earlier time."""
+        with self.condition:
+            if self._opened or self._partial is not None:
+                return
+            row = self._host.cache.partial_row(self.key)
+            if row is None or not row.pages.count(1):
+                return
+            try:
+                self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
+            except Failure as failure:
+                log.info("what is here of %s cannot be used: %s", self.record.uri, failure)
+                return
+            self.size, self.last_modified = row.size, row.last_modified
+            self._opened = True
+
+    def _check_again(self) -> None:
+        """Parts from an earlier time, of a file without a digest, are used only if the server still has that file."""
+        if self.record.digest or self._fresh or self._partial is None:
+            return
+        try:
+            unchanged = self._host.unchanged(self.record, self.last_modified)
+        except Failure as failure:
+            if failure.cause in (Cause.GONE, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
+                raise
+            unchanged = True  # the server is away: what is here is better than nothing
+        with self.condition:
+            if not unchanged and not self._fresh:
+                self._partial.forget()
+                self._partial.close()
+                self._partial, self._opened, self.last_modified = None, False, ""
+            self._fresh = True
+
+    def _start(self, start: int, end: int) -> None:
+        """Fetch from `start` to `end` in a worker. Called with the condition held."""
+        begin, stop = start // PAGE * PAGE, min(self.size, -(-end // PAGE) * PAGE)
+        if self._host.range_refused:
+            begin, stop = 0, self.size
+        elif self._host.workers.spare <= 1:
+            # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for more, the server has by then
+            # sent a megabyte or two that nobody takes: 42 % of all bytes with 16 readers of 64 MiB.
+            stop = min(stop, begin + SECOND)
+        fetch = _Fetch(begin, max(stop, begin + 1))
+        self._fetches.append(fetch)
+        self._host.workers.submit(lambda: self._run(fetch))
+
+    def _run(self, fetch: _Fetch) -> None:
+        problem: Failure | None = None
+        try:
+            if self._readers:  # else all who wanted it have gone meanwhile
+                self._fetch(fetch)
+        except Failure as failure:
+            problem = failure
+        except BaseException as error:
+            log.exception("fetching %s broke", self.record.path)
+            problem = Failure(Cause.SERVER_ERROR, self.record.uri, repr(error))
+        with self.condition:
+            self._fetches.remove(fetch)
+            if problem is not None and problem.cause in _NO_CACHE and self._opened:
+                log.info("%s is served without the cache: %s", self.record.uri, problem)
+                self._uncached = True
+            elif problem is not None:
+                self._failure = problem
+                # A 404 proves nothing (fact sheet 13): what is here of the file stays.
+                if problem.cause in _LASTING and problem.cause is not Cause.GONE and self._partial is not None:
+                    self._partial.forget()  # who has it open gets the failure; who opens it next gets the new file
+            self.condition.notify_all()
+            if not self._readers and not self._fetches and not self._closed:
+                self._close()
+
+    def _fetch(self, fetch: _Fetch) -> None:
+        failures = 0
+        while fetch.position < fetch.end:
+            before = fetch.position
+            try:
+                if not self._receive(fetch):
+                    return
+            except Failure as failure:
+                if fetch.hold.ended:
+                    return  # given up on purpose, which says nothing of the server: whoever came since has another one sent
+                failures = 1 if fetch.position > before else failures + 1
+                lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
+                if lasting or failures >= _ATTEMPTS:
+                    raise
+                if not self._readers:
+                    return  # and no failure: whoever comes just now did not see anything fail, and asks anew
+                log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                time.sleep(min(2.0, 0.1 * 2**failures))
+        self._finish()
+
+    def _receive(self, fetch: _Fetch) -> bool:
+        """One answer; False if it was let go because nobody reads."""
+        host = self._host
+        asked = fetch.heard = time.monotonic()
+        end = fetch.end if not self._opened else min(fetch.end, self.size)
+        with host.contents.part(self.record, fetch.position, end, self.last_modified, fetch.hold) as part:
+            host.line.answered(time.monotonic() - asked, self._entries)
+            self._note(part)
+            if part.end is None:
+                # An empty file is answered with 200 whatever Range is asked for (fact sheet 3): that says nothing of the server.
+                host.range_refused = host.range_refused or part.size != 0
+                with self.condition:
+                    fetch.position, fetch.end = 0, self.size
+            else:
+                fetch.end = min(fetch.end, self.size)
+            with host.line.stream():
+                return self._write(fetch, part)
+
+    def _note(self, part: Part) -> None:
+        """What the answer says of the file: its true size, and whether it is still the same file."""
+        with self.condition:
+            # A proxy that stops telling lengths half-way: the date says whether it still is the same file.
+            if self._opened and (part.size not in (None, self.size) or part.last_modified != self.last_modified):
+                raise Failure(Cause.CHANGED, self.record.uri)
+            if not self._opened:
+                if part.size is None:
+                    self._host.length_refused = True  # `transfers` fetches it whole
+                    raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
+                self.size, self.last_modified = part.size, part.last_modified
+                self._fresh = True
+                self._host.coming(self.record, part.size)
+            if self._partial is None and not self._uncached:
+                try:
+                    self._partial = self._host.cache.partial(self.key, self.size, self.last_modified)
+                except Failure:
+                    self._opened = True
+                    raise
+            if not self._opened:
+                self._opened = True
+                self.condition.notify_all()
+
+    def _write(self, fetch: _Fetch, part: Part) -> bool:
+        host, partial = self._host, self._partial
+        assert partial is not None
+        position = begun = fetch.position
+        reserved = 0
+        try:
+            for piece in part.pieces:
+                if reserved < len(piece):
+                    step = max(len(piece), min(FIRST * 4, fetch.end - position) + PAGE)
+                    self._reserve(partial, step)
+                    reserved += step
+                reserved -= len(piece)
+                partial.write(position, piece)
+                with self._hash_lock:  # two streams may pass the same place
+                    if position <= self._hashed < position + len(piece):
+                        self._hash.update(memoryview(piece)[self._hashed - position :])
+                        self._hashed = position + len(piece)
+                position += len(piece)
+                fetch.heard = time.monotonic()
+                fetch.came += 1
+                host.progress += 1
+                host.line.received(len(piece))
+                # A page is present only when all of it is.
+                whole = position if position >= self.size else position // PAGE * PAGE
+                if whole > fetch.position:
+                    partial.mark(fetch.position, whole)
+                    with self.condition:
+                        fetch.position = whole
+                        self.condition.notify_all()
+                if position >= fetch.end:
+                    break
+                if host.workers.closed or (host.workers.waiting and position - begun >= SECOND):
+                    return False  # others wait for a worker: the reader asks for the rest again, behind them
+                if not self._wanted(fetch):
+                    return False
+            if position < fetch.end:
+                raise Failure(Cause.CUT_SHORT, self.record.uri, f"{position} of {fetch.end} bytes")
+            return True
+        finally:
+            if reserved > 0:
+                with contextlib.suppress(Failure):
+                    host.cache.reserve_pages(partial.key, -reserved)
+
+    def _reserve(self, partial: Partial, size: int) -> None:
+        """Reserve bytes; if the cap is reached, pages behind all readers go."""
+        try:
+            self._host.cache.reserve_pages(partial.key, size)
+        except Failure as failure:
+            if failure.cause is not Cause.NO_SPACE:
+                raise
+            with self.condition:
+                behind = min((one.position for one in self._readers), default=0) - NEAR
+                # Not under a stream: bytes written and not yet marked would be marked as holes.
+                behind = min([behind, *(one.position for one in self._fetches)])
+                freed = partial.drop(0, max(0, behind))
+            if freed:
+                self._host.cache.reserve_pages(partial.key, -freed)
+            self._host.cache.reserve_pages(partial.key, size)
+
+    def _wanted(self, fetch: _Fetch) -> bool:
+        """Wait while the stream is far ahead of its readers; False once nobody has read for some time or others need the connection."""
+        with self.condition:
+            if not self._far_ahead(fetch):
+                return bool(self._readers)
+            self._host.line.waited()
+            deadline = time.monotonic() + _IDLE
+            while self._readers and self._far_ahead(fetch):
+                if self._host.workers.closed or time.monotonic() > deadline or self._host.workers.waiting:
+                    return False
+                self.condition.wait(0.5)
+            self._host.line.waited()
+            return bool(self._readers)
+
+    def _far_ahead(self, fetch: _Fetch) -> bool:
+        return not any(fetch.position - WINDOW <= one.position <= fetch.end + NEAR for one in self._readers)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """If all of it is here: check it and make it an object of the cache."""
+        partial = self._partial
+        with self.condition:
+            # A file larger than the cache is never whole here, but may have been hashed as it went by.
+            whole = partial is not None and (partial.complete or self._hashed == self.size)
+            if partial is None or not whole or self._checking or self._checked or self._uncached:
+                return
+            self._checking = True
+        try:
+            verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
+            if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
+                try:
+                    partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
+                except Failure as failure:
+                    if failure.cause not in _NO_CACHE:
+                        raise
+                    log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
+        except Failure:
+            partial.forget()
+            raise
+        finally:
+            with self.condition:
+                self._checking = False
+        with self.condition:
+            self._checked = True
+            self.condition.notify_all()
+
+    def _whole_md5(self, partial: Partial) -> str:
+        if not self.record.digest:
+            return ""
+        with self._hash_lock:
+            while self._hashed < self.size:
+                piece = os.pread(partial.fd, 2**20, self._hashed)
+                if not piece:
+                    raise Failure(Cause.CACHE_BROKEN, self.record.uri, "the cache file is shorter than what was written to it")
+                self._hash.update(piece)
+                self._hashed += len(piece)
+            return self._hash.hexdigest()
+
+    def _close(self) -> None:
+        """Called with the condition held, when nobody reads and nothing is fetched."""
+        self._closed = True
+        if self._partial is not None:
+            self._partial.close()
+            self._partial = None
+        self._gone(self)

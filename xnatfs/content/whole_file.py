@@ -1,0 +1,352 @@
+"""Small files, fetched whole: checked before their first byte is served, or streamed to readers where they turn out to be large.
+
+Used by `transfers`. What is checked, and when (DESIGN 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
+(the catalog's size was wrong, else they are blobs) the last block is held back until the MD5 agrees; files without a digest by their
+size. A digest that is wrong twice over the same bytes is the catalog's error, and so is a size where the server tells no length.
+Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+
+from xnatfs.cache.contents import Entry
+from xnatfs.cache.writers import Draft
+from xnatfs.errors import Cause, Failure
+from xnatfs.content.context import Host
+from xnatfs.concurrency.waiting import wait_until
+from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
+from xnatfs.server.cancel import Hold
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+SILENT = 0.5  # seconds: a stream that said nothing for so long, or never anything, is ended when its last reader goes
+HELD_BACK = 128 * 1024  # one read of the kernel
+_ATTEMPTS = 5
+_MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
+_NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
+
+
+class Memory:
+    """A draft in memory: for what the cache has no room for. Ends with its transfer; never more than the files open at the time."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("xnatfs")
+        self.written = 0
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append."""
+        view = memoryview(piece)
+        while view:
+            count = os.pwrite(self.fd, view, self.written)
+            self.written += count
+            view = view[count:]
+
+    def rewind(self) -> None:
+        """Write from the start again."""
+        self.written = 0
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Transfer:
+    """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its resource."""
+
+    def __init__(self, host: Host, record: FileRecord, size: int, entries: int) -> None:
+        self._host = host
+        self._entries = entries
+        self.record = record
+        self.size = self._expected = size
+        self._doubtful = False
+        self.condition = threading.Condition()
+        self.readers = 0
+        self.closed = False  # nobody can join it any more
+        self.failure: Failure | None = None
+        self._opened = False  # the size is known and reading may begin
+        self._available = 0  # bytes that may be served
+        self._done = False
+        self._last_modified = ""
+        self._draft: Draft | Memory | None = None
+        self._entry: Entry | None = None
+        self._hold = Hold()
+        self._came = 0  # pieces
+        self._heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
+
+    @property
+    def stamp(self) -> str:
+        """Tells two versions of a file without a digest apart."""
+        return "" if self.record.digest else self._last_modified
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def join(self) -> bool:
+        """Count one reader more; False if the transfer is over and closed."""
+        with self.condition:
+            if not self.closed:
+                self.readers += 1
+            return not self.closed
+
+    def open(self) -> TransferReader:
+        """A reader, once reading may begin; the caller has joined."""
+        try:
+            with self.condition:
+                wait_until(
+                    self.condition,
+                    lambda: self._opened or self._done or self.failure is not None,
+                    self._host.limits.progress_deadline,
+                    self._progress,
+                )
+                if self.failure is not None and not self._available:
+                    raise self.failure
+        except BaseException:
+            self.leave()
+            raise
+        return TransferReader(self)
+
+    def read(self, size: int, offset: int, length: int) -> bytes:
+        """Bytes for a reader that opened the file when it had `size` bytes."""
+        end = min(offset + length, size)
+        if offset >= end:
+            return b""
+        with self.condition:
+            wait_until(
+                self.condition,
+                lambda: self._available >= end or self._done or self.failure is not None,
+                self._host.limits.progress_deadline,
+                self._progress,
+            )
+            if self._available < end and self.failure is not None:
+                raise self.failure
+            if self.size != size:
+                raise Failure(Cause.CHANGED, self.record.uri)
+            source = self._entry or self._draft
+            assert source is not None
+        return os.pread(source.fd, end - offset, offset)
+
+    def _progress(self) -> int:
+        """In the queue, anything that moves; once it is asked for, only its own pieces."""
+        return self._came if self._hold.sent else self._host.progress
+
+    def leave(self) -> None:
+        """One reader less. The last one closes what it read from, or lets the worker do it."""
+        with self.condition:
+            self.readers -= 1
+            if self.readers == 0 and (self._done or self.failure is not None):
+                self._close()
+            elif self.readers == 0 and self._heard is not None and (not self._came or time.monotonic() - self._heard > SILENT):
+                self.closed = True  # who comes now would get the end of this one
+                self._hold.end()  # nobody waits any more, and others may wait for its worker
+
+    # --- the worker ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Fetch, check, keep; whatever fails is left in `failure`. Nothing if all who wanted it have gone meanwhile."""
+        with self.condition:
+            if self.readers == 0:
+                self._close()
+                return
+        try:
+            self._fetch()
+        except Failure as failure:
+            self._fail(failure)
+        except BaseException as error:
+            log.exception("the transfer of %s broke", self.record.path)
+            self._fail(Failure(Cause.SERVER_ERROR, self.record.uri, repr(error)))
+        finally:
+            with self.condition:
+                if self.readers == 0:
+                    self._close()
+
+    def _still_wanted(self) -> bool:
+        """Whether anybody waits for it. If not, nobody can join it any more: who came just now would get a failure that a try cures."""
+        with self.condition:
+            self.closed = self.closed or self.readers == 0
+            return not self.closed
+
+    def _fail(self, failure: Failure) -> None:
+        with self.condition:
+            self.failure = failure
+            self.condition.notify_all()
+
+    def _fetch(self) -> None:
+        """Again where that can cure what went wrong."""
+        wrong_md5 = served_md5 = ""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                md5 = self._receive()
+            except Failure as failure:
+                curable = failure.cause in _CURED_BY_RETRY and not failure.away and attempt < _ATTEMPTS
+                if curable and self._still_wanted():
+                    log.info("%s: %s; fetching it again", self.record.uri, failure)
+                    time.sleep(min(2.0, 0.1 * 2**attempt))
+                    continue
+                raise
+            if self._available:
+                served_md5 = served_md5 or md5
+            mixed = served_md5 not in ("", md5)
+            if not self.record.digest and self._doubtful and md5 != wrong_md5:
+                log.info("%s came with %d bytes, %d were expected; fetching it again", self.record.uri, self.size, self._expected)
+                wrong_md5 = md5
+                continue
+            if not self.record.digest or md5 == self.record.digest:
+                self._keep("md5" if self.record.digest else "size", mixed=mixed)
+                return
+            if md5 == wrong_md5:
+                self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
+                return
+            log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", self.record.uri, md5, self.record.digest)
+            wrong_md5 = md5
+        raise Failure(Cause.BAD_DIGEST if self.record.digest else Cause.CUT_SHORT, self.record.uri)
+
+    def _receive(self) -> str:
+        """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
+        asked = self._heard = time.monotonic()
+        try:
+            with self._host.contents.file(self.record, self._hold) as stream:
+                self._host.line.answered(time.monotonic() - asked, self._entries)
+                with self._host.line.stream():
+                    return self._fill(stream)
+        except Failure as failure:
+            if only_in_zip(self.record.path) and failure.status in (400, 403, 404, 500):
+                return self._receive_from_zip()
+            raise
+
+    def _receive_from_zip(self) -> str:
+        found: str | None = None
+        with self._host.contents.zip(self.record, self._hold) as members, self._host.line.stream():
+            for path, size, pieces in members:
+                if path == self.record.path and found is None:
+                    found = self._fill(Stream(size, "", pieces))
+                else:
+                    for _ in pieces:  # the stream has to be read past it
+                        self._came += 1
+                        self._host.progress += 1
+        if found is None:
+            raise Failure(Cause.GONE, self.record.uri, NOT_IN_ZIP, 404)
+        self._host.refuses_names = True  # the next one of such a name comes with all its neighbours
+        return found
+
+    def _fill(self, stream: Stream) -> str:
+        draft = self._draft if self._draft is not None else self._new_draft(stream.size)
+        draft.rewind()
+        if self._available and (stream.last_modified != self._last_modified or stream.size != self.size):
+            raise Failure(Cause.CHANGED, self.record.uri)
+        large = stream.size is not None and stream.size > self._host.limits.whole_file_check
+        with self.condition:
+            self._last_modified = stream.last_modified
+            if stream.size is not None:
+                self.size = stream.size
+                self._host.coming(self.record, stream.size)
+            if large:
+                self._opened = True
+                self.condition.notify_all()
+        digest = hashlib.md5(usedforsecurity=False)
+        servable = self.size - HELD_BACK if self.record.digest else self.size
+        for piece in stream.pieces:
+            draft = self._write(draft, piece)
+            digest.update(piece)
+            self._heard = time.monotonic()
+            self._came += 1
+            self._host.progress += 1
+            self._host.line.received(len(piece))
+            if self._host.workers.closed:
+                raise Failure(Cause.INTERRUPTED, self.record.uri, "the mount is ending")
+            if large:
+                if not self._still_wanted():
+                    raise Failure(Cause.INTERRUPTED, self.record.uri, "nobody reads it any more")
+                with self.condition:
+                    self._available = max(self._available, min(draft.written, servable))
+                    self.condition.notify_all()
+        if stream.size is not None and draft.written != stream.size:
+            raise Failure(Cause.CUT_SHORT, self.record.uri, f"{draft.written} of {stream.size} bytes")
+        self.size = draft.written
+        # A chunked answer that a proxy ends early looks whole, and so does one with a wrong Content-Length; only what was expected tells.
+        # Twice alike it is the catalog's error.
+        self._doubtful = draft.written != self._expected
+        return digest.hexdigest()
+
+    def _new_draft(self, size: int | None) -> Draft | Memory:
+        try:
+            self._draft = self._host.cache.draft(size)
+        except Failure as failure:
+            self._draft = self._without_cache(failure, self.size if size is None else size)
+        return self._draft
+
+    def _write(self, draft: Draft | Memory, piece: bytes) -> Draft | Memory:
+        if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
+            raise Failure(Cause.NO_SPACE, self.record.uri, "it is larger than the catalog says, and the server does not tell how large")
+        try:
+            draft.write(piece)
+            return draft
+        except Failure as failure:
+            memory = self._without_cache(failure, self.size)
+        memory.write(os.pread(draft.fd, draft.written, 0))
+        memory.write(piece)
+        with self.condition:
+            self._draft = memory
+        draft.close()
+        return memory
+
+    def _without_cache(self, failure: Failure, size: int) -> Memory:
+        if failure.cause not in _NO_CACHE or size > self._host.limits.whole_file_check:
+            raise failure
+        log.info("%s is served without the cache: %s", self.record.uri, failure)
+        return Memory()
+
+    def _keep(self, verified: str, *, mixed: bool) -> None:
+        """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes than these."""
+        assert self._draft is not None
+        self._host.learn_size(self.record, self.size)
+        if isinstance(self._draft, Draft):
+            key = self._host.key(self.record)
+            try:
+                self._draft.commit(key, last_modified=self._last_modified, verified=verified)
+                if not mixed:
+                    self._entry = self._host.cache.open(key)
+            except Failure as failure:
+                if failure.cause not in _NO_CACHE:
+                    raise
+                log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
+        if mixed:
+            raise Failure(Cause.CHANGED, self.record.uri, "what was read first had been damaged on its way")
+        with self.condition:
+            self._available = self.size
+            self._done = self._opened = True
+            self.condition.notify_all()
+
+    def _close(self) -> None:
+        """Close what readers read from. Called with the condition held, when nobody reads and nobody writes."""
+        self.closed = True
+        if self._entry is not None:
+            self._entry.close()
+            self._entry = None
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
+
+
+class TransferReader:
+    """A content that is being fetched."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self.size = transfer.size
+        self.stamp = transfer.stamp
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `transfers.Reader`."""
+        return self._transfer.read(self.size, offset, length)
+
+    def close(self) -> None:
+        """No more reads."""
+        self._transfer.leave()

@@ -1,0 +1,187 @@
+"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file (DESIGN 4.3).
+
+Used by `transfers`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a piece is ever in memory. A member
+is kept if its path is in the listing, its size and (where there is one) its MD5 are right; the zip's own CRC is checked on the way.
+Whatever is not in the archive is fetched singly: XNAT skips files it cannot find and ends the archive validly (fact sheet 3).
+Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from xnatfs.cache.writers import Pile
+from xnatfs.errors import Cause, Failure
+from xnatfs.content.context import Host
+from xnatfs.content.access_pattern import Series
+from xnatfs.concurrency.waiting import wait_until
+from xnatfs.content.whole_file import SILENT
+from xnatfs.server.cancel import Hold
+from xnatfs.server.records import FileRecord
+
+log = logging.getLogger(__name__)
+
+_TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
+_ATTEMPTS = 3
+_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE)
+_SLACK = 64 * 2**20  # bytes that may come besides twice what is listed: sizes in catalogs can be wrong ...
+_OTHERS = 1000  # ... and files, besides twice as many as are listed
+_AT_ONCE = 16  # members entered into the cache's index together ...
+_AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
+
+
+class Batch:
+    """One zip of one resource on its way.
+
+    Args:
+        over: called by the worker when nothing more comes.
+    """
+
+    def __init__(self, host: Host, series: Series, over: Callable[[Batch], None]) -> None:
+        self._host = host
+        self._over = over
+        self.series = series
+        self.condition = threading.Condition()
+        self.ended = False
+        self.received = 0  # bytes of members so far
+        self._last = 0  # of them, after which something is wrong
+        self._waiting = 0  # readers
+        self._hold = Hold()
+        self._heard: float | None = None  # when the server was asked, or last sent anything
+        self._coming = {record.path: record for record in series.records if series.may_be_in_zip(record.path)}
+
+    def expects(self, path: str) -> bool:
+        """Whether this file may still come."""
+        return not self.ended and path in self._coming
+
+    def wait_for(self, path: str) -> None:
+        """Wait until the file has come or will not come, or it is quicker to fetch it alone.
+
+        Raises:
+            Failure: TIMED_OUT without any progress; INTERRUPTED.
+        """
+        start = self.series.start_of(path)
+        line = self._host.line
+
+        def too_far() -> bool:
+            return (start - self.received) / line.rate > _TOO_FAR
+
+        with self.condition:
+            self._waiting += 1
+            try:
+                wait_until(
+                    self.condition,
+                    lambda: not self.expects(path) or too_far(),
+                    self._host.limits.progress_deadline,
+                    lambda: self._host.progress,
+                )
+            except Failure:
+                silent = not self.received or (self._heard is not None and time.monotonic() - self._heard > SILENT)
+                if self._waiting == 1 and self._heard is not None and silent:
+                    self._hold.end()  # the last one gives up, and others may wait for its worker
+                raise
+            finally:
+                self._waiting -= 1
+
+    def run(self) -> None:
+        """Receive it (in a worker)."""
+        try:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    self._receive()
+                    # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is fetched singly, without
+                    # another zip for every two of them.
+                    self.series.not_in_zip(one.path for one in self.series.records if self._host.cache.has(self._host.key(one)) is None)
+                    return
+                except Failure as failure:
+                    if failure.cause not in _CURED_BY_RETRY or failure.away or self._hold.ended or attempt == _ATTEMPTS:
+                        # Nobody loses a file by this: what has not come is fetched singly.
+                        log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
+                        if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
+                            self.series.no_room = time.monotonic()
+                        return
+                    time.sleep(0.2 * 2**attempt)
+        except BaseException:
+            log.exception("unpacking %s broke", self.series.records[0].base)
+        finally:
+            with self.condition:
+                self.ended = True
+                self.condition.notify_all()
+            self._over(self)
+
+    def _receive(self) -> None:
+        missing = sum(one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None)
+        pile = self._host.cache.pile(missing)
+        begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
+        others = 2 * len(self.series.records) + _OTHERS
+        self._last = begun + most
+        come: list[str] = []
+        flushed = time.monotonic()
+        try:
+            asked = self._heard = time.monotonic()
+            with self._host.contents.zip(self.series.records[0], self._hold) as members:
+                self._host.line.answered(time.monotonic() - asked, self.series.entries)
+                with self._host.line.stream():
+                    for path, size, pieces in members:
+                        record = self._coming.get(path)
+                        others -= 1
+                        if others < 0:
+                            raise Failure(Cause.TOO_LARGE, detail="the zip has far more files than are listed")
+                        if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
+                            for piece in pieces:  # the stream has to be read past it
+                                self._count(piece)
+                        else:
+                            self._keep(pile, record, pieces)
+                        come.append(path)
+                        now = time.monotonic()
+                        if pile.waiting >= _AT_ONCE or now - flushed > _AT_LATEST:
+                            pile.flush()
+                            self._come(come)
+                            flushed = now
+        finally:
+            pile.close()
+            self._come(come)
+
+    def _come(self, paths: list[str]) -> None:
+        """These have come, or will not come any more."""
+        with self.condition:
+            for path in paths:
+                self._coming.pop(path, None)
+            self.condition.notify_all()
+        paths.clear()
+
+    def _keep(self, pile: Pile, record: FileRecord, pieces: Iterator[bytes]) -> None:
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            pile.begin(record.size)
+            room = True
+        except Failure as failure:
+            log.info("%s from the zip is not kept: %s", record.path, failure)
+            room = False
+        came = 0
+        for piece in pieces:
+            self._count(piece)
+            came += len(piece)
+            if room and came <= record.size:
+                pile.write(piece)
+                digest.update(piece)
+        if not room:
+            return
+        if came == record.size and record.digest in ("", digest.hexdigest()):
+            pile.keep(self._host.key(record), "md5" if record.digest else "crc")
+        else:
+            pile.drop()  # fetched singly it gets the benefit of a second look
+
+    def _count(self, piece: bytes) -> None:
+        self.received += len(piece)
+        self._heard = time.monotonic()
+        self._host.progress += 1
+        self._host.line.received(len(piece))
+        if self.received > self._last:  # a bomb is not read to its end
+            raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
+        if self._host.workers.closed:
+            raise Failure(Cause.INTERRUPTED, detail="the mount is ending")

@@ -1,0 +1,213 @@
+"""A mount put together from its layers, without FUSE: connection, catalogs, transfers, tree, file system.
+
+Used by `run` and by tests. `Mounted.close` ends what was started, in the reverse order.
+Threading: made and closed by one thread; everything in it may be used by any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from xnatfs import __version__
+from xnatfs.bids.mapping import BidsMap, user_map
+from xnatfs.cache.contents import ContentCache
+from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.listing_store import ListingStore
+from xnatfs.cache.measurement_store import MeasurementStore
+from xnatfs.config import Settings
+from xnatfs.auth.credentials import Credentials
+from xnatfs.server import identity
+from xnatfs.server.token_renewal import Keeper
+from xnatfs.errors import Cause, Failure
+from xnatfs.listing.service import Catalogs
+from xnatfs.listing.mtimes import History
+from xnatfs.content.temporary import Loose
+from xnatfs.listing.summaries import Outlines
+from xnatfs.listing.codec import StoredListings
+from xnatfs.content.manager import Transfers
+from xnatfs.diagnostics import Troubles
+from xnatfs.fuse.overlay_lower import Lower
+from xnatfs.server.downloads import Contents
+from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.tables.engine.build import Builder
+from xnatfs.tables.registry import with_plugins
+from xnatfs.tables.engine.materialize import Outputs
+from xnatfs.tables.engine.discover import Finder
+from xnatfs.tables.engine.overrides import user_site
+from xnatfs.tree.resource import Sources
+from xnatfs.tree.root import root_folder
+from xnatfs.tree.table_files import Tables
+from xnatfs.vfs import Vfs
+
+
+@dataclass
+class Mounted:
+    """The layers of one mount."""
+
+    settings: Settings
+    mountpoint: str
+    connection: Connection
+    catalogs: Catalogs
+    transfers: Transfers
+    troubles: Troubles
+    cache: ContentCache
+    learnt: Learnt
+    builder: Builder
+    bids_map: BidsMap | None = None
+    vfs: Vfs = field(init=False)
+    outputs: Outputs = field(init=False)
+    finder: Finder = field(init=False)
+    sources: Sources = field(init=False)
+    keeper: Keeper = field(init=False)
+    started: float = field(default_factory=time.time)
+    kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
+    allow_other: bool = False  # every user of this machine reads with this one's rights
+    overlay: dict[str, str] | None = None  # its folder and how it is mounted
+
+    def __post_init__(self) -> None:
+        self.keeper = Keeper(self.connection, self.settings, self.refresh)
+        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
+        limits = self.settings.limits
+        self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
+        self.finder = Finder(self.builder)
+        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
+        root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
+        self.vfs = (Lower if self.settings.lower else Vfs)(
+            root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1)
+        )
+
+    def report(self) -> dict[str, Any]:
+        """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
+        recent = self.troubles.recent()
+        away = self.connection.breaker.away()
+        return {
+            "version": __version__,
+            "mountpoint": self.mountpoint,
+            "server": self.connection.server,
+            "server_version": self.connection.version,
+            "offline": self.settings.offline,
+            "server_answers": away is None,
+            "server_silent_for": round(self.connection.breaker.silence(), 1),  # seconds, while somebody waits
+            "away": None if away is None else away._asdict() | {"cause": away.cause.name},
+            "overlay": self.overlay,
+            "allow_other": self.allow_other,
+            "user": self.connection.user,
+            "login": self.keeper.report(),
+            "pid": os.getpid(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
+            "requests": self.connection.requests,
+            "requests_under_way": self.connection.slots.in_use,
+            "refused_forms": self.catalogs.refused_forms,
+            "listings": self.catalogs.counts(),
+            "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
+            "kernel": dict(self.kernel),
+            "listing": [vars(one) for one in list(self.sources.work)],
+            "tables": [vars(one) for one in list(self.builder.running.values())],
+            "errors": self.troubles.counts(),
+            "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
+            "oddities": len(self.troubles.oddities()),
+        }
+
+    def refresh(self, path: str = "") -> None:
+        """Look at the server again at the next look into `path` (below the mountpoint); everything if it names no project."""
+        parts = [part for part in path.split("/") if part]
+        if parts[:1] == ["archive"]:
+            parts = parts[1:]
+        self.vfs.forget()
+        self.builder.outlines.refresh()
+        self.builder.check_again()
+        self.finder.forget()
+        self.connection.breaker.wake()
+        self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
+
+    def close(self) -> None:
+        """End everything."""
+        self.keeper.close()
+        self.finder.close()
+        self.outputs.close()
+        self.builder.close()
+        self.transfers.close()
+        self.catalogs.close()
+        self.connection.close()
+        self.cache.close()
+        self.learnt.close()
+
+
+def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mounted:
+    """Log in and put the layers together.
+
+    Raises:
+        UsageError: the user's own tables.toml or map cannot be read or understood.
+        Failure: the login failed, or the cache directory cannot be used.
+    """
+    bids_map = user_map(settings.bids_map)
+    with contextlib.ExitStack() as made:  # all that is open is closed again if the rest cannot be had
+        connection = Connection(settings, credentials)
+        made.callback(connection.close)
+        scope = settings.scope(_log_in(connection, settings, credentials))
+        try:
+            mounted = _put_together(settings, mountpoint, connection, scope, bids_map, made)
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, Failure):
+                raise
+            raise Failure(Cause.CACHE_BROKEN, str(settings.cache_dir), str(error)) from error
+        made.pop_all()
+    return mounted
+
+
+def _put_together(
+    settings: Settings, mountpoint: str, connection: Connection, scope: str, bids_map: BidsMap | None, made: contextlib.ExitStack
+) -> Mounted:
+    troubles = Troubles()
+    cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
+    made.callback(cache.close)
+    learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
+    made.callback(learnt.close)
+    listings = Listings(connection)
+    stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
+    made.callback(stored.close)
+    history = History(learnt)
+    catalogs = Catalogs(listings, settings.limits, troubles, stored, history, settings.projects)
+    transfers = Transfers(
+        Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
+    )
+    builder = _builder(settings, listings, catalogs, transfers, stored, troubles)
+    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder, bids_map)
+
+
+def _builder(
+    settings: Settings, listings: Listings, catalogs: Catalogs, transfers: Transfers, stored: StoredListings, troubles: Troubles
+) -> Builder:
+    tables, complaints = with_plugins()
+    for complaint in complaints:
+        troubles.odd(complaint)
+    folder = transfers.cache.directory
+    return Builder(
+        Outlines(listings, settings.limits, stored, catalogs),
+        catalogs,
+        Loose(transfers.contents, transfers, folder / "drafts"),
+        MeasurementStore(folder / "measurements.sqlite"),
+        settings.limits,
+        tables,
+        user_site(tables),
+    )
+
+
+def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:
+    before = identity.recall(settings, credentials.owner or credentials.user)
+    try:
+        user = connection.login(before)
+    except Failure as failure:
+        if before is not None and failure.cause in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT):
+            hint = "`--offline` shows and serves what is kept here"
+            raise Failure(failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint) from failure
+        raise
+    if not settings.offline:
+        identity.remember(settings, credentials.owner or credentials.user, connection.known)
+    return user

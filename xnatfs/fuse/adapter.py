@@ -1,0 +1,410 @@
+"""The mount: `vfs` for the kernel, through mfusepy. Translation only.
+
+Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would take libfuse 2 first), with what was measured to matter:
+READDIRPLUS (one request a folder in place of one a file), 256 threads and 512 background requests (else a dozen stuck reads starve
+everybody), interrupts, and the page cache (never plain direct_io: mmap readers such as MRtrix fail on it).
+Threading: libfuse calls from up to 256 threads of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from xnatfs.config import Limits
+from xnatfs.concurrency.waiting import wait_until
+from xnatfs.fuse.page_cache import Pages
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
+
+if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
+
+import mfusepy
+
+log = logging.getLogger(__name__)
+
+LIBFUSE = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+_CAP_READDIRPLUS = 1 << 13
+_CAP_READDIRPLUS_AUTO = 1 << 14
+_READDIR_PLUS = 1  # the kernel asks for attributes with the names
+_FILL_DIR_PLUS = 2  # and gets them
+_NO_ATTRIBUTE = errno.ENODATA
+_BLOCK = 131072  # bytes of one read of the kernel
+
+_AT_FDCWD, _AT_STATX_FORCE_SYNC, _STATX_TYPE = -100, 0x2000, 1
+
+_thread = threading.local()
+_library = mfusepy._libfuse
+_library.fuse_interrupted.restype = ctypes.c_int
+_statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", lambda *_: -1)  # absent before glibc 2.28
+if LIBFUSE >= (3, 2):
+    _library.fuse_invalidate_path.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    _library.fuse_invalidate_path.restype = ctypes.c_int
+
+
+@dataclass
+class _Listed:
+    """An open folder: what it lists, and whether anybody has read it."""
+
+    path: str
+    entries: list[tuple[bytes, Attributes]]
+    begun: bool = False
+
+
+class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
+    """FUSE operations on a `Vfs`.
+
+    Args:
+        vfs: the file system.
+        limits: how long the kernel may keep names and attributes.
+        uid, gid: the owner shown: the mounting user.
+        started: called once, when the kernel has begun to ask.
+    """
+
+    use_ns = True
+
+    def __init__(self, vfs: Vfs, limits: Limits, uid: int, gid: int, started: Callable[[], None]) -> None:
+        self._vfs = vfs
+        self._limits = limits
+        self._owner = {"st_uid": uid, "st_gid": gid}
+        self._started = started
+        self._lock = threading.Lock()
+        self._folders: dict[int, _Listed] = {}
+        self._next_folder = 0
+        self._pages = Pages()
+        self._revocation = threading.Condition()
+        self._revoking: set[str] = set()  # paths that the kernel is told to be sockets
+        self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep what was given up
+        self.ending = threading.Event()
+        self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}  # for `status` and for tests: races may lose a few
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def init_with_config(self, conn: Any, config: Any) -> None:
+        """Set what libfuse has no mount option for."""
+        if conn is not None and LIBFUSE[0] == 3:
+            conn.max_background = conn.congestion_threshold = 512
+            # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over 100,000 files, 1 without.
+            conn.want = (conn.want | (conn.capable & _CAP_READDIRPLUS)) & ~_CAP_READDIRPLUS_AUTO
+        if config is not None:
+            config.attr_timeout = config.entry_timeout = self._limits.kernel_ttl
+            # What is new on the server has to appear at once after `xnatfs refresh`; the answer costs 30 us from memory.
+            config.negative_timeout = 0.0
+            config.use_ino = 1
+            config.intr = 1
+        self._started()
+
+    def destroy(self, path: str) -> None:
+        """The last call."""
+        self.ending.set()
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        """`stat`."""
+        self.counts["getattr"] += 1
+        with self._operation():
+            told = self._pages.told(path, self._vfs.attributes(path))
+        return self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
+
+    def opendir(self, path: str) -> int:
+        """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
+        listed = self._list(path)
+        with self._lock:
+            self._next_folder += 1
+            self._folders[self._next_folder] = _Listed(path, listed)
+            return self._next_folder
+
+    def _list(self, path: str) -> list[tuple[bytes, Attributes]]:
+        with self._operation():
+            entries = self._vfs.entries(path)
+        if names := self._pages.open_below(path):
+            above = path.rstrip("/")
+            entries = [(name, self._pages.told(f"{above}/{name}", told) if name in names else told) for name, told in entries]
+        return [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
+
+    def fill(self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]) -> None:
+        """Give the entries from `offset` on to `add` until it says that its buffer is full."""
+        if flags & _READDIR_PLUS:
+            self.counts["readdirplus"] += 1
+        folder = self._folders[handle]
+        if offset == 0 and folder.begun:  # `rewinddir`: the folder as it is now (POSIX)
+            folder.entries = self._list(folder.path)
+        folder.begun = True
+        listed = folder.entries
+        for number in range(offset, len(listed) + 2):
+            name, attributes = (b"." if number == 0 else b"..", None) if number < 2 else listed[number - 2]
+            if not add(name, attributes, number + 1):
+                return
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        """Names only. `_Fuse` calls `fill`; mfusepy registers the callback only where this method exists."""
+        return [name.decode("utf-8", "surrogateescape") for name, _ in self._folders[fh].entries]
+
+    def releasedir(self, path: str, fh: int) -> int:
+        """Forget a snapshot."""
+        with self._lock:
+            self._folders.pop(fh, None)
+        return 0
+
+    # --- contents ------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, fi: Any) -> int:
+        """Open; a size that turned out otherwise is corrected in the kernel before this returns."""
+        self.counts["open"] += 1
+        with self._operation():
+            opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
+        fi.fh = opened.handle
+        keep, past = self._pages.opened(path, opened)
+        if past and self._revoked(path, opened):
+            self._vfs.release(opened.handle)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # upon which the kernel looks the path up anew and opens it again
+        fi.keep_cache, fi.direct_io = int(keep), int(past)
+        if opened.size_changed:
+            # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
+            # whose size was corrected since. It would cut every read at the old size.
+            try:
+                self._invalidate_soon(path)
+            except OSError:
+                self.release(path, fi)
+                raise
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
+        """Read."""
+        self.counts["read"] += 1
+        with self._operation():
+            data = self._vfs.read(fi.fh, offset, size)
+        if self._pages.overtaken(fi.fh):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return data
+
+    def release(self, path: str, fi: Any) -> int:
+        """Close."""
+        self._vfs.release(fi.fh)
+        if self._pages.closed(path, fi.fh):
+            self.invalidate(path)
+        return 0
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    def statfs(self, path: str) -> dict[str, int]:
+        """`df`: answered here, never from the server. Free space must not be 0: LibreOffice and installers look at it."""
+        blocks = 1 << 38  # 1 PiB in blocks of 4 KiB
+        return {"f_bsize": 4096, "f_frsize": 4096, "f_blocks": blocks, "f_bfree": blocks, "f_bavail": blocks, "f_namemax": 255}
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the path."""
+        if not name.startswith(XATTR_PREFIX):
+            raise OSError(_NO_ATTRIBUTE, os.strerror(_NO_ATTRIBUTE))
+        with self._operation():
+            return self._vfs.xattr(path, name)
+
+    def listxattr(self, path: str) -> list[str]:
+        """The names of the attributes."""
+        with self._operation():
+            return self._vfs.xattrs(path)
+
+    def invalidate(self, path: str) -> None:
+        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`, fuse-anchors.md section 4)."""
+        context = _library.fuse_get_context()
+        if LIBFUSE >= (3, 2) and context:
+            _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
+
+    def _invalidate_soon(self, path: str) -> None:
+        """The same for who may be interrupted: the kernel waits until pages of the file that another program is reading have come, which
+        from a server that has fallen silent takes as long as that program's patience.
+
+        Raises:
+            Failure: INTERRUPTED, or TIMED_OUT.
+        """
+        context = _library.fuse_get_context()
+        if LIBFUSE < (3, 2) or not context:
+            return
+        fuse, name, condition = context.contents.fuse, path.encode("utf-8", "surrogateescape"), threading.Condition()
+        done: list[bool] = []
+
+        def invalidate() -> None:
+            _library.fuse_invalidate_path(fuse, name)
+            with condition:
+                done.append(True)
+                condition.notify_all()
+
+        threading.Thread(target=invalidate, name="invalidate", daemon=True).start()
+        with self._operation(), condition:
+            wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
+
+    def _revoked(self, path: str, opened: Opened) -> bool:
+        """Have the kernel give up what it has of a path whose older version is still open: who has that open gets EIO from here on.
+
+        There is no call for it. But a file that becomes something else is another file to the kernel: at the first look it marks what it
+        has as broken, at the second it replaces it, with all its pages (`fuse_make_bad` in its fs/fuse). False: it did not.
+        """
+        if not self.mountpoint:
+            return False
+        with self._revocation:
+            if path in self._revoking:
+                wait_until(self._revocation, lambda: path not in self._revoking, self._limits.progress_deadline)
+            if not self._pages.in_the_way(path, opened):
+                return True
+            self._revoking.add(path)
+        done = False
+        try:
+            done = [_is_a_socket(self.mountpoint + path) for _ in range(2)][-1]
+        finally:
+            with self._revocation:
+                if done:
+                    self._pages.revoked(path)
+                self._revoking.discard(path)
+                self._revocation.notify_all()
+        return done
+
+    @contextmanager
+    def _operation(self) -> Iterator[None]:
+        with self._vfs.operation(self._interrupted):
+            try:
+                yield
+            except OSError as error:
+                # `cat` and others try again after EINTR, and would keep a mount that is to end from ending.
+                if error.errno == errno.EINTR and self.ending.is_set():
+                    raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED)) from None
+                raise
+
+    def _interrupted(self) -> bool:
+        return self.ending.is_set() or bool(_library.fuse_interrupted())
+
+    def _stat(self, attributes: Attributes) -> dict[str, Any]:
+        stamp = _nanoseconds(attributes.mtime)
+        return {
+            "st_mode": attributes.mode,
+            "st_ino": attributes.inode,
+            "st_size": attributes.size,
+            "st_blocks": attributes.blocks,
+            "st_blksize": _BLOCK,
+            "st_nlink": attributes.links,
+            "st_mtime": stamp,
+            "st_ctime": stamp,
+            "st_atime": stamp,
+            **self._owner,
+        }
+
+    def set_stat(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
+        """Fill a `struct stat` for READDIRPLUS that holds the attributes `before` it. Only what differs, field by field: mfusepy's loop
+        over a dict costs 15 us an entry, all fields 5, this 1."""
+        st.st_ino = attributes.inode
+        st.st_size = attributes.size
+        st.st_blocks = attributes.blocks
+        if before is None or before.mode != attributes.mode:
+            st.st_mode = attributes.mode
+            st.st_nlink = attributes.links
+        if before is None or before.mtime != attributes.mtime:
+            whole, nanoseconds = divmod(_nanoseconds(attributes.mtime), 10**9)
+            for stamp in (st.st_mtimespec, st.st_ctimespec, st.st_atimespec):
+                stamp.tv_sec = whole
+                stamp.tv_nsec = nanoseconds
+
+    def new_stat(self) -> Any:
+        """A `struct stat` with what all nodes have in common, for `set_stat`."""
+        st = mfusepy.c_stat()
+        st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
+        return st
+
+
+def _is_a_socket(path: str) -> bool:
+    """Have the kernel ask for the attributes of a path; whether it is told of a socket."""
+    room = ctypes.create_string_buffer(256)
+    refused = _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_FORCE_SYNC, _STATX_TYPE, room)
+    return not refused and stat.S_ISSOCK(int.from_bytes(room.raw[28:30], sys.byteorder))
+
+
+def _nanoseconds(mtime: float) -> int:
+    """A time for the kernel, to the microsecond. In one place: a listing and a `stat` that differ by a nanosecond cost the page cache."""
+    return round(mtime * 1e6) * 1000
+
+
+class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
+    """mfusepy's loop with READDIRPLUS.
+
+    It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO cleared (`init_with_config`).
+    libfuse before 3.17 drops the attributes of an entry whose offset is 0.
+    """
+
+    def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(_thread, "stays", False):
+            # Without this Python makes a new thread state for each call from a thread of libfuse's and destroys it after it, with a
+            # mapping of memory each time: half of what a `find` cost. The state is kept with the thread, of which there are at most 256.
+            ctypes.pythonapi.PyGILState_Ensure()
+            _thread.stays = True
+        return super()._wrapper(func, *args, **kwargs)
+
+    def readdir_fuse_3(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
+        st = None
+        before: Attributes | None = None
+        plus = _FILL_DIR_PLUS if flags & _READDIR_PLUS else 0
+
+        def add(name: bytes, attributes: Attributes | None, next_offset: int) -> bool:
+            nonlocal st, before
+            if attributes is None:
+                return bool(filler(buf, name, None, next_offset, 0) == 0)
+            if st is None:
+                st = self.operations.new_stat()
+            self.operations.set_stat(st, attributes, before)
+            before = attributes
+            return bool(filler(buf, name, st, next_offset, plus) == 0)
+
+        self.operations.fill(fip.contents.fh, offset, flags, add)
+        return 0
+
+    def readdir_fuse_2(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any) -> int:
+        st = self.operations.new_stat()
+
+        def add(name: bytes, attributes: Attributes | None, next_offset: int) -> bool:
+            if attributes is not None:
+                self.operations.set_stat(st, attributes, None)
+            return bool(filler(buf, name, None if attributes is None else st, next_offset) == 0)
+
+        self.operations.fill(fip.contents.fh, offset, 0, add)
+        return 0
+
+
+def keep_ctrl_c() -> None:
+    """Leave SIGINT to this process: mfusepy gives it to libfuse, which ends its loop and unmounts by itself."""
+    mfusepy.signal = lambda number, handler: signal.getsignal(number)
+
+
+def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_other: bool = False) -> None:
+    """Mount and serve until unmounted; blocks.
+
+    Raises:
+        RuntimeError: libfuse could not mount.
+    """
+    # libfuse interrupts a waiting handler with SIGUSR1 but installs no handler on this path: the default would kill the daemon.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    options: dict[str, Any] = {
+        "foreground": True,
+        "ro": True,
+        "default_permissions": True,
+        "fsname": f"xnat:{host}",
+        "subtype": "xnatfs",
+        "intr": True,
+        "use_ino": True,
+    }
+    if LIBFUSE >= (3, 12):
+        options |= {"max_threads": 256, "max_idle_threads": 256}
+    if LIBFUSE[0] == 2:
+        # No way to correct a size in the kernel there, so it may not keep any.
+        options |= {"attr_timeout": 0, "entry_timeout": limits.kernel_ttl, "negative_timeout": 0}
+    if allow_other:
+        options["allow_other"] = True
+    _Fuse(adapter, mountpoint, raw_fi=True, **options)

@@ -1,0 +1,272 @@
+"""Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listings`.
+
+Used by `catalogs`. JSON, not pickle: what is read back from a disk must never run. A body in another form than this version writes is
+as good as none.
+Threading: any thread; values in, values out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import astuple, dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from xnatfs.cache.listing_store import ListingStore
+from xnatfs.listing.snapshot import FileHoldings, Outline, ProjectHoldings, SessionHoldings
+from xnatfs.server.records import (
+    AssessorRecord,
+    ExperimentRecord,
+    FileRecord,
+    Owner,
+    ProjectRecord,
+    ReconstructionRecord,
+    ResourceRecord,
+    ScanRecord,
+    SubjectRecord,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_PROVEN_FOR_S = 86400.0  # a server may be updated
+_FORM = 4  # of the bodies below; another number is not read
+
+
+@dataclass(frozen=True)
+class Kept(Generic[T]):
+    """Something from the store: the stamp it came with and its age in seconds."""
+
+    value: T
+    stamp: str
+    age: float
+
+
+class StoredListings:
+    """Typed access to a `ListingStore`."""
+
+    def __init__(self, store: ListingStore) -> None:
+        self._store = store
+        self._forms: list[Any] | None = None  # as last put
+
+    # --- projects ------------------------------------------------------------------------------------------------
+
+    def projects(self) -> Kept[dict[str, ProjectRecord]] | None:
+        """The list of projects."""
+        return self._get("projects", "", lambda body: {row[0]: _project_record(row) for row in body})
+
+    def put_projects(self, projects: dict[str, ProjectRecord]) -> None:
+        """Keep the list of projects."""
+        self._put("projects", "", "", _rows(projects.values()))
+
+    def project(self, identity: str) -> Kept[ProjectHoldings] | None:
+        """A project's holdings."""
+        return self._get("project", identity, _project)
+
+    def put_project(self, holdings: ProjectHoldings) -> None:
+        """Keep a project's holdings."""
+        body = {
+            "project": astuple(holdings.project),
+            "subjects": _rows(holdings.subjects.values()),
+            "experiments": _rows(holdings.experiments.values()),
+            "scans": _rows(one for group in holdings.scans.values() for one in group),
+            "speaks_for": sorted(holdings.speaks_for),
+            "scans_known": sorted(holdings.scans_known),
+            "assessors": _rows(one for group in holdings.assessors.values() for one in group),
+            "reconstructions": _rows(one for group in holdings.reconstructions.values() for one in group),
+            "resources": _rows(one for group in list(holdings.resources.values()) for one in group),
+            "complete": sorted(holdings.complete),
+            "complete_subjects": sorted(holdings.complete_subjects),
+            "own": _rows(holdings.own_resources),
+        }
+        self._put("project", holdings.project.id, "", body)
+
+    def drop_project(self, identity: str) -> None:
+        """The project is not this user's any more."""
+        self._store.drop("project", identity)
+
+    # --- sessions and subjects -----------------------------------------------------------------------------------
+
+    def session(self, project: str, identity: str) -> Kept[SessionHoldings] | None:
+        """A session that was listed singly."""
+        return self._get("session", f"{project}\n{identity}", _session)
+
+    def put_session(self, project: str, session: SessionHoldings) -> None:
+        """Keep a session that was listed singly."""
+        body = {
+            "experiment": astuple(session.experiment),
+            "scans": _rows(session.scans),
+            "assessors": _rows(session.assessors),
+            "reconstructions": _rows(session.reconstructions),
+            "resources": _rows(one for group in session.resources.values() for one in group),
+        }
+        self._put("session", f"{project}\n{session.experiment.id}", session.experiment.changed, body)
+
+    def subject(self, identity: str) -> Kept[list[ResourceRecord]] | None:
+        """The resources of a subject that was listed singly."""
+        return self._get("subject", identity, lambda body: [_resource(row) for row in body])
+
+    def put_subject(self, identity: str, stamp: str, resources: list[ResourceRecord]) -> None:
+        """Keep the resources of a subject."""
+        self._put("subject", identity, stamp, _rows(resources))
+
+    # --- outlines ------------------------------------------------------------------------------------------------
+
+    def outline(self, project: str) -> Outline | None:
+        """A project's outline."""
+        kept = self._get("outline", project, _outline)
+        return kept.value if kept is not None else None
+
+    def put_outline(self, outline: Outline) -> None:
+        """Keep a project's outline."""
+        body = {
+            "project": outline.project,
+            "experiments": _rows(outline.experiments.values()),
+            "resources": _rows(outline.resources),
+            "own": {one: _rows(found) for one, found in outline.own.items()},
+            "known": sorted(outline.known),
+            "every": {one: _rows(found) for one, found in list(outline.every.items())},
+        }
+        self._put("outline", outline.project, "", body)
+
+    def drop_outline(self, project: str) -> None:
+        """The project is not this user's any more."""
+        self._store.drop("outline", project)
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def files(self, key: Hashable) -> Kept[FileHoldings] | None:
+        """The files under a key of `catalogs`."""
+        return self._get("files", json.dumps(key), _files)
+
+    def drop_files(self, key: Hashable) -> None:
+        """A file listing turned out not to be true."""
+        self._store.drop("files", json.dumps(key))
+
+    def put_files(self, key: Hashable, stamp: str, holdings: FileHoldings) -> None:
+        """Keep a file listing. One row a resource, not a file: owner and label are said once."""
+        groups: list[list[Any]] = []
+        for number, files in holdings.by_resource.items():
+            last: tuple[Owner, str] | None = None
+            for file in files:
+                head = (file.owner, file.resource_label)
+                if head != last:
+                    groups.append([number, *head, []])
+                    last = head
+                groups[-1][-1].append((file.path, file.size, file.digest))
+        self._put("files", json.dumps(key), stamp, {"groups": groups, "odd": holdings.odd})
+
+    # --- what the server takes -----------------------------------------------------------------------------------
+
+    def forms(self) -> tuple[dict[str, float], set[str]]:
+        """The forms the server refused, with the time of the refusal in epoch seconds, and those it proved to be right in."""
+        kept = self._get("forms", "", lambda body: ({str(one): float(at) for one, at in body[0]}, {str(one) for one in body[1]}))
+        return kept.value if kept and kept.age < _PROVEN_FOR_S else ({}, set())
+
+    def put_forms(self, refused: dict[str, float], proven: list[str]) -> None:
+        """Keep what was found out about the server; called at every renewal, and mostly nothing new."""
+        forms = [list(refused.items()), proven]
+        if forms == self._forms:
+            return
+        self._forms = forms
+        self._put("forms", "", "", forms)
+
+    def flush(self) -> None:
+        """Wait until all is written."""
+        self._store.flush()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._store.close()
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _get(self, kind: str, key: str, build: Callable[[Any], T]) -> Kept[T] | None:
+        row = self._store.get(kind, key)
+        if row is None:
+            return None
+        try:
+            form, body = json.loads(row.body)
+            if form != _FORM:
+                return None
+            return Kept(build(body), row.stamp, max(0.0, time.time() - row.made))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            log.warning("a stored listing (%s) is not what it should be: %s", kind, error)
+            return None
+
+    def _put(self, kind: str, key: str, stamp: str, body: Any) -> None:
+        self._store.put(kind, key, stamp, json.dumps([_FORM, body]))
+
+
+def _rows(records: Iterable[Any]) -> list[Any]:
+    """Records as lists of their fields, in the order the classes declare them. `astuple` would copy deeply: 20 us each, this 1."""
+    return [[getattr(one, name) for name in one.__dataclass_fields__] for one in records]
+
+
+def _resource(row: list[Any]) -> ResourceRecord:
+    return ResourceRecord(Owner(*row[0]), *row[1:])
+
+
+def _by_owner(rows: list[list[Any]]) -> dict[Owner, list[ResourceRecord]]:
+    found: dict[Owner, list[ResourceRecord]] = {}
+    for row in rows:
+        one = _resource(row)
+        found.setdefault(one.owner, []).append(one)
+    return found
+
+
+def _project_record(row: list[Any]) -> ProjectRecord:
+    record = ProjectRecord(*row)
+    return record if record.resources is None else replace(record, resources=tuple((one[0], one[1], one[2]) for one in record.resources))
+
+
+def _project(body: Any) -> ProjectHoldings:
+    holdings = ProjectHoldings(_project_record(body["project"]))
+    holdings.subjects = {row[0]: SubjectRecord(*row) for row in body["subjects"]}
+    holdings.experiments = {row[0]: ExperimentRecord(*row) for row in body["experiments"]}
+    for row in body["scans"]:
+        holdings.scans.setdefault(row[0], []).append(ScanRecord(*row))
+    holdings.speaks_for = set(body["speaks_for"])
+    holdings.scans_known = set(body["scans_known"])
+    for row in body["assessors"]:
+        assessor = AssessorRecord(*row)
+        holdings.assessors.setdefault(assessor.session_id, []).append(assessor)
+    for row in body["reconstructions"]:
+        holdings.reconstructions.setdefault(row[0], []).append(ReconstructionRecord(*row))
+    holdings.resources = _by_owner(body["resources"])
+    holdings.complete = set(body["complete"])
+    holdings.complete_subjects = set(body["complete_subjects"])
+    holdings.own_resources = [_resource(row) for row in body["own"]]
+    holdings.put_in_order()
+    return holdings
+
+
+def _outline(body: Any) -> Outline:
+    return Outline(
+        body["project"],
+        {row[0]: ExperimentRecord(*row) for row in body["experiments"]},
+        [_resource(row) for row in body["resources"]],
+        {one: [_resource(row) for row in rows] for one, rows in body["own"].items()},
+        set(body["known"]),
+        {one: [_resource(row) for row in rows] for one, rows in body["every"].items()},
+    )
+
+
+def _session(body: Any) -> SessionHoldings:
+    return SessionHoldings(
+        ExperimentRecord(*body["experiment"]),
+        [ScanRecord(*row) for row in body["scans"]],
+        [AssessorRecord(*row) for row in body["assessors"]],
+        [ReconstructionRecord(*row) for row in body["reconstructions"]],
+        _by_owner(body["resources"]),
+    )
+
+
+def _files(body: Any) -> FileHoldings:
+    files: list[FileRecord] = []
+    for number, owner, label, rows in body["groups"]:
+        whose = Owner(*owner)
+        files += [FileRecord(whose, number, label, path, size, digest) for path, size, digest in rows]
+    return FileHoldings.of(files, body["odd"])

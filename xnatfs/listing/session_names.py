@@ -1,0 +1,142 @@
+"""Sessions by accession id or label, wherever this user can read them: for the lists of the user's.
+
+Used by `tree.lists`. The server's search over all projects (`/data/experiments`) knows primary labels only, may show what cannot be read
+and lack what can (fact sheet 12): what it says is believed where the listing of a project has the session; whatever is left open is
+looked for in the listings of the projects this user sees. A project that may not be read holds nothing up.
+Threading: any thread; no state.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.concurrency.single_flight import Flight
+from xnatfs.listing.snapshot import ProjectHoldings
+from xnatfs.listing.stale_policy import Patience
+from xnatfs.server.listing_requests import Listings
+from xnatfs.server.records import ExperimentRecord
+
+log = logging.getLogger(__name__)
+
+_LOOKED_THROUGH = 50  # projects at most, one request each, for names that are in no primary project
+
+
+class Found(NamedTuple):
+    """A session: the project it is shown in, and the names that led to it."""
+
+    id: str
+    project: str
+    names: frozenset[str]
+
+
+@dataclass
+class Search:
+    """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked through, being too many.
+
+    `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so answers a server without
+    its database (fact sheet 13).
+    """
+
+    found: list[Found] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)  # -> why
+    skipped: int = 0
+    doubtful: bool = False
+
+
+class Names:
+    """Looks names up on one server.
+
+    Args:
+        listings: where they come from.
+        start: begins a request in a worker; see `catalogs.Catalogs`.
+        deadline: seconds for each.
+        patience: when not to wait on.
+        fresh: a project that needs no request.
+        project: a project as the tree shows it.
+    """
+
+    def __init__(
+        self,
+        listings: Listings,
+        start: Callable[[Hashable, Callable[[], Any]], Flight[Any]],
+        deadline: float,
+        patience: Patience,
+        fresh: Callable[[str], ProjectHoldings | None],
+        project: Callable[[str], ProjectHoldings],
+    ) -> None:
+        self._listings = listings
+        self._start = start
+        self._deadline = deadline
+        self._patience = patience
+        self._fresh = fresh
+        self._project = project
+
+    def find(self, names: tuple[str, ...], shown: Collection[str]) -> Search:
+        """The experiments with these accession ids or labels in the projects `shown`; asked now.
+
+        Raises:
+            Failure: what keeps the server from answering.
+        """
+        search = Search()
+        if not names:
+            return search
+        told = self._wait(self._start(("names", names), lambda: self._listings.find_experiments(names)))
+        wanted = {name: frozenset({name}) for name in names}  # what to look for -> the names it stands for
+        met: set[str] = set()
+        for project in dict.fromkeys(one[2] for one in told):
+            there = self._read(search, project, partial(self._shown_in, project)) if project in shown else {}
+            for identity, label, home in told:
+                if home != project:
+                    continue
+                asked = frozenset({identity, label}).intersection(names)
+                if identity in there:
+                    search.found.append(Found(identity, project, asked))
+                    met |= asked
+                else:  # perhaps shared into a project of this user's, under another label
+                    wanted[identity] = wanted.get(identity, frozenset()) | asked
+        open_names = {one: asked for one, asked in wanted.items() if not asked <= met}
+        if open_names:
+            self._look_through(search, open_names, [one for one in shown if one not in search.closed])
+        return search
+
+    def _look_through(self, search: Search, wanted: Mapping[str, frozenset[str]], projects: list[str]) -> None:
+        if len(projects) > _LOOKED_THROUGH:
+            search.skipped = len(projects)
+            return
+        known = {one.id for one in search.found}
+        flights: dict[str, Flight[list[ExperimentRecord]]] = {}
+        for project in projects:
+            if self._fresh(project) is None:
+                flights[project] = self._start(("experiments", project), partial(self._listings.experiments, project))
+        for project in projects:
+            for one in self._read(search, project, partial(self._listed, project, flights.get(project))).values():
+                asked = wanted.get(one.id, frozenset()) | wanted.get(one.label, frozenset())
+                if asked and one.id not in known:
+                    known.add(one.id)
+                    search.found.append(Found(one.id, project, asked))
+
+    def _shown_in(self, project: str) -> Mapping[str, ExperimentRecord]:
+        return self._project(project).experiments
+
+    def _listed(self, project: str, flight: Flight[list[ExperimentRecord]] | None) -> Mapping[str, ExperimentRecord]:
+        return self._shown_in(project) if flight is None else {one.id: one for one in self._wait(flight)}
+
+    def _wait(self, flight: Flight[Any]) -> Any:
+        return flight.wait(self._deadline, self._patience(held=False))
+
+    @staticmethod
+    def _read(search: Search, project: str, read: Callable[[], Mapping[str, ExperimentRecord]]) -> Mapping[str, ExperimentRecord]:
+        try:
+            return read()
+        except Failure as failure:
+            if failure.cause not in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.UNPROVEN):
+                raise
+            log.info("project %s is not looked through: %s", project, failure)
+            search.closed[project] = failure.cause.sentence
+            search.doubtful = search.doubtful or failure.cause is Cause.UNPROVEN
+            return {}

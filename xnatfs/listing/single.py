@@ -1,0 +1,138 @@
+"""What the bulk listings do not tell, session by session or subject by subject.
+
+Used by `catalogs`. A subject's item tells the subject and all its sessions in one request, where it can be believed; else one request a
+session, and one a subject.
+Threading: any thread; called in workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.listing.snapshot import ProjectHoldings, SessionHoldings
+from xnatfs.server.items import ExperimentItem, SubjectItem
+from xnatfs.server.listing_requests import Listings
+from xnatfs.server.records import ExperimentRecord, Owner, ReconstructionRecord, ResourceRecord, ScanRecord
+from xnatfs.server.resources import Resources
+
+log = logging.getLogger(__name__)
+
+_ITEMS = "subject items"
+
+
+class SingleLoader:
+    """Loads single sessions and subjects of one server."""
+
+    def __init__(self, listings: Listings, resources: Resources) -> None:
+        self._listings = listings
+        self._resources = resources
+        self.items_proven = False  # a subject's item was once compared with the listings and agreed
+
+    @property
+    def items(self) -> bool:
+        """Whether subjects' items are worth asking for."""
+        return self._listings.capabilities.may(_ITEMS)
+
+    def session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
+        """One experiment: `resources?all=true`, and the `in` resources where there is something that can have them."""
+        identity = experiment.id
+        assessors = holdings.assessors.get(identity, [])
+        found = self._resources.of_session(identity)
+        if not self._listings.capabilities.may("assessors of a project") and any(one.owner.level == "assessor" for one in found):
+            assessors = self._listings.assessors_of_session(identity, holdings.project.id)
+        ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
+        reconstructions = holdings.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
+        for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
+            if present:
+                found += self._resources.inputs_of_session(identity, level)
+        return SessionHoldings(experiment, self._scans(holdings, experiment), assessors, reconstructions, _by_owner(found))
+
+    def subject(self, subject: str) -> list[ResourceRecord]:
+        """The resources of one subject."""
+        return self._resources.of(Owner("subject", subject))
+
+    def by_item(self, holdings: ProjectHoldings, subject: str) -> tuple[list[ResourceRecord], list[SessionHoldings]] | None:
+        """The subject's resources and its sessions from its item; None where the item cannot be believed.
+
+        An item is believed whole if it has every session of the subject, and every session the scans and resource labels that the
+        proven bulk listing has. The first one is also compared with `resources?all=true`.
+        """
+        try:
+            item = self._listings.subject_item(subject)
+        except Failure as failure:
+            if failure.cause not in (Cause.BAD_LISTING, Cause.SERVER_ERROR, Cause.UNPROVEN) or failure.away:
+                raise
+            # It is the form that is refused if a simpler one about the same subject is answered.
+            self.subject(subject)
+            self._listings.capabilities.refuse(_ITEMS)
+            return None
+        theirs = holdings.of_subject.get(subject, [])
+        evidence = [self._agrees(holdings, one, item) for one in theirs]
+        if False in evidence or not (self.items_proven or self._first_proof(holdings, theirs, item, evidence)):
+            if False in evidence:
+                self._listings.capabilities.refuse(_ITEMS)
+            return None
+        sessions = []
+        for one in theirs:
+            told = item.experiments[one.id]
+            assessors = holdings.assessors.get(one.id, [])
+            if not self._listings.capabilities.may("assessors of a project"):
+                assessors = told.assessors
+            sessions.append(SessionHoldings(one, self._scans(holdings, one), assessors, told.reconstructions, _by_owner(told.resources)))
+        return item.resources, sessions
+
+    def _first_proof(
+        self, holdings: ProjectHoldings, theirs: list[ExperimentRecord], item: SubjectItem, evidence: list[bool | None]
+    ) -> bool:
+        witness = next((one for one, agrees in zip(theirs, evidence, strict=True) if agrees), None)
+        if witness is None:
+            return False
+        listed = {one.id for one in self._resources.of_session(witness.id)}
+        told = {one.id for one in item.experiments[witness.id].resources if one.owner.direction != "in"}
+        spare = len(holdings.experiments) > len(holdings.subjects)
+        if listed != told or (spare and {one.id for one in self.subject(item_subject(item, theirs))} != {one.id for one in item.resources}):
+            log.info("a subject's item does not tell all that the listings of %s do", witness.id)
+            self._listings.capabilities.refuse(_ITEMS)
+            return False
+        self.items_proven = True
+        return True
+
+    @staticmethod
+    def _agrees(holdings: ProjectHoldings, experiment: ExperimentRecord, item: SubjectItem) -> bool | None:
+        """Whether the item tells this experiment as the bulk listing does; None where that has nothing to compare with."""
+        told: ExperimentItem | None = item.experiments.get(experiment.id)
+        if told is None:
+            return False
+        if experiment.id not in holdings.speaks_for:
+            return None
+        scans = holdings.scans.get(experiment.id, [])
+        if {one.id for one in scans} != told.scans:
+            return False
+        labels = Counter((one.owner.part, one.label) for one in told.resources if one.owner.level == "scan")
+        bulk = Counter(
+            (scan.id, resource.label) for scan in scans for resource in holdings.resources.get(Owner("scan", experiment.id, scan.id), [])
+        )
+        # The bulk listing may have merged equal labels and cannot tell a resource without one.
+        if any(key not in labels for key in bulk) or any(key not in bulk for key in labels if key[1]):
+            return False
+        return True if labels else None
+
+    def _scans(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> list[ScanRecord]:
+        if experiment.id in holdings.speaks_for or not experiment.may_have_scans:
+            return holdings.scans.get(experiment.id, [])
+        return self._listings.scans_of_session(experiment.id)
+
+
+def item_subject(item: SubjectItem, theirs: list[ExperimentRecord]) -> str:
+    """The accession id of the subject an item is about."""
+    return item.resources[0].owner.id if item.resources else theirs[0].subject_id
+
+
+def _by_owner(found: list[ResourceRecord]) -> dict[Owner, list[ResourceRecord]]:
+    resources: dict[Owner, list[ResourceRecord]] = {}
+    # By what they belong to, too: one may be mapped to two assessors (fact sheet 12), and is below both.
+    for resource in {(one.id, one.owner[:3]): one for one in found}.values():
+        resources.setdefault(resource.owner, []).append(resource)
+    return resources

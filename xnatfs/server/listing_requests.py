@@ -1,0 +1,395 @@
+"""What a project contains, in a handful of requests (fact sheet 2.9): subjects, experiments, scans, assessors, reconstructions.
+
+Used by `fetch.catalogs`. Resources and files are in `resources.py`. Forms that an old server, a fork or a proxy may refuse are tried
+and the refusal is remembered for a while (`capabilities.py`); each has a fallback, and every method says in its result what it could not
+learn in bulk.
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.breaker import Breaker
+from xnatfs.server.bulk_rows import (
+    AssessorListing,
+    BulkResources,
+    ReconstructionListing,
+    ScanListing,
+    assessor_owner,
+    assessors_of,
+    collect,
+    experiment_of,
+    projects_of,
+    reconstruction_owner,
+    scans_of,
+    subjects_of,
+)
+from xnatfs.server.capabilities import Capabilities
+from xnatfs.server.items import SubjectItem, subject_item
+from xnatfs.server.records import (
+    AssessorRecord,
+    ExperimentRecord,
+    Owner,
+    ProjectRecord,
+    ReconstructionRecord,
+    ScanRecord,
+    SubjectRecord,
+    parse_stamp,
+)
+from xnatfs.server.connection import Connection
+from xnatfs.server.resultset import Row, has_column, pick, rows_of
+from xnatfs.server.urls import segment
+
+log = logging.getLogger(__name__)
+
+_SCAN = "xnat:imageScanData"
+_SCAN_COLUMNS = (
+    *("ID", "label", "subject_label", "project", "xsiType"),
+    *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "frames", "file/label")),
+)
+# With the numeric id (fact sheet 12) two resources of one label, or of none, are told apart.
+_SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
+
+
+STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
+_PROJECT = "xnat:projectData"
+_PROJECT_RESOURCE = f"{_PROJECT}/resources/resource"
+_SUBJECT_COLUMNS = ("ID", "label", "insert_date", "last_modified")
+_EXPERIMENT_COLUMNS = ("ID", "label", "subject_ID", "subject_label", "date", "time", "xsiType", "insert_date")
+_SUBJECT_STAMP = "xnat:subjectData/meta/last_modified"
+
+_NAMES_AT_ONCE = 100
+
+
+class Listings:
+    """The listing requests of one server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.capabilities = Capabilities()
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether the server is there."""
+        return self._connection.breaker
+
+    def table(self, path: str, **params: str) -> list[Row]:
+        """GET a listing as rows."""
+        return self._connection.listing(path, {"format": "json", **params}, rows_of)
+
+    # --- projects and subjects -----------------------------------------------------------------------------------
+
+    def projects(self) -> list[ProjectRecord]:
+        """The projects this user can read, in the server's order, each with the resources of its own: one request.
+
+        Where the server does not tell these columns (fact sheet 14), two: the plain list has no dates (fact sheet 2.3).
+        """
+        columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
+        rows, granted = self._with_extras(
+            "columns of projects",
+            "/data/projects",
+            columns,
+            (tuple(f"{_PROJECT_RESOURCE}/{name}" for name in ("label", "xnat_abstractresource_id", "file_count")),),
+            need=("/meta/insert_date", "/resources/resource/label", "/resources/resource/xnat_abstractresource_id"),
+            plain=False,
+        )
+        if granted:
+            return projects_of(rows)
+        dates: dict[str, float | None] = {}
+        refused = False
+        if self.capabilities.may("projects?accessible"):
+            try:
+                for row in self.table("/data/projects", accessible="true"):
+                    dates[pick(row, "id")] = parse_stamp(pick(row, "insert_date", "/insert_date"))
+            except Failure as failure:
+                if not _is_refusal(failure):
+                    raise
+                refused = True
+        rows = self.table("/data/projects")
+        if refused:
+            self.capabilities.refuse("projects?accessible")
+        return [
+            ProjectRecord(pick(row, "id"), pick(row, "name"), pick(row, "description"), dates.get(pick(row, "id")))
+            for row in rows
+            if pick(row, "id")
+        ]
+
+    def subjects(self, project: str) -> tuple[list[SubjectRecord], BulkResources]:
+        """The subjects of a project, shared ones included, with their resources where the server tells them."""
+        path = f"/data/projects/{segment(project)}/subjects"
+        rows, granted = self._with_extras(
+            "subject resource labels", path, _SUBJECT_COLUMNS, _label_tiers("xnat:subjectData/resources/resource")
+        )
+        bulk = BulkResources()
+        if granted:
+            collect(bulk, rows, "/resources/resource", lambda row: Owner("subject", pick(row, "id")), blank_is_none=True)
+        return subjects_of(rows), bulk
+
+    def people(self, project: str) -> list[SubjectRecord]:
+        """The subjects of a project without their resources: half the bytes, for a look whether anything changed."""
+        return subjects_of(self.table(f"/data/projects/{segment(project)}/subjects", columns=",".join(_SUBJECT_COLUMNS)))
+
+    # --- experiments ---------------------------------------------------------------------------------------------
+
+    def experiments(self, project: str) -> list[ExperimentRecord]:
+        """Every experiment of a project that is no image assessor, shared ones included; `changed` is "" of all of them."""
+        rows = self.table(f"/data/projects/{segment(project)}/experiments", columns=",".join(_EXPERIMENT_COLUMNS))
+        return [experiment_of(row) for row in {pick(row, "id"): row for row in rows if pick(row, "id")}.values()]
+
+    def first_experiment(self, project: str) -> list[Row]:
+        """Some experiment of a project, or none: the cheapest look whether the server's database answers about it."""
+        return self.table(f"/data/projects/{segment(project)}/experiments", columns="ID", limit="1")
+
+    def stamped_experiments(self, project: str, types: Sequence[str]) -> list[tuple[ExperimentRecord, str | None, str | None]] | None:
+        """The same experiments, each with the stamps that move with what is below it: its own type's and its subject's; None where the
+        server does not tell them.
+
+        `types` are the concrete types to ask for; an experiment of another has None for the stamp, and so has one of a type that the
+        server does not know. "" is a stamp, too: nothing below was changed since it was made (fact sheet 13).
+
+        One request (fact sheet 14): without `xsiType` the first such column would narrow the rows to its type.
+        """
+        columns = [f"{one}/meta/last_modified" for one in types]
+        rows, granted = self._with_extras(
+            STAMPS,
+            f"/data/projects/{segment(project)}/experiments",
+            _EXPERIMENT_COLUMNS,
+            ((*columns, _SUBJECT_STAMP), columns) if columns else ((_SUBJECT_STAMP,),),
+            need=(),
+            plain=False,
+            xsiType="xnat:subjectAssessorData",
+        )
+        if not granted or not rows:
+            return None
+        found = {}
+        for row in rows:
+            one = experiment_of(row)
+            if one.id:
+                stamp = row.get(f"{one.xsi_type.lower()}/meta/last_modified")
+                found[one.id] = one, stamp, row.get(_SUBJECT_STAMP.lower())
+        return list(found.values())
+
+    def find_experiments(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
+        """(accession id, label, primary project) of the experiments with these accession ids or labels, in any project: two requests for
+        each hundred names (a comma is "or" in a filter, fact sheet 2.2). A name with a character that means something there is not found.
+
+        By primary labels, and neither surely readable nor surely all that can be read (fact sheet 12): see `fetch.names`.
+        """
+        asked = frozenset(names)
+        plain = [name for name in names if not set(name) & set(",*%")]
+        found: dict[str, tuple[str, str, str]] = {}
+        for start in range(0, len(plain), _NAMES_AT_ONCE):
+            some = ",".join(plain[start : start + _NAMES_AT_ONCE])
+            for column in ("ID", "label"):
+                for row in self.table("/data/experiments", columns="ID,label,project", **{column: some}):
+                    one = pick(row, "id"), pick(row, "label"), pick(row, "project")
+                    if one[0] and asked.intersection(one[:2]):  # a server may not know the filter, and send everything
+                        found[one[0]] = one
+        return list(found.values())
+
+    def experiment_resources(self, project: str) -> BulkResources:
+        """The resource labels of all experiments in one request; nothing known where the server does not take the form."""
+        bulk = BulkResources()
+        path = f"/data/projects/{segment(project)}/experiments"
+        form = "experiment resource labels"
+        if self.capabilities.may(form):
+            rows, granted = self._with_extras(form, path, ("ID",), _label_tiers("xnat:experimentData/resources/resource"), plain=False)
+            if granted:
+                collect(bulk, rows, "/resources/resource", lambda row: Owner("experiment", pick(row, "id")), blank_is_none=True)
+        return bulk
+
+    # --- what sessions contain -----------------------------------------------------------------------------------
+
+    def scans(self, project: str) -> ScanListing:
+        """Every scan of a project with its resource labels: one row per scan x resource.
+
+        The form below the project [I] also has shared sessions; the proven one (`/data/experiments?project=`) has only those whose
+        primary project this is, so `sessions` says whom the answer speaks for.
+        """
+        rows: list[Row] = []
+        whole_project = False
+        if self.capabilities.may("scans of a project"):
+            rows, whole_project = self._with_extras(
+                "scans of a project",
+                f"/data/projects/{segment(project)}/experiments",
+                _SCAN_COLUMNS,
+                (_SCAN_EXTRAS, ()),
+                need=("/imagescandata/id",),
+                plain=False,
+                xsiType="xnat:imageSessionData",
+            )
+        if not whole_project:
+            rows, granted = self._with_extras(
+                "scans of experiments",
+                "/data/experiments",
+                _SCAN_COLUMNS,
+                (_SCAN_EXTRAS, ()),
+                need=("/imagescandata/id",),
+                plain=False,
+                xsiType="xnat:imageSessionData",
+                project=project,
+            )
+            if not granted:
+                return ScanListing()
+            rows = _of_project(rows, project)
+        return scans_of(rows)
+
+    def scans_of_session(self, session: str) -> list[ScanRecord]:
+        """The scans of one session."""
+        rows = self.table(f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames")
+        return [
+            ScanRecord(
+                session,
+                pick(row, "id"),
+                pick(row, "type"),
+                pick(row, "series_description"),
+                pick(row, "quality"),
+                pick(row, "frames"),
+            )
+            for row in rows
+            if pick(row, "id")
+        ]
+
+    def assessors(self, project: str) -> AssessorListing:
+        """The image assessors of a project."""
+        columns = ("ID", "label", "project", "xsiType", "session_ID", "session_label", "insert_date", "last_modified")
+        head = "xnat:imageAssessorData"
+        branches = {"out": f"{head}/out/file", "in": f"{head}/in/file", "": f"{head}/resources/resource"}
+        tiers = (*_label_tiers(*branches.values()), (f"{head}/out/file/label",))
+        path = f"/data/projects/{segment(project)}/experiments"
+        try:
+            rows, _ = self._with_extras("assessor resource labels", path, columns, tiers, xsiType=head)
+        except Failure as failure:
+            if not _is_refusal(failure):
+                raise
+            # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
+            rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
+            self.capabilities.refuse("assessors of a project")
+            rows = _of_project(rows, project)
+        found = assessors_of(rows)
+        bulk = BulkResources()
+        parts: list[BulkResources] = []
+        for direction, branch in branches.items():
+            tail = "/" + branch.split("/", 1)[1]
+            if not rows or not has_column(rows, f"{tail}/label"):
+                break
+            parts.append(BulkResources())
+            collect(parts[-1], rows, tail, partial(assessor_owner, direction))
+        if len(parts) == len(branches):
+            bulk.resources = [resource for part in parts for resource in part.resources]
+            bulk.known = set.intersection(*(part.known for part in parts))
+            bulk.blank = {direction for direction, part in zip(branches, parts, strict=True) if part.blank}
+        return AssessorListing(found, bulk)
+
+    def assessors_of_session(self, session: str, project: str) -> list[AssessorRecord]:
+        """The image assessors of one session whose primary project is `project`."""
+        rows = self.table(f"/data/experiments/{segment(session)}/assessors")
+        return assessors_of((row for row in rows if pick(row, "project") in ("", project)), session)
+
+    def subject_item(self, subject: str) -> SubjectItem:
+        """A subject and all below it in one request."""
+        return subject_item(self._connection, subject)
+
+    def reconstructions(self, project: str) -> ReconstructionListing | None:
+        """The reconstructions of a project with their resources; None where only one request a session can tell [I]."""
+        form = "reconstructions of a project"
+        if not self.capabilities.may(form):
+            return None
+        head = "xnat:reconstructedImageData"
+        branches = {"out": f"{head}/out/file", "in": f"{head}/in/file"}
+        columns = ("ID", f"{head}/ID", f"{head}/type")
+        rows, granted = self._with_extras(
+            form,
+            f"/data/projects/{segment(project)}/experiments",
+            columns,
+            _label_tiers(*branches.values()),
+            need=("/reconstructedimagedata/id", "/reconstructedimagedata/out/file/label", "/reconstructedimagedata/in/file/label"),
+            plain=False,
+            xsiType="xnat:imageSessionData",
+        )
+        if not granted:
+            return None
+        found: dict[tuple[str, str], ReconstructionRecord] = {}
+        bulk = BulkResources()
+        for row in rows:
+            session, identity = pick(row, "id"), pick(row, "/reconstructedimagedata/id")
+            if session and identity:
+                found[session, identity] = ReconstructionRecord(session, identity, pick(row, "/reconstructedimagedata/type"))
+        theirs = [row for row in rows if pick(row, "/reconstructedimagedata/id")]
+        complete = {pick(row, "id") for row in rows}
+        for direction, branch in branches.items():
+            part = BulkResources()
+            tail = "/" + branch.split(":", 1)[1].lower()
+            collect(part, theirs, tail, partial(reconstruction_owner, direction))
+            bulk.resources += part.resources
+            bulk.blank |= {direction} if part.blank else set()
+            complete -= {pick(row, "id") for row in theirs} - part.known
+        bulk.known = complete
+        return ReconstructionListing(list(found.values()), bulk)
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _with_extras(
+        self,
+        form: str,
+        path: str,
+        columns: Sequence[str],
+        tiers: Sequence[Sequence[str]],
+        *,
+        need: Sequence[str] | None = None,
+        plain: bool = True,
+        **params: str,
+    ) -> tuple[list[Row], bool]:
+        """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came back).
+
+        `need` are the columns without which the answer is worthless; by default the last tier's. A request that is refused with every
+        tier is asked without them if `plain`, else answered with no rows and False. What is refused is remembered as `form`, for a
+        while; but only if a simpler form about the same objects is answered: a database in trouble fails all of them.
+
+        Raises:
+            Failure: what keeps the server from answering; the refusal, if a simpler form is refused as well.
+        """
+        if need is None:
+            need = tuple("/" + column.split("/", 1)[1] for column in tiers[-1])
+        if not self.capabilities.may(form):
+            return (self.table(path, columns=",".join(columns), **params) if plain else []), False
+        for tier in tiers:
+            try:
+                rows = self.table(path, columns=",".join((*columns, *tier)), **params)
+            except Failure as failure:
+                if not _is_refusal(failure):
+                    raise
+                if failure.status == 404:
+                    break  # it is the form that is refused, not a column
+                continue
+            granted = all(has_column(rows, column) for column in need)
+            if not granted:
+                self.capabilities.refuse(form)
+            return rows, granted
+        if plain:
+            rows = self.table(path, columns=",".join(columns), **params)
+        else:
+            rows = []
+            self.table(path, columns="ID", **{name: value for name, value in params.items() if name == "project"})
+        self.capabilities.refuse(form)
+        return rows, False
+
+
+def _of_project(rows: Iterable[Row], project: str) -> list[Row]:
+    """Of rows that were asked for with a filter, those it should have left: there are servers that do not know one (fact sheet 12)."""
+    return [row for row in rows if pick(row, "project") in ("", project)]
+
+
+def _is_refusal(failure: Failure) -> bool:
+    """Whether the server will not take this form: a passing trouble (429, 502, 503, 504, no answer) must not be remembered as one."""
+    return failure.status in (400, 403, 404, 405, 406, 417, 422, 500, 501) or failure.cause is Cause.BAD_LISTING
+
+
+def _label_tiers(*branches: str) -> tuple[tuple[str, ...], ...]:
+    """Resource columns of some branches: label and numeric id (unproven), then the labels alone."""
+    labels = tuple(f"{branch}/label" for branch in branches)
+    return labels + tuple(f"{branch}/xnat_abstractresource_id" for branch in branches), labels

@@ -1,0 +1,321 @@
+"""Whose login a connection uses, when it is sent, and how often at most.
+
+Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (ecosystem.md section 2), and every request may carry
+the password. So a login is single flight: whoever finds the session expired logs in, the others wait for that one. What the server refused
+is sent again by nobody until there are other credentials. And once the server is known to refuse strangers, requests carry the session's
+cookie alone, so that a session that ends with 16 requests on their way costs one login and not 16. An open server would serve an
+expired session as a guest, in silence: there each request carries both.
+Threading: any thread. The login lock is held while a login is on its way; that is what it is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import requests
+from requests.cookies import CookieConflictError
+
+from xnatfs.auth.credentials import STORED, Credentials
+from xnatfs.errors import Cause, Failure, UsageError
+
+if TYPE_CHECKING:
+    from xnatfs.server.connection import Connection
+
+log = logging.getLogger(__name__)
+
+SESSION = "JSESSIONID"
+_TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
+_LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
+_NAME = 4096  # characters in which that is looked for
+# A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, fact sheet 1): one more try, after a pause.
+_MOMENT = 60.0
+_CALM = 2.0
+_REFUSALS = (401, 403)
+_IDLE = 900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
+_MISSES = 8  # in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it sent us)
+
+
+class Known(NamedTuple):
+    """What a login found: the server's address (it may redirect), the user's name on it, its version, whether it refuses strangers."""
+
+    server: str
+    user: str
+    version: str
+    closed: bool = False
+
+
+class Login:
+    """The login of one connection.
+
+    Attributes:
+        count: logins so far.
+        closed: the server is known to refuse whoever is not logged in.
+        refused: the server refused these credentials; nothing is sent any more.
+        elsewhere: asked once when a login is refused in the middle: are there other credentials now where these were found?
+    """
+
+    def __init__(self, connection: Connection, credentials: Credentials) -> None:
+        self.credentials = credentials
+        self.count = 0
+        self.closed = False
+        self.refused = False
+        self.elsewhere: Callable[[], Credentials | None] = lambda: None
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._busy = False
+        self._good_at = -_MOMENT  # when the server last took the session or the login
+        self._idle = _IDLE  # seconds a session lasts without a request
+        self._turned_down: set[int] = set()  # hashes of what was refused
+        self._bare_misses = 0
+        self._renewed = 0
+
+    # --- what requests carry -------------------------------------------------------------------------------------
+
+    def ready(self) -> int:
+        """Wait for a login that is under way; the number of logins so far.
+
+        Raises:
+            Failure: LOGIN_REFUSED: each request could carry the password, so each one would be another step towards a lock-out.
+        """
+        if self._busy:
+            with self._lock:
+                pass
+        if self.refused:
+            raise self._refusal()
+        if not self.closed and self.count and _now() - self._good_at > self._idle:
+            # The session is over, and the server would make one for each of the requests that are about to come, or refuse each.
+            self.again(self.count, spent=False)
+        return self.count
+
+    @property
+    def bare(self) -> bool:
+        """Whether a request needs the cookie only."""
+        return self.closed and SESSION in self._connection.cookies
+
+    def good(self, bare: bool = False) -> None:
+        """The server took the session or the password."""
+        self._good_at = _now()
+        if bare:
+            self._bare_misses = 0
+        with contextlib.suppress(KeyError, IndexError, ValueError, CookieConflictError):
+            self._idle = float(self._connection.cookies[_TIMES].strip('"').split(",")[1]) / 1000
+
+    def bare_missed(self, guest: bool) -> None:
+        """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so it is open."""
+        self._bare_misses += 1
+        if guest or self._bare_misses > _MISSES:
+            self.closed = False
+
+    def session_of_answer(self, *, new: bool) -> None:
+        """Whether an answer began a new session although the request brought one."""
+        self._renewed = self._renewed + 1 if new else 0
+
+    @property
+    def restless(self) -> bool:
+        """Whether the server begins a new session with every answer: that says nothing then."""
+        return self._renewed > _MISSES
+
+    def _afresh(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """A login: the password, and not the cookie of the session that is over. `requests` calls this last."""
+        request.headers.pop("Cookie", None)
+        basic(self.credentials)(request)
+        return request
+
+    # --- logging in ----------------------------------------------------------------------------------------------
+
+    def as_known(self, known: Known) -> bool:
+        """Ask who we are at the address of last time; the answer brings the session's cookie (fact sheet 1). False: ask all again.
+
+        Raises:
+            Failure: LOGIN_REFUSED, or what keeps the server from answering.
+        """
+        response = self._connection.ask(f"{known.server}/data/auth")
+        match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
+        if match is None or match["name"] != known.user or SESSION not in self._connection.cookies:
+            if response.status_code in _REFUSALS:
+                raise self._refuse()
+            self._connection.cookies.clear()
+            return False
+        self._connection.user, self.closed = known.user, known.closed
+        self.count += 1
+        self.good()
+        return True
+
+    def first(self) -> None:
+        """The first login at a server that was found.
+
+        Raises:
+            Failure: LOGIN_REFUSED, NOT_AN_XNAT, SERVER_ERROR, or what keeps the server from answering.
+        """
+        with self._lock:
+            self._log_in()
+
+    def again(self, seen: int, spent: bool) -> None:
+        """Log in after an answer that shows an expired session, unless another thread has done so.
+
+        Args:
+            seen: the number of logins when that request was sent.
+            spent: it carried the password, and the answer was 401.
+
+        Raises:
+            Failure: as `first`; NOT_DATA in place of NOT_AN_XNAT.
+        """
+        with self._lock:
+            if self.count != seen:
+                return
+            log.info("the session at %s has expired; logging in again", self._connection.server)
+            self._busy = True
+            try:
+                self._patiently(spent)
+            except Failure as refusal:
+                if refusal.cause is not Cause.LOGIN_REFUSED or not self._found_others():
+                    raise
+            finally:
+                self._busy = False
+
+    def _patiently(self, spent: bool) -> None:
+        for attempt in (1, 2, 3):
+            try:
+                self._log_in(spent)
+                return
+            except Failure as failure:
+                # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused, so nothing is at risk.
+                if failure.cause is not Cause.NOT_AN_XNAT:
+                    raise
+                if attempt == 3:
+                    raise Failure(Cause.NOT_DATA, self._connection.server, failure.detail or "at login") from None
+                time.sleep(0.2 * 2**attempt)
+
+    def _log_in(self, spent: bool = False) -> None:
+        """One request with the password, one that asks who we are. Called with the lock held."""
+        if self.refused:
+            raise self._refusal()
+        server = self._connection.server
+        lately = _now() - self._good_at < _MOMENT
+        for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
+            time.sleep(pause)
+            response = self._connection.ask(f"{server}/data/JSESSION", auth=self._afresh)
+            if response.status_code not in _REFUSALS:
+                break
+        else:
+            raise self._refuse()
+        who = self._connection.ask(f"{server}/data/auth")
+        match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
+        if not response.ok or match is None:
+            if response.status_code >= 500:
+                raise Failure(Cause.SERVER_ERROR, server, f"HTTP {response.status_code} at login")
+            if response.is_redirect and ".vm" in response.headers["Location"]:
+                # Not remembered as refused: XNAT took the password, or a proxy redirects for a moment only.
+                detail = "the server sends this login to a web page: log in with a browser to see why (an expired password?)"
+                raise Failure(Cause.NOT_AN_XNAT if self.count else Cause.LOGIN_REFUSED, server, detail)
+            raise Failure(Cause.NOT_AN_XNAT, server)
+        name = match["name"]
+        if name == "guest" and self.credentials.user != "guest":
+            raise self._refuse("the server treats the login as a guest")
+        if self._connection.user and name != self._connection.user:
+            raise self._refuse(f"the server now says that it is {name}'s")
+        self._connection.user = name
+        self.count += 1
+        self.good()
+
+    def _refuse(self, detail: str = "") -> Failure:
+        self.refused = True
+        self._turned_down.add(_mark(self.credentials))
+        return self._refusal(detail)
+
+    def _refusal(self, detail: str = "") -> Failure:
+        login = self.credentials
+        if not detail and login.source == STORED:
+            over = login.expires is not None and login.expires < time.time()
+            detail = f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; call it again"
+        return Failure(Cause.LOGIN_REFUSED, self._connection.user or login.owner or login.user, detail or f"found in {login.source}")
+
+    # --- other credentials ---------------------------------------------------------------------------------------
+
+    def take(self, login: Credentials) -> None:
+        """Use other credentials of the same user from here on. Costs one login; what is under way goes on.
+
+        Raises:
+            Failure: LOGIN_REFUSED, and what keeps the server from answering. The credentials in use stay.
+            UsageError: they are another user's; what this one may read is kept in the cache.
+        """
+        with self._lock:
+            self._take(login)
+
+    def _take(self, login: Credentials) -> None:
+        mark = _mark(login)
+        whose = login.owner or login.user
+        if mark in self._turned_down:
+            raise Failure(Cause.LOGIN_REFUSED, whose, f"what {login.source} has was refused before and is not sent again")
+        trial = self._connection.alike(login)
+        try:
+            name = trial.login(self._connection.known)
+            if name != self._connection.user:
+                raise UsageError(f"{login.source} has a login of {name}, and the mount is {self._connection.user}'s: unmount it first")
+        except (Failure, UsageError) as problem:
+            if isinstance(problem, Failure) and problem.cause is Cause.LOGIN_REFUSED:
+                self._turned_down.add(mark)
+            trial.close()
+            raise
+        self._connection.change_to(trial)
+        self.credentials = login
+        self.refused = False
+        self.count += 1
+        self.good()
+
+    def turned_down(self, login: Credentials) -> bool:
+        """Whether the server has refused these before."""
+        return _mark(login) in self._turned_down
+
+    def _found_others(self) -> bool:
+        """Whether other credentials are found now, and the server takes them: another mount renewed the token, somebody logged in anew."""
+        try:
+            login = self.elsewhere()
+            if login is None or _mark(login) == _mark(self.credentials):
+                return False
+            self._take(login)
+        except (Failure, UsageError) as problem:
+            log.warning("%s", problem)
+            return False
+        log.info("a new login for %s was found in %s", self._connection.server, login.source)
+        return True
+
+    def learn(self) -> None:
+        """Ask the server once, as a stranger, whether it refuses strangers.
+
+        Raises:
+            Failure: what keeps the server from answering.
+        """
+        self.closed = self._connection.ask(f"{self._connection.server}/data/auth", auth=as_stranger).status_code == 401
+
+
+def basic(login: Credentials) -> requests.auth.HTTPBasicAuth:
+    """What a request carries."""
+    return requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
+
+
+def as_stranger(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Neither password nor session. `requests` calls this last."""
+    request.headers.pop("Cookie", None)
+    return without_password(request)
+
+
+def without_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Whatever else the request carries."""
+    request.headers.pop("Authorization", None)
+    return request
+
+
+def _now() -> float:
+    """Seconds, counted while the machine sleeps too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _mark(login: Credentials) -> int:
+    return hash((login.user, login.password))

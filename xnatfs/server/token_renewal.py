@@ -1,0 +1,286 @@
+"""Looks after the login of a mount that lasts for weeks: warns before its token expires, renews it where it can, reads it again when told.
+
+Used by `compose` (which makes it), `run` (which starts it and passes on SIGHUP and the command `credentials`).
+What it does by itself, every half minute at most: a token that `xnatfs login` got is renewed in the last quarter of its life, at most
+12 hours before its end; one that another mount renewed, or somebody logged in anew, is taken; after a refusal it looks whether there
+are other credentials now, also on a cluster where `xnatfs login` was called on another machine.
+Threading: a thread of its own for that; `read_again` and `report` may be called by any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xnatfs.auth import credentials as logins
+from xnatfs.auth import token_store
+from xnatfs.config import Settings
+from xnatfs.auth.credentials import ENVIRONMENT, STORED, TERMINAL, Credentials
+from xnatfs.server import identity
+from xnatfs.errors import Failure, UsageError
+from xnatfs.server import alias_tokens as remote
+from xnatfs.server.connection import Connection
+
+log = logging.getLogger(__name__)
+
+_LOOK = 30.0  # seconds between two looks; short of what a laptop sleeps, so a clock that jumps is noticed
+_SOON = 12 * 3600.0  # seconds before the end, at most: the rest is not worth a warning
+_LEARN = 300.0  # seconds after the mount: whether strangers are refused matters when the first session ends, 15 minutes from now at least
+_LINGER = 60.0  # seconds until a token that was renewed is made worthless: other mounts have looked by then
+
+
+class Keeper:
+    """The keeper of one mount's login.
+
+    Args:
+        anew: called after a refusal was lifted: what was found in between is not to be believed.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings, anew: Callable[[], None]) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._anew = anew
+        self._lock = threading.Lock()  # around what changes the login: one at a time
+        self._stop = threading.Event()
+        self._expires: float | None = None
+        self._life = 0.0
+        self._asked = settings.offline
+        self._learn_at = time.monotonic() + _LEARN
+        self._old: list[tuple[float, str]] = []  # aliases to be made worthless, and when
+        self._said = "ok"
+        self._try_at = 0.0  # not before that is a renewal tried again
+        self._noted: Credentials | None = None
+        connection.logins.elsewhere = self._elsewhere
+
+    def start(self) -> None:
+        """Look after it from now on."""
+        if not self._settings.offline:
+            threading.Thread(target=self._run, name="keeper", daemon=True).start()
+
+    def close(self) -> None:
+        """End, and give back the tokens that were replaced."""
+        self._stop.set()
+        if not self._connection.breaker.quiet(1.0):
+            self._give_back(all_of_them=True)
+
+    # --- what people see -----------------------------------------------------------------------------------------
+
+    def state(self) -> str:
+        """`ok`, `expires soon`, `expired`, or `refused` by the server."""
+        if self._connection.logins.refused:
+            return "refused"
+        self._note_expiry()
+        if self._expires is None:
+            return "ok"
+        left = self._expires - time.time()
+        return "expired" if left <= 0 else "expires soon" if left < min(self._life / 4, _SOON) else "ok"
+
+    def report(self) -> dict[str, Any]:
+        """For `status`: no secrets."""
+        login, state = self._connection.logins.credentials, self.state()
+        when = _time(self._expires) if self._expires is not None else None
+        text = ""
+        if state == "refused":
+            text = f"REFUSED by the server ({login.source}); `xnatfs login` brings the mount back"
+        elif state == "expired":
+            text = f"the token of {login.source} EXPIRED on {when}; `xnatfs login` brings the mount back"
+        elif when is not None:
+            text = f"the token of {login.source} is valid until {when}"
+            if state == "expires soon":
+                text += "; call `xnatfs login` before that"
+        return {
+            "from": login.source,
+            "token": bool(login.owner) or remote.is_alias(login.user),
+            "expires": when,
+            "state": state,
+            "text": text,
+        }
+
+    # --- told to -------------------------------------------------------------------------------------------------
+
+    def hang_up(self) -> None:
+        """Read the login again, and say in the log what came of it: for SIGHUP."""
+        try:
+            log.info("%s", self.read_again())
+        except (Failure, UsageError) as problem:
+            log.warning("the login was to be read again, and the old one stays: %s", problem)
+
+    def read_again(self, place: str = "") -> str:
+        """Look for the login again, and use what is there now. What is being read goes on.
+
+        Args:
+            place: `login` for what `xnatfs login` keeps; "" for where the login came from.
+
+        Returns:
+            what came of it, in a sentence.
+
+        Raises:
+            UsageError: there is nothing to be read, or it is another user's. The login stays.
+            Failure: the server refused what is there now, or does not answer. The login stays.
+        """
+        with self._lock:
+            used = self._connection.logins.credentials
+            login = self._kept() if place == "login" else self._from_its_place()
+            if login is None:
+                if _once_only(used):
+                    raise UsageError(
+                        f"a password from the {used.source} cannot be read again; call `xnatfs login`, or unmount and mount anew"
+                    )
+                raise UsageError(f"there is no login of {STORED} for {self._connection.user} at {self._connection.server}")
+            if (login.user, login.password) == (used.user, used.password):
+                if self._connection.logins.refused:
+                    raise UsageError(f"{login.source} has what the server refused; call `xnatfs login`")
+                return f"nothing new from {login.source}; the login stays"
+            self._take(login)
+            return f"goes on with the login of {login.source}"
+
+    def _take(self, login: Credentials) -> None:
+        if self._settings.offline:
+            raise UsageError("the mount is offline and needs no login")
+        refused = self._connection.logins.refused
+        self._connection.logins.take(login)
+        log.info("goes on with the login of %s", login.source)
+        if refused:
+            self._anew()
+
+    def _note_expiry(self) -> None:
+        login = self._connection.logins.credentials
+        if login is self._noted:
+            return
+        self._noted = login
+        self._expires = login.expires
+        self._life = (login.expires or 0.0) - (login.issued or time.time())
+        self._asked = self._asked or login.expires is not None
+        self._try_at = 0.0
+
+    # --- where logins are ----------------------------------------------------------------------------------------
+
+    def _kept(self) -> Credentials | None:
+        """What `xnatfs login` keeps for this server and user."""
+        found = self._kept_token()
+        return logins.of(found, self._connection.logins.credentials.again) if found is not None else None
+
+    def _kept_token(self) -> token_store.Token | None:
+        here = (self._connection.server, self._connection.user)
+        return next((one for one in token_store.kept() if (one.server, one.user) == here and not one.expired), None)
+
+    def _from_its_place(self) -> Credentials | None:
+        used = self._connection.logins.credentials
+        if _once_only(used) or used.source == STORED or used.again is None:
+            return self._kept()
+        return used.again()
+
+    def _elsewhere(self) -> Credentials | None:
+        try:
+            return self._from_its_place()
+        except UsageError as problem:
+            log.warning("%s", problem)
+            return None
+
+    # --- by itself -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause()):
+            try:
+                self.look()
+            except (Failure, UsageError) as problem:
+                log.warning("%s", problem)
+
+    def _pause(self) -> float:
+        """Until the next look: short where a token lives for seconds only."""
+        self._note_expiry()
+        if self._expires is None:
+            return _LOOK if self._asked else 2.0
+        left = self._expires - time.time()
+        soon = min(self._life / 4, _SOON)
+        if left > soon:
+            return min(_LOOK, max(0.2, left - soon))
+        due = left > 0 and self._connection.logins.credentials.source == STORED and time.monotonic() >= self._try_at
+        return 0.2 if due else _LOOK
+
+    def look(self) -> None:
+        """Do what is due.
+
+        Raises:
+            UsageError, Failure: something was, and it could not be done.
+        """
+        self._say()
+        with self._lock:
+            used = self._connection.logins.credentials
+            if self._connection.logins.refused:
+                self._look_elsewhere(used)
+                return
+            if self._take_newer(used):
+                return
+            if not self._asked:
+                self._asked = True
+                self._ask_for_expiry(used)
+            if not self._connection.logins.closed and time.monotonic() > self._learn_at:
+                self._learn_at = float("inf")
+                self._connection.logins.learn()
+                identity.remember(self._settings, used.owner or used.user, self._connection.known)
+            if self.state() == "expires soon" and used.source == STORED and time.monotonic() >= self._try_at:
+                self._renew(used)
+            self._give_back()
+
+    def _say(self) -> None:
+        state = self.state()
+        if state != self._said:
+            self._said = state
+            if state != "ok":
+                log.warning("%s", self.report()["text"])
+
+    def _look_elsewhere(self, used: Credentials) -> None:
+        login = self._elsewhere()
+        if login is not None and not self._connection.logins.turned_down(login):
+            self._take(login)
+
+    def _take_newer(self, used: Credentials) -> bool:
+        """Another mount has renewed the token, or there was a new login."""
+        if used.source != STORED:
+            return False
+        found = self._kept_token()
+        if found is None or found.issued <= (used.issued or 0.0):
+            return False
+        self._take(logins.of(found, used.again))
+        return True
+
+    def _ask_for_expiry(self, used: Credentials) -> None:
+        if remote.is_alias(used.user):
+            with contextlib.suppress(Failure):  # a server before XNAT 1.8 does not show them; then the refusal will tell
+                since, self._expires = remote.times(self._connection, used.user)
+                self._life = (self._expires or 0.0) - (since or time.time())
+
+    def _renew(self, used: Credentials) -> None:
+        """Swap the token for a new one. Where the server does not let it, the user has to log in."""
+        left = (self._expires or 0.0) - time.time()
+        self._try_at = time.monotonic() + max(_LOOK, left / 8)
+        kept = self._kept_token()
+        if kept is None:
+            return  # logged out
+        with token_store.renewing() as alone:
+            if not alone or self._take_newer(used):
+                return
+            fresh, _ = token_store.keep(remote.token(self._connection, remote.issue(self._connection)), kept.place)
+            self._take(logins.of(fresh, used.again))
+        log.info("the token of %s was renewed; it is valid until %s", STORED, _time(fresh.expires or 0.0))
+        self._old.append((time.monotonic() + _LINGER, used.user))
+
+    def _give_back(self, all_of_them: bool = False) -> None:
+        due = [one for one in self._old if all_of_them or one[0] <= time.monotonic()]
+        for one in due:
+            self._old.remove(one)
+            with contextlib.suppress(Failure):
+                remote.invalidate(self._connection, one[1])
+
+
+def _once_only(login: Credentials) -> bool:
+    return login.source.startswith(ENVIRONMENT) or login.source == TERMINAL
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,0 +1,1 @@
+"""From a project to a table: discovery, collection, building, files."""

@@ -1,0 +1,476 @@
+"""A table over a project or some of its sessions: collected in parallel, kept by session, read back row by row.
+
+Used by `outputs` (which writes files) and by `xnatfs.table`. Memory: what is held of a session is which files it gave, never its rows;
+`BuiltTable.rows` reads them back from the store session by session (but for tables with `finish`, which need all rows at once).
+Threading: `build` may be called by any thread and waits; its sessions run in the pool of the builder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from xnatfs import __version__
+from xnatfs.cache.measurement_store import MeasurementStore
+from xnatfs.config import Limits
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.listing.service import Catalogs
+from xnatfs.concurrency.single_flight import Workers
+from xnatfs.listing.snapshot import Outline
+from xnatfs.content.temporary import Loose
+from xnatfs.listing.summaries import Outlines
+from xnatfs.concurrency.waiting import wait_until
+from xnatfs.server.records import ExperimentRecord, FileRecord
+from xnatfs.tables.engine import overrides
+from xnatfs.tables.engine.collect import Gathered, Gatherer, visit_of
+from xnatfs.tables.engine.overrides import Site, Spec
+from xnatfs.tables.spec import Column, Parsed, ParseError, Row, Rows, Table, Visit, text_lines
+from xnatfs.text import printable
+
+log = logging.getLogger(__name__)
+
+PROBLEM_COLUMNS = (
+    Column("ID", text=True),
+    Column("subject", text=True),
+    Column("label", text=True),
+    Column("date", text=True),
+    Column("problem", text=True),
+)
+Progress = Callable[[int, int], None]  # sessions done, sessions in all
+
+
+@dataclass
+class Status:
+    """Where a build is, for `.xnatfs/` and progress bars."""
+
+    project: str
+    table: str
+    total: int = 0
+    done: int = 0
+    started: float = field(default_factory=time.time)
+
+
+@dataclass
+class Session:
+    """A session and what it gave."""
+
+    experiment: ExperimentRecord
+    gathered: Gathered
+    columns: tuple[str, ...] = ()
+    rows: int = 0
+
+
+class BuiltTable:
+    """A table whose rows are in the store. See `table.Frame`."""
+
+    def __init__(self, spec: Spec, project: str, sessions: list[Session], gatherer: Gatherer, as_of: float, state: str = "") -> None:
+        self._spec = spec
+        self._project = project
+        self._gatherer = gatherer
+        self.state = state  # see `Builder.state`, of what this was built from
+        self._set_up(spec.table, sessions, as_of)
+
+    def _set_up(self, table: Table, sessions: list[Session], as_of: float) -> None:
+        self.table = table
+        self.sessions = sessions
+        self.as_of = as_of  # epoch seconds at which the server was asked
+        self._finished: tuple[tuple[str, ...], list[Row]] | None = None
+        names = _layout(table, dict.fromkeys(name for one in sessions for name in one.columns))
+        if table.finish is not None:
+            self._finished = table.finish(names, list(self._long(names)))
+            names = self._finished[0]
+        known = {column.name: column for column in table.columns}
+        self.columns = tuple(known.get(name) or Column(name, text=name in _TEXTS) for name in names)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows: by subject, session, and the order of the files."""
+        if self._finished is not None:
+            return iter(self._finished[1])
+        return self._long(tuple(column.name for column in self.columns))
+
+    def _long(self, names: Sequence[str]) -> Iterator[Row]:
+        for session in self.sessions:
+            yield from self.session_rows(session, names)
+
+    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+        """The rows of one of the sessions, under these columns (before `finish`)."""
+        if session.rows:
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+            about = _about(visit_of(self._project, session.experiment))
+            at = {name: number for number, name in enumerate(parsed.columns)}
+            # A column of the table itself wins over one of ours of the same name (bx's `subject` of a file is overwritten, as `lead`).
+            ours = {*self.table.lead, *self.table.trail, *_OURS}
+            picks = [(None, about[name]) if name in ours and name not in at else (at.get(name), about.get(name, "")) for name in names]
+            for row in parsed.rows:
+                yield tuple(fixed if number is None else row[number] for number, fixed in picks)
+
+    def problems(self, notes: Sequence[str] = ()) -> Rows:
+        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on the table as a whole. Names in
+        a reason are somebody else's, and a terminal may show it."""
+        found: list[Row] = [
+            (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, printable(problem))
+            for one in self.sessions
+            for problem in one.gathered.problems
+        ]
+        return Rows(PROBLEM_COLUMNS, found + [("", "", "", "", note) for note in notes])
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rows and problems: what files were read, in which version, by which definition."""
+        digest = hashlib.sha256(self._spec.fingerprint.encode())
+        for one in self.sessions:
+            about = visit_of(self._project, one.experiment)
+            digests = [self._gatherer.digest(read) for read in one.gathered.reads]
+            told = repr((about, one.experiment.changed, one.gathered.reads, digests, one.gathered.problems))
+            digest.update(told.encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()[:20]
+
+    def counts(self) -> dict[str, int]:
+        """Sessions used, without the resource, and failed; rows."""
+        return {
+            "sessions": sum(1 for one in self.sessions if one.rows),
+            "missing": sum(1 for one in self.sessions if one.gathered.missing),
+            "failed": sum(1 for one in self.sessions if not one.rows and not one.gathered.missing),
+            "rows": sum(one.rows for one in self.sessions),
+        }
+
+
+class JoinedTable(BuiltTable):
+    """The same table of several projects as one: for lists of sessions."""
+
+    def __init__(self, parts: list[BuiltTable], table: Table, as_of: float) -> None:
+        self._parts = parts
+        self.state = _joined([part.state for part in parts])
+        self._whose = {id(session): part for part in parts for session in part.sessions}
+        sessions = [session for part in parts for session in part.sessions]
+        sessions.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
+        self._set_up(table, sessions, as_of)
+
+    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+        return self._whose[id(session)].session_rows(session, names)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(" ".join(part.fingerprint for part in self._parts).encode()).hexdigest()[:20]
+
+
+class Builder:
+    """Builds tables of one server.
+
+    Args:
+        outlines, catalogs: what there is.
+        loose: fetches files.
+        store: keeps what was parsed.
+        limits: how many sessions at once, how long a build may take.
+        tables: all tables by key.
+        site: the user's overrides.
+    """
+
+    def __init__(
+        self,
+        outlines: Outlines,
+        catalogs: Catalogs,
+        loose: Loose,
+        store: MeasurementStore,
+        limits: Limits,
+        tables: Mapping[str, Table],
+        site: Site,
+    ) -> None:
+        self.tables = tables
+        self.outlines = outlines
+        self.catalogs = catalogs
+        self._loose = loose
+        self._store = store
+        self._limits = limits
+        self._site = site
+        self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
+        # More than connections: while some parse, the others keep these busy.
+        self._workers = Workers("table", 2 * limits.connections)
+        self._readers = Workers("site", 2)
+        self.running: dict[int, Status] = {}
+        self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}  # lists: name -> their projects and sessions
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
+        self.asked_again = 0.0  # when that was, epoch seconds
+
+    def site(self, outline: Outline) -> Site:
+        """The overrides for a project: its own `tables.toml`, and the user's over it.
+
+        Raises:
+            UsageError: the project's cannot be understood.
+        """
+        holder = next((one for one in outline.resources if one.label == overrides.RESOURCE), None)
+        if holder is None:
+            return self._site
+        files = self.catalogs.resource_files(holder, "")
+        file = next((one for one in files if one.path.rsplit("/", 1)[-1] == overrides.NAME), None)
+        held = self._sites.get(outline.project)
+        if held is None or held[0] != file:
+            held = self._sites[outline.project] = file, Site() if file is None else self._read_site(outline.project, file)
+        return self._site.over(held[1])
+
+    def spec(self, outline: Outline, key: str) -> Spec:
+        """A table as the project has it.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        table = self.tables.get(key)
+        if table is None:
+            raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
+        return self.site(outline).spec(table)
+
+    def build(self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None) -> BuiltTable:
+        """A table over a project, or over some of its sessions (labels or accession ids).
+
+        Raises:
+            UsageError: there is no such table or session.
+            Failure: the server or the cache cannot be used, or TIMED_OUT.
+        """
+        if project in self.groups:
+            if key not in self.tables:
+                raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
+            as_of = time.time()
+            return JoinedTable([self.build(one, key, theirs, progress) for one, theirs in self.parts(project)], self.tables[key], as_of)
+        as_of = time.time()
+        outline = self.outlines.get(project)
+        spec = self.spec(outline, key)
+        chosen = sorted(chosen_sessions(outline, sessions), key=lambda one: (one.subject_label, one.label, one.id))
+        status = Status(project, key, len(chosen))
+        self.running[id(status)] = status
+        try:
+            self.outlines.look_into(outline, [one.id for one in chosen], all_of_them=False)
+            check = self._to_check(project, key, sessions)
+            gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, self._limits.relist_after, check=check)
+            found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
+            if check and self.asked_again <= as_of:
+                self._checked.add((project, key, tuple(sorted(sessions))))
+        finally:
+            del self.running[id(status)]
+        troubled = any(one.gathered.trouble is not None or one.gathered.passing for one in found)
+        return BuiltTable(spec, project, found, gatherer, as_of, "" if troubled else self._state(project, spec, chosen))
+
+    def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
+        """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
+        building tells: for tables made from listings, servers without stamps, and once after `check_again`.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
+        if project in self.groups:
+            states = [self.state(one, key, theirs) for one, theirs in self.parts(project)]
+            return _joined(states)
+        outline = self.outlines.get(project)
+        chosen = chosen_sessions(outline, sessions)
+        if key not in self.tables or self._to_check(project, key, sessions):
+            return ""
+        return self._state(project, self.spec(outline, key), chosen)
+
+    def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
+        """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of sessions).
+
+        Raises:
+            Failure: NO_ENTRY if there is no such project; what keeps the server from answering.
+        """
+        if project in self.groups:
+            return list(self.groups[project]())
+        self.outlines.get(project)  # what the user may not see any more is not there
+        return [(project, sessions)]
+
+    def check_again(self) -> None:
+        """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
+        self._checked = set()
+        self.asked_again = time.time()
+
+    def content(self, file: FileRecord) -> BinaryIO:
+        """A listed file, fetched whole.
+
+        Raises:
+            Failure: it cannot be had.
+        """
+        # Not in the caller's thread, which may serve an operation: a socket is deaf to Ctrl-C.
+        return self._readers.do(lambda: self._loose.fetch(file, listed=True).stream, self._limits.listing_deadline)
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._workers.close()
+        self._readers.close()
+        self.outlines.close()
+        self._store.close()
+
+    @staticmethod
+    def _state(project: str, spec: Spec, chosen: Sequence[ExperimentRecord]) -> str:
+        if not all(one.changed for one in chosen):
+            return ""
+        told = [__version__, project, spec.fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
+    def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
+        return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
+
+    def _read_site(self, project: str, file: FileRecord) -> Site:
+        where = f"the {overrides.NAME} in the resource {overrides.RESOURCE} of project {project}"
+        try:
+            with self.content(file) as stream:
+                text = "\n".join(text_lines(stream)) if stream.read(1) and stream.seek(0) == 0 else ""
+        except ParseError as error:
+            raise UsageError(f"{where}: {error}") from None
+        return overrides.parse(text, where, self.tables)
+
+
+_ALONE = 4  # sessions that have the resource but not the files, before the others are asked for all at once
+_LOOKED_AT = 200  # sessions, the same with those that have not even the resource
+
+
+class _Parallel:
+    """The sessions of one build: one by one until a session has shown where its files lie, then many at once."""
+
+    def __init__(self, workers: Workers, gatherer: Gatherer, spec: Spec, project: str, patience: float) -> None:
+        self._workers = workers
+        self._gatherer = gatherer
+        self._spec = spec
+        self._project = project
+        self._patience = patience
+        self._condition = threading.Condition()
+        self._found: list[Session] = []
+        self._failure: BaseException | None = None
+        self._sent = 0
+        self._ending = False
+
+    def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
+        deadline = time.monotonic() + self._patience
+        self._gatherer.on_learnt = self._wake
+        told = 0
+        try:
+            while told < len(experiments):
+                for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
+                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]  # a default binds the loop's variable; mypy cannot type such a lambda
+                self._sent = max(self._sent, allowed)
+                self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
+                if len(self._found) > told:
+                    told = status.done = len(self._found)
+                    if progress is not None:
+                        progress(told, status.total)
+        except BaseException:
+            self._ending = True
+            raise
+        refused = [one.gathered.trouble for one in self._found if one.gathered.trouble is not None]
+        if refused and not any(one.rows for one in self._found):
+            raise refused[0]  # nothing could be had: that is no table
+        order = {one.id: number for number, one in enumerate(experiments)}
+        return sorted(self._found, key=lambda one: order[one.experiment.id])
+
+    def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
+        """How many may have been started when so many are done."""
+        alone = sum(1 for one in self._found[:done] if not one.gathered.missing)
+        if self._gatherer.learnt or alone >= _ALONE or done >= _LOOKED_AT:
+            return len(experiments)
+        return min(done + 1, len(experiments))
+
+    def _wait(self, experiments: Sequence[ExperimentRecord], told: int, patience: float) -> None:
+        """Until more are done or may be started.
+
+        Raises:
+            Failure: of a session; TIMED_OUT.
+        """
+
+        def news() -> bool:
+            return len(self._found) > told or self._failure is not None or self._sent < self._allowed(experiments, told)
+
+        with self._condition:
+            wait_until(self._condition, news, patience)
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def _one(self, experiment: ExperimentRecord) -> None:
+        if self._ending or self._workers.closed:
+            return
+        try:
+            session = Session(experiment, self._gatherer.gather(experiment))
+            if session.gathered.reads:
+                self._count(session)
+        except BaseException as error:
+            if not isinstance(error, (Failure, UsageError)):
+                log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
+                error = Failure(Cause.BAD_LISTING, experiment.label, f"the table {self._spec.table.key} failed: {error!r}")
+            with self._condition:
+                self._failure = self._failure or error
+                self._condition.notify_all()
+            return
+        with self._condition:
+            self._found.append(session)
+            self._condition.notify_all()
+
+    def _count(self, session: Session) -> None:
+        """What the session's rows are, without keeping them."""
+        problems = session.gathered.problems
+        try:
+            parsed = _combined(self._spec, self._project, session, self._gatherer)
+        except (Failure, UsageError):
+            raise
+        except Exception as error:
+            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the table.
+            log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
+            problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
+            return
+        session.columns, session.rows = parsed.columns, len(parsed.rows)
+        problems += parsed.notes
+        if not parsed.rows and not problems:
+            problems.append("its files hold no rows")
+
+
+_OURS = ("label", "date")  # what we add to bx's columns
+_TEXTS = frozenset({"ID", "subject", "subject_label", "label", "project", "date", "MRI_ID", "session"})
+
+
+def _joined(states: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(states).encode()).hexdigest()[:20] if all(states) else ""
+
+
+def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
+    middle = list(own) or [column.name for column in table.columns]  # a file that is passed through keeps its own order
+    names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
+    return tuple(names + [name for name in _OURS if name not in names])
+
+
+def _about(visit: Visit) -> dict[str, str]:
+    return {
+        "ID": visit.id,
+        "subject": visit.subject,
+        "subject_label": visit.subject,
+        "project": visit.project,
+        "label": visit.label,
+        "date": visit.date,
+    }
+
+
+def _combined(spec: Spec, project: str, session: Session, gatherer: Gatherer) -> Parsed:
+    inputs: dict[str, list[tuple[str, Parsed]]] = {one.role: [] for one in spec.inputs}
+    for read in session.gathered.reads:
+        inputs[read.role].append((read.path, gatherer.rows(read)))
+    return spec.table.combine(visit_of(project, session.experiment), inputs)
+
+
+def chosen_sessions(outline: Outline, sessions: Sequence[str]) -> list[ExperimentRecord]:
+    """The experiments of these labels or accession ids; all if none are named.
+
+    Raises:
+        UsageError: there is no such session.
+    """
+    if not sessions:
+        return list(outline.experiments.values())
+    chosen: dict[str, ExperimentRecord] = {}
+    for name in sessions:
+        found = [one for one in outline.experiments.values() if name in (one.id, one.label)]
+        if not found:
+            raise UsageError(f"project {outline.project} has no session {name!r}")
+        chosen |= {one.id: one for one in found}
+    return list(chosen.values())

@@ -1,0 +1,146 @@
+"""Tables made from listings alone: sessions, their dates, their scans.
+
+Used by `outputs` and the command `table`. bx calls the first two `id` and `scandates` (bx.md 1.3 and 1.5).
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from xnatfs.errors import Cause, Failure
+from xnatfs.listing.snapshot import SessionHoldings
+from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
+from xnatfs.tables.engine.build import Builder, chosen_sessions
+from xnatfs.tables.engine.collect import of_this_file, removed
+from xnatfs.tables.spec import Column, Row, Rows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A table from listings: how it is built, what it is."""
+
+    build: Callable[[Builder, str, Sequence[str]], Rows]
+    doc: str
+    columns: tuple[Column, ...]
+
+
+def _sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
+    rows: list[Row] = [
+        (one.id, one.label, one.subject_label, project, one.xsi_type, one.date) for one in _ordered(builder, project, sessions)
+    ]
+    return Rows(LISTED["sessions"].columns, rows)
+
+
+def _scandates(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
+    rows: list[Row] = []
+    for one in _ordered(builder, project, sessions):
+        date = one.date or _date_of_images(builder, project, one)
+        rows.append((one.id, one.label, one.subject_label, date, one.time))
+    return Rows(LISTED["scandates"].columns, rows)
+
+
+def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
+    rows: list[Row] = []
+    for one in _ordered(builder, project, sessions):
+        session = _session(builder, project, one)
+        scans = session.scans if session is not None else []
+        rows += [
+            (one.id, one.label, one.subject_label, scan.id, scan.type, scan.series_description, scan.quality, scan.frames, one.date)
+            for scan in sorted(scans, key=lambda scan: natural(scan.id))
+        ]
+    return Rows(LISTED["scans"].columns, rows)
+
+
+_ID = Column("ID", source="accession id of the session", text=True)
+_LABEL = Column("label", source="label of the session", text=True)
+_SUBJECT = Column("subject_label", source="label of the subject", text=True)
+LISTED: dict[str, Listed] = {
+    "sessions": Listed(
+        _sessions,
+        "Every experiment of the project with its ids (bx id).",
+        (_ID, _LABEL, _SUBJECT, Column("project", text=True), Column("xsiType", text=True), Column("date", text=True)),
+    ),
+    "scandates": Listed(
+        _scandates,
+        "When each session was acquired; where the server has no date, what the DICOM files of a scan say.",
+        (_ID, _LABEL, _SUBJECT, Column("scandate", text=True), Column("scantime", text=True)),
+    ),
+    "scans": Listed(
+        _scans,
+        "Every scan of every session.",
+        (
+            *(_ID, _LABEL, _SUBJECT),
+            Column("scan", source="id of the scan", text=True),
+            Column("type", text=True),
+            Column("series_description", text=True),
+            Column("quality", text=True),
+            Column("frames"),
+            Column("date", text=True),
+        ),
+    ),
+}
+
+
+def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
+    return sorted(chosen_sessions(builder.outlines.get(project), sessions), key=lambda one: (one.subject_label, one.label, one.id))
+
+
+def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
+    """A session down to its resources; None if it was removed just now."""
+    try:
+        return builder.catalogs.session(project, experiment.id)
+    except Failure as failure:
+        if not removed(failure, experiment):
+            raise
+        return None
+
+
+def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord) -> str:
+    """The acquisition date in a DICOM file of a session, "" if there is none: of the first scan that has DICOM files."""
+    if not experiment.may_have_scans:
+        return ""
+    session = _session(builder, project, experiment)
+    if session is None:
+        return ""
+    scans: list[ScanRecord] = sorted(session.scans, key=lambda scan: (scan.id.startswith(("OT-", "O-", "0-")), natural(scan.id)))
+    for scan in scans:
+        for resource in session.of("scan", scan.id):
+            if resource.label != "DICOM" and resource.format != "DICOM":
+                continue
+            files = builder.catalogs.resource_files(resource, experiment.changed)
+            if files and (date := _date_of_file(builder, project, files[0])):
+                return date
+    return ""
+
+
+def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
+    import pydicom
+
+    try:
+        with _content(builder, project, file) as stream:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["AcquisitionDate", "AcquisitionDateTime", "StudyDate"])
+        # Values are decoded when they are asked for.
+        date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
+    except Exception as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
+        if isinstance(error, Failure) and error.cause not in (Cause.GONE, Cause.BAD_DIGEST) and not of_this_file(error):
+            raise  # the server is away or busy: that says nothing of the file
+        log.info("no date from %s: %s", file.uri, error)
+        return ""
+    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isascii() and date.isdecimal() else ""
+
+
+def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
+    """A file; one that the server does not give is asked for again once the server is known to answer otherwise."""
+    try:
+        return builder.content(file)
+    except Failure as failure:
+        if failure.cause is not Cause.GONE and not of_this_file(failure):
+            raise
+        builder.catalogs.check(project)
+        return builder.content(file)

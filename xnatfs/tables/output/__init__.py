@@ -1,0 +1,1 @@
+"""A table as a file: column types and formats."""

@@ -1,0 +1,1 @@
+"""One module a pipeline: the tables it feeds."""

@@ -1,0 +1,101 @@
+"""All measurement tables: the built-in ones in a fixed order, and those of plug-ins.
+
+Used by whoever lists or builds tables. Plain functions and values, any thread; plug-ins are other people's code and loaded once, when
+`with_plugins` is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+
+from xnatfs.tables.pipelines import alps
+from xnatfs.tables.pipelines import ashs
+from xnatfs.tables.pipelines import asl
+from xnatfs.tables.pipelines import bamos
+from xnatfs.tables.pipelines import braak
+from xnatfs.tables.pipelines import connectivity
+from xnatfs.tables.pipelines import donsurf
+from xnatfs.tables.pipelines import freesurfer
+from xnatfs.tables.pipelines import fsl
+from xnatfs.tables.pipelines import lcmodel
+from xnatfs.tables.pipelines import pet
+from xnatfs.tables.pipelines import pyment
+from xnatfs.tables.pipelines import qsmxt
+from xnatfs.tables.pipelines import signature
+from xnatfs.tables.pipelines import spm
+from xnatfs.tables.pipelines import validators
+from xnatfs.tables.spec import Table
+
+log = logging.getLogger(__name__)
+
+PLUGINS = "xnatfs.tables"  # the entry points' group: each a Table, or an iterable of Tables, or a callable that returns one of these
+
+LEFT_OUT: dict[str, str] = {
+    "basil/aal": "needs the AAL2 atlas image that bx carries with it",
+    "teasl/aal": "needs the AAL2 atlas image that bx carries with it",
+    "fdg/aging": "needs the mask image that bx carries with it",
+    "signature/dickerson": "needs two resources of a session, FREESURFER7 and label files in DICKERSON; a table reads one",
+}
+
+_MODULES = (
+    *(freesurfer, ashs, spm, fsl, bamos, alps, asl, pet, qsmxt, donsurf, lcmodel, pyment),
+    *(connectivity, braak, signature, validators),
+)
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def all_tables() -> dict[str, Table]:
+    """Key -> built-in table; a pipeline's tables together, in the order in which the pipelines first appear."""
+    found = [table for module in _MODULES for table in module.TABLES]
+    order = {pipeline: at for at, pipeline in enumerate(dict.fromkeys(table.pipeline for table in found))}
+    return {table.key: table for table in sorted(found, key=lambda table: order[table.pipeline])}
+
+
+def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, Table], list[str]]:
+    """Built-in tables and those of plug-ins, and a sentence about each plug-in that cannot be used. One that fails spoils no other.
+
+    Args:
+        found: the plug-ins' entry points; those of all installed packages by default.
+    """
+    tables = all_tables()
+    troubles: list[str] = []
+    for point in sorted(entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)):
+        try:
+            offered = _tables_of(point.load())
+        except (Exception, SystemExit) as error:
+            troubles.append(f"The plug-in {point.name} ({point.value}) cannot be loaded: {error}")
+            continue
+        for table in offered:
+            if reason := _refusal(table, tables):
+                troubles.append(f"The plug-in {point.name} ({point.value}): {reason}")
+            else:
+                tables[table.key] = table
+    for trouble in troubles:
+        log.warning("%s", trouble)
+    return tables, troubles
+
+
+def _tables_of(loaded: object) -> list[Table]:
+    """What an entry point stands for, as tables."""
+    if isinstance(loaded, Table):
+        return [loaded]
+    if isinstance(loaded, Iterable) and not isinstance(loaded, (str, bytes)):
+        held = list(loaded)
+        if odd := next((item for item in held if not isinstance(item, Table)), None):
+            raise TypeError(f"{type(odd).__name__} is not a Table")
+        return held
+    if isinstance(loaded, Callable):  # type: ignore[arg-type]  # mypy takes it for a form, not a class
+        return _tables_of(loaded())  # type: ignore[operator]  # see above
+    raise TypeError(f"{type(loaded).__name__} is neither a Table nor several nor gives any")
+
+
+def _refusal(table: Table, there: dict[str, Table]) -> str:
+    """Why a plug-in's table cannot be taken."""
+    if not _WORD.fullmatch(table.pipeline) or not _WORD.fullmatch(table.name):
+        return f"{table.key!r} is no name for a table: letters, digits, - and _ only"
+    if table.key in there:
+        return f"there is already a table {table.key}"
+    return ""
