@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xnatfs.config import Limits, Settings
 from xnatfs.auth.credentials import Credentials
-from xnatfs.core import Mounted, compose
+from xnatfs.config import Limits, Settings
+from xnatfs.core import Core, compose
 from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Attributes, Vfs
 
@@ -29,7 +29,7 @@ def fuse_mounts() -> list[str]:
 
 
 @contextlib.contextmanager
-def composed(url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any) -> Iterator[Mounted]:
+def composed(url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any) -> Iterator[Core]:
     """All layers of a mount but FUSE, in this process, logged in at `url`."""
     bounds = limits or Limits(cache_size=10**9)
     chosen = Settings(server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=bounds, **settings)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xnatfs.config import Limits, Settings, cache_home
 from xnatfs.auth.credentials import Credentials, find
-from xnatfs.core import Mounted, compose
+from xnatfs.config import Limits, Settings, cache_home
+from xnatfs.core import Core, compose
 from xnatfs.errors import UsageError
 from xnatfs.tables.engine.build import PROBLEM_COLUMNS, Progress
-from xnatfs.tables.output.write import problems, write
 from xnatfs.tables.engine.from_listings import LISTED
-from xnatfs.tables.spec import Frame, Rows
 from xnatfs.tables.output.widen import widen
+from xnatfs.tables.output.write import problems, write
+from xnatfs.tables.spec import Frame, Rows
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +44,7 @@ class Made:
 
 
 @contextmanager
-def opened(settings: Settings, login: Credentials) -> Iterator[Mounted]:
+def opened(settings: Settings, login: Credentials) -> Iterator[Core]:
     """The layers of a mount, without one."""
     mounted = compose(settings, login, "")
     try:
@@ -54,7 +54,7 @@ def opened(settings: Settings, login: Credentials) -> Iterator[Mounted]:
 
 
 def make(
-    mounted: Mounted, project: str, name: str, sessions: Sequence[str] = (), *, wide: bool = False, progress: Progress | None = None
+    mounted: Core, project: str, name: str, sessions: Sequence[str] = (), *, wide: bool = False, progress: Progress | None = None
 ) -> Made:
     """Build a table.
 

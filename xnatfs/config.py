@@ -160,7 +160,7 @@ class Limits:
     listing_deadline: float = 120.0
     table_deadline: float = 900.0  # for building a table
     connect_timeout: float = 10.0
-    relist_after: float = 4 * 3600.0  # listings are asked for again although no stamp moved: some changes move none (fact sheet 13)
+    relist_after: float = 4 * 3600.0  # listings are asked for again although no stamp moved: some changes move none (xnat-rest.md 13)
     file_records: int = 2_000_000  # file listings held in memory
     revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of
     whole_file_check: int = 8 * 2**20  # files up to this size are checked before their first byte is served

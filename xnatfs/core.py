@@ -1,6 +1,6 @@
 """A mount put together from its layers, without FUSE: connection, catalogs, transfers, tree, file system.
 
-Used by `run` and by tests. `Mounted.close` ends what was started, in the reverse order.
+Used by `run` and by tests. `Core.close` ends what was started, in the reverse order.
 Threading: made and closed by one thread; everything in it may be used by any.
 """
 
@@ -14,32 +14,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xnatfs import __version__
+from xnatfs.auth.credentials import Credentials
 from xnatfs.bids.mapping import BidsMap, user_map
 from xnatfs.cache.contents import ContentCache
-from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.corrections import Corrections
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.cache.measurement_store import MeasurementStore
 from xnatfs.config import Settings
-from xnatfs.auth.credentials import Credentials
-from xnatfs.server import identity
-from xnatfs.server.token_renewal import Keeper
+from xnatfs.content.manager import ContentManager
+from xnatfs.content.temporary import TemporaryDownloads
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.service import Catalogs
-from xnatfs.listing.mtimes import History
-from xnatfs.content.temporary import Loose
-from xnatfs.listing.summaries import Outlines
-from xnatfs.listing.codec import StoredListings
-from xnatfs.content.manager import Transfers
-from xnatfs.diagnostics import Troubles
 from xnatfs.fuse.overlay_lower import Lower
-from xnatfs.server.downloads import Contents
-from xnatfs.server.listing_requests import Listings
+from xnatfs.listing.codec import StoredListings
+from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.service import ListingService
+from xnatfs.listing.summaries import ProjectSummaries
+from xnatfs.server import identity
 from xnatfs.server.connection import Connection
+from xnatfs.server.downloads import Downloads
+from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.server.token_renewal import TokenRenewal
 from xnatfs.tables.engine.build import Builder
-from xnatfs.tables.registry import with_plugins
-from xnatfs.tables.engine.materialize import Outputs
-from xnatfs.tables.engine.discover import Finder
+from xnatfs.tables.engine.discover import TableDiscovery
+from xnatfs.tables.engine.materialize import TableFiles
 from xnatfs.tables.engine.overrides import user_site
+from xnatfs.tables.registry import with_plugins
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
 from xnatfs.tree.table_files import Tables
@@ -47,44 +47,44 @@ from xnatfs.vfs import Vfs
 
 
 @dataclass
-class Mounted:
+class Core:
     """The layers of one mount."""
 
     settings: Settings
     mountpoint: str
     connection: Connection
-    catalogs: Catalogs
-    transfers: Transfers
-    troubles: Troubles
+    listing_service: ListingService
+    content_manager: ContentManager
+    diagnostics: Diagnostics
     cache: ContentCache
-    learnt: Learnt
+    learnt: Corrections
     builder: Builder
     bids_map: BidsMap | None = None
     vfs: Vfs = field(init=False)
-    outputs: Outputs = field(init=False)
-    finder: Finder = field(init=False)
+    outputs: TableFiles = field(init=False)
+    finder: TableDiscovery = field(init=False)
     sources: Sources = field(init=False)
-    keeper: Keeper = field(init=False)
+    token_renewal: TokenRenewal = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
     allow_other: bool = False  # every user of this machine reads with this one's rights
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(self.connection, self.settings, self.refresh)
-        self.sources = sources = Sources(self.settings, self.catalogs, self.transfers, self.troubles, self.builder.outlines, self.bids_map)
+        self.token_renewal = TokenRenewal(self.connection, self.settings, self.refresh)
+        self.sources = sources = Sources(self.settings, self.listing_service, self.content_manager, self.diagnostics, self.builder.summaries, self.bids_map)
         limits = self.settings.limits
-        self.outputs = Outputs(self.builder, self.cache.directory / "tables", limits)
-        self.finder = Finder(self.builder)
+        self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
+        self.finder = TableDiscovery(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = (Lower if self.settings.lower else Vfs)(
-            root, self.troubles, min(0.5, limits.ttl), lambda: self.catalogs.changed_within(limits.kernel_ttl + 1)
+            root, self.diagnostics, min(0.5, limits.ttl), lambda: self.listing_service.changed_within(limits.kernel_ttl + 1)
         )
 
     def report(self) -> dict[str, Any]:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
-        recent = self.troubles.recent()
+        recent = self.diagnostics.recent()
         away = self.connection.breaker.away()
         return {
             "version": __version__,
@@ -98,20 +98,20 @@ class Mounted:
             "overlay": self.overlay,
             "allow_other": self.allow_other,
             "user": self.connection.user,
-            "login": self.keeper.report(),
+            "login": self.token_renewal.report(),
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started)),
             "requests": self.connection.requests,
             "requests_under_way": self.connection.slots.in_use,
-            "refused_forms": self.catalogs.refused_forms,
-            "listings": self.catalogs.counts(),
-            "contents": self.transfers.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
+            "refused_forms": self.listing_service.refused_forms,
+            "listings": self.listing_service.counts(),
+            "contents": self.content_manager.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
             "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
-            "errors": self.troubles.counts(),
+            "errors": self.diagnostics.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
-            "oddities": len(self.troubles.oddities()),
+            "oddities": len(self.diagnostics.oddities()),
         }
 
     def refresh(self, path: str = "") -> None:
@@ -120,26 +120,26 @@ class Mounted:
         if parts[:1] == ["archive"]:
             parts = parts[1:]
         self.vfs.forget()
-        self.builder.outlines.refresh()
+        self.builder.summaries.refresh()
         self.builder.check_again()
         self.finder.forget()
         self.connection.breaker.wake()
-        self.catalogs.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
+        self.listing_service.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
 
     def close(self) -> None:
         """End everything."""
-        self.keeper.close()
+        self.token_renewal.close()
         self.finder.close()
         self.outputs.close()
         self.builder.close()
-        self.transfers.close()
-        self.catalogs.close()
+        self.content_manager.close()
+        self.listing_service.close()
         self.connection.close()
         self.cache.close()
         self.learnt.close()
 
 
-def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mounted:
+def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Core:
     """Log in and put the layers together.
 
     Raises:
@@ -163,35 +163,35 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Mo
 
 def _put_together(
     settings: Settings, mountpoint: str, connection: Connection, scope: str, bids_map: BidsMap | None, made: contextlib.ExitStack
-) -> Mounted:
-    troubles = Troubles()
+) -> Core:
+    diagnostics = Diagnostics()
     cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
     made.callback(cache.close)
-    learnt = Learnt(settings.state_dir / "servers" / scope / "learnt.sqlite")
+    learnt = Corrections(settings.state_dir / "servers" / scope / "learnt.sqlite")
     made.callback(learnt.close)
-    listings = Listings(connection)
+    listings = ListingRequests(connection)
     stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
     made.callback(stored.close)
-    history = History(learnt)
-    catalogs = Catalogs(listings, settings.limits, troubles, stored, history, settings.projects)
-    transfers = Transfers(
-        Contents(connection), cache, learnt, settings.limits, troubles, history, serve_bad_digests=settings.serve_bad_digests
+    history = MtimeHistory(learnt)
+    listing_service = ListingService(listings, settings.limits, diagnostics, stored, history, settings.projects)
+    content_manager = ContentManager(
+        Downloads(connection), cache, learnt, settings.limits, diagnostics, history, serve_bad_digests=settings.serve_bad_digests
     )
-    builder = _builder(settings, listings, catalogs, transfers, stored, troubles)
-    return Mounted(settings, mountpoint, connection, catalogs, transfers, troubles, cache, learnt, builder, bids_map)
+    builder = _builder(settings, listings, listing_service, content_manager, stored, diagnostics)
+    return Core(settings, mountpoint, connection, listing_service, content_manager, diagnostics, cache, learnt, builder, bids_map)
 
 
 def _builder(
-    settings: Settings, listings: Listings, catalogs: Catalogs, transfers: Transfers, stored: StoredListings, troubles: Troubles
+    settings: Settings, listings: ListingRequests, listing_service: ListingService, content_manager: ContentManager, stored: StoredListings, diagnostics: Diagnostics
 ) -> Builder:
     tables, complaints = with_plugins()
     for complaint in complaints:
-        troubles.odd(complaint)
-    folder = transfers.cache.directory
+        diagnostics.odd(complaint)
+    folder = content_manager.cache.directory
     return Builder(
-        Outlines(listings, settings.limits, stored, catalogs),
-        catalogs,
-        Loose(transfers.contents, transfers, folder / "drafts"),
+        ProjectSummaries(listings, settings.limits, stored, listing_service),
+        listing_service,
+        TemporaryDownloads(content_manager.contents, content_manager, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),
         settings.limits,
         tables,

@@ -1,6 +1,6 @@
 """What went wrong lately, and what is odd on the server: for `xnatfs status` and `.xnatfs/`.
 
-Used by `fetch` and `vfs` (which report) and by the control room of the tree (which shows). Bounded.
+Used by `listing` and `content` and `vfs` (which report) and by the control room of the tree (which shows). Bounded.
 Threading: any thread; one lock, held for moments.
 """
 
@@ -14,19 +14,19 @@ from typing import NamedTuple
 from xnatfs.errors import Cause, Failure
 
 
-class Trouble(NamedTuple):
+class DiagnosticRecord(NamedTuple):
     """One failed operation: when (epoch seconds), and the sentence."""
 
     when: float
     text: str
 
 
-class Troubles:
+class Diagnostics:
     """The last failures, their counts by cause, and the oddities found on the server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent: deque[Trouble] = deque(maxlen=200)
+        self._recent: deque[DiagnosticRecord] = deque(maxlen=200)
         self._counts: Counter[Cause] = Counter()
         self._odd: dict[str, None] = {}
 
@@ -34,7 +34,7 @@ class Troubles:
         """An operation failed (or was answered from old listings because of this)."""
         with self._lock:
             self._counts[failure.cause] += 1
-            self._recent.append(Trouble(time.time(), str(failure)))
+            self._recent.append(DiagnosticRecord(time.time(), str(failure)))
 
     def odd(self, text: str) -> None:
         """The server holds something that cannot be shown as it is."""
@@ -42,7 +42,7 @@ class Troubles:
             if len(self._odd) < 10_000:
                 self._odd[text] = None
 
-    def recent(self) -> list[Trouble]:
+    def recent(self) -> list[DiagnosticRecord]:
         """Newest last."""
         with self._lock:
             return list(self._recent)

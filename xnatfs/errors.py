@@ -62,7 +62,7 @@ class Cause(Enum):
 
 
 # What says nothing of what exists: the server did not answer, or in a way that proves neither presence nor absence. The last proven state
-# stays. A status of 404 is one of them: XNAT without its database answers it for what is there (fact sheet 13).
+# stays. A status of 404 is one of them: XNAT without its database answers it for what is there (xnat-rest.md 13).
 UNANSWERED = frozenset(
     {
         *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),

@@ -1,7 +1,7 @@
 """The tree as a POSIX file system: paths, attributes, handles. Raises `OSError`; imports no FUSE.
 
 Used by `fuse` (and later by other adapters) and by tests without a mount.
-Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits in `fetch.waiting`, so each
+Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits in `concurrency.waiting`, so each
 operation has a deadline and can be interrupted (see `interruptible`).
 """
 
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
 
-from xnatfs.errors import Cause, Failure
-from xnatfs.diagnostics import Troubles
 from xnatfs.concurrency.waiting import interruptible
+from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Cause, Failure
 from xnatfs.tree.names import MAX_BYTES, PROBED
-from xnatfs.tree.node import Content, File, Folder, Node
+from xnatfs.tree.node import File, Folder, Node, OpenContent
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Opened(NamedTuple):
 
 @dataclass
 class _Handle:
-    content: Content
+    content: OpenContent
     node: File
 
 
@@ -77,10 +77,10 @@ class Vfs:
     """
 
     def __init__(
-        self, root: Folder, troubles: Troubles, recent: float = _RECENT, sizes_doubtful: Callable[[], bool] = lambda: False
+        self, root: Folder, diagnostics: Diagnostics, recent: float = _RECENT, sizes_doubtful: Callable[[], bool] = lambda: False
     ) -> None:
         self._root = root
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
@@ -194,7 +194,7 @@ class Vfs:
             raise Failure(Cause.IS_A_DIRECTORY, path)
         return node
 
-    def _hold(self, content: Content, node: File) -> int:
+    def _hold(self, content: OpenContent, node: File) -> int:
         with self._lock:
             handle = next(self._numbers)
             self._handles[handle] = _Handle(content, node)
@@ -246,16 +246,16 @@ class Vfs:
         return node
 
     def _reported(self, path: str) -> _Reported:
-        return _Reported(self._troubles, path)
+        return _Reported(self._diagnostics, path)
 
 
 class _Reported:
     """Reports a failure that passes through. A class, not a generator: it is entered for every request of the kernel."""
 
-    __slots__ = ("_path", "_troubles")
+    __slots__ = ("_diagnostics", "_path")
 
-    def __init__(self, troubles: Troubles, path: str) -> None:
-        self._troubles = troubles
+    def __init__(self, diagnostics: Diagnostics, path: str) -> None:
+        self._diagnostics = diagnostics
         self._path = path
 
     def __enter__(self) -> None:
@@ -264,7 +264,7 @@ class _Reported:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Failure) and error.cause not in _NO_TROUBLE:
             log.warning("%s: %s", self._path, error)
-            self._troubles.failed(error)
+            self._diagnostics.failed(error)
 
 
 def attributes_of(node: Node) -> Attributes:

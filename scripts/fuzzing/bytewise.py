@@ -20,12 +20,12 @@ with atheris.instrument_imports(include=["xnatfs.server", "xnatfs.tables", "xnat
     import urllib3
 
     from tests.fuzz import test_contents, test_tables
-    from xnatfs.config import Settings
     from xnatfs.auth.credentials import Credentials
+    from xnatfs.config import Settings
     from xnatfs.errors import Failure
+    from xnatfs.server.connection import Connection
     from xnatfs.server.records import Owner
     from xnatfs.server.resources import _files
-    from xnatfs.server.connection import Connection
     from xnatfs.server.resultset import rows_of
 
 _URL = "http://127.0.0.1:9"

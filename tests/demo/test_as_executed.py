@@ -1,4 +1,4 @@
-"""What was learnt when XNAT's own code was executed, as facts of the stand-in (fact sheet 12 to 14).
+"""What was learnt when XNAT's own code was executed, as facts of the stand-in (xnat-rest.md 12 to 14).
 
 The recorded replies themselves are compared with in `test_replies`, where they are; these stay here so that nothing is lost without them.
 """

@@ -1,4 +1,4 @@
-"""Sessions, logins, tokens (fact sheet 1)."""
+"""Sessions, logins, tokens (xnat-rest.md 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zips and tars (fact sheet 3)."""
+"""Zips and tars (xnat-rest.md 3)."""
 
 from __future__ import annotations
 

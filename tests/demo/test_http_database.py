@@ -1,4 +1,4 @@
-"""The switches of a failing database: dead, out of connections, one table broken, one query failing (fact sheet 13, executed)."""
+"""The switches of a failing database: dead, out of connections, one table broken, one query failing (xnat-rest.md 13, executed)."""
 
 from __future__ import annotations
 

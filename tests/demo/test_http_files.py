@@ -1,4 +1,4 @@
-"""Single files: headers, ranges, conditions, awkward names (fact sheet 3, 9)."""
+"""Single files: headers, ranges, conditions, awkward names (xnat-rest.md 3, 9)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_content_type_is_by_extension(alice: Client) -> None:
     assert nifti.headers["Content-Type"] == "application/octet-stream" and nifti.content == b"n" * 20
 
 
-# Range, status, Content-Length, Content-Range, body: fact sheet 3, executed against Restlet 1.1.10.
+# Range, status, Content-Length, Content-Range, body: xnat-rest.md 3, executed against Restlet 1.1.10.
 RANGES = [
     ("0-99", 206, "100", "bytes 0-99/100000", slice(0, 100)),
     ("99999-99999", 206, "1", "bytes 99999-99999/100000", slice(99999, 100000)),

@@ -1,4 +1,4 @@
-"""Tables: envelopes, columns, filters, sharing, permissions (fact sheet 2, 7, 8)."""
+"""Tables: envelopes, columns, filters, sharing, permissions (xnat-rest.md 2, 7, 8)."""
 
 from __future__ import annotations
 

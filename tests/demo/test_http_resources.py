@@ -1,4 +1,4 @@
-"""Resource and file lists, catalogs, items (fact sheet 2.3 to 2.6, 7)."""
+"""Resource and file lists, catalogs, items (xnat-rest.md 2.3 to 2.6, 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes over REST and what they move, as XNAT's own code was seen to do (fact sheet 4, 13, 14; all of it beside `test_replies`)."""
+"""Writes over REST and what they move, as XNAT's own code was seen to do (xnat-rest.md 4, 13, 14; all of it beside `test_replies`)."""
 
 from __future__ import annotations
 

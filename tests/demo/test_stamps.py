@@ -1,4 +1,4 @@
-"""Which stamps move with which change, and the columns they are read from (fact sheet 13 and 14, executed on XNAT's own code)."""
+"""Which stamps move with which change, and the columns they are read from (xnat-rest.md 13 and 14, executed on XNAT's own code)."""
 
 from __future__ import annotations
 

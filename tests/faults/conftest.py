@@ -17,13 +17,9 @@ from tests.faults.truth import build
 from tests.support import change_password
 from xnatfs.cache import database as databases
 from xnatfs.cache import index
+from xnatfs.content import ranged, uncached, whole_file, zip_batch
 from xnatfs.demo.server import DemoServer
-from xnatfs.content import zip_batch
-from xnatfs.content import ranged
-from xnatfs.content import uncached
-from xnatfs.content import whole_file
-from xnatfs.server import login_state
-from xnatfs.server import connection
+from xnatfs.server import connection, login_state
 from xnatfs.tables.engine import materialize
 
 _CAP_DAC = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

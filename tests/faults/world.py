@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 
 from tests.faults.truth import MIB, folders, true_files
-from xnatfs.config import Limits, Settings
 from xnatfs.auth.credentials import Credentials
-from xnatfs.core import Mounted, compose
+from xnatfs.config import Limits, Settings
+from xnatfs.core import Core, compose
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 from xnatfs.vfs import Attributes
 
-# A fifteenth of the deadlines of DESIGN 4.6.
+# A fifteenth of the deadlines of design.md 4.6.
 LIMITS = Limits(
     cache_size=10**9,
     progress_deadline=2.0,
@@ -59,7 +59,7 @@ class World:
         self.tried = 0  # mounts composed
         self.password = "demo"
         self.refreshing = False  # each mount is told to look at the server again
-        self._mounted: Mounted | None = None
+        self._mounted: Core | None = None
         self._threads = set(threading.enumerate())
         self._descriptors = _descriptors()
 
@@ -92,7 +92,7 @@ class World:
             verify=self.verify,
         )
 
-    def mount(self) -> Mounted:
+    def mount(self) -> Core:
         """The mount, composed if there is none."""
         if self._mounted is None:
             self.tried += 1

@@ -15,12 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, ODD_TEXTS, bounded, damaged
-from xnatfs.config import Settings
 from xnatfs.auth.credentials import Credentials
+from xnatfs.config import Settings
 from xnatfs.errors import Failure
-from xnatfs.server.downloads import Contents
-from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.connection import Connection
+from xnatfs.server.downloads import Downloads
+from xnatfs.server.records import FileRecord, Owner
 
 _URL = "http://127.0.0.1:9"
 RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 100, "")
@@ -34,7 +34,7 @@ def connection() -> Iterator[Connection]:
     made.close()
 
 
-def answering(connection: Connection, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Contents:
+def answering(connection: Connection, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Downloads:
     """Downloads whose every answer is this one."""
 
     def get(*_: object, **__: object) -> requests.Response:
@@ -45,7 +45,7 @@ def answering(connection: Connection, body: bytes, status: int = 200, headers: d
         return response
 
     connection.get = get  # type: ignore[method-assign]
-    return Contents(connection)
+    return Downloads(connection)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ LIES = st.builds(
 DEFLATE64 = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, 0, 9, 0, 0, 0, 10, 10, 1, 0) + b"a" + b"\xff" * 40
 
 
-def unpacked(contents: Contents) -> Members:
+def unpacked(contents: Downloads) -> Members:
     """All of it."""
     with contents.zip(RECORD) as members:
         found: Members = []

@@ -14,15 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, ODD_TEXTS, as_json, bounded, changed, damaged
-from xnatfs.config import Settings
 from xnatfs.auth.credentials import Credentials
+from xnatfs.config import Settings
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server import json_stream
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural, parse_stamp
 from xnatfs.server.resources import Resources, hostile
-from xnatfs.server.connection import Connection
 from xnatfs.server.resultset import number
 from xnatfs.server.urls import encode, files_path, owner_of, path_of, segment, split_file_uri, with_data
 from xnatfs.tree.names import MAX_BYTES, distinct, scan_folder, spell, spell_label, unspell
@@ -120,7 +120,7 @@ ITEMS = damaged(changed(SUBJECT.map(lambda one: {"items": [one]})).map(as_json),
 
 OWNER = Owner("scan", "E1", "1")
 _RESOURCE = ResourceRecord(OWNER, "DICOM", 7)
-METHODS: dict[str, Callable[[Listings, Resources], Any]] = {
+METHODS: dict[str, Callable[[ListingRequests, Resources], Any]] = {
     "projects": lambda listings, _: listings.projects(),
     "subjects": lambda listings, _: listings.subjects("P"),
     "experiments": lambda listings, _: listings.experiments("P"),
@@ -178,8 +178,8 @@ def usable(found: Any) -> None:
             shown(spell(scan_folder(record)) if scan_folder(record) else "x")
             natural(record.id)
     files = [record for record in records(found) if isinstance(record, FileRecord)]
-    holdings = FileHoldings.of(files, [])
-    assert sum(len(group) for group in holdings.by_resource.values()) <= len(files)
+    snapshot = FileIndex.of(files, [])
+    assert sum(len(group) for group in snapshot.by_resource.values()) <= len(files)
 
 
 def shown(name: str) -> None:
@@ -200,7 +200,7 @@ DEEP = b'{"ResultSet":{"Result":[{"ID":' + b"[" * 100_000 + b"]" * 100_000 + b"}
 @example("files_of", b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"-1"}]}}')
 @example("files_of", b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"99999999999999999999"}]}}')
 def test_a_listing_is_understood_or_refused(connection: Connection, method: str, body: bytes) -> None:
-    listings = Listings(answering(connection, body))
+    listings = ListingRequests(answering(connection, body))
     try:
         found = bounded(len(body), lambda: METHODS[method](listings, Resources(listings)))
     except Failure as failure:
@@ -213,7 +213,7 @@ def test_a_listing_is_understood_or_refused(connection: Connection, method: str,
 @given(body=ITEMS)
 @example(b'{"items":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}")
 def test_an_item_is_understood_or_refused(connection: Connection, body: bytes) -> None:
-    listings = Listings(answering(connection, body))
+    listings = ListingRequests(answering(connection, body))
     try:
         found = bounded(len(body), lambda: listings.subject_item("S"))
     except Failure as failure:
@@ -229,7 +229,7 @@ def test_the_files_of_a_right_listing_come_back(connection: Connection, files: l
         {"URI": f"/data/experiments/E1/scans/1/resources/7/files/{one}/{two}", "cat_ID": "7", "Size": str(size), "digest": digest}
         for one, two, size, digest in files
     ]
-    listings = Listings(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode()))
+    listings = ListingRequests(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode()))
     found = Resources(listings).files_of_session("E1")
     assert not found.odd
     assert [(one.path, one.size, one.digest, one.owner, one.resource_id) for one in found.files] == [
@@ -244,7 +244,7 @@ def test_the_subjects_of_a_right_listing_come_back(connection: Connection, subje
         {"ID": one, "label": label, "project": "P", "insert_date": stamp, "last_modified": stamp, "xnat:subjectdata/x": None}
         for one, label, stamp in subjects
     ]
-    found, _ = Listings(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode())).subjects("P")
+    found, _ = ListingRequests(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode())).subjects("P")
     assert [(one.id, one.label, one.changed) for one in found] == subjects
     assert all(one.inserted == parse_stamp(one.changed) is not None for one in found)
 

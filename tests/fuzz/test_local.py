@@ -22,8 +22,8 @@ from xnatfs.bids import mapping
 from xnatfs.cache.listing_store import ListingStore, Stored
 from xnatfs.config import normal_url, parse_size
 from xnatfs.errors import UsageError
-from xnatfs.listing.snapshot import FileHoldings, Outline, ProjectHoldings, SessionHoldings
 from xnatfs.listing.codec import StoredListings
+from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -216,8 +216,8 @@ RESOURCES = [ResourceRecord(Owner("scan", "E1", "1"), "DICOM", 7, "DICOM", 2, 10
 FILE = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 5, "")
 
 
-def _project() -> ProjectHoldings:
-    made = ProjectHoldings(ProjectRecord("P", "p"))
+def _project() -> ProjectSnapshot:
+    made = ProjectSnapshot(ProjectRecord("P", "p"))
     made.subjects = {"S1": SubjectRecord("S1", "S", None, "")}
     made.experiments = {"E1": EXPERIMENT}
     made.scans = {"E1": [ScanRecord("E1", "1", "T1")]}
@@ -232,15 +232,15 @@ KEPT: dict[str, tuple[Callable[[StoredListings], None], Callable[[StoredListings
     "projects": (lambda one: one.put_projects({"P": ProjectRecord("P", "p")}), lambda one: one.projects()),
     "project": (lambda one: one.put_project(_project()), lambda one: one.project("P")),
     "session": (
-        lambda one: one.put_session("P", SessionHoldings(EXPERIMENT, [], [], [], {RESOURCES[0].owner: RESOURCES[:1]})),
+        lambda one: one.put_session("P", SessionSnapshot(EXPERIMENT, [], [], [], {RESOURCES[0].owner: RESOURCES[:1]})),
         lambda one: one.session("P", "E1"),
     ),
     "subject": (lambda one: one.put_subject("S1", "", RESOURCES), lambda one: one.subject("S1")),
     "outline": (
-        lambda one: one.put_outline(Outline("P", {"E1": EXPERIMENT}, RESOURCES, {"E1": RESOURCES}, {"E1"}, {"E1": RESOURCES})),
-        lambda one: one.outline("P"),
+        lambda one: one.put_outline(ProjectSummary("P", {"E1": EXPERIMENT}, RESOURCES, {"E1": RESOURCES}, {"E1"}, {"E1": RESOURCES})),
+        lambda one: one.summary("P"),
     ),
-    "files": (lambda one: one.put_files(("files", "E1"), "", FileHoldings.of([FILE])), lambda one: one.files(("files", "E1"))),
+    "files": (lambda one: one.put_files(("files", "E1"), "", FileIndex.of([FILE])), lambda one: one.files(("files", "E1"))),
     "forms": (lambda one: one.put_forms(["a", "+b"]), lambda one: one.forms()),
 }
 

@@ -26,17 +26,13 @@ from xnatfs.bids import sidecars
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
 from xnatfs.server.records import FileRecord, Owner
-from xnatfs.tables.pipelines import ashs
-from xnatfs.tables.pipelines import bamos
-from xnatfs.tables.parse import helpers
-from xnatfs.tables.parse import nifti as images
 from xnatfs.tables.engine import from_listings
-from xnatfs.tables.parse import freesurfer_stats
-from xnatfs.tables.pipelines import validators
-from xnatfs.tables.parse import workbook
-from xnatfs.tables.registry import all_tables
 from xnatfs.tables.output.types import Facts
-from xnatfs.tables.spec import Column, Parsed, ParseError, Table, Visit, csv_table
+from xnatfs.tables.parse import freesurfer_stats, helpers, workbook
+from xnatfs.tables.parse import nifti as images
+from xnatfs.tables.pipelines import ashs, bamos, validators
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.spec import Column, Parsed, ParseError, SessionInfo, Table, csv_table
 
 _LARGEST = 300_000  # bytes of a sample
 
@@ -115,7 +111,7 @@ def test_a_session_with_damaged_files_is_put_together(data: st.DataObject) -> No
             inputs[one.role] = [(path, one.parse(io.BytesIO(data.draw(damaged(st.just(content), most=1))), path))]
         except ParseError:
             assume(not one.required)
-    parsed = table.combine(Visit("E", "S_MR1", "S", "2024-01-01", "P"), inputs)
+    parsed = table.combine(SessionInfo("E", "S_MR1", "S", "2024-01-01", "P"), inputs)
     assert all(isinstance(cell, str) for row in parsed.rows for cell in row)
     assert all(len(row) == len(parsed.columns) for row in parsed.rows)
 

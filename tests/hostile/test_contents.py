@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from tests.support import composed, read, walk
-from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.corrections import Corrections
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.cache.measurement_store import MeasurementStore
+from xnatfs.content import temporary, zip_batch
+from xnatfs.content.access_pattern import ResourceAccess
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.content import zip_batch
-from xnatfs.content import temporary
-from xnatfs.content.access_pattern import Series
-from xnatfs.server.downloads import Contents, Stream, _members
+from xnatfs.server.downloads import Downloads, Stream, _members
 from xnatfs.server.records import FileRecord, Owner
 
 FILES = 12
@@ -84,9 +83,9 @@ def test_a_zip_that_is_not_what_was_listed_costs_little_and_no_file(
     server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: Any
 ) -> None:
     monkeypatch.setattr(zip_batch, "_SLACK", 2**20)
-    monkeypatch.setattr(Series, "worth_a_zip", lambda *_, **__: True)
+    monkeypatch.setattr(ResourceAccess, "worth_a_zip", lambda *_, **__: True)
     bomb = Bomb()
-    monkeypatch.setattr(Contents, "zip", bomb.zip(members))
+    monkeypatch.setattr(Downloads, "zip", bomb.zip(members))
     with composed(server.url, tmp_path) as mounted:
         paths = [path for path, _ in walk(mounted.vfs, "/projects") if "/SCANS/" in path]
         assert len(paths) == FILES
@@ -117,7 +116,7 @@ def test_members_of_a_true_zip_with_such_names_are_only_names() -> None:
 
 def test_a_file_for_a_table_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporary, "_MOST", 3 * 2**20)
-    made = temporary.Loose.__new__(temporary.Loose)
+    made = temporary.TemporaryDownloads.__new__(temporary.TemporaryDownloads)
     made._folder = tmp_path
     record = FileRecord(Owner("experiment", "E"), 1, "R", "aseg.stats", 100, "")
     taken = 0
@@ -138,11 +137,11 @@ SURROGATE = "a\ud800\udcff\0'\";--"
 
 
 def test_names_that_sqlite_refuses_are_kept_all_the_same(tmp_path: Path) -> None:
-    learnt = Learnt(tmp_path / "learnt.sqlite")
+    learnt = Corrections(tmp_path / "learnt.sqlite")
     learnt.put("bad digest", SURROGATE, SURROGATE)
     assert learnt.get("bad digest", SURROGATE) is not None
     learnt.close()
-    again = Learnt(tmp_path / "learnt.sqlite")
+    again = Corrections(tmp_path / "learnt.sqlite")
     assert again.get("bad digest", SURROGATE) is not None and again.get("bad digest", "other") is None
     again.close()
 

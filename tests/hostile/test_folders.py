@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xnatfs.cache.contents import ContentCache
-from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.corrections import Corrections
 from xnatfs.config import make_folder, private_folder
 from xnatfs.daemon import registry
 from xnatfs.errors import Cause, Failure, UsageError
@@ -42,7 +42,7 @@ def test_files_of_a_cache_are_private_whatever_the_umask(tmp_path: Path, umask: 
     with_draft.close()
     cache.partial("other", 300_000, "").close()
     cache.close()
-    Learnt(tmp_path / "state/learnt.sqlite").close()
+    Corrections(tmp_path / "state/learnt.sqlite").close()
     found = {path: mode(path) for top in ("cache", "state") for path in (tmp_path / top, *(tmp_path / top).rglob("*"))}
     assert len(found) > 6
     assert {path: oct(bits) for path, bits in found.items() if bits & 0o077} == {}
@@ -69,7 +69,7 @@ def test_a_folder_that_only_has_to_be_there_stays_as_it_is(tmp_path: Path) -> No
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o777)
     os.chown(tmp_path / "theirs", SOMEBODY, SOMEBODY)
-    for use in (private_folder, lambda path: ContentCache(path, 10**6), lambda path: Learnt(path / "learnt.sqlite")):
+    for use in (private_folder, lambda path: ContentCache(path, 10**6), lambda path: Corrections(path / "learnt.sqlite")):
         with pytest.raises(UsageError, match="belongs to another user"):
             use(tmp_path / "theirs")
 

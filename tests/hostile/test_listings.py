@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from tests.hostile.conftest import Evil
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import json_stream
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import Owner, natural
 from xnatfs.server.resources import Resources, _files, hostile
-from xnatfs.server.connection import Connection
 from xnatfs.server.resultset import each_row, number, rows_of
 from xnatfs.server.urls import addressable, files_path, segment
 
@@ -203,7 +203,7 @@ ODD = [
     "\x1b]0;x\x07",
     "9" * 5000,
 ]
-ASK: dict[str, Callable[[Listings, Resources], object]] = {
+ASK: dict[str, Callable[[ListingRequests, Resources], object]] = {
     "projects": lambda listings, _: listings.projects(),
     "subjects": lambda listings, _: listings.subjects("P"),
     "experiments": lambda listings, _: listings.experiments("P"),
@@ -242,7 +242,7 @@ COLUMNS = (
 def test_rows_of_the_wrong_type_are_read_or_refused(evil: Evil, logged_in: Connection, what: str) -> None:
     for odd in ODD:
         evil.sends(listing([dict.fromkeys(COLUMNS, odd), {}, dict.fromkeys(COLUMNS, odd)]))
-        listings = Listings(logged_in)
+        listings = ListingRequests(logged_in)
         with contextlib.suppress(Failure):
             ASK[what](listings, Resources(listings))
 
@@ -259,7 +259,7 @@ def test_rows_of_the_wrong_type_are_read_or_refused(evil: Evil, logged_in: Conne
 def test_an_item_that_is_none_is_a_bad_listing(evil: Evil, logged_in: Connection, body: object) -> None:
     evil.sends(json.dumps(body).encode())
     try:
-        found = Listings(logged_in).subject_item("S")
+        found = ListingRequests(logged_in).subject_item("S")
     except Failure as failure:
         assert failure.cause is Cause.BAD_LISTING
     else:
@@ -270,7 +270,7 @@ def test_an_item_that_is_none_is_a_bad_listing(evil: Evil, logged_in: Connection
 def test_a_deep_item_is_a_bad_listing(evil: Evil, logged_in: Connection, text: str) -> None:
     evil.sends(text.encode())
     with pytest.raises(Failure) as caught:
-        Listings(logged_in).subject_item("S")
+        ListingRequests(logged_in).subject_item("S")
     assert caught.value.cause is Cause.BAD_LISTING
 
 

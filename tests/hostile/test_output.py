@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xnatfs.api import Made
 from xnatfs.cli import _Printable, doctor, main, status, table
 from xnatfs.cli.format import say
-from xnatfs.api import Made
 from xnatfs.errors import Cause, Failure
 from xnatfs.tables.spec import Column, Rows
 from xnatfs.text import printable, printable_lines
@@ -101,14 +101,14 @@ def test_a_table_on_a_terminal_is_harmless_and_in_a_file_verbatim(
 
 
 def test_the_files_of_the_control_room_are_harmless(tmp_path: Path) -> None:
-    from xnatfs.diagnostics import Troubles
+    from xnatfs.diagnostics import Diagnostics
     from xnatfs.tree import status_files
 
     class Sources:
-        troubles = Troubles()
+        diagnostics = Diagnostics()
 
-    Sources.troubles.odd(EVIL)
-    Sources.troubles.failed(Failure(Cause.GONE, EVIL, EVIL))
+    Sources.diagnostics.odd(EVIL)
+    Sources.diagnostics.failed(Failure(Cause.GONE, EVIL, EVIL))
     for made in (status_files._errors(Sources), status_files._oddities(Sources), status_files._json({"a": EVIL})):  # type: ignore[arg-type]
         assert harmless(made.decode()) and b"owned" in made
 
@@ -119,7 +119,7 @@ def test_a_reason_in_a_problems_list_is_harmless() -> None:
     from xnatfs.tables.engine.build import BuiltTable
 
     session = SimpleNamespace(
-        experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""), gathered=SimpleNamespace(problems=[EVIL])
+        experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""), result=SimpleNamespace(problems=[EVIL])
     )
     (row,) = BuiltTable.problems(SimpleNamespace(sessions=[session])).held  # type: ignore[arg-type]  # all that it looks at
     assert harmless(row[-1]) and "owned" in row[-1]

@@ -14,7 +14,7 @@ from tests.support import read, until, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_stamps import STATES, Study, seen, volumes
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.model import BytesContent, ComputedContent
 from xnatfs.tables.engine import materialize
 
@@ -107,7 +107,7 @@ def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) ->
     assert refused(lambda: vfs.attributes("/projects/NONE")) == errno.ENOENT
     assert refused(lambda: vfs.xattr(FILE, "user.none")) == errno.ENODATA
     assert refused(lambda: vfs.open(FILE, 1)) == errno.EROFS
-    assert mounted.troubles.recent() == []
+    assert mounted.diagnostics.recent() == []
 
 
 @rule(
@@ -241,7 +241,7 @@ def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose,
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-def stuck(mounted: Mounted, path: str) -> tuple[threading.Thread, list[BaseException]]:
+def stuck(mounted: Core, path: str) -> tuple[threading.Thread, list[BaseException]]:
     """Somebody who waits for a file."""
     caught: list[BaseException] = []
 
@@ -308,7 +308,7 @@ def test_a_server_that_is_away_and_back(shelf: Shelf, compose: Compose) -> None:
 
     def noticed() -> bool:
         assert refused(lambda: mounted.vfs.open(f"{FOLDER}/other")) == errno.EHOSTDOWN
-        return mounted.catalogs._listings._connection.breaker.away() is not None
+        return mounted.listing_service._listings._connection.breaker.away() is not None
 
     until(noticed, 30)
     asked = mounted.report()["requests"]

@@ -46,7 +46,7 @@ def test_one_file_under_three_paths(lab: DemoServer, compose: Compose) -> None:
     )
     assert len({mounted.vfs.attributes(path) for path in paths}) == 1
     assert len({read(mounted.vfs, path) for path in paths}) == 1
-    assert mounted.transfers.counts()["cached files"] == 1
+    assert mounted.content_manager.counts()["cached files"] == 1
 
 
 @rule("1.4", "A listing is whole or it is an error. Trouble with the server is never shown as an empty or shorter folder.")

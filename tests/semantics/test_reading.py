@@ -215,5 +215,5 @@ def test_the_head_of_a_large_file_costs_no_more(shelf: Shelf, compose: Compose) 
     for offset in range(0, 256 * 1024, HELD_BACK):
         assert mounted.vfs.read(opened.handle, offset, HELD_BACK) == content.read(offset, HELD_BACK)
     mounted.vfs.release(opened.handle)
-    until(lambda: mounted.transfers.counts()["transfers"] == 0)
+    until(lambda: mounted.content_manager.counts()["transfers"] == 0)
     assert sum(record.sent for record in shelf.server.requests("/files/file")) <= 512 * 1024

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from xnatfs.config import Limits, Settings
 from xnatfs.auth.credentials import Credentials
+from xnatfs.config import Limits, Settings
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 from xnatfs.server import connection as session
-from xnatfs.server.listing_requests import Listings
 from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 
 # Short enough for tests of what never comes, long enough for a busy machine.
 LIMITS = Limits(progress_deadline=20.0, listing_deadline=20.0, connect_timeout=10.0)
@@ -84,6 +84,6 @@ def logged_in(server: DemoServer) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def listings(logged_in: Connection) -> Listings:
+def listings(logged_in: Connection) -> ListingRequests:
     """The listings of the user `demo`."""
-    return Listings(logged_in)
+    return ListingRequests(logged_in)

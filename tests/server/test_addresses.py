@@ -1,6 +1,6 @@
 """Whose a resource and its files are, on a server that answers more than what was asked.
 
-The answers are those that XNAT's own code gave (fact sheet 13) for a session whose scan 4 is of the type "2": by `/scans/2/...` both are
+The answers are those that XNAT's own code gave (xnat-rest.md 13) for a session whose scan 4 is of the type "2": by `/scans/2/...` both are
 united, and one resource asked for by its number names them both in its URIs.
 """
 
@@ -16,11 +16,11 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
-from xnatfs.server.downloads import Contents
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.downloads import Downloads
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resources import Resources
-from xnatfs.server.connection import Connection
 
 TWO, FOUR = Owner("scan", "E1", "2"), Owner("scan", "E1", "4")
 Answers = dict[str, list[dict[str, str]]]
@@ -72,14 +72,14 @@ def answering(answers: Answers) -> Iterator[tuple[Connection, Callable[[], list[
 
 def test_resources_of_a_scan_are_its_own() -> None:
     with answering(UNITED) as (made, _):
-        resources = Resources(Listings(made))
+        resources = Resources(ListingRequests(made))
         assert {one.id for one in resources.of(TWO)} == {10, 11}
         assert resources.file_count(ResourceRecord(TWO, "NIFTI")) == 1
 
 
 def test_files_of_a_scan_are_its_own() -> None:
     with answering(UNITED) as (made, asked):
-        assert [(one.owner, one.path) for one in Resources(Listings(made)).files_of(TWO).files] == [(TWO, "t1.nii"), (TWO, "1.dcm")]
+        assert [(one.owner, one.path) for one in Resources(ListingRequests(made)).files_of(TWO).files] == [(TWO, "t1.nii"), (TWO, "1.dcm")]
         assert len(asked()) == 1
 
 
@@ -94,7 +94,7 @@ def test_files_of_a_scan_are_its_own() -> None:
 )
 def test_files_of_a_resource_are_of_the_scan_that_was_asked_for(resource: ResourceRecord, paths: list[str], requests: int) -> None:
     with answering(UNITED) as (made, asked):
-        found = Resources(Listings(made)).files_of_resource(resource)
+        found = Resources(ListingRequests(made)).files_of_resource(resource)
         assert [one.path for one in found.files] == paths and not found.odd
         assert {one.owner for one in found.files} <= {TWO}
         assert len(asked()) == requests
@@ -111,7 +111,7 @@ def test_a_scan_whose_id_cannot_stand_in_a_url_is_told_by_the_rows() -> None:
         "/data/experiments/E1/scans/ALL/resources/12/files": [file("/data/experiments/E1/scans/1,1,2/resources/12/files/b", 12)],
     }
     with answering(answers) as (made, _):
-        resources = Resources(Listings(made))
+        resources = Resources(ListingRequests(made))
         assert [one.id for one in resources.of(comma)] == [12]
         assert [(one.owner, one.path) for one in resources.files_of(comma).files] == [(comma, "b")]
         assert [one.path for one in resources.files_of_resource(ResourceRecord(comma, "NIFTI")).files] == ["b"]
@@ -127,12 +127,12 @@ def test_a_label_that_means_something_else_in_a_url_is_asked_for_by_its_number(l
         "/data/experiments/E1/resources/22/files": [file("/data/experiments/E1/resources/22/files/of another session", 22)],
     }
     with answering(answers) as (made, asked):
-        assert [one.path for one in Resources(Listings(made)).files_of_resource(ResourceRecord(owner, label)).files] == ["right"]
+        assert [one.path for one in Resources(ListingRequests(made)).files_of_resource(ResourceRecord(owner, label)).files] == ["right"]
         assert f"/data/experiments/E1/resources/{label}/files" not in asked()
 
 
 def test_a_zip_is_asked_for_by_number() -> None:
     with answering({}) as (made, asked):
-        with pytest.raises(OSError), Contents(made).zip(FileRecord(TWO, 11, "NIFTI", "t1.nii", 5, "")):
+        with pytest.raises(OSError), Downloads(made).zip(FileRecord(TWO, 11, "NIFTI", "t1.nii", 5, "")):
             pass
         assert asked() == ["/data/experiments/E1/scans/2/resources/11/files"]

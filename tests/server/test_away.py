@@ -17,9 +17,9 @@ from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import breaker
 from xnatfs.server import connection as session
-from xnatfs.server.downloads import Contents
-from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.connection import Connection
+from xnatfs.server.downloads import Downloads
+from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.resultset import rows_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
@@ -147,7 +147,7 @@ def test_a_file_that_trickles_is_given_up() -> None:
     record = FileRecord(Owner("experiment", "X"), 1, "R", "a", 100000, "")
     with listening(head, 0.05) as (url, _), connection(url, limits=limits) as made:
         began = time.monotonic()
-        with Contents(made).file(record) as stream, pytest.raises(Failure) as caught:
+        with Downloads(made).file(record) as stream, pytest.raises(Failure) as caught:
             for _ in stream.pieces:
                 pass
         assert caught.value.cause is Cause.TIMED_OUT

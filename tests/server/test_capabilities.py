@@ -10,7 +10,7 @@ from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
 from xnatfs.server.capabilities import Capabilities
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.listing_requests import ListingRequests
 
 FORMS = {
     "experiment_resources": "experiment resource labels",
@@ -37,7 +37,7 @@ def test_what_was_refused_is_remembered_in_order() -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), [item for item in FORMS.items() if item[0] != "assessors"])
-def test_a_form_that_was_refused_is_not_asked_again(server: DemoServer, listings: Listings, name: str, form: str) -> None:
+def test_a_form_that_was_refused_is_not_asked_again(server: DemoServer, listings: ListingRequests, name: str, form: str) -> None:
     server.switches.profile = "proven"
     ask = getattr(listings, name)
     ask("ALFA")
@@ -50,7 +50,7 @@ def test_a_form_that_was_refused_is_not_asked_again(server: DemoServer, listings
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS.items())
-def test_a_granted_form_stays_in_use(server: DemoServer, listings: Listings, name: str, form: str) -> None:
+def test_a_granted_form_stays_in_use(server: DemoServer, listings: ListingRequests, name: str, form: str) -> None:
     getattr(listings, name)("ALFA")
     assert listings.capabilities.may(form)
     assert len(server.requests()) == 1
@@ -58,7 +58,7 @@ def test_a_granted_form_stays_in_use(server: DemoServer, listings: Listings, nam
 
 @pytest.mark.parametrize(("name", "form"), FORMS.items())
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: Listings, name: str, form: str, status: int) -> None:
+def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: ListingRequests, name: str, form: str, status: int) -> None:
     server.switches.fail_status, server.switches.fail_next = status, -1
     with pytest.raises(Failure) as caught:
         getattr(listings, name)("ALFA")
@@ -70,7 +70,7 @@ def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: Listings,
     assert listings.capabilities.may(form)
 
 
-def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(server: DemoServer, listings: Listings) -> None:
+def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(server: DemoServer, listings: ListingRequests) -> None:
     server.switches.profile = "proven"
     server.switches.match = "accessible"
     server.switches.fail_status, server.switches.fail_next = 404, -1
@@ -80,7 +80,7 @@ def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(serve
     assert len(server.requests()) == 1
 
 
-def test_assessors_are_listed_in_the_documented_way_where_the_project_form_is_refused(server: DemoServer, listings: Listings) -> None:
+def test_assessors_are_listed_in_the_documented_way_where_the_project_form_is_refused(server: DemoServer, listings: ListingRequests) -> None:
     server.switches.match = "projects/ALFA/experiments.*imageAssessorData"
     server.switches.fail_status, server.switches.fail_next = 404, -1
     found = listings.assessors("ALFA")

@@ -19,20 +19,20 @@ from tests.support import until
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
-from xnatfs.server.downloads import Contents
-from xnatfs.server.cancel import Hold, HoldingAdapter, held
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.cancel import CancellableAdapter, CancelScope, held
+from xnatfs.server.connection import Connection
+from xnatfs.server.downloads import Downloads
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import Resources
-from xnatfs.server.connection import Connection
 
 
 def some_file(made: Connection) -> FileRecord:
-    (session, *_) = Listings(made).experiments("SCALE")
-    return Resources(Listings(made)).files_of_session(session.id).files[0]
+    (session, *_) = ListingRequests(made).experiments("SCALE")
+    return Resources(ListingRequests(made)).files_of_session(session.id).files[0]
 
 
-def ended_after(begun: Callable[[], object], hold: Hold, work: Callable[[], object]) -> tuple[float, list[BaseException]]:
+def ended_after(begun: Callable[[], object], hold: CancelScope, work: Callable[[], object]) -> tuple[float, list[BaseException]]:
     """Seconds from the end of the hold until the work in another thread was over, and what that raised."""
     raised: list[BaseException] = []
 
@@ -64,7 +64,7 @@ def test_a_request_that_waits_is_ended_at_once_and_not_sent_again(
     archive = build("scale", sessions=1, scans=1, files=1, file_size=100_000)
     with DemoServer(archive, tls=pair) as own, connection(own.url) as made:
         made.login()
-        record, contents, hold = some_file(made), Contents(made), Hold()
+        record, contents, hold = some_file(made), Downloads(made), CancelScope()
         own.clear_log()
 
         def read() -> None:
@@ -81,7 +81,7 @@ def test_a_request_that_waits_is_ended_at_once_and_not_sent_again(
         assert len(raised) == 1 and len(own.requests("/files/")) == 1
         assert made.slots.in_use == 0 and made.breaker.away() is None
         own.switches.latency_ms, own.switches.stall_after_bytes = 0, -1
-        with contents.file(record, Hold()) as stream:  # the connection of another
+        with contents.file(record, CancelScope()) as stream:  # the connection of another
             assert sum(map(len, stream.pieces)) == 100_000
         with pytest.raises(Failure), contents.file(record, hold):
             pytest.fail("what was given up begins no more")
@@ -103,8 +103,8 @@ def test_a_server_in_the_middle_of_a_large_body_is_told_at_once() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        session.mount("http://", HoldingAdapter())
-        hold = Hold()
+        session.mount("http://", CancellableAdapter())
+        hold = CancelScope()
         with held(hold), session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", stream=True, timeout=20) as response:
             assert response.raw.read(1000)
             time.sleep(0.3)  # until it waits for room
@@ -121,7 +121,7 @@ def test_what_waits_since_before_an_outage_is_asked_anew_after_it(own: DemoServe
         made.login()
         own.switches.latency_ms = 3.6e6
         found: list[object] = []
-        thread = threading.Thread(target=lambda: found.extend(Listings(made).experiments("SCALE")))
+        thread = threading.Thread(target=lambda: found.extend(ListingRequests(made).experiments("SCALE")))
         thread.start()
         until(lambda: own.requests("/experiments"))
         own.switches.latency_ms = 0

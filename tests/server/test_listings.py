@@ -12,22 +12,22 @@ from xnatfs.demo.data.truth import files, label_in
 from xnatfs.demo.model import Experiment, Resource
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import Owner, parse_stamp
 from xnatfs.server.resources import Resources, hostile
-from xnatfs.server.connection import Connection
 
 PROJECTS = list(READABLE)
 
 
 @pytest.fixture
-def listings(server: DemoServer, logged_in: Connection, profile: str) -> Listings:
+def listings(server: DemoServer, logged_in: Connection, profile: str) -> ListingRequests:
     server.switches.profile = profile
-    return Listings(logged_in)
+    return ListingRequests(logged_in)
 
 
 @pytest.fixture
-def resources(listings: Listings) -> Resources:
+def resources(listings: ListingRequests) -> Resources:
     return Resources(listings)
 
 
@@ -44,7 +44,7 @@ def owned(owner: Owner, group: list[Resource]) -> set[tuple[Owner, str, int]]:
     return {(owner, one.label, one.id) for one in group}
 
 
-def test_the_projects_are_those_the_user_may_read(listings: Listings, server: DemoServer) -> None:
+def test_the_projects_are_those_the_user_may_read(listings: ListingRequests, server: DemoServer) -> None:
     found = listings.projects()
     assert sorted(one.id for one in found) == PROJECTS
     for one in found:
@@ -62,11 +62,11 @@ def test_another_user_sees_other_projects(server: DemoServer, profile: str) -> N
     for user, expected in (("admin", [*PROJECTS, "SECRET"]), ("outsider", ["DWI", "MESSY"])):
         with connection(server.url, user) as made:
             made.login()
-            assert sorted(one.id for one in Listings(made).projects()) == expected
+            assert sorted(one.id for one in ListingRequests(made).projects()) == expected
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_subjects_are_the_projects_own_and_those_shared_into_it(listings: Listings, server: DemoServer, project: str) -> None:
+def test_subjects_are_the_projects_own_and_those_shared_into_it(listings: ListingRequests, server: DemoServer, project: str) -> None:
     found, bulk = listings.subjects(project)
     truth = {one.id: one for one in server.archive.subjects.values() if label_in(one, project) is not None}
     assert {one.id: one.label for one in found} == {one.id: label_in(one, project) for one in truth.values()}
@@ -81,7 +81,7 @@ def test_subjects_are_the_projects_own_and_those_shared_into_it(listings: Listin
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_experiments_are_the_projects_own_and_those_shared_into_it(listings: Listings, server: DemoServer, project: str) -> None:
+def test_experiments_are_the_projects_own_and_those_shared_into_it(listings: ListingRequests, server: DemoServer, project: str) -> None:
     found = {one.id: one for one in listings.experiments(project)}
     truth = sessions(server, project)
     assert {one.id: one.label for one in found.values()} == {one.id: label_in(one, project) for one in truth.values()}
@@ -93,7 +93,7 @@ def test_experiments_are_the_projects_own_and_those_shared_into_it(listings: Lis
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_scans_are_told_with_their_resources(listings: Listings, server: DemoServer, project: str) -> None:
+def test_scans_are_told_with_their_resources(listings: ListingRequests, server: DemoServer, project: str) -> None:
     found = listings.scans(project)
     truth = sessions(server, project)
     spoken_for = {identity: truth[identity] for identity in found.sessions}
@@ -115,7 +115,7 @@ def test_scans_are_told_with_their_resources(listings: Listings, server: DemoSer
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_assessors_are_told_with_their_resources(listings: Listings, server: DemoServer, project: str) -> None:
+def test_assessors_are_told_with_their_resources(listings: ListingRequests, server: DemoServer, project: str) -> None:
     found = listings.assessors(project)
     truth = assessors(server, project)
     told = {one.id: (one.label, one.session_id, one.xsi_type) for one in found.assessors}
@@ -133,7 +133,7 @@ def test_assessors_are_told_with_their_resources(listings: Listings, server: Dem
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: Listings, server: DemoServer, project: str) -> None:
+def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: ListingRequests, server: DemoServer, project: str) -> None:
     found = listings.reconstructions(project)
     if server.switches.profile == "proven":
         assert found is None
@@ -153,7 +153,7 @@ def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: L
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_experiment_resources_are_told_or_not_at_all(listings: Listings, server: DemoServer, project: str) -> None:
+def test_experiment_resources_are_told_or_not_at_all(listings: ListingRequests, server: DemoServer, project: str) -> None:
     bulk = listings.experiment_resources(project)
     truth = sessions(server, project)
     if server.switches.profile == "proven":
@@ -280,7 +280,7 @@ def test_what_the_server_denies_is_not_taken_for_gone(resources: Resources) -> N
         assert caught.value.cause in (Cause.UNPROVEN, Cause.SERVER_ERROR)
 
 
-def test_a_project_that_is_gone_is_told(listings: Listings) -> None:
+def test_a_project_that_is_gone_is_told(listings: ListingRequests) -> None:
     for ask in (listings.subjects, listings.experiments):
         with pytest.raises(Failure) as caught:
             ask("NOPE")  # type: ignore[operator]
@@ -288,7 +288,7 @@ def test_a_project_that_is_gone_is_told(listings: Listings) -> None:
     assert listings.capabilities.may("subject resource labels")  # a project that is gone refuses no form
 
 
-def test_scans_of_one_session(listings: Listings, server: DemoServer) -> None:
+def test_scans_of_one_session(listings: ListingRequests, server: DemoServer) -> None:
     session = next(one for one in server.archive.experiments.values() if one.label == "m01_scans")
     assert {one.id: one.type for one in listings.scans_of_session(session.id)} == {scan.id: scan.type for scan in session.scans}
     with pytest.raises(Failure) as caught:
@@ -296,7 +296,7 @@ def test_scans_of_one_session(listings: Listings, server: DemoServer) -> None:
     assert caught.value.cause in (Cause.UNPROVEN, Cause.SERVER_ERROR)
 
 
-def test_assessors_of_one_session_are_those_of_the_project(listings: Listings, server: DemoServer) -> None:
+def test_assessors_of_one_session_are_those_of_the_project(listings: ListingRequests, server: DemoServer) -> None:
     session = next(one for one in server.archive.experiments.values() if one.label == "m04_MR1")
     expected = {one.id for one in server.archive.experiments.values() if one.session_id == session.id}
     assert {one.id for one in listings.assessors_of_session(session.id, "MESSY")} == expected

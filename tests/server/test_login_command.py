@@ -13,14 +13,13 @@ import pytest
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, scripted, xnat
 from xnatfs import cli
-from xnatfs.auth import credentials
-from xnatfs.auth import token_store
+from xnatfs.auth import credentials, token_store
 from xnatfs.config import Settings, state_home
 from xnatfs.daemon import registry
-from xnatfs.server import identity
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.demo.server import DemoServer
+from xnatfs.server import identity
 
 
 @pytest.fixture
@@ -148,7 +147,7 @@ def test_logout_without_the_server_forgets_all_the_same_and_says_so(own: DemoSer
 def test_of_several_logins_one_is_to_be_named(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, own)
     run("login")
-    token_store.keep(token_store.Token("https://b.example.org", "ann", "alias", "secret", 1.0, 2.0))
+    token_store.keep(token_store.StoredToken("https://b.example.org", "ann", "alias", "secret", 1.0, 2.0))
     code, said = run("logout")
     assert code == 1 and "ann at https://b.example.org" in said and "demo at" in said
     assert run("logout", "--user", "ann")[0] == 0  # expired: the server need not be told

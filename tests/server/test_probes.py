@@ -14,12 +14,12 @@ from xnatfs.cli import doctor
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
-from xnatfs.server.listing_requests import Listings
-from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.server.probes import clock_offset, range_works, some_file
 
 
-def test_range_is_found_to_work_where_it_does(server: DemoServer, logged_in: Connection, listings: Listings) -> None:
+def test_range_is_found_to_work_where_it_does(server: DemoServer, logged_in: Connection, listings: ListingRequests) -> None:
     file = some_file(listings)
     assert file is not None and file.size > 0
     assert range_works(logged_in, file)
@@ -30,10 +30,10 @@ def test_range_is_found_to_work_where_it_does(server: DemoServer, logged_in: Con
 def test_without_a_file_there_is_nothing_to_try() -> None:
     with DemoServer(build("empty")) as server, connection(server.url) as made:
         made.login()
-        assert some_file(Listings(made)) is None
+        assert some_file(ListingRequests(made)) is None
 
 
-def test_a_project_in_trouble_is_passed_over(server: DemoServer, listings: Listings) -> None:
+def test_a_project_in_trouble_is_passed_over(server: DemoServer, listings: ListingRequests) -> None:
     server.switches.match = "ALFA"
     server.switches.fail_status, server.switches.fail_next = 404, -1
     file = some_file(listings)

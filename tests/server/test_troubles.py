@@ -10,8 +10,8 @@ from xnatfs.config import Limits
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.listing_requests import Listings
 from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.resultset import rows_of
 
 TABLE = b'{"ResultSet":{"Result":[{"ID":"P1"},{"ID":"P2"}], "totalRecords": "2"}}'
@@ -130,7 +130,7 @@ def test_a_listing_that_never_comes_is_given_up(server: DemoServer) -> None:
 
 
 def test_a_500_is_never_taken_for_an_empty_listing(server: DemoServer, logged_in: Connection) -> None:
-    listings = Listings(logged_in)
+    listings = ListingRequests(logged_in)
     server.switches.match = "/data/projects/ALFA/"
     server.switches.fail_status, server.switches.fail_next = 500, -1
     for ask in (listings.subjects, listings.experiments):
@@ -155,8 +155,8 @@ def test_a_proxy_can_be_named(server: DemoServer) -> None:
         inner = Asked(one.method, one.target.removeprefix("http://xnat.example.org"), one.headers)
         return xnat(inner)
 
-    from xnatfs.config import Settings
     from xnatfs.auth.credentials import Credentials
+    from xnatfs.config import Settings
 
     with scripted(script) as proxy:
         login = Credentials("http://xnat.example.org", "demo", "demo", "the test", proxy=proxy.url)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from xnatfs.fuse import adapter as fuse
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
+from xnatfs.fuse import adapter as fuse
 from xnatfs.vfs import Attributes, Opened
 
 FILE = Attributes(stat.S_IFREG | 0o444, 77, 1025, 1709618828.62, 1)

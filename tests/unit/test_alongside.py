@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from xnatfs.errors import Cause, Failure
+from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.content import readahead
-from xnatfs.content.readahead import Alongside
-from xnatfs.concurrency.single_flight import Workers
+from xnatfs.content.readahead import FolderReadahead
+from xnatfs.errors import Cause, Failure
 
 
 class Made:
@@ -47,14 +47,14 @@ class Folder:
     """Files whose inode numbers go another way than their names, and a reader."""
 
     def __init__(
-        self, workers: Workers, count: int = 100, size: int = 4_000_000, widest: int = 14, most: int = 10**12, shuffled: bool = True
+        self, workers: WorkerPool, count: int = 100, size: int = 4_000_000, widest: int = 14, most: int = 10**12, shuffled: bool = True
     ) -> None:
         self.fetched: list[int] = []
         self.inodes = list(range(1000, 1000 + count))
         if shuffled:
             random.Random(3).shuffle(self.inodes)
         self.files = [Made(number, self.inodes[number], size, self.fetched) for number in range(count)]
-        self.ahead = Alongside(workers, widest, self.files, most)
+        self.ahead = FolderReadahead(workers, widest, self.files, most)
         self.by_inode = sorted(range(count), key=self.inodes.__getitem__)
 
     def read(self, number: int, whole: bool = True) -> None:
@@ -76,13 +76,13 @@ class Folder:
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    made = Workers("test", 7)
+def workers() -> Iterator[WorkerPool]:
+    made = WorkerPool("test", 7)
     yield made
     made.close()
 
 
-def test_one_file_brings_nothing_and_the_second_two(workers: Workers) -> None:
+def test_one_file_brings_nothing_and_the_second_two(workers: WorkerPool) -> None:
     folder = Folder(workers)
     folder.read(5)
     assert folder.rest() == []
@@ -92,7 +92,7 @@ def test_one_file_brings_nothing_and_the_second_two(workers: Workers) -> None:
     assert folder.rest() == [7, 8, 9, 10, 11]
 
 
-def test_of_small_files_more_come_at_once(workers: Workers) -> None:
+def test_of_small_files_more_come_at_once(workers: WorkerPool) -> None:
     folder = Folder(workers, size=500_000)
     folder.read(5)
     folder.read(6)
@@ -104,7 +104,7 @@ def test_of_small_files_more_come_at_once(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("order", ["names", "inodes"])
-def test_a_walk_in_either_order_has_everything_fetched_once(workers: Workers, order: str) -> None:
+def test_a_walk_in_either_order_has_everything_fetched_once(workers: WorkerPool, order: str) -> None:
     folder = Folder(workers)
     way = list(range(100)) if order == "names" else folder.by_inode
     missed = 0
@@ -116,7 +116,7 @@ def test_a_walk_in_either_order_has_everything_fetched_once(workers: Workers, or
     assert sorted(folder.fetched) == sorted(way[2:]) and len(set(folder.fetched)) == len(folder.fetched)
 
 
-def test_what_is_ahead_is_bounded_in_number(workers: Workers) -> None:
+def test_what_is_ahead_is_bounded_in_number(workers: WorkerPool) -> None:
     folder = Folder(workers, widest=14)
     for file in folder.files:
         file.gate.clear()
@@ -128,7 +128,7 @@ def test_what_is_ahead_is_bounded_in_number(workers: Workers) -> None:
     folder.rest()
 
 
-def test_what_is_ahead_is_bounded_in_bytes(workers: Workers) -> None:
+def test_what_is_ahead_is_bounded_in_bytes(workers: WorkerPool) -> None:
     folder = Folder(workers, size=4_000_000, most=10_000_000)
     for file in folder.files:
         file.gate.clear()
@@ -145,7 +145,7 @@ def test_what_is_ahead_is_bounded_in_bytes(workers: Workers) -> None:
     assert large.rest() == []
 
 
-def test_headers_alone_bring_nothing(workers: Workers) -> None:
+def test_headers_alone_bring_nothing(workers: WorkerPool) -> None:
     folder = Folder(workers)
     for number in range(50):
         folder.read(number, whole=False)
@@ -160,7 +160,7 @@ def test_headers_alone_bring_nothing(workers: Workers) -> None:
     assert folder.rest() == before
 
 
-def test_a_jumping_reader_gets_next_to_nothing(workers: Workers) -> None:
+def test_a_jumping_reader_gets_next_to_nothing(workers: WorkerPool) -> None:
     folder = Folder(workers, count=1000)
     way = list(range(1000))
     random.Random(5).shuffle(way)
@@ -170,14 +170,14 @@ def test_a_jumping_reader_gets_next_to_nothing(workers: Workers) -> None:
     assert len(folder.fetched) < 30
 
 
-def test_a_walk_backwards_brings_next_to_nothing(workers: Workers) -> None:
+def test_a_walk_backwards_brings_next_to_nothing(workers: WorkerPool) -> None:
     folder = Folder(workers, shuffled=False)
     for number in range(99, -1, -1):
         folder.read(number)
     assert folder.rest() == []
 
 
-def test_two_readers_side_by_side_both_have_theirs_ahead(workers: Workers) -> None:
+def test_two_readers_side_by_side_both_have_theirs_ahead(workers: WorkerPool) -> None:
     folder = Folder(workers)
     for number in range(10):
         folder.read(number)
@@ -186,7 +186,7 @@ def test_two_readers_side_by_side_both_have_theirs_ahead(workers: Workers) -> No
     assert set(range(2, 12)) <= set(folder.fetched) and set(range(52, 62)) <= set(folder.fetched)
 
 
-def test_what_is_in_the_cache_is_not_fetched(workers: Workers) -> None:
+def test_what_is_in_the_cache_is_not_fetched(workers: WorkerPool) -> None:
     folder = Folder(workers)
     for file in folder.files[:90]:
         file.kept = True
@@ -195,7 +195,7 @@ def test_what_is_in_the_cache_is_not_fetched(workers: Workers) -> None:
     assert folder.rest() == []
 
 
-def test_what_left_the_cache_is_fetched_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_left_the_cache_is_fetched_again(workers: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while: looking for each of the next files at every file costs."""
     monkeypatch.setattr(readahead, "_AGAIN", 0.0)
     folder = Folder(workers)
@@ -208,7 +208,7 @@ def test_what_left_the_cache_is_fetched_again(workers: Workers, monkeypatch: pyt
     assert folder.fetched.count(3) == 2
 
 
-def test_a_file_that_cannot_be_had_does_not_stop_the_others(workers: Workers) -> None:
+def test_a_file_that_cannot_be_had_does_not_stop_the_others(workers: WorkerPool) -> None:
     folder = Folder(workers)
     folder.files[3].fail = True
     for number in range(10):
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_had_does_not_stop_the_others(workers: Workers) ->
     assert {4, 5, 6, 7, 8} <= set(folder.fetched)
 
 
-def test_nothing_is_begun_when_the_mount_ends(workers: Workers) -> None:
+def test_nothing_is_begun_when_the_mount_ends(workers: WorkerPool) -> None:
     folder = Folder(workers)
     folder.read(0)
     workers.close()

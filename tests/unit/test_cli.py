@@ -15,11 +15,8 @@ import pytest
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli
-from xnatfs.cli import doctor, mount, serve_demo, status
-from xnatfs.cli import format
-from xnatfs.daemon import registry
-from xnatfs.daemon import mount_table
-from xnatfs.daemon import dead_mounts
+from xnatfs.cli import doctor, format, mount, serve_demo, status
+from xnatfs.daemon import dead_mounts, mount_table, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.errors import UsageError

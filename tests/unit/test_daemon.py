@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from xnatfs.config import state_home
-from xnatfs.daemon import control, registry
-from xnatfs.daemon import mount_table
+from xnatfs.daemon import control, mount_table, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
 from xnatfs.errors import UsageError

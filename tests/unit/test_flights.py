@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import until
-from xnatfs.errors import Cause, Failure
-from xnatfs.concurrency.single_flight import Flights, Workers
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.concurrency.waiting import interruptible, wait_until
+from xnatfs.errors import Cause, Failure
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    made = Workers("test", 4)
+def workers() -> Iterator[WorkerPool]:
+    made = WorkerPool("test", 4)
     yield made
     made.close()
 
@@ -40,8 +40,8 @@ def together(count: int, work: Callable[[], object]) -> list[object]:
     return results
 
 
-def test_of_many_callers_one_fetches_and_all_get_it(workers: Workers) -> None:
-    flights = Flights(workers)
+def test_of_many_callers_one_fetches_and_all_get_it(workers: WorkerPool) -> None:
+    calls = SingleFlight(workers)
     go, runs = threading.Event(), []
 
     def work() -> str:
@@ -49,52 +49,52 @@ def test_of_many_callers_one_fetches_and_all_get_it(workers: Workers) -> None:
         go.wait(10)
         return "result"
 
-    flight = flights.start("key", work)
+    call = calls.start("key", work)
     until(lambda: runs)
     timer = threading.Timer(0.2, go.set)
     timer.start()
-    assert together(8, lambda: flights.get("key", work, 10)) == ["result"] * 8
-    assert flight.wait(1) == "result"
+    assert together(8, lambda: calls.get("key", work, 10)) == ["result"] * 8
+    assert call.wait(1) == "result"
     assert len(runs) == 1
     timer.join()
 
 
-def test_the_next_caller_after_the_landing_fetches_anew(workers: Workers) -> None:
-    flights = Flights(workers)
+def test_the_next_caller_after_the_landing_fetches_anew(workers: WorkerPool) -> None:
+    calls = SingleFlight(workers)
     runs: list[int] = []
 
     def work() -> int:
         runs.append(1)
         return len(runs)
 
-    assert flights.get("key", work, 10) == 1
-    until(lambda: not flights._flying)
-    assert flights.get("key", work, 10) == 2
-    assert flights.get("other", work, 10) == 3
+    assert calls.get("key", work, 10) == 1
+    until(lambda: not calls._under_way)
+    assert calls.get("key", work, 10) == 2
+    assert calls.get("other", work, 10) == 3
 
 
-def test_an_error_reaches_every_caller_and_is_not_remembered(workers: Workers) -> None:
-    flights = Flights(workers)
+def test_an_error_reaches_every_caller_and_is_not_remembered(workers: WorkerPool) -> None:
+    calls = SingleFlight(workers)
     go = threading.Event()
 
     def fail() -> str:
         go.wait(10)
         raise Failure(Cause.SERVER_ERROR, "here")
 
-    first = flights.start("key", fail)
+    first = calls.start("key", fail)
     timer = threading.Timer(0.2, go.set)
     timer.start()
-    results = together(4, lambda: flights.get("key", lambda: "joined too late", 10))
+    results = together(4, lambda: calls.get("key", lambda: "joined too late", 10))
     assert {type(result) for result in results} == {Failure}
     with pytest.raises(Failure):
         first.wait(1)
-    until(lambda: not flights._flying)
-    assert flights.get("key", lambda: "better", 10) == "better"
+    until(lambda: not calls._under_way)
+    assert calls.get("key", lambda: "better", 10) == "better"
     timer.join()
 
 
-def test_a_caller_who_gives_up_leaves_the_work_to_the_others(workers: Workers) -> None:
-    flights = Flights(workers)
+def test_a_caller_who_gives_up_leaves_the_work_to_the_others(workers: WorkerPool) -> None:
+    calls = SingleFlight(workers)
     go = threading.Event()
 
     def work() -> str:
@@ -102,15 +102,15 @@ def test_a_caller_who_gives_up_leaves_the_work_to_the_others(workers: Workers) -
         return "late"
 
     with pytest.raises(Failure) as caught:
-        flights.get("key", work, 0.05)
+        calls.get("key", work, 0.05)
     assert caught.value.cause is Cause.TIMED_OUT
-    waiting = flights.start("key", lambda: "a second flight")
+    waiting = calls.start("key", lambda: "a second flight")
     go.set()
     assert waiting.wait(10) == "late"
 
 
 def test_what_is_urgent_goes_before_what_is_not() -> None:
-    workers = Workers("test", 1)
+    workers = WorkerPool("test", 1)
     go, done = threading.Event(), []
     workers.submit(lambda: go.wait(10) and None)
     for name in ("ahead 1", "ahead 2"):
@@ -124,7 +124,7 @@ def test_what_is_urgent_goes_before_what_is_not() -> None:
 
 
 def test_no_more_threads_run_than_allowed_and_all_of_them_are_used() -> None:
-    workers = Workers("counted", 3)
+    workers = WorkerPool("counted", 3)
     inside, peak, lock, go = [0], [0], threading.Lock(), threading.Event()
     done: list[int] = []
 
@@ -148,13 +148,13 @@ def test_no_more_threads_run_than_allowed_and_all_of_them_are_used() -> None:
 
 
 def test_nothing_starts_after_the_end() -> None:
-    workers = Workers("test", 1)
+    workers = WorkerPool("test", 1)
     workers.close()
-    flights = Flights(workers)
+    calls = SingleFlight(workers)
     with pytest.raises(Failure) as caught:
-        flights.start("key", lambda: 1)
+        calls.start("key", lambda: 1)
     assert "ending" in str(caught.value)
-    assert flights._flying == {}
+    assert calls._under_way == {}
 
 
 def test_waiting_ends_when_what_is_waited_for_is_there() -> None:
@@ -217,7 +217,7 @@ def test_interrupts_nest() -> None:
 @pytest.mark.parametrize("attempt", range(20))
 def test_what_is_submitted_in_a_burst_is_all_begun(attempt: int) -> None:
     """A thread that has taken its work but has not said so yet is not there for the next."""
-    workers, warm, block, begun = Workers("burst", 8), threading.Barrier(4), threading.Event(), threading.Semaphore(0)
+    workers, warm, block, begun = WorkerPool("burst", 8), threading.Barrier(4), threading.Event(), threading.Semaphore(0)
     for _ in range(3):
         workers.submit(lambda: warm.wait(10) and None)
     warm.wait(10)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.corrections import Corrections
 
 
 def test_what_was_learnt_is_known_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "learnt.sqlite"
-    learnt = Learnt(path)
+    learnt = Corrections(path)
     learnt.put("size", "f", "12")
     learnt.put("size", "f", "13")
     learnt.put("size", "f", "13")
     learnt.put("bad digest", "f", "x")
     learnt.close()
-    again = Learnt(path)
+    again = Corrections(path)
     assert again.get("size", "f") == "13"
     assert again.get("size", "g") is None
     assert again.of("size") == {"f": "13"}
@@ -27,7 +27,7 @@ def test_what_was_learnt_is_known_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_it_is_private(tmp_path: Path) -> None:
-    Learnt(tmp_path / "d" / "learnt.sqlite").close()
+    Corrections(tmp_path / "d" / "learnt.sqlite").close()
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "d" / "learnt.sqlite").stat().st_mode) == 0o600
 
@@ -36,16 +36,16 @@ def test_it_is_private(tmp_path: Path) -> None:
 def test_a_damaged_file_is_started_anew(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "learnt.sqlite"
     path.write_bytes(damage)
-    learnt = Learnt(path)
+    learnt = Corrections(path)
     learnt.put("size", "f", "12")
     learnt.close()
-    again = Learnt(path)
+    again = Corrections(path)
     assert again.get("size", "f") == "12"
     again.close()
 
 
 def test_a_state_directory_that_cannot_be_written_costs_only_the_memory_of_it(tmp_path: Path) -> None:
-    learnt = Learnt(tmp_path / "learnt.sqlite")
+    learnt = Corrections(tmp_path / "learnt.sqlite")
     learnt._database.execute("DROP TABLE learnt")
     learnt.put("size", "f", "12")
     assert learnt.get("size", "f") == "12"

@@ -1,8 +1,8 @@
 """Every reference to a document leads somewhere: the file exists, and so does the numbered section.
 
-Comments name the source of a fact as a document and a number, `docs/internals/` NAME `.md` N or N.M. Followed are those, every other
-document and file that is named in the documents of this repository, and the links between them.
-"""
+Comments name the source of a fact as a document and a number, `docs/internals/` NAME `.md` N or N.M. Followed
+are those, every other document and file that is named in the documents of this repository, and the links
+between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ INTERNALS = "docs/internals/"
 
 _FOLDERS = ("xnatfs", "tests", "scripts", "docs", ".github")
 _SUFFIXES = (".py", ".md", ".toml", ".yml", ".cff", ".sh", "")
-_DOCUMENT = re.compile(r"(?<![\w/.-])(docs/[\w./-]*?\w\.(?:md|png))\b")
+# A document of docs/internals may be named without its folder, in front of a number.
+_SHORT = "|".join(sorted(path.stem for path in (ROOT / "docs/internals").glob("*.md")))
+_DOCUMENT = re.compile(rf"(?<![\w/.-])(docs/[\w./-]*?\w\.(?:md|png)|(?:{_SHORT})\.md(?=\s+(?:#\s+)?\d))\b")
 _NUMBER = r"\d+(?:\.\d+)?"
 _NUMBERS = re.compile(
     rf"(?:[ ]|[ ]*\n[ \t]*(?:\#[ ]*)?(?!\d+\.[ ]))(?:sections?[ ])?"
@@ -30,27 +32,36 @@ _TITLE = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Not `~/.config/xnatfs/lists`, nor what a placeholder stands in.
-_FILE = re.compile(r"(?<![\w/.~@-])((?:xnatfs|tests|scripts|docs)/(?:[\w.-]+/)*(?:[\w-]+(?:\.\w+)*)?)(?![\w/])")
+_FILE = re.compile(
+    r"(?<![\w/.~@-])((?:xnatfs|tests|scripts|docs)/(?:[\w.-]+/)*(?:[\w-]+(?:\.\w+)*)?)(?![\w/])"
+)
 _TOP = re.compile(r"(?<![\w/.-])([A-Z]{4,}(?:_[A-Z]+)*\.md)\b")
 _PLACEHOLDER = re.compile(r"[A-Z]{2,}|[<>{}*]|\.\.\.")
 
-# The forms in use before these documents were in the repository: what a reference begins with, and where its number is now.
-# To forbid them, turn `test_an_old_reference_has_its_section` into `assert not found`.
-OLD_FORMS = {
-    r"fact sheet": ("xnat-rest.md", ""),
-    r"DESIGN": ("design.md", ""),
-    r"bx\.md": ("bx.md", ""),
-    r"(?:xnat-)?recorded\.md": ("xnat-rest.md", "15."),
-    r"fuse-anchors\.md": ("kernel.md", ""),
-    r"ecosystem\.md": ("tools.md", ""),
-}
+# Documents that are not in the repository.
+OLD_FORMS = (
+    r"fact sheet",
+    r"DESIGN\b(?!\.md)",
+    r"recorded\.md",
+    r"fuse-anchors\.md",
+    r"ecosystem\.md",
+    r"HOUSE\.md",
+    r"shared/research",
+)
 
 
 def _texts() -> dict[str, str]:
     found = [path for folder in _FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in _SUFFIXES]
     found += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".cff")]
-    found = [path for path in found if path.is_file() and "__pycache__" not in path.parts and path != Path(__file__)]
-    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8", errors="replace") for path in sorted(found)}
+    found = [
+        path
+        for path in found
+        if path.is_file() and "__pycache__" not in path.parts and path != Path(__file__)
+    ]
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted(found)
+    }
 
 
 TEXTS = _texts()
@@ -68,18 +79,24 @@ def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
+def _whole(document: str) -> str:
+    return document if "/" in document else INTERNALS + document
+
+
 def numbered(text: str) -> Iterator[tuple[int, str, str]]:
     """(offset, document, number) of each reference to a section."""
     for match in _DOCUMENT.finditer(text):
         numbers = _NUMBERS.match(text, match.end())
         for number in re.findall(rf"(?<!point )\b{_NUMBER}", numbers[1] if numbers else ""):
-            yield match.start(), match[1], number
+            yield match.start(), _whole(match[1]), number
 
 
 def named(name: str, text: str) -> Iterator[tuple[int, str]]:
-    """(offset, path) of each file of this repository that a text names: documents everywhere, any file in documents."""
+    """(offset, path) of each file of this repository that a text names: documents everywhere, any file in
+    documents.
+    """
     for match in _DOCUMENT.finditer(text):
-        yield match.start(), match[1]
+        yield match.start(), _whole(match[1])
     if name in DOCUMENTS:
         for pattern in (_FILE, _TOP):
             for match in pattern.finditer(text):
@@ -127,28 +144,26 @@ def test_sections_are_numbered_once() -> None:
         assert numbers and len(numbers) == len(set(numbers)), document
 
 
-def test_an_old_reference_has_its_section() -> None:
-    """Until they are rewritten, references of the former kind are followed too."""
-    dead = []
+def test_nothing_refers_to_what_is_not_in_the_repository() -> None:
+    found = []
     for name, text in TEXTS.items():
-        for form, (document, prefix) in OLD_FORMS.items():
-            for match in re.finditer(rf"(?<![\w/-]){form}", text):
-                numbers = _NUMBERS.match(text, match.end())
-                wanted = re.findall(rf"(?<!point )\b{_NUMBER}", numbers[1] if numbers else "")
-                missing = [number for number in wanted if prefix + number not in sections(INTERNALS + document)]
-                dead += [f"{name}:{_line(text, match.start())}: {match[0]} {number}" for number in missing]
-    assert not dead, "\n".join(dead)
+        for form in OLD_FORMS:
+            found += [
+                f"{name}:{_line(text, match.start())}: {match[0]}"
+                for match in re.finditer(rf"(?<![\w/-]){form}", text)
+            ]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("(docs/internals/bx.md 6.2)", [("bx.md", "6.2")]),
+        ("(bx.md 6.2)", [("bx.md", "6.2")]),
         ("(docs/internals/bx.md section 4)", [("bx.md", "4")]),
-        ("docs/internals/bx.md 2.4, 2.9 point 6).", [("bx.md", "2.4"), ("bx.md", "2.9")]),
-        ("docs/internals/bx.md 2.3 to 2.6, 7", [("bx.md", "2.3"), ("bx.md", "2.6"), ("bx.md", "7")]),
-        ("docs/internals/bx.md 1, docs/internals/read.md 2", [("bx.md", "1"), ("read.md", "2")]),
-        ("docs/internals/bx.md 1.3 and 1.5", [("bx.md", "1.3"), ("bx.md", "1.5")]),
+        ("bx.md 2.4, 2.9 point 6).", [("bx.md", "2.4"), ("bx.md", "2.9")]),
+        ("bx.md 2.3 to 2.6, 7", [("bx.md", "2.3"), ("bx.md", "2.6"), ("bx.md", "7")]),
+        ("bx.md 1, read.md 2", [("bx.md", "1"), ("read.md", "2")]),
+        ("bx.md 1.3 and 1.5", [("bx.md", "1.3"), ("bx.md", "1.5")]),
         ("# docs/internals/bx.md\n    # 4.1: why", [("bx.md", "4.1")]),
         ("see docs/internals/bx.md.\n2. next", []),
         ("see docs/internals/bx.md\n2. next", []),

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support import until
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.limiter import Slots
+from xnatfs.server.limiter import RequestLimiter
 
 
 def test_one_slot_is_kept_for_listings() -> None:
-    slots = Slots(3)
+    slots = RequestLimiter(3)
     with contextlib.ExitStack() as held:
         held.enter_context(slots.contents(1))
         held.enter_context(slots.contents(1))
@@ -28,20 +28,20 @@ def test_one_slot_is_kept_for_listings() -> None:
 
 
 def test_listings_may_use_all_slots() -> None:
-    slots = Slots(2)
+    slots = RequestLimiter(2)
     with slots.listing(1), slots.listing(1), pytest.raises(Failure), slots.contents(0.05):
         pytest.fail("more than all")
 
 
 def test_a_slot_is_given_back_when_the_work_fails() -> None:
-    slots = Slots(2)
+    slots = RequestLimiter(2)
     with pytest.raises(ZeroDivisionError), slots.contents(1):
         raise ZeroDivisionError
     assert slots.in_use == 0
 
 
 def test_who_waits_gets_the_next_free_slot() -> None:
-    slots = Slots(2)
+    slots = RequestLimiter(2)
     got, leave = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -60,6 +60,6 @@ def test_who_waits_gets_the_next_free_slot() -> None:
 
 
 def test_there_are_always_two() -> None:
-    slots = Slots(1)
+    slots = RequestLimiter(1)
     with slots.contents(0.05), slots.listing(0.05):
         assert slots.in_use == 2

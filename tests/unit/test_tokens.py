@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from xnatfs.auth import token_store
-from xnatfs.config import state_home
 from xnatfs.auth.credentials import find, places
+from xnatfs.auth.token_store import FILE, KEYRING, StoredToken
+from xnatfs.config import state_home
 from xnatfs.errors import UsageError
-from xnatfs.auth.token_store import FILE, KEYRING, Token
 
 A, B = "https://a.example.org", "https://b.example.org"
 ALIAS = "a8174140-acb3-4b28-ba3d-006dd68be980"
 
 
-def token(server: str = A, user: str = "ann", secret: str = "sesame", **more: object) -> Token:
+def token(server: str = A, user: str = "ann", secret: str = "sesame", **more: object) -> StoredToken:
     now = time.time()
-    return replace(Token(server, user, ALIAS, secret, now, now + 1000), **more)  # type: ignore[arg-type]
+    return replace(StoredToken(server, user, ALIAS, secret, now, now + 1000), **more)  # type: ignore[arg-type]
 
 
 def path() -> Path:

@@ -37,12 +37,12 @@ def cache(folder: Path) -> Iterator[ContentCache]:
 
 
 @pytest.fixture
-def scope(folder: Path) -> maintenance.Scope:
-    return maintenance.Scope(folder)
+def scope(folder: Path) -> maintenance.CacheScope:
+    return maintenance.CacheScope(folder)
 
 
 def put(cache: ContentCache, data: bytes, *, digest: bool = True, verified: str = "md5") -> str:
-    """A file under the key `Transfers` gives it."""
+    """A file under the key `ContentManager` gives it."""
     key = f"{hashlib.md5(data).hexdigest()}-{len(data)}" if digest else hashlib.sha256(data).hexdigest()
     draft = cache.draft(len(data))
     draft.write(data)
@@ -76,7 +76,7 @@ def drafts_gone(folder: Path) -> bool:
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_cache_is_all_well(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_a_whole_cache_is_all_well(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     keys = [put(cache, b"one"), put(cache, b"two" * 100_000), put(cache, b"", digest=True)]
     put(cache, b"three", digest=False)
     parts(cache, "p" * 64, 5 * PAGE + 3, 2).close()
@@ -88,7 +88,7 @@ def test_a_whole_cache_is_all_well(cache: ContentCache, scope: maintenance.Scope
     assert all(cache.has(key) for key in keys)
 
 
-def test_a_changed_byte_is_found(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_a_changed_byte_is_found(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     good, bad = put(cache, b"good"), put(cache, b"x" * 200_000)
     with open(cache.path(bad), "r+b") as stream:
         stream.seek(123_456)
@@ -102,14 +102,14 @@ def test_a_changed_byte_is_found(cache: ContentCache, scope: maintenance.Scope) 
 
 
 @pytest.mark.parametrize("digest", [True, False])
-def test_a_cut_file_is_found(cache: ContentCache, scope: maintenance.Scope, digest: bool) -> None:
+def test_a_cut_file_is_found(cache: ContentCache, scope: maintenance.CacheScope, digest: bool) -> None:
     key = put(cache, b"content", digest=digest)
     os.truncate(cache.path(key), 3)
     assert "3 bytes in place of 7" in maintenance.verify(scope).wrong[0]
     assert cache.usage() == (0, 0, 0)
 
 
-def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     """The key has the catalog's size; the digest is right, and so are the bytes."""
     draft = cache.draft(7)
     draft.write(b"content")
@@ -118,13 +118,13 @@ def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: ma
     assert maintenance.verify(scope).wrong == []
 
 
-def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     key = put(cache, b"content", verified="")
     maintenance.verify(scope)
     assert cache.has(key) == "md5"
 
 
-def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     missing, kept = put(cache, b"missing"), put(cache, b"kept")
     os.unlink(cache.path(missing))
     stray = cache.directory / "objects" / "ab" / ("ab" * 32)
@@ -135,14 +135,14 @@ def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: main
     assert not stray.exists() and cache.has(missing) is None and cache.has(kept)
 
 
-def test_a_sum_that_is_wrong_is_mended(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_a_sum_that_is_wrong_is_mended(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     put(cache, b"content")
     cache.index.execute("UPDATE total SET bytes = 99")
     assert "sum of all bytes" in maintenance.verify(scope).wrong[0]
     assert cache.index.total() == 7
 
 
-def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     for key in "abcd":
         parts(cache, key * 64, 4 * PAGE, 2).close()
     os.truncate(cache.directory / "partials" / ("a" * 64), PAGE)
@@ -154,7 +154,7 @@ def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, sco
     assert cache.usage() == (0, 0, 2 * PAGE)
 
 
-def test_pages_that_are_holes_are_not_believed(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_pages_that_are_holes_are_not_believed(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     parts(cache, "a" * 64, 8 * PAGE, 2).close()
     cache.index.execute("UPDATE partials SET pages = ?", b"\1\1\1\1\0\0\0\1")
     assert "3 pages" in maintenance.verify(scope).wrong[0]
@@ -162,7 +162,7 @@ def test_pages_that_are_holes_are_not_believed(cache: ContentCache, scope: maint
     assert row is not None and row.pages == b"\1\1\0\0\0\0\0\0"
 
 
-def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     draft = cache.draft(10)
     draft.write(b"half")
     partial = parts(cache, "a" * 64, 4 * PAGE, 1)
@@ -198,7 +198,7 @@ def test_what_a_killed_process_leaves_is_cleared_away_by_the_next(folder: Path) 
     assert list((folder / "objects").glob("*/*")) == []
     assert after.usage() == (0, 0, 0)
     after.close()
-    assert maintenance.verify(maintenance.Scope(folder)).wrong == []
+    assert maintenance.verify(maintenance.CacheScope(folder)).wrong == []
 
 
 def test_pages_that_were_written_but_not_recorded_give_their_space_back(folder: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_file_of_which_a_part_was_dropped_does_not_become_an_object(cache: Con
 # --- clear and info --------------------------------------------------------------------------------------------------
 
 
-def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     key = put(cache, b"x" * 5000)
     entry = cache.open(key)
     assert entry is not None
@@ -285,7 +285,7 @@ def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenanc
     assert [path for path in scope.directory.rglob("*") if path.is_file() and path.parent != scope.directory] == []
 
 
-def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     listings = scope.directory / "listings.sqlite"
     mount = sqlite3.connect(listings, isolation_level=None)  # a running mount has it open
     mount.execute("PRAGMA journal_mode = WAL")
@@ -303,7 +303,7 @@ def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, s
     assert b"Anna" not in listings.read_bytes()
 
 
-def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope: maintenance.Scope) -> None:
+def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope: maintenance.CacheScope) -> None:
     put(cache, b"x" * 5000)
     put(cache, b"y" * 100, digest=False)
     parts(cache, "a" * 64, 4 * PAGE, 1).close()

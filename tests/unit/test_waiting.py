@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from xnatfs.errors import Cause, Failure
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.errors import Cause, Failure
 
 
 class Stopped(threading.Condition):

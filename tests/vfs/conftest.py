@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import composed
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
@@ -24,7 +24,7 @@ from xnatfs.server import connection
 LIMITS = Limits(cache_size=10**9, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0)
 FOLDER = "/projects/P/subjects/s/S/RESOURCES/R"
 
-Compose = Callable[..., Mounted]
+Compose = Callable[..., Core]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
     """Puts mounts together, without FUSE; all are closed in the end. `folder` names the cache and state."""
     with ExitStack() as stack:
 
-        def make(server: DemoServer, folder: str = "mount", *, user: str = "demo", limits: Limits = LIMITS, **settings: object) -> Mounted:
+        def make(server: DemoServer, folder: str = "mount", *, user: str = "demo", limits: Limits = LIMITS, **settings: object) -> Core:
             return stack.enter_context(composed(server.url, tmp_path / folder, user=user, limits=limits, **settings))
 
         yield make

@@ -9,13 +9,13 @@ import pytest
 
 from tests.support import read, walk
 from tests.vfs.conftest import Compose, Shelf
+from xnatfs.content.access_pattern import series_of
 from xnatfs.demo import resources
 from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Resource
 from xnatfs.demo.server import DemoServer
-from xnatfs.listing.snapshot import FileHoldings
-from xnatfs.content.access_pattern import series_of
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server import listing_requests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.vfs import Vfs
@@ -29,7 +29,7 @@ def contents(vfs: Vfs, path: str) -> dict[str, bytes]:
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoServer]:
     """A subject with a resource, a session and an assessor, at home in HOME and shared into GUEST, of which `guest` is a member.
 
-    The stand-in's URIs are made those of the real server (fact sheet 13): a subject's files are listed through its primary project.
+    The stand-in's URIs are made those of the real server (xnat-rest.md 13): a subject's files are listed through its primary project.
     """
     archive = Archive(site="T")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15))
@@ -151,10 +151,10 @@ def test_the_listing_of_resources_tells_whose_files_are_before_their_uris_do() -
     """A URI names another scan, or repeats what was asked; the number in the listing of resources is one scan's."""
     right, wrong = Owner("scan", "E1", "4"), Owner("scan", "E1", "2")
     rows = [FileRecord(wrong, 14, "NIFTI", "x.nii", 5, ""), FileRecord(wrong, 11, "NIFTI", "t1.nii", 5, "")]
-    holdings = FileHoldings.of(rows)
-    files = holdings.of_resource(ResourceRecord(right, "NIFTI", 14))
+    snapshot = FileIndex.of(rows)
+    files = snapshot.of_resource(ResourceRecord(right, "NIFTI", 14))
     assert files is not None and [one.uri for one in files] == ["/data/experiments/E1/scans/4/resources/14/files/x.nii"]
-    assert series_of(holdings, files).records[0].owner == right
-    theirs = holdings.of_resource(ResourceRecord(wrong, "NIFTI", 11))
-    assert theirs is not None and theirs is holdings.by_resource[11] and series_of(holdings, theirs).records is theirs
-    assert holdings.of_resource(ResourceRecord(right, "NIFTI")) is None
+    assert series_of(snapshot, files).records[0].owner == right
+    theirs = snapshot.of_resource(ResourceRecord(wrong, "NIFTI", 11))
+    assert theirs is not None and theirs is snapshot.by_resource[11] and series_of(snapshot, theirs).records is theirs
+    assert snapshot.of_resource(ResourceRecord(right, "NIFTI")) is None

@@ -15,7 +15,7 @@ import pytest
 from tests.support import composed, read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive, ComputedContent
@@ -26,12 +26,12 @@ FILES = 1000
 
 
 @contextmanager
-def served(folder: Path, switches: Switches, archive: Archive, limits: Limits | None = None) -> Iterator[tuple[DemoServer, Mounted]]:
+def served(folder: Path, switches: Switches, archive: Archive, limits: Limits | None = None) -> Iterator[tuple[DemoServer, Core]]:
     with DemoServer(archive, switches) as server, composed(server.url, folder, user="admin", limits=limits) as mounted:
         yield server, mounted
 
 
-def resource_folder(mounted: Mounted, path: str = "/projects/SCALE/subjects") -> str:
+def resource_folder(mounted: Core, path: str = "/projects/SCALE/subjects") -> str:
     """The first folder that holds files."""
     name, _ = mounted.vfs.entries(path)[0]
     below = f"{path}/{name}"
@@ -139,7 +139,7 @@ def test_a_zip_the_cache_has_no_room_for_is_not_tried_again_at_every_file(tmp_pa
         assert started == ["zip"] and counted(server) == (0, 60)
 
 
-def big(mounted: Mounted) -> str:
+def big(mounted: Core) -> str:
     return f"{resource_folder(mounted, '/projects/BIG/subjects')}/one.nii"
 
 
@@ -149,7 +149,7 @@ def test_a_header_of_a_large_file_is_one_small_part(tmp_path: Path) -> None:
         opened = mounted.vfs.open(big(mounted))
         assert len(mounted.vfs.read(opened.handle, 0, 352)) == 352
         mounted.vfs.release(opened.handle)
-        until(lambda: mounted.transfers.counts()["transfers"] == 0)
+        until(lambda: mounted.content_manager.counts()["transfers"] == 0)
         assert sum(one.sent for one in server.requests("/files/")) <= MIB
 
 
@@ -175,7 +175,7 @@ def test_parts_that_are_here_serve_after_a_remount(tmp_path: Path) -> None:
                 opened = mounted.vfs.open(path)
                 data = mounted.vfs.read(opened.handle, 0, 4096)
                 mounted.vfs.release(opened.handle)
-                until(lambda: mounted.transfers.counts()["transfers"] == 0)
+                until(lambda: mounted.content_manager.counts()["transfers"] == 0)
                 assert len(data) == 4096
                 bodies = [one for one in server.requests("/files/") if one.sent > 1000]
                 assert bool(bodies) is expected  # the second time only the question whether it is still the same file
@@ -298,7 +298,7 @@ def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(shelf: S
     shelf.put(shelf.make.entry("empty", b"", catalog_size=20 * MIB))
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/empty") == b""
-    assert not mounted.transfers.range_refused
+    assert not mounted.content_manager.range_refused
 
 
 @pytest.mark.parametrize("cache_size", [10**9, 2 * MIB])

@@ -15,8 +15,7 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import composed, read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.cache import index
-from xnatfs.cache import maintenance
+from xnatfs.cache import index, maintenance
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
@@ -275,7 +274,7 @@ def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(sh
     assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EIO  # the first reader learns of it at the end
     assert read(mounted.vfs, f"{FOLDER}/f", MIB) == new.read(0, 9 * MIB)
     assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/copy/copy", MIB) == old.read(0, 9 * MIB)
-    assert maintenance.verify(maintenance.Scope(mounted.cache.directory)).wrong == []
+    assert maintenance.verify(maintenance.CacheScope(mounted.cache.directory)).wrong == []
 
 
 @pytest.mark.parametrize("digest", [None, ""])

@@ -8,19 +8,19 @@ import pytest
 
 from tests.support import read
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.server import DemoServer
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
-from xnatfs.diagnostics import Troubles
 from xnatfs.text import printable
 
 
 @pytest.fixture
-def mounted(lab: DemoServer, compose: Compose) -> Mounted:
+def mounted(lab: DemoServer, compose: Compose) -> Core:
     return compose(lab)
 
 
-def test_the_readme_tells_in_one_screen_what_is_here(mounted: Mounted, lab: DemoServer) -> None:
+def test_the_readme_tells_in_one_screen_what_is_here(mounted: Core, lab: DemoServer) -> None:
     text = read(mounted.vfs, "/README.txt").decode()
     assert mounted.vfs.attributes("/README.txt").size == len(text.encode())
     assert len(text.splitlines()) <= 24
@@ -28,18 +28,18 @@ def test_the_readme_tells_in_one_screen_what_is_here(mounted: Mounted, lab: Demo
         assert part in text
 
 
-def test_the_control_folder_is_there_but_not_listed(mounted: Mounted) -> None:
+def test_the_control_folder_is_there_but_not_listed(mounted: Core) -> None:
     assert ".xnatfs" not in dict(mounted.vfs.entries("/"))
     assert [name for name, _ in mounted.vfs.entries("/.xnatfs")] == ["status.json", "errors.txt", "oddities.txt", "config.json"]
 
 
-def test_control_files_have_their_true_sizes(mounted: Mounted) -> None:
+def test_control_files_have_their_true_sizes(mounted: Core) -> None:
     for name, attributes in mounted.vfs.entries("/.xnatfs"):
         data = read(mounted.vfs, f"/.xnatfs/{name}")
         assert attributes.size == len(data) > 0
 
 
-def test_the_status_tells_what_the_mount_does(mounted: Mounted, lab: DemoServer) -> None:
+def test_the_status_tells_what_the_mount_does(mounted: Core, lab: DemoServer) -> None:
     list(mounted.vfs.entries("/projects/ALFA/subjects"))
     told = json.loads(read(mounted.vfs, "/.xnatfs/status.json"))
     assert (told["server"], told["user"], told["mountpoint"]) == (lab.url, "demo", "/mnt/xnat")
@@ -59,7 +59,7 @@ def test_no_secret_is_in_any_of_it(shelf: Shelf, compose: Compose) -> None:
         assert "sesame" not in read(mounted.vfs, f"/.xnatfs/{name}").decode()
 
 
-def test_the_settings_are_told(mounted: Mounted, lab: DemoServer) -> None:
+def test_the_settings_are_told(mounted: Core, lab: DemoServer) -> None:
     told = json.loads(read(mounted.vfs, "/.xnatfs/config.json"))
     assert told["server"] == lab.url
     assert told["limits"]["cache_size"] == 10**9
@@ -77,7 +77,7 @@ def test_errors_are_told_with_their_sentence(shelf: Shelf, compose: Compose) -> 
     assert "does not have it" in told["last_error"]["text"]
 
 
-def test_nothing_odd_is_said_to_be_nothing(mounted: Mounted) -> None:
+def test_nothing_odd_is_said_to_be_nothing(mounted: Core) -> None:
     assert read(mounted.vfs, "/.xnatfs/oddities.txt") == b"nothing odd was found\n"
 
 
@@ -89,17 +89,17 @@ def test_the_form_a_server_refuses_is_told(lab: DemoServer, compose: Compose) ->
 
 
 def test_troubles_are_bounded_and_counted() -> None:
-    troubles = Troubles()
+    diagnostics = Diagnostics()
     for number in range(500):
-        troubles.failed(Failure(Cause.GONE, str(number)))
-    troubles.failed(Failure(Cause.TIMED_OUT))
+        diagnostics.failed(Failure(Cause.GONE, str(number)))
+    diagnostics.failed(Failure(Cause.TIMED_OUT))
     for number in range(10_100):
-        troubles.odd(str(number))
-        troubles.odd("the same")
-    assert troubles.counts() == {"GONE": 500, "TIMED_OUT": 1}
-    assert len(troubles.recent()) == 200
-    assert troubles.recent()[-1].text == Cause.TIMED_OUT.sentence
-    assert len(troubles.oddities()) == 10_000
+        diagnostics.odd(str(number))
+        diagnostics.odd("the same")
+    assert diagnostics.counts() == {"GONE": 500, "TIMED_OUT": 1}
+    assert len(diagnostics.recent()) == 200
+    assert diagnostics.recent()[-1].text == Cause.TIMED_OUT.sentence
+    assert len(diagnostics.oddities()) == 10_000
 
 
 def test_control_characters_of_others_do_not_reach_the_terminal() -> None:

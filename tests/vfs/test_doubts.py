@@ -10,11 +10,10 @@ import pytest
 
 from tests.support import walk
 from tests.vfs.conftest import Compose
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data.truth import files
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import listing_requests
-from xnatfs.server import resultset
+from xnatfs.server import listing_requests, resultset
 from xnatfs.server.resultset import Row
 
 Change = Callable[[list[Row]], list[Row]]
@@ -38,7 +37,7 @@ def dropped(*words: str) -> Change:
     return change
 
 
-def same_files(mounted: Mounted, lab: DemoServer, project: str) -> None:
+def same_files(mounted: Core, lab: DemoServer, project: str) -> None:
     """Every file once. (Where ids are not told, of two resources with one label the second has another spelling.)"""
     expected = Counter((one.resource_id, one.path) for one in files(lab.archive, project, "demo") if not one.hostile)
     found: Counter[tuple[int, str]] = Counter()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import LIMITS, Compose
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
@@ -34,7 +34,7 @@ def large() -> Iterator[DemoServer]:
         yield made
 
 
-def listed(mounted: Mounted, server: DemoServer) -> dict[str, int]:
+def listed(mounted: Core, server: DemoServer) -> dict[str, int]:
     """The names in the folder with their inode numbers."""
     found = {f"{FLAT}/{name}": attributes.inode for name, attributes in mounted.vfs.entries(FLAT)}
     server.clear_log()

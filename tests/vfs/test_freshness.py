@@ -239,7 +239,7 @@ def test_one_look_fetches_nothing_ahead(scale: DemoServer, compose: Compose) -> 
     names(mounted.vfs, SUBJECTS)
     for subject in ("sub00010", "sub00003", "sub00015"):
         look(mounted.vfs, subject)
-    until(lambda: not mounted.catalogs._flights._flying)
+    until(lambda: not mounted.listing_service._single_flight._under_way)
     assert file_listings(scale) == 3
 
 
@@ -264,7 +264,7 @@ def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(scale: DemoSer
 def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, path: str, change: str
 ) -> None:
-    """Nothing else tells of it: the stamp of its session did not move (fact sheet 5). It is asked for once, and others are left alone."""
+    """Nothing else tells of it: the stamp of its session did not move (xnat-rest.md 5). It is asked for once, and others are left alone."""
     shelf.put(shelf.make.entry("f", b"the old bytes"))
     shelf.put(shelf.make.entry("g", b"other bytes"))
     mounted = compose(shelf.server, limits=Limits(cache_size=10**9, ttl=3600.0))

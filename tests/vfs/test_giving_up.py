@@ -11,20 +11,20 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.content.ranged import RangedFile
+from xnatfs.content.whole_file import Transfer
 from xnatfs.demo.model import ComputedContent
 from xnatfs.errors import Failure
-from xnatfs.content.ranged import Blob
-from xnatfs.content.whole_file import Transfer
 
 PATH = f"{FOLDER}/f"
 
 
 def waiting(one: Any) -> int:
     """How many have this file open, or wait for it to open."""
-    return len(one._readers) if isinstance(one, Blob) else one.readers
+    return len(one._readers) if isinstance(one, RangedFile) else one.readers
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (Blob, 9 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])
 def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int) -> None:
     """Seen in an hour of everything at once: the failure of a fetch that nobody waited for went to who came a moment later."""
     content = ComputedContent("f", size)
@@ -58,7 +58,7 @@ def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytes
     assert shelf.switches.cut_next == 0 and len(fetches) > 1
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (Blob, 9 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])
 def test_it_is_asked_for_anew_where_its_request_was_ended(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
 ) -> None:

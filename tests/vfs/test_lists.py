@@ -14,13 +14,13 @@ import pytest
 from tests.support import read, walk
 from tests.vfs.conftest import Compose
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo import listings as demo_listings
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, Experiment, Project
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.tree import lists
 from xnatfs.tree.lists import read_list
 from xnatfs.vfs import Vfs
@@ -51,7 +51,7 @@ def readme(vfs: Vfs, name: str = "mine") -> str:
     return read(vfs, f"/lists/{name}/README.txt").decode()
 
 
-def given(compose: Compose, lab: DemoServer, folder: Path, text: str | bytes, name: str = "mine", **settings: object) -> Mounted:
+def given(compose: Compose, lab: DemoServer, folder: Path, text: str | bytes, name: str = "mine", **settings: object) -> Core:
     """A mount with this list."""
     (folder / f"{name}.txt").write_bytes(text.encode() if isinstance(text, str) else text)
     return compose(lab, **settings)
@@ -289,7 +289,7 @@ def test_what_the_search_over_all_projects_says_is_checked(
 ) -> None:
     """It says that a session of another project is of one of this user's, and lacks one that he can read."""
     phantom = across.hidden.id, "hidden", "MINE"
-    monkeypatch.setattr(Listings, "find_experiments", lambda *_: [phantom, (across.shared.id, "at_home", "PLAIN")])
+    monkeypatch.setattr(ListingRequests, "find_experiments", lambda *_: [phantom, (across.shared.id, "at_home", "PLAIN")])
     vfs = given(compose, across.server, config, "own\nhidden\nat_home\n").vfs
     assert sessions(vfs) == ["as_guest", "own"]
     assert readme(vfs).split("no session you can read:\n")[1].splitlines()[0] == "hidden"
@@ -316,8 +316,8 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     assert sessions(vfs) == ["as_guest", "own"]
     across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
     across.server.switches.fail_next = -1
-    mounted.catalogs._projects.held["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
-    monkeypatch.setattr(mounted.catalogs, "project", lambda project: mounted.catalogs._projects.held[project])
+    mounted.listing_service._projects.held["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
+    monkeypatch.setattr(mounted.listing_service, "project", lambda project: mounted.listing_service._projects.held[project])
     monkeypatch.setattr(lists, "_AGAIN", 0.0)
     monkeypatch.setattr(lists, "_SOON", 0.0)
     across.server.clear_log()

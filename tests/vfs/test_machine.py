@@ -34,13 +34,10 @@ from tests.vfs.machine import EXCUSED, KIB, Opened, Truth, watched
 from xnatfs.cache import maintenance
 from xnatfs.cache.contents import ContentCache
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.content import ranged, uncached, whole_file, zip_batch
+from xnatfs.core import Core
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import ComputedContent
-from xnatfs.content import zip_batch
-from xnatfs.content import ranged
-from xnatfs.content import uncached
-from xnatfs.content import whole_file
 
 SECONDS = float(os.environ.get("XNATFS_MACHINE", "0"))
 MIB = 1 << 20
@@ -98,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         self.recent: Truth | None = None  # what was opened last
         self.away = 0  # operations until the server is there again
         self.refreshed = False
-        self.mounted: Mounted | None = None
+        self.mounted: Core | None = None
         self.mount_stack = ExitStack()
 
     def _put(self, resource: Any, folder: str, name: str, size: int, digest: bool, listed: int | None = None) -> None:
@@ -143,7 +140,7 @@ class Machine(RuleBasedStateMachine):
             return None
 
     @property
-    def mnt(self) -> Mounted:
+    def mnt(self) -> Core:
         assert self.mounted is not None
         return self.mounted
 
@@ -272,7 +269,7 @@ class Machine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["clear", "clear outside", "evict", "evict more", "verify"]))
     @logged
     def look_after_the_cache(self, how: str) -> None:
-        scope = maintenance.Scope(self.mnt.cache.directory)
+        scope = maintenance.CacheScope(self.mnt.cache.directory)
         if how == "clear":
             self.mnt.cache.clear()
         elif how == "clear outside":
@@ -292,7 +289,7 @@ class Machine(RuleBasedStateMachine):
             self._come_back()
         watched("close", self.mount_stack.close)
         self.handles.clear()
-        assert maintenance.verify(maintenance.Scope(self.mnt.cache.directory)).wrong == []
+        assert maintenance.verify(maintenance.CacheScope(self.mnt.cache.directory)).wrong == []
         self.refreshed = False
         self.mount(cap=cap)
 
@@ -366,7 +363,7 @@ class Machine(RuleBasedStateMachine):
         try:
             watched("close", self.mount_stack.close)
             if self.mounted is not None:
-                assert maintenance.verify(maintenance.Scope(self.mounted.cache.directory)).wrong == []
+                assert maintenance.verify(maintenance.CacheScope(self.mounted.cache.directory)).wrong == []
         finally:
             self.stack.close()
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support import read, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.content.temporary import Loose
 from xnatfs.server.records import FileRecord, Owner
 from xnatfs.vfs import Vfs
 
@@ -103,7 +103,7 @@ def test_a_table_does_not_fetch_the_zip_again_and_again(shelf: Shelf, compose: C
     shelf.put(shelf.make.entry("other", b"data"))
     shelf.switches.zip_omit = ["a*"]
     mounted = compose(shelf.server)
-    loose = Loose(mounted.transfers.contents, mounted.transfers, tmp_path)
+    loose = TemporaryDownloads(mounted.content_manager.contents, mounted.content_manager, tmp_path)
     record = FileRecord(Owner("experiment", shelf.session.id), shelf.resource.id, "R", name, 4, "")
     with pytest.raises(Failure) as caught:
         loose.fetch(record, listed=True)

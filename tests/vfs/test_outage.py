@@ -1,4 +1,4 @@
-"""XNAT without its database, or with one failing query, answers 404 and empty lists for what exists (docs/internals/xnat-rest.md 13).
+"""XNAT without its database, or with one failing query, answers 404 and empty lists for what exists (xnat-rest.md 13).
 
 Nothing disappears, no table loses a row, and all is right again by itself. The switches answer as XNAT's own code was recorded to.
 """
@@ -14,7 +14,7 @@ import pytest
 from tests.support import md5, read, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_tables import ASEG, NOW, age, rows
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.tables.engine import materialize
@@ -41,7 +41,7 @@ def own() -> Iterator[DemoServer]:
         yield server
 
 
-def everything(mounted: Mounted) -> dict[str, str]:
+def everything(mounted: Core) -> dict[str, str]:
     """Every file with what it holds, or why it cannot be read."""
     found: dict[str, str] = {}
     for top in TOPS:
@@ -53,23 +53,23 @@ def everything(mounted: Mounted) -> dict[str, str]:
     return found
 
 
-def age_all(mounted: Mounted) -> None:
+def age_all(mounted: Core) -> None:
     """Let everything that is known be days old: the next look asks the server."""
     long = 300_000.0
-    projects, files = mounted.catalogs._projects, mounted.catalogs._files
-    for holdings in projects.held.values():
-        holdings.loaded -= long
-        holdings.made -= long
+    projects, files = mounted.listing_service._projects, mounted.listing_service._files
+    for snapshot in projects.held.values():
+        snapshot.loaded -= long
+        snapshot.made -= long
     if projects._projects is not None:
         projects._projects = projects._projects[0] - long, projects._projects[1]
     for key, (stamp, made, held) in list(files._held.items()):
         files._held[key] = stamp, made - long, held
     files._stale.clear()
-    sessions = mounted.catalogs._sessions
+    sessions = mounted.listing_service._sessions
     for owner, (stamp, made, session) in list(sessions.items()):
         sessions[owner] = stamp, made - long, session
-    for outline in mounted.builder.outlines._held.values():
-        outline.loaded -= long
+    for summary in mounted.builder.summaries._held.values():
+        summary.loaded -= long
 
 
 def refuses_logins(switches: dict[str, object]) -> bool:

@@ -179,7 +179,7 @@ def test_an_interrupted_listing_ends_at_once_and_can_be_asked_again(shelf: Shelf
     interrupted.set()
     thread.join(10)
     assert codes == [errno.EINTR]
-    assert mounted.troubles.recent() == []
+    assert mounted.diagnostics.recent() == []
     shelf.switches.listing_delay_ms = 0
     assert [name for name, _ in mounted.vfs.entries("/projects/P/subjects")] == ["s"]
 

@@ -41,8 +41,8 @@ def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, co
     """The view is kept with the project: what it lacked when it was made it would lack until the project changes again."""
     mounted = compose(shelf.server)
     shelf.put(shelf.make.entry("f", b"data"))
-    mounted.builder.outlines.get("P")  # as a table had it made
-    mounted.catalogs.project("P").loaded = -1e9
+    mounted.builder.summaries.get("P")  # as a table had it made
+    mounted.listing_service.project("P").loaded = -1e9
 
     def change() -> None:
         shelf.make.resource(shelf.session, "NEW", [shelf.make.entry("g", b"more")])
@@ -55,15 +55,15 @@ def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, co
 def test_a_session_that_was_removed_costs_its_rows_and_not_the_table(shelf: Shelf, compose: Compose) -> None:
     mounted = compose(shelf.server)
     other = shelf.server.call(lambda: shelf.make.experiment(shelf.subject, "OTHER"))
-    mounted.catalogs.project("P")
-    mounted.builder.outlines.get("P")
+    mounted.listing_service.project("P")
+    mounted.builder.summaries.get("P")
 
     def remove() -> None:
         del shelf.archive.experiments[other.id]
 
     shelf.server.call(remove)
-    mounted.catalogs.project("P").loaded = -1e9
-    mounted.catalogs.project("P")
+    mounted.listing_service.project("P").loaded = -1e9
+    mounted.listing_service.project("P")
     assert read(mounted.vfs, "/tables/P/scans.csv").startswith(b"ID,")
 
 
@@ -99,7 +99,7 @@ def test_resources_of_a_project_stay_while_their_query_fails(shelf: Shelf, compo
     mounted = compose(shelf.server, limits=NOW)
     assert "resources" in names(mounted.vfs, "/projects/P")
     if not told:
-        mounted.catalogs._listings.capabilities.refuse("columns of projects")
+        mounted.listing_service._listings.capabilities.refuse("columns of projects")
     shelf.switches.failing_query = "/projects/P/resources"
     assert "resources" in names(mounted.vfs, "/projects/P")
     shelf.switches.failing_query = ""
@@ -120,11 +120,11 @@ def test_an_assessor_of_another_project_makes_no_form_refused(shelf: Shelf, comp
     shelf.server.call(share)
     mounted = compose(shelf.server)
     assert names(mounted.vfs, "/projects/OTHER/subjects/s/S") == ["RESOURCES"]
-    assert mounted.catalogs.refused_forms == []
+    assert mounted.listing_service.refused_forms == []
 
 
 def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose: Compose) -> None:
-    """While a query fails, a subject's item comes with assessors but without their resources (fact sheet 13)."""
+    """While a query fails, a subject's item comes with assessors but without their resources (xnat-rest.md 13)."""
 
     def prepare() -> None:
         shelf.make.resource(shelf.make.scan(shelf.session, "1", "T1"), "DICOM", [shelf.make.entry("1.dcm", b"one")])
@@ -135,7 +135,7 @@ def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose
     mounted = compose(shelf.server)
     place = "/projects/P/subjects/s/S/ASSESSORS/A"
     assert names(mounted.vfs, place) == ["OUT"]
-    assert mounted.catalogs._single.items_proven
+    assert mounted.listing_service._single.items_proven
     mounted.refresh()
     shelf.switches.failing_table = "img_assessor_out_resource"
     try:
@@ -157,16 +157,16 @@ def test_a_session_removed_while_a_table_is_made_costs_its_rows(shelf: Shelf, co
 
     other = shelf.server.call(prepare)
     mounted = compose(shelf.server)
-    outline = mounted.builder.outlines.get("P")
+    summary = mounted.builder.summaries.get("P")
     shelf.server.call(lambda: shelf.archive.experiments.pop(other.id))
-    mounted.catalogs.project("P")
-    monkeypatch.setattr(mounted.builder.outlines, "get", lambda _: outline)
+    mounted.listing_service.project("P")
+    monkeypatch.setattr(mounted.builder.summaries, "get", lambda _: summary)
     for table in ("freesurfer6/aseg", "scans", "scandates"):
         assert read(mounted.vfs, f"/tables/P/{table}.csv").startswith(b"ID,")
 
 
 def test_a_resource_of_two_assessors_is_below_both_after_a_change_too(shelf: Shelf, compose: Compose) -> None:
-    """One number mapped to two owners (fact sheet 12): a session that is asked for by itself has it where the bulk listing had."""
+    """One number mapped to two owners (xnat-rest.md 12): a session that is asked for by itself has it where the bulk listing had."""
 
     def prepare() -> None:
         one, two = shelf.make.assessor(shelf.session, "A"), shelf.make.assessor(shelf.session, "B")

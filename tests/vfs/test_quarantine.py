@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import read
 from tests.vfs.conftest import LIMITS, Compose, Shelf
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import freesurfer
 from xnatfs.vfs import Vfs
 
@@ -20,7 +20,7 @@ def names(vfs: Vfs, path: str) -> list[str]:
 
 
 @pytest.fixture(params=["blank", "told"])
-def mounted(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> Mounted:
+def mounted(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> Core:
     """As a collaborator sees a project with results at a scan of each of three sessions; `blank`: none has resources itself."""
 
     def prepare() -> None:
@@ -38,21 +38,21 @@ def mounted(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> M
     return compose(shelf.server, user="kim", limits=NOW)
 
 
-def test_the_others_have_their_table(mounted: Mounted) -> None:
+def test_the_others_have_their_table(mounted: Core) -> None:
     text = read(mounted.vfs, "/tables/P/freesurfer6/aseg.csv").decode()
     assert "one" in text and "two" in text
 
 
-def test_tables_are_listed(mounted: Mounted) -> None:
+def test_tables_are_listed(mounted: Core) -> None:
     assert "freesurfer6" in names(mounted.vfs, "/tables/P")
 
 
-def test_the_scans_are_listed(mounted: Mounted) -> None:
+def test_the_scans_are_listed(mounted: Core) -> None:
     text = read(mounted.vfs, "/tables/P/scans.csv").decode()
     assert "one" in text and "two" in text
 
 
-def test_views_are_there(mounted: Mounted) -> None:
+def test_views_are_there(mounted: Core) -> None:
     assert names(mounted.vfs, "/views/P/by-scan-type") == ["T1"]
     assert names(mounted.vfs, "/views/P/by-scan-resource") == ["FREESURFER6"]
     names(mounted.vfs, "/views/P/by-resource")

@@ -155,7 +155,7 @@ def test_a_large_file_is_read_while_it_arrives(shelf: Shelf, compose: Compose) -
     opened = mounted.vfs.open(f"{FOLDER}/f")
     assert mounted.vfs.read(opened.handle, 0, MIB) == content.read(0, MIB)
     assert mounted.vfs.read(opened.handle, 7 * MIB, MIB) == content.read(7 * MIB, MIB)
-    assert mounted.transfers.counts()["transfers"] == 1  # the rest is still on its way
+    assert mounted.content_manager.counts()["transfers"] == 1  # the rest is still on its way
     mounted.vfs.release(opened.handle)
 
 
@@ -166,7 +166,7 @@ def test_a_large_file_is_right_to_its_last_byte(shelf: Shelf, compose: Compose, 
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/f", MIB) == content.read(0, content.size)
     assert shelf.downloads() <= 3  # a first part, a second, and one stream for the rest
-    until(lambda: mounted.transfers.counts()["transfers"] == 0)
+    until(lambda: mounted.content_manager.counts()["transfers"] == 0)
 
 
 def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(shelf: Shelf, compose: Compose) -> None:
@@ -284,7 +284,7 @@ def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Com
         shelf.put(shelf.make.entry(name, content, digest=""))
     limits = Limits(cache_size=10**9, ttl=3600.0, ahead=0)
     mounted = compose(shelf.server, limits=limits)
-    workers = mounted.transfers.workers
+    workers = mounted.content_manager.workers
     assert read(mounted.vfs, f"{FOLDER}/f") == content.read(0, content.size)
     assert longest(shelf, "f") > 15 * MIB
     done = threading.Event()
@@ -310,9 +310,9 @@ def test_a_download_nobody_waits_for_any_more_is_dropped(shelf: Shelf, compose: 
     shelf.switches.bandwidth = 10 * MIB
     opened = mounted.vfs.open(f"{FOLDER}/f")
     mounted.vfs.release(opened.handle)
-    until(lambda: mounted.transfers.counts()["transfers"] == 0)
+    until(lambda: mounted.content_manager.counts()["transfers"] == 0)
     assert mounted.cache.usage()[2] <= 1 * MIB  # the first part is kept for the next time
-    assert mounted.troubles.recent() == []
+    assert mounted.diagnostics.recent() == []
 
 
 # --- what the server refuses singly ----------------------------------------------------------------------------------

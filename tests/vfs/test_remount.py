@@ -14,7 +14,7 @@ import pytest
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
@@ -30,7 +30,7 @@ def scale() -> Iterator[DemoServer]:
         yield server
 
 
-def content(mounted: Mounted, path: str) -> str:
+def content(mounted: Core, path: str) -> str:
     """The MD5 of a file, or why it cannot be read (the lab has such files)."""
     try:
         return md5(read(mounted.vfs, path))
@@ -38,7 +38,7 @@ def content(mounted: Mounted, path: str) -> str:
         return errno.errorcode[error.errno or 0]
 
 
-def everything(mounted: Mounted, top: str = "/projects") -> dict[str, tuple[float, str]]:
+def everything(mounted: Core, top: str = "/projects") -> dict[str, tuple[float, str]]:
     return {path: (found.mtime, content(mounted, path)) for path, found in walk(mounted.vfs, top)}
 
 
@@ -83,7 +83,7 @@ def test_a_walk_after_a_remount_lists_no_files_again_and_is_the_same(lab: DemoSe
     second = compose(lab)
     assert [list(walk(second.vfs, top)) for top in tops] == before
     # Of subjects and projects, and of sessions whose subject is not shared along, where the server may tell no time of change.
-    without = {one.id for one in second.catalogs.project(project).experiments.values() if not one.changed}
+    without = {one.id for one in second.listing_service.project(project).experiments.values() if not one.changed}
     assert not without or profile == "proven"
     stampless = [one for one in lab.requests(r"/files\?") if "/experiments/" not in one.path or one.path.split("/")[3] in without]
     assert len(lab.requests(r"/files\?")) == len(stampless)
@@ -216,7 +216,7 @@ def test_one_changed_session_costs_a_handful_of_requests(scale: DemoServer, comp
     scale.call(lambda: scale.archive.touch(session))
     time.sleep(1.1)
     scale.clear_log()
-    mounted.catalogs.session("SCALE", session.id)
+    mounted.listing_service.session("SCALE", session.id)
     asked = [one for one in scale.requests() if one.path != "/data/projects"]
     assert len(asked) <= 6, [one.path for one in asked]
     assert everything(mounted) == before

@@ -13,7 +13,7 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.listing import stale_policy
 from xnatfs.server import breaker
 
@@ -21,7 +21,7 @@ AGED = Limits(cache_size=10**9, ttl=0.0, revalidate_after=0.0, progress_deadline
 
 
 @pytest.fixture
-def silent(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mounted]:
+def silent(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> Iterator[Core]:
     """A mount with a listed folder and a cached file, all of it to be asked for again, and a server that says nothing any more."""
     monkeypatch.setattr(stale_policy, "QUIET", 0.5)
     for name in "fg":
@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def test_what_has_aged_is_shown_as_it_was(silent: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_aged_is_shown_as_it_was(silent: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     vfs = silent.vfs
     assert seconds(lambda: vfs.entries(FOLDER)) < 5, "the request waits for 60 s"
     # Somebody is known to wait now.
@@ -48,7 +48,7 @@ def test_what_has_aged_is_shown_as_it_was(silent: Mounted, monkeypatch: pytest.M
     assert [name for name, _ in vfs.entries("/projects")] == ["P"]
 
 
-def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Mounted, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Core, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
     monkeypatch.setattr("xnatfs.server.connection._PROBE_TIMEOUT", 0.5)
     vfs = silent.vfs
@@ -70,7 +70,7 @@ def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Moun
     assert silent.report()["server_answers"]
 
 
-def test_refresh_has_a_look_at_once(silent: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_has_a_look_at_once(silent: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(silent.connection.breaker, "wake", lambda: asked.append(True))
     silent.refresh()

@@ -1,6 +1,6 @@
 """What changes below a session whose own `last_modified` never moves is seen: in the tree, in its table, in a later mount and after days.
 
-XNAT's own code was executed (docs/internals/xnat-rest.md 13): an experiment's stamp stays whatever happens below it, and is blank until
+XNAT's own code was executed (xnat-rest.md 13): an experiment's stamp stays whatever happens below it, and is blank until
 the experiment itself was edited. Both states are tried, and a session seen from the project it is shared into.
 """
 
@@ -21,7 +21,7 @@ import pytest
 
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import LIMITS, Compose
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.control import Changes, Op
 from xnatfs.demo.data import build, freesurfer
 from xnatfs.demo.data.maker import Maker
@@ -99,7 +99,7 @@ def study(request: pytest.FixtureRequest) -> Iterator[Study]:
         yield made
 
 
-def seen(mounted: Mounted, project: str) -> dict[str, str]:
+def seen(mounted: Core, project: str) -> dict[str, str]:
     """Every folder, and every file with its MD5."""
     found: dict[str, str] = {}
     folders = [f"/projects/{project}"]
@@ -115,7 +115,7 @@ def seen(mounted: Mounted, project: str) -> dict[str, str]:
     return found
 
 
-def volumes(mounted: Mounted, project: str) -> list[dict[str, str]]:
+def volumes(mounted: Core, project: str) -> list[dict[str, str]]:
     """The rows of the session's table."""
     text = read(mounted.vfs, f"/tables/{project}/freesurfer6/aseg.csv").decode()
     return list(csv.DictReader(io.StringIO(text)))
@@ -265,7 +265,7 @@ def thousand() -> Iterator[DemoServer]:
         yield server
 
 
-def look(mounted: Mounted) -> None:
+def look(mounted: Core) -> None:
     """What `ls -R` of a project asks for down to the resource folders."""
     for subject, _ in mounted.vfs.entries("/projects/SCALE/subjects"):
         for session, _ in mounted.vfs.entries(f"/projects/SCALE/subjects/{subject}"):
@@ -303,11 +303,11 @@ def test_one_changed_session_costs_its_own_requests(thousand: DemoServer, compos
     mounted.close()
 
 
-def age_project(mounted: Mounted) -> None:
+def age_project(mounted: Core) -> None:
     """Let the project be old enough to be looked at again."""
-    projects = mounted.catalogs._projects
-    for holdings in projects.held.values():
-        holdings.loaded -= 100_000.0
+    projects = mounted.listing_service._projects
+    for snapshot in projects.held.values():
+        snapshot.loaded -= 100_000.0
     if projects._projects is not None:
         projects._projects = projects._projects[0] - 100_000.0, projects._projects[1]
 

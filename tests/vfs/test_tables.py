@@ -17,7 +17,7 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import LIMITS, Compose, Shelf
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import broken, build, freesurfer, nord
 from xnatfs.demo.data import measurements as m
 from xnatfs.demo.data.lab import by_label
@@ -44,13 +44,13 @@ def nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(materialize, "_FRESH", 0.0)
 
 
-def age(mounted: Mounted) -> None:
+def age(mounted: Core) -> None:
     """Let all that is known be as old as it may become: the next look asks the server."""
     long = 10_000.0
-    for outline in mounted.builder.outlines._held.values():
-        outline.loaded -= long
-    for holdings in mounted.catalogs._projects.held.values():
-        holdings.loaded -= long
+    for summary in mounted.builder.summaries._held.values():
+        summary.loaded -= long
+    for snapshot in mounted.listing_service._projects.held.values():
+        snapshot.loaded -= long
     for present in mounted.finder._held.values():
         present.made -= long
     for key in mounted.builder.tables:
@@ -62,7 +62,7 @@ def parsed(data: bytes) -> Rows:
     return list(csv.DictReader(io.StringIO(data.decode())))
 
 
-def rows(mounted: Mounted, path: str) -> Rows:
+def rows(mounted: Core, path: str) -> Rows:
     return parsed(read(mounted.vfs, path))
 
 
@@ -622,7 +622,7 @@ files.c3 = "*/c3*.nii.gz"
 """
 
 
-def nord_is_right(mounted: Mounted, archive: Archive) -> None:
+def nord_is_right(mounted: Core, archive: Archive) -> None:
     """The tables of NORD are the truth."""
     ids = {label: by_label(archive, "NORD", label).id for label in nord.SESSIONS}
     shown = dict(mounted.vfs.entries("/tables/NORD"))

@@ -78,7 +78,7 @@ def test_one_refused_file_costs_its_session_and_not_the_table(shelf: Shelf, comp
 
 
 def test_one_broken_catalogue_costs_its_session_and_not_the_table(shelf: Shelf, compose: Compose) -> None:
-    """Its files and their listing are 404 (fact sheet 13), for as long as nobody mends it."""
+    """Its files and their listing are 404 (xnat-rest.md 13), for as long as nobody mends it."""
     with_aseg(shelf, "one", "two", "three")
     two = next(one for one in shelf.archive.experiments.values() if one.label == "two")
     shelf.server.call(lambda: setattr(two.resources[0], "broken", True))

@@ -10,7 +10,7 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import md5, read, walk
 from tests.vfs.conftest import Compose
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
@@ -20,7 +20,7 @@ PROJECTS = READABLE
 
 
 @pytest.fixture(params=["full", "proven"])
-def mounted(request: pytest.FixtureRequest, lab: DemoServer, compose: Compose) -> Mounted:
+def mounted(request: pytest.FixtureRequest, lab: DemoServer, compose: Compose) -> Core:
     lab.switches.profile = request.param
     return compose(lab)
 
@@ -30,13 +30,13 @@ def truth(lab: DemoServer, project: str, room: str = "projects") -> dict[str, Tr
     return spelling.people() if room == "projects" else spelling.programs()
 
 
-def shown(mounted: Mounted, path: str) -> dict[str, tuple[int, int]]:
+def shown(mounted: Core, path: str) -> dict[str, tuple[int, int]]:
     """Path below `path` -> (size, inode)."""
     return {name[len(path) + 1 :]: (attributes.size, attributes.inode) for name, attributes in walk(mounted.vfs, path)}
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_both_rooms_have_every_file_of_the_server_once(mounted: Mounted, lab: DemoServer, project: str) -> None:
+def test_both_rooms_have_every_file_of_the_server_once(mounted: Core, lab: DemoServer, project: str) -> None:
     for room, base in (("projects", f"/projects/{project}"), ("archive", f"/archive/projects/{project}")):
         expected = truth(lab, project, room)
         found = shown(mounted, base)
@@ -45,7 +45,7 @@ def test_both_rooms_have_every_file_of_the_server_once(mounted: Mounted, lab: De
         assert len({inode for _, inode in found.values()}) == len(found)
 
 
-def test_every_small_file_reads_as_the_server_has_it(mounted: Mounted, lab: DemoServer) -> None:
+def test_every_small_file_reads_as_the_server_has_it(mounted: Core, lab: DemoServer) -> None:
     full = lab.switches.profile == "full"
     for project in PROJECTS:
         for path, file in truth(lab, project).items():
@@ -61,7 +61,7 @@ def test_every_small_file_reads_as_the_server_has_it(mounted: Mounted, lab: Demo
                 assert mounted.vfs.attributes(where).size == file.size
 
 
-def test_one_file_is_the_same_whatever_the_path(mounted: Mounted, lab: DemoServer) -> None:
+def test_one_file_is_the_same_whatever_the_path(mounted: Core, lab: DemoServer) -> None:
     same = {(file.resource_id, file.path): path for path, file in truth(lab, "ALFA", "archive").items()}
     for path, file in truth(lab, "ALFA").items():
         one = mounted.vfs.attributes(f"/projects/ALFA/{path}")
@@ -73,7 +73,7 @@ def test_one_file_is_the_same_whatever_the_path(mounted: Mounted, lab: DemoServe
     assert lab.requests("/files/") == []
 
 
-def test_ids_resolve_but_are_not_listed(mounted: Mounted, lab: DemoServer) -> None:
+def test_ids_resolve_but_are_not_listed(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     file = next(one for one in files(lab.archive, "ALFA", "demo") if one.kind == "scan")
     people = next(path for path, one in truth(lab, "ALFA").items() if one == file).split("/")
@@ -94,7 +94,7 @@ def test_ids_resolve_but_are_not_listed(mounted: Mounted, lab: DemoServer) -> No
     assert vfs.attributes(number).inode == vfs.attributes(number.rpartition("/")[0] + "/" + resource).inode
 
 
-def test_a_label_wins_over_an_id(mounted: Mounted, lab: DemoServer) -> None:
+def test_a_label_wins_over_an_id(mounted: Core, lab: DemoServer) -> None:
     """In MESSY a session is called DEMO_E00002, which is the id of another one; scan 5 has the type 1."""
     listed = dict(mounted.vfs.entries("/projects/MESSY/subjects/m02"))
     assert "DEMO_E00002" in listed
@@ -105,14 +105,14 @@ def test_a_label_wins_over_an_id(mounted: Mounted, lab: DemoServer) -> None:
     assert b"scan 1 type T2" in read(mounted.vfs, "/archive/projects/MESSY/experiments/m01_scans/SCANS/1/NIFTI/which.txt")
 
 
-def test_hostile_paths_are_reported_and_shown_nowhere(mounted: Mounted) -> None:
+def test_hostile_paths_are_reported_and_shown_nowhere(mounted: Core) -> None:
     names = [name for name, _ in walk(mounted.vfs, "/projects/MESSY/subjects/m05")]
     assert not [name for name in names if "passwd" in name]
     oddities = read(mounted.vfs, "/.xnatfs/oddities.txt").decode()
     assert "passwd" in oddities and "\x1b" not in oddities
 
 
-def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Mounted) -> None:
+def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Core) -> None:
     for name, attributes in mounted.vfs.entries("/"):
         kind = stat.S_IFREG | 0o444 if name == "README.txt" else stat.S_IFDIR | 0o555
         assert attributes.mode == kind
@@ -120,7 +120,7 @@ def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Mounted) 
     assert [name for name, _ in mounted.vfs.entries("/archive")] == ["projects"]
 
 
-def test_inode_numbers_are_the_same_in_the_next_mount(mounted: Mounted, lab: DemoServer, compose: Compose) -> None:
+def test_inode_numbers_are_the_same_in_the_next_mount(mounted: Core, lab: DemoServer, compose: Compose) -> None:
     first = shown(mounted, "/projects/DWI")
     assert shown(compose(lab, "other"), "/projects/DWI") == first
 

@@ -18,7 +18,7 @@ from tests.mount.spelling import Spelling
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import Compose
 from xnatfs.config import Limits
-from xnatfs.core import Mounted
+from xnatfs.core import Core
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.maker import Maker
@@ -39,7 +39,7 @@ LEVELS = {
 
 
 @pytest.fixture(params=["full", "proven"])
-def mounted(request: pytest.FixtureRequest, lab: DemoServer, compose: Compose) -> Mounted:
+def mounted(request: pytest.FixtureRequest, lab: DemoServer, compose: Compose) -> Core:
     lab.switches.profile = request.param
     return compose(lab)
 
@@ -63,7 +63,7 @@ def contents(server: DemoServer) -> int:
     return len(server.requests(r"^GET .*/files/[^?]")) + len(server.requests(r"format=zip"))
 
 
-def by_inode(mounted: Mounted, lab: DemoServer, project: str) -> dict[int, TrueFile]:
+def by_inode(mounted: Core, lab: DemoServer, project: str) -> dict[int, TrueFile]:
     """The true files of a project by the inode numbers they have in `projects/`."""
     people = Spelling(lab.archive, files(lab.archive, project, "demo")).people()
     list(walk(mounted.vfs, f"/projects/{project}"))
@@ -74,7 +74,7 @@ def by_inode(mounted: Mounted, lab: DemoServer, project: str) -> dict[int, TrueF
 
 
 @pytest.mark.parametrize("project", READABLE)
-def test_every_file_of_a_level_is_in_the_view_of_that_level_once(mounted: Mounted, lab: DemoServer, project: str) -> None:
+def test_every_file_of_a_level_is_in_the_view_of_that_level_once(mounted: Core, lab: DemoServer, project: str) -> None:
     """Looked at before `projects/` was: a view must not need what others listed."""
     shown: dict[str, list[int]] = {}
     for view in LEVELS:
@@ -92,7 +92,7 @@ def test_every_file_of_a_level_is_in_the_view_of_that_level_once(mounted: Mounte
 
 
 @pytest.mark.parametrize("project", ["ALFA", "MESSY", "NORD"])
-def test_a_file_is_the_same_node_on_every_path(mounted: Mounted, lab: DemoServer, project: str) -> None:
+def test_a_file_is_the_same_node_on_every_path(mounted: Core, lab: DemoServer, project: str) -> None:
     people = Spelling(lab.archive, files(lab.archive, project, "demo")).people()
     at_home = {attributes.inode: (path, attributes) for path, attributes in walk(mounted.vfs, f"/projects/{project}")}
     assert len(at_home) == len(people)
@@ -112,7 +112,7 @@ def test_a_file_is_the_same_node_on_every_path(mounted: Mounted, lab: DemoServer
     assert seen > 30
 
 
-def test_one_download_whatever_the_path(mounted: Mounted, lab: DemoServer) -> None:
+def test_one_download_whatever_the_path(mounted: Core, lab: DemoServer) -> None:
     flat = "/views/ALFA/by-scan-type/T1_ALFA1/usable/NIFTI"
     name = next(one for one in names(mounted.vfs, flat) if one.endswith(".nii.gz"))
     data = read(mounted.vfs, f"{flat}/{name}")
@@ -248,7 +248,7 @@ def test_quality_decides_where_a_scan_is_and_the_readme_counts(study: Study, com
     assert vfs.attributes(f"{folder}/README.txt").size == len(text.encode())
 
 
-def test_other_resources_are_a_folder_a_scan(mounted: Mounted, lab: DemoServer) -> None:
+def test_other_resources_are_a_folder_a_scan(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     folder = "/views/ALFA/by-scan-type/T1_ALFA1/all"
     assert set(names(vfs, folder)) == {"DICOM", "NIFTI", "NIFTI_PLAIN"}
@@ -259,7 +259,7 @@ def test_other_resources_are_a_folder_a_scan(mounted: Mounted, lab: DemoServer) 
     assert md5(read(vfs, f"{folder}/DICOM/{one.subject}_{one.session}_{one.scan}-T1_ALFA1_{one.session_id}/{one.path}")) == one.digest
 
 
-def test_labels_with_awkward_characters(mounted: Mounted, lab: DemoServer) -> None:
+def test_labels_with_awkward_characters(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     flat = "/views/MESSY/by-scan-type/T1/all/NIFTI"
     truth = [one for one in files(lab.archive, "MESSY", "demo") if one.scan_type == "T1" and one.resource == "NIFTI" and not one.hostile]
@@ -275,7 +275,7 @@ def test_labels_with_awkward_characters(mounted: Mounted, lab: DemoServer) -> No
     assert {"%2E", "%2E%2E", spell_label(ODD_LABEL), "DEMO_E00002", "RESOURCES"} <= set(by_session)
 
 
-def test_a_shared_session_is_under_the_labels_of_each_project(mounted: Mounted) -> None:
+def test_a_shared_session_is_under_the_labels_of_each_project(mounted: Core) -> None:
     vfs = mounted.vfs
     there = names(vfs, "/views/MESSY/by-scan-type/T1_ALFA1/usable/NIFTI")
     assert [name.split("_DEMO_")[0] for name in there if name.endswith(".nii.gz")] == ["sub001_borrowed_MR1_2"]
@@ -287,7 +287,7 @@ def test_a_shared_session_is_under_the_labels_of_each_project(mounted: Mounted) 
     assert (one.inode, one.size, one.mtime) == (other.inode, other.size, other.mtime)
 
 
-def test_resources_of_non_imaging_experiments_and_of_assessors(mounted: Mounted) -> None:
+def test_resources_of_non_imaging_experiments_and_of_assessors(mounted: Core) -> None:
     vfs = mounted.vfs
     assert names(vfs, "/views/ALFA/by-resource/FORMS") == ["sub005_NP1"]
     assert read(vfs, "/views/ALFA/by-resource/FORMS/sub005_NP1/scan/form1.txt") == b"signed\n"
@@ -345,7 +345,7 @@ def test_a_project_that_is_closed_while_mounted_loses_its_views(study: Study, co
 # --- requests ------------------------------------------------------------------------------------------------------
 
 
-def test_a_type_that_is_not_there_costs_no_request(mounted: Mounted, lab: DemoServer) -> None:
+def test_a_type_that_is_not_there_costs_no_request(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     names(vfs, "/views/ALFA/by-scan-type")
     lab.clear_log()
@@ -357,7 +357,7 @@ def test_a_type_that_is_not_there_costs_no_request(mounted: Mounted, lab: DemoSe
         assert lab.requests() == []
 
 
-def test_types_are_listed_without_a_request_a_session(mounted: Mounted, lab: DemoServer) -> None:
+def test_types_are_listed_without_a_request_a_session(mounted: Core, lab: DemoServer) -> None:
     names(mounted.vfs, "/projects/ALFA/subjects")
     lab.clear_log()
     for view in ("by-scan-type", "by-description"):
@@ -427,7 +427,7 @@ def test_new_changed_and_removed_scans_show(study: Study, compose: Compose, prof
 
     def look() -> list[str]:
         if how == "refresh":
-            mounted.catalogs.refresh()
+            mounted.listing_service.refresh()
             vfs.forget()
         else:
             time.sleep(0.7)
@@ -533,7 +533,7 @@ def test_the_inode_numbers_and_order_are_the_same_in_the_next_mount(lab: DemoSer
     assert [(path, one.inode) for path, one in walk(compose(lab, "other").vfs, "/views/ALFA")] == first
 
 
-def test_folders_have_numbers_of_their_own(mounted: Mounted) -> None:
+def test_folders_have_numbers_of_their_own(mounted: Core) -> None:
     seen: dict[int, list[str]] = defaultdict(list)
 
     def note(path: str) -> None:

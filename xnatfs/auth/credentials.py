@@ -1,6 +1,6 @@
 """Which server, which user, which password: found in the places XNAT users already keep them.
 
-Order (DESIGN 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`), what
+Order (design.md 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`), what
 `xnatfs login` keeps, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass` (pyxnat), a prompt on a terminal. Never an argument:
 those show in `ps`. What was said for this call or this shell comes first, then what was last said to xnatfs, then what other tools keep.
 Used by the commands at their start, and by a mount that looks again. Reads files, the environment and the keyring; no network.
@@ -63,7 +63,7 @@ class _Entry:
     password: str | None = field(repr=False)
     verify: bool | str | None = None
     proxy: str | None = field(default=None, repr=False)  # it may carry a password of its own
-    token: token_store.Token | None = None
+    token: token_store.StoredToken | None = None
 
 
 def find(
@@ -126,7 +126,7 @@ def ask(server: str, user: str | None = None) -> Credentials:
     return Credentials(server, name, getpass.getpass(f"Password for {name} at {server}: "), TERMINAL)
 
 
-def of(token: token_store.Token, again: Callable[[], Credentials] | None = None) -> Credentials:
+def of(token: token_store.StoredToken, again: Callable[[], Credentials] | None = None) -> Credentials:
     """The login with a kept token.
 
     Raises:

@@ -1,6 +1,6 @@
 """The alias tokens that `xnatfs login` got, kept on this machine: in the system's keyring where there is one, else in a private file.
 
-Used by `credentials` (which reads), `cli.login` and `daemon.keeper` (which write). Never a password, only tokens that expire.
+Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password, only tokens that expire.
 `tokens.json` in the state directory (0600, in a folder 0700) says which there are; the secret is in it, or in the keyring.
 Threading: any thread and any process: the file is replaced as a whole, under a lock that other processes see.
 """
@@ -29,7 +29,7 @@ _PATIENCE = 30.0  # seconds that a keyring may take, a person's typing included;
 
 
 @dataclass(frozen=True)
-class Token:
+class StoredToken:
     """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None where the server did not say."""
 
     server: str
@@ -47,8 +47,8 @@ class Token:
         return self.expires is not None and self.expires <= time.time()
 
 
-def kept() -> list[Token]:
-    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see `whole`.
+def kept() -> list[StoredToken]:
+    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see `content.whole_file`.
 
     Raises:
         UsageError: the file could have been read or written by somebody else.
@@ -59,7 +59,7 @@ def kept() -> list[Token]:
             private_folder(path.parent)
             _check(os.fstat(stream.fileno()), path)
             rows = json.load(stream)
-        found = [Token(**row) for row in rows]
+        found = [StoredToken(**row) for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, RecursionError):
@@ -67,7 +67,7 @@ def kept() -> list[Token]:
     return sorted(found, key=lambda one: -one.issued)
 
 
-def whole(token: Token) -> Token:
+def whole(token: StoredToken) -> StoredToken:
     """The token with its alias and secret.
 
     Raises:
@@ -82,7 +82,7 @@ def whole(token: Token) -> Token:
     return replace(token, alias=alias, secret=secret)
 
 
-def keep(token: Token, place: str | None = None) -> tuple[Token, str]:
+def keep(token: StoredToken, place: str | None = None) -> tuple[StoredToken, str]:
     """Keep a token in place of what there was for its server and user.
 
     Args:
@@ -106,7 +106,7 @@ def keep(token: Token, place: str | None = None) -> tuple[Token, str]:
     return _write(replace(token, place=FILE)), why_not
 
 
-def forget(token: Token) -> None:
+def forget(token: StoredToken) -> None:
     """Keep it no more."""
     with _locked():
         _replace([one for one in kept() if _name(one) != _name(token)])
@@ -129,19 +129,19 @@ def renewing() -> Iterator[bool]:
         yield True
 
 
-def where(token: Token) -> str:
+def where(token: StoredToken) -> str:
     """Where it is kept, for people."""
     return "the system's keyring" if token.place == KEYRING else str(_path())
 
 
-def _write(token: Token) -> Token:
+def _write(token: StoredToken) -> StoredToken:
     bare = replace(token, alias="", secret="") if token.place == KEYRING else token
     with _locked():
         _replace([bare, *(one for one in kept() if _name(one) != _name(token))])
     return token
 
 
-def _replace(tokens: list[Token]) -> None:
+def _replace(tokens: list[StoredToken]) -> None:
     path = _path()
     draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
     try:
@@ -186,7 +186,7 @@ def _check(status: os.stat_result, path: Path) -> None:
         raise UsageError(f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs login` again")
 
 
-def _name(token: Token) -> str:
+def _name(token: StoredToken) -> str:
     return f"{token.user} at {token.server}"
 
 

@@ -10,5 +10,5 @@
     sidecars.py   the bytes of a sidecar, and the few numbers a NIfTI header has
     texts.py      dataset_description.json, participants.tsv, unmapped.tsv ...
 
-Used by `tree.bids`. Threading: immutable values and pure functions.
+Used by `tree.bids_view`. Threading: immutable values and pure functions.
 """

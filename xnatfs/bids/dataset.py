@@ -1,6 +1,6 @@
 """The files of one session in a BIDS dataset: path -> what it is, from the session's scans and the files of their resources.
 
-Used by `tree.bids`. Names depend on listings only, never on contents, so that nothing is read to list a folder.
+Used by `tree.bids_view`. Names depend on listings only, never on contents, so that nothing is read to list a folder.
 Threading: pure functions.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from xnatfs.bids import file_names
-from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
 from xnatfs.bids.image_files import Picture, picture
-from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, Kind
+from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
+from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, SuffixKind
 from xnatfs.server.records import FileRecord, ScanRecord, natural
 
 
@@ -80,7 +80,7 @@ class Unmapped(NamedTuple):
 
 
 @dataclass
-class Plan:
+class BidsPlan:
     """A session's files by path below its folder."""
 
     files: dict[str, Same | Text | Sidecar] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Image:
+class _BidsImage:
     """An image on its way to a name."""
 
     given: ScanFiles
@@ -101,7 +101,7 @@ class _Image:
     alone: bool  # the only image of its scan
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> SuffixKind:
         return KINDS[self.datatype][self.suffix]
 
     def companion(self, *endings: str) -> FileRecord | None:
@@ -126,10 +126,10 @@ class _Image:
         return None
 
 
-def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> Plan:
+def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> BidsPlan:
     """All files of a session; `subject` and `session` are legal labels."""
-    plan = Plan()
-    images: list[_Image] = []
+    plan = BidsPlan()
+    images: list[_BidsImage] = []
     for one in sorted(given, key=lambda it: natural(it.scan.id)):
         images += _of_scan(one, rules, plan)
     images = _complete(images, plan)
@@ -144,7 +144,7 @@ def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsM
 # --- one scan --------------------------------------------------------------------------------------------------------
 
 
-def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
+def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImage]:
     scan = given.scan
 
     def without(reason: str, file: str = "") -> None:
@@ -161,7 +161,7 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
         labels = " or ".join(rules.images[:2])
         without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
         return []
-    images: list[_Image] = []
+    images: list[_BidsImage] = []
     for one in pictures:
         where = rules.place(scan, one.name)
         if isinstance(where, Nowhere):
@@ -173,12 +173,12 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: Plan) -> list[_Image]:
         if (where.datatype, where.suffix) in TIMED and frames_of(scan) in (0, 1):
             without(f"{where.suffix} has a time axis, this has {scan.frames} frame", one.record.path)
             continue
-        images.append(_Image(given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1))
+        images.append(_BidsImage(given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1))
     echoes = {one.picture.echo for one in images if one.picture.echo}
     return [_refined(one, len(echoes) > 1) for one in images]
 
 
-def _pictures(given: ScanFiles, plan: Plan) -> list[Picture]:
+def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     """The images of a scan; one that is there twice, packed and not, is taken once."""
     found = [one for one in map(picture, given.files) if one is not None]
     packed = {one.stem for one in found if one.extension == ".nii.gz"}
@@ -191,7 +191,7 @@ def _pictures(given: ScanFiles, plan: Plan) -> list[Picture]:
     return list(kept.values())
 
 
-def _refined(image: _Image, multi_echo: bool) -> _Image:
+def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
     """What the file's name says besides: the echo, phase or magnitude."""
     shot, entities, suffix = image.picture, dict(image.entities), image.suffix
     if image.datatype == "fmap":
@@ -210,7 +210,7 @@ def _refined(image: _Image, multi_echo: bool) -> _Image:
     return replace(image, suffix=suffix, entities={name: value for name, value in entities.items() if name in may})
 
 
-def _both_phases(image: _Image) -> bool:
+def _both_phases(image: _BidsImage) -> bool:
     pictures = [one for one in map(picture, image.given.files) if one is not None and one.part == "phase"]
     return len({one.echo for one in pictures}) > 1
 
@@ -218,9 +218,9 @@ def _both_phases(image: _Image) -> bool:
 # --- the session -----------------------------------------------------------------------------------------------------
 
 
-def _complete(images: list[_Image], plan: Plan) -> list[_Image]:
+def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
     """Only those that have what BIDS demands."""
-    kept: list[_Image] = []
+    kept: list[_BidsImage] = []
     for image in images:
         reason = _lacks(image, images)
         if reason:
@@ -230,7 +230,7 @@ def _complete(images: list[_Image], plan: Plan) -> list[_Image]:
     return kept
 
 
-def _lacks(image: _Image, all_of_them: list[_Image]) -> str:
+def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
     place = f"{image.datatype}/{image.suffix}"
     missing = sorted(image.kind.must - set(image.entities))
     if missing:
@@ -260,7 +260,7 @@ def _spellings(ending: str) -> tuple[str, ...]:
     return (ending, f"{ending}s") if ending in (".bval", ".bvec") else (ending,)
 
 
-def _echo_sources(image: _Image, images: Iterable[_Image]) -> dict[str, FileRecord]:
+def _echo_sources(image: _BidsImage, images: Iterable[_BidsImage]) -> dict[str, FileRecord]:
     """For a phase difference: the sidecars of the two magnitudes before it, whose echo times are its two."""
     found: dict[str, FileRecord] = {}
     for one in images:  # in scan order: the last pair before the phase difference is its own
@@ -273,23 +273,23 @@ def _echo_sources(image: _Image, images: Iterable[_Image]) -> dict[str, FileReco
     return found if len(found) == 2 else {}
 
 
-def _after(one: _Image, other: _Image) -> bool:
+def _after(one: _BidsImage, other: _BidsImage) -> bool:
     return natural(one.given.scan.id) > natural(other.given.scan.id)
 
 
-def _named(images: list[_Image], subject: str, session: str, always: bool, plan: Plan) -> list[tuple[str, _Image]]:
+def _named(images: list[_BidsImage], subject: str, session: str, always: bool, plan: BidsPlan) -> list[tuple[str, _BidsImage]]:
     """Runs numbered in scan order where there are several (or always), and every name given once."""
-    groups: dict[tuple[object, ...], list[_Image]] = {}
+    groups: dict[tuple[object, ...], list[_BidsImage]] = {}
     for image in images:
         groups.setdefault((image.datatype, image.suffix, *sorted(image.entities.items())), []).append(image)
-    numbered: list[_Image] = []
+    numbered: list[_BidsImage] = []
     for group in groups.values():
         if (len(group) > 1 or always) and "run" not in group[0].entities:
             numbered += [replace(one, entities={**one.entities, "run": str(n)}) for n, one in enumerate(group, 1)]
         else:
             numbered += group
-    taken: dict[str, _Image] = {}
-    named: list[tuple[str, _Image]] = []
+    taken: dict[str, _BidsImage] = {}
+    named: list[tuple[str, _BidsImage]] = []
     for image in numbered:
         stem = file_names.stem(subject, session, image.entities)
         path = f"{image.datatype}/{stem}_{image.suffix}".lower()
@@ -305,7 +305,7 @@ def _named(images: list[_Image], subject: str, session: str, always: bool, plan:
 # --- the files of one image ------------------------------------------------------------------------------------------
 
 
-def _put(plan: Plan, image: _Image, stem: str, others: Mapping[str, _Image], folder: str) -> None:
+def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _BidsImage], folder: str) -> None:
     path = f"{image.datatype}/{stem}_{image.suffix}"
     record = image.picture.record
     plan.files[f"{path}{image.picture.extension}"] = Same(record)
@@ -327,7 +327,7 @@ def _put(plan: Plan, image: _Image, stem: str, others: Mapping[str, _Image], fol
         plan.files[f"{path}.json"] = sidecar
 
 
-def _events(image: _Image) -> FileRecord | None:
+def _events(image: _BidsImage) -> FileRecord | None:
     """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events `x_events`."""
     base = image.picture.base
     for stem in dict.fromkeys((image.picture.stem, base, base.removesuffix("_bold"))):
@@ -337,14 +337,14 @@ def _events(image: _Image) -> FileRecord | None:
     return None
 
 
-def _context(image: _Image) -> bytes:
+def _context(image: _BidsImage) -> bytes:
     volumes = list(image.rule.aslcontext)
     count = frames_of(image.given.scan) or len(volumes)
     lines = [volumes[index % len(volumes)] for index in range(count)] if count % len(volumes) == 0 else volumes
     return ("\n".join(["volume_type", *lines]) + "\n").encode()
 
 
-def _sidecar(image: _Image, others: Mapping[str, _Image], folder: str) -> Same | Sidecar | None:
+def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -> Same | Sidecar | None:
     """The original where nothing can lack in it; else one to be made."""
     original = image.companion(".json")
     fields: dict[str, Any] = dict(image.rule.sidecar)
@@ -368,5 +368,5 @@ def _sidecar(image: _Image, others: Mapping[str, _Image], folder: str) -> Same |
     return made
 
 
-def _is_meant(image: _Image, wanted: Iterable[str]) -> bool:
+def _is_meant(image: _BidsImage, wanted: Iterable[str]) -> bool:
     return any(one in (image.datatype, f"{image.datatype}/{image.suffix}") for one in wanted)

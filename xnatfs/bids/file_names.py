@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from xnatfs.bids.schema import ENTITIES, INDICES
 from xnatfs.bids.patterns import Searching
+from xnatfs.bids.schema import ENTITIES, INDICES
 from xnatfs.server.records import natural
 
 _LETTERS = str.maketrans(

@@ -1,6 +1,6 @@
 """The map from scans to BIDS names: ordered rules, read from TOML; the first that fits a scan and its file decides.
 
-Used by `dataset` and `tree.bids`. A lab's map stands on the usual rules (`usual.py`): its rules are asked first. The format is described
+Used by `dataset` and `tree.bids_view`. A lab's map stands on the usual rules (`usual.py`): its rules are asked first. The format is described
 in docs/bids.md.
 Threading: immutable values; no I/O but `user_map`.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xnatfs.bids.file_names import legal
-from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
 from xnatfs.bids.patterns import Bounded, Pattern, Searching, any_word, pattern, task_of
+from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
 from xnatfs.config import config_home
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
@@ -41,7 +41,7 @@ _OWN = frozenset({"task", "type", "description"})  # what every rule may use in 
 _NO_PATTERN = (re.error, OverflowError, RecursionError)  # of one that is wrong, too large or nested too deeply
 
 
-class Place(NamedTuple):
+class BidsPlace(NamedTuple):
     """Where an image goes."""
 
     datatype: str
@@ -133,7 +133,7 @@ class BidsMap:
             self.sources + below.sources,
         )
 
-    def place(self, scan: ScanRecord, file: str) -> Place | Nowhere:
+    def place(self, scan: ScanRecord, file: str) -> BidsPlace | Nowhere:
         """Where an image of a scan goes."""
         missed: Rule | None = None
         for rule in self.rules:
@@ -175,7 +175,7 @@ def frames_of(scan: ScanRecord) -> int | None:
     return int(scan.frames) if re.fullmatch("[0-9]{1,9}", scan.frames) else None
 
 
-def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> Place | Nowhere:
+def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlace | Nowhere:
     own = {"type": scan.type, "description": scan.series_description, "task": task_of(scan.type, scan.series_description), **groups}
     entities: dict[str, str] = {}
     for name, template in rule.entities.items():
@@ -186,7 +186,7 @@ def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> Place | 
             return Nowhere(f"{name}-{value}: {name} is one of {', '.join(VALUES[name])}")
         if value:
             entities[name] = value
-    return Place(rule.datatype, rule.suffix, entities, rule)
+    return BidsPlace(rule.datatype, rule.suffix, entities, rule)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

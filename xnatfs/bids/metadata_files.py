@@ -41,7 +41,7 @@ class Person(NamedTuple):
     project: str
 
 
-class Visit(NamedTuple):
+class VisitRow(NamedTuple):
     """A session of a subject."""
 
     label: str
@@ -103,7 +103,7 @@ def participants(people: Iterable[Person]) -> bytes:
     return table(["participant_id", *PARTICIPANTS], ([f"sub-{one.label}", *one[1:]] for one in people))
 
 
-def sessions(visits: Iterable[Visit]) -> bytes:
+def sessions(visits: Iterable[VisitRow]) -> bytes:
     """sub-*_sessions.tsv."""
     rows = ([f"ses-{one.label}", acquired(one.experiment), one.experiment.label, one.experiment.id, one.project] for one in visits)
     return table(["session_id", "acq_time", *SESSIONS], rows)
@@ -120,11 +120,11 @@ def scans(rows: Iterable[Row], experiment: ExperimentRecord) -> bytes:
     return table(["filename", "acq_time", *SCANS], map(line, rows))
 
 
-def unmapped(rows: Iterable[tuple[Visit, str, Unmapped]]) -> bytes:
+def unmapped(rows: Iterable[tuple[VisitRow, str, Unmapped]]) -> bytes:
     """unmapped.tsv; the text is the subject's original label."""
     scan_columns = ["scan_id", "scan_type", "series_description", "quality", "frames"]
 
-    def line(visit: Visit, subject: str, row: Unmapped) -> list[str]:
+    def line(visit: VisitRow, subject: str, row: Unmapped) -> list[str]:
         scan = row.scan
         about = [scan.id, scan.type, scan.series_description, scan.quality, scan.frames]
         return [visit.project, subject, visit.experiment.label, *about, row.resource, row.source, row.reason]

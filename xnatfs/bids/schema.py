@@ -15,7 +15,7 @@ VALUES = {"part": ("mag", "phase", "real", "imag"), "mt": ("on", "off")}
 
 
 @dataclass(frozen=True)
-class Kind:
+class SuffixKind:
     """A kind of image: the entities its name may have and must have, the sidecar fields it must have."""
 
     may: frozenset[str]
@@ -23,8 +23,8 @@ class Kind:
     fields: tuple[str, ...] = ()
 
 
-def _kind(may: str, must: str = "", fields: str = "") -> Kind:
-    return Kind(frozenset(f"{may} {must} acq run".split()), frozenset(must.split()), tuple(fields.split()))
+def _kind(may: str, must: str = "", fields: str = "") -> SuffixKind:
+    return SuffixKind(frozenset(f"{may} {must} acq run".split()), frozenset(must.split()), tuple(fields.split()))
 
 
 _ANAT = _kind("task ce rec echo part chunk")
@@ -37,7 +37,7 @@ _LABELING = (
     "MagneticFieldStrength MRAcquisitionType EchoTime"
 )
 
-KINDS: Mapping[str, Mapping[str, Kind]] = {
+KINDS: Mapping[str, Mapping[str, SuffixKind]] = {
     "anat": {
         **dict.fromkeys(("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "angio"), _ANAT),
         **dict.fromkeys(("T1map", "T2map", "T2starmap", "R1map", "R2map", "R2starmap", "PDmap", "MTRmap", "UNIT1", "Chimap"), _MAP),

@@ -15,14 +15,14 @@ HEADER_BYTES = 16384  # of a file, to be read for its header: enough for its 540
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 
-class Header(NamedTuple):
+class NiftiHeader(NamedTuple):
     """What a NIfTI header says of time: dimensions, and the repetition time in seconds (0: it says none)."""
 
     dimensions: tuple[int, ...]
     repetition: float
 
 
-def header(start: bytes) -> Header | None:
+def header(start: bytes) -> NiftiHeader | None:
     """The header from the first bytes of a `.nii` or `.nii.gz`; None if there is none."""
     if start[:2] == b"\x1f\x8b":
         try:
@@ -43,7 +43,7 @@ def header(start: bytes) -> Header | None:
         count = dims[0] if 0 <= dims[0] <= 7 else 0
         seconds = step * _SECONDS.get(units & 0x38, 1.0)
         told = seconds if count >= 4 and 0 < seconds < 1000 else 0.0
-        return Header(tuple(dims[1 : 1 + count]), float(f"{told:.7g}"))  # a float of 32 bits has seven digits
+        return NiftiHeader(tuple(dims[1 : 1 + count]), float(f"{told:.7g}"))  # a float of 32 bits has seven digits
     return None
 
 

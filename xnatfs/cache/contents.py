@@ -1,6 +1,6 @@
 """File contents on disk: capped in bytes, least recently used goes first.
 
-Used by `fetch`. Layout below the directory (mode 0700: this is patient data):
+Used by `listing` and `content`. Layout below the directory (mode 0700: this is patient data):
 
     objects/ab/<key>    whole files; the name is the sha256 of what identifies one version of one file
     partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open
@@ -27,10 +27,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.cache.writers import Draft, Pile, locked
 from xnatfs.cache.index import Index, ObjectRow, PartialRow
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.cache.recovery import Guard, sweep_all, sweep_drafts
+from xnatfs.cache.writers import BatchWriter, CacheWriter, locked
 from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 
@@ -169,7 +169,7 @@ class ContentCache:
 
     # --- small files ---------------------------------------------------------------------------------------------
 
-    def draft(self, size: int | None) -> Draft:
+    def draft(self, size: int | None) -> CacheWriter:
         """A new draft with `size` bytes reserved (None: not known yet).
 
         Raises:
@@ -178,7 +178,7 @@ class ContentCache:
         reserved = _RESERVE_STEP if size is None else size
         name = uuid.uuid4().hex
         # The locked file first: a reservation nobody holds a lock for counts as left from a crash when another mount starts.
-        draft = Draft(self, name, self.directory / "drafts" / name, reserved)
+        draft = CacheWriter(self, name, self.directory / "drafts" / name, reserved)
         try:
             self._reserve_draft(name, reserved)
         except BaseException:
@@ -202,8 +202,8 @@ class ContentCache:
             self._make_room(more)
             self.index.execute("UPDATE drafts SET reserved = reserved + ? WHERE name = ?", more, name)
 
-    def store(self, draft: Draft, path: Path, key: str, last_modified: str, verified: str) -> None:
-        """Make a draft an object (called by `Draft.commit`)."""
+    def store(self, draft: CacheWriter, path: Path, key: str, last_modified: str, verified: str) -> None:
+        """Make a draft an object (called by `CacheWriter.commit`)."""
         try:
             os.ftruncate(draft.fd, draft.written)
             self._into_place(path, key)
@@ -223,13 +223,13 @@ class ContentCache:
         except sqlite3.Error:
             self._dropped.append(name)
 
-    def pile(self, size: int) -> Pile:
+    def pile(self, size: int) -> BatchWriter:
         """Room for many small files of `size` bytes together, entered into the index some at a time.
 
         Raises:
             Failure: NO_SPACE if that many bytes cannot be made free below the cap.
         """
-        pile = Pile(self, uuid.uuid4().hex, size)
+        pile = BatchWriter(self, uuid.uuid4().hex, size)
         try:
             self._reserve_draft(pile.name, size)
         except BaseException:

@@ -1,6 +1,6 @@
 """What was learnt about a server's files and must outlive the cache: true sizes where the catalog is wrong, wrong digests, first dates.
 
-Used by `fetch`. Kept in the state directory: `rsync` of a file whose catalog size is wrong must find the same true size after a remount
+Used by `listing` and `content`. Kept in the state directory: `rsync` of a file whose catalog size is wrong must find the same true size after a remount
 and after the cache was cleared, else it copies the file again.
 Threading: any thread; one lock around short SQLite statements, reads come from memory.
 """
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learnt (kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key));"
 
 
-class Learnt:
+class Corrections:
     """A small persistent map (kind, key) -> text, read whole at the start: it only ever holds the server's errors."""
 
     def __init__(self, path: Path) -> None:

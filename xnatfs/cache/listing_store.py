@@ -1,6 +1,6 @@
 """Listings kept on this machine, so that a remount starts warm and `--offline` has names to show. SQLite, one file a server and user.
 
-Used by `fetch.stored`, which knows what is in them; here they are texts under (kind, key), with the stamp they came with and their age.
+Used by `listing.codec`, which knows what is in them; here they are texts under (kind, key), with the stamp they came with and their age.
 What is written is queued and written by one thread of its own: nobody who lists waits for a disk.
 Threading: any thread; one lock around each statement. Several mounts may share the file.
 """

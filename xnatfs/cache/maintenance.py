@@ -24,12 +24,12 @@ from xnatfs.cache.recovery import in_use, sweep_all
 from xnatfs.errors import Cause, Failure
 
 _UNLIMITED = 1 << 62
-_WITH_DIGEST = re.compile(r"([0-9a-f]{32})-\d+")  # `Transfers.key`; the number is the catalog's size, which may be wrong
+_WITH_DIGEST = re.compile(r"([0-9a-f]{32})-\d+")  # `ContentManager.key`; the number is the catalog's size, which may be wrong
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Scope:
+class CacheScope:
     """The cache of one server and user."""
 
     directory: Path
@@ -88,7 +88,7 @@ class Verified:
     freed: int = 0
 
 
-def scopes(cache_dir: Path) -> list[Scope]:
+def scopes(cache_dir: Path) -> list[CacheScope]:
     """The caches below a cache directory.
 
     Raises:
@@ -100,10 +100,10 @@ def scopes(cache_dir: Path) -> list[Scope]:
         return []
     except OSError as error:
         raise Failure(Cause.CACHE_BROKEN, str(cache_dir), error.strerror or str(error)) from error
-    return [Scope(path) for path in found]
+    return [CacheScope(path) for path in found]
 
 
-def info(scope: Scope) -> Info:
+def info(scope: CacheScope) -> Info:
     """What is in a cache, from its index. Changes nothing."""
     directory = scope.directory
     made = Info(
@@ -138,7 +138,7 @@ def info(scope: Scope) -> Info:
     return made
 
 
-def verify(scope: Scope, progress: Callable[[int, int], None] = lambda done, total: None) -> Verified:
+def verify(scope: CacheScope, progress: Callable[[int, int], None] = lambda done, total: None) -> Verified:
     """Read everything again; what is damaged is removed.
 
     Args:
@@ -213,7 +213,7 @@ def _md5(fd: int) -> str:
         position += len(piece)
 
 
-def clear(scope: Scope) -> tuple[int, int]:
+def clear(scope: CacheScope) -> tuple[int, int]:
     """Remove everything that nobody writes; returns (bytes freed, bytes left because a mount uses them).
 
     Raises:

@@ -1,6 +1,6 @@
 """Parsed measurement rows kept on this machine, by file and its version, so that a table asks only for what changed. SQLite.
 
-Used by `tables.gather`. Two things are kept: the rows of a file (with the stamps that tell whether it is still that file), and which
+Used by `tables.engine.collect`. Two things are kept: the rows of a file (with the stamps that tell whether it is still that file), and which
 files of a session a table took. Bodies are texts this module does not look into.
 Threading: any thread; one lock around each statement. Several mounts may share the file.
 """

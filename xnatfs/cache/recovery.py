@@ -1,6 +1,6 @@
 """What a crash leaves in a cache directory, and clearing it away: index and files brought into agreement.
 
-Used by `contents` (when a cache is opened) and `upkeep` (`xnatfs cache verify`). Safe beside running mounts: whoever writes a file holds
+Used by `contents` (when a cache is opened) and `cache.maintenance` (`xnatfs cache verify`). Safe beside running mounts: whoever writes a file holds
 its flock until the index has its row, and a row is removed only in a transaction that has looked again.
 Threading: any thread.
 """
@@ -20,7 +20,7 @@ from xnatfs.cache.partial import PAGE, punch
 
 
 @dataclass
-class Swept:
+class RecoveryResult:
     """What was found wrong and put right: one line each, relative to the cache's directory."""
 
     wrong: list[str] = field(default_factory=list)
@@ -87,9 +87,9 @@ def on_disk(fd: int) -> int:
     return os.fstat(fd).st_blocks * 512
 
 
-def sweep_drafts(directory: Path, index: Index) -> Swept:
+def sweep_drafts(directory: Path, index: Index) -> RecoveryResult:
     """Remove what nobody writes any more: drafts with their reservations, partial files the index does not know."""
-    swept = Swept()
+    swept = RecoveryResult()
     alive: set[str] = set()
     for path in (directory / "drafts").iterdir():
         with taken(path) as fd:
@@ -116,7 +116,7 @@ def sweep_drafts(directory: Path, index: Index) -> Swept:
     return swept
 
 
-def sweep_all(directory: Path, index: Index, *, holes: bool = False) -> Swept:
+def sweep_all(directory: Path, index: Index, *, holes: bool = False) -> RecoveryResult:
     """Besides the drafts: objects without a row and rows without an object, partial files and their pages, the sum of all bytes.
 
     Args:
@@ -137,7 +137,7 @@ def sweep_all(directory: Path, index: Index, *, holes: bool = False) -> Swept:
     return swept
 
 
-def _sweep_objects(directory: Path, index: Index, swept: Swept) -> None:
+def _sweep_objects(directory: Path, index: Index, swept: RecoveryResult) -> None:
     rows = {str(key) for (key,) in index.execute("SELECT key FROM objects")}
     found: set[str] = set()
     for folder in list(os.scandir(directory / "objects")):
@@ -163,7 +163,7 @@ def _sweep_objects(directory: Path, index: Index, swept: Swept) -> None:
                 swept.wrong.append(f"objects/{key[:2]}/{key}: in the index, but not there")
 
 
-def _sweep_partial(path: Path, index: Index, swept: Swept, *, holes: bool) -> None:
+def _sweep_partial(path: Path, index: Index, swept: RecoveryResult, *, holes: bool) -> None:
     name = f"partials/{path.name}"
     with taken(path) as fd:
         if fd is None:

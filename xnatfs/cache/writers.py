@@ -1,6 +1,6 @@
-"""Files being written: one at a time (`Draft`), or many in a row for a zip's members (`Pile`).
+"""Files being written: one at a time (`CacheWriter`), or many in a row for a zip's members (`Pile`).
 
-Used by `fetch`; made by `ContentCache`. Bytes are reserved before they are written; each file is flock'ed while it is written, so that one
+Used by `listing` and `content`; made by `ContentCache`. Bytes are reserved before they are written; each file is flock'ed while it is written, so that one
 nobody holds is known to be left from a crash.
 Threading: one writer each; readers may `os.pread` from a draft's descriptor meanwhile.
 """
@@ -57,7 +57,7 @@ def _new(path: Path) -> int:
     return fd
 
 
-class Draft:
+class CacheWriter:
     """A file being written. One writer; readers may `os.pread` what is already there from `fd`."""
 
     def __init__(self, cache: ContentCache, name: str, path: Path, reserved: int) -> None:
@@ -104,7 +104,7 @@ class Draft:
             self.fd = -1
 
 
-class Pile:
+class BatchWriter:
     """Many small files written one after the other, for a zip's members: one reservation, one transaction for a dozen files.
 
     One writer. A file is an object as soon as `flush` has entered it.

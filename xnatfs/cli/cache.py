@@ -38,7 +38,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[maintenance.Scope]]:
+def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[maintenance.CacheScope]]:
     """The cache directory, and the caches in it that were asked for."""
     directory = (cache_dir or cache_home()).absolute()
     if cache_dir is not None and not directory.is_dir():
@@ -69,7 +69,7 @@ def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
         say(_text(one, mounts))
 
 
-def _mounts(scope: maintenance.Scope) -> list[str]:
+def _mounts(scope: maintenance.CacheScope) -> list[str]:
     """The mounts that use a cache: those of its server and user, if anybody has it open at all."""
     if not scope.in_use:
         return []
@@ -120,7 +120,7 @@ def verify(cache_dir: Path | None, server: str | None) -> int:
     return 1 if wrong else 0
 
 
-def _report(scope: maintenance.Scope, found: maintenance.Verified) -> str:
+def _report(scope: maintenance.CacheScope, found: maintenance.Verified) -> str:
     text = f"{scope.server}: {counted(found.files, 'file')}, {size(found.bytes)}"
     if found.by_size_only:
         text += f", {found.by_size_only} checked by size only (the server has no digest of them)"

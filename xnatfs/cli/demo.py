@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
+from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import unmount
 from xnatfs.cli.mount import check_fuse, check_mountpoint
 from xnatfs.config import Limits, Settings
-from xnatfs.auth.credentials import Credentials
 from xnatfs.daemon import registry
 from xnatfs.daemon.run import background
 from xnatfs.errors import UsageError

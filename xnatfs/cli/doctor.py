@@ -16,14 +16,12 @@ from xnatfs import __version__
 from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, make_folder, state_home
-from xnatfs.daemon import overlay, registry
-from xnatfs.daemon import mount_table
-from xnatfs.daemon import dead_mounts
+from xnatfs.daemon import dead_mounts, mount_table, overlay, registry
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import alias_tokens as remote
-from xnatfs.server.listing_requests import Listings
-from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.text import printable
 
 Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
@@ -112,7 +110,7 @@ def _token(connection: Connection) -> Iterator[Finding]:
 
 
 def _probes(connection: Connection) -> Iterator[Finding]:
-    listings = Listings(connection)
+    listings = ListingRequests(connection)
     projects = listings.projects()
     yield ("ok" if projects else "note"), "projects", f"{len(projects)} can be read" if projects else "this user can read none"
     file = some_file(listings)

@@ -11,13 +11,13 @@ import click
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
+from xnatfs.auth.credentials import Credentials
 from xnatfs.cli.format import say
 from xnatfs.config import Settings, normal_url
-from xnatfs.auth.credentials import Credentials
 from xnatfs.daemon import control, registry
-from xnatfs.server import identity
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import alias_tokens as remote
+from xnatfs.server import identity
 from xnatfs.server.connection import Connection
 
 
@@ -94,12 +94,12 @@ def _password(server: str | None, user: str | None, config: Path | None, netrc: 
         return logins.find(again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False)
 
 
-def kept(server: str | None, user: str | None) -> list[token_store.Token]:
+def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:
     """The logins there are, of this server and user where they are named."""
     return [one for one in token_store.kept() if server in (None, one.server) and user in (None, one.user)]
 
 
-def _tell_mounts(token: token_store.Token) -> bool:
+def _tell_mounts(token: token_store.StoredToken) -> bool:
     """Whether a mount of this server and user did not take the new token."""
     failed = False
     for one in registry.running():
@@ -113,7 +113,7 @@ def _tell_mounts(token: token_store.Token) -> bool:
     return failed
 
 
-def invalidate(connection: Connection, token: token_store.Token) -> str:
+def invalidate(connection: Connection, token: token_store.StoredToken) -> str:
     """Make a token worthless; what kept the server from it, or ""."""
     try:
         remote.invalidate(connection, token.alias)
@@ -122,14 +122,14 @@ def invalidate(connection: Connection, token: token_store.Token) -> str:
     return ""
 
 
-def _whole(token: token_store.Token) -> token_store.Token | None:
+def _whole(token: token_store.StoredToken) -> token_store.StoredToken | None:
     try:
         return token_store.whole(token)
     except UsageError:
         return None
 
 
-def _warn_of_what_comes_first(token: token_store.Token) -> None:
+def _warn_of_what_comes_first(token: token_store.StoredToken) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
             say(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", err=True)

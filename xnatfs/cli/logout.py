@@ -6,11 +6,11 @@ import click
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
-from xnatfs.cli.login import invalidate, kept, until
 from xnatfs.cli.format import say
+from xnatfs.cli.login import invalidate, kept, until
 from xnatfs.config import Settings, normal_url
-from xnatfs.server import identity
 from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.server import identity
 from xnatfs.server.connection import Connection
 
 
@@ -37,7 +37,7 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
     return 1 if problem else 0
 
 
-def _given_back(token: token_store.Token, allow_http: bool) -> str:
+def _given_back(token: token_store.StoredToken, allow_http: bool) -> str:
     try:
         login = logins.of(token)
     except UsageError as problem:

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import click
 
-from xnatfs.bids.mapping import user_map
-from xnatfs.cli.options import Where, where
-from xnatfs.cli.format import say
-from xnatfs.config import Settings
 from xnatfs.auth.credentials import Credentials
-from xnatfs.daemon import registry
-from xnatfs.daemon import mount_table
-from xnatfs.daemon import dead_mounts
+from xnatfs.bids.mapping import user_map
+from xnatfs.cli.format import say
+from xnatfs.cli.options import Where, where
+from xnatfs.config import Settings
+from xnatfs.daemon import dead_mounts, mount_table, registry
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from xnatfs.auth import credentials as logins
-from xnatfs.config import Limits, Settings, cache_home, parse_size
 from xnatfs.auth.credentials import Credentials
+from xnatfs.config import Limits, Settings, cache_home, parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 

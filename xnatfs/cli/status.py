@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from xnatfs.cli.format import counted, say, size
-from xnatfs.daemon import control, overlay, registry
-from xnatfs.daemon import dead_mounts
+from xnatfs.daemon import control, dead_mounts, overlay, registry
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 

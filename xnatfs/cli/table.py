@@ -9,15 +9,15 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from xnatfs.cli.options import Where, where
-from xnatfs.cli.format import say
-from xnatfs.core import Mounted
 from xnatfs.api import Made, make, opened
+from xnatfs.cli.format import say
+from xnatfs.cli.options import Where, where
+from xnatfs.core import Core
 from xnatfs.errors import Failure, UsageError
-from xnatfs.tables.registry import LEFT_OUT, with_plugins
 from xnatfs.tables.engine.explain import explain
-from xnatfs.tables.output.write import FORMATS, write
 from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.registry import LEFT_OUT, with_plugins
 
 
 @click.command("table")
@@ -78,7 +78,7 @@ def command(
     return 0
 
 
-def _make(mounted: Mounted, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
+def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sessions"), TimeRemainingColumn()
     from rich.console import Console
 

@@ -9,9 +9,7 @@ import time
 import click
 
 from xnatfs.cli.format import say
-from xnatfs.daemon import control, overlay, registry
-from xnatfs.daemon import mount_table
-from xnatfs.daemon import dead_mounts
+from xnatfs.daemon import control, dead_mounts, mount_table, overlay, registry
 from xnatfs.errors import UsageError
 
 _PATIENCE = 5.0  # seconds that open files get to be closed

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from xnatfs.cli.format import say, size
 from xnatfs.daemon import control, registry
-from xnatfs.daemon.warm_up import Plan, Warming, survey
+from xnatfs.daemon.warm_up import Warming, WarmPlan, survey
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
@@ -58,7 +58,7 @@ def command(paths: tuple[str, ...]) -> int:
     return 1 if warming.problems else 0
 
 
-def _follow(warming: Warming, plan: Plan, terminal: bool) -> None:
+def _follow(warming: Warming, plan: WarmPlan, terminal: bool) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not terminal) as bar:
         task = bar.add_task("fetching", total=plan.bytes)

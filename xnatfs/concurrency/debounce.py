@@ -1,6 +1,6 @@
 """Renewals that are due but must not keep anybody waiting: what an earlier mount stored is shown at once and asked for again from here.
 
-Used by `catalogs` and `filelists`.
+Used by `listing.service` and `listing.files`.
 Threading: any thread may add; the work runs in one timer thread, which only starts flights.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 log = logging.getLogger(__name__)
 
 
-class Later:
+class Debouncer:
     """Runs each piece of work once, `delay` seconds after the first of them was added."""
 
     def __init__(self, delay: float) -> None:

@@ -1,6 +1,6 @@
 """Single flight: of several callers who want the same thing, one fetches it and all get it.
 
-Used by `catalogs` (listings) and `transfers` (revalidation).
+Used by `listing.service` (listings) and `content.manager` (revalidation).
 Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be interrupted or give up by
 itself while the work goes on.
 """
@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar, cast
 
-from xnatfs.errors import Cause, Failure
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Flight(Generic[T]):
+class SharedCall(Generic[T]):
     """One piece of work, to be waited for."""
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -68,7 +68,7 @@ class Flight(Generic[T]):
         return cast(T, self._result)
 
 
-class Workers:
+class WorkerPool:
     """A pool of daemon threads, started as they are needed; an idle one ends after a while."""
 
     def __init__(self, name: str, count: int) -> None:
@@ -96,9 +96,9 @@ class Workers:
 
     def do(self, work: Callable[[], T], patience: float) -> T:
         """Run `work` in the pool and wait for its result."""
-        flight = Flight(work)
-        self.submit(flight.run)
-        return flight.wait(patience)
+        call = SharedCall(work)
+        self.submit(call.run)
+        return call.wait(patience)
 
     @property
     def waiting(self) -> bool:
@@ -154,36 +154,36 @@ def _stop() -> None:
     """Ends a worker."""
 
 
-class Flights:
+class SingleFlight:
     """Work by key: at most one flight of a key at a time."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: WorkerPool) -> None:
         self._workers = workers
         self._lock = threading.Lock()
-        self._flying: dict[Hashable, Flight[Any]] = {}
+        self._under_way: dict[Hashable, SharedCall[Any]] = {}
 
     def get(self, key: Hashable, work: Callable[[], T], patience: float, give_up: Callable[[], Failure | None] = lambda: None) -> T:
-        """The result of the flight of `key`, started now if there is none; see `Flight.wait`."""
+        """The result of the flight of `key`, started now if there is none; see `SharedCall.wait`."""
         return self.start(key, work).wait(patience, give_up)
 
-    def start(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
+    def start(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> SharedCall[T]:
         """Start the flight of `key`, or join it."""
         with self._lock:
-            flight = self._flying.get(key)
-            if flight is not None:
-                return flight
-            flight = Flight(work)
-            self._flying[key] = flight
+            call = self._under_way.get(key)
+            if call is not None:
+                return call
+            call = SharedCall(work)
+            self._under_way[key] = call
 
         def run() -> None:
-            flight.run()
+            call.run()
             with self._lock:
-                self._flying.pop(key, None)
+                self._under_way.pop(key, None)
 
         try:
             self._workers.submit(run, urgent=urgent)
         except BaseException:
             with self._lock:
-                self._flying.pop(key, None)
+                self._under_way.pop(key, None)
             raise
-        return flight
+        return call

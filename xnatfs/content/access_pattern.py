@@ -1,6 +1,6 @@
 """The files of one resource as a series: who opened how many, how much of each was read, and what comes after it.
 
-Made from a file listing by `series_of`, kept with it; used by `transfers` to decide between single files, parts of files and the whole
+Made from a file listing by `series_of`, kept with it; used by `content.manager` to decide between single files, parts of files and the whole
 resource as one zip.
 Threading: any thread; one lock a series, held for moments.
 """
@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Iterable
 
-from xnatfs.content.cost_model import Line
-from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.content.cost_model import LinkModel
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.downloads import out_of_reach
 from xnatfs.server.records import FileRecord, natural
 
@@ -23,7 +23,7 @@ _LACKING = 60.0  # seconds for which what a zip did not bring is not expected in
 _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
-class Series:
+class ResourceAccess:
     """A resource's files in catalog order.
 
     Args:
@@ -35,8 +35,8 @@ class Series:
         self.records = records
         self.entries = max(entries, len(records))
         self.total = sum(record.size for record in records)
-        self.previous: Series | None = None
-        self.following: Series | None = None
+        self.previous: ResourceAccess | None = None
+        self.following: ResourceAccess | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
         self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
         self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())  # since when, what a whole zip did not bring
@@ -87,7 +87,7 @@ class Series:
         since, lacking = self._lacking
         return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING)
 
-    def worth_a_zip(self, line: Line, left: int, left_bytes: int) -> bool:
+    def worth_a_zip(self, line: LinkModel, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one by one.
 
         Args:
@@ -128,25 +128,25 @@ class Series:
         return self._starts.get(path, self.total)
 
 
-def series_of(holdings: FileHoldings, files: list[FileRecord]) -> Series:
+def series_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:
     """The series of a resource with these files, linked with its neighbours in the order in which the tree lists them."""
-    every: dict[int, Series] = holdings.memo.get("series", lambda: _linked(holdings.by_resource.values()))
+    every: dict[int, ResourceAccess] = snapshot.memo.get("series", lambda: _linked(snapshot.by_resource.values()))
     first = files[0]
     if every[first.resource_id].records[0].owner == first.owner:
         return every[first.resource_id]
-    return holdings.memo.get(("series", first.resource_id, first.owner), lambda: Series(files))  # listed under another than its owner
+    return snapshot.memo.get(("series", first.resource_id, first.owner), lambda: ResourceAccess(files))  # listed under another than its owner
 
 
-def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, Series]:
+def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, ResourceAccess]:
     def place(files: list[FileRecord]) -> tuple[object, ...]:
         owner = files[0].owner
         level = _LEVELS.index(owner.level) if owner.level in _LEVELS else len(_LEVELS)
         return level, natural(owner.part if owner.level != "assessor" else owner.id), files[0].resource_label, files[0].resource_id
 
-    found: dict[int, Series] = {}
-    last: Series | None = None
+    found: dict[int, ResourceAccess] = {}
+    last: ResourceAccess | None = None
     for files in sorted(groups, key=place):
-        one = Series(files)
+        one = ResourceAccess(files)
         one.previous = last
         if last is not None:
             last.following = one

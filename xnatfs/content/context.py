@@ -1,4 +1,4 @@
-"""What the ways of fetching (`whole`, `blob`, `batches`, `uncached`) need of `Transfers`, which owns it all.
+"""What the ways of fetching (`whole`, `content.ranged`, `content.zip_batch`, `content.uncached`) need of `ContentManager`, which owns it all.
 
 An interface, so that they do not import what imports them.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Protocol
 
 from xnatfs.cache.contents import ContentCache
+from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.config import Limits
-from xnatfs.content.cost_model import Line
-from xnatfs.concurrency.single_flight import Workers
-from xnatfs.server.downloads import Contents
+from xnatfs.content.cost_model import LinkModel
+from xnatfs.server.downloads import Downloads
 from xnatfs.server.records import FileRecord
 
 
-class Host(Protocol):
-    """`Transfers`, seen from below."""
+class TransferContext(Protocol):
+    """`ContentManager`, seen from below."""
 
-    contents: Contents
+    contents: Downloads
     cache: ContentCache
     limits: Limits
-    line: Line
-    workers: Workers
+    line: LinkModel
+    workers: WorkerPool
     range_refused: bool  # this server (or its proxy) sends whole files only
     length_refused: bool  # this server (or its proxy) sends files without a Content-Length
     refuses_names: bool  # this server refuses files by themselves that its zips have

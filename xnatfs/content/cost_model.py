@@ -1,6 +1,6 @@
 """What a download costs here and now, and which way is the cheapest. The numbers are measured as the mount works.
 
-Used by `transfers` and `batches`. The model, in seconds:
+Used by `content.manager` and `content.zip_batch`. The model, in seconds:
 
     a request       latency + entries x parsing (from asking to the first byte of the answer)
     its body        bytes / rate
@@ -8,7 +8,7 @@ Used by `transfers` and `batches`. The model, in seconds:
     a resource      a request + all its bytes / rate  (one zip, whatever is already here)
 
 XNAT parses the catalogue of a file's resource at each request for it, about 65 us an entry: a file out of 5,000 takes 0.3 s on the fastest
-line, one out of three nothing (fact sheet 13). So the two are kept apart: a large resource says nothing of the way to a small one.
+line, one out of three nothing (xnat-rest.md 13). So the two are kept apart: a large resource says nothing of the way to a small one.
 The rate is that of the line, over all streams together: a second stream on a full line does not make it faster.
 Threading: any thread; one lock, held for moments.
 """
@@ -27,7 +27,7 @@ _FIRM = 1e4  # ... and how firmly that is believed: as much as two answers that 
 _LEAST_BYTES = 64 * 1024  # smaller bodies say nothing about the rate
 
 
-class Line:
+class LinkModel:
     """The line to one server.
 
     Args:

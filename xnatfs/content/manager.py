@@ -1,13 +1,13 @@
 """How a file's bytes are had: from the cache, from a zip on its way, whole, or in parts; decided when it is opened.
 
-Used by the tree's files through `Transfers.open`, which gives a `Reader`. In this order:
+Used by the tree's files through `ContentManager.open`, which gives a `Reader`. In this order:
 
 1. whole in the cache: no request (contents without a digest are asked for again after some hours);
 2. its resource is on its way as a zip, or is worth one (`series.Series.worth_a_zip`): wait for just this file (`batches`);
 3. large, or of a resource of which only headers are read: in parts (`blob`);
 4. else whole (`whole`).
 
-The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Learnt`), and a digest that is wrong twice over
+The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Corrections`), and a digest that is wrong twice over
 the same bytes is the catalog's error.
 Threading: any thread. One lock guards the maps of what is on its way, never held over I/O.
 """
@@ -23,19 +23,19 @@ from functools import partial
 from typing import Protocol
 
 from xnatfs.cache.contents import ContentCache, Entry
-from xnatfs.cache.corrections import Learnt
+from xnatfs.cache.corrections import Corrections
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
-from xnatfs.errors import Cause, Failure
-from xnatfs.content.zip_batch import Batch
-from xnatfs.content.ranged import FIRST, Blob
-from xnatfs.content.cost_model import Line
-from xnatfs.concurrency.single_flight import Flights, Workers
-from xnatfs.listing.mtimes import History
-from xnatfs.listing.stale_policy import Patience
-from xnatfs.content.access_pattern import HEAD, Series
-from xnatfs.diagnostics import Troubles
+from xnatfs.content.access_pattern import HEAD, ResourceAccess
+from xnatfs.content.cost_model import LinkModel
+from xnatfs.content.ranged import FIRST, RangedFile
 from xnatfs.content.whole_file import Transfer
-from xnatfs.server.downloads import NO_WAY, Contents, only_in_zip, out_of_reach
+from xnatfs.content.zip_batch import ZipBatch
+from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Cause, Failure
+from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.server.downloads import NO_WAY, Downloads, only_in_zip, out_of_reach
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _CHECK = 5.0  # seconds to wait for the server to say that a file which is here 
 _REMEMBER_BAD_DIGEST = 600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
 
 
-class Reader(Protocol):
+class ContentReader(Protocol):
     """An open content."""
 
     size: int
@@ -84,7 +84,7 @@ class CachedReader:
 class _Counted:
     """A reader that tells its series how much of the file was read."""
 
-    def __init__(self, reader: Reader, series: Series) -> None:
+    def __init__(self, reader: ContentReader, series: ResourceAccess) -> None:
         self._reader = reader
         self._series = series
         self._furthest = 0
@@ -104,45 +104,45 @@ class _Counted:
             self._series.closed(self.size, self._furthest)
 
 
-class Transfers:
+class ContentManager:
     """Everything on its way from one server into one cache."""
 
     def __init__(
         self,
-        contents: Contents,
+        contents: Downloads,
         cache: ContentCache,
-        learnt: Learnt,
+        learnt: Corrections,
         limits: Limits,
-        troubles: Troubles,
-        history: History,
+        diagnostics: Diagnostics,
+        history: MtimeHistory,
         *,
         serve_bad_digests: bool = False,
     ) -> None:
         self.contents = contents
         self.cache = cache
         self.limits = limits
-        self.line = Line()
+        self.line = LinkModel()
         self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
         self.range_refused = False  # this server (or its proxy) sends whole files only
         self.length_refused = False  # ... without saying how long they are
         self.refuses_names = False  # this server refuses files by themselves that its zips have
-        self.workers = Workers("transfer", max(1, limits.connections - 1))
-        self.ahead_workers = Workers("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
+        self.workers = WorkerPool("transfer", max(1, limits.connections - 1))
+        self.ahead_workers = WorkerPool("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
         self._learnt = learnt
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._history = history
         self._serve_bad_digests = serve_bad_digests
         self._lock = threading.Lock()
-        self._transfers: dict[str, Transfer] = {}
-        self._blobs: dict[str, Blob] = {}
-        self._batches: dict[int, Batch] = {}  # by resource: never two zips of one
+        self._content_manager: dict[str, Transfer] = {}
+        self._blobs: dict[str, RangedFile] = {}
+        self._batches: dict[int, ZipBatch] = {}  # by resource: never two zips of one
         self._coming: dict[str, int] = {}
         self._corrected = bool(learnt.of("size"))  # whether any size differs from the catalog's
         self._suspects: dict[str, str] = {}  # MD5s of large files that differed from the catalog's once
         # Apart from the streams, all of which may be stuck: what is here is not to wait for them.
-        self._checkers = Workers("check", 2)
-        self._checks = Flights(self._checkers)
-        self._patience = Patience(contents.breaker)
+        self._checkers = WorkerPool("check", 2)
+        self._checks = SingleFlight(self._checkers)
+        self._patience = StalePolicy(contents.breaker)
 
     # --- for the tree --------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Transfers:
         """How the cached content was checked; None if it is not in the cache."""
         return self.cache.has(self.key(record))
 
-    def open(self, record: FileRecord, series: Series) -> Reader:
+    def open(self, record: FileRecord, series: ResourceAccess) -> ContentReader:
         """Open a content; its `size` is true from here on.
 
         Raises:
@@ -192,7 +192,7 @@ class Transfers:
     def counts(self) -> dict[str, int]:
         """For `status`."""
         objects, size, reserved = self.cache.usage()
-        under_way = len(self._transfers) + len(self._blobs) + len(self._batches)
+        under_way = len(self._content_manager) + len(self._blobs) + len(self._batches)
         return {"cached files": objects, "cached bytes": size, "bytes on their way": reserved, "transfers": under_way}
 
     def close(self) -> None:
@@ -203,14 +203,14 @@ class Transfers:
 
     # --- the ways ------------------------------------------------------------------------------------------------
 
-    def _from_cache(self, record: FileRecord) -> Reader | None:
+    def _from_cache(self, record: FileRecord) -> ContentReader | None:
         entry = self.cache.open(self.key(record))
         if entry is None or not self._still_good(record, entry):
             return None
         self.learn_size(record, entry.size)
         return CachedReader(entry)
 
-    def _from_batch(self, record: FileRecord, series: Series) -> bool:
+    def _from_batch(self, record: FileRecord, series: ResourceAccess) -> bool:
         """Wait for the file if it comes in a zip; starts the zip if that is worth it. False if it does not come that way."""
         batch = self._batch(record, series)
         if batch is None or not batch.expects(record.path):
@@ -219,7 +219,7 @@ class Transfers:
         batch.wait_for(record.path)
         return True
 
-    def _batch(self, record: FileRecord, series: Series) -> Batch | None:
+    def _batch(self, record: FileRecord, series: ResourceAccess) -> ZipBatch | None:
         number = record.resource_id
         with self._lock:
             running = self._batches.get(number)
@@ -239,22 +239,22 @@ class Transfers:
             return None
         return self._start_batch(series) if len(missing) > 1 else None
 
-    def _start_batch(self, series: Series) -> Batch:
+    def _start_batch(self, series: ResourceAccess) -> ZipBatch:
         number = series.records[0].resource_id
         with self._lock:
             running = self._batches.get(number)
             if running is None:
-                running = self._batches[number] = Batch(self, series, self._batch_over)
+                running = self._batches[number] = ZipBatch(self, series, self._batch_over)
                 self.workers.submit(running.run)
         return running
 
-    def _batch_over(self, batch: Batch) -> None:
+    def _batch_over(self, batch: ZipBatch) -> None:
         with self._lock:
             self._batches.pop(batch.series.records[0].resource_id, None)
         if time.monotonic() - batch.series.batched < self.limits.progress_deadline:
             self._go_ahead(batch.series)
 
-    def _go_ahead(self, series: Series) -> None:
+    def _go_ahead(self, series: ResourceAccess) -> None:
         """In a walk through a session the next resource is fetched while this one is read: one ahead, when this one has come."""
         following = series.following
         if following is None or following.ahead or not series.in_a_walk or following.total > min(self.limits.ahead, self.cache.cap // 2):
@@ -266,15 +266,15 @@ class Transfers:
         if sum(1 for one in following.records if self.cache.has(self.key(one)) is None) > 1:
             self._start_batch(following)
 
-    def _fetched(self, record: FileRecord, series: Series) -> Reader:
+    def _fetched(self, record: FileRecord, series: ResourceAccess) -> ContentReader:
         try:
             return self._fetch(record, series)
         except Failure as failure:
             if failure.cause is Cause.GONE and out_of_reach(record.path):
-                self._troubles.odd(f"{record.uri!r}: {NO_WAY}")
+                self._diagnostics.odd(f"{record.uri!r}: {NO_WAY}")
             raise
 
-    def _fetch(self, record: FileRecord, series: Series) -> Reader:
+    def _fetch(self, record: FileRecord, series: ResourceAccess) -> ContentReader:
         size = self.size(record)
         heads = series.heads_only and size > 2 * HEAD and not self.range_refused
         if (size > self.limits.whole_file_check or heads) and not self.length_refused:
@@ -285,10 +285,10 @@ class Transfers:
                     raise
         key = self.key(record)
         with self._lock:
-            transfer = self._transfers.get(key)
+            transfer = self._content_manager.get(key)
             new = transfer is None or not transfer.join()
             if transfer is None or new:
-                transfer = self._transfers[key] = Transfer(self, record, size, series.entries)
+                transfer = self._content_manager[key] = Transfer(self, record, size, series.entries)
                 transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
@@ -310,14 +310,14 @@ class Transfers:
         try:
             transfer.run()
             if transfer.failure is not None and transfer.readers:  # else nobody got it
-                self._troubles.failed(transfer.failure)
+                self._diagnostics.failed(transfer.failure)
         finally:
             with self._lock:
-                if self._transfers.get(key) is transfer:  # else its successor knows the size
-                    del self._transfers[key]
+                if self._content_manager.get(key) is transfer:  # else its successor knows the size
+                    del self._content_manager[key]
                     self._coming.pop(identity(transfer.record), None)
 
-    def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> Reader:
+    def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> ContentReader:
         """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
         for _ in range(2):
             try:
@@ -327,15 +327,15 @@ class Transfers:
                     raise
         return self._blob(record, size, entries, first).open()
 
-    def _blob(self, record: FileRecord, size: int, entries: int, first: int) -> Blob:
+    def _blob(self, record: FileRecord, size: int, entries: int, first: int) -> RangedFile:
         key = self.key(record)
         with self._lock:
             blob = self._blobs.get(key)
             if blob is None or blob.closed:
-                blob = self._blobs[key] = Blob(self, record, key, size, self._blob_gone, entries, first)
+                blob = self._blobs[key] = RangedFile(self, record, key, size, self._blob_gone, entries, first)
             return blob
 
-    def _blob_gone(self, blob: Blob) -> None:
+    def _blob_gone(self, blob: RangedFile) -> None:
         with self._lock:
             if self._blobs.get(blob.key) is blob:
                 del self._blobs[blob.key]
@@ -376,14 +376,14 @@ class Transfers:
         # Part of it has been served: its readers must learn of it. The next one gets it fetched anew.
         self._suspects[identity(record)] = md5
         failure = Failure(Cause.BAD_DIGEST, record.uri, f"it came as {md5}, the catalog says {record.digest}")
-        self._troubles.failed(failure)
+        self._diagnostics.failed(failure)
         raise failure
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
         """Whether the server still has the file with this Last-Modified; waits a few seconds for the answer.
 
         Raises:
-            Failure: see `Contents.unchanged`; TIMED_OUT.
+            Failure: see `Downloads.unchanged`; TIMED_OUT.
         """
         patience = min(_CHECK, self.limits.progress_deadline)
         work = partial(self.contents.unchanged, record, last_modified)

@@ -1,6 +1,6 @@
 """A large file that is read while it comes: streams ahead of sequential readers, single pages for random ones.
 
-Used by `transfers`, one blob a file, shared by all who have it open (DESIGN 4.2). The kernel asks for 128 KiB at a time; nobody's read is
+Used by `content.manager`, one blob a file, shared by all who have it open (design.md 4.2). The kernel asks for 128 KiB at a time; nobody's read is
 ever one HTTP request of that size, unless it is a random one.
 
 - A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4 MiB, then one stream to the
@@ -23,13 +23,13 @@ import time
 from collections.abc import Callable
 
 from xnatfs.cache.partial import PAGE, Partial
-from xnatfs.errors import Cause, Failure
-from xnatfs.content.context import Host
-from xnatfs.content.uncached import Uncached
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.content.context import TransferContext
+from xnatfs.content.uncached import Uncached
 from xnatfs.content.whole_file import SILENT
-from xnatfs.server.downloads import Part
-from xnatfs.server.cancel import Hold
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.cancel import CancelScope
+from xnatfs.server.downloads import RangePart
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -51,15 +51,15 @@ class _Fetch:
     def __init__(self, position: int, end: int) -> None:
         self.position = position
         self.end = end
-        self.hold = Hold()
+        self.hold = CancelScope()
         self.came = 0  # pieces
         self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
 
-class Reader:
+class RangedReader:
     """One open handle on a blob."""
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: RangedFile) -> None:
         self._blob = blob
         self.size = blob.size
         self.stamp = "" if blob.record.digest else blob.last_modified
@@ -75,7 +75,7 @@ class Reader:
         self._blob.leave(self)
 
 
-class Blob:
+class RangedFile:
     """A file being read in parts.
 
     Args:
@@ -86,7 +86,7 @@ class Blob:
         first: bytes of the first part.
     """
 
-    def __init__(self, host: Host, record: FileRecord, key: str, size: int, gone: Callable[[Blob], None], entries: int, first: int) -> None:
+    def __init__(self, host: TransferContext, record: FileRecord, key: str, size: int, gone: Callable[[RangedFile], None], entries: int, first: int) -> None:
         self._host = host
         self._gone, self._entries = gone, entries
         self._first = min(first, max(PAGE, size))
@@ -97,7 +97,7 @@ class Blob:
         self.condition = threading.Condition()
         self._partial: Partial | None = None
         self._fetches: list[_Fetch] = []
-        self._readers: list[Reader] = []
+        self._readers: list[RangedReader] = []
         self._failure: Failure | None = None
         self._opened = False
         self._checking = self._checked = False
@@ -116,7 +116,7 @@ class Blob:
 
     # --- readers -------------------------------------------------------------------------------------------------
 
-    def open(self) -> Reader:
+    def open(self) -> RangedReader:
         """A new reader; the size is true once this returns.
 
         Raises:
@@ -125,7 +125,7 @@ class Blob:
         with self.condition:
             if self._closed:
                 raise Failure(Cause.CHANGED, self.record.uri)
-            reader = Reader(self)
+            reader = RangedReader(self)
             self._readers.append(reader)
         try:
             self._resume()
@@ -151,7 +151,7 @@ class Blob:
             self._start(0, self._first)
         return False
 
-    def leave(self, reader: Reader) -> None:
+    def leave(self, reader: RangedReader) -> None:
         """A reader closes; after the last one what is here stays in the cache for the next time."""
         with self.condition:
             if reader in self._readers:
@@ -165,7 +165,7 @@ class Blob:
             if not self._fetches:
                 self._close()
 
-    def read(self, reader: Reader, offset: int, length: int) -> bytes:
+    def read(self, reader: RangedReader, offset: int, length: int) -> bytes:
         """Bytes for a reader; waits until they are here."""
         end = min(offset + length, reader.size)
         if offset >= end:
@@ -202,7 +202,7 @@ class Blob:
         came = sum(fetch.came for fetch in self._fetches)
         return (self._host.progress if queued else 0), came, self._partial.present if self._partial is not None else 0
 
-    def _served(self, reader: Reader, offset: int, end: int, in_order: bool) -> bool:
+    def _served(self, reader: RangedReader, offset: int, end: int, in_order: bool) -> bool:
         """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
         partial = self._partial
         if self._uncached:
@@ -232,7 +232,7 @@ class Blob:
         near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
         return any(one.position <= start < one.end and start - one.position <= near for one in self._fetches)
 
-    def _held_back(self, reader: Reader, end: int) -> bool:
+    def _held_back(self, reader: RangedReader, end: int) -> bool:
         """The last page of a file with a digest, for who reads it in order, until the whole is checked."""
         if self._checked or not self.record.digest or end <= self.size - PAGE:
             return False
@@ -303,7 +303,7 @@ class Blob:
                 self._uncached = True
             elif problem is not None:
                 self._failure = problem
-                # A 404 proves nothing (fact sheet 13): what is here of the file stays.
+                # A 404 proves nothing (xnat-rest.md 13): what is here of the file stays.
                 if problem.cause in _LASTING and problem.cause is not Cause.GONE and self._partial is not None:
                     self._partial.forget()  # who has it open gets the failure; who opens it next gets the new file
             self.condition.notify_all()
@@ -339,7 +339,7 @@ class Blob:
             host.line.answered(time.monotonic() - asked, self._entries)
             self._note(part)
             if part.end is None:
-                # An empty file is answered with 200 whatever Range is asked for (fact sheet 3): that says nothing of the server.
+                # An empty file is answered with 200 whatever Range is asked for (xnat-rest.md 3): that says nothing of the server.
                 host.range_refused = host.range_refused or part.size != 0
                 with self.condition:
                     fetch.position, fetch.end = 0, self.size
@@ -348,7 +348,7 @@ class Blob:
             with host.line.stream():
                 return self._write(fetch, part)
 
-    def _note(self, part: Part) -> None:
+    def _note(self, part: RangePart) -> None:
         """What the answer says of the file: its true size, and whether it is still the same file."""
         with self.condition:
             # A proxy that stops telling lengths half-way: the date says whether it still is the same file.
@@ -371,7 +371,7 @@ class Blob:
                 self._opened = True
                 self.condition.notify_all()
 
-    def _write(self, fetch: _Fetch, part: Part) -> bool:
+    def _write(self, fetch: _Fetch, part: RangePart) -> bool:
         host, partial = self._host, self._partial
         assert partial is not None
         position = begun = fetch.position

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from xnatfs.concurrency.single_flight import WorkerPool
+from xnatfs.content.manager import ContentReader
 from xnatfs.errors import Failure
-from xnatfs.concurrency.single_flight import Workers
-from xnatfs.content.manager import Reader
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ class Fetchable(Protocol):
         """Whether it is whole in the cache."""
         ...
 
-    def open_unwatched(self) -> Reader:
+    def open_unwatched(self) -> ContentReader:
         """Its content, without anybody taking notice."""
         ...
 
 
-class Alongside:
+class FolderReadahead:
     """The files of one flat folder, by their place in the listing.
 
     Args:
@@ -61,7 +61,7 @@ class Alongside:
         most: bytes ahead at most.
     """
 
-    def __init__(self, workers: Workers, widest: int, files: Sequence[Fetchable], most: int) -> None:
+    def __init__(self, workers: WorkerPool, widest: int, files: Sequence[Fetchable], most: int) -> None:
         self._workers = workers
         self._widest = widest
         self._files = files

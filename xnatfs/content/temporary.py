@@ -1,6 +1,6 @@
 """Files for the tables' parsers: fetched whole into an anonymous temporary file, checked, parsed, forgotten.
 
-Used by `tables.gather`. What a table reads of a file are some numbers, which are kept; so the file itself does not go into the content
+Used by `tables.engine.collect`. What a table reads of a file are some numbers, which are kept; so the file itself does not go into the content
 cache, where it would push out what somebody wants to read again. What is there already is read from there.
 Threading: any thread; called in workers.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from xnatfs.cache.contents import ContentCache
+from xnatfs.content.manager import ContentManager
 from xnatfs.errors import Cause, Failure
-from xnatfs.content.manager import Transfers
-from xnatfs.server.downloads import NOT_IN_ZIP, Contents, Stream, only_in_zip
+from xnatfs.server.downloads import NOT_IN_ZIP, Downloads, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Fetched(NamedTuple):
     sure: bool
 
 
-class Loose:
+class TemporaryDownloads:
     """Fetches files one by one.
 
     Args:
@@ -48,9 +48,9 @@ class Loose:
         folder: where temporary files may grow.
     """
 
-    def __init__(self, contents: Contents, transfers: Transfers, folder: Path) -> None:
+    def __init__(self, contents: Downloads, content_manager: ContentManager, folder: Path) -> None:
         self._contents = contents
-        self._transfers = transfers
+        self._content_manager = content_manager
         self._folder = folder
 
     def fetch(self, record: FileRecord, *, listed: bool) -> Fetched:
@@ -84,8 +84,8 @@ class Loose:
         raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {wrong}, the catalog says {record.digest}")
 
     def _cached(self, record: FileRecord) -> Fetched | None:
-        cache: ContentCache = self._transfers.cache
-        entry = cache.open(self._transfers.key(record))
+        cache: ContentCache = self._content_manager.cache
+        entry = cache.open(self._content_manager.key(record))
         if entry is None:
             return None
         try:
@@ -108,7 +108,7 @@ class Loose:
             raise
 
     def _receive_from_zip(self, record: FileRecord) -> Fetched:
-        """A file whose name a real server refuses in a URL (fact sheet 3): from its resource's zip."""
+        """A file whose name a real server refuses in a URL (xnat-rest.md 3): from its resource's zip."""
         found: Fetched | None = None
         with self._contents.zip(record) as members:
             for path, size, pieces in members:

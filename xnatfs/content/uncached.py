@@ -1,6 +1,6 @@
 """Reading a large file that the cache has no room for: blocks straight from the server, a few kept in memory.
 
-Used by `blob` when the cap is reached or the disk is full: a full cache makes reading slower, not impossible.
+Used by `content.ranged` when the cap is reached or the disk is full: a full cache makes reading slower, not impossible.
 Threading: any thread; one lock for the blocks, held for moments.
 """
 
@@ -10,8 +10,8 @@ import threading
 import time
 from collections import OrderedDict
 
+from xnatfs.content.context import TransferContext
 from xnatfs.errors import Cause, Failure
-from xnatfs.content.context import Host
 from xnatfs.server.records import FileRecord
 
 _BLOCK = 2**20
@@ -23,7 +23,7 @@ _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SE
 class Uncached:
     """Blocks of one file in memory, least recently used goes first."""
 
-    def __init__(self, host: Host, record: FileRecord) -> None:
+    def __init__(self, host: TransferContext, record: FileRecord) -> None:
         self._host = host
         self._record = record
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
 """Small files, fetched whole: checked before their first byte is served, or streamed to readers where they turn out to be large.
 
-Used by `transfers`. What is checked, and when (DESIGN 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
+Used by `content.manager`. What is checked, and when (design.md 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
 (the catalog's size was wrong, else they are blobs) the last block is held back until the MD5 agrees; files without a digest by their
 size. A digest that is wrong twice over the same bytes is the catalog's error, and so is a size where the server tells no length.
 Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
@@ -15,12 +15,12 @@ import threading
 import time
 
 from xnatfs.cache.contents import Entry
-from xnatfs.cache.writers import Draft
-from xnatfs.errors import Cause, Failure
-from xnatfs.content.context import Host
+from xnatfs.cache.writers import CacheWriter
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.content.context import TransferContext
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.cancel import CancelScope
 from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
-from xnatfs.server.cancel import Hold
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Memory:
 class Transfer:
     """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its resource."""
 
-    def __init__(self, host: Host, record: FileRecord, size: int, entries: int) -> None:
+    def __init__(self, host: TransferContext, record: FileRecord, size: int, entries: int) -> None:
         self._host = host
         self._entries = entries
         self.record = record
@@ -76,9 +76,9 @@ class Transfer:
         self._available = 0  # bytes that may be served
         self._done = False
         self._last_modified = ""
-        self._draft: Draft | Memory | None = None
+        self._draft: CacheWriter | Memory | None = None
         self._entry: Entry | None = None
-        self._hold = Hold()
+        self._hold = CancelScope()
         self._came = 0  # pieces
         self._heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
@@ -275,14 +275,14 @@ class Transfer:
         self._doubtful = draft.written != self._expected
         return digest.hexdigest()
 
-    def _new_draft(self, size: int | None) -> Draft | Memory:
+    def _new_draft(self, size: int | None) -> CacheWriter | Memory:
         try:
             self._draft = self._host.cache.draft(size)
         except Failure as failure:
             self._draft = self._without_cache(failure, self.size if size is None else size)
         return self._draft
 
-    def _write(self, draft: Draft | Memory, piece: bytes) -> Draft | Memory:
+    def _write(self, draft: CacheWriter | Memory, piece: bytes) -> CacheWriter | Memory:
         if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
             raise Failure(Cause.NO_SPACE, self.record.uri, "it is larger than the catalog says, and the server does not tell how large")
         try:
@@ -307,7 +307,7 @@ class Transfer:
         """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes than these."""
         assert self._draft is not None
         self._host.learn_size(self.record, self.size)
-        if isinstance(self._draft, Draft):
+        if isinstance(self._draft, CacheWriter):
             key = self._host.key(self.record)
             try:
                 self._draft.commit(key, last_modified=self._last_modified, verified=verified)

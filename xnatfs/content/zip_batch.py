@@ -1,8 +1,8 @@
-"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file (DESIGN 4.3).
+"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file (design.md 4.3).
 
-Used by `transfers`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a piece is ever in memory. A member
+Used by `content.manager`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a piece is ever in memory. A member
 is kept if its path is in the listing, its size and (where there is one) its MD5 are right; the zip's own CRC is checked on the way.
-Whatever is not in the archive is fetched singly: XNAT skips files it cannot find and ends the archive validly (fact sheet 3).
+Whatever is not in the archive is fetched singly: XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3).
 Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
 """
 
@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from xnatfs.cache.writers import Pile
-from xnatfs.errors import Cause, Failure
-from xnatfs.content.context import Host
-from xnatfs.content.access_pattern import Series
+from xnatfs.cache.writers import BatchWriter
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.content.access_pattern import ResourceAccess
+from xnatfs.content.context import TransferContext
 from xnatfs.content.whole_file import SILENT
-from xnatfs.server.cancel import Hold
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.cancel import CancelScope
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ _AT_ONCE = 16  # members entered into the cache's index together ...
 _AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
 
 
-class Batch:
+class ZipBatch:
     """One zip of one resource on its way.
 
     Args:
         over: called by the worker when nothing more comes.
     """
 
-    def __init__(self, host: Host, series: Series, over: Callable[[Batch], None]) -> None:
+    def __init__(self, host: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]) -> None:
         self._host = host
         self._over = over
         self.series = series
@@ -50,7 +50,7 @@ class Batch:
         self.received = 0  # bytes of members so far
         self._last = 0  # of them, after which something is wrong
         self._waiting = 0  # readers
-        self._hold = Hold()
+        self._hold = CancelScope()
         self._heard: float | None = None  # when the server was asked, or last sent anything
         self._coming = {record.path: record for record in series.records if series.may_be_in_zip(record.path)}
 
@@ -154,7 +154,7 @@ class Batch:
             self.condition.notify_all()
         paths.clear()
 
-    def _keep(self, pile: Pile, record: FileRecord, pieces: Iterator[bytes]) -> None:
+    def _keep(self, pile: BatchWriter, record: FileRecord, pieces: Iterator[bytes]) -> None:
         digest = hashlib.md5(usedforsecurity=False)
         try:
             pile.begin(record.size)

@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from xnatfs.daemon import registry
-from xnatfs.daemon import mount_table
+from xnatfs.daemon import mount_table, registry
 from xnatfs.daemon.registry import Registration
 
 _STATES = {
@@ -21,7 +20,7 @@ _STATES = {
 }
 
 
-class Dead(NamedTuple):
+class DeadMount(NamedTuple):
     """A mountpoint whose process is gone, and what to say."""
 
     mountpoint: str
@@ -29,7 +28,7 @@ class Dead(NamedTuple):
     problem: str
 
 
-def dead() -> list[Dead]:
+def dead() -> list[DeadMount]:
     """The dead mounts of this user."""
     running = registry.running()
     known = {one.mountpoint for one in running}
@@ -40,7 +39,7 @@ def dead() -> list[Dead]:
         owner = re.search(r"\buser_id=(\d+)", entry.options)
         ours = entry.kind == "fuse.xnatfs" and owner is not None and int(owner[1]) == os.geteuid()
         if ours and place not in known and not any(place.startswith(one) for one in folders) and mount_table.is_dead(place):
-            found.append(Dead(place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"))
+            found.append(DeadMount(place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"))
     return found
 
 

@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import make_folder, private_folder, state_home
-from xnatfs.daemon import registry
-from xnatfs.daemon import mount_table
+from xnatfs.daemon import mount_table, registry
 from xnatfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def _may_mount() -> bool:
 
 
 @dataclass(frozen=True)
-class Record:
+class OverlayRecord:
     """An overlay at a mountpoint, until it is cleared away: it outlives a daemon that was killed."""
 
     mountpoint: str
@@ -95,10 +94,10 @@ class Record:
     lower: str
 
 
-def record(mountpoint: str) -> Record | None:
+def record(mountpoint: str) -> OverlayRecord | None:
     """The overlay that was mounted at a mountpoint."""
     try:
-        return Record(**json.loads(_record_path(mountpoint).read_text(encoding="utf-8")))
+        return OverlayRecord(**json.loads(_record_path(mountpoint).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -354,7 +353,7 @@ class Overlay:
         _clear_lower(self.lower)
         os.mkdir(self.lower, 0o700)
         path = _record_path(self._mountpoint)
-        known = Record(self._mountpoint, str(self.directory), self.kind, self.lower)
+        known = OverlayRecord(self._mountpoint, str(self.directory), self.kind, self.lower)
         path.write_text(json.dumps(asdict(known), indent=2) + "\n", encoding="utf-8")
 
     def mount(self, source: str) -> None:

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xnatfs.config import Settings
 from xnatfs.auth.credentials import Credentials
-from xnatfs.daemon import registry
-from xnatfs.daemon import gc_tuning
-from xnatfs.daemon import mount_table
-from xnatfs.core import Mounted, compose
+from xnatfs.config import Settings
+from xnatfs.core import Core, compose
+from xnatfs.daemon import gc_tuning, mount_table, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.hardening import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
@@ -47,7 +45,7 @@ def foreground(
     *,
     allow_other: bool = False,
     overlay: Overlay | None = None,
-    ready: Callable[[Mounted], None] | None = None,
+    ready: Callable[[Core], None] | None = None,
 ) -> None:
     """Mount and serve until unmounted or told to end by a signal.
 
@@ -93,8 +91,8 @@ def foreground(
             str(overlay.directory) if overlay is not None else "",
         )
         registration = registry.register(one)
-        watcher.read_again = mounted.keeper.hang_up
-        mounted.keeper.start()
+        watcher.read_again = mounted.token_renewal.hang_up
+        mounted.token_renewal.start()
         watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
         with watcher:
             announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
@@ -247,10 +245,10 @@ def _fusermount_said(log_file: Path, begun: int) -> str:
 class _Announcing:
     """Says that the mount is ready once it answers through the kernel; the overlay comes between."""
 
-    mounted: Mounted
+    mounted: Core
     base: str
     overlay: Overlay | None
-    ready: Callable[[Mounted], None]
+    ready: Callable[[Core], None]
     failed: list[str]
     give_up: Callable[[], None]
 
@@ -278,7 +276,7 @@ class _Announcing:
         self.ready(self.mounted)
         if self.overlay is not None:
             # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
-            self.overlay.follow(lambda: self.mounted.catalogs.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
+            self.overlay.follow(lambda: self.mounted.listing_service.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
 
 
 def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
@@ -288,7 +286,7 @@ def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
         mount_table.unmount(mountpoint, lazy=True)
 
 
-def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _commands(mounted: Core, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def refresh(asked: dict[str, Any]) -> bool:
         mounted.refresh(str(asked.get("below", "")))
         if overlay is not None:
@@ -301,14 +299,14 @@ def _commands(mounted: Mounted, stop: Callable[[], None], overlay: Overlay | Non
 
     def credentials(asked: dict[str, Any]) -> str:
         try:
-            return mounted.keeper.read_again(str(asked.get("place", "")))
+            return mounted.token_renewal.read_again(str(asked.get("place", "")))
         except (Failure, UsageError) as problem:
             raise ValueError(str(problem)) from None
 
     return {"status": lambda _: mounted.report(), "refresh": refresh, "credentials": credentials, "stop": end}
 
 
-def _leave(mounted: Mounted, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
+def _leave(mounted: Core, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
     """The last thing a process does that cannot end its loop in time."""
     socket_path.unlink(missing_ok=True)
     if registration is not None:

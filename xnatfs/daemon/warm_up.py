@@ -23,7 +23,7 @@ _PIECE = 2**20
 
 
 @dataclass
-class Plan:
+class WarmPlan:
     """What there is to read: folders, each with its (path, size in bytes) of files."""
 
     folders: list[list[tuple[str, int]]] = field(default_factory=list)
@@ -39,9 +39,9 @@ class Plan:
             self.bytes += sum(size for _, size in files)
 
 
-def survey(paths: Iterable[str], seen: Callable[[Plan], None]) -> Plan:
+def survey(paths: Iterable[str], seen: Callable[[WarmPlan], None]) -> WarmPlan:
     """List everything below the paths; `seen` is told of the growing plan. What cannot be listed is a problem, not the end."""
-    plan = Plan()
+    plan = WarmPlan()
     for path in paths:
         try:
             status = os.stat(path)
@@ -55,7 +55,7 @@ def survey(paths: Iterable[str], seen: Callable[[Plan], None]) -> Plan:
     return plan
 
 
-def _survey(top: str, plan: Plan, seen: Callable[[Plan], None]) -> None:
+def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:
     todo = [top]
     while todo:
         folder = todo.pop()
@@ -73,7 +73,7 @@ def _survey(top: str, plan: Plan, seen: Callable[[Plan], None]) -> None:
 class Warming:
     """Reads a plan. `bytes` and `files` are done so far (skipped ones too), `problems` what could not be read."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WarmPlan) -> None:
         self._plan = plan
         self._lock = threading.Lock()
         self._folders: queue.SimpleQueue[list[tuple[str, int]]] = queue.SimpleQueue()

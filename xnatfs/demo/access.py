@@ -1,4 +1,4 @@
-"""Who may see what (fact sheet 8), and the labels objects have in a project (2.8).
+"""Who may see what (xnat-rest.md 8), and the labels objects have in a project (2.8).
 
 Used by the listings, addresses and items. Reads the archive on the event loop.
 """
@@ -56,7 +56,7 @@ class View:
         return any(self.readable(self.archive.projects.get(name)) for name in (experiment.project, *experiment.shares))
 
     def addressable(self, experiment: Experiment) -> bool:
-        """Readable, and not put away (quarantined, obsolete) from who may not activate it; lists show it all the same (fact sheet 12)."""
+        """Readable, and not put away (quarantined, obsolete) from who may not activate it; lists show it all the same (xnat-rest.md 12)."""
         if not self.experiment_readable(experiment):
             return False
         if experiment.status in ("active", "locked"):
@@ -95,7 +95,7 @@ def _in_project(item: Subject | Experiment, project_id: str) -> bool:
 
 
 def label_in(item: Subject | Experiment, project_id: str) -> str:
-    """The label in a project it belongs to or is shared into (fact sheet 2.8)."""
+    """The label in a project it belongs to or is shared into (xnat-rest.md 2.8)."""
     if project_id and item.project != project_id:
         return item.shares.get(project_id) or item.label
     return item.label

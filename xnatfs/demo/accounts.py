@@ -1,4 +1,4 @@
-"""The routes about logins and about the site: JSESSION, auth, alias tokens, buildInfo (fact sheet 1, bx.md 6.2).
+"""The routes about logins and about the site: JSESSION, auth, alias tokens, buildInfo (xnat-rest.md 1, bx.md 6.2).
 
 Used by `routes` (below /data) and `xapi`. Lives on the event loop.
 """
@@ -45,7 +45,7 @@ def login(call: Call) -> Reply:
 
 
 def tokens(call: Call, parts: list[str]) -> Reply:
-    """`/data/services/tokens/OPERATION[/user/USER | /ALIAS[/SECRET]]` (AliasTokenRestlet; fact sheet 1)."""
+    """`/data/services/tokens/OPERATION[/user/USER | /ALIAS[/SECRET]]` (AliasTokenRestlet; xnat-rest.md 1)."""
     operation, arguments = parts[0], parts[1:]
     owner, alias = call.user.login, ""
     if arguments[:1] == ["user"] and len(arguments) == 2:

@@ -1,4 +1,4 @@
-"""What a URL below /data names: projects, subjects, experiments, scans, ... (fact sheet 2.5, 7, 8).
+"""What a URL below /data names: projects, subjects, experiments, scans, ... (xnat-rest.md 2.5, 7, 8).
 
 `parse` only cuts the path up; `resolve` finds the objects one user may see (their resources: `holdings`).
 Used by `listings`, `resources`, `items`. Reads the archive on the event loop.
@@ -59,17 +59,17 @@ def parse(path: str) -> Address:
 
 
 def plain(raw: str) -> str:
-    """Most names are compared as they stand in the URL, not decoded but XML-escaped (fact sheet 7 [X])."""
+    """Most names are compared as they stand in the URL, not decoded but XML-escaped (xnat-rest.md 7 [X])."""
     return escape(raw)
 
 
 def decoded(raw: str) -> str:
-    """Scan and reconstruction ids alone are URL-decoded first (fact sheet 7)."""
+    """Scan and reconstruction ids alone are URL-decoded first (xnat-rest.md 7)."""
     return escape(unquote_plus(raw))
 
 
 class NotIdentified(HttpError):
-    """What an address names is not there for this user: a 404, and of the files in it a 500 (fact sheet 13 [X])."""
+    """What an address names is not there for this user: a 404, and of the files in it a 500 (xnat-rest.md 13 [X])."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(404, f"Unable to identify {kind} {name}")
@@ -99,7 +99,7 @@ class Target:
 
 
 def resolve(address: Address, view: View, proven_only: bool = False, item: bool = False) -> Target:
-    """Find everything an address names; what is not there or not readable is a 404 (fact sheet 8).
+    """Find everything an address names; what is not there or not readable is a 404 (xnat-rest.md 8).
 
     For files and resources a session that is not there falls through to what stands before it in the address. An `item` of an
     experiment is found by its id below any project, one of an assessor by its id alone.
@@ -140,7 +140,7 @@ def resolve(address: Address, view: View, proven_only: bool = False, item: bool 
 
 
 def _experiments(address: Address, target: Target, view: View) -> list[Experiment]:
-    """Each named one once; of several names those that are not there are left out silently (fact sheet 13 [X])."""
+    """Each named one once; of several names those that are not there are left out silently (xnat-rest.md 13 [X])."""
     raw = address.names["experiments"]
     found: dict[str, Experiment] = {}
     for name in raw.split(","):
@@ -155,7 +155,7 @@ def _experiments(address: Address, target: Target, view: View) -> list[Experimen
 
 
 def _scans(raw: str, session: Experiment) -> list[Scan]:
-    """Comma lists, ALL, ids and types, NULL for no type, [SLASH] and [COMMA] (fact sheet 2.5)."""
+    """Comma lists, ALL, ids and types, NULL for no type, [SLASH] and [COMMA] (xnat-rest.md 2.5)."""
     if unquote_plus(raw) in ("ALL", "*"):
         return session.scans
     wanted = set()

@@ -175,7 +175,7 @@ class Application:
         except Unauthorized:
             return self._finished(_unauthorized("Invalid username or password."), None)
         if new and (self.switches.database_down or self.switches.pool_exhausted):
-            # A user who is not known by a cookie cannot be looked up (fact sheet 13 [X]).
+            # A user who is not known by a cookie cannot be looked up (xnat-rest.md 13 [X]).
             self.sessions.end(session)
             return self._finished(restlet_error(500, "Internal Server Error"), None)
         user = session.user if session is not None else GUEST
@@ -216,13 +216,13 @@ class Application:
         except Unauthorized:
             return _unauthorized("Invalid username or password.")
         except Exception as error:
-            # Restlet shows the exception's message (fact sheet 9 [X]); here it is a defect of the stand-in or of its data, so it is logged.
+            # Restlet shows the exception's message (xnat-rest.md 9 [X]); here it is a defect of the stand-in or of its data, so it is logged.
             _LOGGER.exception("%s %s", call.method, call.path)
             return restlet_error(500, str(error))
         return reply
 
     def _login_needed(self, raw: str, headers: Headers) -> Reply:
-        """Nobody is logged in where one must be (fact sheet 1)."""
+        """Nobody is logged in where one must be (xnat-rest.md 1)."""
         browser = is_interactive(headers.get("user-agent", ""))
         if raw.endswith("/JSESSION"):
             # An open URL for Spring, so Restlet's own guard answers.
@@ -251,14 +251,14 @@ def _unauthorized(message: str) -> Reply:
 
 
 def _csrf_missing(call: Call) -> bool:
-    """Only browsers with a login are asked for the token, on anything that writes; failing is a 500 (fact sheet 1)."""
+    """Only browsers with a login are asked for the token, on anything that writes; failing is a 500 (xnat-rest.md 1)."""
     if call.method not in ("POST", "PUT", "DELETE") or call.user is GUEST or call.session is None:
         return False
     return is_interactive(call.headers.get("user-agent", "")) and call.query.get("XNAT_CSRF") != call.session.csrf
 
 
 def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
-    """Restlet's TunnelService: some parameters are eaten, and a POST may name another method (fact sheet 1 [X])."""
+    """Restlet's TunnelService: some parameters are eaten, and a POST may name another method (xnat-rest.md 1 [X])."""
     if not any(name in query for name in (*_TUNNELLED, "method")):
         return query, method
     kept = [(name, value) for name, value in query.multi_items() if name not in _TUNNELLED]

@@ -1,4 +1,4 @@
-"""Who is asking: sessions, Basic authentication, lock-outs, alias tokens (fact sheet 1).
+"""Who is asking: sessions, Basic authentication, lock-outs, alias tokens (xnat-rest.md 1).
 
 Used by `app` for every request and by `accounts` for the login routes. Lives on the event loop.
 """
@@ -79,7 +79,7 @@ class Sessions:
         if credentials is None:
             return session, False
         login, password = credentials
-        # Same user, or the owner of the alias: not checked again (cookie + Basic heals itself after expiry, fact sheet 1 [I]).
+        # Same user, or the owner of the alias: not checked again (cookie + Basic heals itself after expiry, xnat-rest.md 1 [I]).
         if session is not None and session.user is not GUEST and session.user.login == self._owner(login):
             return session, False
         return self.new_session(self.check(login, password)), True
@@ -110,7 +110,7 @@ class Sessions:
         return user
 
     def new_session(self, user: User) -> Session:
-        """A fresh session; the one over the cap is refused (fact sheet 1: maxSessionsPreventsLogin)."""
+        """A fresh session; the one over the cap is refused (xnat-rest.md 1: maxSessionsPreventsLogin)."""
         if user is not GUEST and len(self.of_user(user.login)) >= self._switches.max_sessions:
             raise Unauthorized(True)
         session = Session(secrets.token_hex(16).upper(), user, time.monotonic())

@@ -1,4 +1,4 @@
-"""Bulk downloads: zips as Java's ZipOutputStream streams them, tars, and the paths inside (fact sheet 3).
+"""Bulk downloads: zips as Java's ZipOutputStream streams them, tars, and the paths inside (xnat-rest.md 3).
 
 Used by `routes`. Streams on the event loop, entry by entry; checksums of big contents are computed in the pool.
 """
@@ -96,7 +96,7 @@ def _archive_name(call: Call, target: Target) -> str:
 
 
 def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip") -> str:
-    """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants (fact sheet 3)."""
+    """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants (xnat-rest.md 3)."""
     label = item.resource.label or str(item.resource.id)
     scan_type = re.sub(r"\W", "_", item.suffix, flags=re.ASCII)  # Java's, which knows no letters but ASCII's
     if structure == "improved":
@@ -123,7 +123,7 @@ def _dos_time(entry: CatalogEntry) -> int:
 
 
 async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int) -> AsyncIterator[bytes]:
-    """STORED: sizes and CRC in the local header, flags 0x800; DEFLATED: flags 0x808 and a data descriptor (fact sheet 3 [X])."""
+    """STORED: sizes and CRC in the local header, flags 0x800; DEFLATED: flags 0x808 and a data descriptor (xnat-rest.md 3 [X])."""
     directory: list[bytes] = []
     offset = 0
     flags = 0x808 if method == _DEFLATED else 0x800

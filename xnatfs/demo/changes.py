@@ -1,4 +1,4 @@
-"""What writing does to an archive: files, resources, scans, sessions, and the stamps each write moves (fact sheet 13 [X]).
+"""What writing does to an archive: files, resources, scans, sessions, and the stamps each write moves (xnat-rest.md 13 [X]).
 
 The one place that knows which stamps move. Used by `control` (changes by name) and by the REST writes. Runs on the event loop.
 """
@@ -90,7 +90,7 @@ def put_on_disk(resource: Resource, path: str, content: Content, modified: datet
 
 
 def refresh(archive: Archive, resource: Resource, owner: Owner, options: set[str]) -> None:
-    """A catalog refresh: append, delete, checksum, populateStats. Stamps move only if the counts in the database do (fact sheet 13 [X])."""
+    """A catalog refresh: append, delete, checksum, populateStats. Stamps move only if the counts in the database do (xnat-rest.md 13 [X])."""
     before = stats(resource)
     if resource.stats_known and resource.counted is None:
         resource.counted = resource.stats

@@ -1,4 +1,4 @@
-"""The query organizer: `columns=` as aliases and paths, the joins they need, and filters (fact sheet 2.2, 12 [X]).
+"""The query organizer: `columns=` as aliases and paths, the joins they need, and filters (xnat-rest.md 2.2, 12 [X]).
 
 A column has a *join*: "" for the listed object itself, or a table it multiplies rows by (scans, their resources, ...). An object
 without a partner in a join keeps one row with blanks (LEFT JOIN).
@@ -41,7 +41,7 @@ class Join:
 class QueryFailed(Exception):
     """The query cannot be made: an unknown field of a known type, a type that cannot be joined, a value that cannot be compared.
 
-    What is answered then depends on the listing: a 500, or a 200 with nothing in it (fact sheet 12 [X]).
+    What is answered then depends on the listing: a 500, or a 200 with nothing in it (xnat-rest.md 12 [X]).
     """
 
 
@@ -84,7 +84,7 @@ class Root:
             if column is None or (proven_only and not column.proven):
                 continue
             if _CUSTOM.search(column.key):
-                # The name of a custom variable is not looked at: a second one is the same column (fact sheet 14 [X]).
+                # The name of a custom variable is not looked at: a second one is the same column (xnat-rest.md 14 [X]).
                 field = _CUSTOM.sub("fields/field/", column.key)
                 if field in custom:
                     continue
@@ -131,7 +131,7 @@ def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: 
 
 
 def united(rows: list[Row]) -> list[Row]:
-    """Rows equal in everything asked for, once: the UNION of XNAT's query since 1.8.9 (fact sheet 12 [X])."""
+    """Rows equal in everything asked for, once: the UNION of XNAT's query since 1.8.9 (xnat-rest.md 12 [X])."""
     return list({tuple(row.items()): row for row in rows}.values())
 
 
@@ -157,7 +157,7 @@ def _iso(date: str) -> str:
 
 
 def matcher(key: str, wanted: str) -> Callable[[str], bool]:
-    """The test for a filter: strings with `,` as OR and `*`/`%` as LIKE; ranges for dates and numbers (fact sheet 2.2)."""
+    """The test for a filter: strings with `,` as OR and `*`/`%` as LIKE; ranges for dates and numbers (xnat-rest.md 2.2)."""
     tests = [_one_matcher(key, part) for part in wanted.split(",")]
     return lambda value: any(test(value) for test in tests)
 

@@ -41,7 +41,7 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive = seconds  # type: ignore[assignment]  # uvicorn says int; the event loop takes any number
 
     def send_400_response(self, msg: str) -> None:
-        """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (fact sheet 3)."""
+        """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (xnat-rest.md 3)."""
         body = tomcat_page(400, "Invalid character found in the request target.").encode()
         head = f"HTTP/1.1 400 \r\nContent-Type: text/html;charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         self.transport.write(head.encode() + body)

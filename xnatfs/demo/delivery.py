@@ -74,7 +74,7 @@ class Delivery:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _keep_open(self, owing: bool) -> None:
-        """Tomcat thinks the reply is complete and waits for the next request: the client hangs until the idle close (fact sheet 3 [X])."""
+        """Tomcat thinks the reply is complete and waits for the next request: the client hangs until the idle close (xnat-rest.md 3 [X])."""
         if owing:
             self._connection.close_when_idle(self._switches.hang_seconds)
 
@@ -170,7 +170,7 @@ class Delivery:
         headers = list(reply.headers)
         if reply.from_restlet:
             headers.append(_VARY)
-            headers.append(("Accept-Ranges", "bytes"))  # no proof of anything (fact sheet 0)
+            headers.append(("Accept-Ranges", "bytes"))  # no proof of anything (xnat-rest.md 0)
             headers.append(("Server", "Noelios-Restlet-Engine/1.1.10"))
         if length is not None:
             headers.append(("Content-Length", str(length)))

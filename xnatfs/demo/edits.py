@@ -1,4 +1,4 @@
-"""Making, editing, sharing and deleting projects, subjects, experiments, scans and assessors by PUT and DELETE (fact sheet 4, 13, 14 [X]).
+"""Making, editing, sharing and deleting projects, subjects, experiments, scans and assessors by PUT and DELETE (xnat-rest.md 4, 13, 14 [X]).
 
 Which stamps a change moves is `changes`' and the archive's business. Used by `routes`. Changes the archive on the event loop.
 """

@@ -58,7 +58,7 @@ class Switches:
     stall_rate: float = 0.0  # ... silence from a random byte on
     expire_rate: float = 0.0  # of requests: the session they come in has just ended
     html_instead: int = 0
-    redirect_next: int = 0  # 302 to the login page, as for an expired password (fact sheet 1)
+    redirect_next: int = 0  # 302 to the login page, as for an expired password (xnat-rest.md 1)
     silent_next: int = 0  # accepted, and never answered
     guest_next: int = 0  # answered as if nobody were logged in and no credentials had come: a gateway lost the session and strips Basic
     refuse_connections: bool = False  # every matching request: the connection is reset without an answer
@@ -77,12 +77,12 @@ class Switches:
     garble_listings: str = ""  # "json": listings that do not parse; "utf8": with a byte that is no UTF-8 ...
     garble_next: int = -1
     zip_omit: list[str] = field(default_factory=list)  # shell patterns of paths in a resource that bulk downloads skip
-    zip_stop_after: int = -1  # entries; the archive then ends early but validly (fact sheet 9 [X])
+    zip_stop_after: int = -1  # entries; the archive then ends early but validly (xnat-rest.md 9 [X])
     stale_size: str = ""  # regular expression on the path: these rows carry a size that is too small by up to 1000 bytes
     wrong_digest: str = ""  # regular expression on the path: these rows carry the digest of something else
-    empty_file_lists: bool = False  # recorded.md 25: empty listings although resources report counts
+    empty_file_lists: bool = False  # xnat-rest.md 15.25: empty listings although resources report counts
 
-    # The database fails, in the ways recorded on XNAT's own code (fact sheet 13 [X]; module `database`).
+    # The database fails, in the ways recorded on XNAT's own code (xnat-rest.md 13 [X]; module `database`).
     database_down: bool = False  # PostgreSQL is stopped: 404 and 500, while /data/auth answers 200
     pool_exhausted: bool = False  # the same pattern, after a wait ...
     pool_wait_s: float = 1.0  # ... for a connection (30 s on a stock server)
@@ -122,7 +122,7 @@ class Switches:
 
     @property
     def old(self) -> bool:
-        """A server up to 1.8.8: lists of a project ignore ID= and label=, equal rows do not collapse (fact sheet 12 [X])."""
+        """A server up to 1.8.8: lists of a project ignore ID= and label=, equal rows do not collapse (xnat-rest.md 12 [X])."""
         return self.profile == "1.8.8"
 
     def matches(self, target: str) -> bool:

@@ -1,4 +1,4 @@
-"""Single files: how a raw path is looked up, and everything about the reply (fact sheet 3).
+"""Single files: how a raw path is looked up, and everything about the reply (xnat-rest.md 3).
 
 Used by `routes`. Runs on the event loop; big reads come in pieces.
 """
@@ -51,10 +51,10 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
     items = chosen(address, target, call.view, call.flag("all"))
     several = len(target.scans or []) > 1 and not all(name.isdigit() for name in address.names.get("resources", "x").split(","))
     if call.method == "HEAD" and several:
-        raise HttpError(404)  # only GET takes an address that names several scans (fact sheet 13 [X])
+        raise HttpError(404)  # only GET takes an address that names several scans (xnat-rest.md 13 [X])
     if any(item.resource.broken for item in items):
         return tomcat_error(404, "Unable to find file.", restlet=True)
-    # Of several resources only the first is looked in, be it two of one label or all of a session (fact sheet 13 [X]).
+    # Of several resources only the first is looked in, be it two of one label or all of a session (xnat-rest.md 13 [X]).
     found = find(items[:1], outer)
     if found is None or found[1].content is None:
         if call.flag("accept-not-found"):
@@ -63,7 +63,7 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
     held, entry = found
     content = found[1].content
     if call.switches.catalog_entry_cost_us:
-        # Every GET of one file parses the whole catalog (fact sheet 9).
+        # Every GET of one file parses the whole catalog (xnat-rest.md 9).
         await asyncio.sleep(call.switches.catalog_entry_cost_us * len(held.resource.entries) / 1e6)
     if call.flag("listContents"):
         return contents_list(call, _members(content))
@@ -73,7 +73,7 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
 
 
 def indexed(call: Call, address: Address, items: list[Held]) -> Reply:
-    """`index=N` with a filter gives the N-th file itself (fact sheet 2.4)."""
+    """`index=N` with a filter gives the N-th file itself (xnat-rest.md 2.4)."""
     entries = selected(call, address, items)
     try:
         entry = entries[int(call.query["index"])][1]
@@ -85,7 +85,7 @@ def indexed(call: Call, address: Address, items: list[Held]) -> Reply:
 
 
 def split_zip(raw: str) -> tuple[str, str | None]:
-    """A path at the first zip-like extension followed by `!` or `/`; so a directory called x.zip is taken for a zip (fact sheet 3)."""
+    """A path at the first zip-like extension followed by `!` or `/`; so a directory called x.zip is taken for a zip (xnat-rest.md 3)."""
     lower = raw.lower()
     for extension in _ZIPS:
         for mark in (f".{extension}!", f".{extension}/"):
@@ -97,7 +97,7 @@ def split_zip(raw: str) -> tuple[str, str | None]:
 
 
 def find(items: list[Held], raw: str) -> tuple[Held, CatalogEntry] | None:
-    """The entry of a raw path: decoded once only for %2B or %20, then looked up as it stands, then decoded (fact sheet 3)."""
+    """The entry of a raw path: decoded once only for %2B or %20, then looked up as it stands, then decoded (xnat-rest.md 3)."""
     path = unquote_plus(raw) if "%2B" in raw or "%20" in raw else raw
     for wanted in dict.fromkeys((path, unquote_plus(path))):
         for item in items:
@@ -108,7 +108,7 @@ def find(items: list[Held], raw: str) -> tuple[Held, CatalogEntry] | None:
 
 
 def _whole_second(moment: datetime) -> datetime:
-    # The fraction is cut, not rounded (fact sheet 3 [X]); the stand-in's clock is UTC.
+    # The fraction is cut, not rounded (xnat-rest.md 3 [X]); the stand-in's clock is UTC.
     return moment.replace(microsecond=0, tzinfo=timezone.utc)
 
 
@@ -123,7 +123,7 @@ def _date(value: str | None) -> datetime | None:
 
 
 def _condition(call: Call, modified: datetime) -> int:
-    """304, 412 or 200 for the conditional headers (fact sheet 3 [X])."""
+    """304, 412 or 200 for the conditional headers (xnat-rest.md 3 [X])."""
     if_match = call.headers.get("if-match")
     if if_match is not None and if_match.strip() != "*":
         return 412
@@ -223,7 +223,7 @@ def _members(content: Content) -> list[tuple[str, int]]:
 
 
 def _member(content: Content, inner: str) -> Reply:
-    """A file in a zip: streamed, no length, no Range (fact sheet 3 [X])."""
+    """A file in a zip: streamed, no length, no Range (xnat-rest.md 3 [X])."""
     with _open_zip(content) as archive:
         try:
             info = archive.getinfo(inner)

@@ -1,4 +1,4 @@
-"""The resources an address holds, and what listings, zips and catalogs say of each (fact sheet 2.4, 2.5, 7, 13).
+"""The resources an address holds, and what listings, zips and catalogs say of each (xnat-rest.md 2.4, 2.5, 7, 13).
 
 Used by `routes`, `resources`, `files`, `bulk` and the writes. Reads the archive on the event loop.
 """
@@ -76,7 +76,7 @@ def of_project(project: Project) -> Iterator[Held]:
 
 
 def of_subject(subject: Subject) -> Iterator[Held]:
-    """Their addresses go through the primary project, whichever was asked for (fact sheet 13 [X])."""
+    """Their addresses go through the primary project, whichever was asked for (xnat-rest.md 13 [X])."""
     path = f"/projects/{subject.project}/subjects/{subject.id}"
     for item in subject.resources:
         directory = _directory(f"{subject.project}/subjects/{subject.label}", item)
@@ -147,7 +147,7 @@ def of_assessor(assessor: Experiment, view: View, direction: str, within: bool =
 
 
 def chosen(address: Address, target: Target, view: View, everything: bool) -> list[Held]:
-    """The resources a `resources/R` part picks: labels (all that match), numbers, NULL, comma lists (fact sheet 7)."""
+    """The resources a `resources/R` part picks: labels (all that match), numbers, NULL, comma lists (xnat-rest.md 7)."""
     here = held(target, view, everything)
     raw = address.names.get("resources")
     if raw is None:
@@ -157,7 +157,7 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
     picked: list[Held] = []
     for name in plain(raw).split(","):
         if re.fullmatch(r"[0-9]+", name):
-            # Digits are a number, even where a label looks the same; no such number is Restlet's 404 (fact sheet 7 [X]).
+            # Digits are a number, even where a label looks the same; no such number is Restlet's 404 (xnat-rest.md 7 [X]).
             number = int(name)
             found = next((item for item in here if item.resource.id == number), None) or anywhere(number, view, target.experiments)
             if found is None:
@@ -171,7 +171,7 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
 
 
 def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
-    """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not count (fact sheet 13 [X])."""
+    """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not count (xnat-rest.md 13 [X])."""
     try:
         resource, owner = find(view.archive, number, near)
     except KeyError:
@@ -204,7 +204,7 @@ def addressed_through(target: Target) -> str:
 
 
 def addressed_base(target: Target) -> str:
-    """The beginning of file URIs when one number was addressed: through the project if it was, always by ids (fact sheet 2.4 [R]).
+    """The beginning of file URIs when one number was addressed: through the project if it was, always by ids (xnat-rest.md 2.4 [R]).
 
     Two scans that one name picked are both named. A subject is always named below its primary project, an assessor below its session.
     """

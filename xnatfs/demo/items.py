@@ -1,4 +1,4 @@
-"""One object in full: item JSON and XML (fact sheet 2.6, recorded.md 4 and 12).
+"""One object in full: item JSON and XML (xnat-rest.md 2.6, xnat-rest.md 15.4 and 15.12).
 
 An item is a tree of type, data fields and children; both formats are written from it.
 Used by `routes`. Reads the archive on the event loop.

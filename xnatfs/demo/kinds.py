@@ -93,7 +93,7 @@ def is_base(element: str) -> bool:
 
 
 def known(archive: Archive, element: str) -> bool:
-    """Whether the server's schemas have a type; a column of one they lack is dropped (fact sheet 14 [X])."""
+    """Whether the server's schemas have a type; a column of one they lack is dropped (xnat-rest.md 14 [X])."""
     element = element.lower()
     if element in _SCHEMA:
         return True
@@ -104,7 +104,7 @@ def known(archive: Archive, element: str) -> bool:
 
 
 def depth(element: str) -> int:
-    """How special an experiment type is: a column of a deeper one narrows the root (fact sheet 2.2). -1 for what is none."""
+    """How special an experiment type is: a column of a deeper one narrows the root (xnat-rest.md 2.2). -1 for what is none."""
     element = element.lower()
     if not element or element in _NO_EXPERIMENT or is_scan(element):
         return -1

@@ -1,4 +1,4 @@
-"""The tables of projects, subjects, experiments, scans, assessors and reconstructions (fact sheet 2.1 to 2.9, 12 to 14).
+"""The tables of projects, subjects, experiments, scans, assessors and reconstructions (xnat-rest.md 2.1 to 2.9, 12 to 14).
 
 Used by `routes`. Reads the archive on the event loop.
 """
@@ -51,7 +51,7 @@ def finish(call: Call, table: Table) -> Reply:
 
 
 def projects(call: Call) -> Reply:
-    """`/projects`; with `accessible=true` and its like a different table (fact sheet 2.3, 2.7). Filters and limit are ignored."""
+    """`/projects`; with `accessible=true` and its like a different table (xnat-rest.md 2.3, 2.7). Filters and limit are ignored."""
     root = roots.projects(call.archive)
     if "fields" in call.query:
         return finish(call, _alias_table(root))
@@ -70,7 +70,7 @@ def projects(call: Call) -> Reply:
 
 
 def _moment(value: str) -> datetime:
-    """A date, with or without a time; a bad one is a 422 (fact sheet 2.7)."""
+    """A date, with or without a time; a bad one is a 422 (xnat-rest.md 2.7)."""
     for form in ("%Y-%m-%d", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f"):
         with contextlib.suppress(ValueError):
             return datetime.strptime(value, form)
@@ -105,7 +105,7 @@ def _accessible(call: Call, shown: list[Project]) -> Table:
 
 
 def _alias_table(root: Root) -> Table:
-    """`fields=x`: which aliases there are (fact sheet 2.1)."""
+    """`fields=x`: which aliases there are (xnat-rest.md 2.1)."""
     rows = [
         {"key": key, "xpath": path if "/meta/" in path or "element_name" in path else path.lower()} for key, path in root.aliases.items()
     ]
@@ -139,7 +139,7 @@ def _uri_rows(rows: list[Row], base: str) -> None:
 
 
 def failed() -> Reply:
-    """What a project's list of experiments answers when its query fails: 200, and nothing in it (fact sheet 12 [X])."""
+    """What a project's list of experiments answers when its query fails: 200, and nothing in it (xnat-rest.md 12 [X])."""
     return Reply(200, b"", [("Content-Type", "application/json;charset=ISO-8859-1")], "listing", 0)
 
 
@@ -154,12 +154,12 @@ def subjects(call: Call, target: Target) -> Reply:
         found = view.subjects(target.project.id)
     else:
         if not any(view.readable(project) for project in call.archive.projects.values()):
-            raise HttpError(500, "No readable projects.")  # fact sheet 8
+            raise HttpError(500, "No readable projects.")  # xnat-rest.md 8
         found = [subject for subject in call.archive.subjects.values() if view.subject_readable(subject)]
     names = _names(call) or list(_SUBJECT_DEFAULTS)
     root = roots.subjects(call.archive)
     try:
-        # The key comes back under its alias: without asking for it, ID is added (fact sheet 2.2).
+        # The key comes back under its alias: without asking for it, ID is added (xnat-rest.md 2.2).
         columns = root.select([*names, "ID"], call.switches.proven_only)
         primary = [ListedSubject(subject) for subject in found]
         listed = [ListedSubject(item.subject, target.project_id) for item in primary if _passes(item, root, call)]
@@ -174,7 +174,7 @@ def subjects(call: Call, target: Target) -> Reply:
 
 
 def _passes(item: object, root: Root, call: Call) -> bool:
-    """Whether an object itself passes the filters: they know primary labels and projects only (fact sheet 12 [X])."""
+    """Whether an object itself passes the filters: they know primary labels and projects only (xnat-rest.md 12 [X])."""
     return all(test(column.value(item)) for column, test in _filters(call, root) if not column.join)
 
 
@@ -183,7 +183,7 @@ def _joined_filters(call: Call, root: Root) -> list[tuple[Column, Callable[[str]
 
 
 def experiments(call: Call, target: Target) -> Reply:
-    """Experiments of a subject or project (no image assessors unless asked for) or of the server (fact sheet 2.3, 12)."""
+    """Experiments of a subject or project (no image assessors unless asked for) or of the server (xnat-rest.md 2.3, 12)."""
     view = call.view
     scoped = target.project is not None or target.subject is not None
     if target.project is not None:
@@ -207,7 +207,7 @@ def experiments(call: Call, target: Target) -> Reply:
 
 
 def _of_the_server(call: Call) -> list[Experiment]:
-    """What the user may read. Up to 1.8.8 the first one of each type and project decided for all of them (fact sheet 12 [X])."""
+    """What the user may read. Up to 1.8.8 the first one of each type and project decided for all of them (xnat-rest.md 12 [X])."""
     decided: dict[tuple[str, str], bool] = {}
     found = []
     for experiment in call.archive.experiments.values():
@@ -226,10 +226,10 @@ def _experiments(call: Call, target: Target, root: str, found: list[Experiment],
     if not scoped and depth(root) >= 1:
         defaults += ["session_ID", "session_label"] if _is_assessor_root(call, root) else ["subject_ID", "subject_label"]
     names = _names(call) or defaults
-    # Labels and projects of the sharing project only in this form, and only if the label is asked for (fact sheet 12 [X]).
+    # Labels and projects of the sharing project only in this form, and only if the label is asked for (xnat-rest.md 12 [X]).
     project_id = target.project_id if root == SUBJECT_ASSESSOR and "label" in names else ""
     if scoped and call.switches.proven_only and _asks_for_scans(call):
-        raise HttpError(404)  # fact sheet 2.9: the project-scoped form of the scan listing is [I]
+        raise HttpError(404)  # xnat-rest.md 2.9: the project-scoped form of the scan listing is [I]
     table = _experiment_table(
         call, root, [item for item in found if is_a(item, root)], project_id, names, not call.switches.old or not scoped
     )
@@ -251,7 +251,7 @@ def _is_assessor_root(call: Call, root: str) -> bool:
 
 
 def _root(call: Call, root: str) -> str:
-    """The root element, in lower case: `xsiType=` (a comma list filters nothing), else narrowed by the columns (fact sheet 2.2, 12)."""
+    """The root element, in lower case: `xsiType=` (a comma list filters nothing), else narrowed by the columns (xnat-rest.md 2.2, 12)."""
     wanted = call.first("xsiType")
     if wanted:
         return root if "," in wanted else wanted.lower()
@@ -286,7 +286,7 @@ def _experiment_table(
 
 
 def scans(call: Call, target: Target) -> Reply:
-    """Scans of a session; filters and limit are ignored (fact sheet 2.3). What cannot be listed at all is a 500 (fact sheet 13 [X])."""
+    """Scans of a session; filters and limit are ignored (xnat-rest.md 2.3). What cannot be listed at all is a 500 (xnat-rest.md 13 [X])."""
     root = roots.scans(call.archive)
     if "fields" in call.query:
         return finish(call, _alias_table(root))
@@ -311,7 +311,7 @@ def _scan_rows(root: Root, columns: list[Column], session: Experiment, scan: Sca
 
 
 def assessors(call: Call, target: Target) -> Reply:
-    """Image assessors of a session, those of projects the user may not read too (fact sheet 12 [X])."""
+    """Image assessors of a session, those of projects the user may not read too (xnat-rest.md 12 [X])."""
     root = _root(call, IMAGE_ASSESSOR)
     if "fields" in call.query:
         return finish(call, _alias_table(experiment_root(call.archive, root)))

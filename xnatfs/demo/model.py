@@ -235,7 +235,7 @@ class Experiment:
     `shares` maps the id of a project it is shared into to its label there (None: the own label).
     `last_modified` is the stamp of its own row: None until a field of it is edited, and blind to all that is below it. `type_modified`
     is the stamp of its most derived type (`xnat:mrSessionData/meta/last_modified`), there from the beginning, which moves with all
-    (fact sheet 13 [X]).
+    (xnat-rest.md 13 [X]).
     """
 
     id: str
@@ -374,7 +374,7 @@ class Archive:
     def touch(self, experiment: Experiment | None = None, subject: Subject | None = None) -> None:
         """Something below these changed: the stamp of the experiment's concrete type (an assessor's session's too) and the subject's move.
 
-        Not the experiment's own stamp and not the project's (fact sheet 13 [X]).
+        Not the experiment's own stamp and not the project's (xnat-rest.md 13 [X]).
         """
         stamp = self.tick()
         if experiment is not None:

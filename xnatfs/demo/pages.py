@@ -1,4 +1,4 @@
-"""The HTML pages: Restlet's status page, Tomcat's error page, the login page, the start page (fact sheet 1 and 9).
+"""The HTML pages: Restlet's status page, Tomcat's error page, the login page, the start page (xnat-rest.md 1 and 9).
 
 Used by `app` for every error and by the routes outside /data. Pure functions, any thread.
 """
@@ -11,7 +11,7 @@ from .reply import Reply, page, reason
 
 
 def restlet_page(status: int, message: str) -> str:
-    """Restlet's StatusFilter page: titled "Status page", the message in <h3> (fact sheet 9 [X])."""
+    """Restlet's StatusFilter page: titled "Status page", the message in <h3> (xnat-rest.md 9 [X])."""
     return (
         "<html>\n<head>\n   <title>Status page</title>\n</head>\n<body>\n"
         f"<h3>{escape(message)}</h3><p>You can get technical details <a "
@@ -21,7 +21,7 @@ def restlet_page(status: int, message: str) -> str:
 
 
 def tomcat_page(status: int, message: str) -> str:
-    """The servlet container's own page (fact sheet 3: "Missing" [X])."""
+    """The servlet container's own page (xnat-rest.md 3: "Missing" [X])."""
     title = f"HTTP Status {status} \N{EN DASH} {reason(status)}"
     return (
         f'<!doctype html><html lang="en"><head><title>{title}</title></head><body><h1>{title}</h1><hr class="line" />'
@@ -31,7 +31,7 @@ def tomcat_page(status: int, message: str) -> str:
 
 
 def restlet_error(status: int, message: str) -> Reply:
-    """An error of a handler that left no entity; 400, 500 and 501 close the connection, a 500 has no Accept-Ranges (fact sheet 3, 9)."""
+    """An error of a handler that left no entity; 400, 500 and 501 close the connection, a 500 has no Accept-Ranges (xnat-rest.md 3, 9)."""
     reply = page(restlet_page(status, message), status)
     reply.close = status in (400, 500, 501)
     reply.from_restlet = status != 500

@@ -1,4 +1,4 @@
-"""Restlet 1.1.10's byte ranges, with their bugs: the table of fact sheet 3 [X] as one function.
+"""Restlet 1.1.10's byte ranges, with their bugs: the table of xnat-rest.md 3 [X] as one function.
 
 Used by `files`. Pure, any thread.
 """

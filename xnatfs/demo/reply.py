@@ -18,7 +18,7 @@ class Reply:
     """An answer.
 
     `length` is the Content-Length *announced*; None announces none (chunked). It may disagree with what the body has
-    (fact sheet 3: ranges past the end), then the connection is left open for `hang` as Tomcat leaves it.
+    (xnat-rest.md 3: ranges past the end), then the connection is left open for `hang` as Tomcat leaves it.
     `stream` makes the pieces of the body; `body` is used where there is none.
     """
 
@@ -36,7 +36,7 @@ class Reply:
 class HttpError(Exception):
     """Ends the handling of a request with an error page.
 
-    `page` says who writes the page: Restlet's status filter, or the container (an empty entity or `sendError`; fact sheet 9).
+    `page` says who writes the page: Restlet's status filter, or the container (an empty entity or `sendError`; xnat-rest.md 9).
     """
 
     def __init__(self, status: int, message: str = "", page: Literal["restlet", "tomcat"] = "restlet") -> None:

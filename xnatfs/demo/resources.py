@@ -1,4 +1,4 @@
-"""Resource lists, file lists and catalogs (fact sheet 2.3, 2.4, 2.6, 6).
+"""Resource lists, file lists and catalogs (xnat-rest.md 2.3, 2.4, 2.6, 6).
 
 Used by `routes`. Reads the archive on the event loop; missing digests are computed in the pool.
 """
@@ -64,9 +64,9 @@ async def digests_known(call: Call, items: list[Held]) -> None:
 
 
 def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
-    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; fact sheet 2.4).
+    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; xnat-rest.md 2.4).
 
-    What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404 (fact sheet 13 [X]).
+    What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404 (xnat-rest.md 13 [X]).
     """
     if any(item.resource.broken for item in items):
         raise HttpError(404, "Unable to find catalog.", "tomcat")
@@ -84,7 +84,7 @@ def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held
 
 
 async def file_list(call: Call, address: Address, target: Target) -> Reply:
-    """`.../files`: one row per catalog entry; un-encoded URIs with the numeric resource id; no totalRecords (fact sheet 2.4)."""
+    """`.../files`: one row per catalog entry; un-encoded URIs with the numeric resource id; no totalRecords (xnat-rest.md 2.4)."""
     items = chosen(address, target, call.view, call.flag("all"))
     if call.switches.empty_file_lists:
         items = []
@@ -136,14 +136,14 @@ def nothing_listed(call: Call) -> Reply:
 
 def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
     if locator == "URI":
-        # Several catalogs: the base is the row's resource_path, without the project (fact sheet 2.4).
+        # Several catalogs: the base is the row's resource_path, without the project (xnat-rest.md 2.4).
         return f"{base}/resources/{item.resource.id}/files/{entry.path}"
     path = f"{item.archive_dir}/{entry.path}"
     return f"/data/xnat/archive/{path}" if locator == "absolutePath" else path.partition("/")[2]
 
 
 async def catalog(call: Call, address: Address, target: Target) -> Reply:
-    """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (fact sheet 2.6)."""
+    """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (xnat-rest.md 2.6)."""
     items = chosen(address, target, call.view, False)
     if not items:
         raise HttpError(404, "Unable to find catalog.")
@@ -175,6 +175,6 @@ async def catalog(call: Call, address: Address, target: Target) -> Reply:
 
 
 def contents_list(call: Call, members: list[tuple[str, int]]) -> Reply:
-    """`listContents=true` on a zip (fact sheet 3)."""
+    """`listContents=true` on a zip (xnat-rest.md 3)."""
     rows = [{"File Name": name, "Size": str(size)} for name, size in members]
     return finish(call, Table(["File Name", "Size"], rows, with_total=False))

@@ -1,6 +1,6 @@
 """What can be listed by columns: projects, subjects, scans, and (through `sessions`) experiments: aliases, joins, paths.
 
-Which aliases there are and what they stand for is XNAT's table (fact sheet 2.2), how paths are joined is as executed (12, 14 [X]).
+Which aliases there are and what they stand for is XNAT's table (xnat-rest.md 2.2), how paths are joined is as executed (12, 14 [X]).
 Used by `listings` and `search`. Reads the archive on the event loop.
 """
 
@@ -71,7 +71,7 @@ def resource_value(name: str) -> Value:
 
 
 def custom_column(name: str) -> Value | None:
-    """A custom variable: the name in the brackets is not looked at, every variable makes a row (fact sheet 14 [X])."""
+    """A custom variable: the name in the brackets is not looked at, every variable makes a row (xnat-rest.md 14 [X])."""
     found = _CUSTOM_PATH.fullmatch(name)
     if found is None:
         return None
@@ -137,7 +137,7 @@ def subjects(archive: Archive) -> Root:
 
 def _subject_path(name: str) -> Resolved:
     if name == "label":
-        # In a project's list the label is the one it has there, the project its primary one (fact sheet 2.8, 12).
+        # In a project's list the label is the one it has there, the project its primary one (xnat-rest.md 2.8, 12).
         return "", lambda row: label_in(row.subject, row.project), True
     if name.startswith("resources/resource/"):
         return "resource", resource_value(name[len("resources/resource/") :]), False
@@ -176,7 +176,7 @@ def scan_column(element: str, name: str) -> Resolved:
 
 
 def _scan_meta(name: str, concrete: str, of_type: Callable[[ListedScan], bool]) -> Value:
-    """Two rows, two stamps: the base type's moves with own fields, the concrete type's with resources too (fact sheet 13 [X])."""
+    """Two rows, two stamps: the base type's moves with own fields, the concrete type's with resources too (xnat-rest.md 13 [X])."""
     if name not in ("meta/last_modified", "meta/insert_date"):
         raise QueryFailed(name)
 

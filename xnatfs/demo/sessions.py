@@ -1,4 +1,4 @@
-"""Experiments as they are listed by columns: what their paths mean depends on the root element (fact sheet 12, 14 [X]).
+"""Experiments as they are listed by columns: what their paths mean depends on the root element (xnat-rest.md 12, 14 [X]).
 
 A type that is neither above nor below the root is joined where the schemas relate them (scans, assessors, subjects), else the query
 fails. Used by `listings` and `search`. Reads the archive on the event loop.
@@ -70,7 +70,7 @@ class ListedExperiment:
 
 
 def narrowed(archive: Archive, names: Iterable[str], root: str) -> str:
-    """The root after the columns: one of a type below it narrows the rows to that type (fact sheet 2.2)."""
+    """The root after the columns: one of a type below it narrows the rows to that type (xnat-rest.md 2.2)."""
     root = root.lower()
     for name in names:
         path = name if "/" in name else ALIASES.get(name, "")
@@ -211,7 +211,7 @@ class _Paths:
 
 
 def experiment_stamp(element: str) -> Value:
-    """`<type>/meta/last_modified`: a base type's row moves with own fields only, the concrete type's with everything (fact sheet 13)."""
+    """`<type>/meta/last_modified`: a base type's row moves with own fields only, the concrete type's with everything (xnat-rest.md 13)."""
     if is_base(element):
         return lambda row: stamp(row.experiment.last_modified) if is_a(row.experiment, element) else ""
     return lambda row: stamp(row.experiment.type_modified) if row.experiment.xsi_type.lower() == element else ""

@@ -1,4 +1,4 @@
-"""Tables of strings and how XNAT writes them: JSON, CSV, XML, HTML (fact sheet 2.1).
+"""Tables of strings and how XNAT writes them: JSON, CSV, XML, HTML (xnat-rest.md 2.1).
 
 Used by everything that lists. Pure, any thread.
 """
@@ -57,7 +57,7 @@ class Table:
     with_total: bool = True
     meta: dict[str, str] = field(default_factory=dict)
     column_notes: list[dict[str, str]] = field(default_factory=list)
-    raw_names: bool = False  # the header is raw SQL names when there is no row (fact sheet 2.1)
+    raw_names: bool = False  # the header is raw SQL names when there is no row (xnat-rest.md 2.1)
 
 
 def wanted_format(query: Mapping[str, str], accept: str, variants: tuple[str, ...] = ("json", "html", "xml")) -> str:
@@ -79,7 +79,7 @@ def wanted_format(query: Mapping[str, str], accept: str, variants: tuple[str, ..
 
 
 def stamp(moment: datetime | None) -> str:
-    """A java.sql.Timestamp: trailing zeros of the fraction trimmed, one digit at least (fact sheet 2.1 [R])."""
+    """A java.sql.Timestamp: trailing zeros of the fraction trimmed, one digit at least (xnat-rest.md 2.1 [R])."""
     if moment is None:
         return ""
     fraction = f"{moment.microsecond:06d}".rstrip("0") or "0"
@@ -87,7 +87,7 @@ def stamp(moment: datetime | None) -> str:
 
 
 def sort(table: Table, query: Mapping[str, str]) -> None:
-    """`sortBy=a,b&sortOrder=DESC`, in memory, after paging (fact sheet 2.1)."""
+    """`sortBy=a,b&sortOrder=DESC`, in memory, after paging (xnat-rest.md 2.1)."""
     keys = [key for key in query.get("sortBy", "").split(",") if key]
     if not keys:
         return
@@ -97,7 +97,7 @@ def sort(table: Table, query: Mapping[str, str]) -> None:
 
 
 def page_of(table: Table, query: Mapping[str, str]) -> None:
-    """`limit` and `offset`: with either, the total is not told; 0 is no limit, what is no number a ValueError (fact sheet 2.1, 12)."""
+    """`limit` and `offset`: with either, the total is not told; 0 is no limit, what is no number a ValueError (xnat-rest.md 2.1, 12)."""
     if "limit" not in query and "offset" not in query:
         return
     limit, offset = query.get("limit", "100"), query.get("offset", "0")
@@ -109,7 +109,7 @@ def page_of(table: Table, query: Mapping[str, str]) -> None:
 
 
 def render(table: Table, kind: str) -> Reply:
-    """The reply: no Content-Length, for Restlet streams its tables (fact sheet 2.1 [X])."""
+    """The reply: no Content-Length, for Restlet streams its tables (xnat-rest.md 2.1 [X])."""
     writers = {"json": _json, "csv": _csv, "xml": _xml, "html": _html}
     kind = kind if kind in writers else "json"
     return Reply(200, writers[kind](table).encode(), [("Content-Type", _CONTENT_TYPES[kind])], "listing")

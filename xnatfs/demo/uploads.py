@@ -1,4 +1,4 @@
-"""Writing files and resources: PUT, POST and DELETE below `.../resources`, and catalog refreshes (fact sheet 4, 13, 14 [X]).
+"""Writing files and resources: PUT, POST and DELETE below `.../resources`, and catalog refreshes (xnat-rest.md 4, 13, 14 [X]).
 
 With XNAT's quirks: percent-codes stay in the stored name, a DELETE takes every path that begins alike, what a user may not write is a 200
 that stores nothing. Used by `routes`. Changes the archive on the event loop.

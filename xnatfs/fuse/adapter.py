@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from xnatfs.config import Limits
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.config import Limits
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
@@ -217,7 +217,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             return self._vfs.xattrs(path)
 
     def invalidate(self, path: str) -> None:
-        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`, fuse-anchors.md section 4)."""
+        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`, kernel.md 4)."""
         context = _library.fuse_get_context()
         if LIBFUSE >= (3, 2) and context:
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
 """The tree as the lower layer of an overlay: the same files, told so that overlay file systems get them right. Raises `OSError`.
 
-Used by `daemon.compose` for `mount --overlay`; everything else is `vfs`.
+Used by `core` for `mount --overlay`; everything else is `vfs`.
 Threading: any thread, as `vfs`; the names remembered have a lock, held for moments.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.tree.node import Content, File
+from xnatfs.tree.node import File, OpenContent
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
 _FOLDERS = 50_000  # whose names are remembered
@@ -96,7 +96,7 @@ class _Later:
         self.size = node.size
         self.stamp = ""
         self._node = node
-        self._content: Content | None = None
+        self._content: OpenContent | None = None
         self._lock = threading.Lock()
 
     def read(self, offset: int, length: int) -> bytes:

@@ -1,7 +1,7 @@
 """A project in bulk: its handful of listings side by side, put together, and doubted where they may keep something back.
 
-Used by `catalogs`. About eight requests whatever the size of the project (fact sheet 2.9, DESIGN 4.1).
-Threading: any thread; the listings run in the pool of `flights`, the caller waits.
+Used by `listing.service`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md 4.1).
+Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeVar
 
+from xnatfs.concurrency.single_flight import SharedCall, SingleFlight
 from xnatfs.errors import Cause, Failure
-from xnatfs.concurrency.single_flight import Flight, Flights
-from xnatfs.listing.snapshot import ProjectHoldings
-from xnatfs.listing.stamps import ExperimentLists
+from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.stamps import ExperimentListings
 from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import Resources
 
@@ -33,19 +33,19 @@ _REFUSED = frozenset({Cause.UNPROVEN, Cause.NOT_ALLOWED, Cause.SERVER_ERROR, Cau
 class BulkLoader:
     """Loads projects of one server."""
 
-    def __init__(self, listings: Listings, resources: Resources, experiments: ExperimentLists, flights: Flights, patience: float) -> None:
+    def __init__(self, listings: ListingRequests, resources: Resources, experiments: ExperimentListings, calls: SingleFlight, patience: float) -> None:
         self._listings = listings
         self._experiments = experiments
         self._resources = resources
-        self._flights = flights
+        self._single_flight = calls
         self._patience = patience
 
     def load(
         self, record: ProjectRecord, experiments: dict[str, ExperimentRecord], own_resources: Callable[[], list[ResourceRecord]]
-    ) -> ProjectHoldings:
+    ) -> ProjectSnapshot:
         """Everything the bulk listings tell of a project whose experiments are already listed; `own_resources` lists its own."""
         identity, listings, patience = record.id, self._listings, self._patience
-        holdings = ProjectHoldings(record, experiments=experiments, loaded=time.monotonic())
+        snapshot = ProjectSnapshot(record, experiments=experiments, loaded=time.monotonic())
         subjects = self._begin(("subjects", identity), lambda: listings.subjects(identity))
         own = self._begin(("project resources", identity), own_resources)
         if experiments:
@@ -54,21 +54,21 @@ class BulkLoader:
                 scans = self._begin(("scans", identity), lambda: listings.scans(identity))
                 assessors = self._begin(("assessors", identity), lambda: listings.assessors(identity))
                 own_labels = labels.wait(patience)
-                experiments = holdings.experiments = self._experiments.confirm(identity, experiments, own_labels.seen)
+                experiments = snapshot.experiments = self._experiments.confirm(identity, experiments, own_labels.seen)
                 # Without the labels each session is asked singly anyhow, which tells its reconstructions too.
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions
                 below = self._settle_doubts(identity, experiments, own_labels, *below)
-                holdings.add_sessions(own_labels, *below)
+                snapshot.add_sessions(own_labels, *below)
             else:
-                holdings.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
+                snapshot.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
         people, their_resources = subjects.wait(patience)
         if their_resources.blank and len(people) <= _FEW and self._has_resources(Owner("subject", one.id) for one in people[:2]):
             their_resources.known.clear()
-        holdings.add_subjects(people, their_resources)
-        holdings.own_resources = own.wait(patience)
-        holdings.put_in_order()
-        return holdings
+        snapshot.add_subjects(people, their_resources)
+        snapshot.own_resources = own.wait(patience)
+        snapshot.put_in_order()
+        return snapshot
 
     def _settle_doubts(
         self,
@@ -98,7 +98,7 @@ class BulkLoader:
             assessed = {resource.owner.part for resource in found if resource.owner.level == "assessor"}
         if own.blank and "experiment" in seen:
             own.known.clear()
-        # Those of a session that is shared into this project may all be in another one, which this user reads as well (fact sheet 12).
+        # Those of a session that is shared into this project may all be in another one, which this user reads as well (xnat-rest.md 12).
         if not assessors.assessors and any(self._listings.assessors_of_session(one, project) for one in sorted(assessed)[:3]):
             self._listings.capabilities.refuse("assessors of a project")
             own.known.clear()
@@ -130,8 +130,8 @@ class BulkLoader:
     def _has_resources(self, owners: Iterable[Owner]) -> bool:
         return bool(self._answered([self._begin(("resources", one), partial(self._resources.of, one)) for one in owners]))
 
-    def _answered(self, looks: list[Flight[list[ResourceRecord]]]) -> list[ResourceRecord]:
-        """What the looks at single sessions found. A session may be listed and not be readable (fact sheet 12): the others are looked at.
+    def _answered(self, looks: list[SharedCall[list[ResourceRecord]]]) -> list[ResourceRecord]:
+        """What the looks at single sessions found. A session may be listed and not be readable (xnat-rest.md 12): the others are looked at.
 
         Raises:
             Failure: what keeps the server from answering; what the last of them was refused with, if all were.
@@ -151,8 +151,8 @@ class BulkLoader:
             raise refused
         return found
 
-    def _begin(self, key: Hashable, work: Callable[[], T]) -> Flight[T]:
-        return self._flights.start(key, work)
+    def _begin(self, key: Hashable, work: Callable[[], T]) -> SharedCall[T]:
+        return self._single_flight.start(key, work)
 
 
 def _spread(ids: list[str], count: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listings`.
+"""Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listing_store`.
 
-Used by `catalogs`. JSON, not pickle: what is read back from a disk must never run. A body in another form than this version writes is
+Used by `listing.service`. JSON, not pickle: what is read back from a disk must never run. A body in another form than this version writes is
 as good as none.
 Threading: any thread; values in, values out.
 """
@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from xnatfs.cache.listing_store import ListingStore
-from xnatfs.listing.snapshot import FileHoldings, Outline, ProjectHoldings, SessionHoldings
+from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -61,27 +61,27 @@ class StoredListings:
         """Keep the list of projects."""
         self._put("projects", "", "", _rows(projects.values()))
 
-    def project(self, identity: str) -> Kept[ProjectHoldings] | None:
+    def project(self, identity: str) -> Kept[ProjectSnapshot] | None:
         """A project's holdings."""
         return self._get("project", identity, _project)
 
-    def put_project(self, holdings: ProjectHoldings) -> None:
+    def put_project(self, snapshot: ProjectSnapshot) -> None:
         """Keep a project's holdings."""
         body = {
-            "project": astuple(holdings.project),
-            "subjects": _rows(holdings.subjects.values()),
-            "experiments": _rows(holdings.experiments.values()),
-            "scans": _rows(one for group in holdings.scans.values() for one in group),
-            "speaks_for": sorted(holdings.speaks_for),
-            "scans_known": sorted(holdings.scans_known),
-            "assessors": _rows(one for group in holdings.assessors.values() for one in group),
-            "reconstructions": _rows(one for group in holdings.reconstructions.values() for one in group),
-            "resources": _rows(one for group in list(holdings.resources.values()) for one in group),
-            "complete": sorted(holdings.complete),
-            "complete_subjects": sorted(holdings.complete_subjects),
-            "own": _rows(holdings.own_resources),
+            "project": astuple(snapshot.project),
+            "subjects": _rows(snapshot.subjects.values()),
+            "experiments": _rows(snapshot.experiments.values()),
+            "scans": _rows(one for group in snapshot.scans.values() for one in group),
+            "speaks_for": sorted(snapshot.speaks_for),
+            "scans_known": sorted(snapshot.scans_known),
+            "assessors": _rows(one for group in snapshot.assessors.values() for one in group),
+            "reconstructions": _rows(one for group in snapshot.reconstructions.values() for one in group),
+            "resources": _rows(one for group in list(snapshot.resources.values()) for one in group),
+            "complete": sorted(snapshot.complete),
+            "complete_subjects": sorted(snapshot.complete_subjects),
+            "own": _rows(snapshot.own_resources),
         }
-        self._put("project", holdings.project.id, "", body)
+        self._put("project", snapshot.project.id, "", body)
 
     def drop_project(self, identity: str) -> None:
         """The project is not this user's any more."""
@@ -89,11 +89,11 @@ class StoredListings:
 
     # --- sessions and subjects -----------------------------------------------------------------------------------
 
-    def session(self, project: str, identity: str) -> Kept[SessionHoldings] | None:
+    def session(self, project: str, identity: str) -> Kept[SessionSnapshot] | None:
         """A session that was listed singly."""
         return self._get("session", f"{project}\n{identity}", _session)
 
-    def put_session(self, project: str, session: SessionHoldings) -> None:
+    def put_session(self, project: str, session: SessionSnapshot) -> None:
         """Keep a session that was listed singly."""
         body = {
             "experiment": astuple(session.experiment),
@@ -114,22 +114,22 @@ class StoredListings:
 
     # --- outlines ------------------------------------------------------------------------------------------------
 
-    def outline(self, project: str) -> Outline | None:
+    def summary(self, project: str) -> ProjectSummary | None:
         """A project's outline."""
-        kept = self._get("outline", project, _outline)
+        kept = self._get("outline", project, _summary)
         return kept.value if kept is not None else None
 
-    def put_outline(self, outline: Outline) -> None:
+    def put_outline(self, summary: ProjectSummary) -> None:
         """Keep a project's outline."""
         body = {
-            "project": outline.project,
-            "experiments": _rows(outline.experiments.values()),
-            "resources": _rows(outline.resources),
-            "own": {one: _rows(found) for one, found in outline.own.items()},
-            "known": sorted(outline.known),
-            "every": {one: _rows(found) for one, found in list(outline.every.items())},
+            "project": summary.project,
+            "experiments": _rows(summary.experiments.values()),
+            "resources": _rows(summary.resources),
+            "own": {one: _rows(found) for one, found in summary.own.items()},
+            "known": sorted(summary.known),
+            "every": {one: _rows(found) for one, found in list(summary.every.items())},
         }
-        self._put("outline", outline.project, "", body)
+        self._put("outline", summary.project, "", body)
 
     def drop_outline(self, project: str) -> None:
         """The project is not this user's any more."""
@@ -137,18 +137,18 @@ class StoredListings:
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def files(self, key: Hashable) -> Kept[FileHoldings] | None:
-        """The files under a key of `catalogs`."""
+    def files(self, key: Hashable) -> Kept[FileIndex] | None:
+        """The files under a key of `listing.service`."""
         return self._get("files", json.dumps(key), _files)
 
     def drop_files(self, key: Hashable) -> None:
         """A file listing turned out not to be true."""
         self._store.drop("files", json.dumps(key))
 
-    def put_files(self, key: Hashable, stamp: str, holdings: FileHoldings) -> None:
+    def put_files(self, key: Hashable, stamp: str, snapshot: FileIndex) -> None:
         """Keep a file listing. One row a resource, not a file: owner and label are said once."""
         groups: list[list[Any]] = []
-        for number, files in holdings.by_resource.items():
+        for number, files in snapshot.by_resource.items():
             last: tuple[Owner, str] | None = None
             for file in files:
                 head = (file.owner, file.resource_label)
@@ -156,7 +156,7 @@ class StoredListings:
                     groups.append([number, *head, []])
                     last = head
                 groups[-1][-1].append((file.path, file.size, file.digest))
-        self._put("files", json.dumps(key), stamp, {"groups": groups, "odd": holdings.odd})
+        self._put("files", json.dumps(key), stamp, {"groups": groups, "odd": snapshot.odd})
 
     # --- what the server takes -----------------------------------------------------------------------------------
 
@@ -222,29 +222,29 @@ def _project_record(row: list[Any]) -> ProjectRecord:
     return record if record.resources is None else replace(record, resources=tuple((one[0], one[1], one[2]) for one in record.resources))
 
 
-def _project(body: Any) -> ProjectHoldings:
-    holdings = ProjectHoldings(_project_record(body["project"]))
-    holdings.subjects = {row[0]: SubjectRecord(*row) for row in body["subjects"]}
-    holdings.experiments = {row[0]: ExperimentRecord(*row) for row in body["experiments"]}
+def _project(body: Any) -> ProjectSnapshot:
+    snapshot = ProjectSnapshot(_project_record(body["project"]))
+    snapshot.subjects = {row[0]: SubjectRecord(*row) for row in body["subjects"]}
+    snapshot.experiments = {row[0]: ExperimentRecord(*row) for row in body["experiments"]}
     for row in body["scans"]:
-        holdings.scans.setdefault(row[0], []).append(ScanRecord(*row))
-    holdings.speaks_for = set(body["speaks_for"])
-    holdings.scans_known = set(body["scans_known"])
+        snapshot.scans.setdefault(row[0], []).append(ScanRecord(*row))
+    snapshot.speaks_for = set(body["speaks_for"])
+    snapshot.scans_known = set(body["scans_known"])
     for row in body["assessors"]:
         assessor = AssessorRecord(*row)
-        holdings.assessors.setdefault(assessor.session_id, []).append(assessor)
+        snapshot.assessors.setdefault(assessor.session_id, []).append(assessor)
     for row in body["reconstructions"]:
-        holdings.reconstructions.setdefault(row[0], []).append(ReconstructionRecord(*row))
-    holdings.resources = _by_owner(body["resources"])
-    holdings.complete = set(body["complete"])
-    holdings.complete_subjects = set(body["complete_subjects"])
-    holdings.own_resources = [_resource(row) for row in body["own"]]
-    holdings.put_in_order()
-    return holdings
+        snapshot.reconstructions.setdefault(row[0], []).append(ReconstructionRecord(*row))
+    snapshot.resources = _by_owner(body["resources"])
+    snapshot.complete = set(body["complete"])
+    snapshot.complete_subjects = set(body["complete_subjects"])
+    snapshot.own_resources = [_resource(row) for row in body["own"]]
+    snapshot.put_in_order()
+    return snapshot
 
 
-def _outline(body: Any) -> Outline:
-    return Outline(
+def _summary(body: Any) -> ProjectSummary:
+    return ProjectSummary(
         body["project"],
         {row[0]: ExperimentRecord(*row) for row in body["experiments"]},
         [_resource(row) for row in body["resources"]],
@@ -254,8 +254,8 @@ def _outline(body: Any) -> Outline:
     )
 
 
-def _session(body: Any) -> SessionHoldings:
-    return SessionHoldings(
+def _session(body: Any) -> SessionSnapshot:
+    return SessionSnapshot(
         ExperimentRecord(*body["experiment"]),
         [ScanRecord(*row) for row in body["scans"]],
         [AssessorRecord(*row) for row in body["assessors"]],
@@ -264,9 +264,9 @@ def _session(body: Any) -> SessionHoldings:
     )
 
 
-def _files(body: Any) -> FileHoldings:
+def _files(body: Any) -> FileIndex:
     files: list[FileRecord] = []
     for number, owner, label, rows in body["groups"]:
         whose = Owner(*owner)
         files += [FileRecord(whose, number, label, path, size, digest) for path, size, digest in rows]
-    return FileHoldings.of(files, body["odd"])
+    return FileIndex.of(files, body["odd"])

@@ -1,6 +1,6 @@
 """File listings: one request a session (several sessions a request, where the server takes that), held, kept on disk, compared.
 
-Used by `catalogs`. A listing holds while the stamp it came with stays (`stamps`); one from an earlier mount is shown at once and asked
+Used by `listing.service`. A listing holds while the stamp it came with stays (`stamps`); one from an earlier mount is shown at once and asked
 for again a moment later if it is old. What it lacks of the one before has to be proven gone (`proof`).
 Threading: any thread; one lock guards the maps, never held over I/O.
 """
@@ -16,16 +16,16 @@ from functools import partial
 
 from cachetools import LRUCache, TTLCache
 
+from xnatfs.concurrency.debounce import Debouncer
+from xnatfs.concurrency.single_flight import SharedCall, SingleFlight
 from xnatfs.config import Limits
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import UNANSWERED, Cause, Failure
-from xnatfs.concurrency.single_flight import Flight, Flights
-from xnatfs.listing.mtimes import History
-from xnatfs.listing.snapshot import FileHoldings
-from xnatfs.concurrency.debounce import Later
-from xnatfs.listing.stale_policy import Patience
-from xnatfs.listing.proof import Absences, Counts
 from xnatfs.listing.codec import StoredListings
-from xnatfs.diagnostics import Troubles
+from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.proof import Absences, Counts
+from xnatfs.listing.snapshot import FileIndex
+from xnatfs.listing.stale_policy import StalePolicy
 from xnatfs.server.records import FileRecord
 from xnatfs.server.resources import FileListing, Resources
 
@@ -40,7 +40,7 @@ _AGAIN_S = 5.0  # what could not be listed again, and is shown as it was, is not
 Load = Callable[[], FileListing]
 
 
-class FileLists:
+class FileListings:
     """The file listings of one server, for one user.
 
     Args:
@@ -57,30 +57,30 @@ class FileLists:
     def __init__(
         self,
         resources: Resources,
-        flights: Flights,
+        calls: SingleFlight,
         limits: Limits,
-        troubles: Troubles,
+        diagnostics: Diagnostics,
         stored: StoredListings,
-        history: History,
-        later: Later,
-        patience: Patience,
+        history: MtimeHistory,
+        later: Debouncer,
+        patience: StalePolicy,
     ) -> None:
         self._resources = resources
-        self._flights = flights
+        self._single_flight = calls
         self._limits = limits
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._stored = stored
         self._history = history
         self._later = later
         self._patience = patience
         self._lock = threading.Lock()
-        self._held: LRUCache[Hashable, tuple[str, float, FileHoldings]] = LRUCache(
+        self._held: LRUCache[Hashable, tuple[str, float, FileIndex]] = LRUCache(
             limits.file_records, getsizeof=lambda held: held[2].count
         )
-        self._absences = Absences(troubles)
-        self._stale: TTLCache[Hashable, FileHoldings] = TTLCache(1024, ttl=_AGAIN_S)  # shown as they were
+        self._absences = Absences(diagnostics)
+        self._stale: TTLCache[Hashable, FileIndex] = TTLCache(1024, ttl=_AGAIN_S)  # shown as they were
         self._distrusted: TTLCache[Hashable, bool] = TTLCache(4096, ttl=600.0)
-        self._together: dict[str, Flight[None]] = {}  # sessions that are on their way with others
+        self._together: dict[str, SharedCall[None]] = {}  # sessions that are on their way with others
         self._proven = False  # that the answer for several sessions is the same as for each
         self._rows = 0.0  # of a session, on average
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
@@ -89,7 +89,7 @@ class FileLists:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def of_session(self, session: str, stamp: str) -> FileHoldings:
+    def of_session(self, session: str, stamp: str) -> FileIndex:
         """The files of a session and all below it."""
         with self._lock:
             coming = self._together.get(session)
@@ -101,7 +101,7 @@ class FileLists:
                     raise
         return self.of(("session", session), stamp, *self._of_session(session))
 
-    def of(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileHoldings:
+    def of(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileIndex:
         """The files under `key`, asked for with `load` unless they are held.
 
         Args:
@@ -121,13 +121,13 @@ class FileLists:
         try:
             work = partial(self._load, key, stamp, load, counts, oldest)
             give_up = self._patience(held=self._any(key) is not None)
-            return self._flights.get((self._epoch, "files", key, stamp), work, self._limits.listing_deadline, give_up)
+            return self._single_flight.get((self._epoch, "files", key, stamp), work, self._limits.listing_deadline, give_up)
         except Failure as failure:
             stale = self._any(key) if failure.cause in UNANSWERED else None
             if stale is None:
                 raise
             log.warning("the files of %s could not be listed again and are shown as they were: %s", key, failure)
-            self._troubles.failed(failure)
+            self._diagnostics.failed(failure)
             stale = replace(stale, stale=True)
             with self._lock:
                 self._stale[key] = stale
@@ -142,7 +142,7 @@ class FileLists:
             self._held.pop(key, None)
         self._stored.drop_files(key)
 
-    def held(self, session: str, stamp: str | None = None) -> FileHoldings | None:
+    def held(self, session: str, stamp: str | None = None) -> FileIndex | None:
         """What is in memory of a session's files, however old; with a stamp, only what came with that."""
         with self._lock:
             found = self._held.get(("session", session))
@@ -150,29 +150,29 @@ class FileLists:
 
     def outdated(self, key: Hashable, load: Load, counts: Counts, record: FileRecord) -> bool:
         """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once, whatever the listing's stamp says:
-        a file may be overwritten without one (fact sheet 13); but not of a listing that was made just now. False where the server does
+        a file may be overwritten without one (xnat-rest.md 13); but not of a listing that was made just now. False where the server does
         not say."""
         with self._lock:
             held = self._held.get(key)
         if held is None:
             return False
-        stamp, made, holdings = held
+        stamp, made, snapshot = held
         if time.monotonic() - made > _JUST_NOW:
             epoch = self._epoch
             work = partial(self._again, key, stamp, load, counts, epoch)
             try:
-                holdings = self._flights.get((epoch, "files again", key), work, self._limits.listing_deadline)
+                snapshot = self._single_flight.get((epoch, "files again", key), work, self._limits.listing_deadline)
             except Failure as failure:
                 if failure.cause not in UNANSWERED:
                     raise
                 return False
-        return all((one.size, one.digest) != (record.size, record.digest) for one in holdings.named(record))
+        return all((one.size, one.digest) != (record.size, record.digest) for one in snapshot.named(record))
 
     def session_outdated(self, session: str, record: FileRecord) -> bool:
         """The same for a file of a session."""
         return self.outdated(("session", session), *self._of_session(session), record)
 
-    def _again(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileHoldings:
+    def _again(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileIndex:
         return self._hold(key, stamp, load, counts, epoch)
 
     def ahead(self, sessions: Iterable[tuple[str, str]]) -> None:
@@ -197,7 +197,7 @@ class FileLists:
     def begin(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> None:
         """Begin to list what will be asked for with `of` soon."""
         if not self._ready(key, stamp, oldest):
-            self._flights.start((self._epoch, "files", key, stamp), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
+            self._single_flight.start((self._epoch, "files", key, stamp), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
 
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
@@ -222,7 +222,7 @@ class FileLists:
 
     def _begin(self, session: str, stamp: str) -> None:
         work = partial(self._load, ("session", session), stamp, *self._of_session(session))
-        self._flights.start((self._epoch, "files", ("session", session), stamp), work, urgent=False)
+        self._single_flight.start((self._epoch, "files", ("session", session), stamp), work, urgent=False)
 
     def _begin_together(self, wanted: Sequence[tuple[str, str]]) -> None:
         if len(wanted) == 1:
@@ -233,18 +233,18 @@ class FileLists:
             for session, stamp in wanted:
                 self._begin(session, stamp)
             return
-        flight = self._flights.start(
+        call = self._single_flight.start(
             (self._epoch, "files together", tuple(wanted)), lambda: self._load_together(wanted, witness), urgent=False
         )
         with self._lock:
             for session, _ in wanted:
-                self._together[session] = flight
+                self._together[session] = call
 
     def _witness(self) -> str | None:
         """A session whose listing is held and not empty: with it the form for several is tried once."""
         with self._lock:
-            for key, (_, _, holdings) in self._held.items():
-                if isinstance(key, tuple) and key[0] == "session" and holdings.by_resource:
+            for key, (_, _, snapshot) in self._held.items():
+                if isinstance(key, tuple) and key[0] == "session" and snapshot.by_resource:
                     return str(key[1])
         return None
 
@@ -255,7 +255,7 @@ class FileLists:
             told = self._resources.files_of_sessions(names if witness is None else [witness, *names])
             if witness is not None and told is not None:
                 proof = self.held(witness)
-                if proof is not None and FileHoldings.of(told[witness].files).by_resource != proof.by_resource:
+                if proof is not None and FileIndex.of(told[witness].files).by_resource != proof.by_resource:
                     told = None
             if told is None:
                 self._resources.capabilities.refuse(_TOGETHER)
@@ -267,7 +267,7 @@ class FileLists:
                     load, counts = self._of_session(session)
                     self._hold(("session", session), stamp, _first(told[session], load), counts, epoch)
         except Failure as failure:
-            # One of them may be what breaks the whole (a catalog that cannot be read: fact sheet 12): each is asked for by itself when it
+            # One of them may be what breaks the whole (a catalog that cannot be read: xnat-rest.md 12): each is asked for by itself when it
             # is looked at. Where the form has never worked, one that is answered singly tells that it is the form.
             log.info("the files of several sessions could not be listed at once: %s", failure)
             if not self._proven and failure.status and self._answered(*wanted[0]):
@@ -294,7 +294,7 @@ class FileLists:
 
     # --- holding -------------------------------------------------------------------------------------------------
 
-    def _ready(self, key: Hashable, stamp: str, oldest: float | None = None) -> FileHoldings | None:
+    def _ready(self, key: Hashable, stamp: str, oldest: float | None = None) -> FileIndex | None:
         with self._lock:
             held = self._held.get(key)
         longest = max(self._limits.relist_after, self._limits.ttl) if oldest is None else oldest
@@ -319,9 +319,9 @@ class FileLists:
     def _renew(self, session: str, stamp: str) -> None:
         key = ("session", session)
         work = partial(self._hold, key, stamp, *self._of_session(session), self._epoch)
-        self._flights.start((self._epoch, "files", key, stamp), work, urgent=False)
+        self._single_flight.start((self._epoch, "files", key, stamp), work, urgent=False)
 
-    def _any(self, key: Hashable) -> FileHoldings | None:
+    def _any(self, key: Hashable) -> FileIndex | None:
         with self._lock:
             held = self._held.get(key)
         if held is not None:
@@ -329,44 +329,44 @@ class FileLists:
         kept = self._stored.files(key)
         return kept.value if kept is not None else None
 
-    def _load(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileHoldings:
+    def _load(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileIndex:
         held = self._ready(key, stamp, oldest)
         if held is not None:
             return held  # came between the look for it and this
         return self._hold(key, stamp, load, counts, self._epoch)
 
-    def _hold(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileHoldings:
-        def listed() -> FileHoldings:
+    def _hold(self, key: Hashable, stamp: str, load: Load, counts: Counts, epoch: int) -> FileIndex:
+        def listed() -> FileIndex:
             listing = load()
-            return FileHoldings.of(listing.files, listing.odd)
+            return FileIndex.of(listing.files, listing.odd)
 
-        holdings = listed()
-        for odd in holdings.odd:
-            self._troubles.odd(odd)
+        snapshot = listed()
+        for odd in snapshot.odd:
+            self._diagnostics.odd(odd)
         with self._lock:
             held = self._held.get(key)
-        before: FileHoldings | None = None
+        before: FileIndex | None = None
         old_stamp = ""
         if held is not None:
             before, old_stamp = held[2], held[0]
         elif (kept := self._stored.files(key)) is not None:
             before, old_stamp = kept.value, kept.stamp
         if before is not None:
-            self._absences.prove(key, before, holdings, moved=old_stamp != stamp, counts=counts, again=listed)
-        self._note_rows(holdings.count)
+            self._absences.prove(key, before, snapshot, moved=old_stamp != stamp, counts=counts, again=listed)
+        self._note_rows(snapshot.count)
         with self._lock:
-            if before is not None and before.by_resource != holdings.by_resource:
+            if before is not None and before.by_resource != snapshot.by_resource:
                 self.changed = time.monotonic()
-            if epoch == self._epoch and holdings.count <= self._held.maxsize:
-                if before is not None and before.by_resource == holdings.by_resource:
-                    holdings = before  # with what the tree derived from it
-                self._held[key] = (stamp, time.monotonic(), holdings)
-        if before is not None and before is not holdings:
-            count = self._history.compare(before, holdings, old_stamp, stamp)
+            if epoch == self._epoch and snapshot.count <= self._held.maxsize:
+                if before is not None and before.by_resource == snapshot.by_resource:
+                    snapshot = before  # with what the tree derived from it
+                self._held[key] = (stamp, time.monotonic(), snapshot)
+        if before is not None and before is not snapshot:
+            count = self._history.compare(before, snapshot, old_stamp, stamp)
             if count:
                 log.info("%d files of %s changed on the server", count, key)
-        self._stored.put_files(key, stamp, holdings)
-        return holdings
+        self._stored.put_files(key, stamp, snapshot)
+        return snapshot
 
     def _note_rows(self, count: int) -> None:
         self._rows = count if not self._rows else 0.8 * self._rows + 0.2 * count

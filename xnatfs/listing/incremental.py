@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from xnatfs.listing.prefetch import Order
-from xnatfs.listing.snapshot import Memo, ProjectHoldings
+from xnatfs.listing.prefetch import WalkOrder
+from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.server.bulk_rows import AssessorListing
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, SubjectRecord
 
@@ -19,14 +19,14 @@ _MOST_SUBJECTS = 64  # changed subjects: each costs a request when its own resou
 _MOST = 8  # changed sessions; asking for more of them one by one costs what the whole project costs in bulk
 
 
-def patched(
-    held: ProjectHoldings,
+def apply_changes(
+    held: ProjectSnapshot,
     record: ProjectRecord,
     experiments: Mapping[str, ExperimentRecord],
     people: list[SubjectRecord] | None,
     own_resources: list[ResourceRecord],
     assessors: Callable[[], AssessorListing],
-) -> ProjectHoldings | None:
+) -> ProjectSnapshot | None:
     """The holdings as they are now: the same object if nothing changed, None if all has to be listed again.
 
     `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the project, and is called if a
@@ -58,8 +58,8 @@ def patched(
         subjects=subjects,
         experiments=dict(experiments),
         of_subject={},
-        order=Order(),
-        subject_order=Order(),
+        order=WalkOrder(),
+        subject_order=WalkOrder(),
         scans={one: found for one, found in held.scans.items() if one not in touched},
         speaks_for=held.speaks_for - touched,
         scans_known=held.scans_known - touched,
@@ -71,7 +71,7 @@ def patched(
         without_item=held.without_item - stale,
         renewed=(held.renewed | changed) - gone,
         own_resources=own_resources,
-        memo=Memo(),
+        memo=Derived(),
     )
     if any(experiments[one].may_have_scans for one in changed):
         for assessor in assessors().assessors:

@@ -1,9 +1,9 @@
 """When files changed, as far as this machine saw it: the mtime of a file that is no longer what it first was.
 
-Used by `catalogs`, which compares a new file listing with the one before it, and by `transfers`, which finds contents overwritten behind
+Used by `listing.service`, which compares a new file listing with the one before it, and by `content.manager`, which finds contents overwritten behind
 an unchanged listing; read by the tree. XNAT tells no time of change for a file (its listings have none, and `Last-Modified` costs a
 request each), so: the date of insertion of its session until a change is seen, then the `last_modified` that came with the change
-(DESIGN 4.5). Kept in the state directory, not in the cache: `rsync` after `cache clear` must find the same times.
+(design.md 4.5). Kept in the state directory, not in the cache: `rsync` after `cache clear` must find the same times.
 Threading: any thread; maps are only ever added to.
 """
 
@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import time
 
-from xnatfs.cache.corrections import Learnt
-from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.cache.corrections import Corrections
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.records import FileRecord, parse_stamp
 
 _KIND = "mtime"
 _NONE: dict[str, float] = {}
 
 
-class History:
+class MtimeHistory:
     """The times of change, in seconds since the epoch, by numeric resource id and path."""
 
-    def __init__(self, learnt: Learnt) -> None:
+    def __init__(self, learnt: Corrections) -> None:
         self._learnt = learnt
         self._times: dict[int, dict[str, float]] = {}
         for key, value in learnt.of(_KIND).items():
@@ -33,10 +33,10 @@ class History:
         """The files of a resource that changed; not to be changed by the caller, and growing."""
         return self._times.get(resource_id) or _NONE
 
-    def compare(self, before: FileHoldings, after: FileHoldings, old_stamp: str, new_stamp: str) -> int:
+    def compare(self, before: FileIndex, after: FileIndex, old_stamp: str, new_stamp: str) -> int:
         """Note every file that has another size or digest than before; how many there were.
 
-        A stamp that did not move with the change says nothing about it (fact sheet 5): then it is the time of the discovery.
+        A stamp that did not move with the change says nothing about it (xnat-rest.md 5): then it is the time of the discovery.
         """
         told = parse_stamp(new_stamp) if new_stamp != old_stamp else None
         count = 0

@@ -1,6 +1,6 @@
 """When things are asked for in order, what comes next?
 
-Used by `catalogs`: a `find` visits session after session; fetching the next ones meanwhile, in parallel, takes the round trips out of it.
+Used by `listing.service`: a `find` visits session after session; fetching the next ones meanwhile, in parallel, takes the round trips out of it.
 One look fetches nothing ahead: `ls` of one session in a project of 20,000 must not ask for the others.
 Threading: any thread; one lock, held for moments.
 """
@@ -18,7 +18,7 @@ _DIGITS = re.compile(r"\d+")
 _FORGOTTEN = 20.0  # seconds after which a walk over the same place is a new one
 
 
-class Order:
+class WalkOrder:
     """Ids in the order the tree lists them (by label: `find`, `rsync`) and by the number in them (inode order: `cp -r`)."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
@@ -28,14 +28,14 @@ class Order:
         self.number_position = {one: index for index, one in enumerate(self.by_number)}
 
 
-class Ahead:
+class WalkDetector:
     """Recognises walks; several may go on at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: TTLCache[tuple[Hashable, str, int], int] = TTLCache(4096, ttl=_FORGOTTEN)
 
-    def window(self, walk: Hashable, order: Order, current: str) -> list[str]:
+    def window(self, walk: Hashable, order: WalkOrder, current: str) -> list[str]:
         """What to fetch beside `current`: nothing at first, then 4, 8, ... 32 ids as the walk goes on."""
         if current not in order.position:
             return []

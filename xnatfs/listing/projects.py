@@ -1,7 +1,7 @@
 """The projects of a server: which there are, and what each holds down to its resources. Listed once, held, brought up to date.
 
-Used by `catalogs`. Cost (DESIGN 4.1): a project in about eight requests; a look whether anything changed in four, and what did is listed
-again. What was proven last stays until a listing that came back right says otherwise: a 404 proves nothing (fact sheet 13), a project is
+Used by `listing.service`. Cost (design.md 4.1): a project in about eight requests; a look whether anything changed in four, and what did is listed
+again. What was proven last stays until a listing that came back right says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is
 gone when the list of projects is without it.
 Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held over I/O.
 """
@@ -14,25 +14,25 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 
+from xnatfs.concurrency.debounce import Debouncer
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.listing.bulk import BulkLoader
-from xnatfs.concurrency.single_flight import Flights, Workers
-from xnatfs.listing.snapshot import ProjectHoldings
-from xnatfs.concurrency.debounce import Later
-from xnatfs.listing.stale_policy import Patience
-from xnatfs.listing.incremental import patched
-from xnatfs.listing.stamps import ExperimentLists
 from xnatfs.listing.codec import Kept, StoredListings
-from xnatfs.diagnostics import Troubles
-from xnatfs.server.listing_requests import Listings
+from xnatfs.listing.incremental import apply_changes
+from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.listing.stamps import ExperimentListings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, SubjectRecord
 from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
 
 
-class ProjectLists:
+class ProjectListings:
     """The projects of one server, for one user.
 
     Args:
@@ -49,39 +49,39 @@ class ProjectLists:
 
     def __init__(
         self,
-        listings: Listings,
+        listings: ListingRequests,
         resources: Resources,
-        experiments: ExperimentLists,
-        flights: Flights,
+        experiments: ExperimentListings,
+        calls: SingleFlight,
         limits: Limits,
-        troubles: Troubles,
+        diagnostics: Diagnostics,
         stored: StoredListings,
-        later: Later,
-        patience: Patience,
+        later: Debouncer,
+        patience: StalePolicy,
         only: tuple[str, ...] = (),
     ) -> None:
         self._listings = listings
         self._resources = resources
         self._experiments = experiments
-        self._flights = flights
+        self._single_flight = calls
         self._limits = limits
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._stored = stored
         self._later = later
         self._patience = patience
         self._only = only
         # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would wait for each other.
-        self._composers = Workers("project", 32)
-        self._composing = Flights(self._composers)
-        self._bulk = BulkLoader(listings, resources, experiments, flights, limits.listing_deadline)
+        self._composers = WorkerPool("project", 32)
+        self._composing = SingleFlight(self._composers)
+        self._bulk = BulkLoader(listings, resources, experiments, calls, limits.listing_deadline)
         self._lock = threading.Lock()
         self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
-        self.held: dict[str, ProjectHoldings] = {}
+        self.held: dict[str, ProjectSnapshot] = {}
         self.changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = False
         # Called with the holdings before and after when a project was compared with the server.
-        self.on_renewed: Callable[[ProjectHoldings | None, ProjectHoldings], None] = lambda before, after: None
+        self.on_renewed: Callable[[ProjectSnapshot | None, ProjectSnapshot], None] = lambda before, after: None
 
     # --- which there are -----------------------------------------------------------------------------------------
 
@@ -95,11 +95,11 @@ class ProjectLists:
             if kept is not None:
                 found = self._shown(kept.value)
                 self._projects = (time.monotonic(), found)
-                self._later.add("projects", lambda: self._flights.start((self._epoch, "projects"), self._load_projects, urgent=False))
+                self._later.add("projects", lambda: self._single_flight.start((self._epoch, "projects"), self._load_projects, urgent=False))
                 return found
         try:
             give_up = self._patience(held=held is not None)
-            return self._flights.get((self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up)
+            return self._single_flight.get((self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up)
         except Failure as failure:
             if failure.cause is Cause.INTERRUPTED:
                 raise
@@ -125,12 +125,12 @@ class ProjectLists:
 
     # --- one of them ---------------------------------------------------------------------------------------------
 
-    def fresh(self, identity: str) -> ProjectHoldings | None:
+    def fresh(self, identity: str) -> ProjectSnapshot | None:
         """A project's holdings if they need not be renewed; no request."""
         held = self.held.get(identity)
         return held if held is not None and time.monotonic() - held.loaded < self._limits.ttl else None
 
-    def get(self, identity: str) -> ProjectHoldings:
+    def get(self, identity: str) -> ProjectSnapshot:
         """A project's holdings, at most `ttl` old.
 
         Raises:
@@ -157,7 +157,7 @@ class ProjectLists:
     def _may_show(self, identity: str) -> bool:
         return not self._only or identity in self._only
 
-    def _renew(self, identity: str) -> ProjectHoldings:
+    def _renew(self, identity: str) -> ProjectSnapshot:
         """One to four requests tell whether anything changed since the holdings were made; only what did is listed again."""
         epoch = self._epoch
         held = self.held.get(identity)
@@ -192,7 +192,7 @@ class ProjectLists:
         return fresh
 
     def _listed(
-        self, identity: str, people: Callable[[], list[SubjectRecord]], before: ProjectHoldings | None
+        self, identity: str, people: Callable[[], list[SubjectRecord]], before: ProjectSnapshot | None
     ) -> dict[str, ExperimentRecord]:
         try:
             return self._experiments.get(identity, people, before.experiments.values() if before is not None else ())
@@ -209,26 +209,26 @@ class ProjectLists:
         record: ProjectRecord,
         experiments: dict[str, ExperimentRecord],
         people: Callable[[], list[SubjectRecord]],
-        held: ProjectHoldings | None,
-        kept: Kept[ProjectHoldings] | None,
-    ) -> ProjectHoldings | None:
+        held: ProjectSnapshot | None,
+        kept: Kept[ProjectSnapshot] | None,
+    ) -> ProjectSnapshot | None:
         """What is held or kept, with what changed since; None if all of it has to be listed again."""
         identity = record.id
         assessors = partial(self._listings.assessors, identity)
         if kept is not None:
             # Shown with one request; the rest is asked for in a moment.
-            fresh = patched(kept.value, record, experiments, None, kept.value.own_resources, assessors)
+            fresh = apply_changes(kept.value, record, experiments, None, kept.value.own_resources, assessors)
             if fresh is not None:
                 fresh.made = time.monotonic() - kept.age
                 self._later.add(("project", identity), lambda: self._look_again(identity))
             return fresh
         if held is None or time.monotonic() - held.made >= self._limits.relist_after:
             return None
-        return patched(held, record, experiments, people(), self.own_resources(identity, _expected(record, held)), assessors)
+        return apply_changes(held, record, experiments, people(), self.own_resources(identity, _expected(record, held)), assessors)
 
     def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
-        """The resources of the project itself. Their listing can come back right and empty while a query inside it fails (fact sheet
-        13), so what it lacks of the `expected` ones (their numbers) has to be lacking in the list of projects, too.
+        """The resources of the project itself. Their listing can come back right and empty while a query inside it fails 
+        (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be lacking in the list of projects, too.
 
         Raises:
             Failure: UNPROVEN if it is not; what keeps the server from answering.
@@ -306,10 +306,10 @@ class ProjectLists:
 
     def _stale(self, what: str, failure: Failure) -> None:
         log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
-        self._troubles.failed(failure)
+        self._diagnostics.failed(failure)
 
 
-def _expected(record: ProjectRecord, before: ProjectHoldings | None) -> set[int]:
+def _expected(record: ProjectRecord, before: ProjectSnapshot | None) -> set[int]:
     """The numbers of the resources a project should have: as the list of projects says, and as was known before."""
     known = {one.id for one in before.own_resources if one.id is not None} if before is not None else set()
     return known | {number for number, _, _ in record.resources or ()}

@@ -1,7 +1,7 @@
 """Whether the files that a new listing lacks are really gone: a listing of files has no count of its own.
 
-Used by `filelists`. While one query inside it fails, XNAT answers a listing of files with 200, well-formed, and with nothing or less in it
-(fact sheet 13, executed); believed, `rsync --delete` would empty a copy. So where files are missing that were listed before, another form
+Used by `listing.files`. While one query inside it fails, XNAT answers a listing of files with 200, well-formed, and with nothing or less in it
+(xnat-rest.md 13, executed); believed, `rsync --delete` would empty a copy. So where files are missing that were listed before, another form
 is asked: how many files the resources count. While that says more than is listed, what was listed before stays.
 Threading: any thread; no lock is held over I/O.
 """
@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Mapping
 
 from cachetools import LRUCache
 
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.snapshot import FileHoldings
-from xnatfs.diagnostics import Troubles
+from xnatfs.listing.snapshot import FileIndex
 
 # A count in XNAT's database can be wrong for good (a catalog edited on its disk). What is listed alike for so long is believed, as long as
 # it is anything at all.
@@ -28,13 +28,13 @@ Counts = Callable[[], Mapping[int, int | None]]
 class Absences:
     """Judges the listings of one server."""
 
-    def __init__(self, troubles: Troubles) -> None:
-        self._troubles = troubles
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self._diagnostics = diagnostics
         self._lock = threading.Lock()
         self._doubted: LRUCache[Hashable, tuple[float, tuple[tuple[int, int], ...]]] = LRUCache(4096)
 
     def prove(
-        self, key: Hashable, before: FileHoldings, after: FileHoldings, *, moved: bool, counts: Counts, again: Callable[[], FileHoldings]
+        self, key: Hashable, before: FileIndex, after: FileIndex, *, moved: bool, counts: Counts, again: Callable[[], FileIndex]
     ) -> None:
         """Return if `after` may take the place of `before`.
 
@@ -62,13 +62,13 @@ class Absences:
         if not doubtful:
             return
         if all(there[number] for number in doubtful) and self._stands(key, after):
-            self._troubles.odd(f"{_said(key)}: the server counts {sum(known[one] for one in doubtful)} files and keeps listing fewer")
+            self._diagnostics.odd(f"{_said(key)}: the server counts {sum(known[one] for one in doubtful)} files and keeps listing fewer")
             return
         words = f"{sum(there[one] for one in doubtful)} files are listed, {sum(known.get(one, 0) for one in doubtful)} are counted"
-        self._troubles.odd(f"{_said(key)}: {words}; those listed before are shown")
+        self._diagnostics.odd(f"{_said(key)}: {words}; those listed before are shown")
         raise Failure(Cause.UNPROVEN, _said(key), words)
 
-    def _stands(self, key: Hashable, after: FileHoldings) -> bool:
+    def _stands(self, key: Hashable, after: FileIndex) -> bool:
         seen = tuple((number, len(files)) for number, files in after.by_resource.items())
         with self._lock:
             first, what = self._doubted.get(key, (0.0, ()))
@@ -78,11 +78,11 @@ class Absences:
         return time.monotonic() - first >= ACCEPTED_AFTER_S
 
 
-def _paths(holdings: FileHoldings, number: int) -> set[str]:
-    return {file.path for file in holdings.by_resource.get(number, ())}
+def _paths(snapshot: FileIndex, number: int) -> set[str]:
+    return {file.path for file in snapshot.by_resource.get(number, ())}
 
 
 def _said(key: Hashable) -> str:
-    """A key of `filelists` in words."""
+    """A key of `listing.files` in words."""
     kind, what = key if isinstance(key, tuple) and len(key) == 2 else ("listing", key)
     return f"the files of {kind} {what}"

@@ -14,22 +14,22 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from xnatfs.concurrency.debounce import Debouncer
+from xnatfs.concurrency.single_flight import SharedCall, SingleFlight, WorkerPool
 from xnatfs.config import Limits
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import UNANSWERED, Cause, Failure
-from xnatfs.listing.prefetch import Ahead
-from xnatfs.listing.files import FileLists
-from xnatfs.concurrency.single_flight import Flight, Flights, Workers
-from xnatfs.listing.mtimes import History
-from xnatfs.listing.snapshot import FileHoldings, ProjectHoldings, SessionHoldings, owner_session
-from xnatfs.concurrency.debounce import Later
-from xnatfs.listing.session_names import Names
-from xnatfs.listing.stale_policy import Patience
-from xnatfs.listing.projects import ProjectLists
-from xnatfs.listing.single import SingleLoader
-from xnatfs.listing.stamps import ExperimentLists
 from xnatfs.listing.codec import StoredListings
-from xnatfs.diagnostics import Troubles
-from xnatfs.server.listing_requests import Listings
+from xnatfs.listing.files import FileListings
+from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.prefetch import WalkDetector
+from xnatfs.listing.projects import ProjectListings
+from xnatfs.listing.session_names import SessionNames
+from xnatfs.listing.single import SingleLoader
+from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, SessionSnapshot, owner_session
+from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.listing.stamps import ExperimentListings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ProjectRecord, ResourceRecord
 from xnatfs.server.resources import FileListing, Resources
 from xnatfs.server.urls import addressable
@@ -42,7 +42,7 @@ _LISTED_AHEAD = 64  # resources
 _SOON = 2.0  # seconds until what an earlier mount stored is asked for again
 
 
-class Catalogs:
+class ListingService:
     """The listings of one server, for one user.
 
     Args:
@@ -56,35 +56,35 @@ class Catalogs:
 
     def __init__(
         self,
-        listings: Listings,
+        listings: ListingRequests,
         limits: Limits,
-        troubles: Troubles,
+        diagnostics: Diagnostics,
         stored: StoredListings,
-        history: History,
+        history: MtimeHistory,
         only: tuple[str, ...] = (),
     ) -> None:
         self._listings = listings
         self._resources = Resources(listings)
         self._limits = limits
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._stored = stored
         self.history = history
         self._only = only
-        self._workers = Workers("listing", limits.connections)
-        self._flights = Flights(self._workers)
-        self._later = Later(_SOON)
+        self._workers = WorkerPool("listing", limits.connections)
+        self._single_flight = SingleFlight(self._workers)
+        self._later = Debouncer(_SOON)
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str, str], tuple[str, float, SessionHoldings]] = {}  # by project and experiment
-        self._patience = Patience(listings.breaker)
-        self._files = FileLists(self._resources, self._flights, limits, troubles, stored, history, self._later, self._patience)
-        self.experiments = ExperimentLists(listings, troubles)
-        self._projects = ProjectLists(
-            *(listings, self._resources, self.experiments, self._flights, limits, troubles, stored, self._later, self._patience), only
+        self._sessions: dict[tuple[str, str], tuple[str, float, SessionSnapshot]] = {}  # by project and experiment
+        self._patience = StalePolicy(listings.breaker)
+        self._files = FileListings(self._resources, self._single_flight, limits, diagnostics, stored, history, self._later, self._patience)
+        self.experiments = ExperimentListings(listings, diagnostics)
+        self._projects = ProjectListings(
+            *(listings, self._resources, self.experiments, self._single_flight, limits, diagnostics, stored, self._later, self._patience), only
         )
         self._projects.on_renewed = self._renewed
         self._single = SingleLoader(listings, self._resources)
-        self._ahead = Ahead()
-        self.names = Names(listings, self._begin, limits.listing_deadline, self._patience, self.fresh, self.project)
+        self._ahead = WalkDetector()
+        self.names = SessionNames(listings, self._begin, limits.listing_deadline, self._patience, self.fresh, self.project)
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = 0.0  # epoch seconds of that
         refused, proofs = stored.forms()
@@ -98,20 +98,20 @@ class Catalogs:
         """The projects shown, by id."""
         return self._projects.projects()
 
-    def fresh(self, identity: str) -> ProjectHoldings | None:
+    def fresh(self, identity: str) -> ProjectSnapshot | None:
         """A project's holdings if they need not be renewed; no request."""
         return self._projects.fresh(identity)
 
-    def project(self, identity: str) -> ProjectHoldings:
-        """A project's holdings, at most `ttl` old; see `ProjectLists.get`."""
+    def project(self, identity: str) -> ProjectSnapshot:
+        """A project's holdings, at most `ttl` old; see `ProjectListings.get`."""
         return self._projects.get(identity)
 
     def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
-        """The resources of a project itself; see `ProjectLists.own_resources`."""
+        """The resources of a project itself; see `ProjectListings.own_resources`."""
         return self._projects.own_resources(identity, expected)
 
     def check(self, identity: str) -> None:
-        """Return if the server answers about a project; see `ProjectLists.check`."""
+        """Return if the server answers about a project; see `ProjectListings.check`."""
         self._projects.check(identity)
 
     def gone(self, identity: str) -> bool:
@@ -123,7 +123,7 @@ class Catalogs:
         proofs = ["items"] * self._single.items_proven + ["stamps"] * self.experiments.proven
         self._stored.put_forms(self._listings.capabilities.refused_at, proofs)
 
-    def _renewed(self, before: ProjectHoldings | None, after: ProjectHoldings) -> None:
+    def _renewed(self, before: ProjectSnapshot | None, after: ProjectSnapshot) -> None:
         # What was known of a session that changed stays known until it could be asked for.
         for identity in after.renewed if before is not None and before is not after else ():
             old = before.experiments.get(identity) if before is not None else None
@@ -134,30 +134,30 @@ class Catalogs:
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
-    def session(self, project: str, identity: str) -> SessionHoldings:
+    def session(self, project: str, identity: str) -> SessionSnapshot:
         """One experiment of a project, down to its resources."""
-        holdings = self.project(project)
-        experiment = holdings.experiments.get(identity)
+        snapshot = self.project(project)
+        experiment = snapshot.experiments.get(identity)
         if experiment is None:
             raise Failure(Cause.NO_ENTRY, identity)
-        found = holdings.session(experiment) or self._held_session(project, experiment)
-        if found is None and self._single.items and identity not in holdings.renewed:
-            self._ask_item(holdings, experiment.subject_id)
+        found = snapshot.session(experiment) or self._held_session(project, experiment)
+        if found is None and self._single.items and identity not in snapshot.renewed:
+            self._ask_item(snapshot, experiment.subject_id)
             found = self._held_session(project, experiment)
         if found is None:
-            for other in self._ahead.window(("sessions", project), holdings.order, identity):
-                one = holdings.experiments[other]
-                if self._held_session(project, one) is None and holdings.session(one) is None:
-                    self._begin(("session", project, other), partial(self._load_session, holdings, one), urgent=False)
+            for other in self._ahead.window(("sessions", project), snapshot.order, identity):
+                one = snapshot.experiments[other]
+                if self._held_session(project, one) is None and snapshot.session(one) is None:
+                    self._begin(("session", project, other), partial(self._load_session, snapshot, one), urgent=False)
             try:
-                found = self._get(("session", project, identity), lambda: self._load_session(holdings, experiment))
+                found = self._get(("session", project, identity), lambda: self._load_session(snapshot, experiment))
             except Failure as failure:
                 found = self._as_it_was(project, identity, failure)
                 if found is None:
                     raise
         return self._with_files(found)
 
-    def _as_it_was(self, project: str, identity: str, failure: Failure) -> SessionHoldings | None:
+    def _as_it_was(self, project: str, identity: str, failure: Failure) -> SessionSnapshot | None:
         """What was last known of a session that the server does not tell of now; None if nothing was, or it is no trouble of the server."""
         if failure.cause not in UNANSWERED:
             return None
@@ -166,10 +166,10 @@ class Catalogs:
         found = held[2] if held is not None else kept.value if kept is not None else None
         if found is not None:
             log.warning("session %s could not be listed again and is shown as it was: %s", identity, failure)
-            self._troubles.failed(failure)
+            self._diagnostics.failed(failure)
         return found
 
-    def _held_session(self, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
+    def _held_session(self, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
         key = project, experiment.id
         held = self._sessions.get(key)
         if held is not None:
@@ -180,46 +180,46 @@ class Catalogs:
         self._sessions[key] = (kept.stamp, time.monotonic(), kept.value)
         return kept.value
 
-    def _load_session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
-        held = self._held_session(holdings.project.id, experiment)
-        return held or self._hold_session(holdings, self._single.session(holdings, experiment))
+    def _load_session(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> SessionSnapshot:
+        held = self._held_session(snapshot.project.id, experiment)
+        return held or self._hold_session(snapshot, self._single.session(snapshot, experiment))
 
-    def _hold_session(self, holdings: ProjectHoldings, session: SessionHoldings) -> SessionHoldings:
-        key = holdings.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
+    def _hold_session(self, snapshot: ProjectSnapshot, session: SessionSnapshot) -> SessionSnapshot:
+        key = snapshot.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
         self._sessions[key] = (session.experiment.changed, time.monotonic(), session)
-        self._stored.put_session(holdings.project.id, session)
+        self._stored.put_session(snapshot.project.id, session)
         return session
 
-    def _ask_item(self, holdings: ProjectHoldings, subject: str) -> None:
+    def _ask_item(self, snapshot: ProjectSnapshot, subject: str) -> None:
         """A subject and all its sessions in one request, and the next subjects of a walk with it."""
-        if subject not in holdings.subject_order.position or subject in holdings.without_item:
+        if subject not in snapshot.subject_order.position or subject in snapshot.without_item:
             return
-        for other in self._ahead.window(("items", holdings.project.id), holdings.subject_order, subject):
-            if other not in holdings.complete_subjects and other not in holdings.without_item:
-                self._begin(("item", holdings.project.id, other), partial(self._load_item, holdings, other), urgent=False)
-        self._get(("item", holdings.project.id, subject), lambda: self._load_item(holdings, subject))
+        for other in self._ahead.window(("items", snapshot.project.id), snapshot.subject_order, subject):
+            if other not in snapshot.complete_subjects and other not in snapshot.without_item:
+                self._begin(("item", snapshot.project.id, other), partial(self._load_item, snapshot, other), urgent=False)
+        self._get(("item", snapshot.project.id, subject), lambda: self._load_item(snapshot, subject))
 
-    def _load_item(self, holdings: ProjectHoldings, subject: str) -> None:
-        if subject in holdings.complete_subjects or subject in holdings.without_item:
+    def _load_item(self, snapshot: ProjectSnapshot, subject: str) -> None:
+        if subject in snapshot.complete_subjects or subject in snapshot.without_item:
             return  # the walk came here just when the look ahead had
-        told = self._single.by_item(holdings, subject)
+        told = self._single.by_item(snapshot, subject)
         if told is None:
-            holdings.without_item.add(subject)
+            snapshot.without_item.add(subject)
             return
-        # An item comes without resources while a query inside it fails (fact sheet 13): where it tells less than was known, they are
+        # An item comes without resources while a query inside it fails (xnat-rest.md 13): where it tells less than was known, they are
         # asked for by themselves.
         for session in told[1]:
-            if self._known_numbers(holdings.project.id, session.experiment.id) <= _numbers(session):
-                self._hold_session(holdings, session)
+            if self._known_numbers(snapshot.project.id, session.experiment.id) <= _numbers(session):
+                self._hold_session(snapshot, session)
             else:
-                holdings.without_item.add(subject)
-        if subject in holdings.complete_subjects:  # of a subject that is not shared along with its session, nothing is shown
+                snapshot.without_item.add(subject)
+        if subject in snapshot.complete_subjects:  # of a subject that is not shared along with its session, nothing is shown
             return
         kept = self._stored.subject(subject)
         if kept is None or {one.id for one in kept.value} <= {one.id for one in told[0]}:
-            self._hold_subject(holdings, subject, told[0])
+            self._hold_subject(snapshot, subject, told[0])
         else:
-            holdings.without_item.add(subject)
+            snapshot.without_item.add(subject)
 
     def _known_numbers(self, project: str, identity: str) -> set[int | None]:
         held = self._sessions.get((project, identity))
@@ -227,7 +227,7 @@ class Catalogs:
         known = held[2] if held is not None else kept.value if kept is not None else None
         return set() if known is None else _numbers(known)
 
-    def _with_files(self, session: SessionHoldings) -> SessionHoldings:
+    def _with_files(self, session: SessionSnapshot) -> SessionSnapshot:
         """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
         # Of the same stamp: an older one tells of resources that are gone by now.
         held = self._files.held(session.experiment.id, session.experiment.changed or None)
@@ -239,66 +239,66 @@ class Catalogs:
 
     def subject_resources(self, project: str, subject: str) -> list[ResourceRecord]:
         """The resources of a subject itself."""
-        holdings = self.project(project)
+        snapshot = self.project(project)
         owner = Owner("subject", subject)
-        if subject not in holdings.subjects:
+        if subject not in snapshot.subjects:
             raise Failure(Cause.NO_ENTRY, subject)
-        if subject not in holdings.complete_subjects:
-            self._recall_subject(holdings, subject)
-        if subject not in holdings.complete_subjects and self._single.items:
-            self._ask_item(holdings, subject)
-        if subject not in holdings.complete_subjects:
-            for other in self._ahead.window(("subjects", project), holdings.subject_order, subject):
-                if other not in holdings.complete_subjects:
-                    self._begin(("subject", project, other), partial(self._load_subject, holdings, other), urgent=False)
+        if subject not in snapshot.complete_subjects:
+            self._recall_subject(snapshot, subject)
+        if subject not in snapshot.complete_subjects and self._single.items:
+            self._ask_item(snapshot, subject)
+        if subject not in snapshot.complete_subjects:
+            for other in self._ahead.window(("subjects", project), snapshot.subject_order, subject):
+                if other not in snapshot.complete_subjects:
+                    self._begin(("subject", project, other), partial(self._load_subject, snapshot, other), urgent=False)
             try:
-                self._get(("subject", project, subject), lambda: self._load_subject(holdings, subject))
+                self._get(("subject", project, subject), lambda: self._load_subject(snapshot, subject))
             except Failure as failure:
                 kept = self._stored.subject(subject) if failure.cause in UNANSWERED else None
                 if kept is None:
                     raise
                 log.warning("subject %s could not be listed again and is shown as it was: %s", subject, failure)
-                self._troubles.failed(failure)
+                self._diagnostics.failed(failure)
                 return kept.value
-        return holdings.resources.get(owner, [])
+        return snapshot.resources.get(owner, [])
 
-    def _load_subject(self, holdings: ProjectHoldings, subject: str) -> None:
-        if subject not in holdings.complete_subjects:
-            self._hold_subject(holdings, subject, self._single.subject(subject))
+    def _load_subject(self, snapshot: ProjectSnapshot, subject: str) -> None:
+        if subject not in snapshot.complete_subjects:
+            self._hold_subject(snapshot, subject, self._single.subject(subject))
 
-    def _hold_subject(self, holdings: ProjectHoldings, subject: str, resources: list[ResourceRecord]) -> None:
-        holdings.resources[Owner("subject", subject)] = resources
-        holdings.complete_subjects.add(subject)
-        self._stored.put_subject(subject, holdings.subjects[subject].changed, resources)
+    def _hold_subject(self, snapshot: ProjectSnapshot, subject: str, resources: list[ResourceRecord]) -> None:
+        snapshot.resources[Owner("subject", subject)] = resources
+        snapshot.complete_subjects.add(subject)
+        self._stored.put_subject(subject, snapshot.subjects[subject].changed, resources)
 
-    def _recall_subject(self, holdings: ProjectHoldings, subject: str) -> None:
-        stamp = holdings.subjects[subject].changed
+    def _recall_subject(self, snapshot: ProjectSnapshot, subject: str) -> None:
+        stamp = snapshot.subjects[subject].changed
         kept = self._stored.subject(subject) if stamp else None
         if kept is not None and kept.stamp == stamp and not self._predates(kept.age):
-            holdings.resources[Owner("subject", subject)] = kept.value
-            holdings.complete_subjects.add(subject)
+            snapshot.resources[Owner("subject", subject)] = kept.value
+            snapshot.complete_subjects.add(subject)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def files(self, project: str, resource: ResourceRecord) -> FileHoldings:
+    def files(self, project: str, resource: ResourceRecord) -> FileIndex:
         """The holdings that have the files of `resource`: all of its session, subject or project in one request.
 
         Raises:
             Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it is asked.
         """
         owner = resource.owner
-        holdings = self.project(project)
+        snapshot = self.project(project)
         session = owner_session(owner)
-        experiment = holdings.experiments.get(session)
-        stamp = experiment.changed if experiment is not None else self._stamp(holdings, owner)
+        experiment = snapshot.experiments.get(session)
+        stamp = experiment.changed if experiment is not None else self._stamp(snapshot, owner)
         if owner.direction == "in" or not session:  # as in `outdated`
             found = self._files.of(("owner", owner), stamp, *self._of_owner(owner))
         else:
-            window = self._ahead.window(("files", project), holdings.order, session)
-            self._files.ahead((other, holdings.experiments[other].changed) for other in window if self._may_have_files(holdings, other))
+            window = self._ahead.window(("files", project), snapshot.order, session)
+            self._files.ahead((other, snapshot.experiments[other].changed) for other in window if self._may_have_files(snapshot, other))
             found = self._files.of_session(session, stamp)
         if found.of_resource(resource) is None and resource.file_count != 0:
-            # Seen on a real server: no rows although the resource counts files (xnat-recorded.md 25); asked singly before it is believed.
+            # Seen on a real server: no rows although the resource counts files (xnat-rest.md 15.25); asked singly before it is believed.
             singly = self._files.of(*self._one_resource(resource, stamp))
             if session and singly.of_resource(resource):
                 self._files.distrust(("session", session))
@@ -331,17 +331,17 @@ class Catalogs:
         self._files.ahead((one, experiments[one].changed) for one in sessions if one in experiments)
 
     @staticmethod
-    def _may_have_files(holdings: ProjectHoldings, session: str) -> bool:
-        known = holdings.session(holdings.experiments[session])
+    def _may_have_files(snapshot: ProjectSnapshot, session: str) -> bool:
+        known = snapshot.session(snapshot.experiments[session])
         return known is None or bool(known.resources)
 
     def resource_files(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> list[FileRecord]:
         """The files of one resource, in catalog order; see `listing_of`."""
         return self.listing_of(resource, stamp, oldest).of_resource(resource) or []
 
-    def listing_of(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> FileHoldings:
+    def listing_of(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> FileIndex:
         """Holdings with the files of one resource, as of the stamp of its session: its session's listing where that is held, else one
-        request for just this resource. `oldest`: see `FileLists.of`.
+        request for just this resource. `oldest`: see `FileListings.of`.
 
         Raises:
             Failure: what keeps the server from answering.
@@ -355,7 +355,7 @@ class Catalogs:
 
     def listings_of(
         self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
-    ) -> list[FileHoldings]:
+    ) -> list[FileIndex]:
         """The same for many resources, each with the stamp of its session; those not held are listed in parallel.
 
         `progress` is told how many are listed, and of how many. Ends with the first failure; what was listed until then is kept.
@@ -363,7 +363,7 @@ class Catalogs:
         Raises:
             Failure: what keeps the server from answering; INTERRUPTED.
         """
-        found: list[FileHoldings] = []
+        found: list[FileIndex] = []
         begun = 0
         for resource, stamp in resources:
             # Only so many ahead of the one waited for: who interrupts this does not leave thousands of requests behind.
@@ -392,8 +392,8 @@ class Catalogs:
         return listing
 
     @staticmethod
-    def _stamp(holdings: ProjectHoldings, owner: Owner) -> str:
-        subject = holdings.subjects.get(owner.id)
+    def _stamp(snapshot: ProjectSnapshot, owner: Owner) -> str:
+        subject = snapshot.subjects.get(owner.id)
         return subject.changed if subject is not None and owner.level == "subject" else ""
 
     # --- helpers -------------------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ class Catalogs:
         self._stored.close()
 
     def _holds(self, held_stamp: str, held_at: float, stamp: str) -> bool:
-        # With a stamp a listing holds until that moves; some changes move none (fact sheet 13), so it is asked for again after some
+        # With a stamp a listing holds until that moves; some changes move none (xnat-rest.md 13), so it is asked for again after some
         # hours all the same. Without one, age is all there is.
         age = time.monotonic() - held_at
         return held_stamp == stamp and age < (max(self._limits.relist_after, self._limits.ttl) if stamp else self._limits.ttl)
@@ -443,19 +443,19 @@ class Catalogs:
         return time.time() - age < self._refreshed
 
     def _get(self, key: Hashable, work: Callable[[], T], *, held: bool = False) -> T:
-        return self._flights.get((self._epoch, key), work, self._limits.listing_deadline, self._patience(held=held))
+        return self._single_flight.get((self._epoch, key), work, self._limits.listing_deadline, self._patience(held=held))
 
-    def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> Flight[T]:
-        return self._flights.start((self._epoch, key), work, urgent=urgent)
+    def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> SharedCall[T]:
+        return self._single_flight.start((self._epoch, key), work, urgent=urgent)
 
     def _stale(self, what: str, failure: Failure) -> None:
         log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
-        self._troubles.failed(failure)
+        self._diagnostics.failed(failure)
 
 
 def _session_of(resource: ResourceRecord) -> str:
     return resource.owner.part if resource.owner.level == "assessor" else resource.owner.id
 
 
-def _numbers(session: SessionHoldings) -> set[int | None]:
+def _numbers(session: SessionSnapshot) -> set[int | None]:
     return {one.id for group in session.resources.values() for one in group}

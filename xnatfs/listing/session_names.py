@@ -1,7 +1,7 @@
 """Sessions by accession id or label, wherever this user can read them: for the lists of the user's.
 
 Used by `tree.lists`. The server's search over all projects (`/data/experiments`) knows primary labels only, may show what cannot be read
-and lack what can (fact sheet 12): what it says is believed where the listing of a project has the session; whatever is left open is
+and lack what can (xnat-rest.md 12): what it says is believed where the listing of a project has the session; whatever is left open is
 looked for in the listings of the projects this user sees. A project that may not be read holds nothing up.
 Threading: any thread; no state.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from xnatfs.concurrency.single_flight import SharedCall
 from xnatfs.errors import Cause, Failure
-from xnatfs.concurrency.single_flight import Flight
-from xnatfs.listing.snapshot import ProjectHoldings
-from xnatfs.listing.stale_policy import Patience
-from xnatfs.server.listing_requests import Listings
+from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ class Found(NamedTuple):
 
 
 @dataclass
-class Search:
+class NameSearch:
     """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked through, being too many.
 
     `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so answers a server without
-    its database (fact sheet 13).
+    its database (xnat-rest.md 13).
     """
 
     found: list[Found] = field(default_factory=list)
@@ -48,12 +48,12 @@ class Search:
     doubtful: bool = False
 
 
-class Names:
+class SessionNames:
     """Looks names up on one server.
 
     Args:
         listings: where they come from.
-        start: begins a request in a worker; see `catalogs.Catalogs`.
+        start: begins a request in a worker; see `service.ListingService`.
         deadline: seconds for each.
         patience: when not to wait on.
         fresh: a project that needs no request.
@@ -62,12 +62,12 @@ class Names:
 
     def __init__(
         self,
-        listings: Listings,
-        start: Callable[[Hashable, Callable[[], Any]], Flight[Any]],
+        listings: ListingRequests,
+        start: Callable[[Hashable, Callable[[], Any]], SharedCall[Any]],
         deadline: float,
-        patience: Patience,
-        fresh: Callable[[str], ProjectHoldings | None],
-        project: Callable[[str], ProjectHoldings],
+        patience: StalePolicy,
+        fresh: Callable[[str], ProjectSnapshot | None],
+        project: Callable[[str], ProjectSnapshot],
     ) -> None:
         self._listings = listings
         self._start = start
@@ -76,13 +76,13 @@ class Names:
         self._fresh = fresh
         self._project = project
 
-    def find(self, names: tuple[str, ...], shown: Collection[str]) -> Search:
+    def find(self, names: tuple[str, ...], shown: Collection[str]) -> NameSearch:
         """The experiments with these accession ids or labels in the projects `shown`; asked now.
 
         Raises:
             Failure: what keeps the server from answering.
         """
-        search = Search()
+        search = NameSearch()
         if not names:
             return search
         told = self._wait(self._start(("names", names), lambda: self._listings.find_experiments(names)))
@@ -104,17 +104,17 @@ class Names:
             self._look_through(search, open_names, [one for one in shown if one not in search.closed])
         return search
 
-    def _look_through(self, search: Search, wanted: Mapping[str, frozenset[str]], projects: list[str]) -> None:
+    def _look_through(self, search: NameSearch, wanted: Mapping[str, frozenset[str]], projects: list[str]) -> None:
         if len(projects) > _LOOKED_THROUGH:
             search.skipped = len(projects)
             return
         known = {one.id for one in search.found}
-        flights: dict[str, Flight[list[ExperimentRecord]]] = {}
+        calls: dict[str, SharedCall[list[ExperimentRecord]]] = {}
         for project in projects:
             if self._fresh(project) is None:
-                flights[project] = self._start(("experiments", project), partial(self._listings.experiments, project))
+                calls[project] = self._start(("experiments", project), partial(self._listings.experiments, project))
         for project in projects:
-            for one in self._read(search, project, partial(self._listed, project, flights.get(project))).values():
+            for one in self._read(search, project, partial(self._listed, project, calls.get(project))).values():
                 asked = wanted.get(one.id, frozenset()) | wanted.get(one.label, frozenset())
                 if asked and one.id not in known:
                     known.add(one.id)
@@ -123,14 +123,14 @@ class Names:
     def _shown_in(self, project: str) -> Mapping[str, ExperimentRecord]:
         return self._project(project).experiments
 
-    def _listed(self, project: str, flight: Flight[list[ExperimentRecord]] | None) -> Mapping[str, ExperimentRecord]:
-        return self._shown_in(project) if flight is None else {one.id: one for one in self._wait(flight)}
+    def _listed(self, project: str, call: SharedCall[list[ExperimentRecord]] | None) -> Mapping[str, ExperimentRecord]:
+        return self._shown_in(project) if call is None else {one.id: one for one in self._wait(call)}
 
-    def _wait(self, flight: Flight[Any]) -> Any:
-        return flight.wait(self._deadline, self._patience(held=False))
+    def _wait(self, call: SharedCall[Any]) -> Any:
+        return call.wait(self._deadline, self._patience(held=False))
 
     @staticmethod
-    def _read(search: Search, project: str, read: Callable[[], Mapping[str, ExperimentRecord]]) -> Mapping[str, ExperimentRecord]:
+    def _read(search: NameSearch, project: str, read: Callable[[], Mapping[str, ExperimentRecord]]) -> Mapping[str, ExperimentRecord]:
         try:
             return read()
         except Failure as failure:

@@ -1,6 +1,6 @@
 """What the bulk listings do not tell, session by session or subject by subject.
 
-Used by `catalogs`. A subject's item tells the subject and all its sessions in one request, where it can be believed; else one request a
+Used by `listing.service`. A subject's item tells the subject and all its sessions in one request, where it can be believed; else one request a
 session, and one a subject.
 Threading: any thread; called in workers.
 """
@@ -11,9 +11,9 @@ import logging
 from collections import Counter
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.snapshot import ProjectHoldings, SessionHoldings
+from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.items import ExperimentItem, SubjectItem
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord, Owner, ReconstructionRecord, ResourceRecord, ScanRecord
 from xnatfs.server.resources import Resources
 
@@ -25,7 +25,7 @@ _ITEMS = "subject items"
 class SingleLoader:
     """Loads single sessions and subjects of one server."""
 
-    def __init__(self, listings: Listings, resources: Resources) -> None:
+    def __init__(self, listings: ListingRequests, resources: Resources) -> None:
         self._listings = listings
         self._resources = resources
         self.items_proven = False  # a subject's item was once compared with the listings and agreed
@@ -35,25 +35,25 @@ class SingleLoader:
         """Whether subjects' items are worth asking for."""
         return self._listings.capabilities.may(_ITEMS)
 
-    def session(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> SessionHoldings:
+    def session(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> SessionSnapshot:
         """One experiment: `resources?all=true`, and the `in` resources where there is something that can have them."""
         identity = experiment.id
-        assessors = holdings.assessors.get(identity, [])
+        assessors = snapshot.assessors.get(identity, [])
         found = self._resources.of_session(identity)
         if not self._listings.capabilities.may("assessors of a project") and any(one.owner.level == "assessor" for one in found):
-            assessors = self._listings.assessors_of_session(identity, holdings.project.id)
+            assessors = self._listings.assessors_of_session(identity, snapshot.project.id)
         ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
-        reconstructions = holdings.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
+        reconstructions = snapshot.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
         for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
             if present:
                 found += self._resources.inputs_of_session(identity, level)
-        return SessionHoldings(experiment, self._scans(holdings, experiment), assessors, reconstructions, _by_owner(found))
+        return SessionSnapshot(experiment, self._scans(snapshot, experiment), assessors, reconstructions, _by_owner(found))
 
     def subject(self, subject: str) -> list[ResourceRecord]:
         """The resources of one subject."""
         return self._resources.of(Owner("subject", subject))
 
-    def by_item(self, holdings: ProjectHoldings, subject: str) -> tuple[list[ResourceRecord], list[SessionHoldings]] | None:
+    def by_item(self, snapshot: ProjectSnapshot, subject: str) -> tuple[list[ResourceRecord], list[SessionSnapshot]] | None:
         """The subject's resources and its sessions from its item; None where the item cannot be believed.
 
         An item is believed whole if it has every session of the subject, and every session the scans and resource labels that the
@@ -68,30 +68,30 @@ class SingleLoader:
             self.subject(subject)
             self._listings.capabilities.refuse(_ITEMS)
             return None
-        theirs = holdings.of_subject.get(subject, [])
-        evidence = [self._agrees(holdings, one, item) for one in theirs]
-        if False in evidence or not (self.items_proven or self._first_proof(holdings, theirs, item, evidence)):
+        theirs = snapshot.of_subject.get(subject, [])
+        evidence = [self._agrees(snapshot, one, item) for one in theirs]
+        if False in evidence or not (self.items_proven or self._first_proof(snapshot, theirs, item, evidence)):
             if False in evidence:
                 self._listings.capabilities.refuse(_ITEMS)
             return None
         sessions = []
         for one in theirs:
             told = item.experiments[one.id]
-            assessors = holdings.assessors.get(one.id, [])
+            assessors = snapshot.assessors.get(one.id, [])
             if not self._listings.capabilities.may("assessors of a project"):
                 assessors = told.assessors
-            sessions.append(SessionHoldings(one, self._scans(holdings, one), assessors, told.reconstructions, _by_owner(told.resources)))
+            sessions.append(SessionSnapshot(one, self._scans(snapshot, one), assessors, told.reconstructions, _by_owner(told.resources)))
         return item.resources, sessions
 
     def _first_proof(
-        self, holdings: ProjectHoldings, theirs: list[ExperimentRecord], item: SubjectItem, evidence: list[bool | None]
+        self, snapshot: ProjectSnapshot, theirs: list[ExperimentRecord], item: SubjectItem, evidence: list[bool | None]
     ) -> bool:
         witness = next((one for one, agrees in zip(theirs, evidence, strict=True) if agrees), None)
         if witness is None:
             return False
         listed = {one.id for one in self._resources.of_session(witness.id)}
         told = {one.id for one in item.experiments[witness.id].resources if one.owner.direction != "in"}
-        spare = len(holdings.experiments) > len(holdings.subjects)
+        spare = len(snapshot.experiments) > len(snapshot.subjects)
         if listed != told or (spare and {one.id for one in self.subject(item_subject(item, theirs))} != {one.id for one in item.resources}):
             log.info("a subject's item does not tell all that the listings of %s do", witness.id)
             self._listings.capabilities.refuse(_ITEMS)
@@ -100,28 +100,28 @@ class SingleLoader:
         return True
 
     @staticmethod
-    def _agrees(holdings: ProjectHoldings, experiment: ExperimentRecord, item: SubjectItem) -> bool | None:
+    def _agrees(snapshot: ProjectSnapshot, experiment: ExperimentRecord, item: SubjectItem) -> bool | None:
         """Whether the item tells this experiment as the bulk listing does; None where that has nothing to compare with."""
         told: ExperimentItem | None = item.experiments.get(experiment.id)
         if told is None:
             return False
-        if experiment.id not in holdings.speaks_for:
+        if experiment.id not in snapshot.speaks_for:
             return None
-        scans = holdings.scans.get(experiment.id, [])
+        scans = snapshot.scans.get(experiment.id, [])
         if {one.id for one in scans} != told.scans:
             return False
         labels = Counter((one.owner.part, one.label) for one in told.resources if one.owner.level == "scan")
         bulk = Counter(
-            (scan.id, resource.label) for scan in scans for resource in holdings.resources.get(Owner("scan", experiment.id, scan.id), [])
+            (scan.id, resource.label) for scan in scans for resource in snapshot.resources.get(Owner("scan", experiment.id, scan.id), [])
         )
         # The bulk listing may have merged equal labels and cannot tell a resource without one.
         if any(key not in labels for key in bulk) or any(key not in bulk for key in labels if key[1]):
             return False
         return True if labels else None
 
-    def _scans(self, holdings: ProjectHoldings, experiment: ExperimentRecord) -> list[ScanRecord]:
-        if experiment.id in holdings.speaks_for or not experiment.may_have_scans:
-            return holdings.scans.get(experiment.id, [])
+    def _scans(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> list[ScanRecord]:
+        if experiment.id in snapshot.speaks_for or not experiment.may_have_scans:
+            return snapshot.scans.get(experiment.id, [])
         return self._listings.scans_of_session(experiment.id)
 
 
@@ -132,7 +132,7 @@ def item_subject(item: SubjectItem, theirs: list[ExperimentRecord]) -> str:
 
 def _by_owner(found: list[ResourceRecord]) -> dict[Owner, list[ResourceRecord]]:
     resources: dict[Owner, list[ResourceRecord]] = {}
-    # By what they belong to, too: one may be mapped to two assessors (fact sheet 12), and is below both.
+    # By what they belong to, too: one may be mapped to two assessors (xnat-rest.md 12), and is below both.
     for resource in {(one.id, one.owner[:3]): one for one in found}.values():
         resources.setdefault(resource.owner, []).append(resource)
     return resources

@@ -1,6 +1,6 @@
 """What one project, and one session, are known to hold: plain values built from records.
 
-Made by `catalogs`, read by the tree. Immutable by agreement once published: a change makes a new value.
+Made by `listing.service`, read by the tree. Immutable by agreement once published: a change makes a new value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from xnatfs.listing.prefetch import Order
+from xnatfs.listing.prefetch import WalkOrder
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Memo:
+class Derived:
     """What others derive from holdings and want to keep as long as these live."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Memo:
 
 
 @dataclass
-class ProjectHoldings:
+class ProjectSnapshot:
     """A project down to the labels of resources, as far as bulk listings tell.
 
     `complete` holds the ids of experiments, and `complete_subjects` of subjects, whose resources are all in `resources`; `speaks_for`
@@ -54,8 +54,8 @@ class ProjectHoldings:
     subjects: dict[str, SubjectRecord] = field(default_factory=dict)
     experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
     of_subject: dict[str, list[ExperimentRecord]] = field(default_factory=dict)
-    order: Order = field(default_factory=Order)
-    subject_order: Order = field(default_factory=Order)
+    order: WalkOrder = field(default_factory=WalkOrder)
+    subject_order: WalkOrder = field(default_factory=WalkOrder)
     scans: dict[str, list[ScanRecord]] = field(default_factory=dict)
     speaks_for: set[str] = field(default_factory=set)
     scans_known: set[str] = field(default_factory=set)  # of these, also every resource of every scan
@@ -69,7 +69,7 @@ class ProjectHoldings:
     own_resources: list[ResourceRecord] = field(default_factory=list)
     loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
     made: float = 0.0  # ... and of the last time all of it was listed
-    memo: Memo = field(default_factory=Memo, compare=False)
+    memo: Derived = field(default_factory=Derived, compare=False)
 
     def add_subjects(self, subjects: Iterable[SubjectRecord], bulk: BulkResources) -> None:
         """What the subjects' listing told."""
@@ -106,7 +106,7 @@ class ProjectHoldings:
             self.add_resources(part.resources)
         self.complete = complete
 
-    def take_over(self, before: ProjectHoldings) -> None:
+    def take_over(self, before: ProjectSnapshot) -> None:
         """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp did not move meanwhile: a
         form that fails for a minute must not make anything less known than it was."""
         lacking = [
@@ -130,7 +130,7 @@ class ProjectHoldings:
         self.speaks_for |= theirs & before.speaks_for
         self.scans_known |= theirs & before.scans_known
         self.complete_subjects |= subjects
-        self.memo = Memo()
+        self.memo = Derived()
 
     def put_in_order(self) -> None:
         """Fill `of_subject` and `order` from `subjects` and `experiments`; subjects nobody listed are made up from the experiments."""
@@ -144,14 +144,14 @@ class ProjectHoldings:
         for subject in self.subjects:
             theirs = self.of_subject.setdefault(subject, [])
             theirs.sort(key=lambda one: (one.label, one.id))
-        self.order = Order(one.id for subject in self.subjects for one in self.of_subject[subject])
-        self.subject_order = Order(self.subjects)
+        self.order = WalkOrder(one.id for subject in self.subjects for one in self.of_subject[subject])
+        self.subject_order = WalkOrder(self.subjects)
 
-    def session(self, experiment: ExperimentRecord) -> SessionHoldings | None:
+    def session(self, experiment: ExperimentRecord) -> SessionSnapshot | None:
         """One experiment as the bulk listings tell it; None unless they tell it completely."""
         return self.memo.get(("session", experiment.id), lambda: self._session(experiment))
 
-    def _session(self, experiment: ExperimentRecord) -> SessionHoldings | None:
+    def _session(self, experiment: ExperimentRecord) -> SessionSnapshot | None:
         identity = experiment.id
         if identity not in self.complete or (experiment.may_have_scans and identity not in self.speaks_for):
             return None
@@ -161,7 +161,7 @@ class ProjectHoldings:
         owners += [Owner("assessor", one.id, identity, way) for one in assessors for way in ("out", "in", "")]
         owners += [Owner("reconstruction", identity, one.id, way) for one in reconstructions for way in ("out", "in")]
         resources = {owner: list(self.resources[owner]) for owner in owners if owner in self.resources}
-        return SessionHoldings(experiment, self.scans.get(identity, []), assessors, reconstructions, resources)
+        return SessionSnapshot(experiment, self.scans.get(identity, []), assessors, reconstructions, resources)
 
     def add_resources(self, resources: Iterable[ResourceRecord]) -> None:
         """File resources under their owners."""
@@ -170,7 +170,7 @@ class ProjectHoldings:
 
 
 @dataclass
-class SessionHoldings:
+class SessionSnapshot:
     """One experiment down to the labels (and, where known, numeric ids) of its resources."""
 
     experiment: ExperimentRecord
@@ -178,8 +178,8 @@ class SessionHoldings:
     assessors: list[AssessorRecord]
     reconstructions: list[ReconstructionRecord]
     resources: dict[Owner, list[ResourceRecord]]
-    memo: Memo = field(default_factory=Memo, compare=False)
-    merged: tuple[FileHoldings, SessionHoldings] | None = None  # with what that file listing told besides
+    memo: Derived = field(default_factory=Derived, compare=False)
+    merged: tuple[FileIndex, SessionSnapshot] | None = None  # with what that file listing told besides
 
     def of(self, level: str, part: str = "") -> list[ResourceRecord]:
         """The resources of the experiment itself, of one scan (by its id), of one reconstruction or assessor (in, out and plain)."""
@@ -190,7 +190,7 @@ class SessionHoldings:
                 found += resources
         return found
 
-    def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionHoldings:
+    def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionSnapshot:
         """These holdings and the resources among `resources` that are not yet in them; the same object if there are none."""
         known = [resource for group in self.resources.values() for resource in group]
         ids = {one.id for one in known}
@@ -201,11 +201,11 @@ class SessionHoldings:
                 continue
             grown.setdefault(one.owner, []).append(one)
             extras += 1
-        return SessionHoldings(self.experiment, self.scans, self.assessors, self.reconstructions, grown) if extras else self
+        return SessionSnapshot(self.experiment, self.scans, self.assessors, self.reconstructions, grown) if extras else self
 
 
 @dataclass
-class FileHoldings:
+class FileIndex:
     """The files of some resources, by numeric resource id, in catalog order; `odd` says what was left out and why.
 
     `stale`: the server would not list them now, and this is what it listed last.
@@ -214,24 +214,24 @@ class FileHoldings:
     by_resource: dict[int, list[FileRecord]] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
     count: int = 1
-    memo: Memo = field(default_factory=Memo, compare=False)
+    memo: Derived = field(default_factory=Derived, compare=False)
     stale: bool = False
 
     @classmethod
-    def of(cls, files: Iterable[FileRecord], odd: Iterable[str] = ()) -> FileHoldings:
+    def of(cls, files: Iterable[FileRecord], odd: Iterable[str] = ()) -> FileIndex:
         """Sorted into resources."""
-        holdings = cls(odd=list(odd))
+        snapshot = cls(odd=list(odd))
         for file in files:
-            holdings.by_resource.setdefault(file.resource_id, []).append(file)
-            holdings.count += 1
-        return holdings
+            snapshot.by_resource.setdefault(file.resource_id, []).append(file)
+            snapshot.count += 1
+        return snapshot
 
     def of_resource(self, resource: ResourceRecord) -> list[FileRecord] | None:
         """The files of one resource; None if no row is about it.
 
         By its numeric id; while only the label is known, by owner and label. There the direction (in, out) may lack on either side.
         With a number they are of the owner that the listing of resources names, whatever their URIs say: that one tells of each resource
-        whose it is, and a URI may only repeat what was asked (fact sheet 13).
+        whose it is, and a URI may only repeat what was asked (xnat-rest.md 13).
         """
         if resource.id is not None:
             files = self.by_resource.get(resource.id)
@@ -253,8 +253,8 @@ class FileHoldings:
 
 
 @dataclass
-class Outline:
-    """A project's experiments by accession id; `own` has the resources of those in `known`, `every` those of all levels below some."""
+class ProjectSummary:
+    """A project's experiments by accession id; `own` has the resources of those in `server.identity`, `every` those of all levels below some."""
 
     project: str
     experiments: dict[str, ExperimentRecord]

@@ -1,6 +1,6 @@
 """How long to wait for a listing: not at all once the server is known to be away, and not long where there is an older one to show.
 
-Used by `catalogs`, `filelists` and `outlines`: what was listed is looked at on every `ls` and renewed when it has aged, and a server that
+Used by `listing.service`, `listing.files` and `listing.summaries`: what was listed is looked at on every `ls` and renewed when it has aged, and a server that
 says nothing must not make each of those wait.
 Threading: any thread; no state.
 """
@@ -17,8 +17,8 @@ from xnatfs.server.breaker import Breaker
 QUIET = 2.0
 
 
-class Patience:
-    """What to give `Flight.wait` as `give_up`."""
+class StalePolicy:
+    """What to give `SharedCall.wait` as `give_up`."""
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker

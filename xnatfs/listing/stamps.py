@@ -1,8 +1,8 @@
 """The experiments of a project with the stamps that move: what every listing that is kept is kept by.
 
-Used by `catalogs` and `outlines`. An experiment's own `last_modified` stays when anything below it changes and is blank until the
-experiment itself is edited. What moves is the stamp of its most derived type and the one of its subject (fact sheet 13, executed on
-XNAT's own code); both come in one request beside the experiments (fact sheet 14). Where a server tells neither, the subjects' listing
+Used by `listing.service` and `listing.summaries`. An experiment's own `last_modified` stays when anything below it changes and is blank until the
+experiment itself is edited. What moves is the stamp of its most derived type and the one of its subject (xnat-rest.md 13, executed on
+XNAT's own code); both come in one request beside the experiments (xnat-rest.md 14). Where a server tells neither, the subjects' listing
 does, which every XNAT answers; an experiment whose subject is not listed either has no stamp, and what is kept of it ages.
 
 What moves no stamp at all (a file overwritten by one of equal size) is found by listing anew after `Limits.relist_after`.
@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from xnatfs.diagnostics import Troubles
-from xnatfs.server.listing_requests import STAMPS, Listings
+from xnatfs.diagnostics import Diagnostics
+from xnatfs.server.listing_requests import STAMPS, ListingRequests
 from xnatfs.server.records import ExperimentRecord, SubjectRecord
 
 log = logging.getLogger(__name__)
@@ -28,12 +28,12 @@ _USUAL = ("xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData", "xn
 Told = list[tuple[ExperimentRecord, str | None, str | None]]
 
 
-class ExperimentLists:
+class ExperimentListings:
     """Lists the experiments of one server's projects, always asking it."""
 
-    def __init__(self, listings: Listings, troubles: Troubles) -> None:
+    def __init__(self, listings: ListingRequests, diagnostics: Diagnostics) -> None:
         self._listings = listings
-        self._troubles = troubles
+        self._diagnostics = diagnostics
         self._types: dict[str, tuple[str, ...]] = {}  # by project
         self.proven = False  # that the form with stamps lists what the plain one does
 
@@ -82,7 +82,7 @@ class ExperimentLists:
         again = self._told(project, self._types.get(project, _USUAL)) or []
         if plain.keys() <= {one.id for one, _, _ in again}:
             return experiments | {one: plain[one] for one in lacking}  # made meanwhile; without a stamp it is asked for again soon
-        self._troubles.odd(f"project {project}: the listing of experiments with their stamps leaves out {len(lacking)} of {len(plain)}")
+        self._diagnostics.odd(f"project {project}: the listing of experiments with their stamps leaves out {len(lacking)} of {len(plain)}")
         self._listings.capabilities.refuse(STAMPS)
         return {one: experiments.get(one, record) for one, record in plain.items()}
 

@@ -1,6 +1,6 @@
-"""Alias tokens: issued, invalidated, and asked how long they are good for (fact sheet 1).
+"""Alias tokens: issued, invalidated, and asked how long they are good for (xnat-rest.md 1).
 
-Used by `cli.login` and `daemon.keeper`. Threading: any thread.
+Used by `cli.login` and `server.token_renewal`. Threading: any thread.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import requests
 
+from xnatfs.auth.token_store import StoredToken
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.connection import Connection
 from xnatfs.server.urls import encode
-from xnatfs.auth.token_store import Token
 
 _ISSUE = "/data/services/tokens/issue"
 _UNTIL = "estimatedExpirationTime"
@@ -54,10 +54,10 @@ def issue(connection: Connection) -> Issued:
     return Issued(str(alias), str(secret), time.time(), _time(row, _UNTIL, response))
 
 
-def token(connection: Connection, new: Issued) -> Token:
+def token(connection: Connection, new: Issued) -> StoredToken:
     """The new token, as it is kept."""
     login = connection.logins.credentials
-    return Token(connection.server, connection.user, new.alias, new.secret, new.issued, new.expires, verify=login.verify, proxy=login.proxy)
+    return StoredToken(connection.server, connection.user, new.alias, new.secret, new.issued, new.expires, verify=login.verify, proxy=login.proxy)
 
 
 def invalidate(connection: Connection, alias: str) -> None:

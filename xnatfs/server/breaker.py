@@ -1,6 +1,6 @@
 """Whether the server is there: while it is known to be away, requests fail at once in place of waiting for time-outs.
 
-Used by `session.Connection`. The rule:
+Used by `connection.Connection`. The rule:
 
 - It is *suspected* once nothing was answered for `SPREAD` seconds though a request failed on its way (refused, no such host, reset,
   silence), or for `SILENCE` seconds though a request waits. Any HTTP answer, a 503 too, ends the suspicion: then the server is there. So

@@ -1,6 +1,6 @@
 """The rows of bulk listings as records, with what could not be learnt in bulk.
 
-Used by `listings` (which asks) and `fetch.bulk` (which doubts). Pure functions.
+Used by `listings` (which asks) and `listing.bulk` (which doubts). Pure functions.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def experiment_of(row: Row) -> ExperimentRecord:
 
 
 def projects_of(rows: Iterable[Row]) -> list[ProjectRecord]:
-    """The projects of the rows of `Listings.projects`, one row a project x resource."""
+    """The projects of the rows of `ListingRequests.projects`, one row a project x resource."""
     heads: dict[str, Row] = {}
     resources: dict[str, list[tuple[int, str, int | None]]] = {}
     for row in rows:
@@ -130,7 +130,7 @@ def reconstruction_owner(direction: str, row: Row) -> Owner:
 
 
 def scans_of(rows: Iterable[Row]) -> ScanListing:
-    """The scans of the rows of `Listings.scans`, one row a scan x resource."""
+    """The scans of the rows of `ListingRequests.scans`, one row a scan x resource."""
     listing = ScanListing()
     scans: dict[tuple[str, str], ScanRecord] = {}
     with_scan: list[Row] = []
@@ -159,7 +159,7 @@ def collect(
     """Resources from the columns `branch/label` (and `branch/xnat_abstractresource_id`, ...) into `bulk`.
 
     With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a resource without a label", and
-    a label that comes twice for one owner hides a second resource: such objects are left out of `known` and asked singly.
+    a label that comes twice for one owner hides a second resource: such objects are left out of `server.identity` and asked singly.
     `blank_is_none` takes a blank for "no resource" all the same, where most objects have none and asking each would cost a request.
     """
     seen: dict[tuple[Owner, int | str], ResourceRecord] = {}

@@ -1,6 +1,6 @@
 """Ending a request from another thread: its socket is shut down under it.
 
-Used by `session` (what waits since before the server went away, when it is there again) and by `fetch` (what nobody waits for any more). A
+Used by `session` (what waits since before the server went away, when it is there again) and by `listing` and `content` (what nobody waits for any more). A
 thread that waits in a socket cannot be told anything otherwise, and would keep a worker and a connection until the time-out.
 Threading: `held` is for the thread that makes the request, `Hold.end` for any other.
 """
@@ -22,7 +22,7 @@ _local = threading.local()
 _RESET = struct.pack("ii", 1, 0)  # linger for no time: socket(7)
 
 
-class Hold:
+class CancelScope:
     """A grip on a request, for who may want to end it."""
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class Hold:
 
 
 @contextlib.contextmanager
-def held(hold: Hold) -> Iterator[None]:
+def held(hold: CancelScope) -> Iterator[None]:
     """What this thread asks within can be ended; its answers have to be closed within, too."""
-    before: tuple[Hold, ...] = getattr(_local, "holds", ())
+    before: tuple[CancelScope, ...] = getattr(_local, "holds", ())
     _local.holds = (*before, hold)
     try:
         yield
@@ -94,7 +94,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _Secure
 
 
-class HoldingAdapter(HTTPAdapter):
+class CancellableAdapter(HTTPAdapter):
     """`requests`' adapter with connections that can be held."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:

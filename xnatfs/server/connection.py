@@ -26,19 +26,19 @@ from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
 from xnatfs import __version__
-from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.auth.credentials import Credentials
+from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker, Prober
-from xnatfs.server.cancel import Hold, HoldingAdapter, ended, held
+from xnatfs.server.cancel import CancellableAdapter, CancelScope, ended, held
+from xnatfs.server.limiter import RequestLimiter
 from xnatfs.server.login_state import SESSION, Known, Login, as_stranger, basic, without_password
-from xnatfs.server.limiter import Slots
 from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, transport_words
 
 log = logging.getLogger(__name__)
 
-# Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (fact sheet 1).
+# Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (xnat-rest.md 1).
 USER_AGENT = f"xnatfs/{__version__}"
 
 
@@ -107,10 +107,10 @@ class Connection:
         self.server = settings.server
         self.user = ""  # as /data/auth names it, which for an alias token is its owner
         self.version = ""
-        self.slots = Slots(settings.limits.connections)
+        self.slots = RequestLimiter(settings.limits.connections)
         self.breaker = Breaker(settings.server)
         self._prober = Prober(self.breaker, self._probe, self._back, self._look_at_clock)
-        self._unanswered: set[Hold] = set()
+        self._unanswered: set[CancelScope] = set()
         self.requests = 0  # sent so far, for `status`
         self._count_lock = threading.Lock()
         self.logins = Login(self, credentials)
@@ -202,7 +202,7 @@ class Connection:
             session.verify = os.environ.get("SSL_CERT_FILE") or True  # requests itself knows only the other two
         pool = self.settings.limits.connections
         for scheme in ("http://", "https://"):
-            session.mount(scheme, HoldingAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
+            session.mount(scheme, CancellableAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
         # A netrc entry of the same host must not replace the credentials that were chosen.
         session.auth = basic(login)
         return interface
@@ -257,10 +257,10 @@ class Connection:
         """GET a listing and return `parse(response)`.
 
         `parse` reads the body (with `bodies`) to its end. It raises `ValueError` for one that is not what it should be (cut, a web page);
-        it is then asked for again: a chunked reply may end early and cleanly (fact sheet 9), so only parsing to the end proves it whole.
+        it is then asked for again: a chunked reply may end early and cleanly (xnat-rest.md 9), so only parsing to the end proves it whole.
 
         Raises:
-            Failure: UNPROVEN (404: a status proves no absence, fact sheet 13), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR,
+            Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR,
                 BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
         """
         limits = self.settings.limits
@@ -313,7 +313,7 @@ class Connection:
             patience = timeout or self._timeout(stream)
             response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=patience, auth=auth)
             # A new session for a request that brought one: that one is over. Where the password came along, XNAT says that the answer is
-            # still this user's (fact sheet 1 [I]); a gateway that forgot the session may have kept the password to itself.
+            # still this user's (xnat-rest.md 1 [I]); a gateway that forgot the session may have kept the password to itself.
             guest = had and SESSION in response.cookies and (bare or not self.logins.restless)
             self.logins.session_of_answer(new=had and SESSION in response.cookies)
             if attempt == 1 and (guest or self._looks_expired(response)):
@@ -341,7 +341,7 @@ class Connection:
     def _status_failure(self, response: requests.Response, path: str) -> Failure:
         code = response.status_code
         if response.is_redirect:
-            # Never followed: XNAT redirects to its login page only (fact sheet 1), and nobody else is to see cookie or password.
+            # Never followed: XNAT redirects to its login page only (xnat-rest.md 1), and nobody else is to see cookie or password.
             return Failure(Cause.NOT_DATA, path, f"it redirects to {_target(self.server + path, response)}")
         if code == 200:
             return Failure(Cause.NOT_DATA, path)
@@ -364,7 +364,7 @@ class Connection:
         self.breaker.check()
         with self._count_lock:
             self.requests += 1
-        unanswered = Hold()
+        unanswered = CancelScope()
         with self.breaker.asking() as began, self._while_unanswered(unanswered), held(unanswered):
             try:
                 # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
@@ -386,7 +386,7 @@ class Connection:
         return response
 
     @contextlib.contextmanager
-    def _while_unanswered(self, hold: Hold) -> Iterator[None]:
+    def _while_unanswered(self, hold: CancelScope) -> Iterator[None]:
         self._unanswered.add(hold)
         try:
             yield

@@ -1,6 +1,6 @@
 """The bytes of files: a single file as a stream, and a resource's files as XNAT's zip.
 
-Used by `fetch.transfers`. Every answer is checked to be what it claims before a byte is passed on (see `session.Connection.get`);
+Used by `content.manager`. Every answer is checked to be what it claims before a byte is passed on (see `connection.Connection.get`);
 bytes are passed on in pieces, never held whole.
 Threading: any thread; each stream belongs to the thread that opened it.
 """
@@ -20,9 +20,9 @@ import urllib3
 from stream_unzip import UnzipError, stream_unzip
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.cancel import Hold, held
-from xnatfs.server.records import FileRecord
+from xnatfs.server.cancel import CancelScope, held
 from xnatfs.server.connection import Connection
+from xnatfs.server.records import FileRecord
 from xnatfs.server.resultset import number
 from xnatfs.server.transport import transport_cause
 from xnatfs.server.urls import encode, files_path
@@ -33,10 +33,10 @@ PIECE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _DAMAGED = (UnzipError, ValueError)  # the second is what stream-inflate, which it uses for Deflate64, raises
 # Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25` and `;`, and a folder called `x.zip` is taken for an
-# archive to look into (fact sheet 3). All of them are in the resource's zip.
+# archive to look into (xnat-rest.md 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
 _REFUSED_CHARACTERS = frozenset("%;")
-# To a backslash Tomcat answers 400 however it is written, and a catalogue has a TAB as a blank: no zip has these either (fact sheet 13).
+# To a backslash Tomcat answers 400 however it is written, and a catalogue has a TAB as a blank: no zip has these either (xnat-rest.md 13).
 _NOWHERE = frozenset("\\\t")
 
 
@@ -54,7 +54,7 @@ class Stream:
 
 
 @dataclass
-class Part:
+class RangePart:
     """A part of a file on its way.
 
     It begins at `start`; `size` is that of the whole file in bytes (None if the answer does not tell); it goes up to `end`, or to the
@@ -68,7 +68,7 @@ class Part:
     pieces: Iterator[bytes]
 
 
-class Contents:
+class Downloads:
     """Downloads from one server."""
 
     def __init__(self, connection: Connection) -> None:
@@ -77,7 +77,7 @@ class Contents:
         self._patience = connection.settings.limits.progress_deadline
 
     @contextmanager
-    def file(self, record: FileRecord, hold: Hold | None = None) -> Iterator[Stream]:
+    def file(self, record: FileRecord, hold: CancelScope | None = None) -> Iterator[Stream]:
         """Open one file as a stream; `hold` can end it.
 
         Raises:
@@ -89,12 +89,12 @@ class Contents:
             yield Stream(size, stamp, _pieces(response, self._patience))
 
     @contextmanager
-    def part(self, record: FileRecord, start: int, end: int, last_modified: str, hold: Hold | None = None) -> Iterator[Part]:
+    def part(self, record: FileRecord, start: int, end: int, last_modified: str, hold: CancelScope | None = None) -> Iterator[RangePart]:
         """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look); `hold`
         can end it.
 
         `end` must not be past the end of the file as far as that is known: a real server then keeps the connection open and the
-        reader waiting for 20 s (fact sheet 3). The size in Content-Range is in the answer before any of the body is read.
+        reader waiting for 20 s (xnat-rest.md 3). The size in Content-Range is in the answer before any of the body is read.
 
         Raises:
             Failure: CHANGED (412: it is another file now), GONE, or whatever keeps the server from answering.
@@ -107,17 +107,17 @@ class Contents:
                 raise Failure(Cause.CHANGED, record.uri)
             stamp = response.headers.get("Last-Modified", "")
             if response.status_code == 200:
-                yield Part(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
+                yield RangePart(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
                 return
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             if match is None or int(match[1]) != start:
                 raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
             size = int(match[3])
             last = min(int(match[2]) + 1, end, size)
-            yield Part(start, size, last, stamp, _pieces(response, self._patience, last - start))
+            yield RangePart(start, size, last, stamp, _pieces(response, self._patience, last - start))
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
-        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (fact sheet 3).
+        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (xnat-rest.md 3).
 
         Raises:
             Failure: GONE if the server does not have it any more; any transport or login failure.
@@ -128,13 +128,13 @@ class Contents:
             return response.status_code == 304 or response.headers.get("Last-Modified") == last_modified
 
     @contextmanager
-    def zip(self, record: FileRecord, hold: Hold | None = None) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
+    def zip(self, record: FileRecord, hold: CancelScope | None = None) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
         """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed. `hold` can end it.
 
-        XNAT leaves out files it cannot find and ends the archive validly (fact sheet 3), so a missing member is no proof of anything.
+        XNAT leaves out files it cannot find and ends the archive validly (xnat-rest.md 3), so a missing member is no proof of anything.
 
         Raises:
-            Failure: GONE for a 404, which is no proof either (fact sheet 13); any transport or login failure.
+            Failure: GONE for a 404, which is no proof either (xnat-rest.md 13); any transport or login failure.
         """
         with _listed(record), self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
             yield _members(_pieces(response, self._patience))
@@ -147,11 +147,11 @@ class Contents:
         *,
         params: dict[str, str] | None = None,
         accept: frozenset[int] = frozenset({200}),
-        hold: Hold | None = None,
+        hold: CancelScope | None = None,
         short: bool = False,
     ) -> Iterator[requests.Response]:
         limits, slots = self._connection.settings.limits, self._connection.slots
-        with (slots.listing if short else slots.contents)(limits.listing_deadline), held(hold or Hold()):
+        with (slots.listing if short else slots.contents)(limits.listing_deadline), held(hold or CancelScope()):
             response = self._connection.get(path, params=params, headers=headers, stream=True, accept=accept)
             try:
                 yield response
@@ -189,9 +189,9 @@ def out_of_reach(path: str) -> bool:
 
 def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:
     """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does one that only trickles: each
-    byte starts the time-out of the socket anew, but a piece has to come within `patience` seconds.
+    byte starts the time-out of the socket anew, but a piece has to come within `listing.stale_policy` seconds.
 
-    Not a byte more is asked for than the file has: a server that promised more never sends it (fact sheet 3).
+    Not a byte more is asked for than the file has: a server that promised more never sends it (xnat-rest.md 3).
     """
     while left > 0:
         piece, trouble = _piece(response, min(PIECE, left), patience)
@@ -230,7 +230,7 @@ def _piece(response: requests.Response, length: int, patience: float) -> tuple[b
 def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterator[bytes]]]:
     try:
         for name, size, body in stream_unzip(pieces, chunk_size=PIECE):
-            # LABEL/scans/ID-TYPE/resources/RLABEL/files/PATH (fact sheet 3): the path follows the first `/files/` after `/resources/`.
+            # LABEL/scans/ID-TYPE/resources/RLABEL/files/PATH (xnat-rest.md 3): the path follows the first `/files/` after `/resources/`.
             text = name.decode("utf-8", "surrogateescape")
             _, found, tail = text.partition("/resources/")
             path = tail.partition("/files/")[2] if found else text.partition("/files/")[2]

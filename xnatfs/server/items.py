@@ -1,6 +1,6 @@
-"""A subject as one JSON item: its own resources and those of everything below it, in one request (fact sheet 2.6).
+"""A subject as one JSON item: its own resources and those of everything below it, in one request (xnat-rest.md 2.6).
 
-Used by `fetch.catalogs` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so a subject's has its
+Used by `listing.service` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so a subject's has its
 experiments with scans, assessors, reconstructions and all their resources; `catalogs` checks that before it believes one.
 Pure functions but for `subject_item`.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import requests
 
+from xnatfs.server.connection import Connection
 from xnatfs.server.json_stream import whole
 from xnatfs.server.records import AssessorRecord, Owner, ReconstructionRecord, ResourceRecord, parse_stamp
-from xnatfs.server.connection import Connection
 from xnatfs.server.resultset import number
 from xnatfs.server.urls import segment
 

@@ -1,6 +1,6 @@
 """The bodies of answers, read in pieces and never beyond a bound: a server, or whoever sits before it, may send without an end.
 
-Used by `session` (short answers), `items` and `tables` (listings). Files have bounds of their own, in `fetch`.
+Used by `session` (short answers), `items` and `tables` (listings). Files have bounds of their own, in `listing` and `content`.
 Listings come as `{"ResultSet": {..., "Result": [row, row, ...], ...}}` and are read row by row, so that memory holds what is made of the
 rows and not the text too: a million files are 300 MB of text.
 Threading: any thread; an answer belongs to the thread that asked.
@@ -112,7 +112,7 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
                 break
     if not found:
         raise ValueError("no ResultSet in the listing")
-    # Always the number of rows, as a string, on every form used here (fact sheet 12, executed). Where it is missing or no number nothing
+    # Always the number of rows, as a string, on every form used here (xnat-rest.md 12, executed). Where it is missing or no number nothing
     # is proven, and nothing refuted.
     if str(total).isdecimal() and int(total) != count:
         raise ValueError(f"it says that it has {total} rows and has {count}")

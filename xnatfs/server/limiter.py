@@ -1,6 +1,6 @@
 """A cap on the requests under way at one server, with room kept for listings.
 
-Used by `session.Connection`. An `ls` must not wait for sixteen big downloads (fuse-type file systems are hated for that), so
+Used by `connection.Connection`. An `ls` must not wait for sixteen big downloads (fuse-type file systems are hated for that), so
 contents may use all slots but one.
 Threading: any thread; the condition is held for moments only, never over I/O.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from xnatfs.errors import Cause, Failure
 
 
-class Slots:
+class RequestLimiter:
     """At most `total` requests at once, at most `total - kept` of them for contents."""
 
     def __init__(self, total: int, kept: int = 1) -> None:

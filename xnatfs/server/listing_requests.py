@@ -1,6 +1,6 @@
-"""What a project contains, in a handful of requests (fact sheet 2.9): subjects, experiments, scans, assessors, reconstructions.
+"""What a project contains, in a handful of requests (xnat-rest.md 2.9): subjects, experiments, scans, assessors, reconstructions.
 
-Used by `fetch.catalogs`. Resources and files are in `resources.py`. Forms that an old server, a fork or a proxy may refuse are tried
+Used by `listing.service`. Resources and files are in `resources.py`. Forms that an old server, a fork or a proxy may refuse are tried
 and the refusal is remembered for a while (`capabilities.py`); each has a fallback, and every method says in its result what it could not
 learn in bulk.
 Threading: any thread.
@@ -29,6 +29,7 @@ from xnatfs.server.bulk_rows import (
     subjects_of,
 )
 from xnatfs.server.capabilities import Capabilities
+from xnatfs.server.connection import Connection
 from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
     AssessorRecord,
@@ -40,7 +41,6 @@ from xnatfs.server.records import (
     SubjectRecord,
     parse_stamp,
 )
-from xnatfs.server.connection import Connection
 from xnatfs.server.resultset import Row, has_column, pick, rows_of
 from xnatfs.server.urls import segment
 
@@ -51,7 +51,7 @@ _SCAN_COLUMNS = (
     *("ID", "label", "subject_label", "project", "xsiType"),
     *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "frames", "file/label")),
 )
-# With the numeric id (fact sheet 12) two resources of one label, or of none, are told apart.
+# With the numeric id (xnat-rest.md 12) two resources of one label, or of none, are told apart.
 _SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
 
 
@@ -65,7 +65,7 @@ _SUBJECT_STAMP = "xnat:subjectData/meta/last_modified"
 _NAMES_AT_ONCE = 100
 
 
-class Listings:
+class ListingRequests:
     """The listing requests of one server."""
 
     def __init__(self, connection: Connection) -> None:
@@ -86,7 +86,7 @@ class Listings:
     def projects(self) -> list[ProjectRecord]:
         """The projects this user can read, in the server's order, each with the resources of its own: one request.
 
-        Where the server does not tell these columns (fact sheet 14), two: the plain list has no dates (fact sheet 2.3).
+        Where the server does not tell these columns (xnat-rest.md 14), two: the plain list has no dates (xnat-rest.md 2.3).
         """
         columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
         rows, granted = self._with_extras(
@@ -149,9 +149,9 @@ class Listings:
         server does not tell them.
 
         `types` are the concrete types to ask for; an experiment of another has None for the stamp, and so has one of a type that the
-        server does not know. "" is a stamp, too: nothing below was changed since it was made (fact sheet 13).
+        server does not know. "" is a stamp, too: nothing below was changed since it was made (xnat-rest.md 13).
 
-        One request (fact sheet 14): without `xsiType` the first such column would narrow the rows to its type.
+        One request (xnat-rest.md 14): without `xsiType` the first such column would narrow the rows to its type.
         """
         columns = [f"{one}/meta/last_modified" for one in types]
         rows, granted = self._with_extras(
@@ -175,9 +175,9 @@ class Listings:
 
     def find_experiments(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
         """(accession id, label, primary project) of the experiments with these accession ids or labels, in any project: two requests for
-        each hundred names (a comma is "or" in a filter, fact sheet 2.2). A name with a character that means something there is not found.
+        each hundred names (a comma is "or" in a filter, xnat-rest.md 2.2). A name with a character that means something there is not found.
 
-        By primary labels, and neither surely readable nor surely all that can be read (fact sheet 12): see `fetch.names`.
+        By primary labels, and neither surely readable nor surely all that can be read (xnat-rest.md 12): see `listing.session_names`.
         """
         asked = frozenset(names)
         plain = [name for name in names if not set(name) & set(",*%")]
@@ -266,7 +266,7 @@ class Listings:
         except Failure as failure:
             if not _is_refusal(failure):
                 raise
-            # The documented way out (fact sheet 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
+            # The documented way out (xnat-rest.md 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
             rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
             self.capabilities.refuse("assessors of a project")
             rows = _of_project(rows, project)
@@ -380,7 +380,7 @@ class Listings:
 
 
 def _of_project(rows: Iterable[Row], project: str) -> list[Row]:
-    """Of rows that were asked for with a filter, those it should have left: there are servers that do not know one (fact sheet 12)."""
+    """Of rows that were asked for with a filter, those it should have left: there are servers that do not know one (xnat-rest.md 12)."""
     return [row for row in rows if pick(row, "project") in ("", project)]
 
 

@@ -1,6 +1,6 @@
 """Whose login a connection uses, when it is sent, and how often at most.
 
-Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (ecosystem.md section 2), and every request may carry
+Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and every request may carry
 the password. So a login is single flight: whoever finds the session expired logs in, the others wait for that one. What the server refused
 is sent again by nobody until there are other credentials. And once the server is known to refuse strangers, requests carry the session's
 cookie alone, so that a session that ends with 16 requests on their way costs one login and not 16. An open server would serve an
@@ -33,7 +33,7 @@ SESSION = "JSESSIONID"
 _TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _NAME = 4096  # characters in which that is looked for
-# A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, fact sheet 1): one more try, after a pause.
+# A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, xnat-rest.md 1): one more try, after a pause.
 _MOMENT = 60.0
 _CALM = 2.0
 _REFUSALS = (401, 403)
@@ -130,7 +130,7 @@ class Login:
     # --- logging in ----------------------------------------------------------------------------------------------
 
     def as_known(self, known: Known) -> bool:
-        """Ask who we are at the address of last time; the answer brings the session's cookie (fact sheet 1). False: ask all again.
+        """Ask who we are at the address of last time; the answer brings the session's cookie (xnat-rest.md 1). False: ask all again.
 
         Raises:
             Failure: LOGIN_REFUSED, or what keeps the server from answering.

@@ -1,6 +1,6 @@
 """What a server grants, found out by trying: Range requests, and its clock.
 
-Used by `doctor`. A reverse proxy can change either, so no documentation replaces the probe (fact sheet 3).
+Used by `doctor`. A reverse proxy can change either, so no documentation replaces the probe (xnat-rest.md 3).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import itertools
 import time
 
 from xnatfs.errors import Failure
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.connection import Connection
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner
 from xnatfs.server.resources import Resources
-from xnatfs.server.connection import Connection
 from xnatfs.server.urls import encode, files_path
 
 _LOOKED_AT = 3  # projects, and sessions of each
 
 
-def some_file(listings: Listings) -> FileRecord | None:
+def some_file(listings: ListingRequests) -> FileRecord | None:
     """Any file that is not empty, from the first few projects and sessions."""
     resources = Resources(listings)
     for project in itertools.islice(listings.projects(), _LOOKED_AT):

@@ -1,7 +1,7 @@
 """The rows of XNAT's listings as typed records, under XNAT's own names.
 
 Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the epoch: XNAT's stamps carry no
-time zone (server local time, fact sheet 2.1) and are read as UTC, so that they at least never change.
+time zone (server local time, xnat-rest.md 2.1) and are read as UTC, so that they at least never change.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class SubjectRecord:
 class ExperimentRecord:
     """An experiment that is no image assessor, as one project shows it.
 
-    `changed` is the text of a stamp that moves with everything below it (`fetch.stamps`), "" where the server tells none. It is not the
-    experiment's own `last_modified`, which moves with the experiment's own fields only (fact sheet 13).
+    `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the server tells none. It is not the
+    experiment's own `last_modified`, which moves with the experiment's own fields only (xnat-rest.md 13).
     """
 
     id: str
@@ -174,7 +174,7 @@ class FileRecord(NamedTuple):
     @property
     def base(self) -> str:
         """The address of the resource's `/files`, not percent-encoded: from what was asked, never the URI of a listing, which may lead
-        through a project that this user cannot read (fact sheet 13)."""
+        through a project that this user cannot read (xnat-rest.md 13)."""
         return f"{self.owner.uri}/resources/{self.resource_id or self.resource_label}/files"
 
     @property

@@ -1,7 +1,7 @@
 """Resources and their files: what a session, a subject, a project or one resource holds.
 
-Used by `fetch.catalogs`. Never one request a directory entry: one listing has all files of a session with sizes and digests
-(fact sheet 2.4, 2.9 point 6).
+Used by `listing.service`. Never one request a directory entry: one listing has all files of a session with sizes and digests
+(xnat-rest.md 2.4, 2.9 point 6).
 XNAT unites a scan with every scan whose *type* is its id, and gives a resource's number under any owner. So whose a resource is tells
 its row in a listing of resources (`cat_id`), or the number in a bulk listing; never an answer's having come (`_exactly`).
 Threading: any thread; no state but the connection's.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.server.listing_requests import Listings
+from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resultset import Row, number, pick
 from xnatfs.server.urls import addressable, all_of, awkward, owner_of, path_of, resource_path, segment, split_file_uri
@@ -40,7 +40,7 @@ class FileListing:
 class Resources:
     """The resource and file listings of one server."""
 
-    def __init__(self, listings: Listings) -> None:
+    def __init__(self, listings: ListingRequests) -> None:
         self._table = listings.table
         self.capabilities = listings.capabilities
 
@@ -71,7 +71,7 @@ class Resources:
         (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
         """
         rows = self._table(f"/data/experiments/{segment(session)}/resources", all="true")
-        found: dict[tuple[int, Owner], ResourceRecord] = {}  # one resource may be mapped to two owners (fact sheet 12)
+        found: dict[tuple[int, Owner], ResourceRecord] = {}  # one resource may be mapped to two owners (xnat-rest.md 12)
         for row in rows:
             level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
             part = pick(row, "cat_id")
@@ -105,10 +105,10 @@ class Resources:
         return _files(rows, partial(_of_session, session))
 
     def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
-        """All files of several sessions in one request (fact sheet 2.5 [I]); None if a row does not tell which session it is of.
+        """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell which session it is of.
 
         Raises:
-            Failure: also for one session whose catalog cannot be read, which says nothing of the others (fact sheet 12).
+            Failure: also for one session whose catalog cannot be read, which says nothing of the others (xnat-rest.md 12).
         """
         rows = self._table(f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true")
         theirs: dict[str, list[Row]] = {one: [] for one in sessions}

@@ -34,7 +34,7 @@ def each_row(response: requests.Response) -> Iterator[Row]:
 
 
 def has_column(rows: Iterable[Row], *names: str) -> bool:
-    """Whether the column came back, under any of its spellings. An unknown column is dropped silently (fact sheet 2.2)."""
+    """Whether the column came back, under any of its spellings. An unknown column is dropped silently (xnat-rest.md 2.2)."""
     return all(any(_find(row, name) is not None for name in names) for row in rows)
 
 

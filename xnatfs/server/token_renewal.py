@@ -1,6 +1,6 @@
 """Looks after the login of a mount that lasts for weeks: warns before its token expires, renews it where it can, reads it again when told.
 
-Used by `compose` (which makes it), `run` (which starts it and passes on SIGHUP and the command `credentials`).
+Used by `core` (which makes it), `run` (which starts it and passes on SIGHUP and the command `credentials`).
 What it does by itself, every half minute at most: a token that `xnatfs login` got is renewed in the last quarter of its life, at most
 12 hours before its end; one that another mount renewed, or somebody logged in anew, is taken; after a refusal it looks whether there
 are other credentials now, also on a cluster where `xnatfs login` was called on another machine.
@@ -18,11 +18,11 @@ from typing import Any
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
-from xnatfs.config import Settings
 from xnatfs.auth.credentials import ENVIRONMENT, STORED, TERMINAL, Credentials
-from xnatfs.server import identity
+from xnatfs.config import Settings
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import alias_tokens as remote
+from xnatfs.server import identity
 from xnatfs.server.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _LEARN = 300.0  # seconds after the mount: whether strangers are refused matters
 _LINGER = 60.0  # seconds until a token that was renewed is made worthless: other mounts have looked by then
 
 
-class Keeper:
+class TokenRenewal:
     """The keeper of one mount's login.
 
     Args:
@@ -164,7 +164,7 @@ class Keeper:
         found = self._kept_token()
         return logins.of(found, self._connection.logins.credentials.again) if found is not None else None
 
-    def _kept_token(self) -> token_store.Token | None:
+    def _kept_token(self) -> token_store.StoredToken | None:
         here = (self._connection.server, self._connection.user)
         return next((one for one in token_store.kept() if (one.server, one.user) == here and not one.expired), None)
 

@@ -1,6 +1,6 @@
 """What lies below a request: what its exceptions mean, which cookies are kept, and that redirects lead nowhere.
 
-Used by `session`, `bodies` and `contents`. Pure functions; any thread.
+Used by `session`, `server.json_stream` and `contents`. Pure functions; any thread.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
 _AWKWARD = frozenset("/,%;\\")
 # Labels are compared as they stand in the URL, still encoded; digits are always taken for a number, which any other resource of the server
-# may have, and `NULL` for those without a label (fact sheet 7).
+# may have, and `NULL` for those without a label (xnat-rest.md 7).
 _LABEL = re.compile(r"(?!(?:[0-9]+|NULL|\.\.?)$)[A-Za-z0-9_.-]+")
 _PREFIX = re.compile(r"^(?:/(?:data|REST|archive)(?=/))+")
 
 
 def encode(path: str) -> str:
-    """Percent-encode every byte outside `A-Za-z0-9-._~/` (fact sheet 3: then it reaches XNAT intact)."""
+    """Percent-encode every byte outside `A-Za-z0-9-._~/` (xnat-rest.md 3: then it reaches XNAT intact)."""
     return quote(path, safe="/-._~", errors="surrogatepass")
 
 
@@ -30,12 +30,12 @@ def segment(text: str) -> str:
 
 
 def part(text: str) -> str:
-    """Encode a scan or reconstruction id, where XNAT takes a comma for a list and has its own escapes (fact sheet 2.5)."""
+    """Encode a scan or reconstruction id, where XNAT takes a comma for a list and has its own escapes (xnat-rest.md 2.5)."""
     return segment(text.replace("/", "[SLASH]").replace(",", "[COMMA]"))
 
 
 def with_data(uri: str) -> str:
-    """The URI below `/data`: listings give it with or without (fact sheet 2.4)."""
+    """The URI below `/data`: listings give it with or without (xnat-rest.md 2.4)."""
     return "/data" + _PREFIX.sub("", uri)
 
 
@@ -62,7 +62,7 @@ def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
 def owner_of(base: str) -> Owner | None:
     """What the resource at `base` belongs to, as far as the URI tells; None where it cannot be told.
 
-    Forms (fact sheet 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] | /reconstructions/R[/in|/out]]`,
+    Forms (xnat-rest.md 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] | /reconstructions/R[/in|/out]]`,
     `[/projects/P]/subjects/S`, `/projects/P`.
     """
     head = re.split(r"/(?:resources/[^/]*/)?files$", base)[0]
@@ -96,7 +96,7 @@ def owner_of(base: str) -> Owner | None:
 
 
 def path_of(owner: Owner) -> str:
-    """The encoded path of what a resource belongs to, by ids only (labels with spaces cannot be addressed, fact sheet 7)."""
+    """The encoded path of what a resource belongs to, by ids only (labels with spaces cannot be addressed, xnat-rest.md 7)."""
     top = "experiments" if owner.level not in ("project", "subject") else owner.level + "s"
     if owner.level == "scan":
         return f"/data/experiments/{segment(owner.id)}/scans/{part(owner.part)}"
@@ -118,7 +118,7 @@ def resource_path(owner: Owner, number: int | None, label: str = "") -> str:
     """The encoded path of a resource: by its number, which is exact; by its label where that is all there is (see `addressable`).
 
     Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall refuses `%`, `;` and `\\` even
-    when encoded (fact sheet 3); the number says which one is meant among `ALL`.
+    when encoded (xnat-rest.md 3); the number says which one is meant among `ALL`.
     """
     return f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources/{segment(label) if number is None else number}"
 

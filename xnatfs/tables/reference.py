@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from xnatfs.tables.pipelines.validators import ARCHIVING, VALIDATED
 from xnatfs.tables.registry import all_tables
 from xnatfs.tables.spec import Column, Table
-from xnatfs.tables.pipelines.validators import ARCHIVING, VALIDATED
 
 PLACE = ("<!-- begin: python -m xnatfs.tables.reference docs/tables.md -->", "<!-- end -->")
 

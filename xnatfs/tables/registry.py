@@ -11,22 +11,24 @@ import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 
-from xnatfs.tables.pipelines import alps
-from xnatfs.tables.pipelines import ashs
-from xnatfs.tables.pipelines import asl
-from xnatfs.tables.pipelines import bamos
-from xnatfs.tables.pipelines import braak
-from xnatfs.tables.pipelines import connectivity
-from xnatfs.tables.pipelines import donsurf
-from xnatfs.tables.pipelines import freesurfer
-from xnatfs.tables.pipelines import fsl
-from xnatfs.tables.pipelines import lcmodel
-from xnatfs.tables.pipelines import pet
-from xnatfs.tables.pipelines import pyment
-from xnatfs.tables.pipelines import qsmxt
-from xnatfs.tables.pipelines import signature
-from xnatfs.tables.pipelines import spm
-from xnatfs.tables.pipelines import validators
+from xnatfs.tables.pipelines import (
+    alps,
+    ashs,
+    asl,
+    bamos,
+    braak,
+    connectivity,
+    donsurf,
+    freesurfer,
+    fsl,
+    lcmodel,
+    pet,
+    pyment,
+    qsmxt,
+    signature,
+    spm,
+    validators,
+)
 from xnatfs.tables.spec import Table
 
 log = logging.getLogger(__name__)
@@ -61,21 +63,21 @@ def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, T
         found: the plug-ins' entry points; those of all installed packages by default.
     """
     tables = all_tables()
-    troubles: list[str] = []
+    diagnostics: list[str] = []
     for point in sorted(entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)):
         try:
             offered = _tables_of(point.load())
         except (Exception, SystemExit) as error:
-            troubles.append(f"The plug-in {point.name} ({point.value}) cannot be loaded: {error}")
+            diagnostics.append(f"The plug-in {point.name} ({point.value}) cannot be loaded: {error}")
             continue
         for table in offered:
             if reason := _refusal(table, tables):
-                troubles.append(f"The plug-in {point.name} ({point.value}): {reason}")
+                diagnostics.append(f"The plug-in {point.name} ({point.value}): {reason}")
             else:
                 tables[table.key] = table
-    for trouble in troubles:
+    for trouble in diagnostics:
         log.warning("%s", trouble)
-    return tables, troubles
+    return tables, diagnostics
 
 
 def _tables_of(loaded: object) -> list[Table]:

@@ -1,6 +1,6 @@
 """What a measurement table is: the files it reads, how one file parses into rows, its columns, and how a session's rows come together.
 
-Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects and parses; by `formats`,
+Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects and parses; by `tables.output.write`,
 which writes. Everything here is a plain value: no I/O, any thread.
 
 Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an empty cell. A number that
@@ -46,7 +46,7 @@ Parser = Callable[[BinaryIO, str], Parsed]  # (content, path inside the resource
 
 
 @dataclass(frozen=True)
-class Visit:
+class SessionInfo:
     """The experiment the rows are about, as the table shows it."""
 
     id: str
@@ -86,10 +86,10 @@ class Input:
 
 
 Inputs = Mapping[str, Sequence[tuple[str, Parsed]]]  # role -> (path, rows) of each file that was read
-Combine = Callable[[Visit, Inputs], Parsed]
+Combine = Callable[[SessionInfo, Inputs], Parsed]
 
 
-def stacked(_: Visit, inputs: Inputs) -> Parsed:
+def stacked(_: SessionInfo, inputs: Inputs) -> Parsed:
     """All files' rows, one after the other, under the union of their columns in the order first seen."""
     return stack(parsed for files in inputs.values() for _, parsed in files)
 

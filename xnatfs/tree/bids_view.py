@@ -18,21 +18,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from xnatfs import __version__
-from xnatfs.bids import mapping, sidecars
-from xnatfs.bids import file_names
-from xnatfs.bids import metadata_files
-from xnatfs.bids.dataset import Plan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange
-from xnatfs.bids.mapping import BidsMap, Nowhere
-from xnatfs.bids.metadata_files import Person, Visit
+from xnatfs.bids import file_names, mapping, metadata_files, sidecars
+from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange
 from xnatfs.bids.default_rules import usual_map
+from xnatfs.bids.mapping import BidsMap, Nowhere
+from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.listing.snapshot import ProjectHoldings
+from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural
-from xnatfs.tree.generated import Made, MadeFile, TextFile
+from xnatfs.tree.generated import GeneratedFolderState, MadeFile, TextFile
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
-from xnatfs.tree.resource import Place, ResourceFile, Sources, file_nodes
-from xnatfs.tree.scope import Member, Scope, Snapshot, scans_of
+from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
+from xnatfs.tree.scope import Member, SessionScope, Snapshot, scans_of
 from xnatfs.tree.session_folders import scan_place
 
 _LARGEST_TEXT = 16 * 2**20  # of a sidecar, or a map
@@ -43,9 +41,9 @@ class _People(NamedTuple):
     """Who is in the dataset: subjects and their visits by label, in order, the visits by label too."""
 
     people: dict[str, Person]
-    visits: dict[str, dict[str, Visit]]
+    visits: dict[str, dict[str, VisitRow]]
     accession: dict[str, str]  # of a subject, by label
-    hidden: list[Visit]  # sessions nothing of which can be placed
+    hidden: list[VisitRow]  # sessions nothing of which can be placed
 
 
 class _Maps(NamedTuple):
@@ -56,13 +54,13 @@ class _Maps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _View:
+class _BidsFolder:
     """One dataset."""
 
     sources: Sources
-    scope: Scope
+    scope: SessionScope
     user_map: BidsMap | None
-    made: Made
+    made: GeneratedFolderState
 
     # --- the top -------------------------------------------------------------------------------------------------
 
@@ -101,14 +99,14 @@ class _View:
         return Branch(inode_of("bids", *self.scope.identity, "code"), lambda: files, mtime=mtime)
 
     def _title(self, snapshot: Snapshot) -> str:
-        if len(snapshot.holdings) == 1:
-            project = next(iter(snapshot.holdings.values())).project
+        if len(snapshot.project_snapshots) == 1:
+            project = next(iter(snapshot.project_snapshots.values())).project
             return project.name or project.id
         return self.scope.title
 
     def _mtime(self, snapshot: Snapshot) -> float:
         stamps = [one.experiment.inserted for one in snapshot.members]
-        stamps += [one.project.inserted for one in snapshot.holdings.values()]
+        stamps += [one.project.inserted for one in snapshot.project_snapshots.values()]
         return max((one for one in stamps if one is not None), default=0.0)
 
     # --- maps ----------------------------------------------------------------------------------------------------
@@ -116,22 +114,22 @@ class _View:
     def maps(self, snapshot: Snapshot) -> _Maps:
         """Every project's map: the user's over the project's own over the usual."""
         found: dict[str, BidsMap] = {}
-        for project, holdings in snapshot.holdings.items():
+        for project, project_snapshots in snapshot.project_snapshots.items():
             try:
-                own = self._project_map(project, holdings)
+                own = self._project_map(project, project_snapshots)
             except UsageError as error:
-                self.sources.troubles.odd(str(error))
+                self.sources.diagnostics.odd(str(error))
                 return _Maps({}, str(error))
             user = self.user_map
             key = ("bids whole map", own.fingerprint if own is not None else "", user.fingerprint if user is not None else "")
-            found[project] = holdings.memo.get(key, partial(_whole, own, user))
+            found[project] = project_snapshots.memo.get(key, partial(_whole, own, user))
         return _Maps(found)
 
-    def _project_map(self, project: str, holdings: ProjectHoldings) -> BidsMap | None:
+    def _project_map(self, project: str, project_snapshots: ProjectSnapshot) -> BidsMap | None:
         if self.user_map is not None and self.user_map.only:
             return None
-        place = Place(project, holdings.project.inserted, {})
-        own = [one for one in holdings.own_resources if one.label == mapping.RESOURCE]
+        place = ResourcePlace(project, project_snapshots.project.inserted, {})
+        own = [one for one in project_snapshots.own_resources if one.label == mapping.RESOURCE]
         nodes = [item for one in own for item in self._files(place, one).items()]
         node = next((one for path, one in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
         if node is None:
@@ -146,7 +144,7 @@ class _View:
             except UsageError as error:
                 return error
 
-        parsed = holdings.memo.get(("bids map", node.version), parse)
+        parsed = project_snapshots.memo.get(("bids map", node.version), parse)
         if isinstance(parsed, UsageError):
             raise parsed
         return parsed
@@ -164,7 +162,7 @@ class _View:
 
     def _people(self, snapshot: Snapshot, maps: _Maps) -> _People:
         of_subject: dict[str, dict[str, Member]] = {}
-        hidden: list[Visit] = []
+        hidden: list[VisitRow] = []
         for member in snapshot.members:
             one = member.experiment
             if not one.may_have_scans:
@@ -184,9 +182,9 @@ class _View:
                     for id, it in theirs.items()
                 }
             )
-            visits: dict[str, Visit] = {}
+            visits: dict[str, VisitRow] = {}
             for identity, member in theirs.items():
-                visit = Visit(inner[identity], member.project, member.experiment)
+                visit = VisitRow(inner[identity], member.project, member.experiment)
                 if self._may_show(snapshot, maps, member):
                     visits[inner[identity]] = visit
                 else:
@@ -200,19 +198,19 @@ class _View:
 
     def _may_show(self, snapshot: Snapshot, maps: _Maps, member: Member) -> bool:
         """Whether some scan may have an image with a place, as far as is known without asking."""
-        holdings, identity = snapshot.holdings[member.project], member.experiment.id
-        if identity not in holdings.scans_known:
+        project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
+        if identity not in project_snapshots.scans_known:
             return True
         chosen = maps.maps[member.project]
-        for scan in holdings.scans.get(identity, []):
-            labels = [one.label for one in holdings.resources.get(Owner("scan", identity, scan.id), [])]
+        for scan in project_snapshots.scans.get(identity, []):
+            labels = [one.label for one in project_snapshots.resources.get(Owner("scan", identity, scan.id), [])]
             if chosen.choose(labels) is not None and chosen.may_place(scan):
                 return True
         return False
 
     # --- subjects and sessions -----------------------------------------------------------------------------------
 
-    def _subject(self, label: str, accession: str, visits: Mapping[str, Visit]) -> Branch:
+    def _subject(self, label: str, accession: str, visits: Mapping[str, VisitRow]) -> Branch:
         where = (*self.scope.identity, accession)
         mtime = max((one.experiment.inserted or 0.0 for one in visits.values()), default=0.0)
         nodes: dict[str, Node] = {f"ses-{name}": self._session(label, one) for name, one in visits.items()}
@@ -224,7 +222,7 @@ class _View:
         inode = inode_in_order(accession, "bids", *self.scope.identity)
         return Branch(inode, lambda: nodes, mtime=mtime, xattrs=xattrs)
 
-    def _session(self, subject: str, visit: Visit) -> Branch:
+    def _session(self, subject: str, visit: VisitRow) -> Branch:
         one = visit.experiment
         inode = inode_in_order(one.id, "bids", *self.scope.identity, "sessions")
         xattrs = {"project": visit.project, "id": one.id, "label": one.label, "date": one.date}
@@ -235,19 +233,19 @@ class _View:
             xattrs={name: value for name, value in xattrs.items() if value},
         )
 
-    def session(self, subject: str, visit: Visit) -> _Shown:
+    def session(self, subject: str, visit: VisitRow) -> _Shown:
         """The files of a session: listed now, unless they are held."""
         snapshot = self.scope.members()
         maps = self.maps(snapshot)
         rules = maps.maps.get(visit.project)
         if rules is None:
             raise Failure(Cause.NO_ENTRY, visit.experiment.label, maps.problem)
-        gathered = self._gather(snapshot, rules, visit)
+        result = self._gather(snapshot, rules, visit)
         # What is derived lives with the listing it is derived from; where a session needs several, with the newest members.
-        key = (self.scope.identity, "bids session", subject, visit, rules.fingerprint, gathered.state)
-        return snapshot.memo.get(key, lambda: self._show(subject, visit, rules, gathered))
+        key = (self.scope.identity, "bids session", subject, visit, rules.fingerprint, result.state)
+        return snapshot.memo.get(key, lambda: self._show(subject, visit, rules, result))
 
-    def _gather(self, snapshot: Snapshot, rules: BidsMap, visit: Visit) -> _Gathered:
+    def _gather(self, snapshot: Snapshot, rules: BidsMap, visit: VisitRow) -> _Gathered:
         one = visit.experiment
         found = _Gathered([], {}, ())
         state: list[object] = []
@@ -276,17 +274,17 @@ class _View:
             state.append((scan, label, problem, tuple(record for some in lists for record in some)))
         return found._replace(state=tuple(state))
 
-    def _files(self, place: Place, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
-        return file_nodes(self.sources, place, self.sources.catalogs.files(place.project, resource), resource)
+    def _files(self, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
+        return file_nodes(self.sources, place, self.sources.listing_service.files(place.project, resource), resource)
 
-    def _show(self, subject: str, visit: Visit, rules: BidsMap, gathered: _Gathered) -> _Shown:
+    def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: _Gathered) -> _Shown:
         one = visit.experiment
-        plan = arrange(subject, visit.label, gathered.given, rules)
+        plan = arrange(subject, visit.label, result.given, rules)
         folders: dict[str, dict[str, Node]] = {}
         where = (*self.scope.identity, one.id)
         for path, what in plan.files.items():
             folder, _, name = path.partition("/")
-            folders.setdefault(folder, {})[name] = self._node(what, gathered.nodes, one.inserted or 0.0, *where, path)
+            folders.setdefault(folder, {})[name] = self._node(what, result.nodes, one.inserted or 0.0, *where, path)
         nodes: dict[str, Node] = {}
         for folder in sorted(folders):
             inode = inode_of("bids", *where, folder)
@@ -324,7 +322,7 @@ class _View:
         original = b"" if what.original is None else _read(nodes[what.original])
         found = sidecars.read(original) if original else {}
         if found is None and what.original is not None:
-            self.sources.troubles.odd(f"{what.original.uri!r}: a sidecar that is no JSON object")
+            self.sources.diagnostics.odd(f"{what.original.uri!r}: a sidecar that is no JSON object")
         told = found or {}
         wanted: dict[str, Any] = dict(what.fields)
         if what.header and "RepetitionTime" not in told and "VolumeTiming" not in told:
@@ -357,8 +355,8 @@ class _View:
         for _, visit in shown:
             by_project.setdefault(visit.project, []).append(visit.experiment.id)
         for project, sessions in by_project.items():
-            self.sources.catalogs.list_files(project, sessions)
-        rows: list[tuple[Visit, str, Unmapped]] = []
+            self.sources.listing_service.list_files(project, sessions)
+        rows: list[tuple[VisitRow, str, Unmapped]] = []
         for label, visit in shown:
             rows += [(visit, visit.experiment.subject_label, one) for one in self.session(label, visit).plan.unmapped]
         for visit in people.hidden:
@@ -380,10 +378,10 @@ class _Shown(NamedTuple):
     """A session's folder."""
 
     nodes: Mapping[str, Node]
-    plan: Plan
+    plan: BidsPlan
 
 
-def bids_folder(sources: Sources, scope: Scope, user_map: BidsMap | None) -> Branch:
+def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None) -> Branch:
     """The folder `bids` of a view.
 
     Args:
@@ -391,7 +389,7 @@ def bids_folder(sources: Sources, scope: Scope, user_map: BidsMap | None) -> Bra
         scope: the sessions it is about.
         user_map: the user's map (`mapping.user_map`), over the projects' own.
     """
-    view = _View(sources, scope, user_map, sources.kept.get("bids made", Made))
+    view = _BidsFolder(sources, scope, user_map, sources.kept.get("bids made", GeneratedFolderState))
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
 
 

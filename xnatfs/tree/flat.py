@@ -4,7 +4,7 @@
 
 Used by the views by scan type. Where a scan has several files of one extension (echoes, magnitude and phase), each gets `_` and its own
 stem before the extension, so that nothing is left out; so does a file in a folder of its resource. What still has one name (two resources
-of one label) gets the number of its resource besides. The files are the nodes of their resources; only opening them is told to `Alongside`,
+of one label) gets the number of its resource besides. The files are the nodes of their resources; only opening them is told to `FolderReadahead`,
 which fetches the next ones.
 Threading: any thread; a folder is built once from listings and kept with them.
 """
@@ -18,35 +18,35 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from xnatfs.content.readahead import FolderReadahead
 from xnatfs.errors import Failure
-from xnatfs.content.readahead import Alongside
-from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.records import ExperimentRecord, ResourceRecord, ScanRecord
 from xnatfs.tree.names import MAX_BYTES, PROBED, spell, spell_label
-from xnatfs.tree.node import Content, File, FileBranch, Node
-from xnatfs.tree.resource import Place, ResourceFile, Sources, file_nodes
+from xnatfs.tree.node import File, FileBranch, Node, OpenContent
+from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
 
 _LONGEST_EXTENSION = 16
 _DOUBLE = (".nii.gz", ".tar.gz", ".mgh.gz")
 
 
-class Part(NamedTuple):
+class FlatPart(NamedTuple):
     """A resource that gives its files to a flat folder."""
 
     experiment: ExperimentRecord
     scan: ScanRecord
     resource: ResourceRecord
-    place: Place
+    place: ResourcePlace
 
 
 class FlatFile(File):
     """A file of a resource under another name, whose neighbours are fetched ahead."""
 
-    __slots__ = ("_alongside", "_file", "_number")
+    __slots__ = ("_file", "_number", "_readahead")
 
-    def __init__(self, file: ResourceFile, alongside: _Lazy, number: int) -> None:
+    def __init__(self, file: ResourceFile, readahead: _Lazy, number: int) -> None:
         self._file = file
-        self._alongside = alongside
+        self._readahead = readahead
         self._number = number
 
     @property
@@ -75,8 +75,8 @@ class FlatFile(File):
     def outdated(self, failure: Failure) -> bool:
         return self._file.outdated(failure)
 
-    def open(self) -> Content:
-        ahead = self._alongside.get()
+    def open(self) -> OpenContent:
+        ahead = self._readahead.get()
         ahead.opened(self._number)
         return _Watched(self._file.open(), ahead, self._number)
 
@@ -93,7 +93,7 @@ class FlatFolder(FileBranch):
 class _Watched:
     """An open content that tells when it was read to its end."""
 
-    def __init__(self, content: Content, ahead: Alongside, number: int) -> None:
+    def __init__(self, content: OpenContent, ahead: FolderReadahead, number: int) -> None:
         self._content = content
         self._ahead = ahead
         self._number = number
@@ -124,19 +124,19 @@ class _Lazy:
         self._sources = sources
         self._files = files
         self._lock = threading.Lock()
-        self._made: Alongside | None = None
+        self._made: FolderReadahead | None = None
 
-    def get(self) -> Alongside:
+    def get(self) -> FolderReadahead:
         with self._lock:
             if self._made is None:
                 limits = self._sources.settings.limits
                 widest = 2 * max(1, limits.connections - 1)  # one under way and one in waiting for each connection but the reader's
                 most = min(limits.ahead, limits.cache_size // 4)
-                self._made = Alongside(self._sources.transfers.ahead_workers, widest, self._files, most)
+                self._made = FolderReadahead(self._sources.content_manager.ahead_workers, widest, self._files, most)
             return self._made
 
 
-def flat_names(part: Part, paths: Sequence[str]) -> dict[str, str]:
+def flat_names(part: FlatPart, paths: Sequence[str]) -> dict[str, str]:
     """The names bx gives the files of a scan's resource, by path; several of one extension are kept apart."""
     base = f"{part.experiment.subject_label}_{part.experiment.label}_{part.scan.id}_{part.experiment.id}"
     tops = Counter(_extension(path) for path in paths if "/" not in path)
@@ -150,11 +150,11 @@ def flat_names(part: Part, paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def flat_nodes(sources: Sources, parts: Sequence[Part], listings: Sequence[FileHoldings]) -> Mapping[str, Node]:
+def flat_nodes(sources: Sources, parts: Sequence[FlatPart], listings: Sequence[FileIndex]) -> Mapping[str, Node]:
     """The folder of these resources' files."""
     found: list[tuple[str, ResourceFile]] = []
-    for part, holdings in zip(parts, listings, strict=True):
-        nodes = file_nodes(sources, part.place, holdings, part.resource)
+    for part, snapshot in zip(parts, listings, strict=True):
+        nodes = file_nodes(sources, part.place, snapshot, part.resource)
         names = flat_names(part, list(nodes))
         found += [(names[path], node) for path, node in nodes.items()]
     found.sort(key=lambda one: (one[0], one[1].record.resource_id, one[1].number))

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from cachetools import LRUCache
 
-from xnatfs.tree.node import BytesContent, Content, File, inode_of
+from xnatfs.tree.node import BytesContent, File, OpenContent, inode_of
 
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 _KEPT = 32 * 2**20  # bytes of made texts
 
 
-class Made:
+class GeneratedFolderState:
     """Texts that were made when they were opened, by what they were made from."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class TextFile(File):
     def version(self) -> str:
         return hashlib.sha256(self._data).hexdigest()
 
-    def open(self) -> Content:
+    def open(self) -> OpenContent:
         return BytesContent(self._data)
 
 
@@ -79,7 +79,7 @@ class MadeFile(File):
     __slots__ = ("_anew", "_inode", "_key", "_made", "_make", "_mtime")
 
     def __init__(
-        self, made: Made, key: Callable[[], str], make: Callable[[], bytes], mtime: Callable[[], float], *identity: str, anew: bool = False
+        self, made: GeneratedFolderState, key: Callable[[], str], make: Callable[[], bytes], mtime: Callable[[], float], *identity: str, anew: bool = False
     ) -> None:
         self._anew = anew
         self._made = made
@@ -101,7 +101,7 @@ class MadeFile(File):
         data = self._made.get(self._key())
         return _PLACEHOLDER if data is None else len(data)
 
-    def open(self) -> Content:
+    def open(self) -> OpenContent:
         key = self._key()
         data = None if self._anew else self._made.get(key)
         if data is None:

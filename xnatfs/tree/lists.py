@@ -19,13 +19,13 @@ from pathlib import Path
 
 from xnatfs.config import config_home
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.listing.snapshot import Memo, ProjectHoldings
-from xnatfs.listing.session_names import Search
+from xnatfs.listing.session_names import NameSearch
+from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.text import printable
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.resource import Sources
-from xnatfs.tree.scope import Member, Scope, Snapshot
+from xnatfs.tree.scope import Member, SessionScope, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _SOON = 60.0  # ... and after which where the answer is doubtful
 _JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
 _LARGEST = 16 * 2**20  # bytes of a list
 
-Contents = Callable[[Scope], Mapping[str, Node]]  # what is in the folder of a list
+Contents = Callable[[SessionScope], Mapping[str, Node]]  # what is in the folder of a list
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Resolved:
 
     stamp: tuple[float, int]  # mtime and size of the file
     names: tuple[str, ...]
-    search: Search
+    search: NameSearch
     asked: float
 
 
@@ -113,31 +113,31 @@ class _List:
         self._snapshot: Snapshot | None = None
 
     def folder(self, contents: Contents) -> Branch:
-        scope = Scope(("list", self._name), f"the list {self._name}", self._members)
+        scope = SessionScope(("list", self._name), f"the list {self._name}", self._members)
         readme = Rendered(f"lists/{self._name}/README.txt", self._readme, 2.0)
         nodes = {"README.txt": readme, **contents(scope)}
         return Branch(inode_of("lists", self._name), lambda: nodes)
 
     def _members(self) -> Snapshot:
         resolved = self._look_up()
-        holdings: dict[str, ProjectHoldings] = {}
+        project_snapshots: dict[str, ProjectSnapshot] = {}
         for project in dict.fromkeys(one.project for one in resolved.search.found):
             try:
-                holdings[project] = self._sources.catalogs.project(project)
+                project_snapshots[project] = self._sources.listing_service.project(project)
             except Failure as failure:
                 if failure.cause not in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
                     raise
         with self._lock:
             last = self._snapshot
-            if last is not None and last.holdings == holdings and all(last.holdings[one] is holdings[one] for one in holdings):
+            if last is not None and last.project_snapshots == project_snapshots and all(last.project_snapshots[one] is project_snapshots[one] for one in project_snapshots):
                 return last
             members = [
-                Member(one.project, holdings[one.project].experiments[one.id])
+                Member(one.project, project_snapshots[one.project].experiments[one.id])
                 for one in resolved.search.found
-                if one.project in holdings and one.id in holdings[one.project].experiments
+                if one.project in project_snapshots and one.id in project_snapshots[one.project].experiments
             ]
             members.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
-            self._snapshot = Snapshot(members, holdings, Memo())
+            self._snapshot = Snapshot(members, project_snapshots, Derived())
             return self._snapshot
 
     def _look_up(self) -> _Resolved:
@@ -154,8 +154,8 @@ class _List:
         except (OSError, UsageError) as error:
             raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
         try:
-            catalogs = self._sources.catalogs
-            search = catalogs.names.find(names, catalogs.projects() if names else ())
+            listing_service = self._sources.listing_service
+            search = listing_service.names.find(names, listing_service.projects() if names else ())
         except Failure:
             if held is None or held.names != names:
                 raise

@@ -18,8 +18,8 @@ from xnatfs.errors import Failure
 EPOCH = 0.0
 
 
-class Content(Protocol):
-    """An open content; `fetch.transfers.Reader` is one."""
+class OpenContent(Protocol):
+    """An open content; `content.manager.Reader` is one."""
 
     size: int
     stamp: str  # tells two versions apart where `File.version` cannot
@@ -98,7 +98,7 @@ class File(Node):
         return ""
 
     @abstractmethod
-    def open(self) -> Content:
+    def open(self) -> OpenContent:
         """The content.
 
         Raises:
@@ -244,7 +244,7 @@ class Rendered(File):
     def size(self) -> int:
         return len(self._current())
 
-    def open(self) -> Content:
+    def open(self) -> OpenContent:
         return BytesContent(self._current())
 
     def _current(self) -> bytes:

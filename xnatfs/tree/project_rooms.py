@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from xnatfs.listing.snapshot import ProjectHoldings
+from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import ProjectRecord, SubjectRecord
 from xnatfs.tree.names import distinct, spell_label
 from xnatfs.tree.node import Branch, Node, inode_in_order, inode_of
-from xnatfs.tree.resource import Place, Sources
+from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.session_folders import ARCHIVE, PROJECTS, resources_folder, session_folder
 
 _Parts = Callable[[ProjectRecord], Mapping[str, Node]]
-_FromHoldings = Callable[[ProjectHoldings], Mapping[str, Node]]
+_FromHoldings = Callable[[ProjectSnapshot], Mapping[str, Node]]
 _SUBJECT_RESERVED = frozenset({"RESOURCES"})
 
 
@@ -46,7 +46,7 @@ def _listing(sources: Sources, room: str, parts: _Parts) -> Branch:
         return known[project]
 
     def entries() -> Mapping[str, Node]:
-        projects = sources.catalogs.projects()
+        projects = sources.listing_service.projects()
         return {spell_label(identity): folder(project) for identity, project in projects.items()}
 
     return Branch(inode_of(room, "projects"), entries)
@@ -56,26 +56,26 @@ def _project(sources: Sources, room: str, project: ProjectRecord, parts: _Parts)
     fixed: Mapping[str, Node] = parts(project)
 
     def entries() -> Mapping[str, Node]:
-        holdings = sources.catalogs.project(project.id)
-        return holdings.memo.get((room, "project"), lambda: build(holdings))
+        snapshot = sources.listing_service.project(project.id)
+        return snapshot.memo.get((room, "project"), lambda: build(snapshot))
 
-    def build(holdings: ProjectHoldings) -> Mapping[str, Node]:
+    def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
         nodes = dict(fixed)
-        if holdings.own_resources:
-            place = Place(project.id, _project_date(holdings), _xattrs(project))
+        if snapshot.own_resources:
+            place = ResourcePlace(project.id, _project_date(snapshot), _xattrs(project))
             nodes["resources"] = resources_folder(
-                sources, place, holdings.own_resources, room, project.id, "resources", dicom_alias=room == "archive"
+                sources, place, snapshot.own_resources, room, project.id, "resources", dicom_alias=room == "archive"
             )
         return nodes
 
     return Branch(inode_of(room, project.id), entries, mtime=project.inserted, xattrs=_xattrs(project))
 
 
-def _project_date(holdings: ProjectHoldings) -> float | None:
+def _project_date(snapshot: ProjectSnapshot) -> float | None:
     """The project's own date; where the server does not tell it, the earliest of what it holds."""
-    if holdings.project.inserted is not None:
-        return holdings.project.inserted
-    dates = [one.inserted for one in holdings.subjects.values()] + [one.inserted for one in holdings.experiments.values()]
+    if snapshot.project.inserted is not None:
+        return snapshot.project.inserted
+    dates = [one.inserted for one in snapshot.subjects.values()] + [one.inserted for one in snapshot.experiments.values()]
     return min((date for date in dates if date is not None), default=None)
 
 
@@ -83,41 +83,41 @@ def _project_date(holdings: ProjectHoldings) -> float | None:
 
 
 def _subjects(sources: Sources, project: ProjectRecord) -> Branch:
-    def named(holdings: ProjectHoldings) -> Mapping[str, Node]:
-        subjects = distinct(holdings.subjects.values(), lambda one: one.label, lambda one: one.id)
+    def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+        subjects = distinct(snapshot.subjects.values(), lambda one: one.label, lambda one: one.id)
         return {name: _subject(sources, project, one) for name, one in subjects.items()}
 
-    return _held(sources, project, "projects", "subjects", named, lambda holdings: _by_subject_id(sources, project, holdings))
+    return _held(sources, project, "projects", "subjects", named, lambda snapshot: _by_subject_id(sources, project, snapshot))
 
 
-def _by_subject_id(sources: Sources, project: ProjectRecord, holdings: ProjectHoldings) -> Mapping[str, Node]:
-    return {one.id: _subject(sources, project, one) for one in holdings.subjects.values()}
+def _by_subject_id(sources: Sources, project: ProjectRecord, snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+    return {one.id: _subject(sources, project, one) for one in snapshot.subjects.values()}
 
 
 def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -> Branch:
     xattrs = _subject_xattrs(project, subject)
 
     def entries() -> Mapping[str, Node]:
-        holdings = sources.catalogs.project(project.id)
-        sessions = holdings.memo.get(("sessions", subject.id), lambda: build(holdings))
-        resources = sources.catalogs.subject_resources(project.id, subject.id)
+        snapshot = sources.listing_service.project(project.id)
+        sessions = snapshot.memo.get(("sessions", subject.id), lambda: build(snapshot))
+        resources = sources.listing_service.subject_resources(project.id, subject.id)
         if not resources:
             return sessions
-        folder = holdings.memo.get(
+        folder = snapshot.memo.get(
             ("subject resources", subject.id),
             lambda: resources_folder(
-                sources, Place(project.id, subject.inserted, xattrs), resources, "projects", project.id, subject.id, "RESOURCES"
+                sources, ResourcePlace(project.id, subject.inserted, xattrs), resources, "projects", project.id, subject.id, "RESOURCES"
             ),
         )
         return {**sessions, "RESOURCES": folder}
 
-    def build(holdings: ProjectHoldings) -> Mapping[str, Node]:
-        named = distinct(holdings.of_subject.get(subject.id, ()), lambda one: one.label, lambda one: one.id, _SUBJECT_RESERVED)
+    def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+        named = distinct(snapshot.of_subject.get(subject.id, ()), lambda one: one.label, lambda one: one.id, _SUBJECT_RESERVED)
         return {name: session_folder(sources, PROJECTS, project.id, one, xattrs) for name, one in named.items()}
 
     def alias(name: str) -> Node | None:
-        holdings = sources.catalogs.project(project.id)
-        found = next((one for one in holdings.of_subject.get(subject.id, ()) if one.id == name), None)
+        snapshot = sources.listing_service.project(project.id)
+        found = next((one for one in snapshot.of_subject.get(subject.id, ()) if one.id == name), None)
         return session_folder(sources, PROJECTS, project.id, found, xattrs) if found else None
 
     return Branch(
@@ -129,12 +129,12 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
 
 
 def _archive_experiments(sources: Sources, project: ProjectRecord) -> Branch:
-    def named(holdings: ProjectHoldings) -> Mapping[str, Node]:
-        found = distinct(holdings.experiments.values(), lambda one: one.label, lambda one: one.id)
+    def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+        found = distinct(snapshot.experiments.values(), lambda one: one.label, lambda one: one.id)
         return {name: session_folder(sources, ARCHIVE, project.id, one, _xattrs(project)) for name, one in found.items()}
 
-    def by_id(holdings: ProjectHoldings) -> Mapping[str, Node]:
-        return {one.id: session_folder(sources, ARCHIVE, project.id, one, _xattrs(project)) for one in holdings.experiments.values()}
+    def by_id(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+        return {one.id: session_folder(sources, ARCHIVE, project.id, one, _xattrs(project)) for one in snapshot.experiments.values()}
 
     return _held(sources, project, "archive", "experiments", named, by_id)
 
@@ -145,19 +145,19 @@ def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
         where = ("archive", project.id, "subject", subject.id)
 
         def inner() -> Branch:
-            found = sources.catalogs.subject_resources(project.id, subject.id)
-            return resources_folder(sources, Place(project.id, subject.inserted, xattrs), found, *where, dicom_alias=True)
+            found = sources.listing_service.subject_resources(project.id, subject.id)
+            return resources_folder(sources, ResourcePlace(project.id, subject.inserted, xattrs), found, *where, dicom_alias=True)
 
         return Branch(
             inode_of(*where), lambda: inner().entries(), mtime=subject.inserted, alias=lambda name: inner().alias(name), xattrs=xattrs
         )
 
-    def named(holdings: ProjectHoldings) -> Mapping[str, Node]:
-        found = distinct(holdings.subjects.values(), lambda one: one.label, lambda one: one.id)
+    def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
+        found = distinct(snapshot.subjects.values(), lambda one: one.label, lambda one: one.id)
         return {name: folder(one) for name, one in found.items()}
 
     return _held(
-        sources, project, "archive", "subjects", named, lambda holdings: {one.id: folder(one) for one in holdings.subjects.values()}
+        sources, project, "archive", "subjects", named, lambda snapshot: {one.id: folder(one) for one in snapshot.subjects.values()}
     )
 
 
@@ -168,12 +168,12 @@ def _held(sources: Sources, project: ProjectRecord, room: str, what: str, named:
     """A folder derived from a project's holdings and kept with them."""
 
     def entries() -> Mapping[str, Node]:
-        holdings = sources.catalogs.project(project.id)
-        return holdings.memo.get((room, what), lambda: named(holdings))
+        snapshot = sources.listing_service.project(project.id)
+        return snapshot.memo.get((room, what), lambda: named(snapshot))
 
     def alias(name: str) -> Node | None:
-        holdings = sources.catalogs.project(project.id)
-        return holdings.memo.get((room, what, "aliases"), lambda: aliases(holdings)).get(name)
+        snapshot = sources.listing_service.project(project.id)
+        return snapshot.memo.get((room, what, "aliases"), lambda: aliases(snapshot)).get(name)
 
     return Branch(inode_of(room, project.id, what), entries, mtime=project.inserted, alias=alias, xattrs=_xattrs(project))
 

@@ -15,18 +15,18 @@ from typing import NamedTuple
 
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
+from xnatfs.content.access_pattern import ResourceAccess, series_of
+from xnatfs.content.manager import ContentManager, ContentReader
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.service import Catalogs
-from xnatfs.listing.mtimes import History
-from xnatfs.listing.snapshot import FileHoldings, Memo
-from xnatfs.listing.summaries import Outlines
-from xnatfs.content.access_pattern import Series, series_of
-from xnatfs.content.manager import Reader, Transfers
-from xnatfs.diagnostics import Troubles
+from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.service import ListingService
+from xnatfs.listing.snapshot import Derived, FileIndex
+from xnatfs.listing.summaries import ProjectSummaries
 from xnatfs.server.downloads import out_of_reach
 from xnatfs.server.records import FileRecord, ResourceRecord
 from xnatfs.tree.names import spell
-from xnatfs.tree.node import Content, File, FileBranch, Node, inode_of
+from xnatfs.tree.node import File, FileBranch, Node, OpenContent, inode_of
 
 _DOUBTS = frozenset({Cause.GONE, Cause.BAD_DIGEST, Cause.CHANGED})  # the listing may be of an older file
 
@@ -50,12 +50,12 @@ class Sources:
     """What the rooms are made from."""
 
     settings: Settings
-    catalogs: Catalogs
-    transfers: Transfers
-    troubles: Troubles
-    outlines: Outlines
+    listing_service: ListingService
+    content_manager: ContentManager
+    diagnostics: Diagnostics
+    summaries: ProjectSummaries
     bids_map: BidsMap | None = None  # the user's
-    kept: Memo = field(default_factory=Memo, compare=False)  # what rooms keep as long as the mount
+    kept: Derived = field(default_factory=Derived, compare=False)  # what rooms keep as long as the mount
     work: list[Work] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
 
     @contextmanager
@@ -69,7 +69,7 @@ class Sources:
             self.work.remove(one)
 
 
-class Place(NamedTuple):
+class ResourcePlace(NamedTuple):
     """Where a resource hangs: the project to list it through, the date of what it belongs to, and that one's attributes."""
 
     project: str
@@ -98,7 +98,7 @@ class ResourceFile(File):
 
     @property
     def size(self) -> int:
-        return self.owner.transfers.size(self.record)
+        return self.owner.content_manager.size(self.record)
 
     @property
     def listed_size(self) -> int:
@@ -106,10 +106,10 @@ class ResourceFile(File):
 
     @property
     def version(self) -> str:
-        return self.owner.transfers.key(self.record)
+        return self.owner.content_manager.key(self.record)
 
-    def open(self) -> Content:
-        return self.owner.transfers.open(self.record, self.owner.series)
+    def open(self) -> OpenContent:
+        return self.owner.content_manager.open(self.record, self.owner.series)
 
     def outdated(self, failure: Failure) -> bool:
         if failure.cause not in _DOUBTS or out_of_reach(self.record.path):
@@ -121,17 +121,17 @@ class ResourceFile(File):
                 raise
             return False
 
-    def open_unwatched(self) -> Reader:
+    def open_unwatched(self) -> ContentReader:
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
-        return self.owner.transfers.open(self.record, Series([self.record], self.owner.series.entries))
+        return self.owner.content_manager.open(self.record, ResourceAccess([self.record], self.owner.series.entries))
 
     @property
     def kept(self) -> bool:
         """Whether the content is whole in the cache."""
-        return self.owner.transfers.cached(self.record) is not None
+        return self.owner.content_manager.cached(self.record) is not None
 
     def xattrs(self) -> dict[str, str]:
-        verified = self.owner.transfers.cached(self.record)
+        verified = self.owner.content_manager.cached(self.record)
         found = {**self.owner.place.xattrs, "resource": self.record.resource_label, "resource_id": str(self.record.resource_id)}
         found |= {"name": self.record.path.rsplit("/", 1)[-1], "uri": self.record.uri, "digest": self.record.digest}
         found |= {"cached": "no" if verified is None else "yes", "verified": verified or "no"}
@@ -142,11 +142,11 @@ class ResourceFile(File):
 class _Opener:
     """Shared by the files of one resource."""
 
-    place: Place
-    transfers: Transfers
-    history: History
+    place: ResourcePlace
+    content_manager: ContentManager
+    history: MtimeHistory
     outdated: Callable[[FileRecord], bool]
-    series: Series
+    series: ResourceAccess
     inode: int
 
 
@@ -158,16 +158,16 @@ class _Level:
     folders: dict[str, _Level] = field(default_factory=dict)
 
 
-def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *where: str) -> FileBranch:
+def resource_folder(sources: Sources, place: ResourcePlace, resource: ResourceRecord, *where: str) -> FileBranch:
     """The folder of one resource; `where` names its place in the tree, for its inode."""
 
     def entries() -> Mapping[str, Node]:
-        holdings = sources.catalogs.files(place.project, resource)
-        files = holdings.of_resource(resource)
+        snapshot = sources.listing_service.files(place.project, resource)
+        files = snapshot.of_resource(resource)
         if not files:
             return {}
-        opener = _opener(sources, place, holdings, files)
-        return holdings.memo.get((where, resource), lambda: _arrange(files, opener, sources.troubles))
+        opener = _opener(sources, place, snapshot, files)
+        return snapshot.memo.get((where, resource), lambda: _arrange(files, opener, sources.diagnostics))
 
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
     if resource.id is not None:
@@ -175,39 +175,39 @@ def resource_folder(sources: Sources, place: Place, resource: ResourceRecord, *w
     return FileBranch(inode_of(*where), entries, mtime=place.mtime, xattrs={name: value for name, value in xattrs.items() if value})
 
 
-def file_nodes(sources: Sources, place: Place, holdings: FileHoldings, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
+def file_nodes(sources: Sources, place: ResourcePlace, snapshot: FileIndex, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
     """The files of a resource by their path on the server: the same nodes, under the same inode numbers, as in its folder."""
-    files = holdings.of_resource(resource)
+    files = snapshot.of_resource(resource)
     if not files:
         return {}
-    opener = _opener(sources, place, holdings, files)
+    opener = _opener(sources, place, snapshot, files)
 
     def make() -> dict[str, ResourceFile]:
-        return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.troubles)}
+        return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.diagnostics)}
 
-    return holdings.memo.get(("nodes", place.project, files[0].resource_id, files[0].owner), make)
-
-
-def _opener(sources: Sources, place: Place, holdings: FileHoldings, files: list[FileRecord]) -> _Opener:
-    series, inode = series_of(holdings, files), inode_of("resource", str(files[0].resource_id))
-    return _Opener(place, sources.transfers, sources.catalogs.history, sources.catalogs.outdated, series, inode)
+    return snapshot.memo.get(("nodes", place.project, files[0].resource_id, files[0].owner), make)
 
 
-def _numbered(files: Iterable[FileRecord], troubles: Troubles) -> Iterator[tuple[int, FileRecord]]:
+def _opener(sources: Sources, place: ResourcePlace, snapshot: FileIndex, files: list[FileRecord]) -> _Opener:
+    series, inode = series_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
+    return _Opener(place, sources.content_manager, sources.listing_service.history, sources.listing_service.outdated, series, inode)
+
+
+def _numbered(files: Iterable[FileRecord], diagnostics: Diagnostics) -> Iterator[tuple[int, FileRecord]]:
     """Files with their numbers in the catalog; one that is listed twice, once."""
     seen: set[str] = set()
     for record in files:
         if record.path in seen:  # one file on the server
-            troubles.odd(f"{record.uri!r}: listed twice")
+            diagnostics.odd(f"{record.uri!r}: listed twice")
             continue
         yield len(seen), record
         seen.add(record.path)
 
 
-def _arrange(files: Iterable[FileRecord], opener: _Opener, troubles: Troubles) -> Mapping[str, Node]:
+def _arrange(files: Iterable[FileRecord], opener: _Opener, diagnostics: Diagnostics) -> Mapping[str, Node]:
     """Files sorted into the folders of their paths, in catalog order."""
     top = _Level()
-    for number, record in _numbered(files, troubles):
+    for number, record in _numbered(files, diagnostics):
         *folders, name = record.path.split("/")
         level = top
         for folder in folders:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xnatfs.tree.status_files import control_room
 from xnatfs.tree.lists import list_files, lists_room
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.project_rooms import archive_room, projects_room
 from xnatfs.tree.resource import Sources
-from xnatfs.tree.scope import Scope, by_project
+from xnatfs.tree.scope import SessionScope, by_project
+from xnatfs.tree.status_files import control_room
 from xnatfs.tree.table_files import Tables, list_tables, tables_room
 from xnatfs.tree.views import scope_views, views_room
 
@@ -59,7 +59,7 @@ def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, re
         "views": views_room(sources),
     }
 
-    def of_list(scope: Scope) -> Mapping[str, Node]:
+    def of_list(scope: SessionScope) -> Mapping[str, Node]:
         return {**scope_views(sources, scope), "tables": list_tables(tables, scope.identity[-1], lambda: by_project(scope))}
 
     lists = lists_room(sources, of_list)

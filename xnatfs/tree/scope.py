@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from xnatfs.listing.snapshot import Memo, ProjectHoldings
+from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord, ScanRecord
 from xnatfs.tree.resource import Sources
 
@@ -29,12 +29,12 @@ class Snapshot(NamedTuple):
     """The members at one moment, in order, and the holdings of their projects; `memo` is kept as long as these are the newest."""
 
     members: list[Member]
-    holdings: dict[str, ProjectHoldings]
-    memo: Memo
+    project_snapshots: dict[str, ProjectSnapshot]
+    memo: Derived
 
 
 @dataclass(frozen=True)
-class Scope:
+class SessionScope:
     """What a view is about.
 
     Args:
@@ -53,17 +53,17 @@ class Scope:
         return snapshot.memo.get((self.identity, key), lambda: make(snapshot))
 
 
-def project_scope(sources: Sources, project: str) -> Scope:
+def project_scope(sources: Sources, project: str) -> SessionScope:
     """All sessions of a project."""
 
     def members() -> Snapshot:
-        holdings = sources.catalogs.project(project)
-        return holdings.memo.get("scope", lambda: Snapshot(_ordered(holdings, project), {project: holdings}, holdings.memo))
+        project_snapshots = sources.listing_service.project(project)
+        return project_snapshots.memo.get("scope", lambda: Snapshot(_ordered(project_snapshots, project), {project: project_snapshots}, project_snapshots.memo))
 
-    return Scope((project,), f"project {project}", members)
+    return SessionScope((project,), f"project {project}", members)
 
 
-def by_project(scope: Scope) -> list[tuple[str, tuple[str, ...]]]:
+def by_project(scope: SessionScope) -> list[tuple[str, tuple[str, ...]]]:
     """The projects of a scope's members, and the accession ids of each's."""
     found: dict[str, list[str]] = {}
     for member in scope.members().members:
@@ -73,33 +73,33 @@ def by_project(scope: Scope) -> list[tuple[str, tuple[str, ...]]]:
 
 def scans_of(sources: Sources, snapshot: Snapshot, member: Member) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
     """The scans of a member with their resources; one request only where no bulk listing tells."""
-    holdings, identity = snapshot.holdings[member.project], member.experiment.id
+    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if not member.experiment.may_have_scans:
         return []
-    if identity in holdings.scans_known:
-        return [(scan, holdings.resources.get(Owner("scan", identity, scan.id), [])) for scan in holdings.scans.get(identity, [])]
-    session = sources.catalogs.session(member.project, identity)
+    if identity in project_snapshots.scans_known:
+        return [(scan, project_snapshots.resources.get(Owner("scan", identity, scan.id), [])) for scan in project_snapshots.scans.get(identity, [])]
+    session = sources.listing_service.session(member.project, identity)
     return [(scan, session.of("scan", scan.id)) for scan in session.scans]
 
 
 def scan_records(sources: Sources, snapshot: Snapshot, member: Member) -> list[ScanRecord]:
     """The scans of a member without their resources, which more servers tell in bulk."""
-    holdings, identity = snapshot.holdings[member.project], member.experiment.id
+    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if not member.experiment.may_have_scans:
         return []
-    if identity in holdings.speaks_for:
-        return holdings.scans.get(identity, [])
-    return sources.catalogs.session(member.project, identity).scans
+    if identity in project_snapshots.speaks_for:
+        return project_snapshots.scans.get(identity, [])
+    return sources.listing_service.session(member.project, identity).scans
 
 
 def scan_resources(sources: Sources, snapshot: Snapshot, member: Member, scan: ScanRecord) -> list[ResourceRecord]:
     """The resources of one scan of a member."""
-    holdings, identity = snapshot.holdings[member.project], member.experiment.id
-    if identity in holdings.scans_known:
-        return holdings.resources.get(Owner("scan", identity, scan.id), [])
-    return sources.catalogs.session(member.project, identity).of("scan", scan.id)
+    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
+    if identity in project_snapshots.scans_known:
+        return project_snapshots.resources.get(Owner("scan", identity, scan.id), [])
+    return sources.listing_service.session(member.project, identity).of("scan", scan.id)
 
 
-def _ordered(holdings: ProjectHoldings, project: str) -> list[Member]:
-    found = sorted(holdings.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id))
+def _ordered(project_snapshots: ProjectSnapshot, project: str) -> list[Member]:
+    found = sorted(project_snapshots.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id))
     return [Member(project, one) for one in found]

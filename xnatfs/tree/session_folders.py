@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from xnatfs.listing.snapshot import SessionHoldings
+from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import AssessorRecord, ExperimentRecord, ReconstructionRecord, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.names import distinct, scan_folder
 from xnatfs.tree.node import Branch, Node, in_order, inode_in_order, inode_of
-from xnatfs.tree.resource import Place, Sources, resource_folder
+from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,29 @@ ARCHIVE = Style("archive", lambda scan: scan.id, flat_when_not_imaging=True, dic
 
 def session_folder(sources: Sources, style: Style, project: str, experiment: ExperimentRecord, base: Mapping[str, str]) -> Branch:
     """The folder of an experiment; `base` are attributes of its project and subject."""
-    view = _View(sources, style, project, experiment, _experiment_xattrs(experiment, base))
+    view = _SessionFolder(sources, style, project, experiment, _experiment_xattrs(experiment, base))
     return Branch(
         inode_in_order(experiment.id, style.room, project, "experiments"), view.top, mtime=experiment.inserted, xattrs=view.xattrs
     )
 
 
-def experiment_place(project: str, experiment: ExperimentRecord) -> Place:
+def experiment_place(project: str, experiment: ExperimentRecord) -> ResourcePlace:
     """Where the resources of an experiment hang, for rooms that show no sessions."""
     base = {"project": project, "subject": experiment.subject_label, "subject_id": experiment.subject_id}
-    return Place(project, experiment.inserted, _experiment_xattrs(experiment, base))
+    return ResourcePlace(project, experiment.inserted, _experiment_xattrs(experiment, base))
 
 
-def scan_place(project: str, experiment: ExperimentRecord, scan: ScanRecord) -> Place:
+def scan_place(project: str, experiment: ExperimentRecord, scan: ScanRecord) -> ResourcePlace:
     """Where the resources of a scan hang."""
     place = experiment_place(project, experiment)
-    return Place(project, place.mtime, _scan_xattrs(place.xattrs, experiment, scan))
+    return ResourcePlace(project, place.mtime, _scan_xattrs(place.xattrs, experiment, scan))
 
 
-def assessor_place(project: str, experiment: ExperimentRecord, assessor: AssessorRecord) -> Place:
+def assessor_place(project: str, experiment: ExperimentRecord, assessor: AssessorRecord) -> ResourcePlace:
     """Where the resources of an assessor hang."""
     place = experiment_place(project, experiment)
     mtime = assessor.inserted if assessor.inserted is not None else experiment.inserted
-    return Place(project, mtime, _assessor_xattrs(place.xattrs, experiment, assessor))
+    return ResourcePlace(project, mtime, _assessor_xattrs(place.xattrs, experiment, assessor))
 
 
 def _experiment_xattrs(experiment: ExperimentRecord, base: Mapping[str, str]) -> dict[str, str]:
@@ -84,7 +84,7 @@ def _with(base: Mapping[str, str], xattrs: Mapping[str, str], experiment: Experi
     return {name: value for name, value in found.items() if value}
 
 
-class _View:
+class _SessionFolder:
     """One experiment in one room."""
 
     def __init__(self, sources: Sources, style: Style, project: str, experiment: ExperimentRecord, xattrs: Mapping[str, str]) -> None:
@@ -95,10 +95,10 @@ class _View:
         self.xattrs = xattrs
 
     def top(self) -> Mapping[str, Node]:
-        session = self._sources.catalogs.session(self._project, self._experiment.id)
+        session = self._sources.listing_service.session(self._project, self._experiment.id)
         return session.memo.get((self._style.room, self._project), lambda: self._build(session))
 
-    def _build(self, session: SessionHoldings) -> Mapping[str, Node]:
+    def _build(self, session: SessionSnapshot) -> Mapping[str, Node]:
         nodes: dict[str, Node] = {}
         own = session.of("experiment")
         if self._style.flat_when_not_imaging and not session.scans and not self._experiment.may_have_scans:
@@ -128,17 +128,17 @@ class _View:
             nodes["RESOURCES"] = self._resources(own, self.xattrs, "RESOURCES")
         return nodes
 
-    def _scan(self, session: SessionHoldings, scan: ScanRecord) -> Branch:
+    def _scan(self, session: SessionSnapshot, scan: ScanRecord) -> Branch:
         xattrs = _scan_xattrs(self.xattrs, self._experiment, scan)
         return self._resources(session.of("scan", scan.id), xattrs, f"SCANS/{scan.id}")
 
-    def _assessor(self, session: SessionHoldings, assessor: AssessorRecord) -> Branch:
+    def _assessor(self, session: SessionSnapshot, assessor: AssessorRecord) -> Branch:
         mtime = assessor.inserted if assessor.inserted is not None else self._experiment.inserted
         found = session.of("assessor", assessor.id)
         xattrs = _assessor_xattrs(self.xattrs, self._experiment, assessor)
         return self._resources(found, xattrs, f"ASSESSORS/{assessor.id}", mtime)
 
-    def _reconstruction(self, session: SessionHoldings, one: ReconstructionRecord) -> Branch:
+    def _reconstruction(self, session: SessionSnapshot, one: ReconstructionRecord) -> Branch:
         xattrs = {"reconstruction": one.id, "reconstruction_type": one.type}
         found = session.of("reconstruction", one.id)
         named = _with(self.xattrs, xattrs, self._experiment, f"reconstructions/{one.id}")
@@ -148,7 +148,7 @@ class _View:
         stamp = self._experiment.inserted if mtime is None else mtime
         identity = (self._style.room, self._project, self._experiment.id, where)
         return resources_folder(
-            self._sources, Place(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias
+            self._sources, ResourcePlace(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias
         )
 
     def _branch(self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None) -> Branch:
@@ -157,7 +157,7 @@ class _View:
         return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
 
 
-def resources_folder(sources: Sources, place: Place, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False) -> Branch:
+def resources_folder(sources: Sources, place: ResourcePlace, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False) -> Branch:
     """A folder of resources by label; the numeric id is an alias."""
     ordered = sorted(resources, key=lambda one: (one.label, one.id or 0, one.owner.direction))
     named = distinct(ordered, lambda one: one.label, lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled")
@@ -170,7 +170,7 @@ def resources_folder(sources: Sources, place: Place, resources: list[ResourceRec
             # xnatpy asks for this name wherever the *format* is DICOM; the bulk listings tell no formats.
             told = list(resources)
             if not any(one.format for one in told):
-                told = [one for owner in {one.owner for one in resources} for one in sources.catalogs.resources_of(owner)]
+                told = [one for owner in {one.owner for one in resources} for one in sources.listing_service.resources_of(owner)]
             dicom = {key for one in told if one.format.upper() == "DICOM" for key in (one.id, one.label)}
             matches = (folders[name] for name, one in named.items() if (one.label if one.id is None else one.id) in dicom)
             return next(matches, None)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.records import ProjectRecord
 from xnatfs.tables.engine.build import Builder
+from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
-from xnatfs.tables.engine.materialize import Outputs, Variant, variants
-from xnatfs.tables.engine.discover import Finder, Present
+from xnatfs.tables.engine.materialize import TableFiles, Variant, variants
 from xnatfs.tables.spec import Table
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import Branch, Content, File, Node, Rendered, inode_of
+from xnatfs.tree.node import Branch, File, Node, OpenContent, Rendered, inode_of
 from xnatfs.tree.resource import Sources
 
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
@@ -43,8 +43,8 @@ _STILL = "\nNot every session has been looked into yet: more tables may appear h
 class Tables:
     """What the room is made from."""
 
-    outputs: Outputs
-    finder: Finder
+    outputs: TableFiles
+    finder: TableDiscovery
     tables: Mapping[str, Table]
     builder: Builder
 
@@ -76,7 +76,7 @@ class TableFile(File):
     def mtime(self) -> float:
         return self._tables.finder.newest(self._project, self._sessions) or self._mtime or 0.0
 
-    def open(self) -> Content:
+    def open(self) -> OpenContent:
         return self._tables.outputs.open(self._project, self._key, self._variant, self._sessions)
 
     def xattrs(self) -> dict[str, str]:
@@ -110,7 +110,7 @@ def tables_room(sources: Sources, tables: Tables) -> Branch:
     """`tables/`."""
 
     def entries() -> Mapping[str, Node]:
-        return {spell_label(one.id): _project(sources, tables, one) for one in sources.catalogs.projects().values()}
+        return {spell_label(one.id): _project(sources, tables, one) for one in sources.listing_service.projects().values()}
 
     return Branch(inode_of("tables"), entries)
 
@@ -165,20 +165,20 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
         )
 
     def entries() -> Mapping[str, Node]:
-        holdings = sources.catalogs.project(project.id)
+        snapshot = sources.listing_service.project(project.id)
         named = distinct(
-            sorted(holdings.experiments.values(), key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
+            sorted(snapshot.experiments.values(), key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
         )
         return {name: folder(one.id, one.label) for name, one in named.items()}
 
     def alias(name: str) -> Node | None:
-        one = sources.catalogs.project(project.id).experiments.get(name)
+        one = sources.listing_service.project(project.id).experiments.get(name)
         return None if one is None else folder(one.id, one.label)
 
     return Branch(inode_of("tables", project.id, "sessions"), entries, mtime=project.inserted, alias=alias)
 
 
-def _present(tables: Tables, project: ProjectRecord) -> Present:
+def _present(tables: Tables, project: ProjectRecord) -> PresentTables:
     try:
         return tables.finder.present(project.id)
     except UsageError as error:  # its tables.toml

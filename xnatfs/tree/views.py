@@ -19,14 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from xnatfs.listing.snapshot import FileHoldings
+from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.bids_view import bids_folder
-from xnatfs.tree.flat import FlatFolder, Part, flat_nodes
+from xnatfs.tree.flat import FlatFolder, FlatPart, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
-from xnatfs.tree.resource import Place, Sources, resource_folder
-from xnatfs.tree.scope import Member, Scope, Snapshot, project_scope, scan_records, scan_resources, scans_of
+from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
+from xnatfs.tree.scope import Member, SessionScope, Snapshot, project_scope, scan_records, scan_resources, scans_of
 from xnatfs.tree.session_folders import assessor_place, experiment_place, scan_place
 
 _FLAT = re.compile(r"nifti.*|nii", re.IGNORECASE)
@@ -62,17 +62,17 @@ def views_room(sources: Sources) -> Branch:
         return known[project]
 
     def entries() -> Mapping[str, Node]:
-        return {spell_label(one.id): folder(one) for one in sources.catalogs.projects().values()}
+        return {spell_label(one.id): folder(one) for one in sources.listing_service.projects().values()}
 
     return Branch(inode_of("views"), entries)
 
 
 def _visible(sources: Sources, project: str, nodes: Mapping[str, Node]) -> Mapping[str, Node]:
-    sources.catalogs.project(project)  # a project that is not this user's any more has no views
+    sources.listing_service.project(project)  # a project that is not this user's any more has no views
     return nodes
 
 
-def scope_views(sources: Sources, scope: Scope) -> dict[str, Node]:
+def scope_views(sources: Sources, scope: SessionScope) -> dict[str, Node]:
     """The views of a scope."""
     return {
         "by-scan-type": _by_kind(sources, scope, "type", lambda scan: scan.type),
@@ -87,7 +87,7 @@ def scope_views(sources: Sources, scope: Scope) -> dict[str, Node]:
 # --- by type, by description -----------------------------------------------------------------------------------------
 
 
-def _by_kind(sources: Sources, scope: Scope, what: str, kind_of: Callable[[ScanRecord], str]) -> Branch:
+def _by_kind(sources: Sources, scope: SessionScope, what: str, kind_of: Callable[[ScanRecord], str]) -> Branch:
     where = ("views", *scope.identity, what)
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
@@ -103,7 +103,7 @@ def _by_kind(sources: Sources, scope: Scope, what: str, kind_of: Callable[[ScanR
     return Branch(inode_of(*where), lambda: scope.kept(what, build))
 
 
-def _kind_folder(sources: Sources, scope: Scope, snapshot: Snapshot, what: str, where: tuple[str, ...], kind: _Kind) -> Branch:
+def _kind_folder(sources: Sources, scope: SessionScope, snapshot: Snapshot, what: str, where: tuple[str, ...], kind: _Kind) -> Branch:
     here = (*where, kind.name)
 
     def text() -> bytes:
@@ -124,14 +124,14 @@ def _kind_folder(sources: Sources, scope: Scope, snapshot: Snapshot, what: str, 
 
 def _quality_folder(sources: Sources, snapshot: Snapshot, where: tuple[str, ...], kind: _Kind) -> Branch:
     def build() -> Mapping[str, Node]:
-        parts: dict[str, list[Part]] = {}
+        parts: dict[str, list[FlatPart]] = {}
         with sources.working(" / ".join(where[1:]), len(kind.scans)) as progress:
             for number, (member, scan) in enumerate(kind.scans):
                 progress(number, len(kind.scans))
-                place: Place | None = None
+                place: ResourcePlace | None = None
                 for resource in scan_resources(sources, snapshot, member, scan):
                     place = place or scan_place(member.project, member.experiment, scan)
-                    parts.setdefault(resource.label, []).append(Part(member.experiment, scan, resource, place))
+                    parts.setdefault(resource.label, []).append(FlatPart(member.experiment, scan, resource, place))
         named = distinct(sorted(parts), lambda label: label, lambda _: _UNLABELLED)
         return {
             name: (_flat_folder if _FLAT.fullmatch(label) else _scan_folders)(sources, (*where, label), parts[label])
@@ -141,8 +141,8 @@ def _quality_folder(sources: Sources, snapshot: Snapshot, where: tuple[str, ...]
     return Branch(inode_of(*where), lambda: snapshot.memo.get(("quality", where), build))
 
 
-def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[Part]) -> Branch:
-    held: list[tuple[float, list[FileHoldings], Mapping[str, Node]]] = []  # one, replaced as a whole
+def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]) -> Branch:
+    held: list[tuple[float, list[FileIndex], Mapping[str, Node]]] = []  # one, replaced as a whole
 
     def entries() -> Mapping[str, Node]:
         # Every look-up of a file comes here, and 20,000 listings are not gone through for each. (Another listing of the project, as after
@@ -150,7 +150,7 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[Part]) ->
         if held and time.monotonic() < held[0][0]:
             return held[0][2]
         with sources.working(" / ".join(where[1:]), len(parts)) as progress:
-            listings = sources.catalogs.listings_of([(one.resource, one.experiment.changed) for one in parts], progress)
+            listings = sources.listing_service.listings_of([(one.resource, one.experiment.changed) for one in parts], progress)
         same = bool(held) and all(old is new for old, new in zip(held[0][1], listings, strict=True))
         nodes = held[0][2] if same else flat_nodes(sources, parts, listings)
         held[:] = [(time.monotonic() + min(_SAME_FOR, sources.settings.limits.ttl), listings, nodes)]
@@ -159,8 +159,8 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[Part]) ->
     return FlatFolder(inode_of(*where), entries)
 
 
-def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[Part]) -> Branch:
-    def label(part: Part) -> str:
+def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]) -> Branch:
+    def label(part: FlatPart) -> str:
         return f"{part.experiment.subject_label}_{part.experiment.label}_{scan_folder(part.scan)}_{part.experiment.id}"
 
     kept: dict[str, Mapping[str, Node]] = {}
@@ -181,7 +181,7 @@ _Found = list[
 ]  # session, folder below it ("" for none), the resource, what makes it
 
 
-def _by_resource(sources: Sources, scope: Scope, what: str, find: Callable[[Snapshot], _Found]) -> Branch:
+def _by_resource(sources: Sources, scope: SessionScope, what: str, find: Callable[[Snapshot], _Found]) -> Branch:
     where = ("views", *scope.identity, what)
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
@@ -216,21 +216,21 @@ def _sessions(where: tuple[str, ...], found: _Found) -> Mapping[str, Node]:
 
 def _own(sources: Sources, snapshot: Snapshot) -> _Found:
     found: _Found = []
-    for project, holdings in snapshot.holdings.items():
+    for project, project_snapshots in snapshot.project_snapshots.items():
         theirs = [member for member in snapshot.members if member.project == project]
-        unknown = [member.experiment.id for member in theirs if member.experiment.id not in holdings.complete]
-        outline = None
+        unknown = [member.experiment.id for member in theirs if member.experiment.id not in project_snapshots.complete]
+        summary = None
         if unknown:
-            outline = sources.outlines.get(project)
-            unknown = [one for one in unknown if one in outline.experiments]
+            summary = sources.summaries.get(project)
+            unknown = [one for one in unknown if one in summary.experiments]
             with sources.working(f"resources of the sessions of {project}", len(unknown)):
-                sources.outlines.look_into(outline, unknown)
+                sources.summaries.look_into(summary, unknown)
         for member in theirs:
             identity = member.experiment.id
-            if identity in holdings.complete:
-                own = holdings.resources.get(Owner("experiment", identity), [])
+            if identity in project_snapshots.complete:
+                own = project_snapshots.resources.get(Owner("experiment", identity), [])
             else:
-                own = (outline.session_resources(identity) if outline is not None else None) or []
+                own = (summary.session_resources(identity) if summary is not None else None) or []
             place = experiment_place(project, member.experiment)
             found += [(member, "", resource, partial(resource_folder, sources, place, resource)) for resource in own]
     return found
@@ -249,10 +249,10 @@ def _of_scans(sources: Sources, snapshot: Snapshot) -> _Found:
 def _of_assessors(sources: Sources, snapshot: Snapshot) -> _Found:
     found: _Found = []
     for member in snapshot.members:
-        holdings, identity = snapshot.holdings[member.project], member.experiment.id
-        if identity in holdings.complete and identity not in holdings.assessors:
+        project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
+        if identity in project_snapshots.complete and identity not in project_snapshots.assessors:
             continue
-        session = sources.catalogs.session(member.project, identity)
+        session = sources.listing_service.session(member.project, identity)
         for assessor in sorted(session.assessors, key=lambda one: (one.label, one.id)):
             place = assessor_place(member.project, member.experiment, assessor)
             for resource in session.of("assessor", assessor.id):

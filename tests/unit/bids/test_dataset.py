@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnatfs.bids import sidecars
-from xnatfs.bids import file_names
+from xnatfs.bids import file_names, sidecars
 from xnatfs.bids import metadata_files as texts
-from xnatfs.bids.dataset import Plan, Same, ScanFiles, Sidecar, Text, arrange
-from xnatfs.bids.mapping import parse
-from xnatfs.bids.image_files import picture
+from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, arrange
 from xnatfs.bids.default_rules import usual_map
+from xnatfs.bids.image_files import picture
+from xnatfs.bids.mapping import parse
 from xnatfs.demo.data import images
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ScanRecord
 
@@ -30,11 +29,11 @@ def one(id: str, type: str, files: list[str], sidecars: tuple[str, ...] = (), fr
     return ScanFiles(record, "NIFTI", [file(id, path) for path in files], [file(id, path, "BIDS") for path in sidecars])
 
 
-def plan(*scans: ScanFiles, rules: str = "") -> Plan:
+def plan(*scans: ScanFiles, rules: str = "") -> BidsPlan:
     return arrange("01", "A", scans, parse(rules, "mine").over(usual_map()))
 
 
-def reasons(found: Plan) -> dict[str, str]:
+def reasons(found: BidsPlan) -> dict[str, str]:
     return {row.scan.id: row.reason for row in found.unmapped}
 
 
@@ -225,10 +224,10 @@ def test_the_repetition_time_of_a_header() -> None:
     shape = (4, 4, 3)
     series = images.nifti(images.series("k", shape, 5), images.affine_of(shape, (1.0, 1.0, 1.0)), tr=2.2)
     told = sidecars.header(series[: sidecars.HEADER_BYTES])
-    assert told == sidecars.Header((4, 4, 3, 5), 2.2)
+    assert told == sidecars.NiftiHeader((4, 4, 3, 5), 2.2)
     assert sidecars.header(gzip.decompress(series)) == told
     volume = sidecars.header(images.nifti(images.head("k", shape), images.affine_of(shape, (1.0, 1.0, 1.0))))
-    assert volume == sidecars.Header((4, 4, 3), 0.0)
+    assert volume == sidecars.NiftiHeader((4, 4, 3), 0.0)
     assert sidecars.header(b"\x1f\x8bbroken") is None and sidecars.header(b"") is None
 
 

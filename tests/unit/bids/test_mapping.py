@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from xnatfs.bids import file_names
-from xnatfs.bids.mapping import BidsMap, Nowhere, Place, parse, user_map
-from xnatfs.bids.schema import ENTITIES, KINDS
 from xnatfs.bids.default_rules import usual_map
+from xnatfs.bids.mapping import BidsMap, BidsPlace, Nowhere, parse, user_map
 from xnatfs.bids.patterns import Bounded as bounded
 from xnatfs.bids.patterns import pattern, task_of
+from xnatfs.bids.schema import ENTITIES, KINDS
 from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
 
@@ -225,7 +225,7 @@ def test_what_bids_demands_agrees_with_the_published_schema() -> None:
 
 def test_places_are_values() -> None:
     found = usual_map().place(scan("T1"), "x.nii")
-    assert isinstance(found, Place) and found.rule.sidecar == {}
+    assert isinstance(found, BidsPlace) and found.rule.sidecar == {}
 
 
 def test_the_example_in_the_documentation_is_a_map() -> None:

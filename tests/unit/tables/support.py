@@ -9,18 +9,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from xnatfs.tables.registry import all_tables
 from xnatfs.tables.parse.helpers import UNFINISHED as UNFINISHED
-from xnatfs.tables.spec import Input, Parsed, Table, Visit
+from xnatfs.tables.registry import all_tables
+from xnatfs.tables.spec import Input, Parsed, SessionInfo, Table
 
-VISIT = Visit("XNAT_E00001", "S01_MR1", "S01", "2024-03-05", "P1")
+VISIT = SessionInfo("XNAT_E00001", "S01_MR1", "S01", "2024-03-05", "P1")
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_+()-]{0,14}", fullmatch=True)
 decimals = st.from_regex(r"-?(0|[1-9][0-9]{0,6})(\.[0-9]{1,6})?(e[+-]0[0-9])?", fullmatch=True)
 wholes = st.integers(0, 10**6).map(str)
 
 
-def matches(wanted: Input, paths: Sequence[str], visit: Visit = VISIT) -> list[str]:
+def matches(wanted: Input, paths: Sequence[str], visit: SessionInfo = VISIT) -> list[str]:
     """The paths an input takes: those of its first pattern that matches any."""
     for pattern in wanted.patterns:
         pattern = pattern.format(id=visit.id, label=visit.label, subject=visit.subject)
@@ -31,7 +31,7 @@ def matches(wanted: Input, paths: Sequence[str], visit: Visit = VISIT) -> list[s
     return []
 
 
-def session(table: Table | str, files: Mapping[str, str | bytes], visit: Visit = VISIT) -> Parsed:
+def session(table: Table | str, files: Mapping[str, str | bytes], visit: SessionInfo = VISIT) -> Parsed:
     """A session's files (path -> content) through a table."""
     table = all_tables()[table] if isinstance(table, str) else table
     read: dict[str, list[tuple[str, Parsed]]] = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.tables.registry import LEFT_OUT, PLUGINS, all_tables, with_plugins
 from xnatfs.tables.parse.helpers import passed_csv
 from xnatfs.tables.reference import PLACE, reference
+from xnatfs.tables.registry import LEFT_OUT, PLUGINS, all_tables, with_plugins
 from xnatfs.tables.spec import Input, Table
 
 DOC = Path(__file__).parents[3] / "docs" / "tables.md"
@@ -81,16 +81,16 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_plug_ins_add_tables_and_a_broken_one_spoils_nothing(caplog: pytest.LogCaptureFixture) -> None:
     names = ("one", "several", "called", "broken", "taken", "unnamed", "not_tables", "missing", "__name__")
     with caplog.at_level(logging.WARNING):
-        tables, troubles = with_plugins([point(name) for name in names])
+        tables, diagnostics = with_plugins([point(name) for name in names])
     assert set(tables) - set(all_tables()) == {"mine/one", "mine/two", "mine/three", "mine/five"}
     assert tables["freesurfer6/aseg"] is not taken
-    assert len(troubles) == 6 and len(caplog.records) == 6
-    said = " ".join(troubles)
+    assert len(diagnostics) == 6 and len(caplog.records) == 6
+    said = " ".join(diagnostics)
     for part in ("no licence", "already a table freesurfer6/aseg", "no name for a table", "str is not a Table", "missing"):
         assert part in said
 
 
 def test_without_plug_ins_there_are_the_built_in_ones() -> None:
-    tables, troubles = with_plugins([])
-    assert tables == all_tables() and not troubles
+    tables, diagnostics = with_plugins([])
+    assert tables == all_tables() and not diagnostics
     assert set(all_tables()) <= set(with_plugins()[0])

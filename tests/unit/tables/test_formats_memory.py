@@ -10,9 +10,9 @@ import pyarrow
 import pytest
 
 from tests.unit.tables.frames import Made
+from xnatfs.tables.output.widen import widen
 from xnatfs.tables.output.write import FORMATS, problems, write
 from xnatfs.tables.spec import Column, Row, Table, Wide
-from xnatfs.tables.output.widen import widen
 
 ROWS = 30_000
 COLUMNS = tuple(map(Column, ("ID", "region", "volume", "subject")))

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tables.support import UNFINISHED, aparc_file, aseg_file, decimals, line_ends, names, session, text, value, wholes
+from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, ASEG_COLUMNS
 from xnatfs.tables.pipelines import freesurfer
 from xnatfs.tables.registry import all_tables
-from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, ASEG_COLUMNS
 from xnatfs.tables.spec import ParseError
 
 VOLUMES, UNITLESS = freesurfer.ASEG_VOLUMES, freesurfer.ASEG_UNITLESS

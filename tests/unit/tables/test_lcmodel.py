@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 import pytest
 
 from tests.unit.tables.support import session
-from xnatfs.tables.spec import ParseError
 from xnatfs.tables.parse.workbook import first_sheet
+from xnatfs.tables.spec import ParseError
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 

@@ -8,8 +8,8 @@ import pytest
 
 from xnatfs.errors import UsageError
 from xnatfs.tables.engine import overrides
-from xnatfs.tables.registry import all_tables
 from xnatfs.tables.engine.overrides import Site, Wanted, parse, user_site
+from xnatfs.tables.registry import all_tables
 
 TABLES = all_tables()
 WHERE = "/home/ann/tables.toml"

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tests.unit.tables.support import matches, session
+from xnatfs.tables.pipelines.validators import ARCHIVING, VALIDATED, ends_last
 from xnatfs.tables.registry import all_tables
 from xnatfs.tables.spec import ParseError
-from xnatfs.tables.pipelines.validators import ARCHIVING, VALIDATED, ends_last
 
 REPORT = {
     "version": "12345678",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.tables.frames import frame
-from xnatfs.tables.spec import Column, Rows, Table, Wide
 from xnatfs.tables.output.widen import widen
+from xnatfs.tables.spec import Column, Rows, Table, Wide
 
 TABLE = Table("freesurfer7", "aseg", ("FS",), (), wide=Wide(("region",), ("volume",)))
 

@@ -143,7 +143,7 @@ def _files(archive: Archive, project: Project) -> Iterator[TrueFile]:
         subject = archive.subjects[experiment.subject_id]
         subject_label = label_in(subject, project.id) or subject.label
         if experiment.is_assessor:
-            # Its primary label: no list of assessors has another one (fact sheet 12 [X]).
+            # Its primary label: no list of assessors has another one (xnat-rest.md 12 [X]).
             yield from _assessor(archive, project, experiment, experiment.label, subject, subject_label)
         else:
             yield from _session(project, experiment, label, subject, subject_label)

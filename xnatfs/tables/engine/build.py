@@ -1,6 +1,6 @@
 """A table over a project or some of its sessions: collected in parallel, kept by session, read back row by row.
 
-Used by `outputs` (which writes files) and by `xnatfs.table`. Memory: what is held of a session is which files it gave, never its rows;
+Used by `tables.engine.materialize` (which writes files) and by `xnatfs.table`. Memory: what is held of a session is which files it gave, never its rows;
 `BuiltTable.rows` reads them back from the store session by session (but for tables with `finish`, which need all rows at once).
 Threading: `build` may be called by any thread and waits; its sessions run in the pool of the builder.
 """
@@ -17,19 +17,19 @@ from typing import BinaryIO
 
 from xnatfs import __version__
 from xnatfs.cache.measurement_store import MeasurementStore
-from xnatfs.config import Limits
-from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.listing.service import Catalogs
-from xnatfs.concurrency.single_flight import Workers
-from xnatfs.listing.snapshot import Outline
-from xnatfs.content.temporary import Loose
-from xnatfs.listing.summaries import Outlines
+from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.concurrency.waiting import wait_until
+from xnatfs.config import Limits
+from xnatfs.content.temporary import TemporaryDownloads
+from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.listing.service import ListingService
+from xnatfs.listing.snapshot import ProjectSummary
+from xnatfs.listing.summaries import ProjectSummaries
 from xnatfs.server.records import ExperimentRecord, FileRecord
 from xnatfs.tables.engine import overrides
-from xnatfs.tables.engine.collect import Gathered, Gatherer, visit_of
+from xnatfs.tables.engine.collect import Collector, SessionResult, visit_of
 from xnatfs.tables.engine.overrides import Site, Spec
-from xnatfs.tables.spec import Column, Parsed, ParseError, Row, Rows, Table, Visit, text_lines
+from xnatfs.tables.spec import Column, Parsed, ParseError, Row, Rows, SessionInfo, Table, text_lines
 from xnatfs.text import printable
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ class Status:
 
 
 @dataclass
-class Session:
+class TableSession:
     """A session and what it gave."""
 
     experiment: ExperimentRecord
-    gathered: Gathered
+    result: SessionResult
     columns: tuple[str, ...] = ()
     rows: int = 0
 
@@ -68,14 +68,14 @@ class Session:
 class BuiltTable:
     """A table whose rows are in the store. See `table.Frame`."""
 
-    def __init__(self, spec: Spec, project: str, sessions: list[Session], gatherer: Gatherer, as_of: float, state: str = "") -> None:
+    def __init__(self, spec: Spec, project: str, sessions: list[TableSession], collector: Collector, as_of: float, state: str = "") -> None:
         self._spec = spec
         self._project = project
-        self._gatherer = gatherer
+        self._collector = collector
         self.state = state  # see `Builder.state`, of what this was built from
         self._set_up(spec.table, sessions, as_of)
 
-    def _set_up(self, table: Table, sessions: list[Session], as_of: float) -> None:
+    def _set_up(self, table: Table, sessions: list[TableSession], as_of: float) -> None:
         self.table = table
         self.sessions = sessions
         self.as_of = as_of  # epoch seconds at which the server was asked
@@ -97,10 +97,10 @@ class BuiltTable:
         for session in self.sessions:
             yield from self.session_rows(session, names)
 
-    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+    def session_rows(self, session: TableSession, names: Sequence[str]) -> Iterator[Row]:
         """The rows of one of the sessions, under these columns (before `finish`)."""
         if session.rows:
-            parsed = _combined(self._spec, self._project, session, self._gatherer)
+            parsed = _combined(self._spec, self._project, session, self._collector)
             about = _about(visit_of(self._project, session.experiment))
             at = {name: number for number, name in enumerate(parsed.columns)}
             # A column of the table itself wins over one of ours of the same name (bx's `subject` of a file is overwritten, as `lead`).
@@ -115,7 +115,7 @@ class BuiltTable:
         found: list[Row] = [
             (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, printable(problem))
             for one in self.sessions
-            for problem in one.gathered.problems
+            for problem in one.result.problems
         ]
         return Rows(PROBLEM_COLUMNS, found + [("", "", "", "", note) for note in notes])
 
@@ -125,8 +125,8 @@ class BuiltTable:
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for one in self.sessions:
             about = visit_of(self._project, one.experiment)
-            digests = [self._gatherer.digest(read) for read in one.gathered.reads]
-            told = repr((about, one.experiment.changed, one.gathered.reads, digests, one.gathered.problems))
+            digests = [self._collector.digest(read) for read in one.result.reads]
+            told = repr((about, one.experiment.changed, one.result.reads, digests, one.result.problems))
             digest.update(told.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
 
@@ -134,8 +134,8 @@ class BuiltTable:
         """Sessions used, without the resource, and failed; rows."""
         return {
             "sessions": sum(1 for one in self.sessions if one.rows),
-            "missing": sum(1 for one in self.sessions if one.gathered.missing),
-            "failed": sum(1 for one in self.sessions if not one.rows and not one.gathered.missing),
+            "missing": sum(1 for one in self.sessions if one.result.missing),
+            "failed": sum(1 for one in self.sessions if not one.rows and not one.result.missing),
             "rows": sum(one.rows for one in self.sessions),
         }
 
@@ -151,7 +151,7 @@ class JoinedTable(BuiltTable):
         sessions.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
         self._set_up(table, sessions, as_of)
 
-    def session_rows(self, session: Session, names: Sequence[str]) -> Iterator[Row]:
+    def session_rows(self, session: TableSession, names: Sequence[str]) -> Iterator[Row]:
         return self._whose[id(session)].session_rows(session, names)
 
     @property
@@ -173,47 +173,47 @@ class Builder:
 
     def __init__(
         self,
-        outlines: Outlines,
-        catalogs: Catalogs,
-        loose: Loose,
+        summaries: ProjectSummaries,
+        listing_service: ListingService,
+        loose: TemporaryDownloads,
         store: MeasurementStore,
         limits: Limits,
         tables: Mapping[str, Table],
         site: Site,
     ) -> None:
         self.tables = tables
-        self.outlines = outlines
-        self.catalogs = catalogs
+        self.summaries = summaries
+        self.listing_service = listing_service
         self._loose = loose
         self._store = store
         self._limits = limits
         self._site = site
         self._sites: dict[str, tuple[FileRecord | None, Site]] = {}
         # More than connections: while some parse, the others keep these busy.
-        self._workers = Workers("table", 2 * limits.connections)
-        self._readers = Workers("site", 2)
+        self._workers = WorkerPool("table", 2 * limits.connections)
+        self._readers = WorkerPool("site", 2)
         self.running: dict[int, Status] = {}
         self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}  # lists: name -> their projects and sessions
         self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
         self.asked_again = 0.0  # when that was, epoch seconds
 
-    def site(self, outline: Outline) -> Site:
+    def site(self, summary: ProjectSummary) -> Site:
         """The overrides for a project: its own `tables.toml`, and the user's over it.
 
         Raises:
             UsageError: the project's cannot be understood.
         """
-        holder = next((one for one in outline.resources if one.label == overrides.RESOURCE), None)
+        holder = next((one for one in summary.resources if one.label == overrides.RESOURCE), None)
         if holder is None:
             return self._site
-        files = self.catalogs.resource_files(holder, "")
+        files = self.listing_service.resource_files(holder, "")
         file = next((one for one in files if one.path.rsplit("/", 1)[-1] == overrides.NAME), None)
-        held = self._sites.get(outline.project)
+        held = self._sites.get(summary.project)
         if held is None or held[0] != file:
-            held = self._sites[outline.project] = file, Site() if file is None else self._read_site(outline.project, file)
+            held = self._sites[summary.project] = file, Site() if file is None else self._read_site(summary.project, file)
         return self._site.over(held[1])
 
-    def spec(self, outline: Outline, key: str) -> Spec:
+    def spec(self, summary: ProjectSummary, key: str) -> Spec:
         """A table as the project has it.
 
         Raises:
@@ -222,7 +222,7 @@ class Builder:
         table = self.tables.get(key)
         if table is None:
             raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
-        return self.site(outline).spec(table)
+        return self.site(summary).spec(table)
 
     def build(self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None) -> BuiltTable:
         """A table over a project, or over some of its sessions (labels or accession ids).
@@ -237,22 +237,22 @@ class Builder:
             as_of = time.time()
             return JoinedTable([self.build(one, key, theirs, progress) for one, theirs in self.parts(project)], self.tables[key], as_of)
         as_of = time.time()
-        outline = self.outlines.get(project)
-        spec = self.spec(outline, key)
-        chosen = sorted(chosen_sessions(outline, sessions), key=lambda one: (one.subject_label, one.label, one.id))
+        summary = self.summaries.get(project)
+        spec = self.spec(summary, key)
+        chosen = sorted(chosen_sessions(summary, sessions), key=lambda one: (one.subject_label, one.label, one.id))
         status = Status(project, key, len(chosen))
         self.running[id(status)] = status
         try:
-            self.outlines.look_into(outline, [one.id for one in chosen], all_of_them=False)
+            self.summaries.look_into(summary, [one.id for one in chosen], all_of_them=False)
             check = self._to_check(project, key, sessions)
-            gatherer = Gatherer(spec, outline, self.catalogs, self._loose, self._store, self._limits.relist_after, check=check)
-            found = _Parallel(self._workers, gatherer, spec, project, self._limits.table_deadline).run(chosen, status, progress)
+            collector = Collector(spec, summary, self.listing_service, self._loose, self._store, self._limits.relist_after, check=check)
+            found = _Parallel(self._workers, collector, spec, project, self._limits.table_deadline).run(chosen, status, progress)
             if check and self.asked_again <= as_of:
                 self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
-        troubled = any(one.gathered.trouble is not None or one.gathered.passing for one in found)
-        return BuiltTable(spec, project, found, gatherer, as_of, "" if troubled else self._state(project, spec, chosen))
+        troubled = any(one.result.trouble is not None or one.result.passing for one in found)
+        return BuiltTable(spec, project, found, collector, as_of, "" if troubled else self._state(project, spec, chosen))
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
@@ -264,11 +264,11 @@ class Builder:
         if project in self.groups:
             states = [self.state(one, key, theirs) for one, theirs in self.parts(project)]
             return _joined(states)
-        outline = self.outlines.get(project)
-        chosen = chosen_sessions(outline, sessions)
+        summary = self.summaries.get(project)
+        chosen = chosen_sessions(summary, sessions)
         if key not in self.tables or self._to_check(project, key, sessions):
             return ""
-        return self._state(project, self.spec(outline, key), chosen)
+        return self._state(project, self.spec(summary, key), chosen)
 
     def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
         """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of sessions).
@@ -278,7 +278,7 @@ class Builder:
         """
         if project in self.groups:
             return list(self.groups[project]())
-        self.outlines.get(project)  # what the user may not see any more is not there
+        self.summaries.get(project)  # what the user may not see any more is not there
         return [(project, sessions)]
 
     def check_again(self) -> None:
@@ -299,7 +299,7 @@ class Builder:
         """Start nothing more."""
         self._workers.close()
         self._readers.close()
-        self.outlines.close()
+        self.summaries.close()
         self._store.close()
 
     @staticmethod
@@ -329,21 +329,21 @@ _LOOKED_AT = 200  # sessions, the same with those that have not even the resourc
 class _Parallel:
     """The sessions of one build: one by one until a session has shown where its files lie, then many at once."""
 
-    def __init__(self, workers: Workers, gatherer: Gatherer, spec: Spec, project: str, patience: float) -> None:
+    def __init__(self, workers: WorkerPool, collector: Collector, spec: Spec, project: str, patience: float) -> None:
         self._workers = workers
-        self._gatherer = gatherer
+        self._collector = collector
         self._spec = spec
         self._project = project
         self._patience = patience
         self._condition = threading.Condition()
-        self._found: list[Session] = []
+        self._found: list[TableSession] = []
         self._failure: BaseException | None = None
         self._sent = 0
         self._ending = False
 
-    def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[Session]:
+    def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[TableSession]:
         deadline = time.monotonic() + self._patience
-        self._gatherer.on_learnt = self._wake
+        self._collector.on_learnt = self._wake
         told = 0
         try:
             while told < len(experiments):
@@ -358,7 +358,7 @@ class _Parallel:
         except BaseException:
             self._ending = True
             raise
-        refused = [one.gathered.trouble for one in self._found if one.gathered.trouble is not None]
+        refused = [one.result.trouble for one in self._found if one.result.trouble is not None]
         if refused and not any(one.rows for one in self._found):
             raise refused[0]  # nothing could be had: that is no table
         order = {one.id: number for number, one in enumerate(experiments)}
@@ -366,8 +366,8 @@ class _Parallel:
 
     def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
         """How many may have been started when so many are done."""
-        alone = sum(1 for one in self._found[:done] if not one.gathered.missing)
-        if self._gatherer.learnt or alone >= _ALONE or done >= _LOOKED_AT:
+        alone = sum(1 for one in self._found[:done] if not one.result.missing)
+        if self._collector.learnt or alone >= _ALONE or done >= _LOOKED_AT:
             return len(experiments)
         return min(done + 1, len(experiments))
 
@@ -394,8 +394,8 @@ class _Parallel:
         if self._ending or self._workers.closed:
             return
         try:
-            session = Session(experiment, self._gatherer.gather(experiment))
-            if session.gathered.reads:
+            session = TableSession(experiment, self._collector.gather(experiment))
+            if session.result.reads:
                 self._count(session)
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
@@ -409,11 +409,11 @@ class _Parallel:
             self._found.append(session)
             self._condition.notify_all()
 
-    def _count(self, session: Session) -> None:
+    def _count(self, session: TableSession) -> None:
         """What the session's rows are, without keeping them."""
-        problems = session.gathered.problems
+        problems = session.result.problems
         try:
-            parsed = _combined(self._spec, self._project, session, self._gatherer)
+            parsed = _combined(self._spec, self._project, session, self._collector)
         except (Failure, UsageError):
             raise
         except Exception as error:
@@ -441,7 +441,7 @@ def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
     return tuple(names + [name for name in _OURS if name not in names])
 
 
-def _about(visit: Visit) -> dict[str, str]:
+def _about(visit: SessionInfo) -> dict[str, str]:
     return {
         "ID": visit.id,
         "subject": visit.subject,
@@ -452,25 +452,25 @@ def _about(visit: Visit) -> dict[str, str]:
     }
 
 
-def _combined(spec: Spec, project: str, session: Session, gatherer: Gatherer) -> Parsed:
+def _combined(spec: Spec, project: str, session: TableSession, collector: Collector) -> Parsed:
     inputs: dict[str, list[tuple[str, Parsed]]] = {one.role: [] for one in spec.inputs}
-    for read in session.gathered.reads:
-        inputs[read.role].append((read.path, gatherer.rows(read)))
+    for read in session.result.reads:
+        inputs[read.role].append((read.path, collector.rows(read)))
     return spec.table.combine(visit_of(project, session.experiment), inputs)
 
 
-def chosen_sessions(outline: Outline, sessions: Sequence[str]) -> list[ExperimentRecord]:
+def chosen_sessions(summary: ProjectSummary, sessions: Sequence[str]) -> list[ExperimentRecord]:
     """The experiments of these labels or accession ids; all if none are named.
 
     Raises:
         UsageError: there is no such session.
     """
     if not sessions:
-        return list(outline.experiments.values())
+        return list(summary.experiments.values())
     chosen: dict[str, ExperimentRecord] = {}
     for name in sessions:
-        found = [one for one in outline.experiments.values() if name in (one.id, one.label)]
+        found = [one for one in summary.experiments.values() if name in (one.id, one.label)]
         if not found:
-            raise UsageError(f"project {outline.project} has no session {name!r}")
+            raise UsageError(f"project {summary.project} has no session {name!r}")
         chosen |= {one.id: one for one in found}
     return list(chosen.values())

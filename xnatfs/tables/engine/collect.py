@@ -2,7 +2,7 @@
 
 Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first sessions (the path with the
 subject's and session's names taken out) and tried first; a listing of the resource is asked for only where that fails, or where a table
-wants the newest or all of several files. What was parsed is kept with the stamp of its session (`fetch.stamps`): while that stays
+wants the newest or all of several files. What was parsed is kept with the stamp of its session (`listing.stamps`): while that stays
 nothing is asked, but for a listing of the resource after some hours, whose digests tell of what moves no stamp. When the stamp has moved,
 a file is fetched again and compared.
 Threading: any thread; one lock around the learnt paths.
@@ -23,27 +23,27 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from xnatfs.cache.measurement_store import MeasurementStore, ParsedFile
+from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.service import Catalogs
-from xnatfs.listing.snapshot import FileHoldings, Outline, SessionHoldings
-from xnatfs.content.temporary import Loose
+from xnatfs.listing.service import ListingService
+from xnatfs.listing.snapshot import FileIndex, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
 from xnatfs.server.urls import addressable
 from xnatfs.tables.engine.overrides import Spec, Wanted
-from xnatfs.tables.spec import Input, Parsed, ParseError, Visit
+from xnatfs.tables.spec import Input, Parsed, ParseError, SessionInfo
 
 log = logging.getLogger(__name__)
 
 _FORM = 1
 _JUST_NOW_S = 60.0  # a listing of this age is new enough to compare what is kept with: the formats of a table are built one by one
-_BY_LABEL = ("experiment", "subject", "project")  # of these; scans and the like may be united with others (fact sheet 13)
+_BY_LABEL = ("experiment", "subject", "project")  # of these; scans and the like may be united with others (xnat-rest.md 13)
 _LEARNT = 4  # paths a role
 _IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
 _NO_LISTING = frozenset({Cause.BAD_LISTING, Cause.LISTING_EMPTY})
 
 
-class Read(NamedTuple):
+class ParsedInput(NamedTuple):
     """A file that was read: its role, its path inside the resource, and the key its rows are kept under."""
 
     role: str
@@ -52,10 +52,10 @@ class Read(NamedTuple):
 
 
 @dataclass
-class Gathered:
+class SessionResult:
     """What a session gives: the files that were read, or why nothing; sentences for the problems list either way."""
 
-    reads: list[Read] = field(default_factory=list)
+    reads: list[ParsedInput] = field(default_factory=list)
     resource: str = ""  # where they lie, for `--explain`
     problems: list[str] = field(default_factory=list)
     missing: bool = False  # the session has no such resource
@@ -64,7 +64,7 @@ class Gathered:
     passing: bool = False  # it does not have a file it lists, or a damaged one: that may be so for ever, but is asked again too
 
 
-class Gatherer:
+class Collector:
     """Gathers for one table of one project.
 
     Args:
@@ -80,17 +80,17 @@ class Gatherer:
     def __init__(
         self,
         spec: Spec,
-        outline: Outline,
-        catalogs: Catalogs,
-        loose: Loose,
+        summary: ProjectSummary,
+        listing_service: ListingService,
+        loose: TemporaryDownloads,
         store: MeasurementStore,
         relist_after: float,
         *,
         check: bool = False,
     ) -> None:
         self._spec = spec
-        self._outline = outline
-        self._catalogs = catalogs
+        self._summary = summary
+        self._listing_service = listing_service
         self._loose = loose
         self._store = store
         self._relist_after = relist_after
@@ -110,14 +110,14 @@ class Gatherer:
             return all(role in self._paths for role in needed)
         return not guessed or any(one.role in self._paths for one in guessed)
 
-    def gather(self, experiment: ExperimentRecord) -> Gathered:
+    def gather(self, experiment: ExperimentRecord) -> SessionResult:
         """A session's files, fetched and parsed where they are not kept.
 
         Raises:
             Failure: the server or the cache cannot be used; what only concerns this session is in the result.
         """
-        visit = visit_of(self._outline.project, experiment)
-        key = json.dumps([self._outline.project, self._spec.table.key, experiment.id])
+        visit = visit_of(self._summary.project, experiment)
+        key = json.dumps([self._summary.project, self._spec.table.key, experiment.id])
         kept, aged = self._kept(key, experiment)
         if kept is not None and not aged:
             return kept
@@ -125,13 +125,13 @@ class Gatherer:
             found, stale = self._resources(experiment)
         except Failure as failure:
             if removed(failure, experiment):
-                return Gathered(problems=["it was removed while the table was made"], missing=True, passing=True)
+                return SessionResult(problems=["it was removed while the table was made"], missing=True, passing=True)
             self._must_be_its_own(failure)
-            refused = Gathered(problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure)
+            refused = SessionResult(problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure)
             return self._as_it_was(key, refused)
         if not found:
             names = " or ".join(map(str, self._spec.wanted))
-            result = Gathered(problems=[f"has no resource {names}"], missing=True)
+            result = SessionResult(problems=[f"has no resource {names}"], missing=True)
         else:
             result = self._read_all(found[0], visit, experiment, aged)
             if len(found) > 1 and result.reads:
@@ -145,7 +145,7 @@ class Gatherer:
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
         return result
 
-    def rows(self, read: Read) -> Parsed:
+    def rows(self, read: ParsedInput) -> Parsed:
         """The rows of a file that was read.
 
         Raises:
@@ -157,13 +157,13 @@ class Gatherer:
         self._digests[read.key] = kept.digest
         return _parsed(kept)
 
-    def digest(self, read: Read) -> str:
+    def digest(self, read: ParsedInput) -> str:
         """The MD5 of a file whose `rows` were asked for."""
         return self._digests.get(read.key, "")
 
     # --- what is kept --------------------------------------------------------------------------------------------
 
-    def _kept(self, key: str, experiment: ExperimentRecord) -> tuple[Gathered | None, bool]:
+    def _kept(self, key: str, experiment: ExperimentRecord) -> tuple[SessionResult | None, bool]:
         """What is kept of a session, and whether it is so old that a new listing has to agree with it."""
         choice = self._store.choice(key) if experiment.changed and not self._check else None
         if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
@@ -176,11 +176,11 @@ class Gatherer:
                 return None, False
         with self._lock:
             for read in result.reads:
-                self._learn(read.role, read.path, visit_of(self._outline.project, experiment))
+                self._learn(read.role, read.path, visit_of(self._summary.project, experiment))
         aged = not result.missing and not 0 <= time.time() - choice.made < self._relist_after
         return result, aged
 
-    def _as_it_was(self, key: str, result: Gathered) -> Gathered:
+    def _as_it_was(self, key: str, result: SessionResult) -> SessionResult:
         """A session that the server refuses now: with the rows it had, if it had any. They stay until it is known what became of them."""
         choice = self._store.choice(key)
         if choice is None or choice.spec != self._spec.fingerprint or result.trouble is None or result.trouble.cause is Cause.NOT_ALLOWED:
@@ -189,7 +189,7 @@ class Gatherer:
         if before is None or not before.reads or any(self._store.stamp(read.key) is None for read in before.reads):
             return result
         problems = [*result.problems, "its rows are those from before"]
-        return Gathered(before.reads, before.resource, problems, trouble=result.trouble, passing=True)
+        return SessionResult(before.reads, before.resource, problems, trouble=result.trouble, passing=True)
 
     def _must_be_its_own(self, failure: Failure) -> None:
         """Return if a listing failed for reasons of its own: a catalogue that cannot be read, a session in quarantine.
@@ -199,21 +199,21 @@ class Gatherer:
         """
         if failure.away or not (of_this_file(failure) or failure.cause in _NO_LISTING):
             raise failure
-        self._catalogs.check(self._outline.project)
+        self._listing_service.check(self._summary.project)
 
     # --- resources -----------------------------------------------------------------------------------------------
 
     def _resources(self, experiment: ExperimentRecord) -> tuple[list[ResourceRecord], bool]:
         """The resources that would do, best first: the session's own, its assessors', its scans'; each in the order the site names them.
         And whether they are those of another moment than the stamp."""
-        own = self._outline.session_resources(experiment.id) or []
+        own = self._summary.session_resources(experiment.id) or []
         found = [one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label]
         if found:
             return found, False
-        every = self._outline.every.get(experiment.id)
+        every = self._summary.every.get(experiment.id)
         if every is not None and not any(want.xsi_type for want in self._spec.wanted):
             return self._below(every, {}), False
-        session: SessionHoldings = self._catalogs.session(self._outline.project, experiment.id)
+        session: SessionSnapshot = self._listing_service.session(self._summary.project, experiment.id)
         types = {one.id: one.xsi_type for one in session.assessors}
         stale = session.experiment.changed != experiment.changed
         return self._below([one for group in session.resources.values() for one in group], types), stale
@@ -228,18 +228,18 @@ class Gatherer:
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def _read_all(self, resource: ResourceRecord, visit: Visit, experiment: ExperimentRecord, aged: bool) -> Gathered:
-        result = Gathered(resource=_place(resource))
-        holdings: FileHoldings | None = None
+    def _read_all(self, resource: ResourceRecord, visit: SessionInfo, experiment: ExperimentRecord, aged: bool) -> SessionResult:
+        result = SessionResult(resource=_place(resource))
+        snapshot: FileIndex | None = None
 
-        def listing() -> FileHoldings:
-            nonlocal holdings
-            if holdings is None:
+        def listing() -> FileIndex:
+            nonlocal snapshot
+            if snapshot is None:
                 oldest = min(_JUST_NOW_S, self._relist_after) if aged else None
-                holdings = self._catalogs.listing_of(resource, experiment.changed, oldest)
-                result.passing = result.passing or holdings.stale
-                self._learn_from(holdings.of_resource(resource) or [], visit)
-            return holdings
+                snapshot = self._listing_service.listing_of(resource, experiment.changed, oldest)
+                result.passing = result.passing or snapshot.stale
+                self._learn_from(snapshot.of_resource(resource) or [], visit)
+            return snapshot
 
         for one in self._spec.inputs:
             before = len(result.problems)
@@ -263,12 +263,12 @@ class Gatherer:
         self,
         one: Input,
         resource: ResourceRecord,
-        visit: Visit,
+        visit: SessionInfo,
         stamp: str,
-        listing: Callable[[], FileHoldings],
-        result: Gathered,
+        listing: Callable[[], FileIndex],
+        result: SessionResult,
         aged: bool,
-    ) -> list[Read]:
+    ) -> list[ParsedInput]:
         problems = result.problems
         if not aged and _guessable(one) and (resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource))):
             with self._lock:
@@ -302,7 +302,7 @@ class Gatherer:
         chosen = _choose(one, listed.of_resource(resource) or [], visit, problems)
         if listed.stale:
             stamp = ""  # what it says is older
-        reads: list[Read] = []
+        reads: list[ParsedInput] = []
         for record in chosen:
             try:
                 reads += self._read_for_sure(one, record, stamp, problems, aged)
@@ -320,9 +320,9 @@ class Gatherer:
                 self._learn(read.role, read.path, visit)
         return reads
 
-    def _read_for_sure(self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool) -> list[Read]:
+    def _read_for_sure(self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool) -> list[ParsedInput]:
         """A listed file, read. What the server does not give is its own failure only if the server answers otherwise: without its
-        database XNAT says 404 or 500 to everything (fact sheet 13).
+        database XNAT says 404 or 500 to everything (xnat-rest.md 13).
 
         Raises:
             Failure: it cannot be had, or the server is in trouble.
@@ -332,17 +332,17 @@ class Gatherer:
         except Failure as failure:
             if failure.cause not in _MISSING and not of_this_file(failure):
                 raise
-            self._catalogs.check(self._outline.project)
+            self._listing_service.check(self._summary.project)
             return self._read(one, record, True, stamp, problems, aged) or []
 
     def _read(
         self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str], aged: bool = False
-    ) -> list[Read] | None:
+    ) -> list[ParsedInput] | None:
         """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut short. `aged`: that the
         stamp is the same proves nothing."""
         place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
-        read = Read(one.role, record.path, key)
+        read = ParsedInput(one.role, record.path, key)
         kept = self._store.parsed(key)
         if (
             kept is not None
@@ -375,7 +375,7 @@ class Gatherer:
         self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
         return [read]
 
-    def _learn_from(self, files: list[FileRecord], visit: Visit) -> None:
+    def _learn_from(self, files: list[FileRecord], visit: SessionInfo) -> None:
         """Where the files lie, from a listing: the other sessions need not wait until this one's are fetched."""
         chosen = [(one.role, file) for one in self._spec.inputs if _guessable(one) for file in _choose(one, files, visit, [])]
         with self._lock:
@@ -383,7 +383,7 @@ class Gatherer:
                 self._learn(role, file.path, visit)
         self.on_learnt()
 
-    def _learn(self, role: str, path: str, visit: Visit) -> None:
+    def _learn(self, role: str, path: str, visit: SessionInfo) -> None:
         known = self._paths.setdefault(role, [])
         shape = _shape(path, visit)
         if shape not in known and len(known) < _LEARNT:
@@ -404,16 +404,16 @@ def removed(failure: Failure, experiment: ExperimentRecord) -> bool:
     return failure.cause is Cause.NO_ENTRY and failure.subject == experiment.id
 
 
-def visit_of(project: str, experiment: ExperimentRecord) -> Visit:
+def visit_of(project: str, experiment: ExperimentRecord) -> SessionInfo:
     """An experiment as a table shows it."""
-    return Visit(experiment.id, experiment.label, experiment.subject_label, experiment.date, project)
+    return SessionInfo(experiment.id, experiment.label, experiment.subject_label, experiment.date, project)
 
 
-def _chosen(body: str) -> Gathered | None:
+def _chosen(body: str) -> SessionResult | None:
     """A choice as it was kept."""
     try:
         form, reads, resource, problems, missing, failed = json.loads(body)
-        return Gathered([Read(*one) for one in reads], resource, problems, missing, failed) if form == _FORM else None
+        return SessionResult([ParsedInput(*one) for one in reads], resource, problems, missing, failed) if form == _FORM else None
     except (ValueError, TypeError):
         return None
 
@@ -428,7 +428,7 @@ def _guessable(one: Input) -> bool:
     return not one.several and one.prefer is None
 
 
-def _best(one: Input, path: str, visit: Visit) -> bool:
+def _best(one: Input, path: str, visit: SessionInfo) -> bool:
     """Whether no file that an earlier pattern prefers can lie beside this one, unless it is of the same name in another folder."""
     first = _filled(one, visit)[0]
     return fnmatch.fnmatchcase(path.rpartition("/")[2], first.rpartition("/")[2]) and any(
@@ -440,7 +440,7 @@ def _guess(resource: ResourceRecord, path: str) -> FileRecord:
     return FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "")
 
 
-def _choose(one: Input, files: list[FileRecord], visit: Visit, problems: list[str]) -> list[FileRecord]:
+def _choose(one: Input, files: list[FileRecord], visit: SessionInfo, problems: list[str]) -> list[FileRecord]:
     for pattern in _filled(one, visit):
         fits = [file for file in files if fnmatch.fnmatchcase(file.path, pattern)]
         if one.several or len(fits) < 2:
@@ -454,18 +454,18 @@ def _choose(one: Input, files: list[FileRecord], visit: Visit, problems: list[st
     return []
 
 
-def _filled(one: Input, visit: Visit) -> list[str]:
-    escaped = Visit(*(glob.escape(value) for value in (visit.id, visit.label, visit.subject)))
+def _filled(one: Input, visit: SessionInfo) -> list[str]:
+    escaped = SessionInfo(*(glob.escape(value) for value in (visit.id, visit.label, visit.subject)))
     return [_fill(pattern, escaped) for pattern in one.patterns]
 
 
-def _fill(path: str, visit: Visit) -> str:
+def _fill(path: str, visit: SessionInfo) -> str:
     for name, value in (("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)):
         path = path.replace(name, value)
     return path
 
 
-def _shape(path: str, visit: Visit) -> str:
+def _shape(path: str, visit: SessionInfo) -> str:
     """A path with the names of subject and session taken out, the longest first: `sub001_MR1` holds `sub001`."""
     names = sorted((("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)), key=lambda one: -len(one[1]))
     for name, value in names:

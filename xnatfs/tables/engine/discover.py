@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.errors import UNANSWERED, Failure
-from xnatfs.concurrency.single_flight import Flights, Workers
-from xnatfs.listing.snapshot import Outline
+from xnatfs.listing.snapshot import ProjectSummary
 from xnatfs.server.records import parse_stamp
 from xnatfs.tables.engine import overrides
 from xnatfs.tables.engine.build import Builder
@@ -29,7 +29,7 @@ _BELOW = ("assessor", "scan", "reconstruction")
 
 
 @dataclass
-class Present:
+class PresentTables:
     """The tables of a project: their keys, and whether all its sessions have been looked into."""
 
     keys: list[str]
@@ -39,19 +39,19 @@ class Present:
     made: float = field(default_factory=time.monotonic)
 
 
-class Finder:
+class TableDiscovery:
     """Finds out which tables projects have."""
 
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
-        self._workers = Workers("presence", 4)
-        self._flights = Flights(self._workers)
+        self._workers = WorkerPool("presence", 4)
+        self._single_flight = SingleFlight(self._workers)
         self._lock = threading.Lock()
-        self._held: dict[str, Present] = {}
-        self._known: dict[str, tuple[Outline, list[str]]] = {}
-        self._newest: dict[tuple[str, ...], tuple[Outline, float]] = {}
+        self._held: dict[str, PresentTables] = {}
+        self._known: dict[str, tuple[ProjectSummary, list[str]]] = {}
+        self._newest: dict[tuple[str, ...], tuple[ProjectSummary, float]] = {}
 
-    def present(self, project: str) -> Present:
+    def present(self, project: str) -> PresentTables:
         """The tables of a project.
 
         Raises:
@@ -59,18 +59,18 @@ class Finder:
         """
         if project in self._builder.groups:
             found = [self.present(one) for one, _ in self._builder.parts(project)]
-            return Present(self._in_order(key for one in found for key in one.keys), all(one.whole for one in found))
-        outline = self._builder.outlines.get(project)
+            return PresentTables(self._in_order(key for one in found for key in one.keys), all(one.whole for one in found))
+        summary = self._builder.summaries.get(project)
         held = self._held.get(project)
         if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
             return held
-        flight = self._flights.start(project, lambda: self._look(outline))
+        call = self._single_flight.start(project, lambda: self._look(summary))
         try:
-            return flight.wait(_PATIENCE)
+            return call.wait(_PATIENCE)
         except Failure as failure:
             if failure.cause.name != "TIMED_OUT":
                 raise
-            return self._of(outline, whole=False)
+            return self._of(summary, whole=False)
 
     def at_once(self, project: str) -> list[str]:
         """The tables that are known from the outline alone: fed by a resource of a session itself, where the server lists those.
@@ -78,21 +78,21 @@ class Finder:
         Whoever names a table asks here first: looking below scans and assessors costs about ten requests more.
 
         Raises:
-            Failure: see `present`.
+            Failure: see `tables.engine.discover`.
         """
         if project in self._builder.groups:
             return self._in_order(key for one, _ in self._builder.parts(project) for key in self.at_once(one))
-        outline = self._builder.outlines.get(project)
+        summary = self._builder.summaries.get(project)
         held = self._held.get(project)
         if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
             return held.keys
         before = self._known.get(project)
-        if before is not None and before[0] is outline:
+        if before is not None and before[0] is summary:
             return before[1]
-        names = {one.label for identity in outline.experiments for one in outline.session_resources(identity) or ()}
-        keys = self._keys(outline, names, set())
+        names = {one.label for identity in summary.experiments for one in summary.session_resources(identity) or ()}
+        keys = self._keys(summary, names, set())
         if keys:
-            self._known[project] = outline, keys
+            self._known[project] = summary, keys
         return keys
 
     def newest(self, project: str, sessions: Sequence[str] = ()) -> float:
@@ -103,15 +103,15 @@ class Finder:
         try:
             if project in self._builder.groups:
                 return max((self.newest(one, theirs) for one, theirs in self._builder.parts(project)), default=0.0)
-            outline = self._builder.outlines.get(project)
+            summary = self._builder.summaries.get(project)
         except Failure:
             return 0.0
         key = (project, *sessions)
         before = self._newest.get(key)
-        if before is None or before[0] is not outline:
-            chosen = (one for one in outline.experiments.values() if not sessions or one.id in sessions)
+        if before is None or before[0] is not summary:
+            chosen = (one for one in summary.experiments.values() if not sessions or one.id in sessions)
             # Without a stamp nothing was changed since it was made.
-            before = self._newest[key] = outline, max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0)
+            before = self._newest[key] = summary, max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0)
         return before[1]
 
     def _in_order(self, keys: Iterable[str]) -> list[str]:
@@ -128,58 +128,58 @@ class Finder:
         """Start nothing more."""
         self._workers.close()
 
-    def _look(self, outline: Outline) -> Present:
-        refused = self._builder.outlines.look_into(outline, outline.experiments, all_of_them=False)
-        found = self._of(outline, whole=True)
+    def _look(self, summary: ProjectSummary) -> PresentTables:
+        refused = self._builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
+        found = self._of(summary, whole=True)
         with self._lock:
-            before = self._held.get(outline.project)
+            before = self._held.get(summary.project)
             if refused and before is not None:  # what only those have is there still
                 found.keys = self._in_order([*found.keys, *before.keys])
                 found.labels |= before.labels
                 found.types |= before.types
-            self._held[outline.project] = found
+            self._held[summary.project] = found
         return found
 
-    def _of(self, outline: Outline, *, whole: bool) -> Present:
+    def _of(self, summary: ProjectSummary, *, whole: bool) -> PresentTables:
         labels: set[tuple[str, str]] = set()
         types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
-        for identity in outline.experiments:
-            labels.update({(one.owner.level, one.label) for one in outline.session_resources(identity) or ()})
-            labels.update({(one.owner.level, one.label) for one in outline.every.get(identity, ()) if one.owner.level != "experiment"})
-        asked_all = len(outline.every) >= len(outline.experiments)  # one by one, with all that is below them
-        below = [one for found in list(outline.every.values()) for one in found]
+        for identity in summary.experiments:
+            labels.update({(one.owner.level, one.label) for one in summary.session_resources(identity) or ()})
+            labels.update({(one.owner.level, one.label) for one in summary.every.get(identity, ()) if one.owner.level != "experiment"})
+        asked_all = len(summary.every) >= len(summary.experiments)  # one by one, with all that is below them
+        below = [one for found in list(summary.every.values()) for one in found]
         try:
             below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
-            holdings = self._builder.catalogs.project(outline.project) if below_needed else None
+            snapshot = self._builder.listing_service.project(summary.project) if below_needed else None
         except Failure as failure:
             if failure.cause not in UNANSWERED:
                 raise
-            holdings, whole = None, False  # what the sessions themselves have is known from before
-        if holdings is not None:
-            kinds = {one.id: one.xsi_type for group in holdings.assessors.values() for one in group}
-            below += [one for group in list(holdings.resources.values()) for one in group]
+            snapshot, whole = None, False  # what the sessions themselves have is known from before
+        if snapshot is not None:
+            kinds = {one.id: one.xsi_type for group in snapshot.assessors.values() for one in group}
+            below += [one for group in list(snapshot.resources.values()) for one in group]
             types = {(kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"}
             if not asked_all:
                 labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
-        return Present(self._keys(outline, {label for _, label in labels}, types), whole, labels, types)
+        return PresentTables(self._keys(summary, {label for _, label in labels}, types), whole, labels, types)
 
-    def _keys(self, outline: Outline, names: set[str], types: set[tuple[str, str]]) -> list[str]:
-        site = self._builder.site(outline)
+    def _keys(self, summary: ProjectSummary, names: set[str], types: set[tuple[str, str]]) -> list[str]:
+        site = self._builder.site(summary)
         keys = []
         for key, table in self._builder.tables.items():
             spec = site.spec(table)
             there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
-            if there and self._worth(key, site, names, types, outline):
+            if there and self._worth(key, site, names, types, summary):
                 keys.append(key)
         return keys
 
     @staticmethod
-    def _worth(key: str, site: overrides.Site, names: set[str], types: set[tuple[str, str]], outline: Outline) -> bool:
+    def _worth(key: str, site: overrides.Site, names: set[str], types: set[tuple[str, str]], summary: ProjectSummary) -> bool:
         """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT, `fdg/mri` where
         there are PET sessions."""
         pipeline, _, name = key.partition("/")
         if name == "mri" and pipeline in VALIDATED:
-            return any(one.xsi_type.lower().startswith("xnat:pet") for one in outline.experiments.values())
+            return any(one.xsi_type.lower().startswith("xnat:pet") for one in summary.experiments.values())
         if name != "tests" or pipeline not in VALIDATED:
             return True
         labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from xnatfs.tables.engine import overrides
 from xnatfs.tables.engine.build import Builder
-from xnatfs.tables.engine.discover import Finder
+from xnatfs.tables.engine.discover import TableDiscovery
 
 _LEVELS = {"experiment": "session", "scan": "scan", "assessor": "assessor", "reconstruction": "reconstruction"}
 
 
-def explain(builder: Builder, finder: Finder, project: str) -> str:
+def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
     """A text for people.
 
     Raises:
         Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering.
         UsageError: the project's tables.toml cannot be understood.
     """
-    outline = builder.outlines.get(project)
-    builder.outlines.look_into(outline, outline.experiments, all_of_them=False)
+    summary = builder.summaries.get(project)
+    builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
     present = finder.present(project)
-    site = builder.site(outline)
+    site = builder.site(summary)
     types = present.types
     feeds: dict[tuple[str, str], list[str]] = {}
     for key in present.keys:
@@ -31,8 +31,8 @@ def explain(builder: Builder, finder: Finder, project: str) -> str:
                 fits = label == want.label and (not want.xsi_type or (level == "assessor" and (want.xsi_type, label) in types))
                 if fits:
                     feeds.setdefault((level, label), []).append(key)
-    lines = [f"project {project}: {len(outline.experiments)} sessions"]
-    own = any(one.label == overrides.RESOURCE for one in outline.resources)
+    lines = [f"project {project}: {len(summary.experiments)} sessions"]
+    own = any(one.label == overrides.RESOURCE for one in summary.resources)
     lines.append(f"overrides: {overrides.user_file()} ({'there' if overrides.user_file().exists() else 'not there'})")
     lines.append(f"           {overrides.NAME} in the project's resource {overrides.RESOURCE} ({'there' if own else 'not there'})")
     lines.append("")

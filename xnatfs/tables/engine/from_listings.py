@@ -1,6 +1,6 @@
 """Tables made from listings alone: sessions, their dates, their scans.
 
-Used by `outputs` and the command `table`. bx calls the first two `id` and `scandates` (bx.md 1.3 and 1.5).
+Used by `tables.engine.materialize` and the command `table`. bx calls the first two `id` and `scandates` (bx.md 1.3 and 1.5).
 Threading: any thread.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.snapshot import SessionHoldings
+from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.engine.build import Builder, chosen_sessions
 from xnatfs.tables.engine.collect import of_this_file, removed
@@ -88,13 +88,13 @@ LISTED: dict[str, Listed] = {
 
 
 def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
-    return sorted(chosen_sessions(builder.outlines.get(project), sessions), key=lambda one: (one.subject_label, one.label, one.id))
+    return sorted(chosen_sessions(builder.summaries.get(project), sessions), key=lambda one: (one.subject_label, one.label, one.id))
 
 
-def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionHoldings | None:
+def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
     """A session down to its resources; None if it was removed just now."""
     try:
-        return builder.catalogs.session(project, experiment.id)
+        return builder.listing_service.session(project, experiment.id)
     except Failure as failure:
         if not removed(failure, experiment):
             raise
@@ -113,7 +113,7 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
         for resource in session.of("scan", scan.id):
             if resource.label != "DICOM" and resource.format != "DICOM":
                 continue
-            files = builder.catalogs.resource_files(resource, experiment.changed)
+            files = builder.listing_service.resource_files(resource, experiment.changed)
             if files and (date := _date_of_file(builder, project, files[0])):
                 return date
     return ""
@@ -142,5 +142,5 @@ def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
     except Failure as failure:
         if failure.cause is not Cause.GONE and not of_this_file(failure):
             raise
-        builder.catalogs.check(project)
+        builder.listing_service.check(project)
         return builder.content(file)

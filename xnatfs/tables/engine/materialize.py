@@ -25,14 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs import __version__
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits, private_folder
 from xnatfs.errors import UNANSWERED, Cause, Failure, UsageError
-from xnatfs.concurrency.single_flight import Flights, Workers
 from xnatfs.tables.engine.build import Builder, BuiltTable
-from xnatfs.tables.output.write import FORMATS, Scan, scan, write
 from xnatfs.tables.engine.from_listings import LISTED
-from xnatfs.tables.spec import Frame, Rows, Table
+from xnatfs.tables.output.types import ColumnScan, scan
 from xnatfs.tables.output.widen import widen
+from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.spec import Frame, Rows, Table
 
 log = logging.getLogger(__name__)
 
@@ -101,17 +102,17 @@ class OpenFile:
             self._closed()
 
 
-class Outputs:
+class TableFiles:
     """The files of all tables of one server and user, below `folder`."""
 
     def __init__(self, builder: Builder, folder: Path, limits: Limits) -> None:
         self._builder = builder
         self._folder = private_folder(folder)
         self._limits = limits
-        self._workers = Workers("tables", 4)
-        self._flights = Flights(self._workers)
-        self._building = Workers("table files", 4)  # the others wait for these
-        self._builds = Flights(self._building)
+        self._workers = WorkerPool("tables", 4)
+        self._single_flight = SingleFlight(self._workers)
+        self._building = WorkerPool("table files", 4)  # the others wait for these
+        self._builds = SingleFlight(self._building)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()  # handles by table
         self._waiting: dict[str, tuple[Manifest, Callable[[], None]]] = {}  # new builds that wait for the last handle
@@ -170,7 +171,7 @@ class Outputs:
 
     def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> Any:
         name = _name(project, key, sessions)
-        return self._flights.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted))
+        return self._single_flight.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted))
 
     def _renew(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> None:
         name = _name(project, key, sessions)
@@ -345,7 +346,7 @@ class _Finished:
     table: Table | None = None
     built: BuiltTable | None = None
     state: str = ""
-    _scan: Scan | None = None
+    _scan: ColumnScan | None = None
 
     def write(self, variant: Variant, path: Path) -> None:
         title = self.key
@@ -356,7 +357,7 @@ class _Finished:
         else:
             write(self.frame, variant.format, path, title=title, scanned=self._scanned() if variant.format != "csv" else None)
 
-    def _scanned(self) -> Scan:
+    def _scanned(self) -> ColumnScan:
         if self._scan is None:
             self._scan = scan(self.frame)
         return self._scan

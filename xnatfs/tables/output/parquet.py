@@ -1,6 +1,6 @@
 """A finished table as a `.parquet`: verbatim columns, for pandas, polars, duckdb, R and MATLAB.
 
-Used by `formats`. Any thread; one writer a path. Texts are strings, numbers are 64-bit integers where all of a column are (in their plain
+Used by `tables.output.write`. Any thread; one writer a path. Texts are strings, numbers are 64-bit integers where all of a column are (in their plain
 spelling), else doubles, an empty cell is null. Dates stay the strings they are: a column is not one type in one project and another in the
 next because of a single odd cell. A column's unit and source are in its field's metadata, the table's name in the schema's.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from xnatfs.tables.output.types import Kind, Scan, encodable, header, pieces
+from xnatfs.tables.output.types import CellKind, ColumnScan, encodable, header, pieces
 from xnatfs.tables.spec import Frame
 
 _GROUP = 500_000  # cells in a row group: some 5 MB, of which a few are held at once
-_TYPES = {Kind.TEXT: pyarrow.string(), Kind.INTEGER: pyarrow.int64(), Kind.NUMBER: pyarrow.float64()}
+_TYPES = {CellKind.TEXT: pyarrow.string(), CellKind.INTEGER: pyarrow.int64(), CellKind.NUMBER: pyarrow.float64()}
 
 
-def write(frame: Frame, scanned: Scan, path: Path, title: str) -> None:
+def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
     """Write the table; see `formats.write`."""
     kinds = [facts.stored_kind for facts in scanned.facts]
     fields = []
@@ -50,9 +50,9 @@ def _flush(writer: pyarrow.parquet.ParquetWriter, held: list[pyarrow.RecordBatch
     writer.write_table(pyarrow.Table.from_batches(held), row_group_size=rows)
 
 
-def _values(kind: Kind, cells: tuple[str, ...]) -> list[str | None] | list[int | None] | list[float | None]:
-    if kind is Kind.INTEGER:
+def _values(kind: CellKind, cells: tuple[str, ...]) -> list[str | None] | list[int | None] | list[float | None]:
+    if kind is CellKind.INTEGER:
         return [int(cell) if cell else None for cell in cells]
-    if kind is Kind.NUMBER:
+    if kind is CellKind.NUMBER:
         return [float(cell) if cell else None for cell in cells]
     return [encodable(cell) if cell else None for cell in cells]

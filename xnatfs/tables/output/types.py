@@ -1,6 +1,6 @@
 """What the cells of a finished table are: numbers, dates or text by column, and which of them a format cannot hold as they are.
 
-Used by `formats` and the writers beside it, which need to know a column before its first cell is written; by `build` for the problems
+Used by `tables.output.write` and the writers beside it, which need to know a column before its first cell is written; by `build` for the problems
 list. `scan` reads a table once, in pieces, and keeps a few words a column. No other I/O, any thread.
 
 A column is decided as a whole: one `007` among its cells makes all of them text, since whoever wrote it meant a name and not seven.
@@ -35,7 +35,7 @@ _EXACT = 2**53  # up to here a double holds every integer
 _INT64 = 2**63
 
 
-class Kind(Enum):
+class CellKind(Enum):
     """What a column's cells are."""
 
     TEXT = "text"
@@ -94,29 +94,29 @@ class Facts:
         return False
 
     @property
-    def sheet_kind(self) -> Kind:
+    def sheet_kind(self) -> CellKind:
         """What the column is in a spreadsheet: people's own marks for a missing value do not stop it from being numbers."""
         name = self.column.name.lower()
         if self.filled and self.dates and (not self.column.text or name.endswith("date")):
-            return Kind.DATE
+            return CellKind.DATE
         if self.column.text or not self.filled:
-            return Kind.TEXT
+            return CellKind.TEXT
         if self.booleans:
-            return Kind.BOOLEAN
-        return Kind.NUMBER if self.numbers and not (self.words or self.named or self.huge) else Kind.TEXT
+            return CellKind.BOOLEAN
+        return CellKind.NUMBER if self.numbers and not (self.words or self.named or self.huge) else CellKind.TEXT
 
     @property
-    def stored_kind(self) -> Kind:
+    def stored_kind(self) -> CellKind:
         """What the column is in a verbatim format: TEXT, NUMBER or INTEGER, and what is not a double's value stays text."""
         if self.column.text or not self.numbers or self.words or self.missing or self.named or self.beyond:
-            return Kind.TEXT
+            return CellKind.TEXT
         if self.whole:
-            return Kind.INTEGER
-        return Kind.TEXT if self.huge else Kind.NUMBER
+            return CellKind.INTEGER
+        return CellKind.TEXT if self.huge else CellKind.NUMBER
 
 
 @dataclass
-class Scan:
+class ColumnScan:
     """A table read once: its number of rows, the facts of every column, and sentences about cells a format has to change."""
 
     rows: int
@@ -238,7 +238,7 @@ def pieces(frame: Frame, cells: int = _PIECE) -> Iterator[list[Row]]:
         yield piece
 
 
-def scan(frame: Frame) -> Scan:
+def scan(frame: Frame) -> ColumnScan:
     """Read the table once, and say what its columns are and what a format changes in them.
 
     Raises:
@@ -257,7 +257,7 @@ def scan(frame: Frame) -> Scan:
             for cell in dict.fromkeys(cells):  # in the order of the rows, so that the sentences are; most columns repeat themselves
                 if cell and not fact.add(cell) and not (len(cell) < 80 and cell.isalnum()):
                     _note(notes, about, cell)
-    return Scan(count, facts, notes.all())
+    return ColumnScan(count, facts, notes.all())
 
 
 def problems(frame: Frame) -> tuple[str, ...]:

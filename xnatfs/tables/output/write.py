@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xnatfs.tables.output.types import Scan, header, pieces, problems, risky, scan
+from xnatfs.tables.output.types import ColumnScan, header, pieces, problems, risky, scan
 from xnatfs.tables.spec import Frame
 
-__all__ = ["FORMATS", "Scan", "problems", "risky", "scan", "write"]
+__all__ = ["FORMATS", "ColumnScan", "problems", "risky", "scan", "write"]
 
 FORMATS = ("csv", "xlsx", "parquet")
 
@@ -28,7 +28,7 @@ _BEGINNINGS = "=+-@ \t\v\f\x1c\x1d\x1e\x1f"  # of a cell that may be a formula: 
 _QUOTED = re.compile('[,"\r\n]')
 
 
-def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: Scan | None = None) -> None:
+def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: ColumnScan | None = None) -> None:
     """Write the table to `path`, over what is there.
 
     Args:

@@ -1,6 +1,6 @@
 """A finished table as an `.xlsx`, for people: typed cells, a header that stays in sight, a filter, and never a formula.
 
-Used by `formats`. Any thread; one writer a path. XlsxWriter keeps one row at a time ("constant memory"); the rows wait, uncompressed and
+Used by `tables.output.write`. Any thread; one writer a path. XlsxWriter keeps one row at a time ("constant memory"); the rows wait, uncompressed and
 twice for a moment, in a folder beside the file until it is closed: some 60 bytes a cell each.
 
 A sheet is named for its table, further ones `aseg 2`, `aseg 3`; the last, `about`, lists the columns with their units. Numbers are the
@@ -23,7 +23,7 @@ import xlsxwriter
 from xlsxwriter.exceptions import XlsxWriterException
 from xlsxwriter.utility import xl_col_to_name
 
-from xnatfs.tables.output.types import Facts, Kind, Scan, fitting, header, pieces, visible
+from xnatfs.tables.output.types import CellKind, ColumnScan, Facts, fitting, header, pieces, visible
 from xnatfs.tables.spec import Frame, Row
 
 MAX_ROWS = 1_048_576  # of a sheet, with the header; XlsxWriter drops what is beyond without a word
@@ -45,7 +45,7 @@ class _Digits(float):
         return float.__repr__(self).removesuffix(".0")
 
 
-def write(frame: Frame, scanned: Scan, path: Path, title: str) -> None:
+def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
     """Write the table; see `formats.write`.
 
     Raises:
@@ -80,7 +80,7 @@ def write(frame: Frame, scanned: Scan, path: Path, title: str) -> None:
                     sheet._opt_close()  # its row file, which nothing else closes after an error
 
 
-def _fill(book: Any, frame: Frame, names: tuple[str, ...], scanned: Scan, title: str) -> None:
+def _fill(book: Any, frame: Frame, names: tuple[str, ...], scanned: ColumnScan, title: str) -> None:
     bold = book.add_format({"bold": True})
     iso = book.add_format({"num_format": "yyyy-mm-dd"})
     kinds = [facts.sheet_kind for facts in scanned.facts]
@@ -112,7 +112,7 @@ def _fill(book: Any, frame: Frame, names: tuple[str, ...], scanned: Scan, title:
     _about(book, frame, names, title, scanned.rows, bold)
 
 
-def _writer(sheet: Any, kinds: Sequence[Kind], puts: Sequence[_Put]) -> Callable[[int, Row], None]:
+def _writer(sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> Callable[[int, Row], None]:
     """What writes a row, after which no other is written before it."""
     if all(hasattr(sheet, name) for name in _Fast.USED):
         return _Fast(sheet, kinds, puts).write
@@ -134,12 +134,12 @@ class _Fast:
     USED = ("fh", "table", "_write_cell", "_write_single_row", "_check_dimensions")  # of XlsxWriter's own, besides what is documented
     _KEPT = 20_000  # texts a column
 
-    def __init__(self, sheet: Any, kinds: Sequence[Kind], puts: Sequence[_Put]) -> None:
+    def __init__(self, sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> None:
         sheet._write_single_row(1)  # the header, which still waits
         self._sheet = sheet
         self._puts = puts
         self._file = sheet.fh
-        self._columns = [(f'<c r="{xl_col_to_name(at)}', kind is Kind.NUMBER, at, dict[str, str]()) for at, kind in enumerate(kinds)]
+        self._columns = [(f'<c r="{xl_col_to_name(at)}', kind is CellKind.NUMBER, at, dict[str, str]()) for at, kind in enumerate(kinds)]
 
     def write(self, at: int, row: Row) -> None:
         """Write the row of this number."""
@@ -202,7 +202,7 @@ def _texts(sheet: Any) -> Callable[..., object]:
     return text
 
 
-def _put(sheet: Any, kind: Kind, iso: Any, text: _Put) -> _Put:
+def _put(sheet: Any, kind: CellKind, iso: Any, text: _Put) -> _Put:
     """What writes a cell, which is not empty, of a column of this kind."""
     plain = sheet.write_number
 
@@ -221,7 +221,7 @@ def _put(sheet: Any, kind: Kind, iso: Any, text: _Put) -> _Put:
     def boolean(row: int, column: int, cell: str) -> object:
         return sheet.write_boolean(row, column, cell.lower() == "true")
 
-    return {Kind.NUMBER: number, Kind.DATE: date, Kind.BOOLEAN: boolean}.get(kind, text)
+    return {CellKind.NUMBER: number, CellKind.DATE: date, CellKind.BOOLEAN: boolean}.get(kind, text)
 
 
 def _about(book: Any, frame: Frame, names: tuple[str, ...], title: str, rows: int, bold: Any) -> None:
@@ -241,9 +241,9 @@ def _about(book: Any, frame: Frame, names: tuple[str, ...], title: str, rows: in
                 text(at, place, cell)
 
 
-def _width(name: str, facts: Facts, kind: Kind) -> int:
+def _width(name: str, facts: Facts, kind: CellKind) -> int:
     """Characters to show: the header with its filter button, and the cells."""
-    return max(8, min(_WIDEST, max(len(name) + 3, 11 if kind is Kind.DATE else facts.longest + 1)))
+    return max(8, min(_WIDEST, max(len(name) + 3, 11 if kind is CellKind.DATE else facts.longest + 1)))
 
 
 def _clean(text: str) -> str:

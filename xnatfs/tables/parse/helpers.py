@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import BinaryIO
 
-from xnatfs.tables.spec import Inputs, Parsed, ParseError, Parser, Row, Visit, csv_table, is_number, text_lines
+from xnatfs.tables.spec import Inputs, Parsed, ParseError, Parser, Row, SessionInfo, csv_table, is_number, text_lines
 
 # What pandas.read_csv takes for a missing value (its documented `na_values`): bx reads the CSV files of the pipelines with it.
 MISSING = frozenset(
@@ -148,7 +148,7 @@ def only(inputs: Inputs, role: str) -> Parsed | None:
     return files[0][1] if files else None
 
 
-def one_row(_: Visit, inputs: Inputs) -> Parsed:
+def one_row(_: SessionInfo, inputs: Inputs) -> Parsed:
     """Files of one row each, side by side in one row."""
     parts = [parsed for files in inputs.values() for _, parsed in files]
     columns = tuple(name for part in parts for name in part.columns)
@@ -160,7 +160,7 @@ def all_notes(parts: Iterable[Parsed]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for part in parts for note in part.notes))
 
 
-def both_sides(visit: Visit, inputs: Inputs) -> Parsed:
+def both_sides(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """The left file's rows, then the right one's; with one of them missing the other's and a note. Roles `left` and `right`."""
     files = {side: inputs[side][0] for side in ("left", "right") if inputs.get(side)}
     if not files:

@@ -44,7 +44,7 @@ _zlib = _inflating()
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What the sums need to know of an image: its shape, how voxels are stored and scaled, and a voxel's volume in mm3."""
 
     shape: tuple[int, ...]
@@ -137,7 +137,7 @@ def _exactly(stream: _Source, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _header(stream: _Source) -> Header:
+def _header(stream: _Source) -> ImageHeader:
     start = _exactly(stream, 348)
     if len(start) < 348:
         raise ParseError("it is no NIfTI image: it is shorter than the header of one")
@@ -170,10 +170,10 @@ def _header(stream: _Source) -> Header:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     at = int(offset) if math.isfinite(offset) and offset > least else least
-    return Header(shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at)
+    return ImageHeader(shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at)
 
 
-def read(stream: BinaryIO) -> tuple[Header, Iterator[Block]]:
+def read(stream: BinaryIO) -> tuple[ImageHeader, Iterator[Block]]:
     """The header and then the stored voxels, unscaled, block by block in the file's order.
 
     Raises:
@@ -190,7 +190,7 @@ def read(stream: BinaryIO) -> tuple[Header, Iterator[Block]]:
     return header, _blocks(opened, header)
 
 
-def _blocks(opened: _Source, header: Header) -> Iterator[Block]:
+def _blocks(opened: _Source, header: ImageHeader) -> Iterator[Block]:
     width = header.dtype.itemsize
     left = header.count
     while left:
@@ -204,7 +204,7 @@ def _blocks(opened: _Source, header: Header) -> Iterator[Block]:
         pass
 
 
-def total(stream: BinaryIO, least: float | None = None) -> tuple[Header, Fraction]:
+def total(stream: BinaryIO, least: float | None = None) -> tuple[ImageHeader, Fraction]:
     """The sum of all voxel values, or of those that are at least `least`.
 
     Raises:
@@ -253,7 +253,7 @@ def volume(stream: BinaryIO, least: float | None = None) -> float:
         raise ParseError(_TOO_LARGE) from None
 
 
-def label_counts(stream: BinaryIO) -> tuple[Header, dict[float, int]]:
+def label_counts(stream: BinaryIO) -> tuple[ImageHeader, dict[float, int]]:
     """How many voxels have each value.
 
     Raises:

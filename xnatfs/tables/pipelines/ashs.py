@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import UNFINISHED, emptied, number, only, unfinished
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide, is_number, stacked, text_lines
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table, Wide, is_number, stacked, text_lines
 
 _COLUMNS = ("side", "region", "n_slices", "volume")
 
@@ -51,7 +51,7 @@ def icv(stream: BinaryIO, _: str) -> Parsed:
     return Parsed(_COLUMNS, [("", "tiv", "", cell)], (*unfinished(stream), *emptied([cell])))
 
 
-def both_and_icv(visit: Visit, inputs: Inputs) -> Parsed:
+def both_and_icv(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a line's end.
 
     Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last number may be wrong.

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnatfs.tables.parse.helpers import only, passed_csv
-from xnatfs.tables.parse.nifti import Block, Header, read, volume
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit, Wide
+from xnatfs.tables.parse.nifti import Block, ImageHeader, read, volume
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table, Wide
 
 # The labels of the `Lobes_` image, in bx's words (C. Sudre et al., J Neuroradiol 2018).
 LOBES = (
@@ -38,7 +38,7 @@ def lesion_volume(stream: BinaryIO, _: str) -> Parsed:
     return Parsed(("volume",), [(repr(volume(stream, _LEAST)),)])
 
 
-def _blocks(stream: BinaryIO) -> tuple[Header, Iterator[Block]]:
+def _blocks(stream: BinaryIO) -> tuple[ImageHeader, Iterator[Block]]:
     """An image that is held in memory later, which one of any size must not be."""
     header, blocks = read(stream)
     if header.count > _MOST:
@@ -50,7 +50,7 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _row(header: Header, labels: bytes, places: bytes, values: bytes) -> Parsed:
+def _row(header: ImageHeader, labels: bytes, places: bytes, values: bytes) -> Parsed:
     shape = "x".join(str(edge) for edge in header.shape)
     return Parsed(_PACKED, [(shape, repr(header.voxel), _text(labels), _text(places), _text(values))])
 
@@ -95,7 +95,7 @@ def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
     return _row(header, b"", zlib.compress(steps.tobytes(), 6), zlib.compress(what.astype("<f8").tobytes(), 6))
 
 
-class _Image(NamedTuple):
+class _LabelImage(NamedTuple):
     shape: str
     voxel: float
     labels: NDArray[np.uint8]
@@ -103,13 +103,13 @@ class _Image(NamedTuple):
     values: NDArray[np.float64]
 
 
-def _unpacked(parsed: Parsed) -> _Image:
+def _unpacked(parsed: Parsed) -> _LabelImage:
     def array(cell: str, kind: str) -> NDArray[Any]:
         data = base64.b64decode(cell)  # not base 85, which is decoded in Python code, slowly
         return np.frombuffer(zlib.decompress(data) if data else b"", kind)
 
     shape, voxel, labels, places, values = parsed.rows[0]
-    return _Image(shape, float(voxel), array(labels, "u1"), np.cumsum(array(places, "<i8")), array(values, "<f8"))
+    return _LabelImage(shape, float(voxel), array(labels, "u1"), np.cumsum(array(places, "<i8")), array(values, "<f8"))
 
 
 def _parts(layers: NDArray[np.uint8], lobes: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -129,7 +129,7 @@ def _counts(part: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
     return found
 
 
-def by_lobe_and_depth(_: Visit, inputs: Inputs) -> Parsed:
+def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
     """Number and volume of the lesions in each part: depth by depth, in it lobe by lobe, for all depths and lobes there are.
 
     `n` is the number of different values of the components' image in the part, as bx counts: the outside of the lesions is one of them.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from xnatfs.tables.parse.helpers import only, value_of
 from xnatfs.tables.pipelines.freesurfer import aparc_inputs, aseg_input
 from xnatfs.tables.pipelines.pet import regional, suvr
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Row, Table, Visit, Wide
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Row, SessionInfo, Table, Wide
 
 
 class Stage(NamedTuple):
@@ -93,7 +93,7 @@ def _stages(measurement: str, compute: Callable[[Stage, _Gaps], float | None], f
     return Parsed((first, "measurement", "value"), rows, tuple(notes))
 
 
-def volumes(_: Visit, inputs: Inputs) -> Parsed:
+def volumes(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The sum of the regions' volumes."""
     cortex = cortex_of(inputs)
     aseg = only(inputs, "aseg")
@@ -107,7 +107,7 @@ def volumes(_: Visit, inputs: Inputs) -> Parsed:
     return _stages("Volume_mm3", compute)
 
 
-def thickness(_: Visit, inputs: Inputs) -> Parsed:
+def thickness(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The mean thickness of the cortical regions, weighted by their surface area."""
     cortex = cortex_of(inputs)
 
@@ -124,7 +124,7 @@ def thickness(_: Visit, inputs: Inputs) -> Parsed:
     return _stages("ThickAvg", compute, "Braak region")
 
 
-def fdg(_: Visit, inputs: Inputs) -> Parsed:
+def fdg(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The mean uptake, weighted by the regions' number of voxels."""
     ((_path, found),) = inputs["results"]
     region, value, voxels = (found.columns.index(name) for name in ("region", "value", "nvoxels"))

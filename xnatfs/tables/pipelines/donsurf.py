@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.parse.helpers import both_sides
 from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, melted, read_stats
+from xnatfs.tables.parse.helpers import both_sides
 from xnatfs.tables.spec import Column, Input, Parsed, Row, Table, Wide
 
 _KEPT = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "ThickStd": "DiffuStd"}

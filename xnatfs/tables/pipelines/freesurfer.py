@@ -12,8 +12,19 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.parse.helpers import UNFINISHED, anywhere, both_sides, checked_csv, emptied, named_values, number, unfinished, version_in, without
 from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, ASEG_COLUMNS, Stats, chosen, melted, read_stats
+from xnatfs.tables.parse.helpers import (
+    UNFINISHED,
+    anywhere,
+    both_sides,
+    checked_csv,
+    emptied,
+    named_values,
+    number,
+    unfinished,
+    version_in,
+    without,
+)
 from xnatfs.tables.spec import Column, Input, Parsed, ParseError, Parser, Row, Table, Wide
 
 ASEG_VOLUMES = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import blank, number, without
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, Table, Visit
 from xnatfs.tables.parse.workbook import first_sheet
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table
 
 _LONG = ("id", "subject", "region", "table", "measurement", "value")
 _ENDINGS = {"concentration": "", "miscellaneous": "", "concentration_SD": "_SD"}  # what a table adds to a measurement's name
@@ -54,7 +54,7 @@ def correction(stream: BinaryIO, _: str) -> Parsed:
     return _sheet(stream)
 
 
-def of_session(visit: Visit, inputs: Inputs) -> Parsed:
+def of_session(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows without their `id`, which is the session's own; a note if it is another's."""
     ((_path, found),) = inputs["workbook"]
     if "id" not in found.columns:

@@ -14,8 +14,8 @@ from functools import partial
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import checked_csv, where
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Table, Visit, Wide
 from xnatfs.tables.pipelines.validators import Report, read_report, report_patterns
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, SessionInfo, Table, Wide
 
 Chosen = Callable[[dict[str, str]], bool]
 ATLASES = {"hammers": "hammers", "aal": "aal", "dk": "aparc+aseg"}  # bx's word -> what the atlas column contains
@@ -154,7 +154,7 @@ def _single(pipeline: str, name: str, resource: str, file: str, needed: Sequence
     return Table(pipeline, name, (resource,), (Input("results", (file, f"*/{file}"), parse),), (column,), doc=doc)
 
 
-def _atlas_notes(_: Visit, inputs: Inputs) -> Parsed:
+def _atlas_notes(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows; a note if a table of one atlas found several that are called like it."""
     ((_path, found),) = inputs["results"]
     names = sorted({row[found.columns.index("atlas")] for row in found.rows})

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import checked_csv, value_of, without
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Row, Table, Visit
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Row, SessionInfo, Table
 
 _PREDICTED, _AGE = "prediction", "chronological_age"
 _CORRECTED, _GAP = "prediction_corrected", "bag"
@@ -31,7 +31,7 @@ def prediction(stream: BinaryIO, _: str) -> Parsed:
     return Parsed((*found.columns, "bag_raw"), [(*row, gap(row)) for row in found.rows], found.notes)
 
 
-def with_room(visit: Visit, inputs: Inputs) -> Parsed:
+def with_room(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows with the subject, and room for what `corrected` computes."""
     ((_path, found),) = inputs["prediction"]
     plain = without(found, ("subject", _CORRECTED, _GAP))

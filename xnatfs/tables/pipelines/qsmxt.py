@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import checked_csv
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Table, Visit, Wide
+from xnatfs.tables.spec import Column, Input, Inputs, Parsed, SessionInfo, Table, Wide
 
 _NUMBERS = ("num_voxels", "min", "max", "median", "mean", "std")
 
@@ -26,7 +26,7 @@ def regions(stream: BinaryIO, _: str) -> Parsed:
     return Parsed(("subject_id", "session_id", *found.columns), [(*parts(row[at]), *row) for row in found.rows], found.notes)
 
 
-def with_subject(visit: Visit, inputs: Inputs) -> Parsed:
+def with_subject(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """XNAT's subject in place of the file's, where it stands."""
     ((_path, found),) = inputs["stats"]
     at = found.columns.index("subject")

@@ -9,12 +9,12 @@ import math
 
 from xnatfs.tables.pipelines.braak import SIDES, cortex_of, weighted
 from xnatfs.tables.pipelines.freesurfer import aparc_inputs
-from xnatfs.tables.spec import Column, Inputs, Parsed, Row, Table, Visit, Wide
+from xnatfs.tables.spec import Column, Inputs, Parsed, Row, SessionInfo, Table, Wide
 
 _REGIONS = ("entorhinal", "inferiortemporal", "middletemporal", "fusiform")
 
 
-def jack(_: Visit, inputs: Inputs) -> Parsed:
+def jack(_: SessionInfo, inputs: Inputs) -> Parsed:
     """Thickness and volume over four regions of both sides: their mean, and their mean weighted by surface area."""
     cortex = cortex_of(inputs)
     places = [(side, region) for region in _REGIONS for side in SIDES]
