@@ -11,14 +11,19 @@ import pytest
 
 from tests.support import fuse_mounts
 
-# Half a minute and more each, most of it waiting: begun last, one of them alone would keep the whole run waiting.
+# Half a minute and more each, most of it waiting: begun last, one of them alone would keep the whole run
+# waiting.
 _LONGEST = (
-    *(f"mount/test_{name}.py" for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")),
+    *(
+        f"mount/test_{name}.py"
+        for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")
+    ),
     *("vfs/test_machine.py", "clients", "bench", "mount", "faults", "hostile", "semantics", "vfs"),
 )
 _LOGIN_VARIABLES = ("HOST", "USER", "PASS")
 
-# A shell starts what runs in its background with SIGINT ignored, and children inherit that: tests of Ctrl-C need it as a terminal has it.
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that: tests of Ctrl-C
+# need it as a terminal has it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,7 +59,9 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_left_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every test ends its mounts, also when it fails. Only those of this process count: others may run at the same time."""
+    """Every test ends its mounts, also when it fails. Only those of this process count: others may run at the
+    same time.
+    """
     ours = f"{tmp_path_factory.getbasetemp()}/"
     yield
     left = {mountpoint for mountpoint in fuse_mounts() if mountpoint.startswith(ours)}

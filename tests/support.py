@@ -1,4 +1,6 @@
-"""Helpers for tests: a mount put together without FUSE, a mount in a process of its own, and looks at what is mounted."""
+"""Helpers for tests: a mount put together without FUSE, a mount in a process of its own, and looks at what is
+mounted.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,22 @@ from xnatfs.vfs import Attributes, Vfs
 
 def fuse_mounts() -> list[str]:
     """Mountpoints of xnatfs mounts, as the kernel has them."""
-    return [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[2].startswith("fuse.xnatfs")]
+    return [
+        line.split()[1]
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[2].startswith("fuse.xnatfs")
+    ]
 
 
 @contextlib.contextmanager
-def composed(url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any) -> Iterator[Core]:
+def composed(
+    url: str, folder: Path, *, user: str = "demo", limits: Limits | None = None, **settings: Any
+) -> Iterator[Core]:
     """All layers of a mount but FUSE, in this process, logged in at `url`."""
     bounds = limits or Limits(cache_size=10**9)
-    chosen = Settings(server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=bounds, **settings)
+    chosen = Settings(
+        server=url, cache_dir=folder / "cache", state_dir=folder / "state", limits=bounds, **settings
+    )
     mounted = compose(chosen, Credentials(url, user, user, "the test"), "/mnt/xnat")
     try:
         yield mounted
@@ -140,9 +150,16 @@ class Mount:
 
 @contextlib.contextmanager
 def mount(
-    url: str, folder: Path, *options: str, user: str = "demo", password: str | None = None, env: dict[str, str] | None = None
+    url: str,
+    folder: Path,
+    *options: str,
+    user: str = "demo",
+    password: str | None = None,
+    env: dict[str, str] | None = None,
 ) -> Iterator[Mount]:
-    """Mount `url` below `folder` (made anew there) with the real command; unmounts in the end, whatever happened."""
+    """Mount `url` below `folder` (made anew there) with the real command; unmounts in the end, whatever
+    happened.
+    """
     point = folder / "mnt"
     point.mkdir(parents=True, exist_ok=True)
     environment = {

@@ -10,7 +10,9 @@ __all__ = ["__version__", "table"]
 
 
 def __getattr__(name: str) -> Any:
-    """`xnatfs.table` is loaded when it is asked for: the commands need neither pandas nor pyarrow to start."""
+    """`xnatfs.table` is loaded when it is asked for: the commands need neither pandas nor pyarrow to
+    start.
+    """
     if name == "table":
         # By name: to the layer rule, which allows imports downward only, every module imports this one.
         return import_module("xnatfs.api").table

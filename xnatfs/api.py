@@ -54,7 +54,13 @@ def opened(settings: Settings, login: Credentials) -> Iterator[Core]:
 
 
 def make(
-    mounted: Core, project: str, name: str, sessions: Sequence[str] = (), *, wide: bool = False, progress: Progress | None = None
+    mounted: Core,
+    project: str,
+    name: str,
+    sessions: Sequence[str] = (),
+    *,
+    wide: bool = False,
+    progress: Progress | None = None,
 ) -> Made:
     """Build a table.
 
@@ -90,19 +96,16 @@ def table(
 ) -> pandas.DataFrame:
     """A measurement table as a pandas DataFrame.
 
-    Args:
-        project: the project's id.
-        name: `freesurfer7/aseg`, `ashs/volumes`, `scandates`, ...; `xnatfs table --list` shows them.
-        sessions: labels or accession ids; none means all of the project.
-        wide: one row a session in place of one a measurement.
-        server, user: needed only where several are known; the login is found as for `xnatfs mount`.
-        cache_dir: where parsed measurements are kept; what has not changed on the server is not fetched again.
-        offline: ask the server nothing.
-        allow_http: send the password over plain http:// to another machine.
+    Args: project: the project's id. name: `freesurfer7/aseg`, `ashs/volumes`, `scandates`, ...; `xnatfs table
+        --list` shows them. sessions: labels or accession ids; none means all of the project. wide: one row a
+        session in place of one a measurement. server, user: needed only where several are known; the login is
+        found as for `xnatfs mount`. cache_dir: where parsed measurements are kept; what has not changed on
+        the server is not fetched again. offline: ask the server nothing. allow_http: send the password over
+        plain http:// to another machine.
 
-    Returns:
-        Numbers as numbers, ids and labels as text. `.attrs["problems"]` is a DataFrame of the sessions that are not, or not wholly, in it,
-        with the reasons; `.attrs` also counts the sessions used, without the resource (`missing`) and failed.
+    Returns: Numbers as numbers, ids and labels as text. `.attrs["problems"]` is a DataFrame of the sessions
+        that are not, or not wholly, in it, with the reasons; `.attrs` also counts the sessions used, without
+        the resource (`missing`) and failed.
 
     Raises:
         UsageError: no login fits, or there is no such table or session.

@@ -1,7 +1,7 @@
 """Where things are on this machine, and the limits of one mount.
 
-Used by the commands, which fill it, and by the composition of a mount, which reads it. Immutable; no I/O but environment look-ups.
-"""
+Used by the commands, which fill it, and by the composition of a mount, which reads it. Immutable; no I/O but
+environment look-ups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ import platformdirs
 
 from xnatfs.errors import UsageError
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 
 
 def parse_size(text: str) -> int:
@@ -44,8 +54,13 @@ def normal_url(text: str) -> str:
     url = text.strip()
     if "://" not in url:
         url = "https://" + url
-    if "@" in url:  # looked for first, and anywhere (a password may hold a slash): the other messages repeat the text
-        raise UsageError("a user name or password does not belong into the server URL; see `xnatfs mount --help` for where it is read from")
+    if (
+        "@" in url
+    ):  # looked for first, and anywhere (a password may hold a slash): the other messages repeat the text
+        raise UsageError(
+            "a user name or password does not belong into the server URL; see `xnatfs mount --help` for "
+            "where it is read from"
+        )
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -78,7 +93,8 @@ def origin(url: str) -> Origin | None:
 
 
 def shown_url(url: str) -> str:
-    """A URL from elsewhere without what must not be shown or sent on: user and password, query, a session's id (`;jsessionid=`).
+    """A URL from elsewhere without what must not be shown or sent on: user and password, query, a session's
+    id (`;jsessionid=`).
 
     Raises:
         ValueError: it is no http(s) URL.
@@ -106,17 +122,23 @@ def cache_home() -> Path:
 
 
 def state_home() -> Path:
-    """What has to outlive the cache: learnt sizes, the log, running mounts (`XNATFS_STATE_DIR`, else the platform's)."""
+    """What has to outlive the cache: learnt sizes, the log, running mounts (`XNATFS_STATE_DIR`, else the
+    platform's).
+    """
     return Path(os.environ.get("XNATFS_STATE_DIR") or platformdirs.user_state_dir("xnatfs"))
 
 
 def config_home() -> Path:
-    """Where a user's own tables.toml, bids.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the platform's)."""
+    """Where a user's own tables.toml, bids.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the
+    platform's).
+    """
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with any missing above it, that only this user can enter. One that is there stays as it is."""
+    """Make a folder, with any missing above it, that only this user can enter. One that is there stays as it
+    is.
+    """
     missing = [one for one in (path, *path.parents) if not one.exists()]
     for one in reversed(missing):
         # Another process may be first, or a link lead nowhere.
@@ -125,9 +147,11 @@ def make_folder(path: Path) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of patients.
+    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of
+    patients.
 
-    One that is there and this user's is closed to others if it was open; one that is not, or a link somebody else laid, is refused.
+    One that is there and this user's is closed to others if it was open; one that is not, or a link somebody
+    else laid, is refused.
 
     Raises:
         UsageError: it is somebody else's, or no folder.
@@ -141,7 +165,10 @@ def private_folder(path: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path} is not a folder")
     if status.st_uid != os.geteuid() or named.st_uid not in (0, os.geteuid()):
-        raise UsageError(f"{path} belongs to another user, who could read what is kept there; remove it, or name a folder of your own")
+        raise UsageError(
+            f"{path} belongs to another user, who could read what is kept there; remove it, or name a "
+            f"folder of your own"
+        )
     if status.st_mode & 0o077:
         path.chmod(0o700)
     return path
@@ -154,13 +181,17 @@ class Limits:
     cache_size: int = 20 * 10**9
     connections: int = 9  # to the server in all: eight for contents and one kept for listings
     ttl: float = 20.0  # the daemon looks for changes of a project at most this often ...
-    kernel_ttl: float = 40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
+    kernel_ttl: float = (
+        40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
+    )
     negative_ttl: float = 5.0
     progress_deadline: float = 30.0  # without any progress
     listing_deadline: float = 120.0
     table_deadline: float = 900.0  # for building a table
     connect_timeout: float = 10.0
-    relist_after: float = 4 * 3600.0  # listings are asked for again although no stamp moved: some changes move none (xnat-rest.md 13)
+    relist_after: float = (
+        4 * 3600.0
+    )  # listings are asked for again although no stamp moved: some changes move none (xnat-rest.md 13)
     file_records: int = 2_000_000  # file listings held in memory
     revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of
     whole_file_check: int = 8 * 2**20  # files up to this size are checked before their first byte is served

@@ -72,14 +72,24 @@ class Core:
 
     def __post_init__(self) -> None:
         self.token_renewal = TokenRenewal(self.connection, self.settings, self.refresh)
-        self.sources = sources = Sources(self.settings, self.listing_service, self.content_manager, self.diagnostics, self.builder.summaries, self.bids_map)
+        self.sources = sources = Sources(
+            self.settings,
+            self.listing_service,
+            self.content_manager,
+            self.diagnostics,
+            self.builder.summaries,
+            self.bids_map,
+        )
         limits = self.settings.limits
         self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
         self.finder = TableDiscovery(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = (Lower if self.settings.lower else Vfs)(
-            root, self.diagnostics, min(0.5, limits.ttl), lambda: self.listing_service.changed_within(limits.kernel_ttl + 1)
+            root,
+            self.diagnostics,
+            min(0.5, limits.ttl),
+            lambda: self.listing_service.changed_within(limits.kernel_ttl + 1),
         )
 
     def report(self) -> dict[str, Any]:
@@ -105,7 +115,8 @@ class Core:
             "requests_under_way": self.connection.slots.in_use,
             "refused_forms": self.listing_service.refused_forms,
             "listings": self.listing_service.counts(),
-            "contents": self.content_manager.counts() | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
+            "contents": self.content_manager.counts()
+            | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
             "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
@@ -115,7 +126,9 @@ class Core:
         }
 
     def refresh(self, path: str = "") -> None:
-        """Look at the server again at the next look into `path` (below the mountpoint); everything if it names no project."""
+        """Look at the server again at the next look into `path` (below the mountpoint); everything if it
+        names no project.
+        """
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["archive"]:
             parts = parts[1:]
@@ -124,7 +137,9 @@ class Core:
         self.builder.check_again()
         self.finder.forget()
         self.connection.breaker.wake()
-        self.listing_service.refresh(parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None)
+        self.listing_service.refresh(
+            parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None
+        )
 
     def close(self) -> None:
         """End everything."""
@@ -162,7 +177,12 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Co
 
 
 def _put_together(
-    settings: Settings, mountpoint: str, connection: Connection, scope: str, bids_map: BidsMap | None, made: contextlib.ExitStack
+    settings: Settings,
+    mountpoint: str,
+    connection: Connection,
+    scope: str,
+    bids_map: BidsMap | None,
+    made: contextlib.ExitStack,
 ) -> Core:
     diagnostics = Diagnostics()
     cache = ContentCache(settings.cache_dir / scope, settings.limits.cache_size, settings.limits.min_free)
@@ -173,16 +193,40 @@ def _put_together(
     stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
     made.callback(stored.close)
     history = MtimeHistory(learnt)
-    listing_service = ListingService(listings, settings.limits, diagnostics, stored, history, settings.projects)
+    listing_service = ListingService(
+        listings, settings.limits, diagnostics, stored, history, settings.projects
+    )
     content_manager = ContentManager(
-        Downloads(connection), cache, learnt, settings.limits, diagnostics, history, serve_bad_digests=settings.serve_bad_digests
+        Downloads(connection),
+        cache,
+        learnt,
+        settings.limits,
+        diagnostics,
+        history,
+        serve_bad_digests=settings.serve_bad_digests,
     )
     builder = _builder(settings, listings, listing_service, content_manager, stored, diagnostics)
-    return Core(settings, mountpoint, connection, listing_service, content_manager, diagnostics, cache, learnt, builder, bids_map)
+    return Core(
+        settings,
+        mountpoint,
+        connection,
+        listing_service,
+        content_manager,
+        diagnostics,
+        cache,
+        learnt,
+        builder,
+        bids_map,
+    )
 
 
 def _builder(
-    settings: Settings, listings: ListingRequests, listing_service: ListingService, content_manager: ContentManager, stored: StoredListings, diagnostics: Diagnostics
+    settings: Settings,
+    listings: ListingRequests,
+    listing_service: ListingService,
+    content_manager: ContentManager,
+    stored: StoredListings,
+    diagnostics: Diagnostics,
 ) -> Builder:
     tables, complaints = with_plugins()
     for complaint in complaints:
@@ -206,7 +250,9 @@ def _log_in(connection: Connection, settings: Settings, credentials: Credentials
     except Failure as failure:
         if before is not None and failure.cause in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT):
             hint = "`--offline` shows and serves what is kept here"
-            raise Failure(failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint) from failure
+            raise Failure(
+                failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint
+            ) from failure
         raise
     if not settings.offline:
         identity.remember(settings, credentials.owner or credentials.user, connection.known)

@@ -1,8 +1,7 @@
 """What went wrong lately, and what is odd on the server: for `xnatfs status` and `.xnatfs/`.
 
-Used by `listing` and `content` and `vfs` (which report) and by the control room of the tree (which shows). Bounded.
-Threading: any thread; one lock, held for moments.
-"""
+Used by `listing` and `content` and `vfs` (which report) and by the control room of the tree (which shows).
+Bounded. Threading: any thread; one lock, held for moments."""
 
 from __future__ import annotations
 
@@ -50,7 +49,10 @@ class Diagnostics:
     def counts(self) -> dict[str, int]:
         """Failures by the name of their cause."""
         with self._lock:
-            return {cause.name: count for cause, count in sorted(self._counts.items(), key=lambda item: item[0].name)}
+            return {
+                cause.name: count
+                for cause, count in sorted(self._counts.items(), key=lambda item: item[0].name)
+            }
 
     def oddities(self) -> list[str]:
         """What the server holds and the tree leaves out or changes, each once."""

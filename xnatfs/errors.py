@@ -1,9 +1,8 @@
 """What can go wrong: one table from the cause to an errno and one plain sentence.
 
-Used by every layer; the lowest module, it imports nothing of xnatfs. Everything a lower layer reports to a higher one is a
-`Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass its errno on.
-Immutable values: safe in any thread.
-"""
+Used by every layer; the lowest module, it imports nothing of xnatfs. Everything a lower layer reports to a
+higher one is a `Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass its errno on.
+Immutable values: safe in any thread."""
 
 from __future__ import annotations
 
@@ -13,7 +12,9 @@ from enum import Enum
 
 
 class Cause(Enum):
-    """A cause: the errno a program sees and the sentence a person reads (`xnatfs status`, the log, the command line)."""
+    """A cause: the errno a program sees and the sentence a person reads (`xnatfs status`, the log, the
+    command line).
+    """
 
     # What is asked for
     NO_ENTRY = (errno.ENOENT, "there is nothing of this name")
@@ -25,17 +26,30 @@ class Cause(Enum):
     BAD_HANDLE = (errno.EBADF, "this file is not open")
     # The way to the server
     UNKNOWN_HOST = (errno.EHOSTDOWN, "the server's name is not known; check the URL and the network")
-    UNREACHABLE = (errno.EHOSTDOWN, "the server cannot be reached; check the URL, the network or a needed proxy")
-    BAD_CERTIFICATE = (errno.EHOSTDOWN, "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority")
+    UNREACHABLE = (
+        errno.EHOSTDOWN,
+        "the server cannot be reached; check the URL, the network or a needed proxy",
+    )
+    BAD_CERTIFICATE = (
+        errno.EHOSTDOWN,
+        "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority",
+    )
     OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not kept on this machine")
     TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
     INTERRUPTED = (errno.EINTR, "interrupted")
-    PLAIN_HTTP = (errno.EACCES, "without TLS the password would cross the network readable; use https://, or say --allow-http")
+    PLAIN_HTTP = (
+        errno.EACCES,
+        "without TLS the password would cross the network readable; use https://, or say --allow-http",
+    )
     # The login
     LOGIN_REFUSED = (errno.EACCES, "the server refused this user name and password (or token)")
     NOT_ALLOWED = (errno.EACCES, "this user may not read this")
     # The answer
-    NOT_AN_XNAT = (errno.EPROTO, "the server answers, but not as an XNAT does; check the URL (with its path, if XNAT is not at the top)")
+    NOT_AN_XNAT = (
+        errno.EPROTO,
+        "the server answers, but not as an XNAT does; check the URL (with its path, if XNAT is not at "
+        "the top)",
+    )
     MOVED = (errno.EPROTO, "the server has moved; use the new URL")
     SERVER_ERROR = (errno.EIO, "the server reported an error")
     NOT_DATA = (errno.EIO, "the server sent a web page in place of data")
@@ -61,12 +75,20 @@ class Cause(Enum):
         return self.value[1]
 
 
-# What says nothing of what exists: the server did not answer, or in a way that proves neither presence nor absence. The last proven state
-# stays. A status of 404 is one of them: XNAT without its database answers it for what is there (xnat-rest.md 13).
+# What says nothing of what exists: the server did not answer, or in a way that proves neither presence nor
+# absence. The last proven state stays. A status of 404 is one of them: XNAT without its database answers it
+# for what is there (xnat-rest.md 13).
 UNANSWERED = frozenset(
     {
         *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
-        *(Cause.CUT_SHORT, Cause.SERVER_ERROR, Cause.NOT_DATA, Cause.BAD_LISTING, Cause.LISTING_EMPTY, Cause.UNPROVEN),
+        *(
+            Cause.CUT_SHORT,
+            Cause.SERVER_ERROR,
+            Cause.NOT_DATA,
+            Cause.BAD_LISTING,
+            Cause.LISTING_EMPTY,
+            Cause.UNPROVEN,
+        ),
     }
 )
 
@@ -74,10 +96,10 @@ UNANSWERED = frozenset(
 class Failure(OSError):
     """Something that went wrong, with its cause and what it happened to.
 
-    `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` says more where there is more to say;
-    `status` is the HTTP status where there was one, else 0; `away` is set if the server is known to be away (`server.breaker`), so that
-    nothing was asked and asking again now is of no use.
-    """
+    `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` says more
+    where there is more to say; `status` is the HTTP status where there was one, else 0; `away` is set if the
+    server is known to be away (`server.breaker`), so that nothing was asked and asking again now is of no
+    use."""
 
     away = False
 

@@ -1,9 +1,8 @@
 """The tree as a POSIX file system: paths, attributes, handles. Raises `OSError`; imports no FUSE.
 
 Used by `fuse` (and later by other adapters) and by tests without a mount.
-Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits in `concurrency.waiting`, so each
-operation has a deadline and can be interrupted (see `interruptible`).
-"""
+Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits
+in `concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`)."""
 
 from __future__ import annotations
 
@@ -32,7 +31,14 @@ _RECENT = 0.5  # seconds
 XATTR_PREFIX = "user.xnat."
 
 _NO_TROUBLE = frozenset(
-    {Cause.NO_ENTRY, Cause.NOT_A_DIRECTORY, Cause.IS_A_DIRECTORY, Cause.READ_ONLY, Cause.NO_ATTRIBUTE, Cause.INTERRUPTED}
+    {
+        Cause.NO_ENTRY,
+        Cause.NOT_A_DIRECTORY,
+        Cause.IS_A_DIRECTORY,
+        Cause.READ_ONLY,
+        Cause.NO_ATTRIBUTE,
+        Cause.INTERRUPTED,
+    }
 )
 
 
@@ -52,7 +58,9 @@ class Attributes(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file: its handle, whether `stat` may have told another size before, what names its version ("" if nothing does), its size."""
+    """An open file: its handle, whether `stat` may have told another size before, what names its version (""
+    if nothing does), its size.
+    """
 
     handle: int
     size_changed: bool
@@ -77,20 +85,33 @@ class Vfs:
     """
 
     def __init__(
-        self, root: Folder, diagnostics: Diagnostics, recent: float = _RECENT, sizes_doubtful: Callable[[], bool] = lambda: False
+        self,
+        root: Folder,
+        diagnostics: Diagnostics,
+        recent: float = _RECENT,
+        sizes_doubtful: Callable[[], bool] = lambda: False,
     ) -> None:
         self._root = root
         self._diagnostics = diagnostics
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
-        self._spoilt: Counter[str] = Counter()  # reads that failed half-way, by version: the kernel must not keep their first half
+        self._spoilt: Counter[str] = (
+            Counter()
+        )  # reads that failed half-way, by version: the kernel must not keep their first half
         self._recently = recent
         self._sizes_doubtful = sizes_doubtful
-        self._recent: tuple[str, Mapping[str, Node], float] = ("", {}, 0.0)  # a folder of files, and until when it may be used
-        self._walked: tuple[dict[str, Folder], float] = ({}, 0.0)  # folders by path, and until when they may be used
+        self._recent: tuple[str, Mapping[str, Node], float] = (
+            "",
+            {},
+            0.0,
+        )  # a folder of files, and until when it may be used
+        self._walked: tuple[dict[str, Folder], float] = (
+            {},
+            0.0,
+        )  # folders by path, and until when they may be used
 
-    # --- names ---------------------------------------------------------------------------------------------------
+    # --- names ----------------------------------------------------------------------------------------------
 
     def attributes(self, path: str) -> Attributes:
         """`stat`.
@@ -112,7 +133,11 @@ class Vfs:
     def xattr(self, path: str, name: str) -> bytes:
         """The value of an extended attribute."""
         with self._reported(path):
-            value = self._walk(path).xattrs().get(name.removeprefix(XATTR_PREFIX)) if name.startswith(XATTR_PREFIX) else None
+            value = (
+                self._walk(path).xattrs().get(name.removeprefix(XATTR_PREFIX))
+                if name.startswith(XATTR_PREFIX)
+                else None
+            )
             if value is None:
                 raise Failure(Cause.NO_ATTRIBUTE, path)
             return value.encode("utf-8", "backslashreplace")
@@ -122,7 +147,7 @@ class Vfs:
         with self._reported(path):
             return [XATTR_PREFIX + name for name in self._walk(path).xattrs()]
 
-    # --- contents ------------------------------------------------------------------------------------------------
+    # --- contents -------------------------------------------------------------------------------------------
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
         """Open a file for reading. Its size is true from here on.
@@ -143,9 +168,15 @@ class Vfs:
                 self.forget()
                 node = self._file(path)
                 content = node.open()
-            changed = not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
+            changed = (
+                not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
+            )
             handle = self._hold(content, node)
-            version = f"{node.version} {self._spoilt[node.version]} {content.stamp}" if node.version or content.stamp else ""
+            version = (
+                f"{node.version} {self._spoilt[node.version]} {content.stamp}"
+                if node.version or content.stamp
+                else ""
+            )
             return Opened(handle, changed, version, content.size)
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
@@ -176,7 +207,7 @@ class Vfs:
         """How many files are open."""
         return len(self._handles)
 
-    # --- helpers -------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     @staticmethod
     def operation(interrupted: Callable[[], bool]) -> AbstractContextManager[None]:
@@ -219,7 +250,9 @@ class Vfs:
         names = path
         walked, until = self._walked
         now = time.monotonic()
-        if now >= until:  # whoever walks through a tree looks each folder up from its parent, which was looked up just now
+        if (
+            now >= until
+        ):  # whoever walks through a tree looks each folder up from its parent, which was looked up just now
             walked, until = self._walked = {}, now + self._recently
         else:
             above, _, last = path.rpartition("/")
@@ -241,7 +274,8 @@ class Vfs:
         if isinstance(node, Folder):
             walked[path] = node
         if parent is not None and parent.of_files:
-            # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than all the rest.
+            # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than
+            # all the rest.
             self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + self._recently)
         return node
 
@@ -250,7 +284,9 @@ class Vfs:
 
 
 class _Reported:
-    """Reports a failure that passes through. A class, not a generator: it is entered for every request of the kernel."""
+    """Reports a failure that passes through. A class, not a generator: it is entered for every request of the
+    kernel.
+    """
 
     __slots__ = ("_diagnostics", "_path")
 
@@ -261,7 +297,9 @@ class _Reported:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, Failure) and error.cause not in _NO_TROUBLE:
             log.warning("%s: %s", self._path, error)
             self._diagnostics.failed(error)
@@ -270,8 +308,8 @@ class _Reported:
 def attributes_of(node: Node) -> Attributes:
     """The attributes of a node: 0555 and 0444, and the mount's owner is the user.
 
-    A folder has one link, as on btrfs: nobody counts its folders. Two would say that it has none, and tools that trust it skip them.
-    """
+    A folder has one link, as on btrfs: nobody counts its folders. Two would say that it has none, and tools
+    that trust it skip them."""
     if isinstance(node, File):
         return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
     return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 1)

@@ -23,17 +23,42 @@ _SPACE = 10e9  # bytes of disk a full run may take
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat, xnatpy and bx.")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, one run, the first network of each work: under two minutes")
-    parser.add_argument(
-        "--only", metavar="NAME", action="append", help=f"only this work, or all that begin so (tables): {', '.join(WORKS)}"
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="How fast xnatfs is beside curl, rclone, pyxnat, xnatpy and bx."
     )
     parser.add_argument(
-        "--network", metavar="NAME", action="append", choices=list(NETWORKS), help=f"only on this network: {', '.join(NETWORKS)}"
+        "--quick",
+        action="store_true",
+        help="smaller sizes, one run, the first network of each work: under two minutes",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        help=f"only this work, or all that begin so (tables): {', '.join(WORKS)}",
+    )
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        action="append",
+        choices=list(NETWORKS),
+        help=f"only on this network: {', '.join(NETWORKS)}",
     )
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each (3; with --quick 1)")
-    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS", help="what takes longer than this is run once (60)")
-    parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="what takes longer than this has failed (900)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="what takes longer than this is run once (60)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="what takes longer than this has failed (900)",
+    )
     parser.add_argument(
         "--without",
         action="append",
@@ -41,14 +66,31 @@ def _arguments() -> argparse.Namespace:
         choices=["xnatfs", "curl", "rclone", "pyxnat", "xnatpy", "bx"],
         help="leave this program out",
     )
-    parser.add_argument("--rclone-backend", choices=["http", "webdav"], default="http", help="how rclone sees the plain view (http)")
     parser.add_argument(
-        "--bx", metavar="PROGRAM", default=os.environ.get("XNATFS_TEST_BX"), help="the bx to compare tables with ($XNATFS_TEST_BX)"
+        "--rclone-backend",
+        choices=["http", "webdav"],
+        default="http",
+        help="how rclone sees the plain view (http)",
     )
-    parser.add_argument("--skip-capability", action="store_true", help="do not measure the stand-in alone first")
+    parser.add_argument(
+        "--bx",
+        metavar="PROGRAM",
+        default=os.environ.get("XNATFS_TEST_BX"),
+        help="the bx to compare tables with ($XNATFS_TEST_BX)",
+    )
+    parser.add_argument(
+        "--skip-capability", action="store_true", help="do not measure the stand-in alone first"
+    )
     fields = ", ".join(one.name for one in dataclasses.fields(Sizes))
-    parser.add_argument("--size", metavar="NAME=VALUE", action="append", default=[], help=f"another size: {fields}")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where caches and copies go (the system's temporary folder)")
+    parser.add_argument(
+        "--size", metavar="NAME=VALUE", action="append", default=[], help=f"another size: {fields}"
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where caches and copies go (the system's temporary folder)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
@@ -68,7 +110,12 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
 
 
 def _works(names: list[str] | None) -> list[type[Work]]:
-    found = [work for name in names or [""] for key, work in WORKS.items() if name in ("", key) or key.startswith(f"{name}-")]
+    found = [
+        work
+        for name in names or [""]
+        for key, work in WORKS.items()
+        if name in ("", key) or key.startswith(f"{name}-")
+    ]
     for name in names or []:
         if not any(name == key or key.startswith(f"{name}-") for key in WORKS):
             raise SystemExit(f"--only {name}: there is no such work, but {', '.join(WORKS)}")
@@ -84,8 +131,12 @@ def main() -> int:
     arguments = _arguments()
     sizes = _sizes(arguments)
     runs = arguments.runs or (1 if arguments.quick else 3)
-    plan = Plan(runs, arguments.patience, frozenset(arguments.without), arguments.rclone_backend, arguments.bx, _say)
-    command = shlex.join(["scripts/bench", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])])
+    plan = Plan(
+        runs, arguments.patience, frozenset(arguments.without), arguments.rclone_backend, arguments.bx, _say
+    )
+    command = shlex.join(
+        ["scripts/bench", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])]
+    )
     chosen = [work(sizes) for work in _works(arguments.only)]
     todo = [
         (NETWORKS[network], work)
@@ -132,11 +183,18 @@ def _check_space(host: Host, quick: bool) -> None:
     state = os.statvfs(host.folder)
     needed = _SPACE / 5 if quick else _SPACE
     if state.f_bavail * state.f_frsize < needed:
-        raise FailedError(f"less than {needed / 1e9:.0f} GB free in {host.folder.parent}; name another folder with --scratch")
+        raise FailedError(
+            f"less than {needed / 1e9:.0f} GB free in {host.folder.parent}; name another folder with "
+            f"--scratch"
+        )
 
 
 def _write(
-    arguments: argparse.Namespace, command: str, surroundings: dict[str, str], alone: list[dict[str, float | str]], outcomes: list[Outcome]
+    arguments: argparse.Namespace,
+    command: str,
+    surroundings: dict[str, str],
+    alone: list[dict[str, float | str]],
+    outcomes: list[Outcome],
 ) -> None:
     if arguments.json:
         report.as_json(arguments.json, command, surroundings, alone, outcomes)

@@ -16,7 +16,16 @@ _LISTED = 100  # sessions whose files are listed
 def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> list[dict[str, float | str]]:
     """One row a network: the stand-in alone, asked by curl writing to /dev/null."""
     count, rows_listed = sizes.scans * sizes.files, sizes.session_scans * sizes.session_files
-    options = ["--sessions", "1", "--scans", str(sizes.scans), "--files", str(sizes.files), "--file-size", str(sizes.file_size)]
+    options = [
+        "--sessions",
+        "1",
+        "--scans",
+        str(sizes.scans),
+        "--files",
+        str(sizes.files),
+        "--file-size",
+        str(sizes.file_size),
+    ]
     rows: list[dict[str, float | str]] = []
     with ExitStack() as stack:
         server = Server(host, "--data", "scale", *options, "--big", f"one.nii={sizes.large}")
@@ -36,11 +45,17 @@ def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> lis
         zipped = f"/data/experiments/{_SESSION}/scans/ALL/files?format=zip"
         names = [(scan, number) for scan in range(1, sizes.scans + 1) for number in range(1, sizes.files + 1)]
         files = [
-            (f"/data/experiments/{_SESSION}/scans/{scan}/resources/DICOM/files/{number:04d}.dcm", "", "/dev/null") for scan, number in names
+            (
+                f"/data/experiments/{_SESSION}/scans/{scan}/resources/DICOM/files/{number:04d}.dcm",
+                "",
+                "/dev/null",
+            )
+            for scan, number in names
         ]
         stage = Stage(host, server, NETWORKS["loopback"])
         listings = [
-            (f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json", "", "/dev/null") for number in range(1, _LISTED + 1)
+            (f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json", "", "/dev/null")
+            for number in range(1, _LISTED + 1)
         ]
         listing = Stage(host, many, NETWORKS["loopback"])
         listing.curls(listings, 8)
@@ -64,9 +79,12 @@ def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> lis
                     "title": network.title,
                     "one stream, MB/s": size / stream / 1e6,
                     "zip of the session, MB/s": count * sizes.file_size / bulk / 1e6,
-                    f"GETs of {mib(sizes.file_size)} a second, one connection": len(one_by_one) / stage.curls(one_by_one, 1).seconds,
-                    f"GETs of {mib(sizes.file_size)} a second, 8 connections": len(files[:1000]) / stage.curls(files[:1000], 8).seconds,
-                    f"file listings of {rows_listed} rows a second, 8 connections": _LISTED / listing.curls(listings, 8).seconds,
+                    f"GETs of {mib(sizes.file_size)} a second, one connection": len(one_by_one)
+                    / stage.curls(one_by_one, 1).seconds,
+                    f"GETs of {mib(sizes.file_size)} a second, 8 connections": len(files[:1000])
+                    / stage.curls(files[:1000], 8).seconds,
+                    f"file listings of {rows_listed} rows a second, 8 connections": _LISTED
+                    / listing.curls(listings, 8).seconds,
                 }
             )
     return rows

@@ -25,7 +25,16 @@ class CopySession(Work):
 
     def data(self) -> list[str]:
         sizes = self.sizes
-        return ["--sessions", "1", "--scans", str(sizes.scans), "--files", str(sizes.files), "--file-size", str(sizes.file_size)]
+        return [
+            "--sessions",
+            "1",
+            "--scans",
+            str(sizes.scans),
+            "--files",
+            str(sizes.files),
+            "--file-size",
+            str(sizes.file_size),
+        ]
 
     def describe(self) -> str:
         sizes = self.sizes
@@ -49,7 +58,9 @@ class CopySession(Work):
                 "rclone": (stage.rclone, "SCALE/sub00001_MR1"),
             }[mounted]
             with stage.folder("copy") as target, context() as mount:
-                sample = stage.sample(lambda: stage.host.run("cp", "-r", mount.point / source, target / "session").seconds)
+                sample = stage.sample(
+                    lambda: stage.host.run("cp", "-r", mount.point / source, target / "session").seconds
+                )
                 check(mounted, target)
                 return sample
 
@@ -59,7 +70,9 @@ class CopySession(Work):
 
                 def fetch() -> float:
                     seconds = stage.curl(zipped, packed).seconds
-                    return seconds + (stage.host.run("unzip", "-q", packed, "-d", folder / "files").seconds if unzip else 0)
+                    return seconds + (
+                        stage.host.run("unzip", "-q", packed, "-d", folder / "files").seconds if unzip else 0
+                    )
 
                 sample = stage.sample(fetch)
                 if unzip:
@@ -77,7 +90,9 @@ class CopySession(Work):
                 target.mkdir()
 
                 def fetch() -> float:
-                    found = stage.read(job, stage.server.url, "SCALE", SESSION, target, env={"HOME": str(home)})
+                    found = stage.read(
+                        job, stage.server.url, "SCALE", SESSION, target, env={"HOME": str(home)}
+                    )
                     return float(found["seconds"])
 
                 sample = stage.sample(fetch)
@@ -101,18 +116,39 @@ class CopySession(Work):
     def targets(self, outcome: Outcome) -> list[Target]:
         ours = "xnatfs: cp -r"
         if outcome.network.name == "loopback":
-            return [Target("time, x (curl -o and unzip -q)", outcome.ratio(ours, "curl -o session.zip; unzip -q"), 1.5, unit="x")]
+            return [
+                Target(
+                    "time, x (curl -o and unzip -q)",
+                    outcome.ratio(ours, "curl -o session.zip; unzip -q"),
+                    1.5,
+                    unit="x",
+                )
+            ]
         if outcome.network.name != "20ms":
             return []
         return [
             Target("time, x curl -o of the zip", outcome.ratio(ours, "curl -o session.zip"), 1.3, unit="x"),
-            Target("times as fast as rclone mount", outcome.ratio("rclone mount: cp -r", ours), 10, least=True, unit="x"),
-            Target("times as fast as pyxnat file by file", outcome.ratio("pyxnat: file by file", ours), 5, least=True, unit="x"),
+            Target(
+                "times as fast as rclone mount",
+                outcome.ratio("rclone mount: cp -r", ours),
+                10,
+                least=True,
+                unit="x",
+            ),
+            Target(
+                "times as fast as pyxnat file by file",
+                outcome.ratio("pyxnat: file by file", ours),
+                5,
+                least=True,
+                unit="x",
+            ),
         ]
 
 
 def _sums(archive: zipfile.ZipFile) -> list[str]:
-    return sorted(hashlib.md5(archive.read(name), usedforsecurity=False).hexdigest() for name in archive.namelist())
+    return sorted(
+        hashlib.md5(archive.read(name), usedforsecurity=False).hexdigest() for name in archive.namelist()
+    )
 
 
 class ConvertScan(Work):
@@ -162,8 +198,12 @@ class ConvertScan(Work):
 
                 def fetch() -> float:
                     seconds = stage.curl(zipped, folder / "scan.zip").seconds
-                    seconds += stage.host.run("unzip", "-q", folder / "scan.zip", "-d", folder / "files").seconds
-                    inside = next((folder / "files").rglob("*.dcm")).parent  # dcm2niix looks five folders deep
+                    seconds += stage.host.run(
+                        "unzip", "-q", folder / "scan.zip", "-d", folder / "files"
+                    ).seconds
+                    inside = next(
+                        (folder / "files").rglob("*.dcm")
+                    ).parent  # dcm2niix looks five folders deep
                     return seconds + convert(inside, target)
 
                 return done(target, stage.sample(fetch))
@@ -178,4 +218,11 @@ class ConvertScan(Work):
     def targets(self, outcome: Outcome) -> list[Target]:
         if outcome.network.name != "20ms":
             return []
-        return [Target("time, x (curl zip, unzip, dcm2niix)", outcome.ratio("xnatfs: dcm2niix", self.reference), 1.5, unit="x")]
+        return [
+            Target(
+                "time, x (curl zip, unzip, dcm2niix)",
+                outcome.ratio("xnatfs: dcm2niix", self.reference),
+                1.5,
+                unit="x",
+            )
+        ]

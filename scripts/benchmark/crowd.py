@@ -14,7 +14,9 @@ from benchmark.stage import LOGIN, Stage
 from benchmark.work import Contestant, Work, mib
 
 _SESSIONS = 60  # of another project, which nobody reads
-_SPARE = range(1, _SESSIONS, 11)  # those that are listed meanwhile: not neighbours, which a mount may list ahead
+_SPARE = range(
+    1, _SESSIONS, 11
+)  # those that are listed meanwhile: not neighbours, which a mount may list ahead
 _EVERY = 0.1  # seconds between two looks
 UNLISTED = "ls, not yet listed: longest, s"
 LISTED = "ls, listed: longest, s"
@@ -35,12 +37,17 @@ class Crowd(Work):
         return [*spare, "--digests", *(part for name in files for part in ("--big", name))]
 
     def describe(self) -> str:
-        return f"{self.sizes.readers} files of {mib(self.sizes.reader_size)}, each in a session of its own, with MD5s in the catalogs"
+        return (
+            f"{self.sizes.readers} files of {mib(self.sizes.reader_size)}, each in a session of its "
+            f"own, with MD5s in the catalogs"
+        )
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         count = self.sizes.readers
         sessions = [f"DEMO_E{_SESSIONS + number:05d}" for number in range(1, count + 1)]
-        digests = [stage.server.digests(f"/data/experiments/{session}/scans/ALL/files")[0] for session in sessions]
+        digests = [
+            stage.server.digests(f"/data/experiments/{session}/scans/ALL/files")[0] for session in sessions
+        ]
         checked: set[str] = set()
 
         def together(start: Callable[[int], subprocess.Popen[str]]) -> float:
@@ -72,8 +79,15 @@ class Crowd(Work):
                 def path(number: int) -> Path:
                     return root / f"big_MR{number}/SCANS/1-T1/NIFTI/f{number}.bin"
 
-                watch = _Watch(stage, [other / f"sub{number:05d}/sub{number:05d}_MR1/SCANS/1-TYPE1/DICOM" for number in _SPARE])
-                sample = stage.sample(lambda: watch.beside(lambda: together(lambda n: stage.host.start("cat", path(n), quiet=True))))
+                watch = _Watch(
+                    stage,
+                    [other / f"sub{number:05d}/sub{number:05d}_MR1/SCANS/1-TYPE1/DICOM" for number in _SPARE],
+                )
+                sample = stage.sample(
+                    lambda: watch.beside(
+                        lambda: together(lambda n: stage.host.start("cat", path(n), quiet=True))
+                    )
+                )
                 right(path, "xnatfs")
                 return Sample(sample.seconds, sample.requests, sample.sent, watch.longest())
 
@@ -84,7 +98,9 @@ class Crowd(Work):
                     return f"{stage.server.url}/data/experiments/{sessions[number - 1]}/scans/1/resources/NIFTI/files/f{number}.bin"
 
                 def start(number: int) -> subprocess.Popen[str]:
-                    return stage.host.start("curl", "-sS", "--fail", "-u", LOGIN, "-o", folder / f"{number}", url(number))
+                    return stage.host.start(
+                        "curl", "-sS", "--fail", "-u", LOGIN, "-o", folder / f"{number}", url(number)
+                    )
 
                 sample = stage.sample(lambda: together(start))
                 right(lambda number: folder / f"{number}", "curl")
@@ -94,13 +110,18 @@ class Crowd(Work):
             with stage.rclone() as mount:
 
                 def start(number: int) -> subprocess.Popen[str]:
-                    return stage.host.start("cat", mount.point / f"BIG/big_MR{number}/1/NIFTI/f{number}.bin", quiet=True)
+                    return stage.host.start(
+                        "cat", mount.point / f"BIG/big_MR{number}/1/NIFTI/f{number}.bin", quiet=True
+                    )
 
                 return stage.sample(lambda: together(start))
 
         return [
             Contestant(
-                "xnatfs: as many cats at once", "xnatfs", ours, note="with an ls every 100 ms beside it, of folders in another project"
+                "xnatfs: as many cats at once",
+                "xnatfs",
+                ours,
+                note="with an ls every 100 ms beside it, of folders in another project",
             ),
             Contestant(self.reference, "curl", curls),
             Contestant("rclone mount: as many cats at once", "rclone", rclone),
@@ -111,7 +132,9 @@ class Crowd(Work):
             return []
         ours = outcome.entry("xnatfs: as many cats at once")
         return [
-            Target("speed, x as many curls", outcome.ratio(self.reference, ours.name), 0.9, least=True, unit="x"),
+            Target(
+                "speed, x as many curls", outcome.ratio(self.reference, ours.name), 0.9, least=True, unit="x"
+            ),
             Target("ls of a folder not yet listed meanwhile, s", ours.extra(UNLISTED), 1, unit="s"),
             Target("ls of a listed folder meanwhile, s", ours.extra(LISTED), 0.1, unit="s"),
         ]

@@ -1,8 +1,8 @@
 """What a run takes from this machine and has to give back: a scratch folder, processes, mounts.
 
-Used by every other module. Whatever touches a mount runs in a process of its own with a time limit, so that a stuck mount cannot stick
-the benchmark. One thread runs the benchmark; `start` and `finish` may also be called from others.
-"""
+Used by every other module. Whatever touches a mount runs in a process of its own with a time limit, so that a
+stuck mount cannot stick the benchmark. One thread runs the benchmark; `start` and `finish` may also be called
+from others."""
 
 from __future__ import annotations
 
@@ -62,12 +62,31 @@ class Host:
         return shutil.which(tool, path=self.path)
 
     def start(
-        self, *command: str | Path, env: dict[str, str] | None = None, quiet: bool = False, cwd: Path | None = None, log: Path | None = None
+        self,
+        *command: str | Path,
+        env: dict[str, str] | None = None,
+        quiet: bool = False,
+        cwd: Path | None = None,
+        log: Path | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a process, away from our terminal's Ctrl-C. `quiet`: output to /dev/null. `log`: to a file."""
-        environment = {**os.environ, "PATH": self.path, "LC_ALL": "C.UTF-8", "PYTHONPATH": f"{HERE.parent}:{REPOSITORY}", **(env or {})}
+        """Start a process, away from our terminal's Ctrl-C. `quiet`: output to /dev/null. `log`: to a
+        file.
+        """
+        environment = {
+            **os.environ,
+            "PATH": self.path,
+            "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": f"{HERE.parent}:{REPOSITORY}",
+            **(env or {}),
+        }
         with contextlib.ExitStack() as stack:
-            target = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL if quiet else subprocess.PIPE
+            target = (
+                stack.enter_context(log.open("ab"))
+                if log is not None
+                else subprocess.DEVNULL
+                if quiet
+                else subprocess.PIPE
+            )
             process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,

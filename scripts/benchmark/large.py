@@ -92,15 +92,40 @@ class Sequential(LargeFile):
                     return found["seconds"]
 
                 sample = stage.sample(once)
-                return Sample(sample.seconds, sample.requests, sample.sent, {"round trips to the first byte": found["round_trips"]})
+                return Sample(
+                    sample.seconds,
+                    sample.requests,
+                    sample.sent,
+                    {"round trips to the first byte": found["round_trips"]},
+                )
 
         return [
-            Contestant("xnatfs: cat > /dev/null", "xnatfs", lambda: read(False), note="also writes the cache, on the same disk"),
+            Contestant(
+                "xnatfs: cat > /dev/null",
+                "xnatfs",
+                lambda: read(False),
+                note="also writes the cache, on the same disk",
+            ),
             Contestant("curl -o", "curl", lambda: curl(True)),
-            Contestant("xnatfs: cp to the same disk", "xnatfs", lambda: read(True), note="writes the cache and the copy"),
+            Contestant(
+                "xnatfs: cp to the same disk",
+                "xnatfs",
+                lambda: read(True),
+                note="writes the cache and the copy",
+            ),
             Contestant("curl -o /dev/null", "curl", lambda: curl(False)),
-            Contestant("rclone mount: cat > /dev/null", "rclone", rclone, note="also writes its cache, on the same disk"),
-            Contestant("xnatfs: first byte, listed", "xnatfs", lambda: first(True), note="after ls -l of the file; in a new mount"),
+            Contestant(
+                "rclone mount: cat > /dev/null",
+                "rclone",
+                rclone,
+                note="also writes its cache, on the same disk",
+            ),
+            Contestant(
+                "xnatfs: first byte, listed",
+                "xnatfs",
+                lambda: first(True),
+                note="after ls -l of the file; in a new mount",
+            ),
             Contestant("xnatfs: first byte, nothing listed", "xnatfs", lambda: first(False)),
         ]
 
@@ -177,7 +202,9 @@ class Scattered(LargeFile):
     seed = 20240305
 
     def describe(self) -> str:
-        return f"{self.sizes.reads} reads of 64 KiB at random places (the same for all) of {super().describe()}"
+        return (
+            f"{self.sizes.reads} reads of 64 KiB at random places (the same for all) of {super().describe()}"
+        )
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
@@ -186,7 +213,10 @@ class Scattered(LargeFile):
 
         def curl() -> Sample:
             with stage.folder("parts") as folder:
-                wanted = [(URL, f"{start}-{start + MOST - 1}", folder / str(index)) for index, start in enumerate(starts)]
+                wanted = [
+                    (URL, f"{start}-{start + MOST - 1}", folder / str(index))
+                    for index, start in enumerate(starts)
+                ]
                 sample = stage.sample(lambda: stage.curls(wanted, self.threads).seconds)
                 whole = b"".join((folder / str(index)).read_bytes() for index in range(len(starts)))
                 expected[:] = [hashlib.md5(whole, usedforsecurity=False).hexdigest()]
@@ -200,7 +230,9 @@ class Scattered(LargeFile):
 
                 def read() -> float:
                     path = mount.point / source
-                    found = stage.read("scattered", path, str(self.seed), str(self.sizes.reads), str(self.threads))
+                    found = stage.read(
+                        "scattered", path, str(self.seed), str(self.sizes.reads), str(self.threads)
+                    )
                     if found["md5"] != expected[0]:
                         raise FailedError("the bytes are wrong")
                     return float(found["seconds"])
@@ -218,8 +250,18 @@ class Scattered(LargeFile):
             return []
         ours, reference = outcome.entry("xnatfs: pread by 8 threads").sent, outcome.entry(self.reference).sent
         return [
-            Target("time, x the same ranged GETs", outcome.ratio("xnatfs: pread by 8 threads", self.reference), 1.3, unit="x"),
-            Target("bytes, x the same ranged GETs", ours / reference if ours is not None and reference else None, 3, unit="x"),
+            Target(
+                "time, x the same ranged GETs",
+                outcome.ratio("xnatfs: pread by 8 threads", self.reference),
+                1.3,
+                unit="x",
+            ),
+            Target(
+                "bytes, x the same ranged GETs",
+                ours / reference if ours is not None and reference else None,
+                3,
+                unit="x",
+            ),
         ]
 
 
@@ -235,11 +277,17 @@ class SecondRead(LargeFile):
     def contestants(self, stage: Stage) -> list[Contestant]:
         stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
         kept: dict[str, Mount] = {}
-        note = "" if stage.host.drop_page_cache() else "page cache not dropped (needs root): cached files are only advised away"
+        note = (
+            ""
+            if stage.host.drop_page_cache()
+            else "page cache not dropped (needs root): cached files are only advised away"
+        )
 
         def mount(name: str) -> Mount:
             if name not in kept:
-                kept[name] = stage.stack.enter_context({"xnatfs": stage.xnatfs, "rclone": stage.rclone}[name]())
+                kept[name] = stage.stack.enter_context(
+                    {"xnatfs": stage.xnatfs, "rclone": stage.rclone}[name]()
+                )
                 cat(stage, kept[name].point / {"xnatfs": OURS, "rclone": THEIRS}[name])
             return kept[name]
 
@@ -254,7 +302,9 @@ class SecondRead(LargeFile):
             if cached.stat().st_size < self.sizes.large:
                 raise FailedError("the cache does not hold the whole file")
             _forget(stage, one)
-            return stage.sample(lambda: stage.host.run("dd", f"if={cached}", "of=/dev/null", "bs=1M", "status=none").seconds)
+            return stage.sample(
+                lambda: stage.host.run("dd", f"if={cached}", "of=/dev/null", "bs=1M", "status=none").seconds
+            )
 
         return [
             Contestant("xnatfs: cat > /dev/null", "xnatfs", lambda: again("xnatfs"), note=note),
@@ -265,8 +315,20 @@ class SecondRead(LargeFile):
     def targets(self, outcome: Outcome) -> list[Target]:
         ours = "xnatfs: cat > /dev/null"
         return [
-            Target("speed, x dd of the cached file", outcome.ratio("dd of the cached file", ours), 0.5, least=True, unit="x"),
-            Target("speed, x rclone mount", outcome.ratio("rclone mount: cat > /dev/null", ours), 1.5, least=True, unit="x"),
+            Target(
+                "speed, x dd of the cached file",
+                outcome.ratio("dd of the cached file", ours),
+                0.5,
+                least=True,
+                unit="x",
+            ),
+            Target(
+                "speed, x rclone mount",
+                outcome.ratio("rclone mount: cat > /dev/null", ours),
+                1.5,
+                least=True,
+                unit="x",
+            ),
         ]
 
 

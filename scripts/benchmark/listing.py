@@ -24,18 +24,31 @@ class Find(Work):
 
     def data(self) -> list[str]:
         sizes = self.sizes
-        counts = ["--sessions", str(sizes.sessions), "--scans", str(sizes.session_scans), "--files", str(sizes.session_files)]
+        counts = [
+            "--sessions",
+            str(sizes.sessions),
+            "--scans",
+            str(sizes.session_scans),
+            "--files",
+            str(sizes.session_files),
+        ]
         return [*counts, "--file-size", str(_FILE_SIZE)]
 
     def describe(self) -> str:
         sizes = self.sizes
         total = sizes.sessions * sizes.session_scans * sizes.session_files
-        return f"{sizes.sessions:,} sessions x {sizes.session_scans} scans x {sizes.session_files} files, {total:,} files in all"
+        return (
+            f"{sizes.sessions:,} sessions x {sizes.session_scans} scans x {sizes.session_files} files, "
+            f"{total:,} files in all"
+        )
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         sizes = self.sizes
         a_session = sizes.session_scans * sizes.session_files
-        listings = [f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json" for number in range(1, sizes.sessions + 1)]
+        listings = [
+            f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json"
+            for number in range(1, sizes.sessions + 1)
+        ]
         stage.curls([(path, "", "/dev/null") for path in listings], 8)  # digests and catalogs, once
         held: dict[str, tuple[ExitStack, Mount]] = {}
 
@@ -48,21 +61,37 @@ class Find(Work):
         def first() -> Sample:
             with ExitStack() as stack:
                 mount = stack.enter_context(stage.xnatfs())
-                sample = stage.sample(lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session))
+                sample = stage.sample(
+                    lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session)
+                )
                 held["xnatfs"] = stack.pop_all(), mount
                 stage.stack.push(held["xnatfs"][0].__exit__)
-            return Sample(sample.seconds, sample.requests, sample.sent, {"resident MB after": memory_of(mount.pid) / 1e6})
+            return Sample(
+                sample.seconds,
+                sample.requests,
+                sample.sent,
+                {"resident MB after": memory_of(mount.pid) / 1e6},
+            )
 
         def second() -> Sample:
             if "xnatfs" not in held:
                 raise FailedError("there was no first time")
             stack, mount = held.pop("xnatfs")
             with stack:
-                sample = stage.sample(lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session))
-                return Sample(sample.seconds, sample.requests, sample.sent, {"resident MB after": memory_of(mount.pid) / 1e6})
+                sample = stage.sample(
+                    lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session)
+                )
+                return Sample(
+                    sample.seconds,
+                    sample.requests,
+                    sample.sent,
+                    {"resident MB after": memory_of(mount.pid) / 1e6},
+                )
 
         def curl() -> Sample:
-            return stage.sample(lambda: stage.curls([(path, "", "/dev/null") for path in listings], 8).seconds)
+            return stage.sample(
+                lambda: stage.curls([(path, "", "/dev/null") for path in listings], 8).seconds
+            )
 
         part = min(sizes.rclone_sessions, sizes.sessions)
 
@@ -70,26 +99,41 @@ class Find(Work):
             with stage.rclone() as mount:
                 folders = [str(mount.point / f"SCALE/sub{number:05d}_MR1") for number in range(1, part + 1)]
                 sample = stage.sample(lambda: find(folders, part * a_session))
-                return Sample(sample.seconds, sample.requests, sample.sent, {"resident MB after": memory_of(mount.pid) / 1e6})
+                return Sample(
+                    sample.seconds,
+                    sample.requests,
+                    sample.sent,
+                    {"resident MB after": memory_of(mount.pid) / 1e6},
+                )
 
         said = (
             ""
             if part == sizes.sessions
-            else f"done on {part} of {sizes.sessions:,} sessions; the time is scaled up, requests and bytes are not"
+            else f"done on {part} of {sizes.sessions:,} sessions; the time is scaled up, requests and "
+            f"bytes are not"
         )
         return [
             Contestant(FIRST, "xnatfs", first),
             Contestant(SECOND, "xnatfs", second, note="in the same mount, at once"),
             Contestant(self.reference, "curl", curl),
-            Contestant("rclone mount: find, first time", "rclone", rclone, share=part / sizes.sessions, note=said),
+            Contestant(
+                "rclone mount: find, first time", "rclone", rclone, share=part / sizes.sessions, note=said
+            ),
         ]
 
     def targets(self, outcome: Outcome) -> list[Target]:
         if outcome.network.name != "20ms":
             return []
-        memory = outcome.entry(SECOND).extra("resident MB after") or outcome.entry(FIRST).extra("resident MB after")
+        memory = outcome.entry(SECOND).extra("resident MB after") or outcome.entry(FIRST).extra(
+            "resident MB after"
+        )
         return [
-            Target("first time, x the same listings 8 at a time", outcome.ratio(FIRST, self.reference), 2, unit="x"),
+            Target(
+                "first time, x the same listings 8 at a time",
+                outcome.ratio(FIRST, self.reference),
+                2,
+                unit="x",
+            ),
             Target("second time, seconds", outcome.entry(SECOND).seconds, 3, unit="s"),
             Target("resident memory of the daemon after it, MB", memory, 400, unit="MB"),
         ]

@@ -1,4 +1,5 @@
-"""Readers in a process of their own: `python -m benchmark.readers JOB ARGUMENTS...` prints what it measured as JSON.
+"""Readers in a process of their own: `python -m benchmark.readers JOB ARGUMENTS...` prints what it measured
+as JSON.
 
 Times are taken after the imports. Used by the works through `Stage.read`.
 """
@@ -115,7 +116,8 @@ def whole(path: str) -> dict[str, Any]:
 
 
 def table(path: str, *columns: str) -> dict[str, Any]:
-    """What a table, .csv or .xlsx with any number of sheets, holds in some columns: a digest of all rows in any order.
+    """What a table, .csv or .xlsx with any number of sheets, holds in some columns: a digest of all rows in
+    any order.
 
     Without columns only the rows are counted. Also run by the Python of bx, for bx's workbooks.
     """
@@ -129,7 +131,13 @@ def table(path: str, *columns: str) -> dict[str, Any]:
             digest ^= int(hashlib.md5(told.encode()).hexdigest(), 16)
             of_session[row["ID"]] = of_session.get(row["ID"], 0) + 1
     even = len(set(of_session.values())) == 1
-    found = {"rows": count, "sheets": len(sheets), "digest": f"{digest:032x}", "sessions": len(of_session), "even": even}
+    found = {
+        "rows": count,
+        "sheets": len(sheets),
+        "digest": f"{digest:032x}",
+        "sessions": len(of_session),
+        "even": even,
+    }
     return {"seconds": time.perf_counter() - begin, **found}
 
 

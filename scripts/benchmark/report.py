@@ -29,7 +29,9 @@ def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
         if found is None:
             return "not installed"
         try:
-            result = subprocess.run([found, *command[1:]], capture_output=True, text=True, timeout=20, check=False, cwd="/")
+            result = subprocess.run(
+                [found, *command[1:]], capture_output=True, text=True, timeout=20, check=False, cwd="/"
+            )
         except (subprocess.SubprocessError, OSError):
             return "?"
         lines = (result.stdout or result.stderr).strip().splitlines()
@@ -42,17 +44,23 @@ def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
             return "not installed"
 
     commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=20, check=False
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     load = os.getloadavg()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "machine": f"{os.cpu_count()} processors, Linux {platform.release().partition('-')[0]}, load {load[0]:.1f} at the start",
+        "machine": f"{os.cpu_count()} processors, Linux {platform.release().partition('-')[0]}, load "
+        f"{load[0]:.1f} at the start",
         "disk": f"{_file_system(host.folder)}, {_free(host.folder) / 1e9:.0f} GB free",
         "python": platform.python_version(),
         "xnatfs": f"{package('xnatfs')} ({commit.stdout.strip() or 'no git'})",
         "curl": version("curl", "--version").partition(" (")[0],
-        "rclone": f"{version('rclone', 'version')}; backend {backend}; flags: {' '.join(flag or repr(flag) for flag in RCLONE_FLAGS)}",
+        "rclone": f"{version('rclone', 'version')}; backend {backend}; flags: "
+        f"{' '.join(flag or repr(flag) for flag in RCLONE_FLAGS)}",
         "pyxnat": package("pyxnat"),
         "xnatpy": package("xnat"),
         "dcm2niix": version("dcm2niix", "--version"),
@@ -61,7 +69,9 @@ def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
 
 
 def _bx_version(program: str) -> str:
-    found = sorted(Path(program).resolve().parent.parent.glob("lib/python*/site-packages/bbrc_bx-*.dist-info"))
+    found = sorted(
+        Path(program).resolve().parent.parent.glob("lib/python*/site-packages/bbrc_bx-*.dist-info")
+    )
     return found[-1].name.split("-")[1].removesuffix(".dist") if found else "?"
 
 
@@ -119,7 +129,13 @@ def _remarks(outcome: Outcome) -> list[str]:
 
 def _target(one: Target) -> tuple[str, str, str, str]:
     unit = f" {one.unit}" if one.unit and one.unit != "x" else one.unit
-    value = "-" if one.value is None else f"{one.value:.2f}{unit}" if isinstance(one.value, float) else f"{one.value}{unit}"
+    value = (
+        "-"
+        if one.value is None
+        else f"{one.value:.2f}{unit}"
+        if isinstance(one.value, float)
+        else f"{one.value}{unit}"
+    )
     bound = f"{'at least' if one.least else 'at most'} {one.bound:g}{unit}"
     return one.text, value, bound, {True: "met", False: "MISSED", None: "not known"}[one.met]
 
@@ -137,7 +153,10 @@ def text(outcome: Outcome) -> str:
     rows = [_HEADS, *(_row(outcome, one) for one in outcome.entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         lines.append(("   " + "  ".join(cells)).rstrip())
     lines += [f"   - {line}" for line in _remarks(outcome)]
     for one in outcome.targets:
@@ -150,12 +169,20 @@ def capability_text(rows: list[dict[str, float | str]]) -> str:
     """What the stand-in can do, for a terminal."""
     lines = ["", "== the stand-in alone (curl to /dev/null, best of the runs)"]
     for row in rows:
-        figures = ", ".join(f"{name} {value:,.0f}" for name, value in row.items() if isinstance(value, (int, float)))
+        figures = ", ".join(
+            f"{name} {value:,.0f}" for name, value in row.items() if isinstance(value, (int, float))
+        )
         lines.append(f"   {row['title']}: {figures}")
     return "\n".join(lines)
 
 
-def as_json(path: Path, command: str, surroundings: dict[str, str], alone: list[dict[str, float | str]], outcomes: list[Outcome]) -> None:
+def as_json(
+    path: Path,
+    command: str,
+    surroundings: dict[str, str],
+    alone: list[dict[str, float | str]],
+    outcomes: list[Outcome],
+) -> None:
     """Everything, every sample."""
     document: dict[str, Any] = {
         "command": command,
@@ -173,10 +200,19 @@ def _table(rows: Sequence[tuple[str, ...]], right_from: int = 1) -> list[str]:
 
 
 def as_markdown(
-    path: Path, command: str, surroundings: dict[str, str], alone: list[dict[str, float | str]], outcomes: list[Outcome], quick: bool
+    path: Path,
+    command: str,
+    surroundings: dict[str, str],
+    alone: list[dict[str, float | str]],
+    outcomes: list[Outcome],
+    quick: bool,
 ) -> None:
     """Tables for the documentation."""
-    lines = ["# Benchmarks", "", f"Made by `{command}`. Medians; xnatfs and the others took turns in one run on one machine."]
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Made by `{command}`. Medians; xnatfs and the others took turns in one run on one machine.",
+    ]
     lines += ["Sizes were those of `--quick`: the targets are for the full ones."] if quick else []
     lines += ["", *(f"- {name}: {value}" for name, value in surroundings.items()), ""]
     targets = [(one, target) for one in outcomes for target in one.targets]
@@ -187,9 +223,21 @@ def as_markdown(
     if alone:
         names = [name for name in alone[0] if name not in ("network", "title")]
         body = [(str(row["title"]), *(f"{row[name]:,.0f}" for name in names)) for row in alone]
-        lines += ["## The stand-in alone", "", "Asked by curl writing to /dev/null.", "", *_table([("network", *names), *body])]
+        lines += [
+            "## The stand-in alone",
+            "",
+            "Asked by curl writing to /dev/null.",
+            "",
+            *_table([("network", *names), *body]),
+        ]
     for one in outcomes:
-        lines += [f"## {one.title}: {one.network.title}", "", f"Files: {one.files}.", f"{one.cold[:1].upper()}{one.cold[1:]}.", ""]
+        lines += [
+            f"## {one.title}: {one.network.title}",
+            "",
+            f"Files: {one.files}.",
+            f"{one.cold[:1].upper()}{one.cold[1:]}.",
+            "",
+        ]
         if one.problem:
             lines += [f"Failed: {one.problem}", ""]
             continue
@@ -219,16 +267,31 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
         entries = [one for one in outcome.entries if one.good][::-1]
         for place, one in enumerate(entries):
             time_taken = one.seconds or 0.0
-            colour = "#d95f02" if one.name.startswith("xnatfs") else "#7570b3" if one.name == outcome.reference else "#777777"
+            colour = (
+                "#d95f02"
+                if one.name.startswith("xnatfs")
+                else "#7570b3"
+                if one.name == outcome.reference
+                else "#777777"
+            )
             reach = [[time_taken - one.spread[0]], [one.spread[1] - time_taken]]
             panel.errorbar(time_taken, place, xerr=reach, fmt="o", color=colour, capsize=3)
-            panel.annotate(seconds(time_taken), (time_taken, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+            panel.annotate(
+                seconds(time_taken),
+                (time_taken, place),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
         panel.set_yticks(range(len(entries)), [one.name for one in entries], fontsize=8)
         panel.set_ylim(-0.6, len(entries) - 0.2)
         panel.set_xscale("log")
         # Points, and whole decades: bars on a logarithmic axis would begin somewhere and so say nothing.
         times = [one.seconds or 1e-3 for one in entries]
-        panel.set_xlim(10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2)))
+        panel.set_xlim(
+            10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2))
+        )
         panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.grid(axis="x", which="both", alpha=0.3)

@@ -12,7 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Network:
-    """What lies between the client and the server: a wait before every request, and bytes a second over all connections."""
+    """What lies between the client and the server: a wait before every request, and bytes a second over all
+    connections.
+    """
 
     name: str
     latency_ms: float
@@ -85,12 +87,17 @@ class Entry:
     def extras(self) -> dict[str, float]:
         """All further figures, medians."""
         names = dict.fromkeys(name for one in self.good for name in one.extra)
-        return {name: statistics.median([one.extra[name] for one in self.good if name in one.extra]) for name in names}
+        return {
+            name: statistics.median([one.extra[name] for one in self.good if name in one.extra])
+            for name in names
+        }
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure to reach: `value` at most (or with `least`: at least) `bound`; no value where something failed or is not there."""
+    """A figure to reach: `value` at most (or with `least`: at least) `bound`; no value where something failed
+    or is not there.
+    """
 
     text: str
     value: float | None
@@ -157,17 +164,25 @@ class Outcome:
                 for one in self.entries
             ],
             "targets": [
-                {"text": one.text, "value": one.value, "bound": one.bound, "at_least": one.least, "unit": one.unit, "met": one.met}
+                {
+                    "text": one.text,
+                    "value": one.value,
+                    "bound": one.bound,
+                    "at_least": one.least,
+                    "unit": one.unit,
+                    "met": one.met,
+                }
                 for one in self.targets
             ],
         }
 
 
 def chain(records: list[dict[str, Any]], until: float | None = None) -> int:
-    """Round trips: the most requests of these that came one after the other, each begun when the one before it had been answered.
+    """Round trips: the most requests of these that came one after the other, each begun when the one before
+    it had been answered.
 
-    `until`: only those begun before this moment count. A request not yet answered counts, and nothing can follow it.
-    """
+    `until`: only those begun before this moment count. A request not yet answered counts, and nothing can
+    follow it."""
     spans = [
         (one["time"] + one["duration"] if one["duration"] else float("inf"), one["time"])
         for one in records

@@ -24,7 +24,17 @@ from benchmark.host import FailedError, Finished, Host, memory_of, mounts_below,
 from benchmark.results import Network, Sample
 
 LOGIN = "demo:demo"
-RCLONE_FLAGS = ("--read-only", "--vfs-cache-mode", "full", "--dir-cache-time", "1h", "--attr-timeout", "1m", "--config", "")
+RCLONE_FLAGS = (
+    "--read-only",
+    "--vfs-cache-mode",
+    "full",
+    "--dir-cache-time",
+    "1h",
+    "--attr-timeout",
+    "1m",
+    "--config",
+    "",
+)
 _SETTLE = 3.0
 _MOUNTING = 60.0
 
@@ -64,7 +74,9 @@ class Server:
 
     def _ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self.url + path, data, {"Content-Type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.loads(response.read())
 
@@ -98,7 +110,9 @@ class Server:
     def login(self) -> str:
         """A session's cookie, for clients that make very many requests."""
         basic = base64.b64encode(LOGIN.encode()).decode()
-        request = urllib.request.Request(self.url + "/data/JSESSION", headers={"Authorization": f"Basic {basic}"})
+        request = urllib.request.Request(
+            self.url + "/data/JSESSION", headers={"Authorization": f"Basic {basic}"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             return f"JSESSIONID={response.read().decode()}"
 
@@ -111,12 +125,11 @@ class Server:
 
 
 def _read_away(stream: IO[str] | None) -> None:
-    """A program whose pipe is full stands still: the stand-in says a line for each connection that it resets, and stood still after an
-    hour's thousand of them."""
+    """A program whose pipe is full stands still: the stand-in says a line for each connection that it resets,
+    and stood still after an hour's thousand of them."""
     with contextlib.suppress(ValueError, OSError):  # closed at the end
         for _ in stream or ():
             pass
-
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,9 @@ class Stage:
 
     @contextlib.contextmanager
     def xnatfs(self, folder: Path | None = None) -> Iterator[Mount]:
-        """A new mount by the real command, with a new cache and a new state directory, or with those in `folder`, which stays."""
+        """A new mount by the real command, with a new cache and a new state directory, or with those in
+        `folder`, which stays.
+        """
         with self.folder("xnatfs") if folder is None else contextlib.nullcontext(folder) as folder:
             point = folder / "mnt"
             point.mkdir(exist_ok=True)
@@ -174,7 +189,15 @@ class Stage:
             command = (sys.executable, "-m", "xnatfs")
             pid = 0
             try:
-                self.host.run(*command, "mount", point, "--cache-size", self.cache_size, env=environment, limit=_MOUNTING)
+                self.host.run(
+                    *command,
+                    "mount",
+                    point,
+                    "--cache-size",
+                    self.cache_size,
+                    env=environment,
+                    limit=_MOUNTING,
+                )
                 pid = _daemon(folder / "state")
                 yield Mount(point, folder / "cache", pid)
             finally:
@@ -225,14 +248,25 @@ class Stage:
 
     def curl(self, path: str, output: Path | str, *options: str) -> Finished:
         """One curl to one file."""
-        return self.host.run("curl", "-sS", "--fail", "-u", LOGIN, "-o", output, *options, self.server.url + path)
+        return self.host.run(
+            "curl", "-sS", "--fail", "-u", LOGIN, "-o", output, *options, self.server.url + path
+        )
 
     def curls(self, wanted: Iterable[tuple[str, str, Path | str]], at_a_time: int) -> Finished:
-        """One curl for many (path, range or "", output), so many at a time on as many connections; in one session of the server."""
+        """One curl for many (path, range or "", output), so many at a time on as many connections; in one
+        session of the server.
+        """
         cookie = self.server.login()
         blocks = []
         for path, part, output in wanted:
-            block = [f'url = "{self.server.url}{path}"', f'output = "{output}"', "fail", "silent", "show-error", f'cookie = "{cookie}"']
+            block = [
+                f'url = "{self.server.url}{path}"',
+                f'output = "{output}"',
+                "fail",
+                "silent",
+                "show-error",
+                f'cookie = "{cookie}"',
+            ]
             blocks.append("\n".join([*block, f'range = "{part}"'] if part else block))
         with self.folder("curl") as folder:
             (folder / "config").write_text("\nnext\n".join(blocks) + "\n")
@@ -283,4 +317,6 @@ def check_files(folder: Path, digests: list[str]) -> None:
                     digest.update(piece)
             found.append(digest.hexdigest())
     if sorted(found) != digests:
-        raise FailedError(f"the copy is wrong: {len(found)} files where there should be {len(digests)}, or other bytes")
+        raise FailedError(
+            f"the copy is wrong: {len(found)} files where there should be {len(digests)}, or other bytes"
+        )

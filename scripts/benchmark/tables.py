@@ -59,7 +59,9 @@ class _Table(Work):
 
         def check(who: str, told: dict[str, Any]) -> None:
             if told["sessions"] != self.count or not told["even"]:
-                raise FailedError(f"the table has {told['sessions']} sessions of {self.count}, or not all of their rows")
+                raise FailedError(
+                    f"the table has {told['sessions']} sessions of {self.count}, or not all of their rows"
+                )
             found[who] = told
             if len({one["digest"] for one in found.values()}) > 1:
                 raise FailedError(f"the tables of {' and '.join(found)} differ")
@@ -67,7 +69,9 @@ class _Table(Work):
         def copied(mount: Mount) -> Sample:
             with stage.folder("table") as folder:
                 target = folder / "table.csv"
-                sample = stage.sample(lambda: stage.host.run("cp", _file(mount, self.key, "csv"), target).seconds)
+                sample = stage.sample(
+                    lambda: stage.host.run("cp", _file(mount, self.key, "csv"), target).seconds
+                )
                 check("xnatfs", stage.read("table", target, *self.compared))
                 return sample
 
@@ -96,7 +100,9 @@ class _Table(Work):
                     return copied(mount)
 
         def curl() -> Sample:
-            wanted = [(path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)]
+            wanted = [
+                (path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)
+            ]
             return stage.sample(lambda: stage.curls(wanted, 8).seconds)
 
         def bx() -> Sample:
@@ -109,7 +115,9 @@ class _Table(Work):
         return [
             Contestant(NEW, "xnatfs", new),
             Contestant(AGAIN, "xnatfs", again, note="in the same mount, at once"),
-            Contestant(REMOUNTED, "xnatfs", remounted, note="built before, with the same cache, and mounted anew"),
+            Contestant(
+                REMOUNTED, "xnatfs", remounted, note="built before, with the same cache, and mounted anew"
+            ),
             Contestant(CURL, "curl", curl),
             *([Contestant(self.bx, "bx", bx, once=True)] if self.against_bx else []),
         ]
@@ -127,22 +135,33 @@ def _file(mount: Mount, key: str, kind: str) -> Path:
 
 
 def _with(sample: Sample, mount: Mount) -> Sample:
-    return Sample(sample.seconds, sample.requests, sample.sent, {**sample.extra, _RESIDENT: memory_of(mount.pid, peak=True) / 1e6})
+    return Sample(
+        sample.seconds,
+        sample.requests,
+        sample.sent,
+        {**sample.extra, _RESIDENT: memory_of(mount.pid, peak=True) / 1e6},
+    )
 
 
 def _run_bx(stage: Stage, key: str, folder: Path) -> float:
     if stage.bx is None:
         raise FailedError("no bx: name its program with --bx")
     config = folder / "xnat.cfg"
-    config.write_text(json.dumps({"server": stage.server.url, "user": "demo", "password": "demo", "verify": True}))
+    config.write_text(
+        json.dumps({"server": stage.server.url, "user": "demo", "password": "demo", "verify": True})
+    )
     arguments = (*key.split("/"), "COHORT", "--config", config, "--dest", folder)
-    return stage.host.run(stage.bx, *arguments, env={"BX_DUMP": "1", "HOME": str(folder), "PYTHONPATH": ""}).seconds
+    return stage.host.run(
+        stage.bx, *arguments, env={"BX_DUMP": "1", "HOME": str(folder), "PYTHONPATH": ""}
+    ).seconds
 
 
 def _read_bx(stage: Stage, book: Path, columns: tuple[str, ...]) -> dict[str, Any]:
     # Its own Python has what reads its workbooks.
     python = Path(stage.bx or "").parent / "python"
-    done = stage.host.run(python, Path(__file__).with_name("readers.py"), "table", book, *columns, env={"PYTHONPATH": ""})
+    done = stage.host.run(
+        python, Path(__file__).with_name("readers.py"), "table", book, *columns, env={"PYTHONPATH": ""}
+    )
     found: dict[str, Any] = json.loads(done.output.splitlines()[-1])
     return found
 
@@ -157,12 +176,26 @@ class ASEG(_Table):
     compared = ("ID", "measurement", "region", "value", "subject")
 
     def paths(self, number: int) -> list[str]:
-        return [f"/data/experiments/{_session(number)}/resources/FREESURFER6/files/c{number:05d}/stats/aseg.stats"]
+        return [
+            f"/data/experiments/{_session(number)}/resources/FREESURFER6/files/c{number:05d}/stats/aseg.stats"
+        ]
 
     def targets(self, outcome: Outcome) -> list[Target]:
         return [
-            Target("times as fast as bx freesurfer6 aseg", outcome.ratio(self.reference, NEW), 15, least=True, unit="x"),
-            Target("built before, times as fast as bx", outcome.ratio(self.reference, AGAIN), 200, least=True, unit="x"),
+            Target(
+                "times as fast as bx freesurfer6 aseg",
+                outcome.ratio(self.reference, NEW),
+                15,
+                least=True,
+                unit="x",
+            ),
+            Target(
+                "built before, times as fast as bx",
+                outcome.ratio(self.reference, AGAIN),
+                200,
+                least=True,
+                unit="x",
+            ),
         ]
 
 
@@ -177,13 +210,29 @@ class ASHS(_Table):
 
     def paths(self, number: int) -> list[str]:
         subject = f"c{number:05d}"
-        names = (f"{subject}_left_corr_nogray_volumes.txt", f"{subject}_right_corr_nogray_volumes.txt", f"{subject}_icv.txt")
+        names = (
+            f"{subject}_left_corr_nogray_volumes.txt",
+            f"{subject}_right_corr_nogray_volumes.txt",
+            f"{subject}_icv.txt",
+        )
         return [f"/data/experiments/{_session(number)}/resources/ASHS/files/final/{name}" for name in names]
 
     def targets(self, outcome: Outcome) -> list[Target]:
         return [
-            Target("times as fast as bx ashs volumes", outcome.ratio(self.reference, NEW), 10, least=True, unit="x"),
-            Target("built before, times as fast as bx", outcome.ratio(self.reference, AGAIN), 200, least=True, unit="x"),
+            Target(
+                "times as fast as bx ashs volumes",
+                outcome.ratio(self.reference, NEW),
+                10,
+                least=True,
+                unit="x",
+            ),
+            Target(
+                "built before, times as fast as bx",
+                outcome.ratio(self.reference, AGAIN),
+                200,
+                least=True,
+                unit="x",
+            ),
         ]
 
 
@@ -206,18 +255,25 @@ class Maps(_Table):
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         # The stand-in keeps the maps it has made once: else it would be that what is measured.
-        stage.curls([(path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)], 8)
+        stage.curls(
+            [(path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)], 8
+        )
         return super().contestants(stage)
 
     def paths(self, number: int) -> list[str]:
-        return [f"/data/experiments/{_session(number)}/resources/SPM12_SEGMENT/files/c{one}c{number:05d}_T1.nii.gz" for one in (1, 2, 3)]
+        return [
+            f"/data/experiments/{_session(number)}/resources/SPM12_SEGMENT/files/c{one}c{number:05d}_T1.nii.gz"
+            for one in (1, 2, 3)
+        ]
 
     def targets(self, outcome: Outcome) -> list[Target]:
         return [Target("time, x the same GETs 8 at a time", outcome.ratio(NEW, CURL), 1.3, unit="x")]
 
 
 class _Large(Work):
-    """A table of a large project: a build, a first block, a whole reading; each in turn, on the same mount."""
+    """A table of a large project: a build, a first block, a whole reading; each in turn, on the same
+    mount.
+    """
 
     networks = ("loopback",)
     key: ClassVar[str]
@@ -238,7 +294,8 @@ class _Large(Work):
     def contestants(self, stage: Stage) -> list[Contestant]:
         held: list[Mount] = []
 
-        # Several seconds of the stand-in's own time, which computes the files when they are asked for, are in the first figure.
+        # Several seconds of the stand-in's own time, which computes the files when they are asked for, are in
+        # the first figure.
         def measured(figure: str) -> Callable[[], Sample]:
             def measure() -> Sample:
                 if not held:
@@ -267,14 +324,27 @@ class _Large(Work):
 
                 sample = stage.sample(read)
                 if told["sessions"] != self.count or not told["even"]:
-                    raise FailedError(f"the table has {told['sessions']} sessions of {self.count}, or not all of their rows")
-                return Sample(sample.seconds, 0, 0, {"rows": told["rows"], "sheets": told["sheets"], "MB": target.stat().st_size / 1e6})
+                    raise FailedError(
+                        f"the table has {told['sessions']} sessions of {self.count}, or not all of their rows"
+                    )
+                return Sample(
+                    sample.seconds,
+                    0,
+                    0,
+                    {"rows": told["rows"], "sheets": told["sheets"], "MB": target.stat().st_size / 1e6},
+                )
 
         return [
             Contestant(BUILD, "xnatfs", measured("seconds"), once=True),
             Contestant(FIRST, "xnatfs", measured("first")),
             Contestant(WHOLE, "xnatfs", measured("seconds")),
-            Contestant(COUNT, "xnatfs", complete, once=True, note="of a copy; every session has to have as many as the others"),
+            Contestant(
+                COUNT,
+                "xnatfs",
+                complete,
+                once=True,
+                note="of a copy; every session has to have as many as the others",
+            ),
         ]
 
 
@@ -294,7 +364,12 @@ class LargeCsv(_Large):
         return [
             Target("open and first block once built, seconds", outcome.entry(FIRST).seconds, 1, unit="s"),
             Target("open and read all once built, seconds", outcome.entry(WHOLE).seconds, 1, unit="s"),
-            Target("most resident memory of the daemon, MB", outcome.entry(BUILD).extra(_RESIDENT), 400, unit="MB"),
+            Target(
+                "most resident memory of the daemon, MB",
+                outcome.entry(BUILD).extra(_RESIDENT),
+                400,
+                unit="MB",
+            ),
         ]
 
 
@@ -312,6 +387,13 @@ class LargeXlsx(_Large):
 
     def targets(self, outcome: Outcome) -> list[Target]:
         return [
-            Target("rows found in all sheets", outcome.entry(COUNT).extra("rows"), 625 * self.count, least=True),
-            Target("most resident memory of the daemon, MB", outcome.entry(BUILD).extra(_RESIDENT), 400, unit="MB"),
+            Target(
+                "rows found in all sheets", outcome.entry(COUNT).extra("rows"), 625 * self.count, least=True
+            ),
+            Target(
+                "most resident memory of the daemon, MB",
+                outcome.entry(BUILD).extra(_RESIDENT),
+                400,
+                unit="MB",
+            ),
         ]

@@ -1,4 +1,6 @@
-"""Works on the views: `cp -r` of one sequence over a whole project, beside `bx nifti`; listing the types of a large project."""
+"""Works on the views: `cp -r` of one sequence over a whole project, beside `bx nifti`; listing the types of a
+large project.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,20 @@ class CopyView(Work):
         return ["--sessions", "0", "--nifti", str(self.sizes.images), "--nifti-size", str(self.size)]
 
     def describe(self) -> str:
-        return f"{self.sizes.images} sessions with one file of {mib(self.size)}, {mib(self.sizes.images * self.size)} in all"
+        return (
+            f"{self.sizes.images} sessions with one file of {mib(self.size)}, "
+            f"{mib(self.sizes.images * self.size)} in all"
+        )
 
     def contestants(self, stage: Stage) -> list[Contestant]:
         count = self.sizes.images
-        bases = [f"/data/experiments/DEMO_E{number:05d}/scans/1/resources/NIFTI/files" for number in range(1, count + 1)]
-        stage.curls([(f"{base}?format=json", "", "/dev/null") for base in bases], 8)  # digests and catalogs, once
+        bases = [
+            f"/data/experiments/DEMO_E{number:05d}/scans/1/resources/NIFTI/files"
+            for number in range(1, count + 1)
+        ]
+        stage.curls(
+            [(f"{base}?format=json", "", "/dev/null") for base in bases], 8
+        )  # digests and catalogs, once
         digests = sorted(digest for base in bases for digest in stage.server.digests(base))
         checked: set[str] = set()
 
@@ -53,14 +63,24 @@ class CopyView(Work):
 
         def ours() -> Sample:
             with stage.folder("copy") as target, stage.xnatfs() as mount:
-                sample = stage.sample(lambda: stage.host.run("cp", "-r", mount.point / VIEW, target / "copy").seconds)
+                sample = stage.sample(
+                    lambda: stage.host.run("cp", "-r", mount.point / VIEW, target / "copy").seconds
+                )
                 asked = [f"{one['method']} {one['path']}?{one['query']}" for one in stage.server.records()]
                 files = sum("/files/" in one for one in asked)
                 parts = sum("/files?" in one and "/scans/" in one for one in asked)
                 at_most = count if self.size <= 8 << 20 else 20 * count  # larger ones come in parts
-                if parts != count or not count <= files <= at_most or len(asked) - files - parts > _PROJECT_LISTINGS:
-                    raise FailedError(f"{files} requests for files, {parts} for listings, {len(asked)} in all")
-                listings[:] = [path for path in (one.partition(" ")[2] for one in asked) if "/files/" not in path]
+                if (
+                    parts != count
+                    or not count <= files <= at_most
+                    or len(asked) - files - parts > _PROJECT_LISTINGS
+                ):
+                    raise FailedError(
+                        f"{files} requests for files, {parts} for listings, {len(asked)} in all"
+                    )
+                listings[:] = [
+                    path for path in (one.partition(" ")[2] for one in asked) if "/files/" not in path
+                ]
                 check("xnatfs", target)
                 return sample
 
@@ -69,8 +89,12 @@ class CopyView(Work):
 
         def curl(with_listings: bool) -> Sample:
             with stage.folder("curl") as folder:
-                wanted: list[tuple[str, str, Path | str]] = [(path, "", "/dev/null") for path in listings] if with_listings else []
-                wanted += [(f"{base}/image1.nii.gz", "", folder / f"{number}") for number, base in enumerate(bases)]
+                wanted: list[tuple[str, str, Path | str]] = (
+                    [(path, "", "/dev/null") for path in listings] if with_listings else []
+                )
+                wanted += [
+                    (f"{base}/image1.nii.gz", "", folder / f"{number}") for number, base in enumerate(bases)
+                ]
                 sample = stage.sample(lambda: stage.curls(wanted, 8).seconds)
                 check("curl", folder)
                 return sample
@@ -80,12 +104,18 @@ class CopyView(Work):
             with stage.folder("bx") as folder, stage.folder("bx-home") as home:
                 user, _, password = LOGIN.partition(":")
                 config = home / "xnat.cfg"
-                config.write_text(json.dumps({"server": stage.server.url, "user": user, "password": password, "verify": True}))
+                config.write_text(
+                    json.dumps(
+                        {"server": stage.server.url, "user": user, "password": password, "verify": True}
+                    )
+                )
                 environment = {"BX_DUMP": "1", "HOME": str(home)}
                 script = 'echo T1 | "$1" nifti usable NIFTI --config "$2" --dest "$3"'
 
                 def fetch() -> float:
-                    return stage.host.run("sh", "-c", script, "sh", program, config, folder, env=environment, quiet=True).seconds
+                    return stage.host.run(
+                        "sh", "-c", script, "sh", program, config, folder, env=environment, quiet=True
+                    ).seconds
 
                 sample = stage.sample(fetch)
                 check("bx", folder)
@@ -93,7 +123,12 @@ class CopyView(Work):
 
         return [
             Contestant(OURS, "xnatfs", ours),
-            Contestant(self.reference, "curl", lambda: curl(True), note="what asks nothing else and waits for nothing between two files"),
+            Contestant(
+                self.reference,
+                "curl",
+                lambda: curl(True),
+                note="what asks nothing else and waits for nothing between two files",
+            ),
             Contestant(FILES, "curl", lambda: curl(False)),
             Contestant(BX, "bx", bx, note="with its start, about two seconds"),
         ]
@@ -132,7 +167,16 @@ class ListTypes(Work):
 
     def data(self) -> list[str]:
         sizes = self.sizes
-        counts = ["--sessions", str(sizes.listed_sessions), "--scans", "4", "--files", "1", "--types", str(sizes.listed_types)]
+        counts = [
+            "--sessions",
+            str(sizes.listed_sessions),
+            "--scans",
+            "4",
+            "--files",
+            "1",
+            "--types",
+            str(sizes.listed_types),
+        ]
         return [*counts, "--no-digests"]
 
     def describe(self) -> str:
@@ -150,7 +194,9 @@ class ListTypes(Work):
         def subjects() -> Sample:
             with ExitStack() as stack:
                 mount = stack.enter_context(stage.xnatfs())
-                sample = stage.sample(lambda: ls(mount.point, "projects/SCALE/subjects", self.sizes.listed_sessions))
+                sample = stage.sample(
+                    lambda: ls(mount.point, "projects/SCALE/subjects", self.sizes.listed_sessions)
+                )
                 held["xnatfs"] = stack.pop_all(), mount
                 stage.stack.push(held["xnatfs"][0].__exit__)
                 return sample
@@ -187,7 +233,9 @@ LISTED = "xnatfs: ls views/SCALE/by-scan-type"
 
 
 def find_bx() -> Path:
-    """The bx that the tests installed: it needs an environment of its own, because bbrc-pyxnat replaces pyxnat."""
+    """The bx that the tests installed: it needs an environment of its own, because bbrc-pyxnat replaces
+    pyxnat.
+    """
     named = os.environ.get("XNATFS_TEST_BX")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     found = [Path(named)] if named else sorted((cache / "xnatfs-tests").glob("bx-*/venv/bin/bx"))

@@ -16,7 +16,9 @@ from benchmark.host import FailedError, Host
 from benchmark.results import NETWORKS, Entry, Network, Outcome, Sample, Target
 from benchmark.stage import Server, Stage
 
-COLD = "cold: new cache and state directory, new mount, nothing listed; mounting and logging in are not counted"
+COLD = (
+    "cold: new cache and state directory, new mount, nothing listed; mounting and logging in are not counted"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that does the work. `tool` is what `--without` names. `share`: the part of the work it does. `once`: never repeated."""
+    """A program that does the work. `tool` is what `--without` names. `share`: the part of the work it does.
+    `once`: never repeated.
+    """
 
     name: str
     tool: str
@@ -109,7 +113,9 @@ class Work(ABC):
 
     @abstractmethod
     def contestants(self, stage: Stage) -> list[Contestant]:
-        """Who does the work, in the order of each round. The stand-in is fast here, and what it computes once may be computed now."""
+        """Who does the work, in the order of each round. The stand-in is fast here, and what it computes once
+        may be computed now.
+        """
 
     def targets(self, outcome: Outcome) -> list[Target]:
         """The figures to reach on the outcome's network."""
@@ -117,7 +123,9 @@ class Work(ABC):
 
 
 def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
-    """Do a work on a network: the contestants take turns, so that what else the machine does hits all of them."""
+    """Do a work on a network: the contestants take turns, so that what else the machine does hits all of
+    them.
+    """
     outcome = Outcome(work.name, work.title, network, work.describe(), work.cold, work.reference)
     with ExitStack() as stack:
         try:
@@ -134,7 +142,9 @@ def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
         outcome.entries = [Entry(one.name, share=one.share, note=one.note) for one in taking_part]
         for number in range(plan.runs):
             for contestant, entry in zip(taking_part, outcome.entries, strict=True):
-                if entry.problem or (number and (contestant.once or entry.samples[0].seconds > plan.patience)):
+                if entry.problem or (
+                    number and (contestant.once or entry.samples[0].seconds > plan.patience)
+                ):
                     continue
                 _measure(contestant, entry, plan, host)
         outcome.targets = work.targets(outcome)
@@ -148,7 +158,9 @@ def _measure(contestant: Contestant, entry: Entry, plan: Plan, host: Host) -> No
         plan.say(f"    {contestant.name}: {entry.samples[-1].seconds:.2f} s")
     except Exception as error:
         # Not shown as a median of the runs that went well: who fails once cannot be relied on.
-        entry.problem = f"{_plain(error, host)} (run {len(entry.samples) + 1}, after {time.monotonic() - begin:.0f} s)"
+        entry.problem = (
+            f"{_plain(error, host)} (run {len(entry.samples) + 1}, after {time.monotonic() - begin:.0f} s)"
+        )
         plan.say(f"    {contestant.name}: failed: {entry.problem}")
 
 

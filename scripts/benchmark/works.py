@@ -1,4 +1,6 @@
-"""All works, in the order of the table of figures to reach. A further table is a further module, listed here."""
+"""All works, in the order of the table of figures to reach. A further table is a further module, listed
+here.
+"""
 
 from __future__ import annotations
 

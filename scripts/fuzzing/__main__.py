@@ -1,8 +1,8 @@
-"""The command: which test runs next in which process, until the time is over; what failed, and how many examples were tried.
+"""The command: which test runs next in which process, until the time is over; what failed, and how many
+examples were tried.
 
-Each process runs pytest on one test after the other, with a limit on its memory: an explosion becomes a `MemoryError`, which is found as
-any other exception. A test that failed is not run again.
-"""
+Each process runs pytest on one test after the other, with a limit on its memory: an explosion becomes a
+`MemoryError`, which is found as any other exception. A test that failed is not run again."""
 
 from __future__ import annotations
 
@@ -33,12 +33,40 @@ BYTEWISE = ("listing", "zip", "stats", "image", "workbook")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description="The fuzz tests for as long as wanted.")
     parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at the same time (one a processor)")
-    parser.add_argument("--round", type=float, default=60, metavar="SECONDS", help="how long a test runs before the next one does (60)")
-    parser.add_argument("--database", type=Path, default=Path(".fuzz"), metavar="DIR", help="where what was found is kept (.fuzz)")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only tests with this in their names (again for more)")
-    parser.add_argument("--tests", type=Path, default=ROOT / "tests" / "fuzz", metavar="DIR", help="other tests than tests/fuzz")
-    parser.add_argument("--atheris", action="store_true", help="also atheris on the parsers of bytes, if it is installed")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="at the same time (one a processor)"
+    )
+    parser.add_argument(
+        "--round",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="how long a test runs before the next one does (60)",
+    )
+    parser.add_argument(
+        "--database",
+        type=Path,
+        default=Path(".fuzz"),
+        metavar="DIR",
+        help="where what was found is kept (.fuzz)",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only tests with this in their names (again for more)",
+    )
+    parser.add_argument(
+        "--tests",
+        type=Path,
+        default=ROOT / "tests" / "fuzz",
+        metavar="DIR",
+        help="other tests than tests/fuzz",
+    )
+    parser.add_argument(
+        "--atheris", action="store_true", help="also atheris on the parsers of bytes, if it is installed"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
@@ -84,7 +112,18 @@ class Fuzzing:
     def collect(self) -> None:
         """Which tests there are: those with examples to vary."""
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "hypothesis", "-p", "no:cacheprovider", str(self._tests)],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "--collect-only",
+                "-q",
+                "-m",
+                "hypothesis",
+                "-p",
+                "no:cacheprovider",
+                str(self._tests),
+            ],
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -94,13 +133,21 @@ class Fuzzing:
         )
         names = [line for line in done.stdout.splitlines() if "::" in line]
         if done.returncode or not names:
-            raise SystemExit(f"scripts/fuzz: the tests cannot be collected\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise SystemExit(
+                f"scripts/fuzz: the tests cannot be collected\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         if self._arguments.atheris:
             if importlib.util.find_spec("atheris") is None:
-                self.notes.append("atheris is not installed here; the parsers of bytes ran under hypothesis only")
+                self.notes.append(
+                    "atheris is not installed here; the parsers of bytes ran under hypothesis only"
+                )
             else:
                 names += [f"atheris::{one}" for one in BYTEWISE]
-        chosen = [name for name in names if not self._arguments.only or any(text in name for text in self._arguments.only)]
+        chosen = [
+            name
+            for name in names
+            if not self._arguments.only or any(text in name for text in self._arguments.only)
+        ]
         if not chosen:
             raise SystemExit("scripts/fuzz: no test has that in its name")
         self.tried = {name: Tried() for name in chosen}
@@ -120,7 +167,9 @@ class Fuzzing:
                         self._ended(one)
                     elif time.monotonic() - one.began > _LONGEST:
                         self._stop(one)
-                        self.tried[one.name].failure = f"it went on for more than {_LONGEST} s\n{_tail(one.log)}"
+                        self.tried[
+                            one.name
+                        ].failure = f"it went on for more than {_LONGEST} s\n{_tail(one.log)}"
         finally:
             for one in list(self._running):
                 self._stop(one)
@@ -148,7 +197,14 @@ class Fuzzing:
         if name.startswith("atheris::"):
             seconds = max(1, min(120, int(left)))
             corpus = self._database / "atheris" / name.partition("::")[2]
-            command = [sys.executable, "-m", "fuzzing.bytewise", name.partition("::")[2], str(corpus), str(seconds)]
+            command = [
+                sys.executable,
+                "-m",
+                "fuzzing.bytewise",
+                name.partition("::")[2],
+                str(corpus),
+                str(seconds),
+            ]
         else:
             options = (
                 "-q",
@@ -172,7 +228,9 @@ class Fuzzing:
                 cwd=ROOT,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=None if name.startswith("atheris::") else _limited,  # libFuzzer has a limit of its own
+                preexec_fn=None
+                if name.startswith("atheris::")
+                else _limited,  # libFuzzer has a limit of its own
             )
         self._running.append(Round(name, process, log))
 
@@ -220,7 +278,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     fuzzing = Fuzzing(arguments)
     fuzzing.collect()
-    print(f"{len(fuzzing.tried)} tests, {arguments.processes} processes, {arguments.minutes:g} minutes", flush=True)
+    print(
+        f"{len(fuzzing.tried)} tests, {arguments.processes} processes, {arguments.minutes:g} minutes",
+        flush=True,
+    )
     began = time.monotonic()
     interrupted = False
     try:
@@ -229,11 +290,20 @@ def main() -> int:
         interrupted = True
     width = max(map(len, fuzzing.tried))
     for name, one in sorted(fuzzing.tried.items()):
-        print(f"{name.ljust(width)}  {one.examples:>10,} examples in {one.rounds} rounds  {'FAILED' if one.failure else ''}".rstrip())
+        print(
+            (
+                f"{name.ljust(width)}  {one.examples:>10,} examples in {one.rounds} rounds  "
+                f"{'FAILED' if one.failure else ''}"
+            ).rstrip()
+        )
     failed = [name for name, one in fuzzing.tried.items() if one.failure]
     examples = sum(one.examples for one in fuzzing.tried.values())
     minutes = (time.monotonic() - began) / 60
-    print(*fuzzing.notes, f"{examples:,} examples in {minutes:.1f} minutes; {len(failed)} of {len(fuzzing.tried)} tests failed", sep="\n")
+    print(
+        *fuzzing.notes,
+        f"{examples:,} examples in {minutes:.1f} minutes; {len(failed)} of {len(fuzzing.tried)} tests failed",
+        sep="\n",
+    )
     if arguments.json:
         document = {
             "minutes": minutes,

@@ -1,7 +1,6 @@
-"""atheris on one parser: `python -m fuzzing.bytewise NAME CORPUS SECONDS`. A process of its own, which ends with an
-error when it finds something.
-The corpus begins with right documents; what reaches new lines is kept in it.
-"""
+"""atheris on one parser: `python -m fuzzing.bytewise NAME CORPUS SECONDS`. A process of its own, which ends
+with an error when it finds something. The corpus begins with right documents; what reaches new lines is kept
+in it."""
 
 from __future__ import annotations
 
@@ -15,7 +14,9 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["xnatfs.server", "xnatfs.tables", "xnatfs.bids", "stream_unzip", "zipfile", "json"]):
+with atheris.instrument_imports(
+    include=["xnatfs.server", "xnatfs.tables", "xnatfs.bids", "stream_unzip", "zipfile", "json"]
+):
     import requests
     import urllib3
 
@@ -51,18 +52,32 @@ def _targets() -> dict[str, Callable[[bytes], Any]]:
 
 def _seeds(name: str) -> Iterator[bytes]:
     if name == "listing":
-        rows = [{"URI": "/data/experiments/E1/scans/1/resources/7/files/a/b.dcm", "cat_ID": "7", "Size": "5", "digest": "a" * 32}]
+        rows = [
+            {
+                "URI": "/data/experiments/E1/scans/1/resources/7/files/a/b.dcm",
+                "cat_ID": "7",
+                "Size": "5",
+                "digest": "a" * 32,
+            }
+        ]
         yield json.dumps({"ResultSet": {"Result": rows, "totalRecords": "1"}}).encode()
     elif name == "zip":
         for streamed in (False, True):
-            yield test_contents._zip([("a", b"hello"), ("b/c", b"x" * 100)], 8, streamed, False, "S/scans/1/resources/D/files/")
+            yield test_contents._zip(
+                [("a", b"hello"), ("b/c", b"x" * 100)], 8, streamed, False, "S/scans/1/resources/D/files/"
+            )
     elif name == "image":
         yield test_tables.nifti()
         yield test_tables.nifti2([3, 2, 1, 1, 1, 1, 1, 1], [1.0] * 8, 544, 1.0, 0.0, 2, b"\x01\x02")
     elif name == "workbook":
         yield test_tables.book(test_tables._sheet('<row><c r="A1"><v>1</v></c></row>'), test_tables.EMPTY)
     else:
-        yield from (content[:4000] for some in test_tables.samples().values() for path, content in some if path.endswith(".stats"))
+        yield from (
+            content[:4000]
+            for some in test_tables.samples().values()
+            for path, content in some
+            if path.endswith(".stats")
+        )
 
 
 def main() -> None:

@@ -36,7 +36,9 @@ from soaking.worker import work
 _POLL = 1.0  # seconds between two looks at the state of processes
 _SETTLED = 10.0  # minutes after which memory has to be flat; a sixth of a run that is shorter than an hour
 _ENDING = 120.0  # seconds the workers get to finish their jobs in the end
-_DEADLINE = 40.0  # seconds in state D without being woken: the mount promises an answer within 30 s without progress
+_DEADLINE = (
+    40.0  # seconds in state D without being woken: the mount promises an answer within 30 s without progress
+)
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _FORK = multiprocessing.get_context("fork")
 
@@ -47,8 +49,8 @@ FAULTS: dict[str, Any] = {
     "cut_rate": 0.02,
     "stall_rate": 0.002,
     "expire_rate": 0.01,
-    # A client that meets an expired session with seven requests at a time gets seven new ones; nobody sees a real server's sessions
-    # expire every second, so they are not counted here.
+    # A client that meets an expired session with seven requests at a time gets seven new ones; nobody sees a
+    # real server's sessions expire every second, so they are not counted here.
     "max_sessions": 1_000_000,
     "session_timeout_s": 60.0,
 }
@@ -56,23 +58,44 @@ FAULTS: dict[str, Any] = {
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/soak", description="Many programs on a mount of a server that fails, every byte compared."
+        prog="scripts/soak",
+        description="Many programs on a mount of a server that fails, every byte compared.",
     )
     parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
     parser.add_argument("--workers", type=int, default=16, help="programs at the same time (16)")
     parser.add_argument("--cache-size", default="256M", help="cap of the cache; the data has 744 MB (256M)")
     parser.add_argument("--latency-ms", type=float, default=5, help="delay of every request (5)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SWITCH=VALUE", help="another switch of the stand-in, as JSON; off=1: no faults"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SWITCH=VALUE",
+        help="another switch of the stand-in, as JSON; off=1: no faults",
     )
     parser.add_argument(
-        "--only", action="append", default=[], choices=[job.__name__ for job in JOBS], help="only this job (again for more)"
+        "--only",
+        action="append",
+        default=[],
+        choices=[job.__name__ for job in JOBS],
+        help="only this job (again for more)",
     )
     parser.add_argument("--small", action="store_true", help="less data, for a run of seconds")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30), help="repeats the workers' choices")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where the cache and copies go (the system's temporary folder)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().randrange(1 << 30),
+        help="repeats the workers' choices",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where the cache and copies go (the system's temporary folder)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="a markdown file with a section for it (docs/soak.md)")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="a markdown file with a section for it (docs/soak.md)"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="where to copy the daemon's log in the end")
     chosen = parser.parse_args()
     if chosen.report is not None and (problem := report.lacks(chosen.report)):
@@ -111,7 +134,9 @@ class Crew:
         folder = self.scratch / f"worker{number}"
         folder.mkdir(exist_ok=True)
         truth, point, *rest = self.arguments
-        process = _FORK.Process(target=work, args=(theirs, self.seed + number, truth, point, folder, *rest), daemon=True)
+        process = _FORK.Process(
+            target=work, args=(theirs, self.seed + number, truth, point, folder, *rest), daemon=True
+        )
         process.start()
         theirs.close()
         assert process.pid is not None
@@ -155,7 +180,14 @@ class Crew:
         process.join(10)
         job = self.doing.pop(pipe, "nothing")
         if (process.exitcode or 0) < 0:  # a mapped page that could not be read is a SIGBUS
-            self.findings.ended(job, 0.0, 0, signal.Signals(-(process.exitcode or 0)).name, "the reader was ended by it", self.when)
+            self.findings.ended(
+                job,
+                0.0,
+                0,
+                signal.Signals(-(process.exitcode or 0)).name,
+                "the reader was ended by it",
+                self.when,
+            )
         if replace:
             self.hire(number + 1000)
 
@@ -174,7 +206,9 @@ class Crew:
             self.listen(0.2, replace=False)
         for pipe, (process, _) in self.running.items():
             if grace:
-                self.findings.stuck.append(f"{self.when} {self.doing.get(pipe)} was still at work {grace:.0f} s after the end")
+                self.findings.stuck.append(
+                    f"{self.when} {self.doing.get(pipe)} was still at work {grace:.0f} s after the end"
+                )
             self._kill(process)
         self.running.clear()
 
@@ -274,7 +308,9 @@ class Soak:
             self._look(server, mount)
             # What readers left behind (streams let go of their connection after some seconds) is not counted.
             deadline = time.monotonic() + 30
-            while self._ask_status(mount, environment)["contents"]["open files"] and time.monotonic() < deadline:
+            while (
+                self._ask_status(mount, environment)["contents"]["open files"] and time.monotonic() < deadline
+            ):
                 time.sleep(0.5)
             time.sleep(min(10.0, 6 * arguments.minutes))
             self.status = self._ask_status(mount, environment)
@@ -284,7 +320,9 @@ class Soak:
 
     def _ask_status(self, mount: Mount, environment: dict[str, str]) -> dict[str, Any]:
         found: list[dict[str, Any]] = json.loads(
-            self.host.run(sys.executable, "-m", "xnatfs", "status", "--json", mount.point, env=environment, limit=60).output
+            self.host.run(
+                sys.executable, "-m", "xnatfs", "status", "--json", mount.point, env=environment, limit=60
+            ).output
         )
         return found[0]
 
@@ -312,7 +350,9 @@ def main() -> int:
     arguments.limit = max(300.0, 60 * arguments.minutes)
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
-    command = shlex.join(["scripts/soak", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])])
+    command = shlex.join(
+        ["scripts/soak", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])]
+    )
     host = Host(arguments.scratch, 300.0)
     soak = Soak(arguments, host)
     interrupted = False

@@ -1,9 +1,9 @@
 """What a worker does: real tools and plain reads on the mount, every byte they give compared with the truth.
 
-Each job is a function of a `Desk`; it raises `WrongError` for a byte, a name or a number that is not true, `OSError` (with the errno of the
-reader or of what the tool complained about) for an error of the mount, `StuckError` for what takes too long. One thread, in a process of
-its own, as everything here touches the mount.
-"""
+Each job is a function of a `Desk`; it raises `WrongError` for a byte, a name or a number that is not true,
+`OSError` (with the errno of the reader or of what the tool complained about) for an error of the mount,
+`StuckError` for what takes too long. One thread, in a process of its own, as everything here touches the
+mount."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class Desk:
 
     def start(self, *command: str, output: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
         """Start a tool."""
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=self.environment)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=self.environment
+        )
 
     def run(self, *command: str) -> bytes:
         """Run a tool to its end."""
@@ -105,7 +107,9 @@ def check(command: tuple[str, ...], status: int, complaint: bytes) -> None:
     if status:
         text = complaint.decode(errors="replace").strip()
         found = _COMPLAINT.search(text)
-        raise OSError(_ERRNOS[found[0]] if found else errno.ENOMSG, f"{command[0]} ended with {status}: {text[-300:]}")
+        raise OSError(
+            _ERRNOS[found[0]] if found else errno.ENOMSG, f"{command[0]} ended with {status}: {text[-300:]}"
+        )
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def check_copy(desk: Desk, copy: Path, folder: Folder) -> None:
     desk.touched += [f"{folder.path}/{name}" for name in folder.files]
 
 
-# --- copies -----------------------------------------------------------------------------------------------------------
+# --- copies -------------------------------------------------------------------------------------------------
 
 
 def cp(desk: Desk) -> None:
@@ -156,7 +160,11 @@ def rsync(desk: Desk) -> None:
         desk.run(*words)
         check_copy(desk, target / "copy", folder)
         again = desk.run(*words, "--itemize-changes", "--dry-run").decode()
-        desk.same(f"what a second rsync of {folder.path} would do", [line for line in again.splitlines() if line[:1] == ">"], [])
+        desk.same(
+            f"what a second rsync of {folder.path} would do",
+            [line for line in again.splitlines() if line[:1] == ">"],
+            [],
+        )
 
 
 def tar(desk: Desk) -> None:
@@ -189,7 +197,7 @@ def tar(desk: Desk) -> None:
     desk.touched += [f"{folder.path}/{name}" for name in folder.files]
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def cat(desk: Desk) -> None:
@@ -228,10 +236,14 @@ def dd(desk: Desk) -> None:
     block = desk.chance.choice([4096, 65536, MIB])
     skip = desk.chance.randrange(max(1, file.size // block))
     count = desk.chance.choice([1, 4, 32])
-    output = desk.run("dd", f"if={desk.path(path)}", f"bs={block}", f"skip={skip}", f"count={count}", "status=none")
+    output = desk.run(
+        "dd", f"if={desk.path(path)}", f"bs={block}", f"skip={skip}", f"count={count}", "status=none"
+    )
     true = file.entry.content.read(skip * block, block * count) if file.entry.content else b""
     if output != true:
-        raise WrongError(f"dd of {path}, block {skip} x {block}: {len(output)} bytes in place of {len(true)}, or others")
+        raise WrongError(
+            f"dd of {path}, block {skip} x {block}: {len(output)} bytes in place of {len(true)}, or others"
+        )
     desk.compared += len(output)
     desk.touched.append(path)
 
@@ -258,7 +270,7 @@ def pread(desk: Desk) -> None:
         os.close(descriptor)
 
 
-# --- looking ----------------------------------------------------------------------------------------------------------
+# --- looking ------------------------------------------------------------------------------------------------
 
 
 def find(desk: Desk) -> None:
@@ -267,7 +279,11 @@ def find(desk: Desk) -> None:
     lines = desk.run("find", desk.path(folder.path), "-type", "f", "-ls").decode().splitlines()
     start = len(desk.path(folder.path)) + 1
     found = {fields[10][start:]: int(fields[6]) for fields in (line.split(maxsplit=10) for line in lines)}
-    desk.same(f"files and sizes in {folder.path}", sorted(found.items()), sorted((name, one.size) for name, one in folder.files.items()))
+    desk.same(
+        f"files and sizes in {folder.path}",
+        sorted(found.items()),
+        sorted((name, one.size) for name, one in folder.files.items()),
+    )
 
 
 def look(desk: Desk) -> None:
@@ -288,7 +304,9 @@ def getfattr(desk: Desk) -> None:
     """`getfattr -d` of some files."""
     folder = desk.truth.folder(desk.chance, 1 << 40)
     names = desk.chance.sample(sorted(folder.files), min(10, len(folder.files)))
-    output = desk.run("getfattr", "-d", "--absolute-names", *(f"{desk.path(folder.path)}/{name}" for name in names)).decode()
+    output = desk.run(
+        "getfattr", "-d", "--absolute-names", *(f"{desk.path(folder.path)}/{name}" for name in names)
+    ).decode()
     blocks = [block for block in output.split("\n\n") if block.strip()]
     desk.same(f"blocks of getfattr in {folder.path}", len(blocks), len(names))
     for name, block in zip(names, blocks, strict=True):
@@ -298,7 +316,7 @@ def getfattr(desk: Desk) -> None:
         desk.same(f"uri of {folder.path}/{name}", found.get("uri", "").endswith(f"/files/{file.path}"), True)
 
 
-# --- programs of the trade ---------------------------------------------------------------------------------------------
+# --- programs of the trade ----------------------------------------------------------------------------------
 
 
 def dcm2niix(desk: Desk) -> None:
@@ -331,7 +349,9 @@ def mrtrix(desk: Desk) -> None:
     desk.same(f"mrinfo of {path}", size.split(), desk.references[f"mrinfo {file.path}"].split())
     with made(desk) as target:
         convert_image(desk.run, desk.path(path), target)
-        desk.same(f"what mrconvert makes of {path}", image_digest(target), desk.references[f"mrconvert {file.path}"])
+        desk.same(
+            f"what mrconvert makes of {path}", image_digest(target), desk.references[f"mrconvert {file.path}"]
+        )
     desk.compared += file.size
     desk.touched.append(path)
 
@@ -348,7 +368,9 @@ def nibabel(desk: Desk) -> None:
 
     path, file = desk.truth.file(desk.chance, suffix=".nii")
     assert file.entry.content is not None
-    image: Any = nib.Nifti1Image.from_filename(desk.path(path))  # `load` takes a file it cannot read for one of another type
+    image: Any = nib.Nifti1Image.from_filename(
+        desk.path(path)
+    )  # `load` takes a file it cannot read for one of another type
     desk.same(f"shape of {path}", tuple(image.shape), struct.unpack("<3h", file.entry.content.read(42, 6)))
     voxels = image.dataobj
     slices = image.shape[2]
@@ -357,16 +379,22 @@ def nibabel(desk: Desk) -> None:
     desk.same(f"a slice of {path}", found == file.entry.content.read(352 + number * MIB, MIB), True)
     desk.compared += MIB
     if file.size < 60 * MIB:
-        desk.same(f"voxels of {path}", np.asarray(voxels).tobytes(order="F") == file.entry.content.read(352, slices * MIB), True)
+        desk.same(
+            f"voxels of {path}",
+            np.asarray(voxels).tobytes(order="F") == file.entry.content.read(352, slices * MIB),
+            True,
+        )
         desk.compared += slices * MIB
     desk.touched.append(path)
 
 
-# --- the other rooms ----------------------------------------------------------------------------------------------------
+# --- the other rooms ----------------------------------------------------------------------------------------
 
 
 def table(desk: Desk) -> None:
-    """A table of a project or of one session, by value; one in another format, which has to be the same for everybody."""
+    """A table of a project or of one session, by value; one in another format, which has to be the same for
+    everybody.
+    """
     label = desk.chance.choice(["", *sorted(desk.truth.aseg)])
     part = f"sessions/{label}/" if label else ""
     data = Path(desk.path(f"tables/COHORT/{part}freesurfer6/aseg.csv")).read_bytes()
@@ -375,7 +403,9 @@ def table(desk: Desk) -> None:
         found.setdefault(row["label"], {})[row["measurement"], row["region"]] = row["value"]
     desk.same("values in aseg.csv", found, {label: desk.truth.aseg[label]} if label else desk.truth.aseg)
     desk.compared += len(data)
-    name = desk.chance.choice(["freesurfer6/aparc.parquet", "freesurfer6/aseg_wide.csv", "ashs/volumes.xlsx", "ashs/volumes.csv"])
+    name = desk.chance.choice(
+        ["freesurfer6/aparc.parquet", "freesurfer6/aseg_wide.csv", "ashs/volumes.xlsx", "ashs/volumes.csv"]
+    )
     data = Path(desk.path(f"tables/COHORT/{name}")).read_bytes()
     desk.facts[name] = hashlib.md5(data, usedforsecurity=False).hexdigest()
 

@@ -1,4 +1,5 @@
-"""What every path has to hold, from the archive itself: the same build as the stand-in's, and no code of xnatfs but the stand-in's data.
+"""What every path has to hold, from the archive itself: the same build as the stand-in's, and no code of
+xnatfs but the stand-in's data.
 
 Made once by the command before it forks the workers, which only read it.
 """
@@ -86,7 +87,9 @@ class Truth:
                 for path in _paths(file):
                     self._add(path, file)
                 if project == "NIFTI":
-                    self.flat.files[f"{file.subject}_{file.session}_{file.scan}_{file.session_id}.nii.gz"] = file
+                    self.flat.files[f"{file.subject}_{file.session}_{file.scan}_{file.session_id}.nii.gz"] = (
+                        file
+                    )
         self.flat.own = self.flat.files
         self.projects = sorted({file.project for file in self.files.values()})
         cohort = [one for one in archive.experiments.values() if one.project == "COHORT"]
@@ -112,7 +115,9 @@ class Truth:
                 by_project[path.partition("projects/")[2].partition("/")[0]].append(path)
         return self.folders[chance.choice(by_project[chance.choice(sorted(by_project))])]
 
-    def file(self, chance: random.Random, least: int = 0, most: int = 1 << 40, suffix: str = "") -> tuple[str, TrueFile]:
+    def file(
+        self, chance: random.Random, least: int = 0, most: int = 1 << 40, suffix: str = ""
+    ) -> tuple[str, TrueFile]:
         """Some file of such a size, of any project as likely as of another."""
         by_project: dict[str, list[str]] = defaultdict(list)
         for path, file in self.files.items():
@@ -143,4 +148,8 @@ def _aseg(session: str) -> dict[tuple[str, str], str]:
     for name, (value, unit) in m.aseg_header(session, "6").items():
         if name != "CortexVol":  # bx has it of aparc
             found["Volume_mm3" if unit == "mm^3" else unit, name] = str(value)
-    return found | {(column, region): str(value) for region, row in m.aseg(session, "6").items() for column, value in row.items()}
+    return found | {
+        (column, region): str(value)
+        for region, row in m.aseg(session, "6").items()
+        for column, value in row.items()
+    }

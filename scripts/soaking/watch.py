@@ -1,7 +1,7 @@
 """What the daemon takes, minute by minute, and processes that nothing can end.
 
-Used by the command, in its one thread. Nothing here touches the mount; the daemon is held still while its cache is looked at.
-"""
+Used by the command, in its one thread. Nothing here touches the mount; the daemon is held still while its
+cache is looked at."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def look(pid: int, cache: Path, **rest: Any) -> Look:
 
 
 def _taken(pid: int, cache: Path) -> int:
-    """Bytes that the contents in its cache have on the disk (parts of files are sparse); without the databases.
+    """Bytes that the contents in its cache have on the disk (parts of files are sparse); without the
+    databases.
 
-    The daemon is stopped meanwhile: a file that is moved or replaced between two folders is counted twice otherwise (up to 316 MB of a cap
-    of 256 in 7 looks of 679, when at most 259 were there).
-    """
+    The daemon is stopped meanwhile: a file that is moved or replaced between two folders is counted twice
+    otherwise (up to 316 MB of a cap of 256 in 7 looks of 679, when at most 259 were there)."""
     with _still(pid):
         return _size(os.fspath(cache))
 
@@ -97,9 +97,13 @@ def _status(pid: int) -> dict[str, str]:
 
 @dataclass
 class Blocked:
-    """Processes in state D. One that is woken (its count of context switches rises) only waits its turn; the others are stuck."""
+    """Processes in state D. One that is woken (its count of context switches rises) only waits its turn; the
+    others are stuck.
+    """
 
-    since: dict[tuple[int, str], tuple[float, str]] = field(default_factory=dict)  # process and switches -> when first seen, its name
+    since: dict[tuple[int, str], tuple[float, str]] = field(
+        default_factory=dict
+    )  # process and switches -> when first seen, its name
     worst: float = 0.0
     who: str = ""
     seen: int = 0  # looks at a process in state D
@@ -116,7 +120,10 @@ class Blocked:
                 if fields[0] != "D" or int(fields[3]) not in sessions:
                     continue
                 status = _status(int(entry))
-                key = int(entry), f"{status.get('voluntary_ctxt_switches')}/{status.get('nonvoluntary_ctxt_switches')}"
+                key = (
+                    int(entry),
+                    f"{status.get('voluntary_ctxt_switches')}/{status.get('nonvoluntary_ctxt_switches')}",
+                )
                 found[key] = self.since.get(key, (now, status.get("Name", "")))
         self.since = found
         self.seen += len(found)
@@ -127,7 +134,9 @@ class Blocked:
 
 @dataclass
 class Growth:
-    """How a figure grew after the daemon had settled: the median of the first third of the later looks, and of the last third."""
+    """How a figure grew after the daemon had settled: the median of the first third of the later looks, and
+    of the last third.
+    """
 
     name: str
     first: float
@@ -145,8 +154,9 @@ _LEAST = 1.5  # minutes, of a run of nine: before that listings and threads stil
 
 
 def growths(looks: list[Look], settled: float) -> list[Growth]:
-    """Memory and descriptors after `settled` minutes; nothing where there are too few looks, or where nothing can have settled: in a run
-    of seconds libfuse starts a thread for each request there ever was at the same time."""
+    """Memory and descriptors after `settled` minutes; nothing where there are too few looks, or where nothing
+    can have settled: in a run of seconds libfuse starts a thread for each request there ever was at the same
+    time."""
     later = [one for one in looks if one.minute >= settled]
     third = len(later) // 3
     if third < 1 or settled < _LEAST:
@@ -169,7 +179,9 @@ _LINE = re.compile(r"^\S+ \S+ (?P<level>INFO|WARNING|ERROR|CRITICAL) (?P<text>.*
 
 
 def log_classes(log: Path) -> Counter[str]:
-    """The daemon's log lines from WARNING up by what they say without names and numbers; lines that are no log lines too (a traceback)."""
+    """The daemon's log lines from WARNING up by what they say without names and numbers; lines that are no
+    log lines too (a traceback).
+    """
     found: Counter[str] = Counter()
     if not log.exists():
         return found

@@ -1,8 +1,8 @@
 """One worker: jobs in random order until it is told to stop, each told of to the command through a pipe.
 
-Runs in a forked process with a session of its own, so that the command can end it and its tools. Messages are tuples: `("begin", job)`,
-`("end", job, seconds, bytes, outcome, detail)`, `("timed", kind, [seconds, ...])`, `("fact", name, digest)`, `("slow", text)`.
-"""
+Runs in a forked process with a session of its own, so that the command can end it and its tools. Messages are
+tuples: `("begin", job)`, `("end", job, seconds, bytes, outcome, detail)`, `("timed", kind, [seconds, ...])`,
+`("fact", name, digest)`, `("slow", text)`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from typing import NoReturn
 from soaking.jobs import JOBS, Desk, StuckError, WrongError
 from soaking.truth import Truth
 
-_FORGET = 0.7  # of the jobs are followed by the kernel's pages of their files being dropped: else it would answer everything itself
+# of the jobs are followed by the kernel's pages of their files being dropped: else it would answer everything
+# itself
+_FORGET = 0.7
 _FORGOTTEN = 60  # files at most
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -42,8 +44,12 @@ def work(
 ) -> NoReturn:
     """Work until the other end of the pipe says so or is gone."""
     os.setsid()
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # the command may be killed in a way that leaves it no time
-    signal.signal(signal.SIGINT, lambda *_: None)  # the command's Ctrl-C; not ignored, or the tools would ignore it too
+    ctypes.CDLL(None).prctl(
+        _DIE_WITH_PARENT, signal.SIGKILL
+    )  # the command may be killed in a way that leaves it no time
+    signal.signal(
+        signal.SIGINT, lambda *_: None
+    )  # the command's Ctrl-C; not ignored, or the tools would ignore it too
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     status = 1
@@ -101,11 +107,15 @@ def _outcome(desk: Desk, job: Callable[[Desk], None]) -> tuple[str, str]:
 
 
 def _told(error: OSError) -> tuple[str, str]:
-    return errno.errorcode.get(error.errno or 0, str(error.errno)), f"{error.strerror}: {error.filename or ''}".rstrip(": ")
+    return errno.errorcode.get(
+        error.errno or 0, str(error.errno)
+    ), f"{error.strerror}: {error.filename or ''}".rstrip(": ")
 
 
 def _forget(desk: Desk) -> list[tuple[str, str]]:
-    """Have the kernel drop the pages of the files of this job, of some of them where they are many; the errors met."""
+    """Have the kernel drop the pages of the files of this job, of some of them where they are many; the
+    errors met.
+    """
     touched, desk.touched = desk.touched, []
     failed: list[tuple[str, str]] = []
     if desk.chance.random() >= _FORGET:

@@ -30,13 +30,27 @@ TINY = (
     "xnatpy",
 )
 
-pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("unzip")), reason="needs curl and unzip")
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("unzip")), reason="needs curl and unzip"
+)
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{SCRIPTS}:{REPOSITORY}"}
-    command = [sys.executable, "-m", "benchmark", *TINY, "--without", "rclone", "--scratch", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark",
+        *TINY,
+        "--without",
+        "rclone",
+        "--scratch",
+        str(folder),
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -57,16 +71,24 @@ def test_a_work_is_measured_and_reported(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     files = {kind: tmp_path / f"result.{kind}" for kind in ("json", "markdown")}
-    process = start(*(part for kind, path in files.items() for part in (f"--{kind}", str(path))), folder=scratch)
+    process = start(
+        *(part for kind, path in files.items() for part in (f"--{kind}", str(path))), folder=scratch
+    )
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
     document = json.loads(files["json"].read_text())
     (outcome,) = document["outcomes"]
     entries = {entry["name"]: entry for entry in outcome["entries"]}
     assert set(entries) == {"xnatfs: cp -r", "curl -o session.zip", "curl -o session.zip; unzip -q"}
-    assert all(entry["problem"] == "" and entry["seconds"] > 0 and entry["sent"] > 5 * 150_000 for entry in entries.values())
+    assert all(
+        entry["problem"] == "" and entry["seconds"] > 0 and entry["sent"] > 5 * 150_000
+        for entry in entries.values()
+    )
     assert entries["curl -o session.zip"]["requests"] == 1 and entries["curl -o session.zip"]["ratio"] == 1
-    assert [target["met"] for target in outcome["targets"]][1:] == [None, None]  # rclone and pyxnat did not take part
+    assert [target["met"] for target in outcome["targets"]][1:] == [
+        None,
+        None,
+    ]  # rclone and pyxnat did not take part
     assert outcome["targets"][0]["value"] == pytest.approx(entries["xnatfs: cp -r"]["ratio"])
     assert "target: time, x curl -o of the zip" in output
     assert "| xnatfs: cp -r |" in files["markdown"].read_text()
@@ -83,9 +105,15 @@ def test_tables_are_measured_and_compared_with_curl(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=110)
     assert process.returncode == 0, output
     outcomes = {outcome["work"]: outcome for outcome in json.loads(result.read_text())["outcomes"]}
-    assert {"tables-aseg", "tables-ashs", "tables-spm12", "tables-large-csv", "tables-large-xlsx"} < set(outcomes)
-    entries = {work: {entry["name"]: entry for entry in outcome["entries"]} for work, outcome in outcomes.items()}
-    assert not [entry["problem"] for found in entries.values() for entry in found.values() if entry["problem"]]
+    assert {"tables-aseg", "tables-ashs", "tables-spm12", "tables-large-csv", "tables-large-xlsx"} < set(
+        outcomes
+    )
+    entries = {
+        work: {entry["name"]: entry for entry in outcome["entries"]} for work, outcome in outcomes.items()
+    }
+    assert not [
+        entry["problem"] for found in entries.values() for entry in found.values() if entry["problem"]
+    ]
     assert entries["tables-ashs"]["curl: the same files, 8 at a time"]["requests"] == 18
     assert entries["tables-ashs"]["xnatfs: the same again"]["requests"] == 0
     assert entries["tables-large-xlsx"]["count the rows"]["extra"]["rows"] == 3 * 625

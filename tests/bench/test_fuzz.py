@@ -36,7 +36,18 @@ def test_without_examples():
 def test_what_is_planted_is_found(tmp_path: Path) -> None:
     (tmp_path / "test_planted.py").write_text(PLANTED)
     result = tmp_path / "result.json"
-    words = ("--minutes", "0.2", "--processes", "2", "--round", "1", "--tests", str(tmp_path), "--database", str(tmp_path / "kept"))
+    words = (
+        "--minutes",
+        "0.2",
+        "--processes",
+        "2",
+        "--round",
+        "1",
+        "--tests",
+        str(tmp_path),
+        "--database",
+        str(tmp_path / "kept"),
+    )
     done = subprocess.run(
         [sys.executable, "-m", "fuzzing", *words, "--json", str(result)],
         capture_output=True,
@@ -49,6 +60,9 @@ def test_what_is_planted_is_found(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     tests = {name.rpartition("::")[2]: one for name, one in json.loads(result.read_text())["tests"].items()}
     assert set(tests) == {"test_that_fails", "test_that_holds"}
-    assert "assert len(data) < 3" in tests["test_that_fails"]["failure"] and tests["test_that_holds"]["failure"] == ""
+    assert (
+        "assert len(data) < 3" in tests["test_that_fails"]["failure"]
+        and tests["test_that_holds"]["failure"] == ""
+    )
     assert tests["test_that_holds"]["examples"] >= 100 and tests["test_that_fails"]["rounds"] == 1
     assert (tmp_path / "kept" / "examples").is_dir() and not list((tmp_path / "kept").glob("*.log"))

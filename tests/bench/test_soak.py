@@ -41,14 +41,27 @@ TINY = {
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{SCRIPTS}:{REPOSITORY}"}
     command = [sys.executable, "-m", "soaking", "--small", "--scratch", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 def test_a_short_run_holds_and_is_reported(tmp_path: Path) -> None:
     scratch, result, page = tmp_path / "scratch", tmp_path / "result.json", tmp_path / "page.md"
     scratch.mkdir()
     page.write_text("before\n<!-- soak: begin -->\nnothing\n<!-- soak: end -->\nafter\n")
-    words = ("--minutes", "0.2", "--workers", "5", "--cache-size", "60M", "--json", str(result), "--report", str(page))
+    words = (
+        "--minutes",
+        "0.2",
+        "--workers",
+        "5",
+        "--cache-size",
+        "60M",
+        "--json",
+        str(result),
+        "--report",
+        str(page),
+    )
     process = start(scratch, *words, "--set", "fail_rate=0.1", "--set", "stall_rate=0.0")
     output, _ = process.communicate(timeout=110)
     assert process.returncode == 0, output
@@ -60,7 +73,12 @@ def test_a_short_run_holds_and_is_reported(tmp_path: Path) -> None:
     assert sum(document["faults"].values()) > 5
     assert document["looks"][-1]["requests"] > 50 and document["looks"][-1]["resident"] > 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "| what | done |" in text and "nothing\n" not in text
+    assert (
+        text.startswith("before\n")
+        and text.endswith("after\n")
+        and "| what | done |" in text
+        and "nothing\n" not in text
+    )
     assert left_behind(scratch) == []
 
 
@@ -69,7 +87,13 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_hour(tmp_path: Pa
     assert report.lacks(page) == f"{page} cannot be read: No such file or directory"
     page.write_text("text")
     assert report.lacks(page).startswith(f"{page} has no lines <!--")
-    done = subprocess.run([REPOSITORY / "scripts/soak", "--report", page], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [REPOSITORY / "scripts/soak", "--report", page],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.endswith(f"error: {report.lacks(page)}\n")
 
 
@@ -93,7 +117,16 @@ def truth() -> Truth:
 def desk(truth: Truth, folder: Path, seed: int) -> jobs.Desk:
     """A worker's desk on an ordinary folder."""
     (folder / "scratch").mkdir(exist_ok=True)
-    return jobs.Desk(truth, folder / "mnt", folder / "scratch", random.Random(seed), 20, dict(os.environ), {}, lambda *_: None)
+    return jobs.Desk(
+        truth,
+        folder / "mnt",
+        folder / "scratch",
+        random.Random(seed),
+        20,
+        dict(os.environ),
+        {},
+        lambda *_: None,
+    )
 
 
 @pytest.fixture
@@ -119,7 +152,9 @@ def test_a_job_finds_wrong_bytes(truth: Truth, copied: Path, job: Callable[[jobs
 
 
 @pytest.mark.parametrize("job", [jobs.cp, jobs.tar, jobs.md5sum, jobs.find, jobs.look, jobs.pread])
-def test_a_job_finds_short_and_missing_files(truth: Truth, copied: Path, job: Callable[[jobs.Desk], None]) -> None:
+def test_a_job_finds_short_and_missing_files(
+    truth: Truth, copied: Path, job: Callable[[jobs.Desk], None]
+) -> None:
     job(desk(truth, copied, 1))
     for path in truth.files:
         with (copied / "mnt" / path).open("r+b") as stream:
@@ -139,12 +174,33 @@ def test_growth_and_errors_are_problems() -> None:
         return Look(minute, resident << 20, descriptors, 50, 10**6, 100, 10, 1000, 1)
 
     def problems(looks: list[Look], findings: Findings) -> list[str]:
-        result = report.Result("", 0, 60, 10, 40, "1M", findings, looks, growths(looks, 10), Blocked(), Counter(), {}, Counter(), False)
+        result = report.Result(
+            "",
+            0,
+            60,
+            10,
+            40,
+            "1M",
+            findings,
+            looks,
+            growths(looks, 10),
+            Blocked(),
+            Counter(),
+            {},
+            Counter(),
+            False,
+        )
         return result.problems
 
     assert problems([look(minute, 200, 40) for minute in range(60)], Findings()) == []
-    assert any("resident memory" in one for one in problems([look(minute, 200 + minute, 40) for minute in range(60)], Findings()))
-    assert any("open descriptors" in one for one in problems([look(minute, 200, 40 + minute) for minute in range(60)], Findings()))
+    assert any(
+        "resident memory" in one
+        for one in problems([look(minute, 200 + minute, 40) for minute in range(60)], Findings())
+    )
+    assert any(
+        "open descriptors" in one
+        for one in problems([look(minute, 200, 40 + minute) for minute in range(60)], Findings())
+    )
     findings = Findings()
     findings.ended("cat", 1.0, 0, "EIO", "cat: Input/output error", "")
     findings.ended("cat", 1.0, 0, "wrong", "other bytes", "")

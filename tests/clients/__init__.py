@@ -1,1 +1,3 @@
-"""Unmodified real clients (pyxnat, bx, xnatpy) against the stand-in: what works on a real XNAT must work on it."""
+"""Unmodified real clients (pyxnat, bx, xnatpy) against the stand-in: what works on a real XNAT must work on
+it.
+"""

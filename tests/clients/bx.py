@@ -1,9 +1,8 @@
 """Finds (or installs) the real `bx` and runs it.
 
-Used by the tests in this directory. bx lives in a virtual environment of its own, because its second package, bbrc-pyxnat, installs
-itself over the module `pyxnat`. `XNATFS_TEST_BX` names an executable; else one is installed under the user's cache directory,
-once for all runs.
-"""
+Used by the tests in this directory. bx lives in a virtual environment of its own, because its second package,
+bbrc-pyxnat, installs itself over the module `pyxnat`. `XNATFS_TEST_BX` names an executable; else one is
+installed under the user's cache directory, once for all runs."""
 
 from __future__ import annotations
 
@@ -44,7 +43,15 @@ def executable() -> Path:
 def _install(venv: Path) -> None:
     commands = (
         [sys.executable, "-m", "venv", "--clear", str(venv)],
-        [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", f"bbrc-bx=={VERSION}", "setuptools<81"],
+        [
+            str(venv / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            f"bbrc-bx=={VERSION}",
+            "setuptools<81",
+        ],
     )
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
@@ -59,8 +66,12 @@ class Bx:
     program: Path
     config: Path
 
-    def run(self, *args: str, dest: Path, answers: str = "", defaults: bool = False, timeout: float = 100) -> str:
-        """Run `bx <args>`; `answers` go to its prompts, `defaults` silences those that can be. Returns what it printed."""
+    def run(
+        self, *args: str, dest: Path, answers: str = "", defaults: bool = False, timeout: float = 100
+    ) -> str:
+        """Run `bx <args>`; `answers` go to its prompts, `defaults` silences those that can be. Returns what
+        it printed.
+        """
         environment = {key: value for key, value in os.environ.items() if key not in ("BX_DUMP", "CI_TEST")}
         environment |= {"BX_DUMP": "1"} if defaults else {}
         done = subprocess.run(
@@ -77,7 +88,9 @@ class Bx:
         assert "Traceback" not in told, told
         return told
 
-    def table(self, *args: str, dest: Path, answers: str = "", defaults: bool = False) -> list[dict[str, str]]:
+    def table(
+        self, *args: str, dest: Path, answers: str = "", defaults: bool = False
+    ) -> list[dict[str, str]]:
         """Run a command that makes a table; its rows, every value as text."""
         told = self.run(*args, dest=dest, answers=answers, defaults=defaults)
         workbooks = list(dest.glob("*.xlsx"))
@@ -86,15 +99,23 @@ class Bx:
         script = (
             "import json, openpyxl, sys\n"
             "rows = list(openpyxl.load_workbook(sys.argv[1]).active.values)\n"
-            "print(json.dumps([dict(zip(rows[0], ['' if v is None else str(v) for v in row])) for row in rows[1:]]))\n"
+            "print(json.dumps([dict(zip(rows[0], ['' if v is None else str(v) for v in row])) for row in "
+            "rows[1:]]))\n"
         )
         python = self.program.parent / "python"
-        done = subprocess.run([str(python), "-c", script, str(workbooks[0])], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            [str(python), "-c", script, str(workbooks[0])],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         rows: list[dict[str, str]] = json.loads(done.stdout)
         return rows
 
     def several(self, commands: Sequence[str], dest: Path) -> dict[str, Any]:
-        """Run several commands in one process: command -> the rows of its table, or the names of its files, or the error it ended with.
+        """Run several commands in one process: command -> the rows of its table, or the names of its files,
+        or the error it ended with.
 
         A command is a line such as `bamos stats PIPES`; words after `<` are the answers to its prompts.
         """
@@ -102,7 +123,13 @@ class Bx:
         asked = [{"args": args.split(), "answers": answers.split()} for args, _, answers in lines]
         done = subprocess.run(
             # -I: else this very module would be what it imports as `bx`.
-            [str(self.program.parent / "python"), "-I", str(Path(__file__).with_name("many.py")), str(self.config), str(dest)],
+            [
+                str(self.program.parent / "python"),
+                "-I",
+                str(Path(__file__).with_name("many.py")),
+                str(self.config),
+                str(dest),
+            ],
             input=json.dumps(asked),
             capture_output=True,
             text=True,

@@ -1,4 +1,6 @@
-"""The served `lab` data, in both profiles: everything a stand-in can do, and only what real servers are known to do."""
+"""The served `lab` data, in both profiles: everything a stand-in can do, and only what real servers are known
+to do.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,14 @@ class Lab:
     profile: str
 
     def files(self, **wanted: str) -> list[TrueFile]:
-        """The files of ALFA whose fields have these values: `files(session="sub001_MR1", resource="ASHS")`."""
-        return [f for f in files(self.archive, "ALFA", "demo") if all(getattr(f, name) == value for name, value in wanted.items())]
+        """The files of ALFA whose fields have these values: `files(session="sub001_MR1",
+        resource="ASHS")`.
+        """
+        return [
+            f
+            for f in files(self.archive, "ALFA", "demo")
+            if all(getattr(f, name) == value for name, value in wanted.items())
+        ]
 
 
 @pytest.fixture(scope="package", params=["full", "proven"])

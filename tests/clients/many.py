@@ -1,9 +1,8 @@
 """Runs several commands of bx in one process, because importing bx takes longer than most of its commands.
 
-Run by `bx.py` with bx's own Python, never imported: `many.py CONFIG DEST`, and on standard input a JSON list of
-`{"args": [...], "answers": [...]}`. Prints a JSON list: for each command the rows of its table, every value as text, or the names
-of the files it left, or the error it ended with.
-"""
+Run by `bx.py` with bx's own Python, never imported: `many.py CONFIG DEST`, and on standard input a JSON list
+of `{"args": [...], "answers": [...]}`. Prints a JSON list: for each command the rows of its table, every
+value as text, or the names of the files it left, or the error it ended with."""
 
 from __future__ import annotations
 
@@ -30,7 +29,10 @@ def run(command: dict[str, Any], connection: Any, dest: Path) -> Any:
     if len(tables) != 1:
         return sorted(path.name for path in dest.iterdir())
     rows = list(import_module("openpyxl").load_workbook(tables[0]).active.values)
-    return [dict(zip(rows[0], ["" if value is None else str(value) for value in row], strict=True)) for row in rows[1:]]
+    return [
+        dict(zip(rows[0], ["" if value is None else str(value) for value in row], strict=True))
+        for row in rows[1:]
+    ]
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""bx 0.9.2, unmodified, on the stand-in: the tables and files its users know, with the true values in them."""
+"""bx 0.9.2, unmodified, on the stand-in: the tables and files its users know, with the true values in
+them.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_freesurfer6_aseg(bx: Made, lab: Lab) -> None:
                 assert found[session, column, structure] == float(value)
         for name, (value, unit) in m.aseg_header(session, "6").items():
             if name != "CortexVol":  # bx never emits it
-                assert found[session, "unitless" if unit == "unitless" else "Volume_mm3", name] == float(value)
+                assert found[session, "unitless" if unit == "unitless" else "Volume_mm3", name] == float(
+                    value
+                )
     assert {row["subject"] for row in rows if row["ID"] == "DEMO_E00008"} == {"007"}
 
 
@@ -114,7 +118,11 @@ def test_hippocampal_subfields(bx: Made, lab: Lab, command: str, version: str, l
 def test_freesurfer7_extras(bx: Made, command: str) -> None:
     rows = bx.table(f"freesurfer7 {command} DEMO_E00001")
     found = {(row.get("side", ""), row["region"]): float(row["value"]) for row in rows}
-    assert found == {(side, region): float(value) for side, values in EXTRAS[command].items() for region, value in values.items()}
+    assert found == {
+        (side, region): float(value)
+        for side, values in EXTRAS[command].items()
+        for region, value in values.items()
+    }
 
 
 def test_ashs_volumes(bx: Made, lab: Lab) -> None:
@@ -163,11 +171,18 @@ def test_nifti_of_diffusion_brings_the_gradients(bx: Made, lab: Lab) -> None:
 
 def test_files_of_a_pipeline(bx: Made, lab: Lab) -> None:
     out = bx.files("ashs files DEMO_E00001")
-    assert {path.name for path in (out / "DEMO_E00001").iterdir()} == {"ASHS.zip", "ASHSValidator_DEMO_E00001.pdf"}
+    assert {path.name for path in (out / "DEMO_E00001").iterdir()} == {
+        "ASHS.zip",
+        "ASHSValidator_DEMO_E00001.pdf",
+    }
 
 
 def test_report_and_snapshot(bx: Made, lab: Lab) -> None:
-    (report,) = (f for f in lab.files(session="sub001_MR1", resource="BBRC_VALIDATOR") if f.path == "ASHSValidator_DEMO_E00001.pdf")
+    (report,) = (
+        f
+        for f in lab.files(session="sub001_MR1", resource="BBRC_VALIDATOR")
+        if f.path == "ASHSValidator_DEMO_E00001.pdf"
+    )
     out = bx.files("ashs report DEMO_E00001")
     assert (out / report.path).read_bytes() == report.read()
     out = bx.files("ashs snapshot DEMO_E00001")
@@ -184,7 +199,9 @@ def test_dartel_imports(bx: Made, lab: Lab) -> None:
 
 
 def test_cortical_signature(bx: Made) -> None:
-    """`jack`: entorhinal, inferior and middle temporal, fusiform of both sides, plain and weighted by surface."""
+    """`jack`: entorhinal, inferior and middle temporal, fusiform of both sides, plain and weighted by
+    surface.
+    """
     rows = bx.table("freesurfer7 jack DEMO_E00001")
     found = {(row["weighted"], row["measurement"]): float(row["value"]) for row in rows}
     regions = [
@@ -213,7 +230,12 @@ def test_scandates(bx: Made, lab: Lab) -> None:
 
 def test_id(bx: Made) -> None:
     rows = {row["ID"]: row for row in bx.table("id ALFA")}
-    assert rows["DEMO_E00009"] == {"ID": "DEMO_E00009", "label": "007_MR2", "subject_label": "007", "project": "ALFA"}
+    assert rows["DEMO_E00009"] == {
+        "ID": "DEMO_E00009",
+        "label": "007_MR2",
+        "subject_label": "007",
+        "project": "ALFA",
+    }
 
 
 def test_what_a_stranger_sees(lab: Lab, tmp_path: Path) -> None:

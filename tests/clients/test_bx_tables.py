@@ -1,4 +1,6 @@
-"""bx 0.9.2, unmodified, makes its tables from project PIPES, with the true values in them: all commands in one process."""
+"""bx 0.9.2, unmodified, makes its tables from project PIPES, with the true values in them: all commands in
+one process.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,14 @@ def archive(server: DemoServer) -> Archive:
 def tables(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Command -> what it made."""
     folder = tmp_path_factory.mktemp("bx")
-    commands = [*TABLES, *(f"{command} tests" for command in TESTS), "xcpd conmat", "xcpd timeseries", "dtifit maps", "dtifit report"]
+    commands = [
+        *TABLES,
+        *(f"{command} tests" for command in TESTS),
+        "xcpd conmat",
+        "xcpd timeseries",
+        "dtifit maps",
+        "dtifit report",
+    ]
     parts = [command.partition(" < ") for command in commands]
     lines = [f"{args} PIPES{sign}{answers}" for args, sign, answers in parts]
     made = configure(server.url, "demo", folder).several(lines, folder)
@@ -137,11 +146,17 @@ def numbers(rows: Rows, keys: tuple[str, ...], value: str = "value") -> dict[tup
 def test_every_table_is_made(tables: dict[str, Any], command: str) -> None:
     rows = tables[command]
     assert isinstance(rows, list) and rows and isinstance(rows[0], dict), rows
-    assert all(row["subject" if "subject" in row else "subject_label"][:2] == "P0" for row in rows if "HasUsableT1" not in row)
+    assert all(
+        row["subject" if "subject" in row else "subject_label"][:2] == "P0"
+        for row in rows
+        if "HasUsableT1" not in row
+    )
 
 
 @pytest.mark.parametrize(("command", "resource"), TESTS.items())
-def test_outcomes_of_validators(tables: dict[str, Any], archive: Archive, command: str, resource: str) -> None:
+def test_outcomes_of_validators(
+    tables: dict[str, Any], archive: Archive, command: str, resource: str
+) -> None:
     validator = (pipes.MR | pipes.PET)[resource][0]
     words = {True: ("True", "1"), False: ("False", "0"), None: ("",)}
     rows = {row["ID"]: row for row in tables[f"{command} tests"]}
@@ -161,16 +176,24 @@ def test_freesurfer_in_high_resolution(tables: dict[str, Any], archive: Archive)
     found = numbers(tables["freesurfer6hires aparc"], ("side", "measurement", "region"))
     for session in ids(archive, "FREESURFER6_HIRES"):
         for region, row in m.aparc(d.hires(session), "6", "lh").items():
-            assert all(found[session, "left", column, region] == float(value) for column, value in row.items())
+            assert all(
+                found[session, "left", column, region] == float(value) for column, value in row.items()
+            )
 
 
 def test_volumes_of_images(tables: dict[str, Any], archive: Archive) -> None:
     expected = {id: d.cat12_volumes(id) for id in ids(archive, "CAT12_SEGMENT")}
-    assert {row["ID"]: {f"p{n}": float(row[f"mri/p{n}"]) for n in (1, 2, 3)} for row in tables["cat12 volumes"]} == expected
+    assert {
+        row["ID"]: {f"p{n}": float(row[f"mri/p{n}"]) for n in (1, 2, 3)} for row in tables["cat12 volumes"]
+    } == expected
     expected = {id: d.pve_volumes(id) for id in ids(archive, "FSL_ANAT")}
     names = [f"T1_fast_pve_{n}" for n in (0, 1, 2)]
-    assert {row["ID"]: {name: float(row[name]) for name in names} for row in tables["fslanat volumes"]} == expected
-    regions = {(id, name): v for id in ids(archive, "FSL_ANAT") for name, v in d.subcortical_volumes(id).items()}
+    assert {
+        row["ID"]: {name: float(row[name]) for name in names} for row in tables["fslanat volumes"]
+    } == expected
+    regions = {
+        (id, name): v for id in ids(archive, "FSL_ANAT") for name, v in d.subcortical_volumes(id).items()
+    }
     assert numbers(tables["fslanat subcortical"], ("region",), "volume") == regions
     lesions = {(id,): float(d.bamos_volume(id)) for id in ids(archive, "BAMOS")}
     assert numbers(tables["bamos volumes"], (), "volume") == lesions
@@ -183,15 +206,26 @@ def test_volumes_of_images(tables: dict[str, Any], archive: Archive) -> None:
 
 def test_lesions_by_lobe(tables: dict[str, Any], archive: Archive) -> None:
     # In one process BX_DUMP answers the question of `bamos stats`: BAMOS.
-    rows = {(row["ID"], int(row["depth"]), row["region"]): (int(row["n"]), float(row["volume"])) for row in tables["bamos stats"]}
-    expected = {(id, *place): (n, float(v)) for id in ids(archive, "BAMOS") for place, (n, v) in d.bamos_stats(id).items()}
+    rows = {
+        (row["ID"], int(row["depth"]), row["region"]): (int(row["n"]), float(row["volume"]))
+        for row in tables["bamos stats"]
+    }
+    expected = {
+        (id, *place): (n, float(v))
+        for id in ids(archive, "BAMOS")
+        for place, (n, v) in d.bamos_stats(id).items()
+    }
     assert rows == expected
 
 
 def test_perfusion(tables: dict[str, Any], archive: Archive) -> None:
-    for command, resource, analyses in (("basil", "BASIL", t.BASIL_REGIONS), ("teasl", "TE_ASL", t.TEASL_REGIONS)):
+    for command, resource, analyses in (
+        ("basil", "BASIL", t.BASIL_REGIONS),
+        ("teasl", "TE_ASL", t.TEASL_REGIONS),
+    ):
         rows = {
-            (row["ID"], row["filepath"]): (row["measurement"], row["pvcorr"], float(row["value"])) for row in tables[f"{command} perfusion"]
+            (row["ID"], row["filepath"]): (row["measurement"], row["pvcorr"], float(row["value"]))
+            for row in tables[f"{command} perfusion"]
         }
         truth = {
             (id, path): (what, str(pv), float(v))
@@ -199,7 +233,10 @@ def test_perfusion(tables: dict[str, Any], archive: Archive) -> None:
             for path, (what, pv, v) in t.perfusion(id, resource).items()
         }
         assert rows == truth
-        found = {(row["ID"], row["region_analysis"], row["name"]): float(row["I2"]) for row in tables[f"{command} stats"]}
+        found = {
+            (row["ID"], row["region_analysis"], row["name"]): float(row["I2"])
+            for row in tables[f"{command} stats"]
+        }
         assert found == {
             (id, analysis, name): pytest.approx(float(row["I2"]))
             for id in ids(archive, resource)
@@ -233,12 +270,18 @@ def test_other_tables(tables: dict[str, Any], archive: Archive) -> None:
         assert float(row["bag_raw"]) == pytest.approx(float(truth["prediction"] - truth["chronological_age"]))
     for row in tables["donsurf aparc"]:
         if row["measurement"] == "DiffuAvg":
-            assert float(row["value"]) == float(d.donsurf(row["ID"], "GM-MD", row["side"][0] + "h")[row["region"]]["ThickAvg"])
+            assert float(row["value"]) == float(
+                d.donsurf(row["ID"], "GM-MD", row["side"][0] + "h")[row["region"]]["ThickAvg"]
+            )
     for row in tables["lcmodel stats"]:
         truth_of = {(r["region"], r["table"], r["measurement"]): r["value"] for r in d.lcmodel(row["ID"])}
         assert float(row["NAA"]) == float(truth_of[row["region"], "concentration", "NAA"])
         assert float(row["NAA_SD"]) == float(truth_of[row["region"], "concentration_SD", "NAA"])
-    assert len(tables["scandates"]) == 10 and len(tables["archiving mri"]) == 4 and len(tables["archiving pet"]) == 3
+    assert (
+        len(tables["scandates"]) == 10
+        and len(tables["archiving mri"]) == 4
+        and len(tables["archiving pet"]) == 3
+    )
 
 
 def test_matrices_and_maps(tables: dict[str, Any]) -> None:

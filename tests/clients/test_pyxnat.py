@@ -27,7 +27,9 @@ def labels(collection: Iterable[Any]) -> list[str]:
 
 
 def below(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def contents(files: list[TrueFile]) -> dict[str, bytes]:
@@ -46,7 +48,9 @@ def test_lists(x: pyxnat.Interface, lab: Lab) -> None:
     assert session.id() == "DEMO_E00001" and session.datatype() == "xnat:mrSessionData"
     assert session.scans().get() == ["1", "2", "3", "4", "5"]
     assert sorted(labels(session.scan("2").resources())) == ["DICOM", "NIFTI", "NIFTI_PLAIN"]
-    assert set(labels(session.resources())) == {f.resource for f in lab.files(session="sub001_MR1", kind="session")}
+    assert set(labels(session.resources())) == {
+        f.resource for f in lab.files(session="sub001_MR1", kind="session")
+    }
     assert not project.subject("nobody").exists() and not x.select.project("SECRET").exists()
 
 
@@ -62,22 +66,30 @@ def test_attributes(x: pyxnat.Interface) -> None:
     assert session.label() == "sub003_MR2"
     scan = session.scan("6")
     assert scan.attrs.get("type") == "T1_ALFA1" and scan.attrs.get("quality") == "unusable"
-    assert scan.attrs.mget(["type", "quality", "series_description"]) == ["T1_ALFA1", "unusable", "T1_ALFA1 repeat"]
+    assert scan.attrs.mget(["type", "quality", "series_description"]) == [
+        "T1_ALFA1",
+        "unusable",
+        "T1_ALFA1 repeat",
+    ]
     assert session.attrs.get("date") == "2023-04-18"
 
 
 def test_descriptions(x: pyxnat.Interface) -> None:
     """What an interactive session shows; pyxnat asks the search engine for it."""
-    assert "`ALFA: healthy ageing (sample data)` (private) 6 subjects 9 MR experiments" in repr(x.select.project("ALFA"))
-    assert "`sub001_MR1` (subject: DEMO_S00001 `sub001`) (project: ALFA) 5 scans 6 resources" in repr(x.select.experiment("DEMO_E00001"))
+    assert "`ALFA: healthy ageing (sample data)` (private) 6 subjects 9 MR experiments" in repr(
+        x.select.project("ALFA")
+    )
+    assert "`sub001_MR1` (subject: DEMO_S00001 `sub001`) (project: ALFA) 5 scans 6 resources" in repr(
+        x.select.experiment("DEMO_E00001")
+    )
     assert "sub001" in repr(x.select.project("ALFA").subject("sub001"))
     assert "T1_ALFA1" in repr(x.select.experiment("DEMO_E00001").scan("2"))
 
 
 def test_search(x: pyxnat.Interface) -> None:
-    found = x.select("xnat:mrSessionData", ["xnat:mrSessionData/SESSION_ID", "xnat:mrSessionData/PROJECT"]).where(
-        [("xnat:mrSessionData/PROJECT", "=", "ALFA"), "AND"]
-    )
+    found = x.select(
+        "xnat:mrSessionData", ["xnat:mrSessionData/SESSION_ID", "xnat:mrSessionData/PROJECT"]
+    ).where([("xnat:mrSessionData/PROJECT", "=", "ALFA"), "AND"])
     assert sorted(found.get("session_id")) == [f"DEMO_E0000{n}" for n in range(1, 10)]
 
 
@@ -97,7 +109,9 @@ def test_files(x: pyxnat.Interface, lab: Lab, tmp_path: Path) -> None:
 def test_resource_zip(x: pyxnat.Interface, lab: Lab, tmp_path: Path) -> None:
     resource = x.select.experiment("DEMO_E00001").resource("FREESURFER7")
     resource.get(str(tmp_path), extract=True)
-    assert below(tmp_path / "FREESURFER7") == contents(lab.files(session="sub001_MR1", resource="FREESURFER7"))
+    assert below(tmp_path / "FREESURFER7") == contents(
+        lab.files(session="sub001_MR1", resource="FREESURFER7")
+    )
 
 
 def test_scan_resource_zip(x: pyxnat.Interface, lab: Lab, tmp_path: Path) -> None:
@@ -110,9 +124,19 @@ def test_scan_resource_zip(x: pyxnat.Interface, lab: Lab, tmp_path: Path) -> Non
 def test_scans_download(x: pyxnat.Interface, lab: Lab, tmp_path: Path, types: str) -> None:
     session = x.select.project("ALFA").subject("007").experiment("007_MR1")
     session.scans().download(str(tmp_path), type=types, extract=True)
-    expected = [f for f in lab.files(session="007_MR1", kind="scan") if types == "ALL" or f.scan_type in types.split(",")]
-    found = {path.partition("/scans/")[2]: data for path, data in below(tmp_path).items() if not path.endswith(".zip")}
-    assert found == {f"{f.scan}-{f.scan_type}/resources/{f.resource}/files/{f.path}": f.read() for f in expected}
+    expected = [
+        f
+        for f in lab.files(session="007_MR1", kind="scan")
+        if types == "ALL" or f.scan_type in types.split(",")
+    ]
+    found = {
+        path.partition("/scans/")[2]: data
+        for path, data in below(tmp_path).items()
+        if not path.endswith(".zip")
+    }
+    assert found == {
+        f"{f.scan}-{f.scan_type}/resources/{f.resource}/files/{f.path}": f.read() for f in expected
+    }
 
 
 def test_measurements_by_pyxnat_itself(x: pyxnat.Interface, lab: Lab) -> None:
@@ -121,19 +145,26 @@ def test_measurements_by_pyxnat_itself(x: pyxnat.Interface, lab: Lab) -> None:
     table = x.select.experiment("DEMO_E00001").resource("ASHS").volumes()
     truth = lab.measurements.ashs("DEMO_E00001", "left")
     left = table[table["side"] == "left"]
-    assert dict(zip(left["region"], left["volume"].astype(float), strict=True)) == {r: float(v) for r, (_, v) in truth.items()}
+    assert dict(zip(left["region"], left["volume"].astype(float), strict=True)) == {
+        r: float(v) for r, (_, v) in truth.items()
+    }
 
 
 def test_array_of_experiments(x: pyxnat.Interface, lab: Lab) -> None:
     rows = x.array.experiments(project_id="ALFA", columns=["label", "subject_label", "date"]).data
     sessions = {row["ID"]: row for row in rows}
-    assert sessions["DEMO_E00001"]["label"] == "sub001_MR1" and sessions["DEMO_E00001"]["subject_label"] == "sub001"
+    assert (
+        sessions["DEMO_E00001"]["label"] == "sub001_MR1"
+        and sessions["DEMO_E00001"]["subject_label"] == "sub001"
+    )
     assert len(sessions) == 11
     assert sessions["DEMO_E00006"]["date"] == ""
 
 
 def test_array_of_scans(x: pyxnat.Interface) -> None:
-    rows = x.array.scans(experiment_id="DEMO_E00005", columns=["xnat:imagescandata/id", "xnat:imagescandata/type"]).data
+    rows = x.array.scans(
+        experiment_id="DEMO_E00005", columns=["xnat:imagescandata/id", "xnat:imagescandata/type"]
+    ).data
     assert sorted(row["xnat:imagescandata/id"] for row in rows) == ["1", "2", "3", "4", "5", "6"]
 
 

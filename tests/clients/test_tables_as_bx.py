@@ -1,8 +1,9 @@
-"""The real bx 0.9.2 and the mount make the same tables from the same server: column for column, row for row, cell by cell.
+"""The real bx 0.9.2 and the mount make the same tables from the same server: column for column, row for row,
+cell by cell.
 
-What may differ is written down here, and in docs/tables.md under "Differences from bx"; anything else fails. Cells are equal as texts or
-as numbers; only what is computed (from images, or as a mean) may differ in its last digits.
-"""
+What may differ is written down here, and in docs/tables.md under "Differences from bx"; anything else fails.
+Cells are equal as texts or as numbers; only what is computed (from images, or as a mean) may differ in its
+last digits."""
 
 from __future__ import annotations
 
@@ -29,7 +30,20 @@ Rows = list[dict[str, str]]
 Tables = dict[tuple[str, str], Any]  # by project and key
 
 PROJECTS = ("ALFA", "PIPES")
-DOWNLOADS = {"files", "report", "snapshot", "maps", "rc", "layers", "lobes", "template", "nifti", "usable", "all", "show"}
+DOWNLOADS = {
+    "files",
+    "report",
+    "snapshot",
+    "maps",
+    "rc",
+    "layers",
+    "lobes",
+    "template",
+    "nifti",
+    "usable",
+    "all",
+    "show",
+}
 ATLASES = ("aal", "dk", "hammers")  # what a `regional` of fdg, ftm and tau asks for
 ASKING = {"fdg/regional", "ftm/regional", "tau/regional"}
 LISTINGS = {"id": "sessions", "scandates": "scandates"}  # bx's command -> our table
@@ -38,16 +52,32 @@ LISTINGS = {"id": "sessions", "scandates": "scandates"}  # bx's command -> our t
 BX_CANNOT = {"mrtrix3/connectome": "bx fetches the names of the nodes from GitHub at run time"}
 A_WORKBOOK_A_SESSION = ("xcpd/conmat", "xcpd/timeseries")  # compared in a test of their own
 
-# Sums over images and means of several values: bx computes them in single or double precision, in another order.
+# Sums over images and means of several values: bx computes them in single or double precision, in another
+# order.
 COMPUTED = {
-    *("spm12/volumes", "cat12/volumes", "fslanat/volumes", "fslanat/subcortical", "bamos/volumes", "bamos/stats"),
-    *("braak/volumes", "braak/thickness", "braak/fdg", "signature/jack", "freesurfer7/jack", "pyment/predictions"),
+    *(
+        "spm12/volumes",
+        "cat12/volumes",
+        "fslanat/volumes",
+        "fslanat/subcortical",
+        "bamos/volumes",
+        "bamos/stats",
+    ),
+    *(
+        "braak/volumes",
+        "braak/thickness",
+        "braak/fdg",
+        "signature/jack",
+        "freesurfer7/jack",
+        "pyment/predictions",
+    ),
 }
 ROUNDED = 1e-6
 # pandas reads numbers of 17 digits with an error in the last one (its fast parser).
 READ = 1e-15
 
-# bx asks which of two pipelines is meant; run without a terminal it takes the first. Ours has every session, with the first that it has.
+# bx asks which of two pipelines is meant; run without a terminal it takes the first. Ours has every session,
+# with the first that it has.
 SECOND_CHOICE = {
     "spm12/volumes": ("SPM12_SEGMENT", "SPM12_SEGMENT_T1T2"),
     "spm12/tests": ("SPM12_SEGMENT", "SPM12_SEGMENT_T1T2"),
@@ -74,11 +104,15 @@ def listed_by_bx() -> dict[str, list[str]]:
     script = (
         "import bx, json\n"
         "from bx import parse\n"
-        "found = {c.__name__[:-7].lower(): c for c in parse.__find_all_commands__(bx) if c.__name__ != 'Command'}\n"
-        "print(json.dumps({n: list(getattr(c(n, ['', ''], None, ''), 'subcommands', [])) for n, c in found.items()}))\n"
+        "found = {c.__name__[:-7].lower(): c for c in parse.__find_all_commands__(bx) if c.__name__ != "
+        "'Command'}\n"
+        "print(json.dumps({n: list(getattr(c(n, ['', ''], None, ''), 'subcommands', [])) for n, c in "
+        "found.items()}))\n"
     )
     python = executable().parent / "python"
-    done = subprocess.run([str(python), "-I", "-c", script], capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(
+        [str(python), "-I", "-c", script], capture_output=True, text=True, timeout=100, check=True
+    )
     found: dict[str, list[str]] = json.loads(done.stdout)
     return found
 
@@ -105,7 +139,8 @@ def commands() -> dict[str, str]:
         for name in dict.fromkeys(subcommands):
             key = f"{command}/{name}"
             if name in DOWNLOADS or (
-                name in ("jack", "amygNucVolumes", "brainstem", "thalamus", "hypothalamus") and "freesurfer6" in command
+                name in ("jack", "amygNucVolumes", "brainstem", "thalamus", "hypothalamus")
+                and "freesurfer6" in command
             ):
                 continue  # bx's classes share one list: FreeSurfer 6 has not these files
             if command == "freesurfer7extras" and name != "tests":
@@ -140,7 +175,9 @@ def ours(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> Tables
                 elif "." not in name and name != "sessions":
                     for file, _ in mounted.vfs.entries(f"{top}/{name}"):
                         if file.endswith(".csv") and not file.endswith(("_wide.csv", ".problems.csv")):
-                            found[project, f"{name}/{file[:-4]}"] = parsed(read(mounted.vfs, f"{top}/{name}/{file}"))
+                            found[project, f"{name}/{file[:-4]}"] = parsed(
+                                read(mounted.vfs, f"{top}/{name}/{file}")
+                            )
     return found
 
 
@@ -184,14 +221,24 @@ def test_every_table_of_bx_is_a_table_here_or_left_out_with_a_reason(commands: d
 
 def test_bx_makes_every_one_of_its_tables_from_one_of_the_projects(bx: Bxs, commands: dict[str, str]) -> None:
     """Else nothing would be compared: what bx does not make is named."""
-    lacking = {key for key in commands if key not in BX_CANNOT and not any(made(bx.tables[project, key]) for project in PROJECTS)}
+    lacking = {
+        key
+        for key in commands
+        if key not in BX_CANNOT and not any(made(bx.tables[project, key]) for project in PROJECTS)
+    }
     assert lacking == set(A_WORKBOOK_A_SESSION)
 
 
 def test_where_bx_makes_a_table_so_does_the_mount_and_the_other_way(bx: Bxs, ours: Tables) -> None:
-    theirs = {one for one, rows in bx.tables.items() if made(rows)} | {("PIPES", key) for key in A_WORKBOOK_A_SESSION}
+    theirs = {one for one, rows in bx.tables.items() if made(rows)} | {
+        ("PIPES", key) for key in A_WORKBOOK_A_SESSION
+    }
     theirs |= {("PIPES", key) for key in BX_CANNOT}
-    more = {one for one in ours if one[1].endswith(("/aparc_a2009s", "/aparc_DKT", "/volumes_heur", "/volumes_corr_usegray"))}
+    more = {
+        one
+        for one in ours
+        if one[1].endswith(("/aparc_a2009s", "/aparc_DKT", "/volumes_heur", "/volumes_corr_usegray"))
+    }
     more |= {one for one in ours if one[1] in ASKING}
     shown = {one for one, rows in ours.items() if rows and one not in more}
     assert shown == {one for one in theirs if one[1] not in LEFT_OUT}
@@ -217,8 +264,13 @@ def test_a_table_equals_bx(bx: Bxs, ours: Tables, server: DemoServer, key: str) 
             left = {session: rows for session, rows in left.items() if session in right or rows[0]["MRI_ID"]}
         if key in SECOND_CHOICE:
             first, second = SECOND_CHOICE[key]
-            labels = {one.id: {made.label for made in one.resources} for one in server.archive.experiments.values()}
-            assert all(first not in labels[session] and second in labels[session] for session in right.keys() - left.keys())
+            labels = {
+                one.id: {made.label for made in one.resources} for one in server.archive.experiments.values()
+            }
+            assert all(
+                first not in labels[session] and second in labels[session]
+                for session in right.keys() - left.keys()
+            )
             right = {session: rows for session, rows in right.items() if session in left}
         assert left.keys() == right.keys()
         for session, rows in left.items():
@@ -230,7 +282,11 @@ def test_a_table_equals_bx(bx: Bxs, ours: Tables, server: DemoServer, key: str) 
                 rows, own = (sorted(some, key=lambda row: row["region"]) for some in (rows, own))
             assert len(rows) == len(own), session
             for number, (row, mine_row) in enumerate(zip(rows, own, strict=True)):
-                wrong = {name: (cell, mine_row[name]) for name, cell in row.items() if not same(key, name, cell, mine_row[name])}
+                wrong = {
+                    name: (cell, mine_row[name])
+                    for name, cell in row.items()
+                    if not same(key, name, cell, mine_row[name])
+                }
                 assert not wrong, (project, session, number, wrong)
                 compared += len(row)
     assert compared
@@ -243,7 +299,9 @@ def _same_columns(key: str, theirs: list[str], mine: list[str]) -> None:
         added = ["xsiType", "date"]
     if key == "scandates":
         added = []
-    if key.endswith("/tests") or key.startswith("archiving/"):  # bx has the tests of all sessions, and runs through a set
+    if key.endswith("/tests") or key.startswith(
+        "archiving/"
+    ):  # bx has the tests of all sessions, and runs through a set
         assert (mine[0], mine[-4:]) == (theirs[0], [*theirs[-2:], "label", "date"])
         assert set(theirs) <= set(mine) and len(set(mine)) == len(mine)
     else:
@@ -256,7 +314,10 @@ def test_workbooks_of_single_sessions_are_stacked(bx: Bxs, ours: Tables, key: st
     mine = by_session(ours["PIPES", key])
     assert len(books) == len(mine) == 3
     for book in books:
-        header, *rows = [["" if cell is None else str(cell) for cell in row] for row in openpyxl.load_workbook(book).active.values]
+        header, *rows = [
+            ["" if cell is None else str(cell) for cell in row]
+            for row in openpyxl.load_workbook(book).active.values
+        ]
         (session,) = [one for one in mine if f"_{one}_" in book.name]
         header[0] = header[0] or "Node"
         assert list(mine[session][0]) == ["ID", *header, "subject", "label", "date"]
@@ -273,6 +334,8 @@ def test_the_three_atlases_together_are_those_of_bx_one_by_one(ours: Tables) -> 
 
 
 @pytest.mark.parametrize("key", ["freesurfer6/aparc", "ashs/volumes", "spm12/volumes"])
-def test_the_real_mount_has_the_same_bytes(server: DemoServer, ours: Tables, tmp_path: Path, key: str) -> None:
+def test_the_real_mount_has_the_same_bytes(
+    server: DemoServer, ours: Tables, tmp_path: Path, key: str
+) -> None:
     with mount(server.url, tmp_path) as mounted:
         assert parsed((mounted.point / f"tables/ALFA/{key}.csv").read_bytes()) == ours["ALFA", key]

@@ -42,10 +42,13 @@ def flat(vfs: Vfs, project: str, type: str, quality: str) -> dict[str, str]:
 
 
 def test_bx_nifti_and_the_flat_folders_of_every_type(lab: Lab, vfs: Vfs, tmp_path: Path) -> None:
-    """The same files under the same names. Ours has besides: what is not `.nii.gz`, `.bval` or `.bvec` (sidecars, `.nii`); where a scan
-    has several of one kind or has them in folders, those that bx skips, with their own name before the extension; and the scans of
-    sessions that are shared into the project, of which bx finds no resource."""
-    projects = PROJECTS if lab.profile == "full" else ["ALFA"]  # what differs between the profiles is how sessions are listed, not which
+    """The same files under the same names. Ours has besides: what is not `.nii.gz`, `.bval` or `.bvec`
+    (sidecars, `.nii`); where a scan has several of one kind or has them in folders, those that bx skips, with
+    their own name before the extension; and the scans of sessions that are shared into the project, of which
+    bx finds no resource."""
+    projects = (
+        PROJECTS if lab.profile == "full" else ["ALFA"]
+    )  # what differs between the profiles is how sessions are listed, not which
     types = [(project, name) for project in projects for name in names(vfs, f"/views/{project}/by-scan-type")]
     commands = {
         f"nifti {quality} {project} <{re.sub(r'[^A-Za-z0-9_]', '?', name)}": (project, name, quality)
@@ -70,7 +73,12 @@ def test_bx_nifti_and_the_flat_folders_of_every_type(lab: Lab, vfs: Vfs, tmp_pat
                 extras.add("of a shared session")
             else:
                 extras.add("one of several" if own_name else name.partition(".")[2])
-    truth = [one for project in projects for one in files(lab.archive, project, "demo") if one.resource == "NIFTI" and one.kind == "scan"]
+    truth = [
+        one
+        for project in projects
+        for one in files(lab.archive, project, "demo")
+        if one.resource == "NIFTI" and one.kind == "scan"
+    ]
     plain = [one for one in truth if one.path.endswith(BX_TAKES) and "/" not in one.path]
     assert compared > len(plain)  # nearly all of them twice: in usable and in all
     assert ({"json", "of a shared session"} if lab.profile == "full" else {"json"}) <= extras
@@ -85,9 +93,14 @@ def test_bx_freesurfer6_files_and_by_resource(lab: Lab, vfs: Vfs, tmp_path: Path
     ours = {vfs.xattr(f"{folder}/{name}", "user.xnat.id").decode(): name for name in names(vfs, folder)}
     assert {path.name for path in out.iterdir()} == set(ours) and len(ours) > 5
     for identity, name in ours.items():
-        shown = {path[len(f"{folder}/{name}/") :]: md5(read(vfs, path)) for path, _ in walk(vfs, f"{folder}/{name}")}
+        shown = {
+            path[len(f"{folder}/{name}/") :]: md5(read(vfs, path))
+            for path, _ in walk(vfs, f"{folder}/{name}")
+        }
         assert len({path.partition("/")[0] for path in shown}) == 1
-        below = {path.partition("/")[2]: digest for path, digest in shown.items()}  # pyxnat leaves out the one folder at the top
+        below = {
+            path.partition("/")[2]: digest for path, digest in shown.items()
+        }  # pyxnat leaves out the one folder at the top
         with zipfile.ZipFile(out / identity / "FREESURFER6.zip") as archive:
             theirs = {one.filename: md5(archive.read(one)) for one in archive.infolist()}
         assert below == theirs

@@ -1,4 +1,6 @@
-"""xnatpy 0.8, unmodified, on the stand-in: objects built from the server's schema, lists, downloads, files opened in place."""
+"""xnatpy 0.8, unmodified, on the stand-in: objects built from the server's schema, lists, downloads, files
+opened in place.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,28 @@ def connection(lab: Lab) -> Iterator[Any]:
 def test_lists(connection: Any, lab: Lab) -> None:
     assert sorted(p.id for p in connection.projects.values()) == list(READABLE)
     project = connection.projects["ALFA"]
-    assert [s.label for s in project.subjects.values()] == ["sub001", "sub002", "sub003", "sub004", "sub005", "007"]
+    assert [s.label for s in project.subjects.values()] == [
+        "sub001",
+        "sub002",
+        "sub003",
+        "sub004",
+        "sub005",
+        "007",
+    ]
     session = project.subjects["sub003"].experiments["sub003_MR2"]
-    assert session.id == "DEMO_E00005" and [s.id for s in session.scans.values()] == ["1", "2", "3", "4", "5", "6"]
+    assert session.id == "DEMO_E00005" and [s.id for s in session.scans.values()] == [
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+    ]
     assert session.scans["6"].quality == "unusable" and session.scans["6"].type == "T1_ALFA1"
     assert session.scans["DWI"].id == "4"
-    assert {r.label for r in session.resources.values()} == {f.resource for f in lab.files(session="sub003_MR2", kind="session")}
+    assert {r.label for r in session.resources.values()} == {
+        f.resource for f in lab.files(session="sub003_MR2", kind="session")
+    }
     assert {r.label for r in project.resources.values()} == {"protocol", "spreadsheets"}
 
 
@@ -39,7 +57,9 @@ def test_files(connection: Any, lab: Lab) -> None:
     expected = {f.path: f for f in lab.files(session="sub001_MR1", resource="ASHS")}
     digests = lab.profile == "full"  # older servers list none
     found = {f.path: (int(f.file_size), f.digest) for f in resource.files.values()}
-    assert found == {path: (truth.size, truth.digest if digests else None) for path, truth in expected.items()}
+    assert found == {
+        path: (truth.size, truth.digest if digests else None) for path, truth in expected.items()
+    }
 
 
 def test_download_a_file(connection: Any, lab: Lab, tmp_path: Path) -> None:
@@ -61,18 +81,27 @@ def test_download_a_resource(connection: Any, lab: Lab, tmp_path: Path) -> None:
     resource = connection.projects["ALFA"].experiments["sub002_MR1"].scans["2"].resources["DICOM"]
     resource.download(str(tmp_path / "dicom.zip"), verbose=False)
     with zipfile.ZipFile(tmp_path / "dicom.zip") as packed:
-        found = {name.rpartition("/files/")[2]: hashlib.md5(packed.read(name)).hexdigest() for name in packed.namelist()}
+        found = {
+            name.rpartition("/files/")[2]: hashlib.md5(packed.read(name)).hexdigest()
+            for name in packed.namelist()
+        }
     assert found == {f.path: f.digest for f in lab.files(session="sub002_MR1", scan="2", resource="DICOM")}
 
 
 def test_download_a_resource_into_a_folder(connection: Any, lab: Lab, tmp_path: Path) -> None:
-    connection.projects["ALFA"].experiments["sub002_MR1"].resources["FREESURFER7"].download_dir(str(tmp_path), verbose=False)
-    found = {p.as_posix().rpartition("/files/")[2]: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    connection.projects["ALFA"].experiments["sub002_MR1"].resources["FREESURFER7"].download_dir(
+        str(tmp_path), verbose=False
+    )
+    found = {
+        p.as_posix().rpartition("/files/")[2]: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()
+    }
     assert found == {f.path: f.read() for f in lab.files(session="sub002_MR1", resource="FREESURFER7")}
 
 
 def test_download_a_scan(connection: Any, lab: Lab, tmp_path: Path) -> None:
-    connection.projects["ALFA"].experiments["sub002_MR1"].scans["4"].download(str(tmp_path / "scan.zip"), verbose=False)
+    connection.projects["ALFA"].experiments["sub002_MR1"].scans["4"].download(
+        str(tmp_path / "scan.zip"), verbose=False
+    )
     with zipfile.ZipFile(tmp_path / "scan.zip") as packed:
         found = {name.rpartition("/files/")[2]: packed.read(name) for name in packed.namelist()}
     assert found == {f.path: f.read() for f in lab.files(session="sub002_MR1", scan="4")}
@@ -82,13 +111,17 @@ def test_download_a_session_into_a_folder(connection: Any, lab: Lab, tmp_path: P
     connection.projects["ALFA"].experiments["sub002_MR1"].download_dir(str(tmp_path), verbose=False)
     found = {p.as_posix().partition("/scans/")[2]: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     expected = lab.files(session="sub002_MR1", kind="scan")
-    assert found == {f"{f.scan}-{f.scan_type}/resources/{f.resource}/files/{f.path}": f.read() for f in expected}
+    assert found == {
+        f"{f.scan}-{f.scan_type}/resources/{f.resource}/files/{f.path}": f.read() for f in expected
+    }
 
 
 def test_tabulate(connection: Any, lab: Lab) -> None:
     rows = connection.projects["ALFA"].experiments.tabulate(columns=("ID", "label", "date"))
     found = {row.label: (row.ID, row.date) for row in rows}
-    assert len(found) == 11 and found["sub001_MR1"][0] == "DEMO_E00001" and "2021" in str(found["sub001_MR1"][1])
+    assert (
+        len(found) == 11 and found["sub001_MR1"][0] == "DEMO_E00001" and "2021" in str(found["sub001_MR1"][1])
+    )
 
 
 def test_a_stranger_sees_nothing_private(lab: Lab) -> None:

@@ -1,7 +1,7 @@
 """What was learnt when XNAT's own code was executed, as facts of the stand-in (xnat-rest.md 12 to 14).
 
-The recorded replies themselves are compared with in `test_replies`, where they are; these stay here so that nothing is lost without them.
-"""
+The recorded replies themselves are compared with in `test_replies`, where they are; these stay here so that
+nothing is lost without them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ EMPTY = (200, b"", "application/json;charset=ISO-8859-1")
 
 @pytest.fixture
 def site(own: DemoServer) -> Iterator[DemoServer]:
-    """The tiny archive with custom variables, a second assessor resource, a session with a broken catalogue and a quarantined one."""
+    """The tiny archive with custom variables, a second assessor resource, a session with a broken catalogue
+    and a quarantined one.
+    """
 
     def prepare() -> None:
         archive = own.archive
@@ -30,7 +32,14 @@ def site(own: DemoServer) -> Iterator[DemoServer]:
         for name, label in (("T_E4", "broken"), ("T_E5", "away")):
             session = Experiment(name, label, "P1", "T_S1", "xnat:mrSessionData", WHEN)
             session.resources = [Resource(401 if name == "T_E4" else 501, "GOOD", [entry("g.txt", b"good")])]
-            session.scans = [Scan("1", "T1", 290, resources=[Resource(402 if name == "T_E4" else 502, "NIFTI", [entry("t1.nii")])])]
+            session.scans = [
+                Scan(
+                    "1",
+                    "T1",
+                    290,
+                    resources=[Resource(402 if name == "T_E4" else 502, "NIFTI", [entry("t1.nii")])],
+                )
+            ]
             archive.experiments[name] = session
         archive.experiments["T_E4"].resources.append(Resource(403, "BROKEN", [entry("b.txt")], broken=True))
         archive.experiments["T_E5"].status = "quarantine"
@@ -73,7 +82,10 @@ def test_which_rows_and_keys_a_form_has(alice: Client) -> None:
     sessions = {"T_E1", "T_E2", "T_E4", "T_E5"}
     rows = {row["ID"] for row in alice.rows(f"{P1}?columns=ID,xnat:experimentData/resources/resource/label")}
     assert rows == sessions | {"T_E9"}  # no image assessors
-    assert {row["ID"] for row in alice.rows(f"{P1}?xsiType=xnat:experimentData&columns=ID")} == sessions | {"T_E9", "T_A1"}
+    assert {row["ID"] for row in alice.rows(f"{P1}?xsiType=xnat:experimentData&columns=ID")} == sessions | {
+        "T_E9",
+        "T_A1",
+    }
     for narrowing in ("session_ID", "scanner", "xnat:imageSessionData/scanner/model"):
         rows = alice.rows(f"{P1}?columns=ID,{narrowing}")
         assert {row["ID"] for row in rows} == sessions and rows[0]["session_ID"] == rows[0]["ID"]
@@ -85,12 +97,23 @@ def test_which_rows_and_keys_a_form_has(alice: Client) -> None:
         "project",
         "URI",
     }
-    assert only(alice, f"{P1}?columns=ID&xsiType=xnat:mrSessionData", "T_E1").keys() == {"xnat:mrsessiondata/id", "ID", "URI"}
+    assert only(alice, f"{P1}?columns=ID&xsiType=xnat:mrSessionData", "T_E1").keys() == {
+        "xnat:mrsessiondata/id",
+        "ID",
+        "URI",
+    }
     # Paths in any case, back in lower case; aliases have one.
     row = only(alice, f"{P1}?columns=ID,XNAT:IMAGESCANDATA/ID&xsiType=xnat:imageSessionData", "T_E4")
     assert row["xnat:imagescandata/id"] == "1"
-    assert alice.rows(f"{P1}?columns=id,LABEL")[0].keys() == {"xnat:subjectassessordata/id", "xsiType", "project", "URI"}
-    assert len(alice.rows(f"{P1}?xsiType=xnat:mrSessionData,xnat:petSessionData")) == 5  # a comma list filters nothing
+    assert alice.rows(f"{P1}?columns=id,LABEL")[0].keys() == {
+        "xnat:subjectassessordata/id",
+        "xsiType",
+        "project",
+        "URI",
+    }
+    assert (
+        len(alice.rows(f"{P1}?xsiType=xnat:mrSessionData,xnat:petSessionData")) == 5
+    )  # a comma list filters nothing
 
 
 @pytest.mark.parametrize(
@@ -120,10 +143,16 @@ def test_an_unknown_element_is_dropped(alice: Client) -> None:
 
 
 def test_products_and_united_rows(alice: Client, site: DemoServer) -> None:
-    columns = ",".join(f"xnat:imageAssessorData/{where}/label" for where in ("out/file", "in/file", "resources/resource"))
+    columns = ",".join(
+        f"xnat:imageAssessorData/{where}/label" for where in ("out/file", "in/file", "resources/resource")
+    )
     rows = alice.rows(f"{P1}?xsiType=xnat:imageAssessorData&columns=ID,{columns}")
     assert [
-        tuple(row[f"xnat:imageassessordata/{where}/label"] for where in ("out/file", "in/file", "resources/resource")) for row in rows
+        tuple(
+            row[f"xnat:imageassessordata/{where}/label"]
+            for where in ("out/file", "in/file", "resources/resource")
+        )
+        for row in rows
     ] == [
         ("DATA", "INPUT", "PLAIN"),
         ("SNAP", "INPUT", "PLAIN"),
@@ -131,13 +160,19 @@ def test_products_and_united_rows(alice: Client, site: DemoServer) -> None:
     labels = f"{P1}?xsiType=xnat:imageSessionData&columns=ID,xnat:imageScanData/file/label&ID=T_E1"
     assert len(alice.rows(labels)) == 3  # DICOM twice, NIFTI, and two scans without
     site.switches.profile = "1.8.8"
-    assert len(alice.rows(labels)) > 3 and {row["ID"] for row in alice.rows(labels)} > {"T_E1"}  # and the filter is ignored
+    assert len(alice.rows(labels)) > 3 and {row["ID"] for row in alice.rows(labels)} > {
+        "T_E1"
+    }  # and the filter is ignored
     assert {row["ID"] for row in alice.rows("/data/experiments?ID=T_E1")} == {"T_E1"}
 
 
 def test_lists_without_a_project_up_to_1_8_8(alice: Client, site: DemoServer) -> None:
     """The first one of each type and project decides for all of them."""
-    site.call(lambda: site.archive.experiments.update(T_E6=Experiment("T_E6", "other", "PUB", "T_S2", "xnat:mrSessionData", WHEN)))
+    site.call(
+        lambda: site.archive.experiments.update(
+            T_E6=Experiment("T_E6", "other", "PUB", "T_S2", "xnat:mrSessionData", WHEN)
+        )
+    )
     assert "T_E6" not in {row["ID"] for row in alice.rows("/data/experiments")}
     site.switches.profile = "1.8.8"
     assert "T_E6" in {row["ID"] for row in alice.rows("/data/experiments")}
@@ -149,20 +184,31 @@ def test_subjects_data(alice: Client) -> None:
     row = only(alice, f"{subjects}height,handedness,gender,yob", "T_S1")
     assert (row["height"], row["handedness"], row["gender"], row["yob"]) == ("180.0", "right", "F", "1950")
     # A variable's name is not looked at: one row each, whoever asks for which.
-    rows = [row for row in alice.rows(f"{subjects}xnat:subjectData/fields/field%5Bname%3Dnosuch%5D/field") if row["ID"] == "T_S1"]
+    rows = [
+        row
+        for row in alice.rows(f"{subjects}xnat:subjectData/fields/field%5Bname%3Dnosuch%5D/field")
+        if row["ID"] == "T_S1"
+    ]
     assert {row["xnat:subjectdata/fields/field[name=nosuch]/field"] for row in rows} == {"v1", "A+"}
     rows = alice.rows(f"{subjects}xnat:subjectData/fields/field/name,xnat:subjectData/fields/field/field")
-    pairs = [(row["xnat:subjectdata/fields/field/name"], row["xnat:subjectdata/fields/field/field"]) for row in rows if row["ID"] == "T_S1"]
+    pairs = [
+        (row["xnat:subjectdata/fields/field/name"], row["xnat:subjectdata/fields/field/field"])
+        for row in rows
+        if row["ID"] == "T_S1"
+    ]
     assert pairs == [("code", "v1"), ("Blood Type", "A+")]
     assert alice.get(f"{subjects}xnat:subjectData/demographics/gender").status_code == 500
 
 
-def test_a_quarantined_session_is_listed_but_closed_to_who_may_not_activate(site: DemoServer, alice: Client) -> None:
+def test_a_quarantined_session_is_listed_but_closed_to_who_may_not_activate(
+    site: DemoServer, alice: Client
+) -> None:
     with Client(site, "bob") as bob:
         assert only(bob, f"{P1}?columns=ID,label", "T_E5")["label"] == "away"
         away = "/data/experiments/T_E5"
         found = [
-            bob.get(away + path).status_code for path in ("?format=json", "/resources?all=true", "/assessors", "/scans", "/files?all=true")
+            bob.get(away + path).status_code
+            for path in ("?format=json", "/resources?all=true", "/assessors", "/scans", "/files?all=true")
         ]
         assert found == [404, 404, 404, 500, 500]
         assert bob.get(f"{away}/resources/501/files/g.txt").status_code == 500
@@ -173,20 +219,34 @@ def test_a_quarantined_session_is_listed_but_closed_to_who_may_not_activate(site
 
 def test_one_broken_catalogue_hides_the_others(alice: Client) -> None:
     session = "/data/experiments/T_E4"
-    assert alice.get(f"{session}/files?all=true").status_code == alice.get("/data/experiments/T_E1,T_E4/files").status_code == 404
     assert (
-        alice.get(f"{session}/files?all=true&format=zip").status_code == alice.get(f"{session}/resources/BROKEN/files").status_code == 404
+        alice.get(f"{session}/files?all=true").status_code
+        == alice.get("/data/experiments/T_E1,T_E4/files").status_code
+        == 404
     )
-    assert len(alice.rows(f"{session}/resources?all=true")) == 3 and len(alice.rows(f"{session}/scans/ALL/files")) == 1
+    assert (
+        alice.get(f"{session}/files?all=true&format=zip").status_code
+        == alice.get(f"{session}/resources/BROKEN/files").status_code
+        == 404
+    )
+    assert (
+        len(alice.rows(f"{session}/resources?all=true")) == 3
+        and len(alice.rows(f"{session}/scans/ALL/files")) == 1
+    )
     assert alice.rows(f"{session}/resources/GOOD/files")[0]["Name"] == "g.txt"
 
 
 def test_several_sessions_in_one_request(alice: Client) -> None:
     uris = [row["URI"] for row in alice.rows("/data/experiments/T_E2,T_E3,NOSUCH,T_E2/files?all=true")]
-    assert uris == ["/data/experiments/T_E2/resources/601/files/shared.txt"]  # unknown and unreadable ones are left out, each is once
+    assert uris == [
+        "/data/experiments/T_E2/resources/601/files/shared.txt"
+    ]  # unknown and unreadable ones are left out, each is once
     assert alice.get("/data/experiments/T_E3,NOSUCH/files?all=true").status_code == 500
     # Of an image assessor among several only what it has as an experiment.
-    assert [row["cat_ID"] for row in alice.rows("/data/experiments/T_E2,T_A1/files?all=true")] == ["601", "133"]
+    assert [row["cat_ID"] for row in alice.rows("/data/experiments/T_E2,T_A1/files?all=true")] == [
+        "601",
+        "133",
+    ]
 
 
 def test_a_number_is_answered_below_any_owner(alice: Client, site: DemoServer) -> None:
@@ -207,10 +267,22 @@ def test_a_subjects_files_are_named_through_its_primary_project(alice: Client) -
 
 
 def test_a_scan_type_equal_to_another_scans_id(alice: Client, site: DemoServer) -> None:
-    site.call(lambda: site.archive.experiments["T_E1"].scans[1].resources.append(Resource(700, "NIFTI", [entry("two.nii", b"2")])))
-    assert [row["cat_ID"] for row in alice.rows(f"{E1}/scans/1/resources/NIFTI/files")] == ["102", "102", "700"]
+    site.call(
+        lambda: (
+            site.archive.experiments["T_E1"]
+            .scans[1]
+            .resources.append(Resource(700, "NIFTI", [entry("two.nii", b"2")]))
+        )
+    )
+    assert [row["cat_ID"] for row in alice.rows(f"{E1}/scans/1/resources/NIFTI/files")] == [
+        "102",
+        "102",
+        "700",
+    ]
     assert alice.get(f"{E1}/scans/1/resources/NIFTI/files/t1.json").status_code == 200
-    assert alice.get(f"{E1}/scans/1/resources/NIFTI/files/two.nii").status_code == 404  # only the first is looked in
+    assert (
+        alice.get(f"{E1}/scans/1/resources/NIFTI/files/two.nii").status_code == 404
+    )  # only the first is looked in
     assert alice.head(f"{E1}/scans/1/resources/NIFTI/files/t1.json").status_code == 404
     assert alice.head(f"{E1}/scans/1/resources/102/files/t1.json").status_code == 200
     assert {row["URI"] for row in alice.rows(f"{E1}/scans/1/resources/102/files")} == {
@@ -222,7 +294,11 @@ def test_a_scan_type_equal_to_another_scans_id(alice: Client, site: DemoServer) 
 def test_assessors_are_listed_whoever_asks(alice: Client, site: DemoServer) -> None:
     site.call(lambda: setattr(site.archive.experiments["T_A1"], "project", "HID"))
     assert [row["ID"] for row in alice.rows(f"{E1}/assessors")] == ["T_A1"]
-    assert alice.get("/data/experiments/T_A1?format=json").status_code == alice.get(f"{E1}/assessors/T_A1/resources").status_code == 404
+    assert (
+        alice.get("/data/experiments/T_A1?format=json").status_code
+        == alice.get(f"{E1}/assessors/T_A1/resources").status_code
+        == 404
+    )
     assert alice.get(f"{E1}/assessors/T_A1/files").status_code == 500
     assert "131" not in {row["xnat_abstractresource_id"] for row in alice.rows(f"{E1}/resources?all=true")}
 
@@ -230,7 +306,9 @@ def test_assessors_are_listed_whoever_asks(alice: Client, site: DemoServer) -> N
 def test_a_session_that_is_not_there_falls_through(alice: Client) -> None:
     """Below a subject or project its own resources are answered instead."""
     assert [row["cat_ID"] for row in alice.rows("/data/projects/P1/experiments/NOSUCH/files")] == ["12"]
-    assert [row["label"] for row in alice.rows("/data/projects/P1/subjects/sub1/experiments/NOSUCH/resources")] == ["NOTES"]
+    assert [
+        row["label"] for row in alice.rows("/data/projects/P1/subjects/sub1/experiments/NOSUCH/resources")
+    ] == ["NOTES"]
     assert alice.get("/data/experiments/NOSUCH/files").status_code == 500
 
 
@@ -239,4 +317,8 @@ def test_a_protected_project_shows_itself_and_its_own_files(alice: Client, site:
     assert alice.get("/data/projects/PROT?format=json").status_code == 200
     assert [row["label"] for row in alice.rows("/data/projects/PROT/resources")] == ["R"]
     assert alice.get("/data/projects/PROT/resources/R/files/p.txt").status_code == 200
-    assert alice.get("/data/projects/PROT/subjects").status_code == alice.get("/data/projects/PROT/experiments").status_code == 403
+    assert (
+        alice.get("/data/projects/PROT/subjects").status_code
+        == alice.get("/data/projects/PROT/experiments").status_code
+        == 403
+    )

@@ -11,7 +11,9 @@ from .conftest import Client
 
 
 def test_each_cookieless_request_makes_a_session(server: DemoServer) -> None:
-    ids = {requests.get(server.url + "/data/JSESSION", auth=("alice", "alice"), timeout=5).text for _ in range(3)}
+    ids = {
+        requests.get(server.url + "/data/JSESSION", auth=("alice", "alice"), timeout=5).text for _ in range(3)
+    }
     assert len(ids) == 3
 
 
@@ -41,9 +43,13 @@ def test_idle_timeout(alice: Client, nobody: Client, server: DemoServer) -> None
 
 def test_browser_is_sent_to_a_login_page(nobody: Client) -> None:
     reply = nobody.get("/data/projects", headers={"User-Agent": "Mozilla/5.0"})
-    assert reply.status_code == 200 and reply.url.endswith("/app/template/Login.vm") and "<html>" in reply.text
+    assert (
+        reply.status_code == 200 and reply.url.endswith("/app/template/Login.vm") and "<html>" in reply.text
+    )
     assert reply.history[0].status_code == 302
-    assert nobody.get("/data/projects", headers={"User-Agent": "Mozilla XNATDesktopClient"}).status_code == 401
+    assert (
+        nobody.get("/data/projects", headers={"User-Agent": "Mozilla XNATDesktopClient"}).status_code == 401
+    )
 
 
 def test_guest_when_no_login_is_required(nobody: Client, server: DemoServer) -> None:
@@ -80,7 +86,10 @@ def test_wrong_password_and_lockout(nobody: Client, server: DemoServer) -> None:
 
 def test_session_cap(server: DemoServer) -> None:
     server.switches.max_sessions = 2
-    statuses = [requests.get(server.url + "/data/auth", auth=("alice", "alice"), timeout=5).status_code for _ in range(3)]
+    statuses = [
+        requests.get(server.url + "/data/auth", auth=("alice", "alice"), timeout=5).status_code
+        for _ in range(3)
+    ]
     assert statuses == [200, 200, 401]
 
 

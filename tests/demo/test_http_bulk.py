@@ -28,11 +28,24 @@ def names(alice: Client, path: str) -> list[str]:
 def test_stored_zip(alice: Client) -> None:
     reply = alice.get(f"{E1}/scans/1/resources/DICOM/files?format=zip")
     # A zip that fits into the container's buffer has a length.
-    assert reply.headers["Content-Length"] == str(len(reply.content)) and reply.headers["Content-Type"] == "application/zip"
+    assert (
+        reply.headers["Content-Length"] == str(len(reply.content))
+        and reply.headers["Content-Type"] == "application/zip"
+    )
     assert "Content-Length" not in alice.get(f"{E1}/resources/110/files?format=zip").headers
     assert reply.headers["Content-Disposition"] == 'attachment; filename="mr1.zip";'
-    signature, version, flags, method, _, crc, packed, size, _, extra = struct.unpack("<IHHHIIIIHH", reply.content[:30])
-    assert (signature, version, flags, method, packed, size, extra) == (0x04034B50, 10, 0x800, 0, 10, 10, 0) and crc
+    signature, version, flags, method, _, crc, packed, size, _, extra = struct.unpack(
+        "<IHHHIIIIHH", reply.content[:30]
+    )
+    assert (signature, version, flags, method, packed, size, extra) == (
+        0x04034B50,
+        10,
+        0x800,
+        0,
+        10,
+        10,
+        0,
+    ) and crc
     with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
         assert archive.testzip() is None
         assert archive.infolist()[0].date_time == (2024, 3, 5, 6, 7, 8)
@@ -52,7 +65,9 @@ def test_layouts(alice: Client) -> None:
     assert names(alice, "/data/projects/P1/files?format=zip") == ["P1/resources/DOCS/files/d.pdf"]
     assert names(alice, "/data/subjects/T_S1/files?format=zip") == ["sub1/resources/NOTES/files/n.txt"]
     session = names(alice, f"{E1}/files?format=zip")
-    assert "mr1/resources/FILES/files/dir/é.txt" in session and "mr1/resources/111/files/nolabel.txt" in session
+    assert (
+        "mr1/resources/FILES/files/dir/é.txt" in session and "mr1/resources/111/files/nolabel.txt" in session
+    )
     everything = names(alice, f"{E1}/files?all=true&format=zip")
     assert {
         "mr1/scans/1/resources/DICOM/files/0.dcm",  # bare ids: no scan was addressed
@@ -63,11 +78,17 @@ def test_layouts(alice: Client) -> None:
         "mr1/reconstructions/R1/out/resources/MEAN/files/m.nii",
     } <= set(everything)
     assert not any("gone.bin" in name for name in everything)  # missing files are skipped in silence
-    assert names(alice, f"{E1}/scans/3-MR1/files?format=zip") == ["mr1/scans/3-MR1/resources/DICOM/files/x.dcm"]
+    assert names(alice, f"{E1}/scans/3-MR1/files?format=zip") == [
+        "mr1/scans/3-MR1/resources/DICOM/files/x.dcm"
+    ]
     assert len(names(alice, f"{E1}/scans/ALL/files?format=zip")) == 6
     # An assessor or reconstruction that is addressed itself: its own label, its type.
-    assert names(alice, "/data/experiments/T_A1/resources/131/files?format=zip") == ["fs1/out/resources/DATA/files/stats/aseg.stats"]
-    assert names(alice, f"{E1}/reconstructions/R1/files?format=zip") == ["mr1/reconstructions/R1-avg/out/resources/MEAN/files/m.nii"]
+    assert names(alice, "/data/experiments/T_A1/resources/131/files?format=zip") == [
+        "fs1/out/resources/DATA/files/stats/aseg.stats"
+    ]
+    assert names(alice, f"{E1}/reconstructions/R1/files?format=zip") == [
+        "mr1/reconstructions/R1-avg/out/resources/MEAN/files/m.nii"
+    ]
     assert names(alice, f"{E1}/resources/113/files/space.txt?format=zip") == ["space.txt"]
 
 
@@ -97,20 +118,28 @@ def test_nothing_to_send(alice: Client) -> None:
 
 
 def test_filters(alice: Client) -> None:
-    assert names(alice, f"{E1}/scans/1/files?format=zip&file_format=NII") == ["mr1/scans/1-T1_w_GRE/resources/NIFTI/files/t1.nii.gz"]
+    assert names(alice, f"{E1}/scans/1/files?format=zip&file_format=NII") == [
+        "mr1/scans/1-T1_w_GRE/resources/NIFTI/files/t1.nii.gz"
+    ]
     assert len(names(alice, f"{E1}/resources/110/files/dir/?format=zip")) == 2
 
 
 def test_range_on_a_reply_of_unknown_size(alice: Client) -> None:
     zipped = f"{E1}/scans/1/files?format=zip"
     for path in (zipped, "/data/projects", f"{E1}/resources/110/files/pack.zip!/top"):
-        found = [alice.get(path, headers={"Range": f"bytes={value}"}).status_code for value in ("5-9", "5-", "-5", "0-0,5-5")]
+        found = [
+            alice.get(path, headers={"Range": f"bytes={value}"}).status_code
+            for value in ("5-9", "5-", "-5", "0-0,5-5")
+        ]
         assert found == [200, 500, 500, 501]
 
 
 def test_left_out_and_cut_short(alice: Client, server: DemoServer) -> None:
     server.switches.zip_omit = ["1.d*"]
-    assert [name[-5:] for name in names(alice, f"{E1}/scans/1/resources/101/files?format=zip")] == ["0.dcm", "2.dcm"]
+    assert [name[-5:] for name in names(alice, f"{E1}/scans/1/resources/101/files?format=zip")] == [
+        "0.dcm",
+        "2.dcm",
+    ]
     server.switches.update({"zip_omit": [], "zip_stop_after": 2})
     assert len(names(alice, f"{E1}/files?all=true&format=zip")) == 2  # readable, CRCs good, entries missing
     server.switches.update({"zip_stop_after": -1, "truncate_after_bytes": 300})
@@ -121,7 +150,13 @@ def test_left_out_and_cut_short(alice: Client, server: DemoServer) -> None:
 
 
 def test_big_members_are_streamed(own: DemoServer) -> None:
-    big = Resource(900, "BIG", [CatalogEntry(f"{n}.bin", ComputedContent(f"big{n}", (3 << 20) + n), WHEN) for n in range(2)])
+    big = Resource(
+        900,
+        "BIG",
+        [CatalogEntry(f"{n}.bin", ComputedContent(f"big{n}", (3 << 20) + n), WHEN) for n in range(2)],
+    )
     own.call(lambda: own.archive.experiments["T_E1"].resources.append(big))
     with Client(own) as alice:
-        assert names(alice, f"{E1}/resources/900/files?format=zip") == [f"mr1/resources/BIG/files/{n}.bin" for n in range(2)]
+        assert names(alice, f"{E1}/resources/900/files?format=zip") == [
+            f"mr1/resources/BIG/files/{n}.bin" for n in range(2)
+        ]

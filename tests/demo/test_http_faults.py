@@ -27,7 +27,9 @@ BIG = f"{FILES}/f100k.bin"
 def test_fail_next(alice: Client, server: DemoServer) -> None:
     server.switches.update({"fail_next": 2, "fail_status": 429, "retry_after": "7"})
     replies = [alice.get("/data/projects") for _ in range(3)]
-    assert [reply.status_code for reply in replies] == [429, 429, 200] and replies[0].headers["Retry-After"] == "7"
+    assert [reply.status_code for reply in replies] == [429, 429, 200] and replies[0].headers[
+        "Retry-After"
+    ] == "7"
 
 
 def test_fail_rate_and_match(alice: Client, server: DemoServer) -> None:
@@ -73,7 +75,11 @@ def test_sessions_that_end_at_random(alice: Client, server: DemoServer) -> None:
 def test_html_instead(alice: Client, server: DemoServer) -> None:
     server.switches.html_instead = 1
     reply = alice.get(BIG)
-    assert reply.status_code == 200 and reply.headers["Content-Type"].startswith("text/html") and b"<html>" in reply.content
+    assert (
+        reply.status_code == 200
+        and reply.headers["Content-Type"].startswith("text/html")
+        and b"<html>" in reply.content
+    )
     assert alice.get(BIG).headers["Content-Length"] == "100000"
 
 
@@ -139,9 +145,18 @@ def test_bandwidth_is_shared(server: DemoServer) -> None:
 
 def test_switches_over_http(nobody: Client, server: DemoServer) -> None:
     assert nobody.get("/demo/switches").json()["profile"] == "full"
-    assert nobody.post("/demo/switches", json={"profile": "proven", "latency_ms": 2.5}).json()["profile"] == "proven"
+    assert (
+        nobody.post("/demo/switches", json={"profile": "proven", "latency_ms": 2.5}).json()["profile"]
+        == "proven"
+    )
     assert server.switches.proven_only and server.switches.latency_ms == 2.5
-    mistakes: list[object] = [{"nonsense": 1}, {"profile": "x"}, {"fail_next": "two"}, {"require_login": 1}, []]
+    mistakes: list[object] = [
+        {"nonsense": 1},
+        {"profile": "x"},
+        {"fail_next": "two"},
+        {"require_login": 1},
+        [],
+    ]
     for wrong in mistakes:
         assert nobody.post("/demo/switches", json=wrong).status_code == 400
 
@@ -149,7 +164,13 @@ def test_switches_over_http(nobody: Client, server: DemoServer) -> None:
 def test_log(alice: Client, nobody: Client, server: DemoServer) -> None:
     alice.get(BIG + "?x=y", headers={"Range": "bytes=0-9", "User-Agent": "me"})
     (record,) = server.requests(r"^GET .*f100k")
-    assert (record.path, record.query, record.user, record.status, record.sent) == (BIG, "x=y", "alice", 206, 10)
+    assert (record.path, record.query, record.user, record.status, record.sent) == (
+        BIG,
+        "x=y",
+        "alice",
+        206,
+        10,
+    )
     assert (record.range, record.user_agent) == ("bytes=0-9", "me") and record.connection > 0
     assert nobody.get("/demo/log?pattern=f100k").json()[0]["status"] == 206
     nobody.delete("/demo/log")
@@ -167,20 +188,35 @@ def test_changes(own: DemoServer) -> None:
         def modified() -> list[str]:
             stamps = "/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns=ID,xnat:mrSessionData/meta/last_modified"
             session = {row["ID"]: row["xnat:mrsessiondata/meta/last_modified"] for row in alice.rows(stamps)}
-            return [session["T_E1"], alice.rows("/data/projects/P1/subjects?columns=last_modified&ID=T_S1")[0]["last_modified"]]
+            return [
+                session["T_E1"],
+                alice.rows("/data/projects/P1/subjects?columns=last_modified&ID=T_S1")[0]["last_modified"],
+            ]
 
         before = modified()
-        change(op="put_file", resource=110, path="plain.txt", text="PLAIN.TXT", bump=False, modified="2024-04-01T00:00:00")
+        change(
+            op="put_file",
+            resource=110,
+            path="plain.txt",
+            text="PLAIN.TXT",
+            bump=False,
+            modified="2024-04-01T00:00:00",
+        )
         assert modified() == before
         reply = alice.get(f"{FILES}/plain.txt")
         assert reply.content == b"PLAIN.TXT" and reply.headers["Last-Modified"].startswith("Mon, 01 Apr 2024")
         change(op="put_file", resource=110, path="new.txt", base64="AAE=")
         after = modified()
-        assert after[0] > before[0] and after[1] > before[1] and alice.get(f"{FILES}/new.txt").content == b"\0\1"
+        assert (
+            after[0] > before[0] and after[1] > before[1] and alice.get(f"{FILES}/new.txt").content == b"\0\1"
+        )
         change(op="delete_file", resource=110, path="new.txt")
         assert alice.get(f"{FILES}/new.txt").status_code == 404
         change(op="delete_file", resource=110, path="data", gone=True)
-        assert "data" in {row["Name"] for row in alice.rows(FILES)} and alice.get(f"{FILES}/data").status_code == 404
+        assert (
+            "data" in {row["Name"] for row in alice.rows(FILES)}
+            and alice.get(f"{FILES}/data").status_code == 404
+        )
 
         name = change(op="add_session", project="P1", subject="T_S1", label="later", date="2024-05-06")
         change(op="add_scan", session=name, scan="7", type="T2")
@@ -196,14 +232,23 @@ def test_changes(own: DemoServer) -> None:
         change(op="delete_session", id=name)
         assert alice.get(f"/data/experiments/{name}/scans").status_code == 500
         change(op="break_catalog", resource=110)
-        assert alice.get(f"{FILES}/plain.txt").status_code == alice.get("/data/experiments/T_E1/files").status_code == 404
+        assert (
+            alice.get(f"{FILES}/plain.txt").status_code
+            == alice.get("/data/experiments/T_E1/files").status_code
+            == 404
+        )
         change(op="break_catalog", resource=110, broken=False)
         change(op="put_on_disk", resource=110, path="plain.txt", text="other")
         assert alice.get(f"{FILES}/plain.txt").content == b"other"
         change(op="refresh", resource=110, options="append,checksum")
         change(op="set_status", experiment="T_E1", status="quarantine")
         assert alice.get("/data/experiments/T_E1?format=json").status_code == 200  # a member may activate it
-        own.call(lambda: (own.archive.projects["P1"].members.clear(), own.archive.projects["P1"].collaborators.add("alice")))
+        own.call(
+            lambda: (
+                own.archive.projects["P1"].members.clear(),
+                own.archive.projects["P1"].collaborators.add("alice"),
+            )
+        )
         assert alice.get("/data/experiments/T_E1?format=json").status_code == 404
         change(op="set_access", project="P1", access="private", members=[])
         own.call(own.archive.projects["P1"].collaborators.clear)
@@ -264,7 +309,12 @@ def test_serve_in_the_foreground_until_interrupted() -> None:
         "from xnatfs.demo.server import serve\n"
         "serve(tiny(), port=0, started=lambda url: print(url, flush=True))\n"
     )
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with process:
         assert process.stdout is not None and process.stderr is not None
         url = process.stdout.readline().strip()
@@ -283,7 +333,7 @@ def test_small_replies_do_not_wait_for_an_acknowledgement(alice: Client) -> None
     assert sorted(took)[10] < 0.035, "each waits 40 ms"
 
 
-# --- faults of a single reply, counted ---------------------------------------------------------------------------------
+# --- faults of a single reply, counted ----------------------------------------------------------------------
 
 
 def _got(alice: Client, path: str) -> bytes:
@@ -346,14 +396,19 @@ def test_one_byte_is_changed_on_the_way(alice: Client, server: DemoServer) -> No
     server.switches.damage_next = 2
     damaged = alice.get(BIG).content
     assert [at for at in range(100_000) if damaged[at] != true[at]] == [50_000]
-    with pytest.raises(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(alice.get(f"{FILES}?format=zip").content)) as archive:
+    with (
+        pytest.raises(zipfile.BadZipFile),
+        zipfile.ZipFile(io.BytesIO(alice.get(f"{FILES}?format=zip").content)) as archive,
+    ):
         if (name := archive.testzip()) is not None:
             raise zipfile.BadZipFile(name)
     assert alice.get(BIG).content == true
     assert server.switches.fired["damage"] == 2
 
 
-@pytest.mark.parametrize(("how", "error"), [("json", "Expecting property name"), ("utf8", "invalid start byte")])
+@pytest.mark.parametrize(
+    ("how", "error"), [("json", "Expecting property name"), ("utf8", "invalid start byte")]
+)
 def test_listings_that_do_not_parse(alice: Client, server: DemoServer, how: str, error: str) -> None:
     server.switches.update({"garble_listings": how, "garble_next": 1})
     with pytest.raises(ValueError, match=error):

@@ -31,7 +31,9 @@ def test_headers_of_a_file(alice: Client) -> None:
     assert not reply.headers.keys() & {"ETag", "Content-MD5", "Expires", "Content-Encoding"}
     head = alice.head(BIG)
     same = {"Content-Length", "Last-Modified", "Content-Type", "Content-Disposition"}
-    assert {name: head.headers[name] for name in same} == {name: reply.headers[name] for name in same} and head.content == b""
+    assert {name: head.headers[name] for name in same} == {
+        name: reply.headers[name] for name in same
+    } and head.content == b""
 
 
 def test_content_type_is_by_extension(alice: Client) -> None:
@@ -65,10 +67,18 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("asked", "status", "length", "content_range", "body"), RANGES)
-def test_range_table(server: DemoServer, asked: str, status: int, length: str, content_range: str | None, body: slice) -> None:
-    server.switches.update({"idle_seconds": 0.05, "hang_seconds": 1.5})  # so that the replies that do not hang are told from those that do
+def test_range_table(
+    server: DemoServer, asked: str, status: int, length: str, content_range: str | None, body: slice
+) -> None:
+    server.switches.update(
+        {"idle_seconds": 0.05, "hang_seconds": 1.5}
+    )  # so that the replies that do not hang are told from those that do
     seen = exchange(server, BIG, f"Range: bytes={asked}")
-    assert (seen.status, seen.headers["content-length"], seen.headers.get("content-range")) == (status, length, content_range)
+    assert (seen.status, seen.headers["content-length"], seen.headers.get("content-range")) == (
+        status,
+        length,
+        content_range,
+    )
     assert seen.body == CONTENT[body]
     hangs = int(length) != len(seen.body)
     assert (seen.seconds > 1.4) == hangs
@@ -83,8 +93,14 @@ def test_range_past_the_end_closes_at_once_for_who_asked_to(server: DemoServer) 
 
 def test_a_pipelined_reply_arrives_inside_the_missing_bytes(server: DemoServer) -> None:
     server.switches.idle_seconds = 0.05
-    seen = exchange(server, BIG, "Range: bytes=99990-100099\r\n\r\nGET /data/projects HTTP/1.1\r\nHost: x\r\nX: y")
-    assert seen.headers["content-length"] == "110" and seen.body[:10] == CONTENT[-10:] and seen.body[10:].startswith(b"HTTP/1.1 401")
+    seen = exchange(
+        server, BIG, "Range: bytes=99990-100099\r\n\r\nGET /data/projects HTTP/1.1\r\nHost: x\r\nX: y"
+    )
+    assert (
+        seen.headers["content-length"] == "110"
+        and seen.body[:10] == CONTENT[-10:]
+        and seen.body[10:].startswith(b"HTTP/1.1 401")
+    )
 
 
 def test_multi_range_is_501(server: DemoServer) -> None:
@@ -106,10 +122,18 @@ def test_not_a_range(alice: Client) -> None:
 def test_offsets_beyond_four_gigabytes() -> None:
     size = 5 << 30
     choice = select(f"bytes={size - 7}-", size)
-    assert (choice.length, choice.stop - choice.start, choice.content_range) == (7, 7, f"bytes {size - 7}-{size - 1}/{size}")
+    assert (choice.length, choice.stop - choice.start, choice.content_range) == (
+        7,
+        7,
+        f"bytes {size - 7}-{size - 1}/{size}",
+    )
 
 
-BEFORE, AT, AFTER = "Tue, 05 Mar 2024 06:07:07 GMT", "Tue, 05 Mar 2024 06:07:08 GMT", "Tue, 05 Mar 2024 06:07:09 GMT"
+BEFORE, AT, AFTER = (
+    "Tue, 05 Mar 2024 06:07:07 GMT",
+    "Tue, 05 Mar 2024 06:07:08 GMT",
+    "Tue, 05 Mar 2024 06:07:09 GMT",
+)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +160,17 @@ def test_conditions(alice: Client, headers: dict[str, str], status: int) -> None
     reply = alice.get(BIG, headers=headers)
     assert reply.status_code == status
     if status == 304:
-        assert not reply.headers.keys() & {"Last-Modified", "Content-Length"} and "Cache-Control" in reply.headers
+        assert (
+            not reply.headers.keys() & {"Last-Modified", "Content-Length"}
+            and "Cache-Control" in reply.headers
+        )
 
 
 def test_conditions_on_listings_are_ignored(alice: Client) -> None:
-    assert alice.get("/data/projects", headers={"If-Modified-Since": AFTER, "If-Match": '"x"'}).status_code == 200
+    assert (
+        alice.get("/data/projects", headers={"If-Modified-Since": AFTER, "If-Match": '"x"'}).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +192,10 @@ def test_names(server: DemoServer, path: str, name: str) -> None:
 
 def test_control_characters_in_a_name(own: DemoServer) -> None:
     own.call(lambda: setattr(own.archive.experiments["T_E1"].resources[0].entries[0], "path", "a\x01\r\nb"))
-    assert exchange(own, f"{FILES}/a%01%0D%0Ab", "Connection: close").headers["content-disposition"] == 'attachment; filename="a   b";'
+    assert (
+        exchange(own, f"{FILES}/a%01%0D%0Ab", "Connection: close").headers["content-disposition"]
+        == 'attachment; filename="a   b";'
+    )
 
 
 def test_percent_without_the_firewall(server: DemoServer) -> None:
@@ -191,7 +224,11 @@ def test_literal_plus_next_to_a_space(own: DemoServer) -> None:
 def test_missing(alice: Client) -> None:
     for name in ("nope.txt", "gone.bin", "PLAIN.TXT"):
         reply = alice.get(f"{FILES}/{name}")
-        assert reply.status_code == 404 and "HTTP Status 404" in reply.text and "Unable to find file." in reply.text
+        assert (
+            reply.status_code == 404
+            and "HTTP Status 404" in reply.text
+            and "Unable to find file." in reply.text
+        )
     assert alice.get(f"{FILES}/nope.txt?accept-not-found=true").status_code == 204
     head = alice.head(f"{FILES}/nope.txt")
     assert head.status_code == 404 and head.content == b""
@@ -208,7 +245,10 @@ def test_files_in_zips(alice: Client) -> None:
     assert alice.get(f"{FILES}/pack.zip!/dir/in").content == b"two"
     inside = alice.get(f"{FILES}/pack.zip/top", headers={"Range": "bytes=0-0"})
     assert (inside.status_code, inside.content) == (200, b"one") and "Content-Length" not in inside.headers
-    assert alice.rows(f"{FILES}/pack.zip?listContents=true") == [{"File Name": "top", "Size": "3"}, {"File Name": "dir/in", "Size": "3"}]
+    assert alice.rows(f"{FILES}/pack.zip?listContents=true") == [
+        {"File Name": "top", "Size": "3"},
+        {"File Name": "dir/in", "Size": "3"},
+    ]
     assert alice.get(f"{FILES}/pack.zip!/nope").status_code == 404
     assert alice.get(f"{FILES}/x.zip/in.txt").status_code == 404  # a directory named x.zip is taken for a zip
 

@@ -20,7 +20,9 @@ SCANS = "xsiType=xnat:imageSessionData&columns=ID,label,subject_label," + ",".jo
 
 def test_envelope(alice: Client, server: DemoServer) -> None:
     reply = alice.get("/data/projects?format=json")
-    assert reply.text.startswith('{"ResultSet":{"Result":[{') and reply.text.endswith('], "totalRecords": "3"}}')
+    assert reply.text.startswith('{"ResultSet":{"Result":[{') and reply.text.endswith(
+        '], "totalRecords": "3"}}'
+    )
     assert "Content-Length" not in reply.headers and reply.headers["Transfer-Encoding"] == "chunked"
     assert list(reply.json()["ResultSet"]["Result"][0]) == [
         "ID",
@@ -38,7 +40,11 @@ def test_envelope(alice: Client, server: DemoServer) -> None:
 def test_formats(alice: Client) -> None:
     text = alice.get("/data/experiments/T_E1/scans?format=csv")
     rows = list(csv.DictReader(io.StringIO(text.text)))
-    assert rows[0]["ID"] == "1" and rows[0]["series_description"] == "T1, sagittal" and '"T1, sagittal"' in text.text
+    assert (
+        rows[0]["ID"] == "1"
+        and rows[0]["series_description"] == "T1, sagittal"
+        and '"T1, sagittal"' in text.text
+    )
     tree = ElementTree.fromstring(alice.get("/data/experiments/T_E1/scans?format=xml").text)
     assert [column.text for column in tree.iter("column")][:2] == ["xnat_imagescandata_id", "ID"]
     assert alice.get("/data/projects?format=text/csv").headers["Content-Type"].startswith("text/csv")
@@ -61,7 +67,11 @@ def test_accessible_projects(alice: Client) -> None:
 
 
 def test_active_since(alice: Client) -> None:
-    assert alice.rows("/data/projects?activeSince=2024-03-06") == [] != alice.rows("/data/projects?activeSince=03/05/2024")
+    assert (
+        alice.rows("/data/projects?activeSince=2024-03-06")
+        == []
+        != alice.rows("/data/projects?activeSince=03/05/2024")
+    )
     assert alice.get("/data/projects?activeSince=lately").status_code == 422
 
 
@@ -74,7 +84,11 @@ def test_subjects(alice: Client) -> None:
     assert list(rows["T_S1"]) == ["ID", "project", "label", "insert_date", "insert_user", "URI"]
     assert rows["T_S1"]["insert_date"] == "2024-03-05 06:07:08.7"
     # Shared: the label is replaced, the project is not.
-    assert (rows["T_S2"]["label"], rows["T_S2"]["project"], rows["T_S2"]["URI"]) == ("shared_sub", "PUB", "/data/subjects/T_S2")
+    assert (rows["T_S2"]["label"], rows["T_S2"]["project"], rows["T_S2"]["URI"]) == (
+        "shared_sub",
+        "PUB",
+        "/data/subjects/T_S2",
+    )
     assert {row["label"] for row in alice.rows("/data/subjects")} == {"sub1", "sub2"}
     assert alice.rows("/data/projects/P1/subjects?columns=label,gender,last_modified,nonsense")[0].keys() == {
         "label",
@@ -95,7 +109,10 @@ def test_experiments_of_a_project(alice: Client) -> None:
     table = alice.get("/data/projects/P1/experiments").json()["ResultSet"]
     rows = {row["ID"]: row for row in table["Result"]}
     assert table["totalRecords"] == "3" and rows.keys() == {"T_E1", "T_E2", "T_E9"}  # no assessor
-    assert rows["T_E1"]["xnat:subjectassessordata/id"] == "T_E1" and rows["T_E1"]["URI"] == "/data/experiments/T_E1"
+    assert (
+        rows["T_E1"]["xnat:subjectassessordata/id"] == "T_E1"
+        and rows["T_E1"]["URI"] == "/data/experiments/T_E1"
+    )
     assert (rows["T_E2"]["label"], rows["T_E2"]["project"]) == ("shared_mr", "P1")
     of_subject = alice.rows("/data/projects/P1/subjects/sub1/experiments?columns=subject_label,label")
     assert [row["label"] for row in of_subject] == ["mr1", "visit"]
@@ -115,15 +132,24 @@ def test_experiments_of_the_server(alice: Client) -> None:
 def test_narrowing_by_a_column(alice: Client) -> None:
     rows = alice.rows("/data/experiments?columns=xnat:mrSessionData/fieldStrength")
     # A path that has an alias comes back under it.
-    assert [(row["xnat:mrsessiondata/id"], row["fieldStrength"]) for row in rows] == [("T_E1", "3.0"), ("T_E2", "")]
+    assert [(row["xnat:mrsessiondata/id"], row["fieldStrength"]) for row in rows] == [
+        ("T_E1", "3.0"),
+        ("T_E2", ""),
+    ]
 
 
 def test_column_keys(alice: Client) -> None:
     row = alice.rows(
         "/data/experiments?ID=T_E1&columns=xnat:subjectAssessorData/subject_id,xnat:experimentData/date,xnat:mrSessionData/subject_id"
     )[0]
-    assert row["subject_ID"] == "T_S1" and row["date"] == "2024-01-02" and row["xnat:mrsessiondata/subject_id"] == "T_S1"
-    row = alice.rows("/data/experiments?xsiType=xnat:mrSessionData&ID=T_E1&columns=scanner/model,xnat:mrSessionData/scanner/model")[0]
+    assert (
+        row["subject_ID"] == "T_S1"
+        and row["date"] == "2024-01-02"
+        and row["xnat:mrsessiondata/subject_id"] == "T_S1"
+    )
+    row = alice.rows(
+        "/data/experiments?xsiType=xnat:mrSessionData&ID=T_E1&columns=scanner/model,xnat:mrSessionData/scanner/model"
+    )[0]
     assert row["xnat:mrsessiondata/scanner/model"] == "Skyra"
 
 
@@ -141,8 +167,17 @@ def test_fields_lists_the_aliases(alice: Client) -> None:
 @pytest.mark.parametrize("path", ["/data/projects/P1/experiments?", "/data/archive/experiments?project=P1&"])
 def test_one_row_for_each_scan_and_resource(alice: Client, path: str) -> None:
     rows = [row for row in alice.rows(path + SCANS) if row["ID"] == "T_E1"]
-    found = [(row["xnat:imagescandata/id"], row["xnat:imagescandata/type"], row["xnat:imagescandata/file/label"]) for row in rows]
-    assert found == [("1", "T1 w/GRE", "DICOM"), ("1", "T1 w/GRE", "NIFTI"), ("2", "1", ""), ("3-MR1", "", "DICOM"), ("a b/c,d", "odd", "")]
+    found = [
+        (row["xnat:imagescandata/id"], row["xnat:imagescandata/type"], row["xnat:imagescandata/file/label"])
+        for row in rows
+    ]
+    assert found == [
+        ("1", "T1 w/GRE", "DICOM"),
+        ("1", "T1 w/GRE", "NIFTI"),
+        ("2", "1", ""),
+        ("3-MR1", "", "DICOM"),
+        ("a b/c,d", "odd", ""),
+    ]
     assert rows[0].keys() == {
         "ID", "label", "subject_label", "project", "xsiType", "URI", "session_ID",
         "xnat:imagescandata/id", "xnat:imagescandata/type", "xnat:imagescandata/file/label",
@@ -156,18 +191,31 @@ def test_unproven_columns(alice: Client, server: DemoServer) -> None:
     scan = "&columns=" + ",".join(f"xnat:imagescandata/{field}" for field in fields)
     path = "/data/experiments?project=P1&xsiType=xnat:imageSessionData" + scan
     first = alice.rows(path)[0]
-    assert (first["xnat:imagescandata/file/file_count"], first["xnat:imagescandata/file/xnat_abstractresource_id"]) == ("3", "101")
+    assert (
+        first["xnat:imagescandata/file/file_count"],
+        first["xnat:imagescandata/file/xnat_abstractresource_id"],
+    ) == ("3", "101")
     session = "/data/projects/P1/experiments?columns=ID,xnat:experimentData/resources/resource/label"
-    labels = [row["xnat:experimentdata/resources/resource/label"] for row in alice.rows(session) if row["ID"] == "T_E1"]
+    labels = [
+        row["xnat:experimentdata/resources/resource/label"]
+        for row in alice.rows(session)
+        if row["ID"] == "T_E1"
+    ]
     assert labels == ["FILES", "", "777", "MY RES"]
     subjects = "/data/projects/P1/subjects?columns=ID,xnat:subjectData/resources/resource/label"
     assert alice.rows(subjects)[0]["xnat:subjectdata/resources/resource/label"] == "NOTES"
-    recon = "/data/experiments?ID=T_E1&xsiType=xnat:imageSessionData&columns=ID,xnat:reconstructedImageData/id,"
+    recon = (
+        "/data/experiments?ID=T_E1&xsiType=xnat:imageSessionData&columns=ID,xnat:reconstructedImageData/id,"
+    )
     recon += "xnat:reconstructedImageData/out/file/label"
     assert alice.rows(recon)[0]["xnat:reconstructedimagedata/out/file/label"] == "MEAN"
 
     server.switches.profile = "proven"
-    assert alice.rows(path)[0].keys() & {"xnat:imagescandata/file/file_count", "xnat:imagescandata/file/xnat_abstractresource_id"} == set()
+    assert (
+        alice.rows(path)[0].keys()
+        & {"xnat:imagescandata/file/file_count", "xnat:imagescandata/file/xnat_abstractresource_id"}
+        == set()
+    )
     assert alice.rows(path)[0]["xnat:imagescandata/file/label"] == "DICOM"
     assert [row["ID"] for row in alice.rows(session)].count("T_E1") == 1
     assert alice.rows(subjects)[0].keys() == {"ID", "URI"}
@@ -191,7 +239,16 @@ def test_assessor_resources_as_columns(alice: Client, server: DemoServer, profil
 def test_scans(alice: Client) -> None:
     rows = alice.rows("/data/experiments/T_E1/scans?ID=1&limit=1")  # filters and limit are ignored
     assert len(rows) == 4
-    assert list(rows[0]) == ["xnat_imagescandata_id", "ID", "type", "quality", "xsiType", "note", "series_description", "URI"]
+    assert list(rows[0]) == [
+        "xnat_imagescandata_id",
+        "ID",
+        "type",
+        "quality",
+        "xsiType",
+        "note",
+        "series_description",
+        "URI",
+    ]
     assert all(isinstance(value, str) for row in rows for value in row.values())
     assert rows[3]["URI"] == "/data/experiments/T_E1/scans/a b/c,d"
     assert alice.rows("/data/projects/P1/experiments/mr1/scans?columns=ID,frames")[0].keys() == {
@@ -204,7 +261,11 @@ def test_scans(alice: Client) -> None:
 
 def test_assessors_and_reconstructions(alice: Client) -> None:
     (row,) = alice.rows("/data/experiments/T_E1/assessors")
-    assert row["session_label"] == "mr1" and row["xsiType"] == "fs:fsData" and row["URI"] == "/data/experiments/T_A1"
+    assert (
+        row["session_label"] == "mr1"
+        and row["xsiType"] == "fs:fsData"
+        and row["URI"] == "/data/experiments/T_A1"
+    )
     (recon,) = alice.rows("/data/experiments/T_E1/reconstructions")
     assert list(recon) == ["xnat_reconstructedimagedata_id", "ID", "type", "baseScanType", "URI"]
 
@@ -215,12 +276,24 @@ def test_filters(alice: Client) -> None:
 
     assert ids("label=mr1,visit") == {"T_E1", "T_E9"}
     assert ids("label=mr*") == ids("label=mr%25") == {"T_E1", "T_E2"}
-    assert alice.get("/data/experiments?date=2024-01-02").status_code == 500  # a comparison that fails in the database
+    assert (
+        alice.get("/data/experiments?date=2024-01-02").status_code == 500
+    )  # a comparison that fails in the database
     assert ids("xsiType=xnat:subjectAssessorData&xnat:subjectData/label=sub2") == {"T_E2"}
     assert ids("xsiType=xnat:imageSessionData&xnat:imageScanData/type=odd&columns=ID") == {"T_E1"}
     assert ids("ID=T_E1&ID=T_E2") == {"T_E1"}  # given twice, the first counts
-    assert ids("xnat:experimentData/nosuch=1&nosuch=1") == {"T_E1", "T_E2", "T_E9", "T_A1"}  # what is unknown filters nothing
-    assert ids("xsiType=xnat:mrSessionData,xnat:qcData") == {"T_E1", "T_E2", "T_E9", "T_A1"}  # a comma list is ignored
+    assert ids("xnat:experimentData/nosuch=1&nosuch=1") == {
+        "T_E1",
+        "T_E2",
+        "T_E9",
+        "T_A1",
+    }  # what is unknown filters nothing
+    assert ids("xsiType=xnat:mrSessionData,xnat:qcData") == {
+        "T_E1",
+        "T_E2",
+        "T_E9",
+        "T_A1",
+    }  # a comma list is ignored
 
 
 def test_paging_and_sorting(alice: Client) -> None:
@@ -243,7 +316,10 @@ def test_paging_and_sorting(alice: Client) -> None:
         ("/data/projects/HID?format=json", 404),
         ("/data/experiments/T_E3?format=json", 404),
         ("/data/subjects/T_S3?format=json", 404),
-        ("/data/experiments/mr1/scans", 500),  # a label without its project; of what is not there, scans and files are a 500
+        (
+            "/data/experiments/mr1/scans",
+            500,
+        ),  # a label without its project; of what is not there, scans and files are a 500
         ("/data/experiments/mr1/assessors", 404),
         ("/data/experiments/mr1/resources?all=true", 404),
         ("/data/experiments/mr1/files?all=true", 500),
@@ -265,19 +341,32 @@ def test_no_new_projects(alice: Client) -> None:
 def test_labels_in_a_project(alice: Client) -> None:
     assert alice.get("/data/projects/P1/experiments/shared_mr/scans").status_code == 200
     assert alice.get("/data/projects/P1/experiments/mr2/scans").status_code == 500
-    assert alice.get("/data/projects/P1/subjects/shared_sub?format=json").json()["items"][0]["data_fields"]["ID"] == "T_S2"
+    assert (
+        alice.get("/data/projects/P1/subjects/shared_sub?format=json").json()["items"][0]["data_fields"]["ID"]
+        == "T_S2"
+    )
 
 
 def test_labels_are_not_decoded_but_scan_ids_are(own: DemoServer) -> None:
     own.call(lambda: setattr(own.archive.experiments["T_E9"], "label", "my visit"))
     with Client(own) as alice:
         assert alice.get("/data/projects/P1/experiments/my%20visit?format=json").status_code == 404
-        assert alice.rows("/data/experiments/T_E1/scans/a%20b[SLASH]c[COMMA]d/resources".replace("[", "%5B").replace("]", "%5D")) == []
+        assert (
+            alice.rows(
+                "/data/experiments/T_E1/scans/a%20b[SLASH]c[COMMA]d/resources".replace("[", "%5B").replace(
+                    "]", "%5D"
+                )
+            )
+            == []
+        )
 
 
 def test_search(alice: Client) -> None:
     names = {row["ELEMENT_NAME"] for row in alice.rows("/data/search/elements")}
     assert {"xnat:mrSessionData", "fs:fsData", "xnat:subjectData"} <= names
-    assert {row["FIELD_ID"] for row in alice.rows("/data/search/elements/xnat:mrSessionData")} >= {"LABEL", "DATE"}
+    assert {row["FIELD_ID"] for row in alice.rows("/data/search/elements/xnat:mrSessionData")} >= {
+        "LABEL",
+        "DATE",
+    }
     assert alice.get("/data/search").status_code == 405
     assert alice.post("/data/search?format=csv", data="<nonsense").status_code == 422

@@ -23,8 +23,17 @@ def server() -> Iterator[DemoServer]:
         yield running
 
 
-def ask(server: DemoServer, path: str, method: str = "GET", auth: tuple[str, str] | None = ALICE, **headers: str) -> requests.Response:
-    return requests.request(method, f"{server.url}/demo/plain/{path}", auth=auth, headers=headers, timeout=10, allow_redirects=False)
+def ask(
+    server: DemoServer, path: str, method: str = "GET", auth: tuple[str, str] | None = ALICE, **headers: str
+) -> requests.Response:
+    return requests.request(
+        method,
+        f"{server.url}/demo/plain/{path}",
+        auth=auth,
+        headers=headers,
+        timeout=10,
+        allow_redirects=False,
+    )
 
 
 def links(server: DemoServer, path: str) -> list[str]:
@@ -69,7 +78,10 @@ def test_webdav(server: DemoServer) -> None:
         answer = ask(server, path, "PROPFIND", Depth=depth)
         assert answer.status_code == 207
         rows = ElementTree.fromstring(answer.text).findall("{DAV:}response")
-        return {row.findtext("{DAV:}href", ""): row.findtext(".//{DAV:}getcontentlength", "folder") for row in rows}
+        return {
+            row.findtext("{DAV:}href", ""): row.findtext(".//{DAV:}getcontentlength", "folder")
+            for row in rows
+        }
 
     base = "/demo/plain/P1/mr1/1/NIFTI/"
     assert found("P1/mr1/1/NIFTI/", "1") == {base: "folder", base + "t1.nii.gz": "20", base + "t1.json": "2"}

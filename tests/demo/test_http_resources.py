@@ -47,7 +47,19 @@ def labels(alice: Client, path: str) -> list[str]:
 def test_all(alice: Client) -> None:
     assert labels(alice, f"{E1}/resources") == ["FILES", "", "777", "MY RES"]
     everything = labels(alice, f"{E1}/resources?all=true")
-    assert everything == ["FILES", "", "777", "MY RES", "DICOM", "NIFTI", "DICOM", "MEAN", "DATA", "SNAP", "PLAIN"]
+    assert everything == [
+        "FILES",
+        "",
+        "777",
+        "MY RES",
+        "DICOM",
+        "NIFTI",
+        "DICOM",
+        "MEAN",
+        "DATA",
+        "SNAP",
+        "PLAIN",
+    ]
 
 
 def test_in_and_out(alice: Client) -> None:
@@ -71,7 +83,9 @@ def test_in_and_out(alice: Client) -> None:
     ],
 )
 def test_scans_by_id_type_and_list(alice: Client, scans: str, expected: list[str]) -> None:
-    assert [row["xnat_abstractresource_id"] for row in alice.rows(f"{E1}/scans/{scans}/resources")] == expected
+    assert [
+        row["xnat_abstractresource_id"] for row in alice.rows(f"{E1}/scans/{scans}/resources")
+    ] == expected
 
 
 def test_a_scan_type_that_is_another_scans_id(alice: Client) -> None:
@@ -83,19 +97,50 @@ def test_a_scan_type_that_is_another_scans_id(alice: Client) -> None:
 
 def test_file_rows(alice: Client) -> None:
     reply = alice.get(f"{E1}/scans/1/resources/NIFTI/files?format=json")
-    assert '{"ResultSet":{"Columns":[{"key":"URI","serverRoot":""}],"Result":[' in reply.text and "totalRecords" not in reply.text
+    assert (
+        '{"ResultSet":{"Columns":[{"key":"URI","serverRoot":""}],"Result":[' in reply.text
+        and "totalRecords" not in reply.text
+    )
     gz, json = reply.json()["ResultSet"]["Result"]
-    assert list(gz) == ["Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID", "digest"]
+    assert list(gz) == [
+        "Name",
+        "Size",
+        "URI",
+        "collection",
+        "file_tags",
+        "file_format",
+        "file_content",
+        "cat_ID",
+        "digest",
+    ]
     assert gz["URI"] == f"{E1}/scans/1/resources/102/files/t1.nii.gz"
-    assert (gz["Size"], gz["digest"], gz["file_format"], gz["cat_ID"], gz["collection"]) == ("20", "", "NII", "102", "NIFTI")
-    assert (json["digest"], json["file_tags"], json["file_format"]) == (hashlib.md5(b"{}").hexdigest(), "a=b", "")
+    assert (gz["Size"], gz["digest"], gz["file_format"], gz["cat_ID"], gz["collection"]) == (
+        "20",
+        "",
+        "NII",
+        "102",
+        "NIFTI",
+    )
+    assert (json["digest"], json["file_tags"], json["file_format"]) == (
+        hashlib.md5(b"{}").hexdigest(),
+        "a=b",
+        "",
+    )
 
 
 def test_uris(alice: Client) -> None:
     through = alice.rows("/data/projects/P1/subjects/sub1/experiments/mr1/scans/1/resources/DICOM/files")
-    assert through[0]["URI"] == "/data/projects/P1/subjects/T_S1/experiments/T_E1/scans/1/resources/101/files/0.dcm"
-    several = {row["URI"] for row in alice.rows("/data/projects/P1/subjects/sub1/experiments/mr1/files?all=true")}
-    assert f"{E1}/scans/1/resources/101/files/0.dcm" in several and f"{E1}/resources/110/files/a b.txt" in several
+    assert (
+        through[0]["URI"]
+        == "/data/projects/P1/subjects/T_S1/experiments/T_E1/scans/1/resources/101/files/0.dcm"
+    )
+    several = {
+        row["URI"] for row in alice.rows("/data/projects/P1/subjects/sub1/experiments/mr1/files?all=true")
+    }
+    assert (
+        f"{E1}/scans/1/resources/101/files/0.dcm" in several
+        and f"{E1}/resources/110/files/a b.txt" in several
+    )
     assert f"{E1}/resources/110/files/dir/é.txt" in several
     assert f"{E1}/assessors/T_A1/out/resources/131/files/stats/aseg.stats" in several
     assert "/data/experiments/T_A1/resources/133/files/plain.txt" in several
@@ -106,7 +151,8 @@ def test_every_listed_uri_that_http_can_carry_is_served(alice: Client, server: D
     server.switches.firewall = False
     for row in alice.rows(f"{E1}/files?all=true"):
         path = "".join(
-            c if c.isascii() and (c.isalnum() or c in "-._~/:") else "".join(f"%{b:02X}" for b in c.encode()) for c in row["URI"]
+            c if c.isascii() and (c.isalnum() or c in "-._~/:") else "".join(f"%{b:02X}" for b in c.encode())
+            for c in row["URI"]
         )
         status = alice.get(path).status_code
         assert status == (404 if row["Name"] == "gone.bin" or "x.zip/" in row["URI"] else 200), row["URI"]
@@ -114,7 +160,10 @@ def test_every_listed_uri_that_http_can_carry_is_served(alice: Client, server: D
 
 def test_files_of_many_sessions(alice: Client) -> None:
     uris = {row["URI"] for row in alice.rows("/data/experiments/T_E1,T_E9/files?all=true")}
-    assert "/data/experiments/T_E9/resources/13/files/f.json" in uris and f"{E1}/resources/113/files/space.txt" in uris
+    assert (
+        "/data/experiments/T_E9/resources/13/files/f.json" in uris
+        and f"{E1}/resources/113/files/space.txt" in uris
+    )
 
 
 def test_which_level(alice: Client) -> None:
@@ -122,7 +171,9 @@ def test_which_level(alice: Client) -> None:
     assert [row["URI"] for row in alice.rows("/data/projects/P1/subjects/sub1/files")] == [
         "/data/projects/P1/subjects/T_S1/resources/11/files/n.txt"  # through the primary project
     ]
-    assert [row["URI"] for row in alice.rows("/data/subjects/T_S1/files")] == ["/data/projects/P1/subjects/T_S1/resources/11/files/n.txt"]
+    assert [row["URI"] for row in alice.rows("/data/subjects/T_S1/files")] == [
+        "/data/projects/P1/subjects/T_S1/resources/11/files/n.txt"
+    ]
     assert {row["collection"] for row in alice.rows(f"{E1}/files")} == {"FILES", "", "777", "MY RES"}
 
 
@@ -145,7 +196,12 @@ def test_file_filters(alice: Client) -> None:
     # What the entry says counts; that its resource is DICOM does not.
     names = [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_format=NII&file_format=DICOM")]
     assert names == ["t1.nii.gz"]
-    assert [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_format=NULL")] == ["0.dcm", "1.dcm", "2.dcm", "t1.json"]
+    assert [row["Name"] for row in alice.rows(f"{E1}/scans/1/files?file_format=NULL")] == [
+        "0.dcm",
+        "1.dcm",
+        "2.dcm",
+        "t1.json",
+    ]
     assert alice.rows(f"{E1}/scans/1/files?file_content=RAW") == []
     assert alice.get(f"{E1}/scans/1/files?file_format=NULL&index=1").content == bytes([1]) * 10
     assert {row["Name"] for row in alice.rows(f"{E1}/resources/FILES/files/dir/")} == {"c#d.txt", "é.txt"}
@@ -161,7 +217,11 @@ def test_proven_rows_have_no_digest(alice: Client, server: DemoServer) -> None:
 def test_wrong_digest_and_empty_lists(alice: Client, server: DemoServer) -> None:
     server.switches.wrong_digest = r"1\.dcm$"
     rows = alice.rows(f"{E1}/scans/1/resources/DICOM/files")
-    assert [row["digest"] == hashlib.md5(bytes([n]) * 10).hexdigest() for n, row in enumerate(rows)] == [True, False, True]
+    assert [row["digest"] == hashlib.md5(bytes([n]) * 10).hexdigest() for n, row in enumerate(rows)] == [
+        True,
+        False,
+        True,
+    ]
     server.switches.empty_file_lists = True
     assert alice.rows(f"{E1}/scans/1/resources/DICOM/files") == []
 
@@ -170,22 +230,38 @@ def test_catalog(alice: Client) -> None:
     reply = alice.get(f"{E1}/scans/1/resources/DICOM?format=json")
     tree = ElementTree.fromstring(reply.text)
     entries = tree.findall(".//{http://nrg.wustl.edu/catalog}entry")
-    assert len(entries) == 3 and entries[0].get("URI") == "0.dcm" and entries[0].get("createdTime") and entries[0].get("digest")
+    assert (
+        len(entries) == 3
+        and entries[0].get("URI") == "0.dcm"
+        and entries[0].get("createdTime")
+        and entries[0].get("digest")
+    )
 
 
 def test_item_json(alice: Client) -> None:
     item = alice.get(f"{E1}?format=json").json()["items"][0]
     assert item["meta"]["xsi:type"] == "xnat:mrSessionData" and item["meta"]["isHistory"] is False
-    assert item["data_fields"]["scanner/model"] == "Skyra" and item["data_fields"]["ID"] == item["data_fields"]["id"] == "T_E1"
+    assert (
+        item["data_fields"]["scanner/model"] == "Skyra"
+        and item["data_fields"]["ID"] == item["data_fields"]["id"] == "T_E1"
+    )
     children = {child["field"]: child["items"] for child in item["children"]}
-    assert children.keys() == {"scans/scan", "reconstructions/reconstructedImage", "assessors/assessor", "resources/resource"}
+    assert children.keys() == {
+        "scans/scan",
+        "reconstructions/reconstructedImage",
+        "assessors/assessor",
+        "resources/resource",
+    }
     files = {child["field"]: child["items"] for child in children["scans/scan"][0]["children"]}["file"]
     fields = files[0]["data_fields"]
-    assert fields["file_count"] == 3 and fields["file_size"] == 30 and fields["xnat_abstractresource_id"] == 101
+    assert (
+        fields["file_count"] == 3 and fields["file_size"] == 30 and fields["xnat_abstractresource_id"] == 101
+    )
     assert fields["URI"].startswith("/") and fields["URI"].endswith("/SCANS/1/DICOM/1_catalog.xml")
     assert "file_count" not in children["scans/scan"][2]["children"][0]["items"][0]["data_fields"]
     assessor = {
-        child["field"]: [sub["data_fields"]["label"] for sub in child["items"]] for child in children["assessors/assessor"][0]["children"]
+        child["field"]: [sub["data_fields"]["label"] for sub in child["items"]]
+        for child in children["assessors/assessor"][0]["children"]
     }
     assert assessor == {"in/file": ["INPUT"], "out/file": ["DATA", "SNAP"], "resources/resource": ["PLAIN"]}
 
@@ -196,11 +272,17 @@ def test_other_items(alice: Client) -> None:
     assert [item["data_fields"]["ID"] for item in nested] == ["T_E1", "T_E9"] and nested[0]["children"]
     assert alice.get("/data/projects/P1?format=json").json()["items"][0]["data_fields"]["name"] == "The P1"
     assert alice.get(f"{E1}/scans/1?format=json").json()["items"][0]["meta"]["xsi:type"] == "xnat:mrScanData"
-    assert alice.get("/data/experiments/T_A1?format=json").json()["items"][0]["data_fields"]["imageSession_ID"] == "T_E1"
+    assert (
+        alice.get("/data/experiments/T_A1?format=json").json()["items"][0]["data_fields"]["imageSession_ID"]
+        == "T_E1"
+    )
     assert alice.get(E1).text.startswith("<!DOCTYPE html>")  # items default to HTML
     assert alice.get(E1, headers={"Accept": "application/json"}).json()["items"]
     tree = ElementTree.fromstring(alice.get(f"{E1}?format=xml").text)
-    assert tree.tag == "{http://nrg.wustl.edu/xnat}MRSession" and len(tree.findall(".//{http://nrg.wustl.edu/xnat}scan")) == 4
+    assert (
+        tree.tag == "{http://nrg.wustl.edu/xnat}MRSession"
+        and len(tree.findall(".//{http://nrg.wustl.edu/xnat}scan")) == 4
+    )
 
 
 def test_schemas(alice: Client) -> None:

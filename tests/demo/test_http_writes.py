@@ -1,4 +1,6 @@
-"""Writes over REST and what they move, as XNAT's own code was seen to do (xnat-rest.md 4, 13, 14; all of it beside `test_replies`)."""
+"""Writes over REST and what they move, as XNAT's own code was seen to do (xnat-rest.md 4, 13, 14; all of it
+beside `test_replies`).
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def test_uploads(owner: Client) -> None:
     inbody = f"{NOTES}/files/a.txt?inbody=true"
     assert moved(owner, "PUT", inbody, b"four") == SESSION | {"resource 140"}
     assert moved(owner, "PUT", inbody, b"other bytes") == set()  # it is there: 200, and nothing is stored
-    assert owner.put(inbody, data=b"x").text == '{"duplicates":["a.txt"]}' and owner.get(f"{NOTES}/files/a.txt").content == b"four"
+    assert (
+        owner.put(inbody, data=b"x").text == '{"duplicates":["a.txt"]}'
+        and owner.get(f"{NOTES}/files/a.txt").content == b"four"
+    )
     assert moved(owner, "PUT", inbody + "&overwrite=true", b"FOUR") == set()  # equal size
     assert owner.get(f"{NOTES}/files/a.txt").content == b"FOUR"
     assert moved(owner, "PUT", inbody + "&overwrite=true", b"more than four") == SESSION | {"resource 140"}
@@ -60,11 +65,19 @@ def test_uploads(owner: Client) -> None:
 
 
 def test_uploads_make_resources_and_land_in_out(owner: Client) -> None:
-    assert moved(owner, "PUT", f"{E1}/scans/2/resources/FIRST/files/x?inbody=true", b"x") == SESSION | {"mrscan T_E1/2"}
+    assert moved(owner, "PUT", f"{E1}/scans/2/resources/FIRST/files/x?inbody=true", b"x") == SESSION | {
+        "mrscan T_E1/2"
+    }
     assert owner.rows(f"{E1}/scans/2/resources")[0]["content"] == "RAW"  # the first resource of a scan
-    made = owner.rows("/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns=xnat:imageScanData/file/meta/last_modified")
-    assert "" in {row["xnat:imagescandata/file/meta/last_modified"] for row in made}  # blank until it is written to again
-    assert moved(owner, "PUT", f"{E1}/assessors/T_A1/in/resources/NEW/files/x?inbody=true", b"x") == SESSION | {"fs T_A1"}
+    made = owner.rows(
+        "/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns=xnat:imageScanData/file/meta/last_modified"
+    )
+    assert "" in {
+        row["xnat:imagescandata/file/meta/last_modified"] for row in made
+    }  # blank until it is written to again
+    assert moved(
+        owner, "PUT", f"{E1}/assessors/T_A1/in/resources/NEW/files/x?inbody=true", b"x"
+    ) == SESSION | {"fs T_A1"}
     assert "NEW" in [row["label"] for row in owner.rows(f"{E1}/assessors/T_A1/out/resources")]
     assert [row["label"] for row in owner.rows(f"{E1}/assessors/T_A1/in/resources")] == ["INPUT"]
     # Scan 2 has the type 1: two scans are meant.
@@ -77,9 +90,13 @@ def test_zips_are_extracted(owner: Client) -> None:
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("a/b", b"b")
         archive.writestr("c", b"c")
-    assert moved(owner, "PUT", f"{NOTES}/files/z.zip?inbody=true&extract=true", out.getvalue()) == SESSION | {"resource 140"}
+    assert moved(owner, "PUT", f"{NOTES}/files/z.zip?inbody=true&extract=true", out.getvalue()) == SESSION | {
+        "resource 140"
+    }
     assert paths(owner) == ["a/b", "c"]
-    assert owner.put(f"{NOTES}/files/bad.zip?inbody=true&extract=true", data=b"no zip").status_code == 200  # and nothing is stored
+    assert (
+        owner.put(f"{NOTES}/files/bad.zip?inbody=true&extract=true", data=b"no zip").status_code == 200
+    )  # and nothing is stored
     assert paths(owner) == ["a/b", "c"]
 
 
@@ -87,9 +104,17 @@ def test_who_may_write(own: DemoServer, owner: Client) -> None:
     owner.put(f"{NOTES}/files/a.txt?inbody=true", data=b"a")
     own.call(lambda: own.archive.projects["P1"].collaborators.add("bob"))
     with Client(own, "bob") as reader, Client(own) as alice:
-        assert reader.put(f"{NOTES}/files/b.txt?inbody=true", data=b"b").status_code == 200 and paths(owner) == ["a.txt"]
-        assert reader.put(f"{E1}/resources/OTHER").status_code == reader.delete(f"{NOTES}/files/a.txt").status_code == 403
-        assert alice.put(f"{NOTES}/files/b.txt?inbody=true", data=b"b").status_code == 200 and paths(owner) == ["a.txt", "b.txt"]
+        assert reader.put(f"{NOTES}/files/b.txt?inbody=true", data=b"b").status_code == 200 and paths(
+            owner
+        ) == ["a.txt"]
+        assert (
+            reader.put(f"{E1}/resources/OTHER").status_code
+            == reader.delete(f"{NOTES}/files/a.txt").status_code
+            == 403
+        )
+        assert alice.put(f"{NOTES}/files/b.txt?inbody=true", data=b"b").status_code == 200 and paths(
+            owner
+        ) == ["a.txt", "b.txt"]
         assert alice.delete(f"{NOTES}/files/b.txt").status_code == 403  # members do not delete
         assert alice.put("/data/experiments/T_E3/resources/X").status_code == 404
 
@@ -111,8 +136,14 @@ def test_resources(owner: Client) -> None:
     assert moved(owner, "PUT", f"{E1}/resources/MADE?format=A&content=B") == SESSION
     (row,) = [row for row in owner.rows(f"{E1}/resources") if row["label"] == "MADE"]
     assert (row["file_count"], row["file_size"], row["format"], row["content"]) == ("", "", "A", "B")
-    assert owner.put(f"{E1}/resources/MADE").status_code == 409 and owner.put(f"{E1}/resources/made").status_code == 200
-    assert owner.put(f"{E1}/resources/1234").status_code == 404 and owner.put(f"{E1}/resources/a%20b").status_code == 200
+    assert (
+        owner.put(f"{E1}/resources/MADE").status_code == 409
+        and owner.put(f"{E1}/resources/made").status_code == 200
+    )
+    assert (
+        owner.put(f"{E1}/resources/1234").status_code == 404
+        and owner.put(f"{E1}/resources/a%20b").status_code == 200
+    )
     assert "a%20b" in [row["label"] for row in owner.rows(f"{E1}/resources")]
     assert owner.post(f"{E1}/resources?label=LOST&format=X").status_code == 200
     assert "LOST" not in [row["label"] for row in owner.rows(f"{E1}/resources")]
@@ -121,10 +152,19 @@ def test_resources(owner: Client) -> None:
 def test_edits(owner: Client) -> None:
     session = "/data/projects/P1/subjects/sub1/experiments/mr1"
     own = SESSION | {"own T_E1", "image T_E1"}
-    assert moved(owner, "PUT", f"{session}?note=changed") == own and moved(owner, "PUT", f"{session}?note=changed") == set()
+    assert (
+        moved(owner, "PUT", f"{session}?note=changed") == own
+        and moved(owner, "PUT", f"{session}?note=changed") == set()
+    )
     assert moved(owner, "PUT", f"{session}?fieldStrength=7") == own
-    assert moved(owner, "PUT", f"{session}?xnat:experimentData/fields/field%5Bname%3Dscore%5D/field=8") == SESSION
-    assert moved(owner, "PUT", f"{session}?quarantine=true") == SESSION and moved(owner, "PUT", f"{session}?lock=true") == set()
+    assert (
+        moved(owner, "PUT", f"{session}?xnat:experimentData/fields/field%5Bname%3Dscore%5D/field=8")
+        == SESSION
+    )
+    assert (
+        moved(owner, "PUT", f"{session}?quarantine=true") == SESSION
+        and moved(owner, "PUT", f"{session}?lock=true") == set()
+    )
     assert moved(owner, "PUT", f"{session}?activate=true") == SESSION
     scan = f"{session}/scans/1?type=T2"
     assert moved(owner, "PUT", scan) == SESSION | {"scan T_E1/1", "mrscan T_E1/1"}
@@ -141,7 +181,9 @@ def test_things_made_shared_and_deleted(owner: Client) -> None:
     made = owner.put(f"{below}/new")
     assert (made.status_code, made.text) == (201, "T_S00004") and owner.put(f"{below}/new").status_code == 200
     made = owner.put(f"{below}/new/experiments/mr?xsiType=xnat:mrSessionData&date=2024-02-03")
-    assert made.status_code == 201 and owner.get(f"/data/experiments/{made.text}?format=json").status_code == 200
+    assert (
+        made.status_code == 201 and owner.get(f"/data/experiments/{made.text}?format=json").status_code == 200
+    )
     assert moved(owner, "PUT", f"{E1}/assessors/qc?xsiType=xnat:qcManualAssessorData", status=201) == SESSION
     assert moved(owner, "DELETE", f"{E1}/assessors/qc") == SESSION
     assert moved(owner, "PUT", f"{below}/sub1/experiments/mr1/projects/PUB?label=there") == {"mr T_E1"}
@@ -151,7 +193,10 @@ def test_things_made_shared_and_deleted(owner: Client) -> None:
     # A shared subject's share takes those of its sessions along.
     assert owner.delete("/data/projects/P1/subjects/shared_sub").status_code == 200
     assert "T_E2" not in {row["ID"] for row in owner.rows("/data/projects/P1/experiments")}
-    assert owner.delete(f"{below}/new").status_code == 200 and owner.get("/data/experiments/" + made.text).status_code == 404
+    assert (
+        owner.delete(f"{below}/new").status_code == 200
+        and owner.get("/data/experiments/" + made.text).status_code == 404
+    )
 
 
 def test_the_catalog_is_not_the_disk_until_a_refresh(own: DemoServer, owner: Client) -> None:
@@ -159,7 +204,11 @@ def test_the_catalog_is_not_the_disk_until_a_refresh(own: DemoServer, owner: Cli
         assert requests.post(own.url + "/demo/change", json=operation, timeout=5).status_code == 200
 
     def refreshed(options: str) -> set[str]:
-        return moved(owner, "POST", f"/data/services/refresh/catalog?resource=/archive/experiments/T_E1/resources/NOTES&options={options}")
+        return moved(
+            owner,
+            "POST",
+            f"/data/services/refresh/catalog?resource=/archive/experiments/T_E1/resources/NOTES&options={options}",
+        )
 
     def row(name: str) -> tuple[str, bool] | None:
         found = [row for row in owner.rows(f"{NOTES}/files") if row["Name"] == name]
@@ -177,6 +226,12 @@ def test_the_catalog_is_not_the_disk_until_a_refresh(own: DemoServer, owner: Cli
     assert row("a") == ("1", True) and owner.get(f"{NOTES}/files/a").content == b"longer"
     assert refreshed("checksum,populateStats") == SESSION | {"resource 140"} and row("a") == ("6", True)
     change(op="delete_file", resource=140, path="b", gone=True)
-    assert row("b") is not None and refreshed("delete,populateStats") == SESSION | {"resource 140"} and row("b") is None
+    assert (
+        row("b") is not None
+        and refreshed("delete,populateStats") == SESSION | {"resource 140"}
+        and row("b") is None
+    )
     assert refreshed("append,delete,checksum,populateStats") == set()
-    assert owner.post("/data/services/refresh/catalog?resource=/archive/experiments/NOSUCH").status_code == 400
+    assert (
+        owner.post("/data/services/refresh/catalog?resource=/archive/experiments/NOSUCH").status_code == 400
+    )

@@ -1,4 +1,6 @@
-"""The sample images in the hands of real programs: dcm2niix, MRtrix3, dcmtk and SimpleITK (GDCM). Each test needs its program installed."""
+"""The sample images in the hands of real programs: dcm2niix, MRtrix3, dcmtk and SimpleITK (GDCM). Each test
+needs its program installed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from xnatfs.demo.data.truth import TrueFile, files
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scans of one ALFA session as plain folders, `<scan>/<resource>/`, and the mosaics of the DWI project."""
+    """The scans of one ALFA session as plain folders, `<scan>/<resource>/`, and the mosaics of the DWI
+    project.
+    """
     root = tmp_path_factory.mktemp("exported")
     archive = build("lab")
 
@@ -40,7 +44,9 @@ def run(*command: str | Path) -> str:
     program = str(command[0])
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -1,4 +1,6 @@
-"""The stand-in answers as XNAT's own code did: recorded replies, beside the repository where they are there (`replies`)."""
+"""The stand-in answers as XNAT's own code did: recorded replies, beside the repository where they are there
+(`replies`).
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ pytestmark = pytest.mark.skipif(not replies.HERE.is_dir(), reason=replies.MISSIN
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[DemoServer]:
     """A server with the recorded data. No firewall: the recording server had none of Spring's filters."""
-    with DemoServer(dataset.load(replies.recorded("dataset")), Switches(hang_seconds=0.3, firewall=False)) as server:
+    with DemoServer(
+        dataset.load(replies.recorded("dataset")), Switches(hang_seconds=0.3, firewall=False)
+    ) as server:
         yield server
 
 
 def test_every_read_is_answered_as_recorded(loaded: DemoServer) -> None:
     asker = Asker(loaded)
     entries = replies.recorded("replies")
-    different = {entry["id"]: found for entry in entries if (found := compare.differences(entry, asker.ask(entry)))}
+    different = {
+        entry["id"]: found for entry in entries if (found := compare.differences(entry, asker.ask(entry)))
+    }
     unexpected = {name: found for name, found in different.items() if name not in expected.READS}
     assert unexpected == {}
     assert sorted(expected.READS) == sorted(different), "an exception that is none any more"
@@ -36,11 +42,17 @@ def test_every_read_is_answered_as_recorded(loaded: DemoServer) -> None:
 
 
 def test_every_write_is_answered_and_moves_what_it_moved() -> None:
-    """In sequence: statuses, stamps, counts and sizes of resources, sizes and digests of files, experiments."""
+    """In sequence: statuses, stamps, counts and sizes of resources, sizes and digests of files,
+    experiments.
+    """
     different = dict(replayed(replies.recorded("dataset"), replies.recorded("writes")))
-    unexpected = {name: found for name, found in different.items() if name.partition(" ")[0] not in expected.WRITES}
+    unexpected = {
+        name: found for name, found in different.items() if name.partition(" ")[0] not in expected.WRITES
+    }
     assert unexpected == {}
-    assert sorted(expected.WRITES) == sorted(name.partition(" ")[0] for name in different), "an exception that is none any more"
+    assert sorted(expected.WRITES) == sorted(name.partition(" ")[0] for name in different), (
+        "an exception that is none any more"
+    )
 
 
 def test_a_failing_database_is_answered_as_recorded() -> None:

@@ -1,8 +1,7 @@
 """The faults of the matrix: how each is brought about, how one knows that it struck, and what it may end in.
 
-A fault that a new try cures has to give the right bytes and no error. Any other gives the right bytes or one of its causes, which are those
-of `xnatfs.errors`; what the errno is stands there alone.
-"""
+A fault that a new try cures has to give the right bytes and no error. Any other gives the right bytes or one
+of its causes, which are those of `xnatfs.errors`; what the errno is stands there alone."""
 
 from __future__ import annotations
 
@@ -41,21 +40,14 @@ Active = contextlib.AbstractContextManager[Callable[[], int]]  # gives how often
 class Fault:
     """One row of the report.
 
-    Args:
-        name: in the report.
-        active: brings it about for as long as it is entered.
-        causes: what it may end in; none: a new try cures it.
-        sentence: what a user sees, in the report.
-        early: it is there before the mount is made.
-        of_files: it concerns single files: a table is built without their sessions and says so.
-        other_data: the server has other contents afterwards.
-        refresh: what the mount was told meanwhile is told anew by `xnatfs refresh`.
-        stale_sizes: until a file is opened its size is what the catalog says.
-        tls: over TLS.
-        needs_counts: it shows only on a server that tells how many files it counts (not on the profile "proven").
-        but: what it may end in besides, in some operations.
-        signal: the mount is a process of its own, which gets this signal in the middle.
-    """
+    Args: name: in the report. active: brings it about for as long as it is entered. causes: what it may end
+        in; none: a new try cures it. sentence: what a user sees, in the report. early: it is there before the
+        mount is made. of_files: it concerns single files: a table is built without their sessions and says
+        so. other_data: the server has other contents afterwards. refresh: what the mount was told meanwhile
+        is told anew by `xnatfs refresh`. stale_sizes: until a file is opened its size is what the catalog
+        says. tls: over TLS. needs_counts: it shows only on a server that tells how many files it counts (not
+        on the profile "proven"). but: what it may end in besides, in some operations. signal: the mount is a
+        process of its own, which gets this signal in the middle."""
 
     name: str
     active: Callable[[World, Operation, pytest.MonkeyPatch], Active]
@@ -83,12 +75,14 @@ class Fault:
         return not self.causes
 
 
-# --- switches of the stand-in ----------------------------------------------------------------------------------------
+# --- switches of the stand-in -------------------------------------------------------------------------------
 
 
 def _switched(fired: str, **switches: Any) -> Callable[[World, Operation, pytest.MonkeyPatch], Active]:
     @contextlib.contextmanager
-    def active(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    def active(
+        world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[[], int]]:
         before = dataclasses.asdict(world.switches)
         struck = world.switches.fired[fired]
         chosen = {name: value(operation) if callable(value) else value for name, value in switches.items()}
@@ -110,11 +104,13 @@ def _cured(name: str, sentence: str, fired: str, **switches: Any) -> Fault:
     return Fault(name, _switched(fired, **switches), (), sentence)
 
 
-# --- the server and the way to it ------------------------------------------------------------------------------------
+# --- the server and the way to it ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _stopped(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _stopped(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     asked = _asked(world)
     world.server.stop()
     try:
@@ -131,7 +127,9 @@ def _asked(world: World) -> Callable[[], int]:
 
 
 @contextlib.contextmanager
-def _hanging(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _hanging(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     """A full backlog: SYN packets are dropped, so a connection is neither made nor refused."""
     asked = _asked(world)
     world.server.stop()
@@ -148,7 +146,9 @@ def _hanging(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
 
 
 @contextlib.contextmanager
-def _nameless(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _nameless(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     """The resolver knows nobody any more, and the connections there were are gone."""
     struck = 0
     before = socket.getaddrinfo
@@ -167,7 +167,9 @@ def _nameless(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatc
 
 
 @contextlib.contextmanager
-def _untrusted(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _untrusted(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     asked = _asked(world)
     right = world.server._tls
     assert right is not None
@@ -191,12 +193,16 @@ def _restart(world: World) -> Callable[[], int]:
 
 
 @contextlib.contextmanager
-def _restarted(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _restarted(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     yield _restart(world)
 
 
 @contextlib.contextmanager
-def _other_data(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _other_data(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     """Every file has other bytes, some of them more or fewer, and every session a new `last_modified`."""
     world.former = frozenset(md5(one.read()) for one in true_files(world.server.archive).values())
 
@@ -222,7 +228,9 @@ def _other_data(world: World, operation: Operation, monkeypatch: pytest.MonkeyPa
 
 
 @contextlib.contextmanager
-def _expired(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _expired(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     world.switches.require_login = False
     world.server.expire_sessions()
     before = len(world.server.requests())
@@ -233,7 +241,9 @@ def _expired(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
 
 
 @contextlib.contextmanager
-def _other_password(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _other_password(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     """It was changed on the server, and nobody has told the mount; in the end the user does."""
     new = f"not {world.password}"
     change_password(world.server, new)
@@ -242,12 +252,14 @@ def _other_password(world: World, operation: Operation, monkeypatch: pytest.Monk
     try:
         yield lambda: len(world.server.requests())
         refused = sum(one.login and one.status == 401 for one in world.server.requests())
-        assert refused <= world.limits.connections, f"the old password was sent {refused} times, which may lock the account"
+        assert refused <= world.limits.connections, (
+            f"the old password was sent {refused} times, which may lock the account"
+        )
     finally:
         world.new_password(new)
 
 
-# --- this machine ----------------------------------------------------------------------------------------------------
+# --- this machine -------------------------------------------------------------------------------------------
 
 
 def _set_clock(world: World, patch: pytest.MonkeyPatch, now: Callable[[], float]) -> None:
@@ -258,7 +270,9 @@ def _set_clock(world: World, patch: pytest.MonkeyPatch, now: Callable[[], float]
 
 def _clock(seconds: float) -> Callable[[World, Operation, pytest.MonkeyPatch], Active]:
     @contextlib.contextmanager
-    def active(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    def active(
+        world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[[], int]]:
         real = time.time
         with monkeypatch.context() as patch:
             _set_clock(world, patch, lambda: real() + seconds)
@@ -268,15 +282,23 @@ def _clock(seconds: float) -> Callable[[World, Operation, pytest.MonkeyPatch], A
 
 
 @contextlib.contextmanager
-def _suspended(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    """Eight hours pass (CLOCK_MONOTONIC stands still meanwhile, as on Linux), and nobody knows the connections any more."""
+def _suspended(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
+    """Eight hours pass (CLOCK_MONOTONIC stands still meanwhile, as on Linux), and nobody knows the
+    connections any more.
+    """
     real, gettime = time.time, time.clock_gettime
     struck = world.switches.fired["lost"]
     world.server.lose_connections()
     world.server.expire_sessions()
     with monkeypatch.context() as patch:
         _set_clock(world, patch, lambda: real() + DAY / 3)
-        patch.setattr(time, "clock_gettime", lambda which: gettime(which) + (DAY / 3 if which != time.CLOCK_MONOTONIC else 0))
+        patch.setattr(
+            time,
+            "clock_gettime",
+            lambda which: gettime(which) + (DAY / 3 if which != time.CLOCK_MONOTONIC else 0),
+        )
         yield lambda: world.switches.fired["lost"] - struck + 1
 
 
@@ -300,17 +322,23 @@ def _full(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -
 
 
 @contextlib.contextmanager
-def _removed(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _removed(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     shutil.rmtree(world.cache)
     yield lambda: 1
 
 
 @contextlib.contextmanager
-def _read_only(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _read_only(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     every = [Path(folder) for folder, _, _ in os.walk(world.folder / "cache")]
     for folder in every:
         folder.chmod(0o500)
-    assert not os.access(every[0], os.W_OK, effective_ids=True), "these tests have to run without the rights of root: see conftest"
+    assert not os.access(every[0], os.W_OK, effective_ids=True), (
+        "these tests have to run without the rights of root: see conftest"
+    )
     try:
         yield lambda: 1
     finally:
@@ -319,7 +347,9 @@ def _read_only(world: World, operation: Operation, monkeypatch: pytest.MonkeyPat
 
 
 @contextlib.contextmanager
-def _corrupted(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _corrupted(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     for path in world.folder.glob("**/*.sqlite*"):
         with path.open("r+b") as file:  # in place, as a failing disk does it
             file.write(b"no database" * (max(1, path.stat().st_size) // 11 + 1))
@@ -337,44 +367,82 @@ def _held(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -
 
 
 @contextlib.contextmanager
-def _nothing(world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def _nothing(
+    world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], int]]:
     yield lambda: 0
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all of them --------------------------------------------------------------------------------------------
 
 _ONCE = "right after a new try"
 FAULTS = (
     # Cured by a new try.
     _cured("503 for a moment", "nothing", "fail", fail_status=503, fail_next=2),
-    _cured("429 with Retry-After", "nothing; it waits as long as it is told to", "fail", fail_status=429, fail_next=1, retry_after="1"),
+    _cured(
+        "429 with Retry-After",
+        "nothing; it waits as long as it is told to",
+        "fail",
+        fail_status=429,
+        fail_next=1,
+        retry_after="1",
+    ),
     _cured("500 once", "nothing", "fail", fail_status=500, fail_next=1),
     Fault(
         "401 in mid-run",
         _switched("fail", fail_status=401, fail_next=1),
         (),
-        "nothing; it logs in again (a login that is refused when one mounts is not tried again: accounts get locked)",
+        "nothing; it logs in again (a login that is refused when one mounts is not tried again: accounts "
+        "get locked)",
         but=(("mount again", Cause.LOGIN_REFUSED),),
     ),
     Fault("the session expires on an open server", _expired, (), "nothing; it is not taken for a guest"),
     _cured("taken for a guest", "nothing; it logs in again", "guest", guest_next=1, require_login=False),
     _cured("302 to a login page, once", "nothing", "redirect", redirect_next=1),
     _cured("a web page with status 200, once", "nothing", "html", html_instead=1),
-    _cured("cut at byte N", "nothing; it goes on where it broke", "cut", match=".", cut_after_bytes=_some, cut_next=1),
+    _cured(
+        "cut at byte N",
+        "nothing; it goes on where it broke",
+        "cut",
+        match=".",
+        cut_after_bytes=_some,
+        cut_next=1,
+    ),
     _cured("a short body, cleanly ended", "nothing", "truncate", truncate_after_bytes=_some, truncate_next=1),
     _cured("silence in mid-body", "nothing", "stall", match=_CONTENTS, stall_after_bytes=_some, stall_next=1),
     _cured("a body longer than announced", "nothing", "surplus", surplus_bytes=500, surplus_next=1),
-    _cured("Content-Length too large", "nothing", "length_error", length_error=500, length_error_next=1, hang_seconds=0.5),
+    _cured(
+        "Content-Length too large",
+        "nothing",
+        "length_error",
+        length_error=500,
+        length_error_next=1,
+        hang_seconds=0.5,
+    ),
     _cured("Content-Length too small", "nothing", "length_error", length_error=-50, length_error_next=1),
     Fault(
         "one byte wrong, once",
         _switched("damage", match=r"large\.nii|small\.bin|\.dcm|\.stats", damage_next=1),
         (),
-        "nothing; but who has already read that byte of a large file gets an error before the end. Without a digest nobody can tell",
+        "nothing; but who has already read that byte of a large file gets an error before the end. "
+        "Without a digest nobody can tell",
         but=(("read in order", Cause.BAD_DIGEST),),
     ),
-    _cured("a corrupt zip", "nothing; what is wrong in it is fetched singly", "damage", match="format=zip", damage_next=1),
-    _cured("a truncated zip", "nothing", "truncate", match="format=zip", truncate_after_bytes=100_000, truncate_next=1),
+    _cured(
+        "a corrupt zip",
+        "nothing; what is wrong in it is fetched singly",
+        "damage",
+        match="format=zip",
+        damage_next=1,
+    ),
+    _cured(
+        "a truncated zip",
+        "nothing",
+        "truncate",
+        match="format=zip",
+        truncate_after_bytes=100_000,
+        truncate_next=1,
+    ),
     _cured("a zip member missing", "nothing; it is fetched singly", "zip_omit", zip_omit=["0005.dcm"]),
     _cured("invalid JSON, once", "nothing", "garble", garble_listings="json", garble_next=1),
     _cured("invalid UTF-8, once", "nothing", "garble", garble_listings="utf8", garble_next=1),
@@ -382,10 +450,21 @@ FAULTS = (
     # Not cured by a new try.
     Fault("connection refused", _stopped, _AWAY, "what is cached works; the rest fails at once"),
     Fault("connecting hangs", _hanging, _AWAY, "what is cached works; the rest fails in time"),
-    Fault("connections are reset", _switched("refuse", refuse_connections=True), (*_AWAY, Cause.CUT_SHORT), "as above"),
+    Fault(
+        "connections are reset",
+        _switched("refuse", refuse_connections=True),
+        (*_AWAY, Cause.CUT_SHORT),
+        "as above",
+    ),
     Fault("the server's name is gone", _nameless, (Cause.UNKNOWN_HOST, Cause.TIMED_OUT), "as above"),
     Fault("accepted, then silence", _switched("silent", silent_next=-1), (Cause.TIMED_OUT,), "as above"),
-    Fault("the certificate is wrong", _untrusted, (Cause.BAD_CERTIFICATE, Cause.TIMED_OUT), "as above; nothing is sent", tls=True),
+    Fault(
+        "the certificate is wrong",
+        _untrusted,
+        (Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
+        "as above; nothing is sent",
+        tls=True,
+    ),
     Fault(
         "the password was changed",
         _other_password,
@@ -407,16 +486,32 @@ FAULTS = (
         but=(("mount again", Cause.NOT_AN_XNAT),),
     ),
     Fault(
-        "403", _switched("fail", fail_status=403, fail_next=-1, match=_CONTENTS), (Cause.NOT_ALLOWED,), "permission denied", of_files=True
+        "403",
+        _switched("fail", fail_status=403, fail_next=-1, match=_CONTENTS),
+        (Cause.NOT_ALLOWED,),
+        "permission denied",
+        of_files=True,
     ),
     Fault(
-        "404 of a listed file", _switched("fail", fail_status=404, fail_next=-1, match=_CONTENTS), (Cause.GONE,), "an error", of_files=True
+        "404 of a listed file",
+        _switched("fail", fail_status=404, fail_next=-1, match=_CONTENTS),
+        (Cause.GONE,),
+        "an error",
+        of_files=True,
     ),
     Fault(
-        "500, always", _switched("fail", fail_status=500, fail_next=-1), (Cause.SERVER_ERROR, Cause.TIMED_OUT), "an error", of_files=True
+        "500, always",
+        _switched("fail", fail_status=500, fail_next=-1),
+        (Cause.SERVER_ERROR, Cause.TIMED_OUT),
+        "an error",
+        of_files=True,
     ),
-    Fault("invalid JSON, always", _switched("garble", garble_listings="json"), (Cause.BAD_LISTING,), "an error"),
-    Fault("invalid UTF-8, always", _switched("garble", garble_listings="utf8"), (Cause.BAD_LISTING,), "an error"),
+    Fault(
+        "invalid JSON, always", _switched("garble", garble_listings="json"), (Cause.BAD_LISTING,), "an error"
+    ),
+    Fault(
+        "invalid UTF-8, always", _switched("garble", garble_listings="utf8"), (Cause.BAD_LISTING,), "an error"
+    ),
     Fault(
         "an empty listing where files are counted",
         _switched("empty_file_lists", empty_file_lists=True),
@@ -455,8 +550,18 @@ FAULTS = (
     Fault("the clock jumps a day ahead", _clock(DAY), (Cause.CHANGED,), "nothing"),
     Fault("the clock jumps a day back", _clock(-DAY), (Cause.CHANGED,), "nothing"),
     Fault("the computer was suspended", _suspended, _AWAY, "nothing, or a time-out once"),
-    Fault("the disk of the cache is full", _full, (Cause.NO_SPACE, Cause.CACHE_BROKEN), "it reads without the cache where it can"),
-    Fault("the cache directory is removed", _removed, (Cause.CACHE_BROKEN,), "it reads without the cache where it can"),
+    Fault(
+        "the disk of the cache is full",
+        _full,
+        (Cause.NO_SPACE, Cause.CACHE_BROKEN),
+        "it reads without the cache where it can",
+    ),
+    Fault(
+        "the cache directory is removed",
+        _removed,
+        (Cause.CACHE_BROKEN,),
+        "it reads without the cache where it can",
+    ),
     Fault(
         "the cache directory is read-only",
         _read_only,
@@ -467,7 +572,8 @@ FAULTS = (
         "another mount holds the databases",
         _held,
         (Cause.CACHE_BROKEN,),
-        "it reads without the cache, and a new mount is refused, while a mount of the same cache is stopped in the middle of writing to it",
+        "it reads without the cache, and a new mount is refused, while a mount of the same cache is "
+        "stopped in the middle of writing to it",
     ),
     Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are made anew"),
     Fault(
@@ -481,7 +587,8 @@ FAULTS = (
         "the mount's process is killed (kill -9)",
         _nothing,
         (Cause.TIMED_OUT,),
-        'what every program sees of a dead mount ("Transport endpoint is not connected"); the next mount is as if nothing had happened',
+        'what every program sees of a dead mount ("Transport endpoint is not connected"); the next mount '
+        "is as if nothing had happened",
         signal=signal.SIGKILL,
     ),
 )

@@ -29,7 +29,9 @@ class Run:
         """Run it; anything wrong is an AssertionError."""
         server = request.getfixturevalue("secure" if self.fault.tls else "plain")
         server.switches.profile = self.profile
-        folder: Path = request.getfixturevalue("small_disk" if "disk" in self.fault.name else "tmp_path") / "mount"
+        folder: Path = (
+            request.getfixturevalue("small_disk" if "disk" in self.fault.name else "tmp_path") / "mount"
+        )
         monkeypatch = request.getfixturevalue("monkeypatch")
         url = server.url.replace("127.0.0.1", "localhost") if "name" in self.fault.name else ""
         verify = str(server._tls[0]) if server._tls is not None else None

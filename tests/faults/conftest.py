@@ -35,7 +35,9 @@ class Hasty:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real ones."""
+    """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real
+    ones.
+    """
     monkeypatch.setattr(connection, "_RETRY", connection._RETRY.new(backoff_factor=0.02))
     monkeypatch.setattr(materialize, "_FRESH", 0.3)
     for database in (index, databases):
@@ -47,7 +49,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_rights_over_files() -> Iterator[None]:
-    """Root may write everywhere; what a read-only folder does to a user shows without that right. Threads started later inherit it.
+    """Root may write everywhere; what a read-only folder does to a user shows without that right. Threads
+    started later inherit it.
 
     Given back after each file: tests of other folders, which become other users, run in the same process.
     """
@@ -75,8 +78,26 @@ def _plain() -> Iterator[DemoServer]:
 def _secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     folder = tmp_path_factory.mktemp("tls")
     for name in ("right", "wrong"):
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test"]
-        command += ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt", "-addext", "subjectAltName=IP:127.0.0.1"]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=test",
+        ]
+        command += [
+            "-keyout",
+            f"{folder}/{name}.key",
+            "-out",
+            f"{folder}/{name}.crt",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=30)
     with DemoServer(build(), tls=(folder / "right.crt", folder / "right.key")) as server:
         yield server
@@ -107,7 +128,9 @@ def _as_new(server: DemoServer) -> DemoServer:
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of its own for caches, so that it can be filled."""
     folder = tmp_path_factory.mktemp("disk")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "faults", folder], check=True, timeout=10)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "faults", folder], check=True, timeout=10
+    )
     try:
         yield folder
     finally:

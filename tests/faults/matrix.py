@@ -1,9 +1,10 @@
-"""One cell of the matrix: an operation under a fault, and everything that has to hold of it (issue: never lost, never hung).
+"""One cell of the matrix: an operation under a fault, and everything that has to hold of it (issue: never
+lost, never hung).
 
-1. A fault that a new try cures: the right bytes, no error. 2. Any other: the right bytes, or one of its causes. 3. No call takes longer
-than its deadline. 4. Once the fault is gone the same operation works. 5. Nothing is cached that is not true. 6. No thread and no descriptor
-is left; where there is no fault, no warning is logged.
-"""
+1. A fault that a new try cures: the right bytes, no error. 2. Any other: the right bytes, or one of its
+causes. 3. No call takes longer than its deadline. 4. Once the fault is gone the same operation works. 5.
+Nothing is cached that is not true. 6. No thread and no descriptor is left; where there is no fault, no
+warning is logged."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ _KEEPERS = ("xnatfs", "urllib3")
 def run(world: World, operation: Operation, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything of one cell; what to write into the report."""
     with _logged() as logged:
-        result = _in_a_process(world, operation, fault) if fault.signal else _run(world, operation, fault, monkeypatch)
+        result = (
+            _in_a_process(world, operation, fault)
+            if fault.signal
+            else _run(world, operation, fault, monkeypatch)
+        )
         if fault.name == "no fault":
             assert not logged, f"logged although nothing is wrong: {logged}"
         world.unmount()
@@ -48,7 +53,9 @@ def run(world: World, operation: Operation, fault: Fault, monkeypatch: pytest.Mo
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list[str]]:
-    """The texts of warnings. Only the texts: pytest keeps the failures too, and with them frames, and with these open connections."""
+    """The texts of warnings. Only the texts: pytest keeps the failures too, and with them frames, and with
+    these open connections.
+    """
     found: list[str] = []
 
     class Texts(logging.Handler):
@@ -97,9 +104,18 @@ def _run(world: World, operation: Operation, fault: Fault, monkeypatch: pytest.M
 
 
 def _in_a_process(world: World, operation: Operation, fault: Fault) -> str:
-    """The same with the mount in a process of its own, which gets a signal while a request of it is under way."""
+    """The same with the mount in a process of its own, which gets a signal while a request of it is under
+    way.
+    """
     truth = operation.truth(world.server.archive)
-    command = [sys.executable, "-m", "tests.faults.worker", world.url, str(world.folder), str(OPERATIONS.index(operation))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.worker",
+        world.url,
+        str(world.folder),
+        str(OPERATIONS.index(operation)),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdin is not None and process.stdout is not None
@@ -125,7 +141,15 @@ def _in_a_process(world: World, operation: Operation, fault: Fault) -> str:
     return _judged(operation, fault, 1, got, failure, truth, truth)
 
 
-def _judged(operation: Operation, fault: Fault, times: int, got: Got | None, failure: tuple[Cause, str] | None, old: Got, new: Got) -> str:
+def _judged(
+    operation: Operation,
+    fault: Fault,
+    times: int,
+    got: Got | None,
+    failure: tuple[Cause, str] | None,
+    old: Got,
+    new: Got,
+) -> str:
     if failure is not None:
         cause, text = failure
         assert fault.causes_in(operation), f"a new try would have cured it: {cause.name}: {text}"
@@ -144,11 +168,14 @@ def _judged(operation: Operation, fault: Fault, times: int, got: Got | None, fai
     if fault.of_files and "problems" in got:
         problems = got.pop("problems")
         for label, cells in old.items():
-            assert got.get(label) == cells or (label not in got and label in problems), f"{label} lacks, and nothing says so"
+            assert got.get(label) == cells or (label not in got and label in problems), (
+                f"{label} lacks, and nothing says so"
+            )
         return TOLD
     wrong = [name for name in old.keys() | got.keys() if got.get(name) != old.get(name)]
     raise AssertionError(
-        f"wrong: {sorted(wrong)}: {[_short(got.get(name)) for name in wrong]}, not {[_short(old.get(name)) for name in wrong]}"
+        f"wrong: {sorted(wrong)}: {[_short(got.get(name)) for name in wrong]}, not "
+        f"{[_short(old.get(name)) for name in wrong]}"
     )
 
 

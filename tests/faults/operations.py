@@ -1,8 +1,7 @@
 """The operations of the matrix: what a user does, from the first look to the last byte.
 
-Each is a generator: it prepares, yields where the fault is to begin, goes on, and returns what it got; `again` is the same on a mount
-that has been through it. What should have been got is in `truth`.
-"""
+Each is a generator: it prepares, yields where the fault is to begin, goes on, and returns what it got;
+`again` is the same on a mount that has been through it. What should have been got is in `truth`."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ class Operation:
         return self.name
 
 
-# --- listings --------------------------------------------------------------------------------------------------------
+# --- listings -----------------------------------------------------------------------------------------------
 
 
 def _listed(world: World, folder: str = N) -> Got:
@@ -71,7 +70,7 @@ def _true_size(archive: Archive) -> Got:
     return {f"{N}/n1.txt": folders(archive)[N]["n1.txt"]}
 
 
-# --- contents --------------------------------------------------------------------------------------------------------
+# --- contents -----------------------------------------------------------------------------------------------
 
 
 def _true(*paths: str) -> Callable[[Archive], Got]:
@@ -172,7 +171,7 @@ def _true_slices(archive: Archive) -> Got:
     return {path: one.read() for path, one in true_files(archive).items() if path.startswith(SCAN)}
 
 
-# --- the rest --------------------------------------------------------------------------------------------------------
+# --- the rest -----------------------------------------------------------------------------------------------
 
 
 def _table(world: World) -> Steps:

@@ -1,8 +1,8 @@
-"""`docs/reliability.md`: made of what the cells found, and read again by each cell, which fails where it finds something else.
+"""`docs/reliability.md`: made of what the cells found, and read again by each cell, which fails where it
+finds something else.
 
-`scripts/reliability` runs the matrix with `XNATFS_RELIABILITY` naming a folder: then each cell leaves what it found there in place of
-comparing it, and `python -m tests.faults.report FOLDER` writes the document.
-"""
+`scripts/reliability` runs the matrix with `XNATFS_RELIABILITY` naming a folder: then each cell leaves what it
+found there in place of comparing it, and `python -m tests.faults.report FOLDER` writes the document."""
 
 from __future__ import annotations
 
@@ -70,7 +70,12 @@ def missing(fault: Fault, profile: str) -> bool:
 
 def keys() -> list[Key]:
     """Every cell."""
-    return [(fault.name, name) for fault in (CONTROL, *FAULTS) for name, _, profile in columns() if not missing(fault, profile)]
+    return [
+        (fault.name, name)
+        for fault in (CONTROL, *FAULTS)
+        for name, _, profile in columns()
+        if not missing(fault, profile)
+    ]
 
 
 def render(cells: dict[Key, str]) -> str:
@@ -80,7 +85,10 @@ def render(cells: dict[Key, str]) -> str:
     for heading, cured in (("Cured by a new try", True), ("Not cured by a new try", False)):
         faults = [one for one in (CONTROL, *FAULTS) if one.cured is cured]
         lines += [f"## {heading}", "", f"| fault | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-        lines += [f"| {one.name} | {' | '.join(cells.get((one.name, name), '') for name in titles)} |" for one in faults]
+        lines += [
+            f"| {one.name} | {' | '.join(cells.get((one.name, name), '') for name in titles)} |"
+            for one in faults
+        ]
         lines += ["", "What a user sees:", ""]
         lines += [f"- *{one.name}*: {one.sentence}." for one in faults if one is not CONTROL]
         lines.append("")
@@ -112,7 +120,10 @@ def note(fault: Fault, operation: Operation, profile: str, result: str) -> None:
     key = (fault.name, title(operation, profile))
     if folder is None:
         said = parse(DOCUMENT.read_text(encoding="utf-8")).get(key)
-        assert result == said, f"it came out as {result!r}, and docs/reliability.md says {said!r}: scripts/reliability makes that anew"
+        assert result == said, (
+            f"it came out as {result!r}, and docs/reliability.md says {said!r}: scripts/reliability makes "
+            f"that anew"
+        )
         return
     path = Path(folder) / f"{md5(repr(key).encode())}.json"
     path.write_text(json.dumps([*key, result]), encoding="utf-8")

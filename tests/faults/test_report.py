@@ -1,4 +1,6 @@
-"""The report has a line for every fault and a cell for every operation, and is what `report` makes of its own cells."""
+"""The report has a line for every fault and a cell for every operation, and is what `report` makes of its own
+cells.
+"""
 
 from __future__ import annotations
 

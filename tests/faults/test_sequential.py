@@ -1,4 +1,6 @@
-"""One operation of the matrix under every fault; see `matrix`. A file an operation, so that they run side by side."""
+"""One operation of the matrix under every fault; see `matrix`. A file an operation, so that they run side by
+side.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The archive the matrix reads, and what is true of it, worked out from the stand-in's own objects and never from what the mount says."""
+"""The archive the matrix reads, and what is true of it, worked out from the stand-in's own objects and never
+from what the mount says.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _STATS = "stats/aseg.stats"
 
 
 def build() -> Archive:
-    """Three sessions: a scan of slices, large and small files with and without digests, and what a table is made of."""
+    """Three sessions: a scan of slices, large and small files with and without digests, and what a table is
+    made of.
+    """
     archive = Archive(site="F")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15))
     make.user("demo")
@@ -36,7 +40,10 @@ def build() -> Archive:
         make.resource(session, "FREESURFER6", [make.entry(f"{session.label}/{_STATS}", stats)])
         if label == "S1":
             scan = make.scan(session, "1", "T1")
-            slices = [make.entry(f"{one:04d}.dcm", ComputedContent(f"slice{one}", 20 * KIB)) for one in range(1, SLICES + 1)]
+            slices = [
+                make.entry(f"{one:04d}.dcm", ComputedContent(f"slice{one}", 20 * KIB))
+                for one in range(1, SLICES + 1)
+            ]
             make.resource(scan, "DICOM", slices, format="DICOM")
             listed = (
                 ("large.nii", 9 * MIB, None),
@@ -44,9 +51,17 @@ def build() -> Archive:
                 ("small.bin", 200 * KIB, None),
                 ("plain.bin", 200 * KIB, ""),
             )
-            make.resource(session, "R", [make.entry(name, ComputedContent(name, size), digest=how) for name, size, how in listed])
+            make.resource(
+                session,
+                "R",
+                [make.entry(name, ComputedContent(name, size), digest=how) for name, size, how in listed],
+            )
         elif label == "S2":
-            make.resource(session, "N", [make.entry(f"n{one}.txt", ComputedContent(f"n{one}", KIB + one)) for one in range(5)])
+            make.resource(
+                session,
+                "N",
+                [make.entry(f"n{one}.txt", ComputedContent(f"n{one}", KIB + one)) for one in range(5)],
+            )
     return archive
 
 
@@ -55,7 +70,9 @@ def true_files(archive: Archive) -> dict[str, TrueFile]:
     found = {}
     for one in files(archive, PROJECT, "demo"):
         part = f"SCANS/{one.scan}-{one.scan_type}" if one.scan else "RESOURCES"
-        found[f"/projects/{PROJECT}/subjects/{one.subject}/{one.session}/{part}/{one.resource}/{one.path}"] = one
+        found[
+            f"/projects/{PROJECT}/subjects/{one.subject}/{one.session}/{part}/{one.resource}/{one.path}"
+        ] = one
     return found
 
 
@@ -80,7 +97,11 @@ def aseg(archive: Archive) -> dict[str, Cells]:
         for name, (value, unit) in m.aseg_header(one.id, "6").items():
             if name != "CortexVol":  # bx has it of aparc
                 cells["Volume_mm3" if unit == "mm^3" else unit, name] = str(value)
-        cells |= {(column, region): str(value) for region, row in m.aseg(one.id, "6").items() for column, value in row.items()}
+        cells |= {
+            (column, region): str(value)
+            for region, row in m.aseg(one.id, "6").items()
+            for column, value in row.items()
+        }
         found[one.label] = cells
     return found
 

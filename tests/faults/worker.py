@@ -1,7 +1,8 @@
-"""One operation in a process of its own, which can be stopped and killed: `python -m tests.faults.worker URL FOLDER NUMBER`.
+"""One operation in a process of its own, which can be stopped and killed: `python -m tests.faults.worker URL
+FOLDER NUMBER`.
 
-It says "ready" where the fault is to begin, waits for a line, goes on, and writes what came of it as a pickle in hex.
-"""
+It says "ready" where the fault is to begin, waits for a line, goes on, and writes what came of it as a pickle
+in hex."""
 
 from __future__ import annotations
 

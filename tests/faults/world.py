@@ -1,4 +1,6 @@
-"""One cell's surroundings: a mount without FUSE on the shared stand-in, what it is allowed, and what it may not leave behind."""
+"""One cell's surroundings: a mount without FUSE on the shared stand-in, what it is allowed, and what it may
+not leave behind.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,14 @@ class World:
         ttl: seconds for which listings hold.
     """
 
-    def __init__(self, server: DemoServer | None, folder: Path, url: str = "", verify: str | None = None, ttl: float = 3600.0) -> None:
+    def __init__(
+        self,
+        server: DemoServer | None,
+        folder: Path,
+        url: str = "",
+        verify: str | None = None,
+        ttl: float = 3600.0,
+    ) -> None:
         self._server = server
         self.folder = folder
         self.limits = dataclasses.replace(LIMITS, ttl=ttl)
@@ -79,7 +88,7 @@ class World:
         (found,) = (self.folder / "cache").iterdir()
         return found
 
-    # --- the mount -----------------------------------------------------------------------------------------------
+    # --- the mount ------------------------------------------------------------------------------------------
 
     def settings(self, *, offline: bool = False) -> Settings:
         """The mount's."""
@@ -127,7 +136,7 @@ class World:
         finally:
             self.slowest = max(self.slowest, time.monotonic() - begun)
 
-    # --- operations, each with its time taken ---------------------------------------------------------------------
+    # --- operations, each with its time taken ---------------------------------------------------------------
 
     def entries(self, path: str) -> dict[str, Attributes]:
         """A folder."""
@@ -165,11 +174,16 @@ class World:
         finally:
             self.release(handle)
 
-    # --- what may not be left ------------------------------------------------------------------------------------
+    # --- what may not be left -------------------------------------------------------------------------------
 
     def check_cache(self) -> None:
-        """Every object is the content of a file that is, or was, on the server, and under its own key; every stored listing is true."""
-        true = {hashlib.md5(one.read(), usedforsecurity=False).hexdigest() for one in true_files(self.server.archive).values()}
+        """Every object is the content of a file that is, or was, on the server, and under its own key; every
+        stored listing is true.
+        """
+        true = {
+            hashlib.md5(one.read(), usedforsecurity=False).hexdigest()
+            for one in true_files(self.server.archive).values()
+        }
         true |= self.former
         for path in (self.folder / "cache").glob("*/objects/*/*"):
             md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
@@ -204,7 +218,11 @@ class World:
         """No thread and no descriptor more than before."""
 
         def left() -> list[str]:
-            threads = [one.name for one in threading.enumerate() if one not in self._threads and not one.name.startswith(_STAND_IN)]
+            threads = [
+                one.name
+                for one in threading.enumerate()
+                if one not in self._threads and not one.name.startswith(_STAND_IN)
+            ]
             return threads + [name for name in _descriptors() if name not in self._descriptors]
 
         deadline = time.monotonic() + 10.0
@@ -215,7 +233,9 @@ class World:
 
 
 def _descriptors() -> list[str]:
-    """What is open in this process: files by name, and of sockets only those that are connected from here to somewhere."""
+    """What is open in this process: files by name, and of sockets only those that are connected from here to
+    somewhere.
+    """
     found = []
     for number in os.listdir("/proc/self/fd"):
         try:

@@ -1,4 +1,5 @@
-"""What the fuzz tests share: how long they go on, strategies for documents that are almost right, and the bound on memory.
+"""What the fuzz tests share: how long they go on, strategies for documents that are almost right, and the
+bound on memory.
 
 In the suite each test makes a few examples, the same at every run. `scripts/fuzz` sets
 
@@ -29,14 +30,18 @@ FUZZ = settings(
     max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
     database=DirectoryBasedExampleDatabase(_DATABASE) if _DATABASE else None,
-    deadline=20_000 if EXAMPLES else None,  # milliseconds: no endless loop; in the suite pytest's own limit does
+    deadline=20_000
+    if EXAMPLES
+    else None,  # milliseconds: no endless loop; in the suite pytest's own limit does
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
 
 
 def bounded(size: int, parse: Callable[[], T]) -> T:
-    """What `parse` gives of a document of `size` bytes; AssertionError if it takes much more memory than that."""
+    """What `parse` gives of a document of `size` bytes; AssertionError if it takes much more memory than
+    that.
+    """
     tracemalloc.start()
     try:
         found = parse()
@@ -47,16 +52,49 @@ def bounded(size: int, parse: Callable[[], T]) -> T:
     return found
 
 
-# --- texts and values ---------------------------------------------------------------------------------------------------
+# --- texts and values ---------------------------------------------------------------------------------------
 
-SURROGATES = st.text(st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010, exclude_categories=()), max_size=4)
+SURROGATES = st.text(
+    st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010, exclude_categories=()), max_size=4
+)
 ODD_TEXTS = st.one_of(
     st.text(max_size=12),
     SURROGATES,
     st.sampled_from(
         (
-            *("", " ", ".", "..", "/", "../x", "a/../b", "/etc/passwd", "\0", "a\0b", "\x1b[2J", "\u202e", "\ufeff", "\x85", "\u2028"),
-            *("%", "%2F", "%~", "%25", "CON", "x" * 256, "ä" * 200, "\U0001f9e0" * 70, "-", "--help", "~", "\r\n", "<html>", "NaN"),
+            *(
+                "",
+                " ",
+                ".",
+                "..",
+                "/",
+                "../x",
+                "a/../b",
+                "/etc/passwd",
+                "\0",
+                "a\0b",
+                "\x1b[2J",
+                "\u202e",
+                "\ufeff",
+                "\x85",
+                "\u2028",
+            ),
+            *(
+                "%",
+                "%2F",
+                "%~",
+                "%25",
+                "CON",
+                "x" * 256,
+                "ä" * 200,
+                "\U0001f9e0" * 70,
+                "-",
+                "--help",
+                "~",
+                "\r\n",
+                "<html>",
+                "NaN",
+            ),
             *(
                 "²",
                 "٣",
@@ -94,7 +132,11 @@ JUNK: st.SearchStrategy[Any] = st.one_of(
 )
 
 # Stands for what `json.dumps` cannot write: thousands of brackets, and numbers of thousands of digits.
-_DEEP = {"@deep-list@": "[" * 100_000 + "]" * 100_000, "@deep-dict@": '{"a":' * 50_000 + "1" + "}" * 50_000, "@digits@": "1" * 5000}
+_DEEP = {
+    "@deep-list@": "[" * 100_000 + "]" * 100_000,
+    "@deep-dict@": '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "@digits@": "1" * 5000,
+}
 _DEEPISH = {"@900@": "[" * 900 + "]" * 900, "@400@": '{"a":' * 400 + "1" + "}" * 400}
 
 
@@ -114,7 +156,13 @@ def _change(draw: st.DrawFn, value: Any) -> Any:
         if what == "into":
             return {**value, key: _change(draw, value[key])}
         rest = {name: one for name, one in value.items() if name != key}
-        return rest if what == "drop" else {**rest, draw(ODD_TEXTS): value[key]} if what == "rename" else {**value, key: draw(JUNK)}
+        return (
+            rest
+            if what == "drop"
+            else {**rest, draw(ODD_TEXTS): value[key]}
+            if what == "rename"
+            else {**value, key: draw(JUNK)}
+        )
     if isinstance(value, list) and value and draw(st.integers(0, 5)):
         at = draw(st.integers(0, len(value) - 1))
         what = draw(st.sampled_from(("into", "into", "into", "drop", "double", "junk")))
@@ -133,24 +181,74 @@ def as_json(value: Any) -> bytes:
     return text.encode()
 
 
-# --- bytes --------------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------------------
 
 TOKENS = (
-    *(b"", b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\r\n", b"\n", b"\r", b"\t", b",", b'"', b"'", b"#", b" ", b"\x1c", b"\x85"),
-    *(b"nan", b"inf", b"-1", b"1e400", b"9" * 400, b"9" * 5000, b"0", b"\xc2\xb2", b"\xd9\xa3", b"<html>", b"<!DOCTYPE", b"[" * 3000),
-    *(b"\x00" * 64, b"\xff" * 8, b"\xff\xff\xff\x7f", b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x07\x08", b"\x1f\x8b\x08"),
-    *(b"\xed\xa0\x80", b"\\ud800", b"# Measure", b"# ColHeaders StructName", b"# NRows 99999999999999999999", b"=cmd()"),
+    *(
+        b"",
+        b"\0",
+        b"\xff",
+        b"\xfe\xff",
+        b"\xef\xbb\xbf",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\t",
+        b",",
+        b'"',
+        b"'",
+        b"#",
+        b" ",
+        b"\x1c",
+        b"\x85",
+    ),
+    *(
+        b"nan",
+        b"inf",
+        b"-1",
+        b"1e400",
+        b"9" * 400,
+        b"9" * 5000,
+        b"0",
+        b"\xc2\xb2",
+        b"\xd9\xa3",
+        b"<html>",
+        b"<!DOCTYPE",
+        b"[" * 3000,
+    ),
+    *(
+        b"\x00" * 64,
+        b"\xff" * 8,
+        b"\xff\xff\xff\x7f",
+        b"PK\x03\x04",
+        b"PK\x01\x02",
+        b"PK\x05\x06",
+        b"PK\x07\x08",
+        b"\x1f\x8b\x08",
+    ),
+    *(
+        b"\xed\xa0\x80",
+        b"\\ud800",
+        b"# Measure",
+        b"# ColHeaders StructName",
+        b"# NRows 99999999999999999999",
+        b"=cmd()",
+    ),
 )
 
 
 @st.composite
 def damaged(draw: st.DrawFn, documents: st.SearchStrategy[bytes], most: int = 3) -> bytes:
-    """Bytes that are cut anywhere, have others flipped, put in, taken out or doubled, or are spliced with another document."""
+    """Bytes that are cut anywhere, have others flipped, put in, taken out or doubled, or are spliced with
+    another document.
+    """
     data = draw(documents)
     for _ in range(draw(st.integers(0, most))):
         at = draw(st.integers(0, len(data)))
         to = draw(st.integers(at, min(len(data), at + 64)) | st.integers(at, len(data)))
-        what = draw(st.sampled_from(("cut", "behead", "remove", "double", "token", "over", "flip", "flip", "splice")))
+        what = draw(
+            st.sampled_from(("cut", "behead", "remove", "double", "token", "over", "flip", "flip", "splice"))
+        )
         if what == "cut":
             data = data[:at]
         elif what == "behead":

@@ -1,4 +1,6 @@
-"""Contents: parts of files with any header, and the zip of a resource: the right bytes, or `Failure`; never a byte too many."""
+"""Contents: parts of files with any header, and the zip of a resource: the right bytes, or `Failure`; never a
+byte too many.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +36,25 @@ def connection() -> Iterator[Connection]:
     made.close()
 
 
-def answering(connection: Connection, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Downloads:
+def answering(
+    connection: Connection, body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Downloads:
     """Downloads whose every answer is this one."""
 
     def get(*_: object, **__: object) -> requests.Response:
         response = requests.Response()
         response.status_code, response.url = status, _URL
         response.headers.update(headers or {})
-        response.raw = urllib3.HTTPResponse(io.BytesIO(body), headers=headers, status=status, preload_content=False)
+        response.raw = urllib3.HTTPResponse(
+            io.BytesIO(body), headers=headers, status=status, preload_content=False
+        )
         return response
 
     connection.get = get  # type: ignore[method-assign]
     return Downloads(connection)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------
 
 EDGES = st.one_of(st.integers(0, 120).map(str), ODD_TEXTS)
 RANGES = st.one_of(st.builds("bytes {}-{}/{}".format, EDGES, EDGES, EDGES), ODD_TEXTS, st.just("bytes */100"))
@@ -74,7 +80,9 @@ def _latin(text: str) -> str:
 def test_a_part_is_within_what_was_asked_for(
     connection: Connection, start: int, length: int, status: int, told: str, size: str, body: bytes
 ) -> None:
-    contents = answering(connection, body, status, {"Content-Range": _latin(told), "Content-Length": _latin(size)})
+    contents = answering(
+        connection, body, status, {"Content-Range": _latin(told), "Content-Length": _latin(size)}
+    )
     with contextlib.suppress(Failure), contents.part(RECORD, start, start + length, "") as part:
         assert part.size is None or 0 <= part.size < 2**63
         assert part.start in (0, start)
@@ -92,10 +100,12 @@ def test_a_right_part_comes_back(connection: Connection, start: int, length: int
     end = min(100, start + length)
     contents = answering(connection, DATA[start:end], 206, {"Content-Range": f"bytes {start}-{end - 1}/100"})
     with contents.part(RECORD, start, start + length, "") as part:
-        assert (part.start, part.size, part.end) == (start, 100, end) and b"".join(part.pieces) == DATA[start:end]
+        assert (part.start, part.size, part.end) == (start, 100, end) and b"".join(part.pieces) == DATA[
+            start:end
+        ]
 
 
-# --- zips -------------------------------------------------------------------------------------------------------------------
+# --- zips ---------------------------------------------------------------------------------------------------
 
 PATHS = st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5}){0,2}", fullmatch=True)
 MEMBERS = st.lists(st.tuples(PATHS, st.binary(max_size=200)), max_size=4, unique_by=lambda one: one[0])
@@ -116,7 +126,14 @@ class _Stream(io.RawIOBase):
         return len(bytes(piece))  # type: ignore[call-overload]
 
 
-def packed(members: Members, method: int = zipfile.ZIP_STORED, *, streamed: bool = False, long: bool = False, prefix: str = "") -> bytes:
+def packed(
+    members: Members,
+    method: int = zipfile.ZIP_STORED,
+    *,
+    streamed: bool = False,
+    long: bool = False,
+    prefix: str = "",
+) -> bytes:
     """A zip as XNAT writes one."""
     target: io.BytesIO | _Stream = _Stream() if streamed else io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:  # type: ignore[arg-type]
@@ -130,7 +147,9 @@ def packed(members: Members, method: int = zipfile.ZIP_STORED, *, streamed: bool
 
 def _zip(members: Members, method: int, streamed: bool, long: bool, prefix: str) -> bytes:
     # What is stored without a size before it cannot be told from what follows: nobody streams such.
-    return packed(members, zipfile.ZIP_DEFLATED if streamed else method, streamed=streamed, long=long, prefix=prefix)
+    return packed(
+        members, zipfile.ZIP_DEFLATED if streamed else method, streamed=streamed, long=long, prefix=prefix
+    )
 
 
 def _lied(data: bytes, at: int, size: int, where: str) -> bytes:
@@ -153,10 +172,21 @@ def _lied(data: bytes, at: int, size: int, where: str) -> bytes:
 ZIPS = st.builds(
     _zip,
     MEMBERS,
-    st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
+    st.sampled_from(
+        (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    ),
     st.booleans(),
     st.booleans(),
-    st.sampled_from(("", "S/scans/1-T1/resources/DICOM/files/", "../", "/", "S/scans/1/resources/a/files/b/resources/c/files/", "ä/")),
+    st.sampled_from(
+        (
+            "",
+            "S/scans/1-T1/resources/DICOM/files/",
+            "../",
+            "/",
+            "S/scans/1/resources/a/files/b/resources/c/files/",
+            "ä/",
+        )
+    ),
 )
 LIES = st.builds(
     _lied,
@@ -204,7 +234,9 @@ def test_a_right_zip_comes_back(connection: Connection, members: Members, stream
 
 @FUZZ
 @given(MEMBERS.filter(bool), st.data())
-def test_a_zip_that_is_cut_never_looks_whole(connection: Connection, members: Members, data: st.DataObject) -> None:
+def test_a_zip_that_is_cut_never_looks_whole(
+    connection: Connection, members: Members, data: st.DataObject
+) -> None:
     body = packed(members)
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
     with contextlib.suppress(Failure):
@@ -215,11 +247,17 @@ def test_a_zip_that_is_cut_never_looks_whole(connection: Connection, members: Me
 
 @FUZZ
 @given(MEMBERS.filter(lambda one: any(data for _, data in one)), st.integers(0), st.integers(1, 255))
-def test_a_flipped_byte_of_a_member_is_seen(connection: Connection, members: Members, at: int, flip: int) -> None:
+def test_a_flipped_byte_of_a_member_is_seen(
+    connection: Connection, members: Members, at: int, flip: int
+) -> None:
     body = packed(members)
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         starts = [one.header_offset + 30 + len(one.orig_filename) for one in archive.infolist()]
-    places = [start + number for start, (_, data) in zip(starts, members, strict=True) for number in range(len(data))]
+    places = [
+        start + number
+        for start, (_, data) in zip(starts, members, strict=True)
+        for number in range(len(data))
+    ]
     place = places[at % len(places)]
     damaged_body = body[:place] + bytes([body[place] ^ flip]) + body[place + 1 :]
     with pytest.raises(Failure):

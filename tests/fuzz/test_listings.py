@@ -1,4 +1,6 @@
-"""Listings and items: the records of the right ones, `Failure` for the others, and names that can be shown for all."""
+"""Listings and items: the records of the right ones, `Failure` for the others, and names that can be shown
+for all.
+"""
 
 from __future__ import annotations
 
@@ -50,28 +52,93 @@ def answering(connection: Connection, body: bytes) -> Connection:
     return connection
 
 
-# --- what a server sends ---------------------------------------------------------------------------------------------------
+# --- what a server sends ------------------------------------------------------------------------------------
 
 PLAIN = st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)
-STAMPS = st.from_regex(r"20[0-9]{2}-0[1-9]-(1[0-9]|2[0-8]) 1[0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{1,6}", fullmatch=True)
+STAMPS = st.from_regex(
+    r"20[0-9]{2}-0[1-9]-(1[0-9]|2[0-8]) 1[0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{1,6}", fullmatch=True
+)
 WHOLE = st.integers(0, 10**9).map(str)
 CELLS = PLAIN | STAMPS | WHOLE | ODD_TEXTS | st.just("")
 COLUMNS = (
-    *("ID", "label", "project", "insert_date", "last_modified", "xsiType", "subject_ID", "subject_label", "date", "time", "type"),
-    *("session_ID", "xnat:imagesession/ID", "xnat:imagescandata/id", "xnat:imagescandata/type", "xnat:imagescandata/quality", "frames"),
-    *("xnat:imagescandata/file/label", "xnat:imagescandata/file/xnat_abstractresource_id", "xnat:subjectdata/resources/resource/label"),
-    *("xnat:imagescandata/file/file_count", "xnat:imagescandata/file/file_size", "xnat:experimentdata/resources/resource/label"),
-    *("xnat:imageassessordata/out/file/label", "xnat:imageassessordata/in/file/label", "xnat:imageassessordata/resources/resource/label"),
-    *("xnat:reconstructedimagedata/id", "xnat:reconstructedimagedata/type", "xnat:reconstructedimagedata/out/file/label"),
-    *("xnat:reconstructedimagedata/in/file/label", "series_description", "quality", "name", "description", "ID_", "URI"),
-    *("xnat_abstractresource_id", "category", "cat_id", "file_count", "file_size", "format", "Name", "Size", "digest", "collection"),
+    *(
+        "ID",
+        "label",
+        "project",
+        "insert_date",
+        "last_modified",
+        "xsiType",
+        "subject_ID",
+        "subject_label",
+        "date",
+        "time",
+        "type",
+    ),
+    *(
+        "session_ID",
+        "xnat:imagesession/ID",
+        "xnat:imagescandata/id",
+        "xnat:imagescandata/type",
+        "xnat:imagescandata/quality",
+        "frames",
+    ),
+    *(
+        "xnat:imagescandata/file/label",
+        "xnat:imagescandata/file/xnat_abstractresource_id",
+        "xnat:subjectdata/resources/resource/label",
+    ),
+    *(
+        "xnat:imagescandata/file/file_count",
+        "xnat:imagescandata/file/file_size",
+        "xnat:experimentdata/resources/resource/label",
+    ),
+    *(
+        "xnat:imageassessordata/out/file/label",
+        "xnat:imageassessordata/in/file/label",
+        "xnat:imageassessordata/resources/resource/label",
+    ),
+    *(
+        "xnat:reconstructedimagedata/id",
+        "xnat:reconstructedimagedata/type",
+        "xnat:reconstructedimagedata/out/file/label",
+    ),
+    *(
+        "xnat:reconstructedimagedata/in/file/label",
+        "series_description",
+        "quality",
+        "name",
+        "description",
+        "ID_",
+        "URI",
+    ),
+    *(
+        "xnat_abstractresource_id",
+        "category",
+        "cat_id",
+        "file_count",
+        "file_size",
+        "format",
+        "Name",
+        "Size",
+        "digest",
+        "collection",
+    ),
 )
 URIS = st.builds(
     lambda head, number, path: f"{head}/resources/{number}/files/{path}",
     st.sampled_from(
         (
-            *("/data/experiments/E1", "/data/experiments/E1/scans/1", "/data/experiments/E1/assessors/A1/out", "/data/projects/P"),
-            *("/data/archive/projects/P/subjects/S/experiments/E1/scans/a/b", "/experiments/E2/reconstructions/r/in", "/REST/subjects/S"),
+            *(
+                "/data/experiments/E1",
+                "/data/experiments/E1/scans/1",
+                "/data/experiments/E1/assessors/A1/out",
+                "/data/projects/P",
+            ),
+            *(
+                "/data/archive/projects/P/subjects/S/experiments/E1/scans/a/b",
+                "/experiments/E2/reconstructions/r/in",
+                "/REST/subjects/S",
+            ),
             *("", "/data", "/data/experiments", "/data/experiments/E1/scans", "/data/x/y"),
         )
     ),
@@ -79,39 +146,72 @@ URIS = st.builds(
     st.from_regex(r"[a-z]{1,6}(/[a-z]{1,6}){0,2}\.dcm", fullmatch=True) | ODD_TEXTS,
 )
 ROWS = st.lists(
-    st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=12) | st.fixed_dictionaries({"URI": URIS | CELLS, "cat_ID": WHOLE | CELLS}),
+    st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=12)
+    | st.fixed_dictionaries({"URI": URIS | CELLS, "cat_ID": WHOLE | CELLS}),
     max_size=6,
 )
-ENVELOPES = ROWS.map(lambda rows: {"ResultSet": {"Result": rows, "totalRecords": str(len(rows)), "title": "x"}})
+ENVELOPES = ROWS.map(
+    lambda rows: {"ResultSet": {"Result": rows, "totalRecords": str(len(rows)), "title": "x"}}
+)
 LISTINGS = damaged(changed(ENVELOPES).map(as_json), most=1)
 
 FIELDS = st.dictionaries(
-    st.sampled_from(("ID", "label", "type", "insert_date", "xnat_abstractresource_id", "format", "file_count", "file_size")),
+    st.sampled_from(
+        (
+            "ID",
+            "label",
+            "type",
+            "insert_date",
+            "xnat_abstractresource_id",
+            "format",
+            "file_count",
+            "file_size",
+        )
+    ),
     CELLS | st.integers(-5, 10**7),
     max_size=6,
 )
-FILES = st.lists(st.fixed_dictionaries({"data_fields": FIELDS, "children": st.just([]), "meta": st.just({})}), max_size=2)
+FILES = st.lists(
+    st.fixed_dictionaries({"data_fields": FIELDS, "children": st.just([]), "meta": st.just({})}), max_size=2
+)
 
 
 def _with(*branches: str) -> st.SearchStrategy[Any]:
     group = st.fixed_dictionaries({"field": st.sampled_from(branches), "items": FILES})
     return st.fixed_dictionaries(
-        {"data_fields": FIELDS, "children": st.lists(group, max_size=2), "meta": st.fixed_dictionaries({"xsi:type": PLAIN})}
+        {
+            "data_fields": FIELDS,
+            "children": st.lists(group, max_size=2),
+            "meta": st.fixed_dictionaries({"xsi:type": PLAIN}),
+        }
     )
 
 
 INSIDE = st.fixed_dictionaries(
     {
-        "field": st.sampled_from(("scans/scan", "assessors/assessor", "reconstructions/reconstructedImage", "resources/resource", "x")),
+        "field": st.sampled_from(
+            (
+                "scans/scan",
+                "assessors/assessor",
+                "reconstructions/reconstructedImage",
+                "resources/resource",
+                "x",
+            )
+        ),
         "items": st.lists(_with("file", "out/file", "in/file", "resources/resource"), max_size=2),
     }
 )
-EXPERIMENT = st.fixed_dictionaries({"data_fields": FIELDS, "children": st.lists(INSIDE, max_size=3), "meta": st.just({})})
+EXPERIMENT = st.fixed_dictionaries(
+    {"data_fields": FIELDS, "children": st.lists(INSIDE, max_size=3), "meta": st.just({})}
+)
 SUBJECT = st.fixed_dictionaries(
     {
         "data_fields": FIELDS,
         "children": st.lists(
-            st.fixed_dictionaries({"field": st.just("experiments/experiment"), "items": st.lists(EXPERIMENT, max_size=2)}), max_size=2
+            st.fixed_dictionaries(
+                {"field": st.just("experiments/experiment"), "items": st.lists(EXPERIMENT, max_size=2)}
+            ),
+            max_size=2,
         ),
         "meta": st.just({}),
     }
@@ -161,12 +261,17 @@ def records(found: Any) -> Iterator[Any]:
 
 
 def usable(found: Any) -> None:
-    """Everything above the listings can work with it: texts are texts, numbers fit, paths are harmless, names can be shown."""
+    """Everything above the listings can work with it: texts are texts, numbers fit, paths are harmless, names
+    can be shown.
+    """
     for record in records(found):
         if isinstance(record, FileRecord):
             assert 0 <= record.size < 2**63 and 0 <= record.resource_id < 2**63
             assert not hostile(record.path) and record.path
-            assert all(isinstance(one, str) for one in (record.resource_label, record.path, record.digest, record.base))
+            assert all(
+                isinstance(one, str)
+                for one in (record.resource_label, record.path, record.digest, record.base)
+            )
             assert files_path(record).isascii() and encode(record.path).isascii()
             for part in record.path.split("/"):
                 shown(spell(part))
@@ -186,7 +291,9 @@ def shown(name: str) -> None:
     """It can be a file name."""
     raw = name.encode()
     assert 0 < len(raw) <= MAX_BYTES and b"/" not in raw and b"\0" not in raw and name not in (".", "..")
-    assert name.isprintable() or not any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in name)
+    assert name.isprintable() or not any(
+        ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in name
+    )
 
 
 # Found here.
@@ -197,8 +304,13 @@ DEEP = b'{"ResultSet":{"Result":[{"ID":' + b"[" * 100_000 + b"]" * 100_000 + b"}
 @given(method=st.sampled_from(sorted(METHODS)), body=LISTINGS)
 @example("projects", DEEP)
 @example("scans_of_session", b'{"ResultSet":{"Result":[{"ID":"' + b"9" * 5000 + b'"}]}}')
-@example("files_of", b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"-1"}]}}')
-@example("files_of", b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"99999999999999999999"}]}}')
+@example(
+    "files_of", b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"-1"}]}}'
+)
+@example(
+    "files_of",
+    b'{"ResultSet":{"Result":[{"URI":"/data/x/resources/7/files/a","cat_ID":"7","Size":"99999999999999999999"}]}}',
+)
 def test_a_listing_is_understood_or_refused(connection: Connection, method: str, body: bytes) -> None:
     listings = ListingRequests(answering(connection, body))
     try:
@@ -223,10 +335,22 @@ def test_an_item_is_understood_or_refused(connection: Connection, body: bytes) -
 
 
 @FUZZ
-@given(st.lists(st.tuples(PLAIN, PLAIN, st.integers(0, 2**43), st.text("0123456789abcdef", min_size=32, max_size=32)), max_size=5))
-def test_the_files_of_a_right_listing_come_back(connection: Connection, files: list[tuple[str, str, int, str]]) -> None:
+@given(
+    st.lists(
+        st.tuples(PLAIN, PLAIN, st.integers(0, 2**43), st.text("0123456789abcdef", min_size=32, max_size=32)),
+        max_size=5,
+    )
+)
+def test_the_files_of_a_right_listing_come_back(
+    connection: Connection, files: list[tuple[str, str, int, str]]
+) -> None:
     rows = [
-        {"URI": f"/data/experiments/E1/scans/1/resources/7/files/{one}/{two}", "cat_ID": "7", "Size": str(size), "digest": digest}
+        {
+            "URI": f"/data/experiments/E1/scans/1/resources/7/files/{one}/{two}",
+            "cat_ID": "7",
+            "Size": str(size),
+            "digest": digest,
+        }
         for one, two, size, digest in files
     ]
     listings = ListingRequests(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode()))
@@ -239,17 +363,28 @@ def test_the_files_of_a_right_listing_come_back(connection: Connection, files: l
 
 @FUZZ
 @given(st.lists(st.tuples(PLAIN, PLAIN, STAMPS), max_size=5, unique_by=lambda one: one[0]))
-def test_the_subjects_of_a_right_listing_come_back(connection: Connection, subjects: list[tuple[str, str, str]]) -> None:
+def test_the_subjects_of_a_right_listing_come_back(
+    connection: Connection, subjects: list[tuple[str, str, str]]
+) -> None:
     rows = [
-        {"ID": one, "label": label, "project": "P", "insert_date": stamp, "last_modified": stamp, "xnat:subjectdata/x": None}
+        {
+            "ID": one,
+            "label": label,
+            "project": "P",
+            "insert_date": stamp,
+            "last_modified": stamp,
+            "xnat:subjectdata/x": None,
+        }
         for one, label, stamp in subjects
     ]
-    found, _ = ListingRequests(answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode())).subjects("P")
+    found, _ = ListingRequests(
+        answering(connection, json.dumps({"ResultSet": {"Result": rows}}).encode())
+    ).subjects("P")
     assert [(one.id, one.label, one.changed) for one in found] == subjects
     assert all(one.inserted == parse_stamp(one.changed) is not None for one in found)
 
 
-# --- what is made of texts -------------------------------------------------------------------------------------------------
+# --- what is made of texts ----------------------------------------------------------------------------------
 
 
 @FUZZ
@@ -321,7 +456,7 @@ def test_a_name_comes_back_from_its_spelling(name: str) -> None:
             assert unspell(spell(name)) == name
 
 
-# --- the rows as they come ---------------------------------------------------------------------------------------------------
+# --- the rows as they come ----------------------------------------------------------------------------------
 
 
 class _Raw:
@@ -344,7 +479,9 @@ def coming(body: bytes, sizes: list[int]) -> requests.Response:
 
 
 SPACED = st.builds(
-    lambda document, indent, ascii: json.dumps(document, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass"),
+    lambda document, indent, ascii: json.dumps(document, indent=indent, ensure_ascii=ascii).encode(
+        "utf-8", "surrogatepass"
+    ),
     changed(ENVELOPES),
     st.sampled_from((None, 0, 2, "\t")),
     st.booleans(),
@@ -375,9 +512,15 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @FUZZ
 @given(ROWS, PIECES, st.sampled_from((None, 0, 2)), st.booleans())
-def test_the_rows_of_a_right_listing_come_back(rows: list[dict[str, str]], sizes: list[int], indent: int | None, ascii: bool) -> None:
+def test_the_rows_of_a_right_listing_come_back(
+    rows: list[dict[str, str]], sizes: list[int], indent: int | None, ascii: bool
+) -> None:
     right = [row for row in rows if _encodes(row)]
-    body = json.dumps({"title": "x", "ResultSet": {"Result": right, "totalRecords": "1"}, "n": 12}, indent=indent, ensure_ascii=ascii)
+    body = json.dumps(
+        {"title": "x", "ResultSet": {"Result": right, "totalRecords": "1"}, "n": 12},
+        indent=indent,
+        ensure_ascii=ascii,
+    )
     assert list(json_stream.rows(coming(body.encode(), sizes))) == right
 
 

@@ -1,5 +1,5 @@
-"""What lies on this disk or in a project's resource: maps, tables.toml, lists, logins, stored listings. `UsageError`, or as if it were not
-there; never another exception."""
+"""What lies on this disk or in a project's resource: maps, tables.toml, lists, logins, stored listings.
+`UsageError`, or as if it were not there; never another exception."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from xnatfs.tables.engine import overrides
 from xnatfs.tables.registry import all_tables
 from xnatfs.tree.lists import read_list
 
-# --- TOML ---------------------------------------------------------------------------------------------------------------------
+# --- TOML ---------------------------------------------------------------------------------------------------
 
 
 def toml(value: Any) -> str:
@@ -73,14 +73,25 @@ RULE = {
     "sidecar": {"RepetitionTime": 2.0},
     "intended_for": ["func"],
 }
-MAP = {"images": ["NIFTI"], "runs": "always", "only": False, "labels": {"subject": "S(\\d+)$"}, "rule": [RULE, {"any": "*", "skip": "no"}]}
-SITE = {"labels": {"FREESURFER6": ["FS6"]}, "tables": {"ashs/volumes": {"resources": ["x"], "files": {"left": "*left*.txt"}}}}
+MAP = {
+    "images": ["NIFTI"],
+    "runs": "always",
+    "only": False,
+    "labels": {"subject": "S(\\d+)$"},
+    "rule": [RULE, {"any": "*", "skip": "no"}],
+}
+SITE = {
+    "labels": {"FREESURFER6": ["FS6"]},
+    "tables": {"ashs/volumes": {"resources": ["x"], "files": {"left": "*left*.txt"}}},
+}
 SCANS = st.builds(ScanRecord, st.just("E"), ODD_TEXTS, ODD_TEXTS, ODD_TEXTS, ODD_TEXTS, ODD_TEXTS)
 
 
 def _texts(base: Any) -> st.SearchStrategy[str]:
     made = changed(st.just(base)).map(document)
-    return made | damaged(made.map(lambda text: text.encode("utf-8", "surrogatepass"))).map(lambda data: data.decode("utf-8", "replace"))
+    return made | damaged(made.map(lambda text: text.encode("utf-8", "surrogatepass"))).map(
+        lambda data: data.decode("utf-8", "replace")
+    )
 
 
 @FUZZ
@@ -107,7 +118,10 @@ def test_a_map_is_understood_or_refused(text: str, scans: list[ScanRecord]) -> N
 
 def test_a_right_map_comes_back() -> None:
     found = mapping.parse(document(MAP), "the map")
-    assert [rule.skip for rule in found.rules] == ["", "no"] and found.rules[0].entities == {"task": "rest", "run": "1"}
+    assert [rule.skip for rule in found.rules] == ["", "no"] and found.rules[0].entities == {
+        "task": "rest",
+        "run": "1",
+    }
     assert found.number_always and found.subject is not None and found.images == ("NIFTI",)
 
 
@@ -124,7 +138,7 @@ def test_a_site_is_understood_or_refused(text: str) -> None:
     assert found.spec(all_tables()["ashs/volumes"])
 
 
-# --- files of this user -------------------------------------------------------------------------------------------------------
+# --- files of this user -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +147,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @FUZZ
-@given(damaged(st.lists(ODD_TEXTS, max_size=6).map(lambda some: "\n".join(some).encode("utf-8", "surrogatepass"))))
+@given(
+    damaged(
+        st.lists(ODD_TEXTS, max_size=6).map(lambda some: "\n".join(some).encode("utf-8", "surrogatepass"))
+    )
+)
 def test_a_list_is_read_or_refused(folder: Path, body: bytes) -> None:
     path = folder / "list.txt"
     path.write_bytes(body)
@@ -163,7 +181,11 @@ def test_a_login_is_found_or_not(folder: Path, monkeypatch: pytest.MonkeyPatch, 
             return
         body = data[1]
     else:
-        bases = {"config": changed(st.just(LOGIN)).map(as_json), "netrc": st.just(NETRC), "pass": st.just(PASS)}
+        bases = {
+            "config": changed(st.just(LOGIN)).map(as_json),
+            "netrc": st.just(NETRC),
+            "pass": st.just(PASS),
+        }
         body = data.draw(damaged(bases[name]))
     home = folder / name
     home.mkdir(exist_ok=True)
@@ -194,7 +216,7 @@ def test_urls_and_sizes_are_understood_or_refused(text: str) -> None:
         assert parse_size(text) >= 0
 
 
-# --- stored listings ----------------------------------------------------------------------------------------------------------
+# --- stored listings ----------------------------------------------------------------------------------------
 
 
 class _Memory:
@@ -212,7 +234,10 @@ class _Memory:
 
 
 EXPERIMENT = ExperimentRecord("E1", "S_MR1", "S1", "S", "xnat:mrSessionData", "2024-01-01", 1.0, "x")
-RESOURCES = [ResourceRecord(Owner("scan", "E1", "1"), "DICOM", 7, "DICOM", 2, 100), ResourceRecord(Owner("experiment", "E1"), "R")]
+RESOURCES = [
+    ResourceRecord(Owner("scan", "E1", "1"), "DICOM", 7, "DICOM", 2, 100),
+    ResourceRecord(Owner("experiment", "E1"), "R"),
+]
 FILE = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "a/1.dcm", 5, "")
 
 
@@ -232,22 +257,32 @@ KEPT: dict[str, tuple[Callable[[StoredListings], None], Callable[[StoredListings
     "projects": (lambda one: one.put_projects({"P": ProjectRecord("P", "p")}), lambda one: one.projects()),
     "project": (lambda one: one.put_project(_project()), lambda one: one.project("P")),
     "session": (
-        lambda one: one.put_session("P", SessionSnapshot(EXPERIMENT, [], [], [], {RESOURCES[0].owner: RESOURCES[:1]})),
+        lambda one: one.put_session(
+            "P", SessionSnapshot(EXPERIMENT, [], [], [], {RESOURCES[0].owner: RESOURCES[:1]})
+        ),
         lambda one: one.session("P", "E1"),
     ),
     "subject": (lambda one: one.put_subject("S1", "", RESOURCES), lambda one: one.subject("S1")),
     "outline": (
-        lambda one: one.put_outline(ProjectSummary("P", {"E1": EXPERIMENT}, RESOURCES, {"E1": RESOURCES}, {"E1"}, {"E1": RESOURCES})),
+        lambda one: one.put_outline(
+            ProjectSummary("P", {"E1": EXPERIMENT}, RESOURCES, {"E1": RESOURCES}, {"E1"}, {"E1": RESOURCES})
+        ),
         lambda one: one.summary("P"),
     ),
-    "files": (lambda one: one.put_files(("files", "E1"), "", FileIndex.of([FILE])), lambda one: one.files(("files", "E1"))),
+    "files": (
+        lambda one: one.put_files(("files", "E1"), "", FileIndex.of([FILE])),
+        lambda one: one.files(("files", "E1")),
+    ),
     "forms": (lambda one: one.put_forms(["a", "+b"]), lambda one: one.forms()),
 }
 
 
 @FUZZ
 @given(st.sampled_from(sorted(KEPT)), st.data())
-@example("outline", '[2, {"project": "P", "experiments": [], "resources": [], "own": [], "known": [], "every": {}}]')
+@example(
+    "outline",
+    '[2, {"project": "P", "experiments": [], "resources": [], "own": [], "known": [], "every": {}}]',
+)
 @example("files", "[2, " + "[" * 100_000)
 @example("projects", "[" + "9" * 5000 + ", {}]")
 def test_a_stored_listing_is_read_or_left_aside(kind: str, data: Any) -> None:

@@ -1,4 +1,6 @@
-"""The parsers of measurement files: rows of texts, or `ParseError`; also of images and workbooks that lie about their sizes."""
+"""The parsers of measurement files: rows of texts, or `ParseError`; also of images and workbooks that lie
+about their sizes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _LARGEST = 300_000  # bytes of a sample
 def samples() -> dict[str, list[tuple[str, bytes]]]:
     """A file or two of the sample data for each input of each table, by `table role`."""
     archive = build("lab")
-    every = [file for project in archive.projects for file in files(archive, project, "admin") if not file.gone]
+    every = [
+        file for project in archive.projects for file in files(archive, project, "admin") if not file.gone
+    ]
     found: dict[str, list[tuple[str, bytes]]] = {}
     for key, table in all_tables().items():
         mine = [file for file in every if file.resource in table.resources and file.size < _LARGEST]
@@ -51,11 +55,17 @@ def samples() -> dict[str, list[tuple[str, bytes]]]:
                 file
                 for file in mine
                 if any(
-                    fnmatch.fnmatchcase(file.path, pattern.format(id=file.session_id, label=file.session, subject=file.subject))
+                    fnmatch.fnmatchcase(
+                        file.path,
+                        pattern.format(id=file.session_id, label=file.session, subject=file.subject),
+                    )
                     for pattern in one.patterns
                 )
             ]
-            found[f"{key} {one.role}"] = [(file.path.format(**names) if "{" in file.path else file.path, file.read()) for file in fits[:2]]
+            found[f"{key} {one.role}"] = [
+                (file.path.format(**names) if "{" in file.path else file.path, file.read())
+                for file in fits[:2]
+            ]
     return {name: some for name, some in found.items() if some}
 
 
@@ -74,7 +84,9 @@ def parsers() -> dict[str, list[tuple[str, str]]]:
 
 def sound(parsed: Parsed) -> None:
     """What the builder can keep and the writers can write."""
-    assert all(isinstance(name, str) for name in parsed.columns) and len(set(parsed.columns)) == len(parsed.columns)
+    assert all(isinstance(name, str) for name in parsed.columns) and len(set(parsed.columns)) == len(
+        parsed.columns
+    )
     assert all(len(row) == len(parsed.columns) for row in parsed.rows)
     assert all(isinstance(cell, str) for row in parsed.rows for cell in row)
     assert all(isinstance(note, str) for note in parsed.notes)
@@ -101,14 +113,20 @@ def test_a_damaged_measurement_file_is_refused_or_gives_rows(data: st.DataObject
 @FUZZ
 @given(st.data())
 def test_a_session_with_damaged_files_is_put_together(data: st.DataObject) -> None:
-    keys = [key for key, table in all_tables().items() if all(f"{key} {one.role}" in samples() for one in table.inputs)]
+    keys = [
+        key
+        for key, table in all_tables().items()
+        if all(f"{key} {one.role}" in samples() for one in table.inputs)
+    ]
     table = all_tables()[data.draw(st.sampled_from(sorted(keys)))]
     inputs: dict[str, list[tuple[str, Parsed]]] = {}
     for one in table.inputs:
         some = samples()[f"{table.key} {one.role}"]
         path, content = data.draw(st.sampled_from(some))
         try:
-            inputs[one.role] = [(path, one.parse(io.BytesIO(data.draw(damaged(st.just(content), most=1))), path))]
+            inputs[one.role] = [
+                (path, one.parse(io.BytesIO(data.draw(damaged(st.just(content), most=1))), path))
+            ]
         except ParseError:
             assume(not one.required)
     parsed = table.combine(SessionInfo("E", "S_MR1", "S", "2024-01-01", "P"), inputs)
@@ -127,7 +145,7 @@ def test_right_files_give_the_same_rows_as_ever(data: st.DataObject) -> None:
         assert found.rows and found == parse_input(all_tables()[key], role, path, content)
 
 
-# --- text files ---------------------------------------------------------------------------------------------------------------
+# --- text files ---------------------------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[io.BytesIO], Any]] = {
     "stats": lambda stream: freesurfer_stats.read_stats(stream, freesurfer_stats.ASEG_COLUMNS),
@@ -142,7 +160,10 @@ READERS: dict[str, Callable[[io.BytesIO], Any]] = {
 
 
 @FUZZ
-@given(st.sampled_from(sorted(READERS)), st.binary(max_size=200) | st.lists(ODD_TEXTS, max_size=20).map(lambda some: as_text(some)))
+@given(
+    st.sampled_from(sorted(READERS)),
+    st.binary(max_size=200) | st.lists(ODD_TEXTS, max_size=20).map(lambda some: as_text(some)),
+)
 @example("csv", b"\xef\xbb\xbf")
 @example("csv", b"\x1c\x1c")
 @example("checked csv", b"\xef\xbb\xbf\n\n")
@@ -203,7 +224,7 @@ def test_cells_of_any_text_are_weighed(cells: list[str]) -> None:
             helpers.number(cell, "it")
 
 
-# --- images -------------------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------
 
 
 def nifti(
@@ -254,7 +275,9 @@ WHOLE = st.builds(
 )
 
 
-def nifti2(edges: list[int], pixdim: list[float], offset: int, slope: float, inter: float, kind: int, voxels: bytes) -> bytes:
+def nifti2(
+    edges: list[int], pixdim: list[float], offset: int, slope: float, inter: float, kind: int, voxels: bytes
+) -> bytes:
     """A NIfTI-2 file of any header."""
     head = bytearray(544)
     struct.pack_into("<i", head, 0, 540)
@@ -291,8 +314,14 @@ USES: dict[str, Callable[[io.BytesIO], Any]] = {
 @FUZZ
 @given(st.sampled_from(sorted(USES)), damaged(IMAGES | IMAGES.map(gzip.compress), most=2))
 @example("volume", nifti2([3, 1, 1, 1, 1, 1, 1, 1], [1e308] * 8, 544, 1.0, 0.0, 2, b"\x01"))
-@example("volume", nifti2([3, 2, 1, 1, 1, 1, 1, 1], [1.0] * 8, 544, 1e308, 1e308, 64, struct.pack("<2d", 1e308, 1e308)))
-@example("volume", nifti2([3, 2**20, 1, 1, 1, 1, 1, 1], [1.0] * 8, 544, 1.0, 0.0, 64, struct.pack("<d", 1e308) * 2**20))
+@example(
+    "volume",
+    nifti2([3, 2, 1, 1, 1, 1, 1, 1], [1.0] * 8, 544, 1e308, 1e308, 64, struct.pack("<2d", 1e308, 1e308)),
+)
+@example(
+    "volume",
+    nifti2([3, 2**20, 1, 1, 1, 1, 1, 1], [1.0] * 8, 544, 1.0, 0.0, 64, struct.pack("<d", 1e308) * 2**20),
+)
 @example("volume", nifti((32767, 32767, 32767), voxels=b""))
 @example("volume", nifti(offset=3e38))
 def test_an_image_of_any_header_is_summed_or_refused(use: str, body: bytes) -> None:
@@ -305,7 +334,9 @@ def test_an_image_of_any_header_is_summed_or_refused(use: str, body: bytes) -> N
 @given(st.lists(st.integers(-100, 100), min_size=1, max_size=30), st.sampled_from("<>"), st.booleans())
 def test_the_sum_of_a_right_image(values: list[int], order: str, packed: bool) -> None:
     voxels = np.array(values, dtype=f"{order}i2").tobytes()
-    body = nifti((len(values), 1, 1), voxels=voxels, slope=0.5, inter=1.0, pixdim=(1.0, 2.0, 3.0, 4.0), order=order)
+    body = nifti(
+        (len(values), 1, 1), voxels=voxels, slope=0.5, inter=1.0, pixdim=(1.0, 2.0, 3.0, 4.0), order=order
+    )
     body = gzip.compress(body) if packed else body
     assert images.volume(io.BytesIO(body)) == (sum(values) * 0.5 + len(values)) * 24
     header, counts = images.label_counts(io.BytesIO(body))
@@ -314,7 +345,9 @@ def test_the_sum_of_a_right_image(values: list[int], order: str, packed: bool) -
 
 @pytest.mark.parametrize("use", sorted(USES))
 def test_a_small_file_that_inflates_to_a_huge_image_takes_little_memory(use: str) -> None:
-    body = gzip.compress(nifti((1024, 1024, 24), 2, voxels=bytes(24 * MIB), inter=1.0))  # all of it inside, at 16 bytes a voxel
+    body = gzip.compress(
+        nifti((1024, 1024, 24), 2, voxels=bytes(24 * MIB), inter=1.0)
+    )  # all of it inside, at 16 bytes a voxel
     with contextlib.suppress(ParseError):
         bounded(MIB, lambda: USES[use](io.BytesIO(body)))
 
@@ -341,7 +374,7 @@ def test_a_sidecar_of_blanks_takes_no_longer_than_it_is(blanks: int) -> None:
     assert json.loads(made) == {"a": 1, "b": 2}
 
 
-# --- DICOM ----------------------------------------------------------------------------------------------------------------------
+# --- DICOM --------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -377,7 +410,7 @@ def test_the_date_of_a_right_dicom_file() -> None:
     assert from_listings._date_of_file(_Builder(slices()[0]), RECORD) == "2024-01-08"  # type: ignore[arg-type]
 
 
-# --- workbooks ------------------------------------------------------------------------------------------------------------------
+# --- workbooks ----------------------------------------------------------------------------------------------
 
 NS = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 CELL = st.builds(
@@ -386,15 +419,17 @@ CELL = st.builds(
     st.sampled_from(("n", "s", "str", "b", "e", "inlineStr", "x")),
     st.sampled_from(("0", "1", "7", "-1", "²", "1.5", "", "9" * 5000, "&amp;", "\u0663", "1e999")),
 )
-SHEET = st.lists(st.lists(CELL, max_size=4).map(lambda cells: f"<row>{''.join(cells)}</row>"), max_size=4).map(
-    lambda rows: f'<worksheet xmlns="{NS}"><sheetData>{"".join(rows)}</sheetData></worksheet>'.encode()
-)
+SHEET = st.lists(
+    st.lists(CELL, max_size=4).map(lambda cells: f"<row>{''.join(cells)}</row>"), max_size=4
+).map(lambda rows: f'<worksheet xmlns="{NS}"><sheetData>{"".join(rows)}</sheetData></worksheet>'.encode())
 SHARED = st.lists(st.sampled_from(("<t>a</t>", "<r><t>b</t></r>", "<t/>", "")), max_size=3).map(
     lambda some: f'<sst xmlns="{NS}">{"".join(f"<si>{one}</si>" for one in some)}</sst>'.encode()
 )
 
 
-def book(sheet: bytes, shared: bytes, name: str = "xl/worksheets/sheet1.xml", method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def book(
+    sheet: bytes, shared: bytes, name: str = "xl/worksheets/sheet1.xml", method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     """A workbook of these parts."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
@@ -407,7 +442,14 @@ BOOKS = st.builds(
     book,
     damaged(SHEET, most=1),
     damaged(SHARED, most=1),
-    st.sampled_from(("xl/worksheets/sheet1.xml", "xl/worksheets/sheet" + "9" * 5000 + ".xml", "xl/worksheets/sheet\u0663.xml", "x")),
+    st.sampled_from(
+        (
+            "xl/worksheets/sheet1.xml",
+            "xl/worksheets/sheet" + "9" * 5000 + ".xml",
+            "xl/worksheets/sheet\u0663.xml",
+            "x",
+        )
+    ),
     st.sampled_from((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
 )
 EMPTY = f'<sst xmlns="{NS}"/>'.encode()
@@ -434,7 +476,9 @@ def test_a_workbook_is_read_or_refused(body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("before", ["", f"<!--{'x' * 5000}-->"])
 def test_a_workbook_with_entities_of_its_own_is_refused(encoding: str, before: str) -> None:
-    entities = "".join(f'<!ENTITY e{number} "{f"&e{number - 1};" * 20 if number else "x" * 50}">' for number in range(6))
+    entities = "".join(
+        f'<!ENTITY e{number} "{f"&e{number - 1};" * 20 if number else "x" * 50}">' for number in range(6)
+    )
     sheet = f"{before}<!DOCTYPE worksheet [{entities}]>{_sheet('<row><c><v>&e5;</v></c></row>').decode()}"
     declared = f'<?xml version="1.0" encoding="{encoding}"?>{sheet}'
     with pytest.raises(ParseError):
@@ -443,8 +487,14 @@ def test_a_workbook_with_entities_of_its_own_is_refused(encoding: str, before: s
 
 def test_a_right_workbook_comes_back() -> None:
     shared = f'<sst xmlns="{NS}"><si><t>name</t></si><si><r><t>a</t></r><r><t>b</t></r></si></sst>'.encode()
-    cells = '<row><c r="A1" t="s"><v>0</v></c><c r="C1"><v>1.50</v></c></row><row><c r="A2" t="s"><v>1</v></c></row>'
-    assert workbook.first_sheet(io.BytesIO(book(_sheet(cells), shared))) == [["name", "", "1.50"], ["ab", "", ""]]
+    cells = (
+        '<row><c r="A1" t="s"><v>0</v></c><c r="C1"><v>1.50</v></c></row><row><c r="A2" '
+        't="s"><v>1</v></c></row>'
+    )
+    assert workbook.first_sheet(io.BytesIO(book(_sheet(cells), shared))) == [
+        ["name", "", "1.50"],
+        ["ab", "", ""],
+    ]
 
 
 def stats_target(body: bytes) -> None:

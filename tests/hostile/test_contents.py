@@ -1,4 +1,6 @@
-"""Contents that are not what was listed: zip bombs, members with names of their own, files without an end, names SQLite refuses."""
+"""Contents that are not what was listed: zip bombs, members with names of their own, files without an end,
+names SQLite refuses.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,18 @@ def strangers(_: FileRecord) -> Iterator[Member]:
 
 def outside(_: FileRecord) -> Iterator[Member]:
     """Names that would lead out of any folder."""
-    names = ["../../../evil", "/evil", "..", "C:\\evil", "CON", "a\0b", "\x1b[2J", "evil.zip/evil", "\udcff", ""]
+    names = [
+        "../../../evil",
+        "/evil",
+        "..",
+        "C:\\evil",
+        "CON",
+        "a\0b",
+        "\x1b[2J",
+        "evil.zip/evil",
+        "\udcff",
+        "",
+    ]
     return ((name, 4, iter([b"evil"])) for name in names)
 
 
@@ -114,7 +127,9 @@ def test_members_of_a_true_zip_with_such_names_are_only_names() -> None:
     assert largest <= len(ZEROS), "10 MiB come in pieces"
 
 
-def test_a_file_for_a_table_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_for_a_table_without_an_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(temporary, "_MOST", 3 * 2**20)
     made = temporary.TemporaryDownloads.__new__(temporary.TemporaryDownloads)
     made._folder = tmp_path

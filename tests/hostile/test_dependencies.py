@@ -1,7 +1,7 @@
 """What this is built on: declared, used, bounded on both sides, and installed within the bounds.
 
-Whether a version has a known hole is asked of nobody here (tests do not leave the machine); `pip-audit` does that, see CONTRIBUTING.md.
-"""
+Whether a version has a known hole is asked of nobody here (tests do not leave the machine); `pip-audit` does
+that, see CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ else:
 
 PACKAGE = Path(xnatfs.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DECLARED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["keyring"])]
-# Needed by what is imported, which does not say so itself: pyxnat needs pandas (and we use it), uvicorn's fast parser is httptools.
+DECLARED = [
+    Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["keyring"])
+]
+# Needed by what is imported, which does not say so itself: pyxnat needs pandas (and we use it), uvicorn's
+# fast parser is httptools.
 BY_OTHERS = {"httptools"}
 
 
@@ -57,6 +60,8 @@ def test_a_dependency_is_bounded_on_both_sides_and_installed_within(one: Require
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     declared = {canonicalize_name(one.name) for one in DECLARED}
     made_by = packages_distributions()
-    used = {canonicalize_name(made_by.get(name, [name])[0]) for name in imported()}  # what is not installed has its package's name
+    used = {
+        canonicalize_name(made_by.get(name, [name])[0]) for name in imported()
+    }  # what is not installed has its package's name
     assert used - declared == set(), "imported, and not declared"
     assert declared - used - BY_OTHERS == set(), "declared, and not used"

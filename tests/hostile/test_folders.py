@@ -1,4 +1,6 @@
-"""Folders that are not this user's alone: put right where they are ours, refused with a sentence where they are not."""
+"""Folders that are not this user's alone: put right where they are ours, refused with a sentence where they
+are not.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def test_files_of_a_cache_are_private_whatever_the_umask(tmp_path: Path, umask: 
     cache.partial("other", 300_000, "").close()
     cache.close()
     Corrections(tmp_path / "state/learnt.sqlite").close()
-    found = {path: mode(path) for top in ("cache", "state") for path in (tmp_path / top, *(tmp_path / top).rglob("*"))}
+    found = {
+        path: mode(path)
+        for top in ("cache", "state")
+        for path in (tmp_path / top, *(tmp_path / top).rglob("*"))
+    }
     assert len(found) > 6
     assert {path: oct(bits) for path, bits in found.items() if bits & 0o077} == {}
 
@@ -69,7 +75,11 @@ def test_a_folder_that_only_has_to_be_there_stays_as_it_is(tmp_path: Path) -> No
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o777)
     os.chown(tmp_path / "theirs", SOMEBODY, SOMEBODY)
-    for use in (private_folder, lambda path: ContentCache(path, 10**6), lambda path: Corrections(path / "learnt.sqlite")):
+    for use in (
+        private_folder,
+        lambda path: ContentCache(path, 10**6),
+        lambda path: Corrections(path / "learnt.sqlite"),
+    ):
         with pytest.raises(UsageError, match="belongs to another user"):
             use(tmp_path / "theirs")
 
@@ -78,7 +88,9 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 def test_a_link_somebody_else_laid_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(tmp_path / "mine")
-    assert private_folder(tmp_path / "link").samefile(tmp_path / "mine"), "one's own link to another disk is usual"
+    assert private_folder(tmp_path / "link").samefile(tmp_path / "mine"), (
+        "one's own link to another disk is usual"
+    )
     os.chown(tmp_path / "link", SOMEBODY, SOMEBODY, follow_symlinks=False)
     with pytest.raises(UsageError, match="belongs to another user"):
         private_folder(tmp_path / "link")
@@ -121,12 +133,16 @@ def test_the_folder_of_the_socket_is_refused_if_anybody_could_have_laid_somethin
     assert list((tmp_path / "trap").iterdir()) == [] and not (tmp_path / "nowhere").exists()
 
 
-def test_a_socket_has_a_private_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: object) -> None:
+def test_a_socket_has_a_private_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: object
+) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert mode(registry.socket_path("/mnt/xnat").parent) == 0o700
 
 
-@pytest.mark.parametrize("key", ["../../x", "/etc/passwd", "..", ".", "", "a/b", "a\0", ".hidden", "é", "a\n"])
+@pytest.mark.parametrize(
+    "key", ["../../x", "/etc/passwd", "..", ".", "", "a/b", "a\0", ".hidden", "é", "a\n"]
+)
 def test_nothing_but_a_plain_name_is_a_key_of_the_cache(tmp_path: Path, key: str) -> None:
     cache = ContentCache(tmp_path / "cache", 10**6)
     try:

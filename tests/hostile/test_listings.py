@@ -1,4 +1,6 @@
-"""Listings that are too long, too deep, or not what they should be: a failure or an oddity, never a crash and never a file elsewhere."""
+"""Listings that are too long, too deep, or not what they should be: a failure or an oddity, never a crash and
+never a file elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +59,27 @@ def listing(rows: Any, **more: Any) -> bytes:
 
 
 def row(path: str = "a.dcm", base: str = BASE, **more: Any) -> dict[str, Any]:
-    return {"Name": "x", "Size": "5", "URI": base + path, "collection": "DICOM", "cat_ID": "12", "digest": "", **more}
+    return {
+        "Name": "x",
+        "Size": "5",
+        "URI": base + path,
+        "collection": "DICOM",
+        "cat_ID": "12",
+        "digest": "",
+        **more,
+    }
 
 
-# --- the reader itself -------------------------------------------------------------------------------------------------
+# --- the reader itself --------------------------------------------------------------------------------------
 
-CELL = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.lists(st.text(max_size=3), max_size=3))
+CELL = st.one_of(
+    st.text(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+    st.lists(st.text(max_size=3), max_size=3),
+)
 ROWS = st.lists(st.dictionaries(st.text(max_size=8), CELL, max_size=6), max_size=8)
 
 
@@ -73,8 +90,14 @@ ROWS = st.lists(st.dictionaries(st.text(max_size=8), CELL, max_size=6), max_size
 def test_rows_are_those_of_the_whole_text_however_it_comes(
     rows: list[dict[str, Any]], more: Any, ascii_only: bool, cuts: list[int]
 ) -> None:
-    body = {"a": more, "ResultSet": {"Columns": more, "Result": rows, "title": "Files", "totalRecords": 12}, "b": more}
-    text = json.dumps(body, ensure_ascii=ascii_only, indent=len(rows) % 2 or None).encode("utf-8", "surrogatepass")
+    body = {
+        "a": more,
+        "ResultSet": {"Columns": more, "Result": rows, "title": "Files", "totalRecords": 12},
+        "b": more,
+    }
+    text = json.dumps(body, ensure_ascii=ascii_only, indent=len(rows) % 2 or None).encode(
+        "utf-8", "surrogatepass"
+    )
     source = io.BytesIO(text)
     pieces = iter(lambda: source.read(next(sizes)), b"")
     sizes = itertools.cycle(cuts)
@@ -98,7 +121,17 @@ def test_a_listing_that_is_cut_anywhere_is_no_listing() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "null", "[]", "7", "{}", '{"ResultSet":null}', '{"ResultSet":[]}', '{"ResultSet":{}}', '{"ResultSet":{"Result":null}}'),
+        *(
+            "",
+            "null",
+            "[]",
+            "7",
+            "{}",
+            '{"ResultSet":null}',
+            '{"ResultSet":[]}',
+            '{"ResultSet":{}}',
+            '{"ResultSet":{"Result":null}}',
+        ),
         *(
             '{"ResultSet":{"Result":{}}}',
             '{"ResultSet":{"Result":[1]}}',
@@ -111,7 +144,11 @@ def test_a_listing_that_is_cut_anywhere_is_no_listing() -> None:
             '{"ResultSet":{"Result":[{},]}}',
             '{"ResultSet":{"Result":[{}]]}',
         ),
-        *("[" * 100_000, '{"ResultSet":{"Result":[{"a":' + "[" * 100_000, '{"ResultSet":{"Result":[{"a":' + "9" * 5000 + "}]}}"),
+        *(
+            "[" * 100_000,
+            '{"ResultSet":{"Result":[{"a":' + "[" * 100_000,
+            '{"ResultSet":{"Result":[{"a":' + "9" * 5000 + "}]}}",
+        ),
         *(
             '{"ResultSet":{"Columns":' + '{"a":' * 100_000,
             "<html></html>",
@@ -135,9 +172,16 @@ def endless(head: bytes, again: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     ("again", "cause"),
-    [(b'{"a":"' + b"x" * 300 + b'"},', Cause.TOO_LARGE), (b"{},", Cause.TOO_LARGE), (b" ", Cause.TOO_LARGE), (b"x", Cause.BAD_LISTING)],
+    [
+        (b'{"a":"' + b"x" * 300 + b'"},', Cause.TOO_LARGE),
+        (b"{},", Cause.TOO_LARGE),
+        (b" ", Cause.TOO_LARGE),
+        (b"x", Cause.BAD_LISTING),
+    ],
 )
-def test_a_listing_without_an_end_ends_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, again: bytes, cause: Cause) -> None:
+def test_a_listing_without_an_end_ends_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, again: bytes, cause: Cause
+) -> None:
     monkeypatch.setattr(json_stream, "LARGEST", 20 * 2**20)
     monkeypatch.setattr(json_stream, "CELLS", 100_000)
     head = b'{"ResultSet":{"Result":[' + (b'{"a":"' if again == b"x" else b"")
@@ -147,7 +191,9 @@ def test_a_listing_without_an_end_ends_in_bounded_memory(monkeypatch: pytest.Mon
         with pytest.raises((Failure, ValueError)) as caught:
             for _ in each_row(response):
                 pass
-        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20  # one row of 4 MiB may be held, doubled while it grows
+        assert (
+            tracemalloc.get_traced_memory()[1] < 40 * 2**20
+        )  # one row of 4 MiB may be held, doubled while it grows
     finally:
         tracemalloc.stop()
     assert getattr(caught.value, "cause", Cause.BAD_LISTING) is cause
@@ -172,7 +218,9 @@ def test_a_long_listing_costs_what_its_records_cost() -> None:
     assert peak < count * 500, f"{peak / count:.0f} bytes a file"
 
 
-def test_a_compressed_body_is_bounded_by_what_it_inflates_to(evil: Evil, logged_in: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_body_is_bounded_by_what_it_inflates_to(
+    evil: Evil, logged_in: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(json_stream, "LARGEST", 2**20)
     evil.sends(gzip.compress(listing([]) + b" " * 50 * 2**20), **{"Content-Encoding": "gzip"})
     with pytest.raises(Failure) as caught:
@@ -181,7 +229,7 @@ def test_a_compressed_body_is_bounded_by_what_it_inflates_to(evil: Evil, logged_
     assert len(evil.asked) == 1, "it is not asked for again"
 
 
-# --- rows that are none ------------------------------------------------------------------------------------------------
+# --- rows that are none -------------------------------------------------------------------------------------
 
 ODD = [
     None,
@@ -219,7 +267,19 @@ ASK: dict[str, Callable[[ListingRequests, Resources], object]] = {
     "files of sessions": lambda _, resources: resources.files_of_sessions(["E", "F"]),
 }
 COLUMNS = (
-    *("ID", "label", "project", "subject_ID", "xsiType", "insert_date", "last_modified", "session_ID", "type", "quality", "frames"),
+    *(
+        "ID",
+        "label",
+        "project",
+        "subject_ID",
+        "xsiType",
+        "insert_date",
+        "last_modified",
+        "session_ID",
+        "type",
+        "quality",
+        "frames",
+    ),
     *(
         "category",
         "cat_id",
@@ -233,7 +293,11 @@ COLUMNS = (
         "collection",
         "format",
     ),
-    *("xnat:imagescandata/id", "xnat:imagescandata/file/label", "xnat:imagescandata/file/xnat_abstractresource_id"),
+    *(
+        "xnat:imagescandata/id",
+        "xnat:imagescandata/file/label",
+        "xnat:imagescandata/file/xnat_abstractresource_id",
+    ),
     *("xnat:subjectdata/resources/resource/label", "xnat:experimentdata/resources/resource/label"),
 )
 
@@ -250,10 +314,43 @@ def test_rows_of_the_wrong_type_are_read_or_refused(evil: Evil, logged_in: Conne
 @pytest.mark.parametrize(
     "body",
     [
-        *(None, 1, [], {}, {"items": None}, {"items": []}, {"items": [1]}, {"items": [{}]}, {"items": [{"children": 1}]}),
-        *({"items": [{"children": "x"}]}, {"items": [{"children": [{"field": 1}]}]}, {"items": [{"children": {"field": "x"}}]}),
-        {"items": [{"children": [{"field": "experiments/experiment", "items": [{"data_fields": [], "children": []}]}]}]},
-        {"items": [{"children": [{"field": "resources/resource", "items": [{"data_fields": {"label": [], "file_size": -5}}]}]}]},
+        *(
+            None,
+            1,
+            [],
+            {},
+            {"items": None},
+            {"items": []},
+            {"items": [1]},
+            {"items": [{}]},
+            {"items": [{"children": 1}]},
+        ),
+        *(
+            {"items": [{"children": "x"}]},
+            {"items": [{"children": [{"field": 1}]}]},
+            {"items": [{"children": {"field": "x"}}]},
+        ),
+        {
+            "items": [
+                {
+                    "children": [
+                        {"field": "experiments/experiment", "items": [{"data_fields": [], "children": []}]}
+                    ]
+                }
+            ]
+        },
+        {
+            "items": [
+                {
+                    "children": [
+                        {
+                            "field": "resources/resource",
+                            "items": [{"data_fields": {"label": [], "file_size": -5}}],
+                        }
+                    ]
+                }
+            ]
+        },
     ],
 )
 def test_an_item_that_is_none_is_a_bad_listing(evil: Evil, logged_in: Connection, body: object) -> None:
@@ -274,7 +371,7 @@ def test_a_deep_item_is_a_bad_listing(evil: Evil, logged_in: Connection, text: s
     assert caught.value.cause is Cause.BAD_LISTING
 
 
-# --- files that are none -----------------------------------------------------------------------------------------------
+# --- files that are none ------------------------------------------------------------------------------------
 
 files = partial(_files, owner_for=lambda _: Owner("scan", SESSION, "1"))
 
@@ -282,8 +379,20 @@ files = partial(_files, owner_for=lambda _: Owner("scan", SESSION, "1"))
 @pytest.mark.parametrize(
     ("path", "base"),
     [
-        *(("../../../etc/passwd", BASE), ("/etc/passwd", BASE), ("a//b", BASE), ("a/./b", BASE), ("a\0b", BASE), ("..", BASE), ("", BASE)),
-        *(("/".join("a" * 10_000), BASE), ("a", BASE.replace("scans/1", "scans/..")), ("a", BASE.replace("scans/1", "../../x"))),
+        *(
+            ("../../../etc/passwd", BASE),
+            ("/etc/passwd", BASE),
+            ("a//b", BASE),
+            ("a/./b", BASE),
+            ("a\0b", BASE),
+            ("..", BASE),
+            ("", BASE),
+        ),
+        *(
+            ("/".join("a" * 10_000), BASE),
+            ("a", BASE.replace("scans/1", "scans/..")),
+            ("a", BASE.replace("scans/1", "../../x")),
+        ),
     ],
 )
 def test_a_hostile_path_is_reported_and_left_out(path: str, base: str) -> None:
@@ -295,7 +404,10 @@ def test_a_path_as_deep_as_programs_can_follow_is_taken() -> None:
     assert hostile("/".join(["folder"] * 200)) == ""
 
 
-@pytest.mark.parametrize("digest", ["../../../../../../../tmp/evil/xx", "..", "/etc/passwd", "g" * 32, "A" * 31, "\0" * 32, "é" * 32])
+@pytest.mark.parametrize(
+    "digest",
+    ["../../../../../../../tmp/evil/xx", "..", "/etc/passwd", "g" * 32, "A" * 31, "\0" * 32, "é" * 32],
+)
 def test_only_a_digest_becomes_a_name_in_the_cache(digest: str) -> None:
     (found,) = files([{"uri": BASE + "a", "cat_id": "12", "size": "5", "digest": digest}]).files
     assert found.digest == ""
@@ -303,7 +415,16 @@ def test_only_a_digest_becomes_a_name_in_the_cache(digest: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5", 5), ("-1", None), ("9223372036854775808", None), ("1e3", None), ("٣", None), (" 5", None), ("1_0", None), ("9" * 9999, None)],
+    [
+        ("5", 5),
+        ("-1", None),
+        ("9223372036854775808", None),
+        ("1e3", None),
+        ("٣", None),
+        (" 5", None),
+        ("1_0", None),
+        ("9" * 9999, None),
+    ],
 )
 def test_a_size_is_a_plain_number(text: str, value: int | None) -> None:
     assert number(text) == value
@@ -318,14 +439,18 @@ def test_numbers_of_thousands_of_digits_are_sorted_all_the_same() -> None:
     assert sorted(["9" * 5000, "10", "2"], key=natural)[:2] == ["2", "10"]
 
 
-# --- names in URLs -----------------------------------------------------------------------------------------------------
+# --- names in URLs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [".", "..", "../../x", "a/../b", "?x=1", "#", "%2e%2e", "a;b", "\\..\\"])
 def test_no_name_leads_a_url_elsewhere(name: str) -> None:
     url = requests.Request("GET", f"http://127.0.0.1/data/experiments/{segment(name)}/files").prepare().url
     assert url is not None
-    assert url.startswith("http://127.0.0.1/data/experiments/") and url.endswith("/files") and url.count("/") == 6
+    assert (
+        url.startswith("http://127.0.0.1/data/experiments/")
+        and url.endswith("/files")
+        and url.count("/") == 6
+    )
     assert "?" not in url and "#" not in url
 
 

@@ -1,8 +1,9 @@
-"""Another user of this machine: sees neither mount, nor cache, nor socket, nor log. Tried with second and third user ids.
+"""Another user of this machine: sees neither mount, nor cache, nor socket, nor log. Tried with second and
+third user ids.
 
-Root mounts and another user looks; then an ordinary user mounts and root and a third user look. The ordinary one's mount is in a mount
-namespace of its own, where everybody may open /dev/fuse, as distributions have it; there it needs nothing but fusermount3.
-"""
+Root mounts and another user looks; then an ordinary user mounts and root and a third user look. The ordinary
+one's mount is in a mount namespace of its own, where everybody may open /dev/fuse, as distributions have it;
+there it needs nothing but fusermount3."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ print(json.dumps(answers))
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder everybody can get into, unlike pytest's: what is tested is what keeps them out further down."""
+    """A folder everybody can get into, unlike pytest's: what is tested is what keeps them out further
+    down.
+    """
     made = Path(tempfile.mkdtemp(prefix="xnatfs-neighbours-"))
     made.chmod(0o755)
     yield made
@@ -71,7 +74,18 @@ def attack(user: int, wanted: list[tuple[str, str]], inside: int | None = None) 
     """What a user gets who tries all this; `inside`: in the mount namespace of this process."""
     command = [PYTHON, "-I", "-c", ATTACK]
     if inside is not None:
-        command = ["nsenter", "-t", str(inside), "-m", "--", "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+        command = [
+            "nsenter",
+            "-t",
+            str(inside),
+            "-m",
+            "--",
+            "setpriv",
+            f"--reuid={user}",
+            f"--regid={user}",
+            "--clear-groups",
+            *command,
+        ]
         user = 0
     done = subprocess.run(
         command,
@@ -91,13 +105,22 @@ def attack(user: int, wanted: list[tuple[str, str]], inside: int | None = None) 
 
 
 def everything(base: Path, one: dict[str, Any]) -> list[tuple[str, str]]:
-    """All there is to be tried: the mount, and what root finds in the cache, the state and the runtime folder; the socket, the process."""
+    """All there is to be tried: the mount, and what root finds in the cache, the state and the runtime
+    folder; the socket, the process.
+    """
     point = one["mountpoint"]
-    wanted = [("list", point), ("read", f"{point}/README.txt"), ("read", f"{point}/.xnatfs/config.json"), ("memory", f"/proc/{one['pid']}")]
+    wanted = [
+        ("list", point),
+        ("read", f"{point}/README.txt"),
+        ("read", f"{point}/.xnatfs/config.json"),
+        ("memory", f"/proc/{one['pid']}"),
+    ]
     for top in (base / "cache", base / "state", base / "run/xnatfs"):
         for folder, _, files in os.walk(top):
             wanted.append(("list", folder))
-            wanted += [("connect" if one.endswith(".sock") else "read", os.path.join(folder, one)) for one in files]
+            wanted += [
+                ("connect" if one.endswith(".sock") else "read", os.path.join(folder, one)) for one in files
+            ]
     kinds = {Path(path).suffix for _, path in wanted}
     assert {".sqlite", ".json", ".log", ".sock"} <= kinds, kinds
     return wanted
@@ -139,13 +162,19 @@ def rooted(server: DemoServer, folder: Path) -> Iterator[Mount]:
 def test_another_user_gets_at_nothing_of_roots_mount(server: DemoServer, open_folder: Path) -> None:
     with rooted(server, open_folder):
         wanted = everything(open_folder, registered(open_folder / "state"))
-        assert {answer[0] for answer in attack(0, wanted).values()} == {"got"}, "root gets at all of it, so the attack is one"
+        assert {answer[0] for answer in attack(0, wanted).values()} == {"got"}, (
+            "root gets at all of it, so the attack is one"
+        )
         assert {answer[0] for answer in attack(NOBODY, wanted).values()} == {"refused"}
-        assert [modes(open_folder / one) for one in ("cache", "state", "run")] == [{}, {}, {}], "whatever the umask"
+        assert [modes(open_folder / one) for one in ("cache", "state", "run")] == [{}, {}, {}], (
+            "whatever the umask"
+        )
 
 
 def ordinary(server: DemoServer, folder: Path, *options: str, user: int = NOBODY) -> list[str]:
-    """The command line that mounts as an ordinary user where /dev/fuse is everybody's and all may read the code."""
+    """The command line that mounts as an ordinary user where /dev/fuse is everybody's and all may read the
+    code.
+    """
     repo = Path(package.__file__).parent.parent
     script = """
         set -e; cd /; umask 0
@@ -178,7 +207,9 @@ def environment(server: DemoServer, folder: Path) -> dict[str, str]:
     }
 
 
-def test_an_ordinary_users_mount_is_closed_to_root_and_to_others(server: DemoServer, open_folder: Path) -> None:
+def test_an_ordinary_users_mount_is_closed_to_root_and_to_others(
+    server: DemoServer, open_folder: Path
+) -> None:
     daemon = subprocess.Popen(
         ordinary(server, open_folder, "--foreground"),
         env=environment(server, open_folder),
@@ -200,11 +231,15 @@ def test_an_ordinary_users_mount_is_closed_to_root_and_to_others(server: DemoSer
         assert [modes(user / one) for one in ("cache", "state", "run")] == [{}, {}, {}]
         wanted = [*everything(user, one), ("read", image)]
         refused = {what for what, answer in attack(NOBODY, wanted, inside).items() if answer[0] != "got"}
-        assert refused == {f"memory /proc/{inside}"}, "it is all the user's own, but not even the user looks into the daemon"
+        assert refused == {f"memory /proc/{inside}"}, (
+            "it is all the user's own, but not even the user looks into the daemon"
+        )
         third = attack(DAEMON, wanted, inside)
         assert {answer[0] for answer in third.values()} == {"refused"}
         root = attack(0, [("list", point), ("read", f"{point}/README.txt"), ("read", image)], inside)
-        assert {answer[0] for answer in root.values()} == {"refused"}, "the kernel keeps even root out of an ordinary user's mount"
+        assert {answer[0] for answer in root.values()} == {"refused"}, (
+            "the kernel keeps even root out of an ordinary user's mount"
+        )
     finally:
         daemon.terminate()
         daemon.wait(20)
@@ -233,7 +268,9 @@ def _files(user: int, top: str, inside: int) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_an_ordinary_user_cannot_let_others_in_unless_the_machine_allows_it(server: DemoServer, open_folder: Path) -> None:
+def test_an_ordinary_user_cannot_let_others_in_unless_the_machine_allows_it(
+    server: DemoServer, open_folder: Path
+) -> None:
     server.clear_log()
     done = subprocess.run(
         ordinary(server, open_folder, "--allow-other"),
@@ -245,7 +282,8 @@ def test_an_ordinary_user_cannot_let_others_in_unless_the_machine_allows_it(serv
     )
     assert done.returncode == 1
     assert (
-        done.stderr == "xnatfs: only root may use --allow-other here; an administrator can allow it: `user_allow_other` in /etc/fuse.conf\n"
+        done.stderr == "xnatfs: only root may use --allow-other here; an administrator can allow it: "
+        "`user_allow_other` in /etc/fuse.conf\n"
     )
     assert server.requests() == []
 
@@ -267,7 +305,10 @@ def test_a_mount_let_open_says_whose_rights_are_lent_to_whom(server: DemoServer,
     with mount(server.url, open_folder, "--allow-other") as mounted:
         got = attack(NOBODY, [("list", str(mounted.point)), ("read", str(mounted.point / "README.txt"))])
         assert {answer[0] for answer in got.values()} == {"got"}
-        closed = attack(NOBODY, [("list", str(open_folder / "cache")), ("connect", registered(open_folder / "state")["socket"])])
+        closed = attack(
+            NOBODY,
+            [("list", str(open_folder / "cache")), ("connect", registered(open_folder / "state")["socket"])],
+        )
         assert {answer[0] for answer in closed.values()} == {"refused"}
         assert mounted.status()["allow_other"] is True
 

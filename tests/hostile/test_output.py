@@ -1,4 +1,6 @@
-"""What xnatfs prints and logs: nothing in a name, a version or an error of a server reaches the terminal as a command."""
+"""What xnatfs prints and logs: nothing in a name, a version or an error of a server reaches the terminal as a
+command.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,21 @@ from xnatfs.text import printable, printable_lines
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202egpj.exe\ud800\x00\u2028"
 REPORT: dict[str, Any] = {
-    **{"mountpoint": "/mnt", "server": "https://h", "user": f"me{EVIL}", "pid": 1, "offline": False, "started": "now", "requests": 1},
-    **{"server_version": f"1.8{EVIL}", "errors": {"NO_ENTRY": 1}, "last_error": {"when": 0.0, "text": EVIL}, "oddities": 1},
+    **{
+        "mountpoint": "/mnt",
+        "server": "https://h",
+        "user": f"me{EVIL}",
+        "pid": 1,
+        "offline": False,
+        "started": "now",
+        "requests": 1,
+    },
+    **{
+        "server_version": f"1.8{EVIL}",
+        "errors": {"NO_ENTRY": 1},
+        "last_error": {"when": 0.0, "text": EVIL},
+        "oddities": 1,
+    },
     "contents": {"cached files": 0, "cached bytes": 0, "cap": 1, "transfers": 0, "open files": 0},
     "allow_other": True,
 }
@@ -45,11 +60,15 @@ def test_status_shows_a_servers_words_harmlessly(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert harmless(shown) and "\\x1b]0;owned" in shown
     assert len(shown.splitlines()) == len(
-        status._text(dict(REPORT, user="me", server_version="", last_error={"when": 0, "text": ""})).splitlines()
+        status._text(
+            dict(REPORT, user="me", server_version="", last_error={"when": 0, "text": ""})
+        ).splitlines()
     )
 
 
-def test_an_error_is_one_harmless_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_one_harmless_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise Failure(Cause.GONE, f"/data/{EVIL}", EVIL)
 
@@ -109,7 +128,11 @@ def test_the_files_of_the_control_room_are_harmless(tmp_path: Path) -> None:
 
     Sources.diagnostics.odd(EVIL)
     Sources.diagnostics.failed(Failure(Cause.GONE, EVIL, EVIL))
-    for made in (status_files._errors(Sources), status_files._oddities(Sources), status_files._json({"a": EVIL})):  # type: ignore[arg-type]
+    for made in (
+        status_files._errors(Sources),
+        status_files._oddities(Sources),
+        status_files._json({"a": EVIL}),
+    ):  # type: ignore[arg-type]
         assert harmless(made.decode()) and b"owned" in made
 
 
@@ -119,7 +142,9 @@ def test_a_reason_in_a_problems_list_is_harmless() -> None:
     from xnatfs.tables.engine.build import BuiltTable
 
     session = SimpleNamespace(
-        experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""), result=SimpleNamespace(problems=[EVIL])
+        experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""),
+        result=SimpleNamespace(problems=[EVIL]),
     )
-    (row,) = BuiltTable.problems(SimpleNamespace(sessions=[session])).held  # type: ignore[arg-type]  # all that it looks at
+    # all that it looks at
+    (row,) = BuiltTable.problems(SimpleNamespace(sessions=[session])).held  # type: ignore[arg-type]
     assert harmless(row[-1]) and "owned" in row[-1]

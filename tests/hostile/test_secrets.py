@@ -1,4 +1,6 @@
-"""No password, token or session id where others (or a bug report) find it: every byte a mount writes or says is searched."""
+"""No password, token or session id where others (or a bug report) find it: every byte a mount writes or says
+is searched.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,11 @@ def spellings(secret: str) -> set[bytes]:
 
 
 def children(pid: int) -> list[int]:
-    return [int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]
+    return [
+        int(one)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for one in (task / "children").read_text().split()
+    ]
 
 
 def clear_overlays(folder: Path) -> None:
@@ -60,7 +66,9 @@ def server() -> DemoServer:
     return made
 
 
-def test_a_whole_mount_writes_and_says_no_secret(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_mount_writes_and_says_no_secret(
+    server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     env = {"XNATFS_LOG": "DEBUG", "XDG_RUNTIME_DIR": str(runtime), "XNATFS_OVERLAY": "fuse-overlayfs"}
@@ -77,18 +85,35 @@ def test_a_whole_mount_writes_and_says_no_secret(server: DemoServer, tmp_path: P
                     path.read_bytes()
             server.expire_sessions()
             for command in (
-                *(("status",), ("status", "--json"), ("refresh",), ("doctor",), ("cache", "info"), ("cache", "verify")),
-                *(("table", "SCALE", "--explain"), ("table", "SCALE", "scans"), ("warm", str(mounted.point / "projects"))),
+                *(
+                    ("status",),
+                    ("status", "--json"),
+                    ("refresh",),
+                    ("doctor",),
+                    ("cache", "info"),
+                    ("cache", "verify"),
+                ),
+                *(
+                    ("table", "SCALE", "--explain"),
+                    ("table", "SCALE", "scans"),
+                    ("warm", str(mounted.point / "projects")),
+                ),
                 ("mount", str(mounted.point)),
             ):
                 done = xnatfs(*command, env=mounted.env | env)
                 said[" ".join(command)] = (done.stdout + done.stderr).encode()
-            (helper,) = (one for one in children(daemon) if b"fuse-overlayfs" in Path(f"/proc/{one}/cmdline").read_bytes())
+            (helper,) = (
+                one
+                for one in children(daemon)
+                if b"fuse-overlayfs" in Path(f"/proc/{one}/cmdline").read_bytes()
+            )
             said["the helper's environment"] = Path(f"/proc/{helper}/environ").read_bytes()
             for one in (daemon, helper):
                 said[f"ps {one}"] = Path(f"/proc/{one}/cmdline").read_bytes()
             limits = Path(f"/proc/{daemon}/limits").read_text()
-            assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size")] == [["0", "0"]]
+            assert [
+                line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size")
+            ] == [["0", "0"]]
             bad = {"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": WRONG, "XNATFS_LOG": "DEBUG"}
             (tmp_path / "other").mkdir()
             done = xnatfs("mount", str(tmp_path / "other"), "--foreground", env=bad)
@@ -98,8 +123,14 @@ def test_a_whole_mount_writes_and_says_no_secret(server: DemoServer, tmp_path: P
             done = xnatfs("unmount", str(mounted.point), env=mounted.env | env, check=True)
             said["unmount"] = (done.stdout + done.stderr).encode()
         said |= everywhere(tmp_path)
-    assert any((name.endswith(".log") and b"DEBUG" in text) or b"INFO" in text for name, text in said.items()), "the log says something"
-    assert sessions and any(name.endswith("listings.sqlite") for name in said) and any(name.endswith("logins.json") for name in said)
+    assert any(
+        (name.endswith(".log") and b"DEBUG" in text) or b"INFO" in text for name, text in said.items()
+    ), "the log says something"
+    assert (
+        sessions
+        and any(name.endswith("listings.sqlite") for name in said)
+        and any(name.endswith("logins.json") for name in said)
+    )
     for secret in (PASSWORD, WRONG, *sessions):
         for spelling in spellings(secret):
             assert [name for name, text in said.items() if spelling in text] == []
@@ -108,16 +139,22 @@ def test_a_whole_mount_writes_and_says_no_secret(server: DemoServer, tmp_path: P
 def test_a_token_is_not_shown_either(server: DemoServer, tmp_path: Path) -> None:
     with server:
         token = server.call(lambda: server._application.sessions.issue(server.archive.users["demo"]))
-        with mount(server.url, tmp_path / "m", user=token.alias, password=token.secret, env={"XNATFS_LOG": "DEBUG"}) as mounted:
+        with mount(
+            server.url, tmp_path / "m", user=token.alias, password=token.secret, env={"XNATFS_LOG": "DEBUG"}
+        ) as mounted:
             until(lambda: (mounted.point / "projects").is_dir())
-            said = everywhere(tmp_path, mounted.point / ".xnatfs") | {"status": str(mounted.status()).encode()}
+            said = everywhere(tmp_path, mounted.point / ".xnatfs") | {
+                "status": str(mounted.status()).encode()
+            }
     assert any(name.endswith("config.json") for name in said)
     assert [name for name, text in said.items() if token.secret.encode() in text] == []
 
 
 def test_no_failure_tells_what_a_redirect_or_a_url_has_in_it() -> None:
     def script(one: Asked) -> Answer:
-        return Answer(302, headers={"Location": f"http://me:{WRONG}@127.0.0.1:1/a;jsessionid={WRONG}?token={WRONG}"})
+        return Answer(
+            302, headers={"Location": f"http://me:{WRONG}@127.0.0.1:1/a;jsessionid={WRONG}?token={WRONG}"}
+        )
 
     with scripted(script) as odd, connection(odd.url, "demo", PASSWORD) as made:
         with pytest.raises(Failure) as caught:

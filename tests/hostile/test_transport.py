@@ -1,4 +1,6 @@
-"""To whom the password goes, and to whom never: plain http, redirects, certificates, addresses of last time."""
+"""To whom the password goes, and to whom never: plain http, redirects, certificates, addresses of last
+time.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,13 @@ def failed(made: Connection, known: Known | None = None) -> Failure:
 
 
 def proxied(one: Asked) -> Answer:
-    """Plays xnat.example.org, as a proxy that the environment names: no test talks to anything but this machine."""
+    """Plays xnat.example.org, as a proxy that the environment names: no test talks to anything but this
+    machine.
+    """
     return xnat(Asked(one.method, one.target.removeprefix(PLAIN), one.headers))
 
 
-# --- plain http --------------------------------------------------------------------------------------------------------
+# --- plain http ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -56,14 +60,18 @@ def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return use
 
 
-def test_no_password_crosses_a_network_in_the_clear_unless_that_is_asked_for(through_proxy: Callable[[str], None]) -> None:
+def test_no_password_crosses_a_network_in_the_clear_unless_that_is_asked_for(
+    through_proxy: Callable[[str], None],
+) -> None:
     with scripted(proxied) as network:
         through_proxy(network.url)
         with connection(PLAIN) as made:
             failure = failed(made)
         assert failure.cause is Cause.PLAIN_HTTP
         assert "--allow-http" in str(failure) and PLAIN in str(failure)
-        assert [("authorization" in one.headers, "cookie" in one.headers) for one in network.asked] == [(False, False)]
+        assert [("authorization" in one.headers, "cookie" in one.headers) for one in network.asked] == [
+            (False, False)
+        ]
         with connection(PLAIN, allow_http=True) as made:
             assert made.login() == "demo"
 
@@ -76,23 +84,29 @@ def test_an_address_of_last_time_does_not_get_round_that(through_proxy: Callable
         assert not any("authorization" in one.headers for one in network.asked)
 
 
-def test_this_machine_is_no_network_unless_a_proxy_stands_between(through_proxy: Callable[[str], None]) -> None:
+def test_this_machine_is_no_network_unless_a_proxy_stands_between(
+    through_proxy: Callable[[str], None],
+) -> None:
     with scripted(xnat) as server:
         with connection(server.url) as made:
             assert made.login() == "demo"
-        with scripted(lambda one: xnat(Asked(one.method, one.target.removeprefix(server.url), one.headers))) as network:
+        with scripted(
+            lambda one: xnat(Asked(one.method, one.target.removeprefix(server.url), one.headers))
+        ) as network:
             through_proxy(network.url)
             with connection(server.url) as made:
                 assert failed(made).cause is Cause.PLAIN_HTTP
             assert not any("authorization" in one.headers for one in network.asked)
 
 
-# --- redirects ---------------------------------------------------------------------------------------------------------
+# --- redirects ----------------------------------------------------------------------------------------------
 
 
 def test_from_https_nobody_is_led_to_http(pair: tuple[Path, Path]) -> None:
     with scripted(xnat) as plain:
-        with scripted(lambda one: Answer(302, headers={"Location": plain.url + one.target}), tls=pair) as server:
+        with scripted(
+            lambda one: Answer(302, headers={"Location": plain.url + one.target}), tls=pair
+        ) as server:
             with connection(server.url, verify=str(pair[0])) as made:
                 failure = failed(made)
             assert failure.cause is Cause.MOVED and plain.url in str(failure)
@@ -127,7 +141,11 @@ def test_a_remembered_upgrade_is_used_at_once(pair: tuple[Path, Path]) -> None:
     def script(one: Asked) -> Answer:
         return Answer(body=b"User 'demo' is logged in", headers={"Set-Cookie": "JSESSIONID=1; Path=/"})
 
-    with scripted(script, tls=pair) as upgraded, scripted(xnat) as plain, connection(plain.url, verify=str(pair[0])) as made:
+    with (
+        scripted(script, tls=pair) as upgraded,
+        scripted(xnat) as plain,
+        connection(plain.url, verify=str(pair[0])) as made,
+    ):
         made.login(Known(upgraded.url, "demo", ""))
         assert made.server == upgraded.url
         assert plain.asked == []
@@ -146,7 +164,10 @@ def test_a_remembered_upgrade_is_used_at_once(pair: tuple[Path, Path]) -> None:
     ],
 )
 def test_a_location_that_is_nonsense_ends_in_a_sentence(location: str) -> None:
-    with scripted(lambda one: Answer(302, headers={"Location": location})) as odd, connection(odd.url) as made:
+    with (
+        scripted(lambda one: Answer(302, headers={"Location": location})) as odd,
+        connection(odd.url) as made,
+    ):
         failure = failed(made)
     assert failure.cause in (Cause.MOVED, Cause.NOT_AN_XNAT)
     for secret in ("pw", "secret", "jsessionid"):
@@ -161,7 +182,7 @@ def test_a_url_is_shown_without_what_is_secret_in_it() -> None:
         assert "w@h" not in str(caught.value)
 
 
-# --- certificates ------------------------------------------------------------------------------------------------------
+# --- certificates -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
@@ -175,7 +196,9 @@ def test_a_private_authority_is_named_by_any_of_the_usual_variables(
         assert made.login() == "demo"
 
 
-def test_a_file_of_certificates_that_is_not_there_ends_in_a_sentence(secure: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_certificates_that_is_not_there_ends_in_a_sentence(
+    secure: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with connection(secure.url) as made:
         failure = failed(made)
@@ -188,7 +211,7 @@ def test_verify_false_is_done_and_warned_about(secure: DemoServer, caplog: pytes
     assert "certificate" in caplog.text and "not checked" in caplog.text
 
 
-# --- answers to a login ------------------------------------------------------------------------------------------------
+# --- answers to a login -------------------------------------------------------------------------------------
 
 
 def test_an_answer_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +236,10 @@ def test_cookies_without_an_end_are_not_all_kept() -> None:
         assert "c99" not in str(odd.asked[-1].headers.get("cookie"))
 
 
-@pytest.mark.parametrize("headers", [{f"X-{n}": "y" for n in range(500)}, {"X": "y" * 100_000}, {"Set-Cookie": ";;;=\x01=; Path=\xff"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{f"X-{n}": "y" for n in range(500)}, {"X": "y" * 100_000}, {"Set-Cookie": ";;;=\x01=; Path=\xff"}],
+)
 def test_headers_that_are_nonsense_end_in_a_sentence(headers: dict[str, str]) -> None:
     with scripted(lambda one: Answer(200, b"{}", headers)) as odd, connection(odd.url) as made:
         assert failed(made).cause in (Cause.CUT_SHORT, Cause.UNREACHABLE, Cause.NOT_AN_XNAT)

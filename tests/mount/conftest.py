@@ -1,4 +1,6 @@
-"""Mounts of the sample data that many tests share because they only read: one server and two logins for each profile."""
+"""Mounts of the sample data that many tests share because they only read: one server and two logins for each
+profile.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ class Labs:
             mounts = []
             for user in ("demo", "admin"):
                 folder = self._folder / profile / user
-                mounts.append(self._stack.enter_context(mount(server.url, folder, user=user, env={"HOME": str(folder)})))
+                mounts.append(
+                    self._stack.enter_context(mount(server.url, folder, user=user, env={"HOME": str(folder)}))
+                )
             self._started[profile] = Lab(server, profile, *mounts)
         return self._started[profile]
 
@@ -87,7 +91,9 @@ def labs(tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None) -
 
 @pytest.fixture(params=["full", "proven"])
 def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
-    """The lab, once on a server that grants everything and once on one that grants only what real servers are known to."""
+    """The lab, once on a server that grants everything and once on one that grants only what real servers are
+    known to.
+    """
     return labs.get(request.param)
 
 

@@ -1,4 +1,6 @@
-"""Where the mount has to show each true file: the paths of both rooms, worked out from the ground truth and the rules of `tree.names`."""
+"""Where the mount has to show each true file: the paths of both rooms, worked out from the ground truth and
+the rules of `tree.names`.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,8 @@ _FOLDERS = {"scan": "SCANS", "assessor": "ASSESSORS", "reconstruction": "RECONST
 class Spelling:
     """The paths of the files of one project, relative to the folder of that project in either room.
 
-    Args:
-        archive: where every scan and every resource is, those without files too: they take part in telling equal names apart.
-        files: the true files.
-    """
+    Args: archive: where every scan and every resource is, those without files too: they take part in telling
+        equal names apart. files: the true files."""
 
     def __init__(self, archive: Archive, files: Iterable[TrueFile]) -> None:
         self._archive = archive
@@ -66,7 +66,10 @@ class Spelling:
     def _scan(self, file: TrueFile) -> str:
         if file.kind != "scan":
             return ""
-        scans = [ScanRecord(file.session_id, one.id, one.type) for one in self._archive.experiments[file.session_id].scans]
+        scans = [
+            ScanRecord(file.session_id, one.id, one.type)
+            for one in self._archive.experiments[file.session_id].scans
+        ]
         named = distinct(sorted(scans, key=lambda one: natural(one.id)), scan_folder, lambda one: one.id)
         return next(name for name, one in named.items() if one.id == file.scan)
 
@@ -81,7 +84,13 @@ class Spelling:
 
 
 def _owner(file: TrueFile) -> tuple[str, ...]:
-    return file.kind, file.subject_id, file.session_id, file.scan or "", file.assessor_id or file.assessor or ""
+    return (
+        file.kind,
+        file.subject_id,
+        file.session_id,
+        file.scan or "",
+        file.assessor_id or file.assessor or "",
+    )
 
 
 def _join(*parts: str) -> str:

@@ -1,4 +1,6 @@
-"""The BIDS view through a real mount, as tools see it: bids-validator, pybids, MRtrix, nilearn, dcm2niix, cp and rsync."""
+"""The BIDS view through a real mount, as tools see it: bids-validator, pybids, MRtrix, nilearn, dcm2niix, cp
+and rsync.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def validate(folder: Path) -> Counter[str]:
     report = json.loads(done.stdout)
     assert report["summary"]["totalFiles"] > 20
     return Counter(
-        f"{one['code']} {one.get('subCode')} {one.get('location')}" for one in report["issues"]["issues"] if one["severity"] == "error"
+        f"{one['code']} {one.get('subCode')} {one.get('location')}"
+        for one in report["issues"]["issues"]
+        if one["severity"] == "error"
     )
 
 
@@ -66,7 +70,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     folder = tmp_path_factory.mktemp("lab")
     named = folder / "nord.toml"
     named.write_text(NORD_MAP)
-    with DemoServer(build("lab")) as server, mount(server.url, folder, "--bids-map", str(named), env={"HOME": str(folder)}) as mounted:
+    with (
+        DemoServer(build("lab")) as server,
+        mount(server.url, folder, "--bids-map", str(named), env={"HOME": str(folder)}) as mounted,
+    ):
         yield mounted
 
 
@@ -101,15 +108,25 @@ def test_pybids_finds_the_entities(lab: Mount, other: Mount) -> None:
         }))
     """
     alfa = json.loads(python(code, lab.point / "views/ALFA/bids"))
-    assert alfa["subjects"] == ["007", "sub001", "sub002", "sub003", "sub004", "sub005"] and alfa["sessions"] == ["MR1", "MR2"]
+    assert alfa["subjects"] == ["007", "sub001", "sub002", "sub003", "sub004", "sub005"] and alfa[
+        "sessions"
+    ] == ["MR1", "MR2"]
     assert alfa["tasks"] == ["rest"] and alfa["datatypes"] == ["anat", "dwi", "func"] and alfa["count"] == 9
     assert {"T1w", "T2w", "bold", "dwi"} <= set(alfa["suffixes"])
     assert alfa["metadata"]["RepetitionTime"] == 2.0 and alfa["metadata"]["TaskName"] == "rest"
     nord = json.loads(python(code, lab.point / "views/NORD/bids"))
-    assert nord["subjects"] == ["0001", "0002", "0003"] and nord["sessions"] == ["20190314", "20190509", "20190620", "20200402"]
+    assert nord["subjects"] == ["0001", "0002", "0003"] and nord["sessions"] == [
+        "20190314",
+        "20190509",
+        "20190620",
+        "20200402",
+    ]
     assert nord["metadata"] == {"TaskName": "rest", "RepetitionTime": 2.5, "Manufacturer": "Nordic"}
     found = json.loads(python(code, other.point / "views/FJORD/bids"))
-    assert found["datatypes"] == ["anat", "dwi", "fmap", "func", "perf"] and found["tasks"] == ["faces", "rest"]
+    assert found["datatypes"] == ["anat", "dwi", "fmap", "func", "perf"] and found["tasks"] == [
+        "faces",
+        "rest",
+    ]
     assert found["runs"] == [1, 2] and found["echoes"] == [1, 2, 3] and found["count"] == 4 * (3 + 2)
 
 
@@ -136,14 +153,19 @@ def test_mrtrix_and_nilearn_read_paths_of_the_views(lab: Mount, tmp_path: Path) 
         print(len(load_img(sys.argv[2]).shape))
     """
     bold = session / "func/sub-sub002_ses-MR1_task-rest_bold.nii.gz"
-    assert python(code, bold, session / "anat" / "sub-*_T1w.nii.gz").split("\n")[:2] == ["(32, 32, 12, 10) (32, 32, 12)", "4"]
+    assert python(code, bold, session / "anat" / "sub-*_T1w.nii.gz").split("\n")[:2] == [
+        "(32, 32, 12, 10) (32, 32, 12)",
+        "4",
+    ]
 
 
 def test_dcm2niix_converts_a_series_of_the_views(lab: Mount, tmp_path: Path) -> None:
     series = next((lab.point / "views/ALFA/by-scan-type/T1_ALFA1/usable/DICOM").glob("sub002_*"))
     ok(tool("dcm2niix"), "-z", "n", "-o", tmp_path, "-f", "out", series)
     converted = nibabel.load(next(tmp_path.glob("out*.nii")))
-    assert sorted(converted.shape) == sorted(nibabel.load(next((lab.point / "views/ALFA/bids/sub-sub002").rglob("*_T1w.nii.gz"))).shape)
+    assert sorted(converted.shape) == sorted(
+        nibabel.load(next((lab.point / "views/ALFA/bids/sub-sub002").rglob("*_T1w.nii.gz"))).shape
+    )
 
 
 def test_cp_copies_a_dataset_whole(other: Mount, tmp_path: Path) -> None:
@@ -169,6 +191,18 @@ def test_a_wrong_map_is_one_plain_sentence(lab: Mount, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[[rule]]\nany = "*"\nto = "anat/T9w"\n')
     (tmp_path / "mnt").mkdir()
-    told = xnatfs("mount", str(tmp_path / "mnt"), "--bids-map", str(wrong), env={**lab.env, "XNATFS_STATE_DIR": str(tmp_path / "state")})
-    assert told.returncode != 0 and "anat has no suffix 'T9w'" in told.stderr and len(told.stderr.strip().splitlines()) == 1
-    assert subprocess.run(["mountpoint", "-q", str(tmp_path / "mnt")], check=False, timeout=10).returncode != 0
+    told = xnatfs(
+        "mount",
+        str(tmp_path / "mnt"),
+        "--bids-map",
+        str(wrong),
+        env={**lab.env, "XNATFS_STATE_DIR": str(tmp_path / "state")},
+    )
+    assert (
+        told.returncode != 0
+        and "anat has no suffix 'T9w'" in told.stderr
+        and len(told.stderr.strip().splitlines()) == 1
+    )
+    assert (
+        subprocess.run(["mountpoint", "-q", str(tmp_path / "mnt")], check=False, timeout=10).returncode != 0
+    )

@@ -1,8 +1,8 @@
-"""A hundred reads that wait for a server that says nothing: nobody else waits with them, and Ctrl-C ends each.
+"""A hundred reads that wait for a server that says nothing: nobody else waits with them, and Ctrl-C ends
+each.
 
-One round in the suite; `scripts/blocked [N]` (20 rounds) prints the figures: what listed and cached things cost meanwhile, and how soon
-Ctrl-C works.
-"""
+One round in the suite; `scripts/blocked [N]` (20 rounds) prints the figures: what listed and cached things
+cost meanwhile, and how soon Ctrl-C works."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from xnatfs.demo.server import DemoServer
 
 ROUNDS = int(os.environ.get("XNATFS_BLOCKED", "1"))
 READERS = 100
-SESSIONS = 40 + 3 * ROUNDS  # whoever walks through them has up to 32 listed ahead, and some are to be unlisted
+SESSIONS = (
+    40 + 3 * ROUNDS
+)  # whoever walks through them has up to 32 listed ahead, and some are to be unlisted
 _NOISE = 2.0  # seconds: this machine may be busy; the figure to reach, 0.1, is printed by scripts/blocked
 _CTRL_C = 2.0
 _HOUR = 3.6e6  # milliseconds
 
-# Many readers for the price of one interpreter. Each is a process of its own, as a `cat` is, since Ctrl-C is a signal to a process.
+# Many readers for the price of one interpreter. Each is a process of its own, as a `cat` is, since Ctrl-C is
+# a signal to a process.
 _PROGRAM = """
 import json, os, select, signal, sys, time
 what, paths = sys.argv[1], sys.argv[2:]
@@ -95,7 +98,9 @@ class Blocked:
 def blocked(what: str, paths: list[Path]) -> Iterator[Blocked]:
     """So many processes that `read`, `stat` or `ls` a path each."""
     command = [sys.executable, "-S", "-c", _PROGRAM, what, *map(str, paths)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         yield Blocked(process)
@@ -122,7 +127,8 @@ class Figures:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{name:44} median {1000 * statistics.median(all_of):7.1f} ms, max {1000 * max(all_of):7.1f} ms  ({len(all_of)})"
+            f"{name:44} median {1000 * statistics.median(all_of):7.1f} ms, max {1000 * max(all_of):7.1f} "
+            f"ms  ({len(all_of)})"
             for name, all_of in self.seconds.items()
         )
 
@@ -149,8 +155,13 @@ def while_blocked(mounted: Mount, cached: list[Path], figures: Figures, when: st
 
 
 def one_round(server: DemoServer, mounted: Mount, cached: list[Path], number: int, figures: Figures) -> None:
-    # Scans nobody has read yet; the last one not even listed (from the other end: in a walk the next are listed ahead).
-    stalled, silent, unlisted = scan(mounted, 3 + 2 * number), scan(mounted, 4 + 2 * number), scan(mounted, SESSIONS - number)
+    # Scans nobody has read yet; the last one not even listed (from the other end: in a walk the next are
+    # listed ahead).
+    stalled, silent, unlisted = (
+        scan(mounted, 3 + 2 * number),
+        scan(mounted, 4 + 2 * number),
+        scan(mounted, SESSIONS - number),
+    )
     names = sorted(path.name for path in stalled.iterdir())
     assert sorted(path.name for path in silent.iterdir()) == names
     # Silence in the middle of files, from a server that else answers.
@@ -178,9 +189,15 @@ def one_round(server: DemoServer, mounted: Mount, cached: list[Path], number: in
             figures.note("Ctrl-C of a blocked stat", looks.ctrl_c(), _CTRL_C)
             figures.note("Ctrl-C of a blocked ls", lists.ctrl_c(), _CTRL_C)
         # Whoever goes on asking finds it away.
-        asking = subprocess.Popen(["cat", silent / names[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asking = subprocess.Popen(
+            ["cat", silent / names[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
-            figures.time("silence until the server is known to be away", lambda: until(lambda: mounted.status()["away"], 20), 20)
+            figures.time(
+                "silence until the server is known to be away",
+                lambda: until(lambda: mounted.status()["away"], 20),
+                20,
+            )
         finally:
             asking.kill()
             asking.wait(10)

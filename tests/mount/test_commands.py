@@ -54,15 +54,26 @@ def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
         assert text[2] == "  server: answers"
         assert text[3] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 on their way, 0 open"
         assert re.fullmatch(r"  errors: \d+ x gone", text[4])
-        assert re.match(r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[5])
-        assert text[6] == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
+        assert re.match(
+            r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[5]
+        )
+        assert (
+            text[6]
+            == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
+        )
 
 
 def test_status_for_programs(mounted: Mount, server: DemoServer) -> None:
     (mounted.point / FILE).read_bytes()
     with (mounted.point / FILE).open("rb"):
         report = mounted.status()
-    expected = {"mountpoint": str(mounted.point), "server": server.url, "user": "demo", "errors": {}, "last_error": None}
+    expected = {
+        "mountpoint": str(mounted.point),
+        "server": server.url,
+        "user": "demo",
+        "errors": {},
+        "last_error": None,
+    }
     assert expected.items() <= report.items()
     assert report["contents"]["open files"] == 1 and report["contents"]["cached files"] == 1
     assert report["requests"] == len(server.requests()) - report_before(server, report)
@@ -77,7 +88,12 @@ def report_before(server: DemoServer, report: dict[str, object]) -> int:
 
 
 def test_the_control_folder_says_the_same(mounted: Mount) -> None:
-    assert sorted(os.listdir(mounted.point / ".xnatfs")) == ["config.json", "errors.txt", "oddities.txt", "status.json"]
+    assert sorted(os.listdir(mounted.point / ".xnatfs")) == [
+        "config.json",
+        "errors.txt",
+        "oddities.txt",
+        "status.json",
+    ]
     assert (mounted.point / ".xnatfs/errors.txt").read_text() == "no errors\n"
     assert (mounted.point / ".xnatfs/oddities.txt").read_text() == "nothing odd was found\n"
     config = json.loads((mounted.point / ".xnatfs/config.json").read_text())
@@ -92,14 +108,21 @@ def test_a_text_that_changes_is_never_cut_at_its_old_length(mounted: Mount) -> N
     assert run("cat", mounted.point / GONE).returncode == 1
     time.sleep(2.1)  # a text is kept for two seconds, so that what `stat` told is what `cat` reads
     text = errors.read_text()
-    assert text.splitlines()[-1].endswith("(HTTP 404)") and "gone.bin: the server lists this file but does not have it" in text
+    assert (
+        text.splitlines()[-1].endswith("(HTTP 404)")
+        and "gone.bin: the server lists this file but does not have it" in text
+    )
     assert errors.stat().st_size == len(text.encode())
     assert json.loads((mounted.point / ".xnatfs/status.json").read_text())["errors"]["GONE"] >= 1
 
 
 def test_refresh_of_a_path_of_the_current_folder_and_of_all(mounted: Mount, server: DemoServer) -> None:
     said = f"{mounted.point} looks at {server.url} again\n"
-    for arguments, cwd in (((str(mounted.point / "projects/ALFA"),), None), ((), mounted.point / "projects"), ((), None)):
+    for arguments, cwd in (
+        ((str(mounted.point / "projects/ALFA"),), None),
+        ((), mounted.point / "projects"),
+        ((), None),
+    ):
         assert os.listdir(mounted.point / "projects/ALFA/subjects")
         before = len(server.requests())
         done = run(sys.executable, "-m", "xnatfs", "refresh", *arguments, cwd=cwd, env=mounted.env)
@@ -118,30 +141,51 @@ def test_commands_about_what_is_not_mounted(tmp_path: Path) -> None:
 
 def test_doctor_of_a_machine_and_a_server_in_order(server: DemoServer) -> None:
     done = xnatfs("doctor", env={"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": PASSWORD})
-    dead = [line for line in done.stdout.splitlines() if re.match("BAD +mount: ", line)]  # of other tests, which kill theirs
+    dead = [
+        line for line in done.stdout.splitlines() if re.match("BAD +mount: ", line)
+    ]  # of other tests, which kill theirs
     assert done.returncode == (1 if dead else 0), done.stdout + done.stderr
-    found = {line.split(": ", 1)[0].split(None, 1)[1]: line for line in done.stdout.splitlines() if line not in dead}
+    found = {
+        line.split(": ", 1)[0].split(None, 1)[1]: line
+        for line in done.stdout.splitlines()
+        if line not in dead
+    }
     assert all(line.startswith(("ok ", "note ")) for line in found.values())
-    assert {"xnatfs", "FUSE", "cache", "state", "login found", "server", "projects", "Range", "clock"} <= set(found)
+    assert {"xnatfs", "FUSE", "cache", "state", "login found", "server", "projects", "Range", "clock"} <= set(
+        found
+    )
     assert "logged in as demo" in found["server"] and "environment XNAT_*" in found["login found"]
-    assert f"{len(READABLE)} can be read" in found["projects"] and "parts of files can be fetched" in found["Range"]
+    assert (
+        f"{len(READABLE)} can be read" in found["projects"]
+        and "parts of files can be fetched" in found["Range"]
+    )
     assert PASSWORD not in done.stdout + done.stderr
 
 
 def test_doctor_names_what_is_wrong(server: DemoServer) -> None:
     for env, said in (
-        ({"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "wrong"}, "refused this user name and password"),
-        ({"XNAT_HOST": "http://127.0.0.1:9", "XNAT_USER": "demo", "XNAT_PASS": PASSWORD}, "cannot be reached"),
+        (
+            {"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "wrong"},
+            "refused this user name and password",
+        ),
+        (
+            {"XNAT_HOST": "http://127.0.0.1:9", "XNAT_USER": "demo", "XNAT_PASS": PASSWORD},
+            "cannot be reached",
+        ),
         ({}, "which server?"),
     ):
         done = xnatfs("doctor", env=env)
         assert done.returncode == 1 and "Traceback" not in done.stderr
-        assert [line for line in done.stdout.splitlines() if line.startswith("BAD") and said in line], done.stdout
+        assert [line for line in done.stdout.splitlines() if line.startswith("BAD") and said in line], (
+            done.stdout
+        )
         assert PASSWORD not in done.stdout + done.stderr
 
 
 def test_the_password_is_nowhere(mounted: Mount, tmp_path: Path) -> None:
-    """Not among arguments, in the log, the status, the control folder, the cache, nor in what `mount` and `df` print."""
+    """Not among arguments, in the log, the status, the control folder, the cache, nor in what `mount` and
+    `df` print.
+    """
     (mounted.point / FILE).read_bytes()
     assert run("cat", mounted.point / GONE).returncode == 1
     needle = PASSWORD.encode()
@@ -151,7 +195,9 @@ def test_the_password_is_nowhere(mounted: Mount, tmp_path: Path) -> None:
     kept = [path for top in ("cache", "state") for path in (tmp_path / top).rglob("*") if path.is_file()]
     control = [mounted.point / ".xnatfs" / name for name in os.listdir(mounted.point / ".xnatfs")]
     assert len(kept) >= 4 and len(control) == 4
-    assert [str(path) for path in (*kept, *control, mounted.point / "README.txt") if needle in path.read_bytes()] == []
+    assert [
+        str(path) for path in (*kept, *control, mounted.point / "README.txt") if needle in path.read_bytes()
+    ] == []
 
 
 def test_what_is_kept_is_for_this_user_alone(mounted: Mount, tmp_path: Path) -> None:
@@ -164,7 +210,9 @@ def test_what_is_kept_is_for_this_user_alone(mounted: Mount, tmp_path: Path) -> 
         assert any(part.stat().st_mode & 0o077 == 0 for part in chain), f"others can read {path}"
 
 
-def test_the_login_is_found_where_people_keep_it(server: DemoServer, tmp_path: Path, private_home: Path) -> None:
+def test_the_login_is_found_where_people_keep_it(
+    server: DemoServer, tmp_path: Path, private_home: Path
+) -> None:
     (private_home / ".netrc").write_text(f"machine 127.0.0.1 login demo password {PASSWORD}\n")
     (private_home / ".netrc").chmod(0o600)
     cfg = tmp_path / "x.cfg"
@@ -183,7 +231,7 @@ def test_the_login_is_found_where_people_keep_it(server: DemoServer, tmp_path: P
     assert str(point) not in fuse_mounts()
 
 
-# --- the demo ------------------------------------------------------------------------------------------------------
+# --- the demo -----------------------------------------------------------------------------------------------
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -195,9 +243,14 @@ def test_the_demo_shows_itself_once_and_cleans_up(tmp_path: Path) -> None:
     temporary.mkdir()
     done = xnatfs("demo", "--once", env={"TMPDIR": str(temporary)}, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "is mounted at" in done.stdout and "nibabel reads the copy: 112 x 112 x 40 voxels of 2 x 2 x 4 mm" in done.stdout
+    assert (
+        "is mounted at" in done.stdout
+        and "nibabel reads the copy: 112 x 112 x 40 voxels of 2 x 2 x 4 mm" in done.stdout
+    )
     assert done.stdout.endswith("Unmounted.\n")
-    assert leftovers(temporary) == [] and not [point for point in fuse_mounts() if point.startswith(str(temporary))]
+    assert leftovers(temporary) == [] and not [
+        point for point in fuse_mounts() if point.startswith(str(temporary))
+    ]
     assert str(temporary) not in xnatfs("status").stdout
 
 
@@ -207,7 +260,11 @@ def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> 
     temporary.mkdir()
     command = [sys.executable, "-u", "-m", "xnatfs", "demo"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     try:
         assert process.stdout is not None
@@ -228,7 +285,7 @@ def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> 
     assert leftovers(temporary) == []
 
 
-# --- cache -----------------------------------------------------------------------------------------------------------
+# --- cache --------------------------------------------------------------------------------------------------
 
 
 def test_the_cache_is_told_verified_and_cleared_beside_a_running_mount(tmp_path: Path) -> None:
@@ -237,18 +294,28 @@ def test_the_cache_is_told_verified_and_cleared_beside_a_running_mount(tmp_path:
         small = mounted.point / "projects/SCALE/subjects/sub00001/sub00001_MR1/SCANS/1-TYPE1/DICOM"
         big = mounted.point / "projects/BIG/subjects/big/big_MR1/SCANS/1-T1/NIFTI/big.bin"
         sums = run("md5sum", *sorted(small.iterdir())).stdout
-        (content,) = (one.scans[0].resources[0].entries[0] for one in archive.experiments.values() if one.label == "big_MR1")
+        (content,) = (
+            one.scans[0].resources[0].entries[0]
+            for one in archive.experiments.values()
+            if one.label == "big_MR1"
+        )
         server.switches.bandwidth = 4e6
         with subprocess.Popen(["md5sum", str(big)], stdout=subprocess.PIPE, text=True) as reading:
             try:
                 until(lambda: any(one.sent > 1 << 20 for one in server.requests(r"/files/big\.bin")))
                 (told,) = json.loads(xnatfs("cache", "info", "--json", env=mounted.env, check=True).stdout)
-                assert (told["files"], told["bytes"], told["partial_files"], told["in_use"]) == (30, 1_500_000, 1, True)
+                assert (told["files"], told["bytes"], told["partial_files"], told["in_use"]) == (
+                    30,
+                    1_500_000,
+                    1,
+                    True,
+                )
                 assert told["mounts"] == [str(mounted.point)] and told["server"] == f"127.0.0.1:{server.port}"
                 shown = xnatfs("cache", "info", env=mounted.env, check=True).stdout
                 assert f"used by {mounted.point}" in shown and "30 files, 1.5 MB" in shown
                 assert (
-                    "1 being written by a mount and left alone: all well" in xnatfs("cache", "verify", env=mounted.env, check=True).stdout
+                    "1 being written by a mount and left alone: all well"
+                    in xnatfs("cache", "verify", env=mounted.env, check=True).stdout
                 )
                 cleared = xnatfs("cache", "clear", "--yes", env=mounted.env, check=True).stdout
                 assert "1.5 MB freed" in cleared and "a mount is fetching them" in cleared

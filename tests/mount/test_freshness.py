@@ -1,4 +1,6 @@
-"""What a reader sees of a change on the server, and when: within the documented minute by itself, at once after a refresh."""
+"""What a reader sees of a change on the server, and when: within the documented minute by itself, at once
+after a refresh.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,11 @@ def seen(mounted: Mount) -> dict[str, object]:
         "files": names,
         "contents": {name: (top / name).read_bytes() for name in names if (top / name).exists()},
         "sessions": sorted(os.listdir(mounted.point / "projects/P/subjects/s")),
-        "looked up": [(top / "removed").exists(), (top / "added").exists(), (mounted.point / "projects/P/subjects/s/LEAVING").exists()],
+        "looked up": [
+            (top / "removed").exists(),
+            (top / "added").exists(),
+            (mounted.point / "projects/P/subjects/s/LEAVING").exists(),
+        ],
     }
 
 
@@ -101,14 +107,22 @@ def test_after_a_refresh_what_is_new_or_changed_shows_at_once(study: Study, tmp_
         }
 
 
-def test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared(study: Study, tmp_path: Path) -> None:
+def test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared(
+    study: Study, tmp_path: Path
+) -> None:
     target = tmp_path / "copy"
 
     def rsync(mounted: Mount) -> list[str]:
-        said = run("rsync", "-a", "--delete", "--out-format=%i %n", f"{mounted.point}/projects/P/", f"{target}/")
+        said = run(
+            "rsync", "-a", "--delete", "--out-format=%i %n", f"{mounted.point}/projects/P/", f"{target}/"
+        )
         assert said.returncode == 0, said.stderr
         # Folders' own times and counts are no transfer.
-        return [line.split()[-1].rsplit("/", 1)[-1] for line in said.stdout.splitlines() if line.startswith((">f", "*deleting"))]
+        return [
+            line.split()[-1].rsplit("/", 1)[-1]
+            for line in said.stdout.splitlines()
+            if line.startswith((">f", "*deleting"))
+        ]
 
     with mount(study.server.url, tmp_path) as mounted:
         assert sorted(rsync(mounted)) == ["changed", "kept", "removed"]

@@ -1,4 +1,5 @@
-"""kill -9 of the daemon while files are on their way: what is read is true, and the cache is whole when it is next opened.
+"""kill -9 of the daemon while files are on their way: what is read is true, and the cache is whole when it is
+next opened.
 
 Twelve kills in the suite; `scripts/kills [N]` (200) for many, with the figures.
 """
@@ -42,19 +43,29 @@ class Tally:
     def __str__(self) -> str:
         ways = ", ".join(f"{count} x {way}" for way, count in sorted(self.ways.items()))
         return (
-            f"{self.kills} kills, {self.with_transfer} with a transfer open ({ways}); {self.digests} whole files and "
-            f"{self.bytes_compared} bytes of random reads compared before; {self.verified} x cache verify ({self.beside} beside transfers)"
+            f"{self.kills} kills, {self.with_transfer} with a transfer open ({ways}); {self.digests} "
+            f"whole files and "
+            f"{self.bytes_compared} bytes of random reads compared before; {self.verified} x cache verify "
+            f"({self.beside} beside transfers)"
         )
 
 
 def under_way(server: DemoServer) -> list[str]:
     """What the server is just sending."""
-    sending = [one for one in server.requests(r"^GET .*/files(/|\?)") if one.duration == 0 and one.status in (200, 206) and one.sent]
+    sending = [
+        one
+        for one in server.requests(r"^GET .*/files(/|\?)")
+        if one.duration == 0 and one.status in (200, 206) and one.sent
+    ]
     return ["zip" if "format=zip" in one.query else "part" if one.range else "file" for one in sending]
 
 
-def readers(chance: random.Random, truth: dict[Path, TrueFile]) -> list[tuple[subprocess.Popen[bytes], bytes | None]]:
-    """Programs that read in different ways; each with the bytes it has to give, or None for lines of md5sum."""
+def readers(
+    chance: random.Random, truth: dict[Path, TrueFile]
+) -> list[tuple[subprocess.Popen[bytes], bytes | None]]:
+    """Programs that read in different ways; each with the bytes it has to give, or None for lines of
+    md5sum.
+    """
     by_folder: dict[Path, list[Path]] = {}
     for path in truth:
         by_folder.setdefault(path.parent, []).append(path)
@@ -62,19 +73,27 @@ def readers(chance: random.Random, truth: dict[Path, TrueFile]) -> list[tuple[su
 
     def start(*command: str | Path, expected: bytes | None = None) -> None:
         words = [str(word) for word in command]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         started.append((process, expected))
 
     for folder in chance.sample(sorted(by_folder), 3):
-        start("md5sum", *sorted(by_folder[folder]))  # a scan in a row comes as a zip, a large file as a stream
+        start(
+            "md5sum", *sorted(by_folder[folder])
+        )  # a scan in a row comes as a zip, a large file as a stream
     for path in chance.sample(sorted(truth), 3):
         skip = chance.randrange(max(1, truth[path].size // 4096 - 16))
-        expected = truth[path].read()[skip * 4096 : (skip + 16) * 4096]  # at most 64 KiB, which fit into the pipe
+        expected = truth[path].read()[
+            skip * 4096 : (skip + 16) * 4096
+        ]  # at most 64 KiB, which fit into the pipe
         start("dd", f"if={path}", "bs=4096", f"skip={skip}", "count=16", "status=none", expected=expected)
     return started
 
 
-def compare(ran: list[tuple[subprocess.Popen[bytes], bytes | None]], truth: dict[Path, TrueFile], tally: Tally) -> None:
+def compare(
+    ran: list[tuple[subprocess.Popen[bytes], bytes | None]], truth: dict[Path, TrueFile], tally: Tally
+) -> None:
     """Whatever they had read is true."""
     for process, expected in ran:
         output, _ = process.communicate(timeout=30)
@@ -96,7 +115,9 @@ def verified(mounted: Mount, tally: Tally, *, beside: bool = False) -> None:
     tally.beside += beside
 
 
-def one_kill(mounted: Mount, server: DemoServer, chance: random.Random, truth: dict[Path, TrueFile], tally: Tally) -> None:
+def one_kill(
+    mounted: Mount, server: DemoServer, chance: random.Random, truth: dict[Path, TrueFile], tally: Tally
+) -> None:
     """Mount, verify, read, kill."""
     cap = chance.choice(["20M", "40M", "1G"])  # with 80 MB of data: much evicted, a little, nothing
     xnatfs("mount", str(mounted.point), "--cache-size", cap, env=mounted.env, check=True)
@@ -127,7 +148,13 @@ def one_kill(mounted: Mount, server: DemoServer, chance: random.Random, truth: d
 @pytest.mark.timeout(max(300, KILLS * 10))
 def test_whatever_moment_the_daemon_is_killed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = build(
-        "scale", sessions=2, scans=2, files=100, file_size=70_000, big_files={"a.nii": 30 * MIB, "b.bin": 20 * MIB}, big_digests=True
+        "scale",
+        sessions=2,
+        scans=2,
+        files=100,
+        file_size=70_000,
+        big_files={"a.nii": 30 * MIB, "b.bin": 20 * MIB},
+        big_digests=True,
     )
     for experiment in archive.experiments.values():
         for entry in experiment.scans[0].resources[0].entries:
@@ -139,7 +166,9 @@ def test_whatever_moment_the_daemon_is_killed_at(tmp_path: Path, capsys: pytest.
         truth: dict[Path, TrueFile] = {}
         for project in ("SCALE", "BIG"):
             spelling = Spelling(archive, files(archive, project, "demo"))
-            truth |= {mounted.point / "projects" / project / path: file for path, file in spelling.people().items()}
+            truth |= {
+                mounted.point / "projects" / project / path: file for path, file in spelling.people().items()
+            }
         kill(mounted.pid)
         server.switches.bandwidth, server.switches.latency_ms = _BANDWIDTH, 5
         try:
@@ -154,7 +183,9 @@ def test_whatever_moment_the_daemon_is_killed_at(tmp_path: Path, capsys: pytest.
             verified(mounted, tally)
             done = run("md5sum", *truth, timeout=100)
             assert done.returncode == 0, done.stderr
-            assert {Path(line[34:]): line[:32] for line in done.stdout.splitlines()} == {path: file.digest for path, file in truth.items()}
+            assert {Path(line[34:]): line[:32] for line in done.stdout.splitlines()} == {
+                path: file.digest for path, file in truth.items()
+            }
             xnatfs("unmount", str(mounted.point), env=mounted.env, check=True)
             verified(mounted, tally)
     assert tally.with_transfer >= 0.75 * KILLS

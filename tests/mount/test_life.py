@@ -1,4 +1,6 @@
-"""How a mount lives and ends: signals, crashes, slow and broken servers. Whatever happens, a reader gets the true bytes or an error."""
+"""How a mount lives and ends: signals, crashes, slow and broken servers. Whatever happens, a reader gets the
+true bytes or an error.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ SCAN = "projects/SCALE/subjects/sub00001/sub00001_MR1/SCANS/1-TYPE1/DICOM"
 @pytest.fixture
 def server() -> Iterator[DemoServer]:
     """One session of 60 small files, and one file of 30 MiB."""
-    archive = build("scale", sessions=2, scans=1, files=60, file_size=100_000, big_files={"big.bin": 30 * MIB})
+    archive = build(
+        "scale", sessions=2, scans=1, files=60, file_size=100_000, big_files={"big.bin": 30 * MIB}
+    )
     with DemoServer(archive) as server:
         yield server
 
@@ -39,7 +43,9 @@ def server() -> Iterator[DemoServer]:
 def started(*command: str | Path, stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
     """A command that runs beside the test, and does not outlive it."""
     words = [str(part) for part in command]
-    process = subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
+    process = subprocess.Popen(
+        words, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"}
+    )
     try:
         yield process
     finally:
@@ -65,13 +71,18 @@ def gone(mounted: Mount, pid: int) -> bool:
 
 def everything_is_true(mounted: Mount, server: DemoServer, project: str = "SCALE") -> None:
     """Every file of a project, by the real md5sum, against the ground truth."""
-    expected = {path: file.digest for path, file in Spelling(server.archive, files(server.archive, project, "demo")).people().items()}
-    done = run("find", ".", "-type", "f", "-exec", "md5sum", "{}", "+", cwd=mounted.point / "projects" / project)
+    expected = {
+        path: file.digest
+        for path, file in Spelling(server.archive, files(server.archive, project, "demo")).people().items()
+    }
+    done = run(
+        "find", ".", "-type", "f", "-exec", "md5sum", "{}", "+", cwd=mounted.point / "projects" / project
+    )
     assert done.returncode == 0, done.stderr
     assert {line[36:]: line[:32] for line in done.stdout.splitlines()} == expected != {}
 
 
-# --- ending --------------------------------------------------------------------------------------------------------
+# --- ending -------------------------------------------------------------------------------------------------
 
 
 def test_two_mounts_of_two_servers_at_once(server: DemoServer, tmp_path: Path) -> None:
@@ -85,7 +96,9 @@ def test_two_mounts_of_two_servers_at_once(server: DemoServer, tmp_path: Path) -
             shown = xnatfs("status", env=one.env).stdout
             assert all(f"{each.point}  {each.url} as demo" in shown for each in (one, two))
             assert two.status()["server"] == other.url and one.status()["server"] == server.url
-        assert (one.point / "README.txt").is_file() and xnatfs("status", str(two.point), env=one.env).returncode == 1
+        assert (one.point / "README.txt").is_file() and xnatfs(
+            "status", str(two.point), env=one.env
+        ).returncode == 1
 
 
 def test_unmount_ends_the_daemon_and_its_session_on_the_server(server: DemoServer, tmp_path: Path) -> None:
@@ -175,15 +188,22 @@ def test_unmount_clears_a_dead_mount_away(server: DemoServer, tmp_path: Path) ->
         assert str(mounted.point) not in fuse_mounts() and os.listdir(mounted.point) == []
 
 
-def test_a_mount_in_the_foreground_ends_with_ctrl_c(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_in_the_foreground_ends_with_ctrl_c(
+    server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = tmp_path / "mnt"
     point.mkdir()
     for name, value in {"HOST": server.url, "USER": "demo", "PASS": "demo"}.items():
         monkeypatch.setenv(f"XNAT_{name}", value)
-    with started(sys.executable, "-u", "-m", "xnatfs", "mount", "--foreground", str(point), stdout=subprocess.PIPE) as process:
+    with started(
+        sys.executable, "-u", "-m", "xnatfs", "mount", "--foreground", str(point), stdout=subprocess.PIPE
+    ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == f"{server.url} is mounted at {point}; `xnatfs unmount {point}` ends it\n"
+            assert (
+                process.stdout.readline()
+                == f"{server.url} is mounted at {point}; `xnatfs unmount {point}` ends it\n"
+            )
             assert sorted(os.listdir(point / "projects")) == ["BIG", "SCALE"]
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=15)
@@ -194,7 +214,7 @@ def test_a_mount_in_the_foreground_ends_with_ctrl_c(server: DemoServer, tmp_path
             run("fusermount3", "-uqz", point)
 
 
-# --- waiting -------------------------------------------------------------------------------------------------------
+# --- waiting ------------------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_ends_a_read_that_waits_for_the_server(server: DemoServer, tmp_path: Path) -> None:
@@ -255,11 +275,20 @@ def test_forty_stuck_reads_keep_nobody_from_looking_around(server: DemoServer, t
             began = time.monotonic()
             assert run("ls", "-l", folder, timeout=20).stdout.count("\n") == 61
             assert (folder / names[-1]).read_bytes() == first, "what is cached is read"
-            assert run("ls", mounted.point / "projects/SCALE/subjects", timeout=20).stdout == "sub00001\nsub00002\n"
-            assert os.listdir(mounted.point / "projects/SCALE/subjects/sub00002/sub00002_MR1/SCANS/1-TYPE1") == ["DICOM"]
-            assert len(os.listdir(mounted.point / SCAN.replace("00001", "00002"))) == 60, "what is not yet listed is listed"
+            assert (
+                run("ls", mounted.point / "projects/SCALE/subjects", timeout=20).stdout
+                == "sub00001\nsub00002\n"
+            )
+            assert os.listdir(
+                mounted.point / "projects/SCALE/subjects/sub00002/sub00002_MR1/SCANS/1-TYPE1"
+            ) == ["DICOM"]
+            assert len(os.listdir(mounted.point / SCAN.replace("00001", "00002"))) == 60, (
+                "what is not yet listed is listed"
+            )
             assert time.monotonic() - began < 8
-            assert all(reader.poll() is None for reader in readers), "nothing was shown: the reads were not stuck"
+            assert all(reader.poll() is None for reader in readers), (
+                "nothing was shown: the reads were not stuck"
+            )
             for reader in readers:
                 reader.send_signal(signal.SIGINT)
             began = time.monotonic()
@@ -268,7 +297,7 @@ def test_forty_stuck_reads_keep_nobody_from_looking_around(server: DemoServer, t
             assert time.monotonic() - began < 8
 
 
-# --- bad days of a server ------------------------------------------------------------------------------------------
+# --- bad days of a server -----------------------------------------------------------------------------------
 
 
 def reading(mounted: Mount, server: DemoServer, project: str, meanwhile: object) -> None:
@@ -314,7 +343,9 @@ def test_a_session_that_expires_in_between(server: DemoServer, tmp_path: Path) -
         expired: list[int] = []
         reading(mounted, server, "SCALE", lambda: expired.append(server.expire_sessions()))
         assert expired == [1], "nothing was shown: there was no session to end"
-        assert len(server.requests("^GET /data/JSESSION")) <= 2, "at most one silent login more, whoever noticed first"
+        assert len(server.requests("^GET /data/JSESSION")) <= 2, (
+            "at most one silent login more, whoever noticed first"
+        )
 
 
 def test_sessions_that_expire_all_the_time(server: DemoServer, tmp_path: Path) -> None:
@@ -339,13 +370,17 @@ def test_sessions_that_expire_all_the_time(server: DemoServer, tmp_path: Path) -
     ],
     ids=lambda trouble: "-".join(trouble),
 )
-def test_the_bytes_are_true_whatever_the_server_does(server: DemoServer, tmp_path: Path, trouble: dict[str, float | str]) -> None:
+def test_the_bytes_are_true_whatever_the_server_does(
+    server: DemoServer, tmp_path: Path, trouble: dict[str, float | str]
+) -> None:
     with mount(server.url, tmp_path) as mounted:
         for name, value in trouble.items():
             setattr(server.switches, name, value)
         everything_is_true(mounted, server)
         spent = [name for name in trouble if name.endswith("_next") or name == "html_instead"]
-        assert [getattr(server.switches, name) for name in spent] == [0] * len(spent), "nothing was shown: the trouble did not happen"
+        assert [getattr(server.switches, name) for name in spent] == [0] * len(spent), (
+            "nothing was shown: the trouble did not happen"
+        )
 
 
 def test_a_large_file_is_true_though_its_connection_is_cut(server: DemoServer, tmp_path: Path) -> None:
@@ -355,19 +390,25 @@ def test_a_large_file_is_true_though_its_connection_is_cut(server: DemoServer, t
         assert server.switches.cut_next == 0, "nothing was shown: the connection was not cut"
 
 
-def test_a_file_whose_digest_is_wrong_is_an_error_until_the_catalog_is_right(server: DemoServer, tmp_path: Path) -> None:
+def test_a_file_whose_digest_is_wrong_is_an_error_until_the_catalog_is_right(
+    server: DemoServer, tmp_path: Path
+) -> None:
     with mount(server.url, tmp_path) as mounted:
         server.switches.wrong_digest = r"0007\.dcm$"
         path = mounted.point / SCAN / "0007.dcm"
         assert run("cat", path).stderr.endswith("Input/output error\n")
         server.switches.wrong_digest = ""
         xnatfs("refresh", str(path), env=mounted.env, check=True)
-        (file,) = (file for file in files(server.archive, "SCALE", "demo") if file.path == "0007.dcm" and file.session == "sub00001_MR1")
+        (file,) = (
+            file
+            for file in files(server.archive, "SCALE", "demo")
+            if file.path == "0007.dcm" and file.session == "sub00001_MR1"
+        )
         until(lambda: run("cat", path).returncode == 0, 40)
         assert path.read_bytes() == file.read()
 
 
-# --- changes on the server -----------------------------------------------------------------------------------------
+# --- changes on the server ----------------------------------------------------------------------------------
 
 
 def test_a_new_session_appears_after_refresh(server: DemoServer, tmp_path: Path) -> None:
@@ -377,9 +418,17 @@ def test_a_new_session_appears_after_refresh(server: DemoServer, tmp_path: Path)
         assert os.listdir(subjects) == ["sub00001_MR1"] and not (programs / "new_MR1").exists()
         changes = Changes(server.archive)
         subject = next(one.id for one in server.archive.subjects.values() if one.label == "sub00001")
-        number = server.call(lambda: changes.apply({"op": "add_session", "project": "SCALE", "subject": subject, "label": "new_MR1"}))
-        resource = server.call(lambda: changes.apply({"op": "add_resource", "session": number, "label": "NOTES"}))
-        server.call(lambda: changes.apply({"op": "put_file", "resource": resource, "path": "a.txt", "text": "hello"}))
+        number = server.call(
+            lambda: changes.apply(
+                {"op": "add_session", "project": "SCALE", "subject": subject, "label": "new_MR1"}
+            )
+        )
+        resource = server.call(
+            lambda: changes.apply({"op": "add_resource", "session": number, "label": "NOTES"})
+        )
+        server.call(
+            lambda: changes.apply({"op": "put_file", "resource": resource, "path": "a.txt", "text": "hello"})
+        )
         done = xnatfs("refresh", str(subjects), env=mounted.env)
         assert (done.returncode, done.stdout) == (0, f"{mounted.point} looks at {server.url} again\n")
         assert sorted(os.listdir(subjects)) == ["new_MR1", "sub00001_MR1"]
@@ -392,10 +441,18 @@ def test_a_changed_file_is_read_whole_after_refresh(server: DemoServer, tmp_path
     with mount(server.url, tmp_path) as mounted:
         path = mounted.point / SCAN / "0003.dcm"
         assert path.stat().st_size == 100_000 and len((path.parent / "0004.dcm").read_bytes()) == 100_000
-        (file,) = (file for file in files(server.archive, "SCALE", "demo") if file.path == "0003.dcm" and file.session == "sub00001_MR1")
+        (file,) = (
+            file
+            for file in files(server.archive, "SCALE", "demo")
+            if file.path == "0003.dcm" and file.session == "sub00001_MR1"
+        )
         changes = Changes(server.archive)
         for text in ("longer" * 50_000, "short", "longer again" * 20_000):
-            server.call(lambda text=text: changes.apply({"op": "put_file", "resource": file.resource_id, "path": file.path, "text": text}))
+            server.call(
+                lambda text=text: changes.apply(
+                    {"op": "put_file", "resource": file.resource_id, "path": file.path, "text": text}
+                )
+            )
             xnatfs("refresh", str(path), env=mounted.env, check=True)
             assert path.read_text() == text
             assert path.stat().st_size == len(text)
@@ -412,7 +469,9 @@ def test_a_deleted_session_is_gone_after_refresh(server: DemoServer, tmp_path: P
 
 
 def test_ctrl_c_ends_an_open_of_a_file_that_another_program_waits_for(tmp_path: Path) -> None:
-    """After a refresh an open has the kernel drop what it has of the file, and the kernel waits for pages that are on their way."""
+    """After a refresh an open has the kernel drop what it has of the file, and the kernel waits for pages
+    that are on their way.
+    """
     archive = build("scale", sessions=0, big_files={"a.bin": 20 << 20})
     with DemoServer(archive) as stand_in, mount(stand_in.url, tmp_path) as mounted:
         path = mounted.point / "projects/BIG/subjects/big/big_MR1/SCANS/1-T1/NIFTI/a.bin"

@@ -41,7 +41,9 @@ def forget_sessions_and_tokens(server: DemoServer) -> None:
 
 
 def logged_in(server: DemoServer, env: dict[str, str]) -> str:
-    return xnatfs("login", "--server", server.url, env={**env, "XNAT_USER": "demo", "XNAT_PASS": "demo"}, check=True).stdout
+    return xnatfs(
+        "login", "--server", server.url, env={**env, "XNAT_USER": "demo", "XNAT_PASS": "demo"}, check=True
+    ).stdout
 
 
 def no_password(folder: Path) -> dict[str, str]:
@@ -49,13 +51,19 @@ def no_password(folder: Path) -> dict[str, str]:
     return {"XNATFS_CACHE_DIR": str(folder / "cache"), "XNATFS_STATE_DIR": str(folder / "state")}
 
 
-def test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_mount_back(server: DemoServer, tmp_path: Path) -> None:
+def test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_mount_back(
+    server: DemoServer, tmp_path: Path
+) -> None:
     env = no_password(tmp_path)
     said = logged_in(server, env)
     assert f"logged in to {server.url} as demo; the token is valid until" in said and "tokens.json" in said
     with mount(server.url, tmp_path, env={"XNAT_USER": "", "XNAT_PASS": ""}) as mounted:
         status = mounted.status()
-        assert status["user"] == "demo" and status["login"]["from"] == "`xnatfs login`" and status["login"]["state"] == "ok"
+        assert (
+            status["user"] == "demo"
+            and status["login"]["from"] == "`xnatfs login`"
+            and status["login"]["state"] == "ok"
+        )
         assert "valid until" in xnatfs("status", env=env).stdout
         some = run("find", mounted.point / "projects", "-type", "f").stdout.splitlines()[0]
         with open(some, "rb") as held:
@@ -72,7 +80,11 @@ def test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_moun
             assert held.read(10) == begin
         assert mounted.status()["login"]["state"] == "ok"
         secret = server.call(lambda: server._application.sessions.tokens_of("demo")[-1].secret)
-        for text in (said, str(mounted.status()), *[one.read_text() for one in (tmp_path / "state/logs").iterdir()]):
+        for text in (
+            said,
+            str(mounted.status()),
+            *[one.read_text() for one in (tmp_path / "state/logs").iterdir()],
+        ):
             assert secret not in text
         left = xnatfs("logout", env=env)
         assert left.returncode == 0 and "is forgotten" in left.stdout
@@ -108,10 +120,26 @@ def test_sighup_has_the_password_read_again(server: DemoServer, tmp_path: Path, 
 def test_a_mount_in_the_foreground_ends_with_its_terminal(server: DemoServer, tmp_path: Path) -> None:
     point = tmp_path / "mnt"
     point.mkdir()
-    env = {**os.environ, **no_password(tmp_path), "XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}
+    env = {
+        **os.environ,
+        **no_password(tmp_path),
+        "XNAT_HOST": server.url,
+        "XNAT_USER": "demo",
+        "XNAT_PASS": "demo",
+    }
     ours, theirs = pty.openpty()
     # A session of its own, whose terminal this is: `setsid --ctty` makes it so.
-    command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "xnatfs", "mount", "--foreground", str(point)]
+    command = [
+        "setsid",
+        "--ctty",
+        "--wait",
+        sys.executable,
+        "-m",
+        "xnatfs",
+        "mount",
+        "--foreground",
+        str(point),
+    ]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
         os.close(theirs)
         try:

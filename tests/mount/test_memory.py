@@ -1,7 +1,7 @@
 """The daemon's memory while a zip of any size is unpacked: it is streamed, nothing of it is held.
 
-600 MB in the suite; `XNATFS_ZIP=4G pytest tests/mount/test_memory.py` (or `scripts/memory`) for the 4 GiB of the requirement.
-"""
+600 MB in the suite; `XNATFS_ZIP=4G pytest tests/mount/test_memory.py` (or `scripts/memory`) for the 4 GiB of
+the requirement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def test_unpacking_a_zip_takes_little_memory(tmp_path: Path, capsys: pytest.Capt
         pid = mounted.pid
         before = peak(pid)
         words = ["sh", "-c", 'cd "$1" && ls | xargs cat | md5sum', "sh", str(folder)]
-        read = subprocess.run(words, capture_output=True, text=True, timeout=100 + SIZE // (5 * MIB), check=True)
+        read = subprocess.run(
+            words, capture_output=True, text=True, timeout=100 + SIZE // (5 * MIB), check=True
+        )
         after = peak(pid)
         sent = sum(one.sent for one in server.requests(r"format=zip"))
     expected = hashlib.md5(usedforsecurity=False)
@@ -52,5 +54,8 @@ def test_unpacking_a_zip_takes_little_memory(tmp_path: Path, capsys: pytest.Capt
     assert read.stdout.split()[0] == expected.hexdigest()
     assert sent > 0.9 * SIZE, "nothing was shown: it did not come as a zip"
     with capsys.disabled():
-        print(f"\n{sent / MIB:.0f} MiB of zip unpacked: the daemon's peak was {after / MIB:.0f} MiB, {before / MIB:.0f} before")
+        print(
+            f"\n{sent / MIB:.0f} MiB of zip unpacked: the daemon's peak was {after / MIB:.0f} MiB, "
+            f"{before / MIB:.0f} before"
+        )
     assert after < 200 * MIB

@@ -1,4 +1,6 @@
-"""What the user sees of every nasty case: one test a case. The spellings stand here in full, so that a change of one is noticed."""
+"""What the user sees of every nasty case: one test a case. The spellings stand here in full, so that a change
+of one is noticed.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ SCANS, NAMES = "m01/m01_scans/SCANS", "m05/m05_names/SCANS/1-T1/NAMES"
 CATALOGS = "m03/m03_catalogs/RESOURCES"
 ODD = "a%2Fb (c) #1 50%+;?&'\" é"
 
-# A case that is a file, or that a file lies in, under a name: case -> (path below subjects/, path below archive's experiments/).
+# A case that is a file, or that a file lies in, under a name: case -> (path below subjects/, path below
+# archive's experiments/).
 PLACES: dict[str, tuple[str, str]] = {
     "scan-id-with-suffix": (f"{SCANS}/2-MR1-T1/NIFTI/which.txt", "m01_scans/SCANS/2-MR1/NIFTI/which.txt"),
-    "scan-id-with-suffix-alone": ("m01/m01_suffix/SCANS/2-MR1-T1/NIFTI/which.txt", "m01_suffix/SCANS/2-MR1/NIFTI/which.txt"),
+    "scan-id-with-suffix-alone": (
+        "m01/m01_suffix/SCANS/2-MR1-T1/NIFTI/which.txt",
+        "m01_suffix/SCANS/2-MR1/NIFTI/which.txt",
+    ),
     "scan-type-empty": (f"{SCANS}/6/NIFTI/which.txt", "m01_scans/SCANS/6/NIFTI/which.txt"),
     "scan-type-is-other-id": (f"{SCANS}/5-1/NIFTI/which.txt", "m01_scans/SCANS/5/NIFTI/which.txt"),
     "scan-type-odd": (f"{SCANS}/7-T1__100____2____x/NIFTI/which.txt", "m01_scans/SCANS/7/NIFTI/which.txt"),
@@ -32,14 +38,29 @@ PLACES: dict[str, tuple[str, str]] = {
     "scan-id-skipped": (f"{SCANS}/0-OT1-OT/NIFTI/which.txt", "m01_scans/SCANS/0-OT1/NIFTI/which.txt"),
     "scan-folder-clash": (f"{SCANS}/20-T1%~20-T1/NIFTI/which.txt", "m01_scans/SCANS/20-T1/NIFTI/which.txt"),
     "scan-quality-empty": (f"{SCANS}/30-T1/NIFTI/which.txt", "m01_scans/SCANS/30/NIFTI/which.txt"),
-    "session-label-accents": ("Ana María/Ana María 1ª/RESOURCES/NOTES/which.txt", "Ana María 1ª/RESOURCES/NOTES/which.txt"),
+    "session-label-accents": (
+        "Ana María/Ana María 1ª/RESOURCES/NOTES/which.txt",
+        "Ana María 1ª/RESOURCES/NOTES/which.txt",
+    ),
     "session-label-odd": (f"Ana María/{ODD}/RESOURCES/NOTES/which.txt", f"{ODD}/RESOURCES/NOTES/which.txt"),
     "session-label-dot": ("m02/%2E/RESOURCES/NOTES/which.txt", "%2E/RESOURCES/NOTES/which.txt"),
     "session-label-dots": ("m02/%2E%2E/RESOURCES/NOTES/which.txt", "%2E%2E/RESOURCES/NOTES/which.txt"),
-    "session-label-reserved": ("m02/%52ESOURCES/RESOURCES/NOTES/which.txt", "RESOURCES/RESOURCES/NOTES/which.txt"),
-    "session-label-files": ("m02/my_files_MR1/RESOURCES/NOTES/which.txt", "my_files_MR1/RESOURCES/NOTES/which.txt"),
-    "resource-label-empty": ("m03/m03_catalogs/SCANS/1-T1/1229/nameless.txt", "m03_catalogs/SCANS/1/1229/nameless.txt"),
-    "resource-label-digits": ("m03/m03_catalogs/SCANS/1-T1/12345/digits.txt", "m03_catalogs/SCANS/1/12345/digits.txt"),
+    "session-label-reserved": (
+        "m02/%52ESOURCES/RESOURCES/NOTES/which.txt",
+        "RESOURCES/RESOURCES/NOTES/which.txt",
+    ),
+    "session-label-files": (
+        "m02/my_files_MR1/RESOURCES/NOTES/which.txt",
+        "my_files_MR1/RESOURCES/NOTES/which.txt",
+    ),
+    "resource-label-empty": (
+        "m03/m03_catalogs/SCANS/1-T1/1229/nameless.txt",
+        "m03_catalogs/SCANS/1/1229/nameless.txt",
+    ),
+    "resource-label-digits": (
+        "m03/m03_catalogs/SCANS/1-T1/12345/digits.txt",
+        "m03_catalogs/SCANS/1/12345/digits.txt",
+    ),
     "resource-label-dot": (f"{CATALOGS}/%2E/which.txt", "m03_catalogs/RESOURCES/%2E/which.txt"),
     "resource-label-dots": (f"{CATALOGS}/%2E%2E/which.txt", "m03_catalogs/RESOURCES/%2E%2E/which.txt"),
     "resource-label-odd": (f"{CATALOGS}/{ODD}/which.txt", f"m03_catalogs/RESOURCES/{ODD}/which.txt"),
@@ -49,19 +70,34 @@ PLACES: dict[str, tuple[str, str]] = {
     ),
     "resource-label-files": (f"{CATALOGS}/files/which.txt", "m03_catalogs/RESOURCES/files/which.txt"),
     "resource-stats-unknown": (f"{CATALOGS}/UNCOUNTED/b.txt", "m03_catalogs/RESOURCES/UNCOUNTED/b.txt"),
-    "folders-deep": (f"{CATALOGS}/TREE/1/2/3/4/5/6/deep.txt", "m03_catalogs/RESOURCES/TREE/1/2/3/4/5/6/deep.txt"),
-    "folder-called-zip": (f"{CATALOGS}/TREE/x.zip/inside.txt", "m03_catalogs/RESOURCES/TREE/x.zip/inside.txt"),
+    "folders-deep": (
+        f"{CATALOGS}/TREE/1/2/3/4/5/6/deep.txt",
+        "m03_catalogs/RESOURCES/TREE/1/2/3/4/5/6/deep.txt",
+    ),
+    "folder-called-zip": (
+        f"{CATALOGS}/TREE/x.zip/inside.txt",
+        "m03_catalogs/RESOURCES/TREE/x.zip/inside.txt",
+    ),
     "zip-file": (f"{CATALOGS}/TREE/real.zip", "m03_catalogs/RESOURCES/TREE/real.zip"),
     "file-empty": (f"{CATALOGS}/TREE/empty.txt", "m03_catalogs/RESOURCES/TREE/empty.txt"),
-    "size-too-big": (f"{CATALOGS}/SIZES/listed_too_big.bin", "m03_catalogs/RESOURCES/SIZES/listed_too_big.bin"),
-    "size-too-small": (f"{CATALOGS}/SIZES/listed_too_small.bin", "m03_catalogs/RESOURCES/SIZES/listed_too_small.bin"),
+    "size-too-big": (
+        f"{CATALOGS}/SIZES/listed_too_big.bin",
+        "m03_catalogs/RESOURCES/SIZES/listed_too_big.bin",
+    ),
+    "size-too-small": (
+        f"{CATALOGS}/SIZES/listed_too_small.bin",
+        "m03_catalogs/RESOURCES/SIZES/listed_too_small.bin",
+    ),
     "digest-missing": (f"{CATALOGS}/DIGESTS/without.bin", "m03_catalogs/RESOURCES/DIGESTS/without.bin"),
     "digests-missing": (f"{CATALOGS}/UNHASHED/3.bin", "m03_catalogs/RESOURCES/UNHASHED/3.bin"),
     "file-and-folder": (f"{CATALOGS}/CLASH/a/b", "m03_catalogs/RESOURCES/CLASH/a/b"),
     "path-twice": (f"{CATALOGS}/TWICE/same.txt", "m03_catalogs/RESOURCES/TWICE/same.txt"),
     "size-9-mib": (f"{CATALOGS}/LARGE/nine.bin", "m03_catalogs/RESOURCES/LARGE/nine.bin"),
     "size-40-mib": (f"{CATALOGS}/LARGE/forty.bin", "m03_catalogs/RESOURCES/LARGE/forty.bin"),
-    "assessor-label-odd": (f"m04/m04_MR1/ASSESSORS/{ODD}/DATA/odd.txt", f"m04_MR1/ASSESSORS/{ODD}/DATA/odd.txt"),
+    "assessor-label-odd": (
+        f"m04/m04_MR1/ASSESSORS/{ODD}/DATA/odd.txt",
+        f"m04_MR1/ASSESSORS/{ODD}/DATA/odd.txt",
+    ),
 }
 SPELT_NAMES = {
     "slash-free punctuation in a file name": "(a) #1 50%+;?&'\" b.txt",
@@ -85,20 +121,32 @@ SPELT_NAMES = {
     "a folder called files": "x/files/y.txt",
     "a path that looks like a zip member's prefix": "S/resources/1/files/z.txt",
 }
-PLACES |= {f"name: {what}": (f"{NAMES}/{spelt}", f"m05_names/SCANS/1/NAMES/{spelt}") for what, spelt in SPELT_NAMES.items()}
+PLACES |= {
+    f"name: {what}": (f"{NAMES}/{spelt}", f"m05_names/SCANS/1/NAMES/{spelt}")
+    for what, spelt in SPELT_NAMES.items()
+}
 
 
 def truth(lab: Lab, case: str) -> TrueFile:
     """The file of a case; where a whole object is the case, a file in it."""
     place = CASES[case]
-    wanted = {"subject": place.subject, "session": place.session, "scan": place.scan, "assessor": place.assessor}
+    wanted = {
+        "subject": place.subject,
+        "session": place.session,
+        "scan": place.scan,
+        "assessor": place.assessor,
+    }
     found = lab.files("MESSY", **{name: value for name, value in wanted.items() if value})
     if place.resource is not None:
         found = [file for file in found if file.resource == place.resource]
     if place.path:
         found = [file for file in found if file.path == place.path]
     elif case in PLACES:
-        found = [file for file in found if file.path == PLACES[case][0].rpartition("/")[2] and (place.scan or file.kind != "scan")]
+        found = [
+            file
+            for file in found
+            if file.path == PLACES[case][0].rpartition("/")[2] and (place.scan or file.kind != "scan")
+        ]
     (file,) = found or pytest.fail(f"the ground truth has no file for {case}")
     return file
 
@@ -131,7 +179,7 @@ def test_the_file_lies_where_the_names_section_says_and_has_its_true_bytes(lab: 
         assert attribute(path, "name") == file.path.rpartition("/")[2]
 
 
-# --- cases that are no single file, or of which there is more to say ------------------------------------------------
+# --- cases that are no single file, or of which there is more to say ----------------------------------------
 
 
 def scan_id_with_suffix_beside_the_plain_one(lab: Lab) -> None:
@@ -139,7 +187,9 @@ def scan_id_with_suffix_beside_the_plain_one(lab: Lab) -> None:
     folder = subjects(lab) / SCANS
     assert {"2-T1", "2-MR1-T1"} <= set(os.listdir(folder))
     for bare, listed in (("2", "2-T1"), ("2-MR1", "2-MR1-T1")):
-        assert (folder / bare / "NIFTI/which.txt").read_bytes() == (folder / listed / "NIFTI/which.txt").read_bytes()
+        assert (folder / bare / "NIFTI/which.txt").read_bytes() == (
+            folder / listed / "NIFTI/which.txt"
+        ).read_bytes()
         assert attribute(folder / listed, "scan") == bare
 
 
@@ -163,9 +213,13 @@ def scan_type_that_is_another_scans_id(lab: Lab) -> None:
 
 
 def scan_folders_that_clash(lab: Lab) -> None:
-    """`20-T1` is the scan 20; the scan called 20-T1 gets its id appended. A listed name wins over an alias."""
+    """`20-T1` is the scan 20; the scan called 20-T1 gets its id appended. A listed name wins over an
+    alias.
+    """
     folder = subjects(lab) / SCANS
-    assert attribute(folder / "20-T1", "scan") == "20" and attribute(folder / "20-T1%~20-T1", "scan") == "20-T1"
+    assert (
+        attribute(folder / "20-T1", "scan") == "20" and attribute(folder / "20-T1%~20-T1", "scan") == "20-T1"
+    )
     assert attribute(experiments(lab) / "m01_scans/SCANS/20-T1", "scan") == "20-T1"
 
 
@@ -178,7 +232,9 @@ def subject_with_accents(lab: Lab) -> None:
     folder = subjects(lab) / "Ana María"
     assert sorted(os.listdir(folder)) == ["Ana María 1ª", "RESOURCES", ODD]
     assert (folder / "RESOURCES/señal (1)/niño.txt").read_text() == "año\n"
-    assert (lab.demo.point / "archive/projects/MESSY/subjects/Ana María/señal (1)/niño.txt").read_text() == "año\n"
+    assert (
+        lab.demo.point / "archive/projects/MESSY/subjects/Ana María/señal (1)/niño.txt"
+    ).read_text() == "año\n"
 
 
 def session_called_dot(lab: Lab) -> None:
@@ -193,8 +249,12 @@ def session_called_dots(lab: Lab) -> None:
 
 
 def session_called_like_the_folder_of_resources(lab: Lab) -> None:
-    """`RESOURCES` of the subject is the subject's; the session has its first letter spelt. In `archive/` nothing clashes."""
-    assert (subjects(lab) / "m02/RESOURCES/NOTES/subject.txt").read_bytes() == b"of the subject beside a session RESOURCES\n"
+    """`RESOURCES` of the subject is the subject's; the session has its first letter spelt. In `archive/`
+    nothing clashes.
+    """
+    assert (
+        subjects(lab) / "m02/RESOURCES/NOTES/subject.txt"
+    ).read_bytes() == b"of the subject beside a session RESOURCES\n"
     assert attribute(subjects(lab) / "m02/%52ESOURCES", "label") == "RESOURCES"
 
 
@@ -215,21 +275,36 @@ def session_without_scans(lab: Lab) -> None:
 
 
 def subject_without_sessions(lab: Lab) -> None:
-    assert os.listdir(subjects(lab) / "m00") == [] == os.listdir(lab.demo.point / "archive/projects/MESSY/subjects/m00")
+    assert (
+        os.listdir(subjects(lab) / "m00")
+        == []
+        == os.listdir(lab.demo.point / "archive/projects/MESSY/subjects/m00")
+    )
 
 
 def resources_of_one_label(lab: Lab) -> None:
-    """Both are there: the older one under its label, the other with its number appended; and each under its number."""
+    """Both are there: the older one under its label, the other with its number appended; and each under its
+    number.
+    """
     for folder in (subjects(lab) / "m03/m03_catalogs/SCANS/1-T1", experiments(lab) / "m03_catalogs/SCANS/1"):
         assert {"NIFTI", "NIFTI%~1228"} <= set(os.listdir(folder))
-        for name, word in (("NIFTI", b"first"), ("NIFTI%~1228", b"second"), ("1227", b"first"), ("1228", b"second")):
+        for name, word in (
+            ("NIFTI", b"first"),
+            ("NIFTI%~1228", b"second"),
+            ("1227", b"first"),
+            ("1228", b"second"),
+        ):
             assert sorted(os.listdir(folder / name)) == sorted([f"{word.decode()}.txt", "same.txt"])
             assert (folder / name / "same.txt").read_bytes() == b"same name, " + word + b"\n"
 
 
 def label_too_long(lab: Lab) -> None:
     """The name is cut to 255 bytes at most; the attribute has the whole label."""
-    (path,) = (subjects(lab) / CATALOGS / name for name in os.listdir(subjects(lab) / CATALOGS) if name.startswith("éé"))
+    (path,) = (
+        subjects(lab) / CATALOGS / name
+        for name in os.listdir(subjects(lab) / CATALOGS)
+        if name.startswith("éé")
+    )
     assert len(os.fsencode(path.name)) <= 255
     assert attribute(path, "resource") == LONG_LABEL
 
@@ -263,7 +338,11 @@ def size_wrong_in_the_catalog(lab: Lab) -> None:
         assert path.read_bytes() == file.read()
         assert run("md5sum", path).stdout.split()[0] == file.digest
         assert len(run("tail", "-c", "10", path).stdout.encode(errors="surrogateescape")) == 10
-        assert path.stat().st_size == (experiments(lab) / "m03_catalogs/RESOURCES/SIZES" / name).stat().st_size == file.size
+        assert (
+            path.stat().st_size
+            == (experiments(lab) / "m03_catalogs/RESOURCES/SIZES" / name).stat().st_size
+            == file.size
+        )
 
 
 def digest_missing(lab: Lab) -> None:
@@ -274,7 +353,9 @@ def digest_missing(lab: Lab) -> None:
 
 
 def digest_wrong(lab: Lab) -> None:
-    """An error, never bytes that may be wrong; the other files of the resource are read. Without digests it cannot be noticed."""
+    """An error, never bytes that may be wrong; the other files of the resource are read. Without digests it
+    cannot be noticed.
+    """
     file = truth(lab, "digest-wrong")
     path = subjects(lab) / CATALOGS / "DIGESTS/wrong.bin"
     if lab.profile == "proven":
@@ -292,7 +373,11 @@ def file_gone(lab: Lab) -> None:
     folder = subjects(lab) / CATALOGS / "GONE"
     assert sorted(os.listdir(folder)) == ["before.bin", "gone.bin", "there.bin"]
     shown = run("cat", folder / "gone.bin")
-    assert shown.returncode == 1 and shown.stdout == "" and shown.stderr.endswith("gone.bin: Input/output error\n")
+    assert (
+        shown.returncode == 1
+        and shown.stdout == ""
+        and shown.stderr.endswith("gone.bin: Input/output error\n")
+    )
     assert (len((folder / "before.bin").read_bytes()), len((folder / "there.bin").read_bytes())) == (10, 20)
 
 
@@ -300,7 +385,9 @@ def file_and_folder_of_one_name(lab: Lab) -> None:
     """The folder keeps the name, for the sake of the paths below it."""
     folder = subjects(lab) / CATALOGS / "CLASH"
     assert sorted(os.listdir(folder)) == ["a", "a%~file"]
-    assert (folder / "a%~file").read_bytes() == b"the file a\n" and (folder / "a/b").read_bytes() == b"in the folder a\n"
+    assert (folder / "a%~file").read_bytes() == b"the file a\n" and (
+        folder / "a/b"
+    ).read_bytes() == b"in the folder a\n"
     assert attribute(folder / "a%~file", "name") == "a"
 
 
@@ -317,7 +404,10 @@ def in_and_out_of_one_label(lab: Lab) -> None:
     for file in lab.files("MESSY", assessor="m04_both"):
         assert (folder / str(file.resource_id) / file.path).read_bytes() == file.read()
     average = subjects(lab) / "m04/m04_MR1/RECONSTRUCTIONS/1 T1 (mean)"
-    assert {(average / name / "which.txt").read_text().strip() for name in os.listdir(average)} == {"in", "out"}
+    assert {(average / name / "which.txt").read_text().strip() for name in os.listdir(average)} == {
+        "in",
+        "out",
+    }
     assert sorted(os.listdir(folder.parent)) == [ODD, "m04_bare", "m04_both"]
     assert os.listdir(folder.parent / "m04_bare") == []
 
@@ -333,25 +423,38 @@ def shared_without_its_subject(lab: Lab) -> None:
 
 def assessor_shared_along(lab: Lab) -> None:
     """Under the label it has in this project."""
-    (file,) = (file for file in lab.files("MESSY", assessor="sub001_MR1_freesurfer") if file.path.endswith("aseg.stats"))
-    path = subjects(lab) / "sub001/borrowed_MR1/ASSESSORS/sub001_MR1_freesurfer/DATA/sub001_MR1/stats/aseg.stats"
+    (file,) = (
+        file
+        for file in lab.files("MESSY", assessor="sub001_MR1_freesurfer")
+        if file.path.endswith("aseg.stats")
+    )
+    path = (
+        subjects(lab) / "sub001/borrowed_MR1/ASSESSORS/sub001_MR1_freesurfer/DATA/sub001_MR1/stats/aseg.stats"
+    )
     assert path.read_bytes() == file.read()
 
 
 def assessor_not_shared(lab: Lab) -> None:
     assert os.listdir(subjects(lab) / "sub001/borrowed_MR1/ASSESSORS") == ["sub001_MR1_freesurfer"]
-    assert "sub001_MR1_qc" in os.listdir(lab.demo.point / "projects/ALFA/subjects/sub001/sub001_MR1/ASSESSORS")
+    assert "sub001_MR1_qc" in os.listdir(
+        lab.demo.point / "projects/ALFA/subjects/sub001/sub001_MR1/ASSESSORS"
+    )
 
 
 def hostile_path(lab: Lab) -> None:
     """It is nowhere to be seen; the one decent file of that resource is."""
-    for folder in (subjects(lab) / "m05/m05_names/SCANS/1-T1/HOSTILE", experiments(lab) / "m05_names/SCANS/1/HOSTILE"):
+    for folder in (
+        subjects(lab) / "m05/m05_names/SCANS/1-T1/HOSTILE",
+        experiments(lab) / "m05_names/SCANS/1/HOSTILE",
+    ):
         assert os.listdir(folder) == ["harmless.txt"]
         assert (folder / "harmless.txt").read_bytes() == b"the one file of this resource with a decent path\n"
 
 
 def odd_scan_type(lab: Lab) -> None:
-    """The folder has `_` for what is no letter or digit, as in XNAT's own zips; the attribute has the type as it is."""
+    """The folder has `_` for what is no letter or digit, as in XNAT's own zips; the attribute has the type as
+    it is.
+    """
     assert attribute(subjects(lab) / SCANS / "7-T1__100____2____x", "scan_type") == "T1 (100%)/#2+ é;x"
 
 

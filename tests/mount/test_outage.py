@@ -1,4 +1,6 @@
-"""`rsync -a --delete` beside an XNAT whose database is dead: it says 404 to what exists, and a copy must not lose a file by it."""
+"""`rsync -a --delete` beside an XNAT whose database is dead: it says 404 to what exists, and a copy must not
+lose a file by it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def mirror(source: Path, copy: Path) -> int:
     return run("rsync", "-a", "--delete", f"{source}/", f"{copy}/").returncode
 
 
-@pytest.mark.parametrize("trouble", [{"database_down": True}, {"pool_exhausted": True}, {"failing_query": "."}])
+@pytest.mark.parametrize(
+    "trouble", [{"database_down": True}, {"pool_exhausted": True}, {"failing_query": "."}]
+)
 @pytest.mark.parametrize("kept", [True, False])
 def test_rsync_deletes_nothing_while_the_database_is_dead(
     server: DemoServer, tmp_path: Path, trouble: dict[str, object], kept: bool

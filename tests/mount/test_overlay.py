@@ -1,4 +1,6 @@
-"""`mount --overlay`: a place to write beside the input. The kernel's overlay and fuse-overlayfs, and the server is never changed."""
+"""`mount --overlay`: a place to write beside the input. The kernel's overlay and fuse-overlayfs, and the
+server is never changed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ ENTERED = re.compile(r"/data/JSESSION")  # the session that a login made is ende
 def server() -> Iterator[DemoServer]:
     with DemoServer(build("lab")) as server:
         yield server
-        written = [one for one in server.requests() if not READS.match(one.method) and not ENTERED.search(one.path)]
+        written = [
+            one for one in server.requests() if not READS.match(one.method) and not ENTERED.search(one.path)
+        ]
         assert server.requests() and not written
 
 
@@ -52,12 +56,16 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def mounted_below(folder: Path) -> list[str]:
     """Whatever is mounted below a folder, and every private mount of an overlay that shows."""
     lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [words[1] for words in lines if words[1].startswith(f"{folder}/") or f"lowerdir={folder}" in words[3]]
+    return [
+        words[1] for words in lines if words[1].startswith(f"{folder}/") or f"lowerdir={folder}" in words[3]
+    ]
 
 
 @contextlib.contextmanager
 def overlaid(url: str, folder: Path, *options: str) -> Iterator[Mount]:
-    """A mount with an overlay whose changes are kept in `folder/changes`; nothing stays mounted, whatever happened."""
+    """A mount with an overlay whose changes are kept in `folder/changes`; nothing stays mounted, whatever
+    happened.
+    """
     point = folder / "mnt"
     try:
         with mount(url, folder, "--overlay", str(folder / "changes"), *options) as mounted:
@@ -67,7 +75,10 @@ def overlaid(url: str, folder: Path, *options: str) -> Iterator[Mount]:
     finally:
         left = mounted_below(folder)
         for one in left:
-            subprocess.run(["umount" if os.geteuid() == 0 else "fusermount3", "-l" if os.geteuid() == 0 else "-uz", one], timeout=10)
+            subprocess.run(
+                ["umount" if os.geteuid() == 0 else "fusermount3", "-l" if os.geteuid() == 0 else "-uz", one],
+                timeout=10,
+            )
         clear_away(point, folder / "state")
     assert left == []
     assert processes(folder) == []
@@ -90,7 +101,7 @@ def changed(mounted: Mount) -> tuple[int, int, int]:
     return upper["files"], upper["bytes"], upper["deleted"]
 
 
-# --- writing -------------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------------------
 
 
 def test_dcm2niix_writes_beside_the_images(server: DemoServer, tmp_path: Path, way: str) -> None:
@@ -174,7 +185,11 @@ def test_the_changes_are_there_again_after_a_remount(server: DemoServer, tmp_pat
         (folder / BVAL).unlink()
         before = changed(mounted)
     with overlaid(server.url, tmp_path) as mounted:
-        assert (folder / "new.txt").read_text() == "new" and not (folder / BVAL).exists() and (folder / BVEC).exists()
+        assert (
+            (folder / "new.txt").read_text() == "new"
+            and not (folder / BVAL).exists()
+            and (folder / BVEC).exists()
+        )
         assert changed(mounted) == before == (1, 3, 1)
 
 
@@ -187,7 +202,10 @@ def test_the_other_commands_know_the_overlay(server: DemoServer, tmp_path: Path,
         assert os.getxattr(file, "user.xnat.cached") == b"yes" and os.getxattr(file, "user.xnat.scan") == b"4"
         assert "user.xnat.cached" not in os.listxattr(file) and "user.xnat.uri" in os.listxattr(file)
         for arguments in ((str(file),), ()):
-            assert xnatfs("refresh", *arguments, env=mounted.env).stdout == f"{mounted.point} looks at {server.url} again\n"
+            assert (
+                xnatfs("refresh", *arguments, env=mounted.env).stdout
+                == f"{mounted.point} looks at {server.url} again\n"
+            )
         assert xnatfs("status", str(file), env=mounted.env).returncode == 0
         again = xnatfs("mount", str(mounted.point), env=mounted.env)
         assert again.returncode == 1 and f"is already mounted at {mounted.point}" in again.stderr
@@ -209,7 +227,9 @@ def test_looking_around_fetches_no_files(server: DemoServer, tmp_path: Path, way
     with overlaid(server.url, tmp_path) as mounted:
         assert run("ls", "-lR", mounted.point / SESSION).stdout.count(".dcm") > 20
         assert mounted.status()["contents"]["cached files"] == 0
-        assert run("file", mounted.point / NIFTI / BVEC).stdout.rstrip().endswith("ASCII text"), "opens as fuse-overlayfs does, and reads"
+        assert run("file", mounted.point / NIFTI / BVEC).stdout.rstrip().endswith("ASCII text"), (
+            "opens as fuse-overlayfs does, and reads"
+        )
 
 
 @pytest.mark.timeout(150)
@@ -239,12 +259,16 @@ def test_changes_on_the_server_show_or_say_so(tmp_path: Path, way: str) -> None:
         with pytest.raises(OSError):
             (top / "removed").read_bytes()
         (top / "mine").write_text("mine")
-        assert {"added", "changed", "kept", "mine"} <= set(os.listdir(top)) <= {"added", "changed", "kept", "mine", "removed"}
+        assert (
+            {"added", "changed", "kept", "mine"}
+            <= set(os.listdir(top))
+            <= {"added", "changed", "kept", "mine", "removed"}
+        )
         if way == overlays.KERNEL:
             assert "removed" not in os.listdir(top)
 
 
-# --- life ----------------------------------------------------------------------------------------------------------
+# --- life ---------------------------------------------------------------------------------------------------
 
 
 def test_after_a_crash_unmount_and_mount_clear_it_away(server: DemoServer, tmp_path: Path, way: str) -> None:
@@ -257,14 +281,20 @@ def test_after_a_crash_unmount_and_mount_clear_it_away(server: DemoServer, tmp_p
         assert (done.returncode, done.stdout) == (0, f"{mounted.point} is unmounted\n"), done.stderr
         assert mounted_below(tmp_path) == [] and not list((tmp_path / "state/overlays").iterdir())
         until(lambda: processes(tmp_path) == [])
-        xnatfs("mount", str(mounted.point), "--overlay", str(tmp_path / "changes"), env=mounted.env, check=True)
+        xnatfs(
+            "mount", str(mounted.point), "--overlay", str(tmp_path / "changes"), env=mounted.env, check=True
+        )
         assert mine.read_text() == "kept"
         kill(mounted.pid)
-        xnatfs("mount", str(mounted.point), "--overlay", str(tmp_path / "changes"), env=mounted.env, check=True)
+        xnatfs(
+            "mount", str(mounted.point), "--overlay", str(tmp_path / "changes"), env=mounted.env, check=True
+        )
         assert mine.read_text() == "kept" and len(mounted_below(tmp_path)) == 1
 
 
-def test_who_still_holds_a_file_of_a_crashed_one_gets_some_seconds(server: DemoServer, tmp_path: Path, way: str) -> None:
+def test_who_still_holds_a_file_of_a_crashed_one_gets_some_seconds(
+    server: DemoServer, tmp_path: Path, way: str
+) -> None:
     with overlaid(server.url, tmp_path) as mounted:
         mine = mounted.point / NIFTI / "mine.txt"
         mine.write_text("kept")
@@ -272,9 +302,13 @@ def test_who_still_holds_a_file_of_a_crashed_one_gets_some_seconds(server: DemoS
         with mine.open("rb"):
             kill(mounted.pid)
             done = xnatfs(*again, env=mounted.env)
-            assert done.returncode == 1 and "a program still has files of an ended " in done.stderr, done.stderr
+            assert done.returncode == 1 and "a program still has files of an ended " in done.stderr, (
+                done.stderr
+            )
             until(lambda: mounted_below(tmp_path) == [])
-            waiting = subprocess.Popen([sys.executable, "-m", "xnatfs", *again], env={**os.environ, **mounted.env})
+            waiting = subprocess.Popen(
+                [sys.executable, "-m", "xnatfs", *again], env={**os.environ, **mounted.env}
+            )
             time.sleep(2.0)
         assert waiting.wait(30) == 0
         assert mine.read_text() == "kept" and len(mounted_below(tmp_path)) == 1
@@ -295,16 +329,31 @@ def test_unmounted_by_other_means_the_daemon_ends(server: DemoServer, tmp_path: 
         assert mounted_below(tmp_path) == []
 
 
-def test_ctrl_c_in_the_foreground(server: DemoServer, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_the_foreground(
+    server: DemoServer, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = tmp_path / "mnt"
     point.mkdir()
     for name, value in {"HOST": server.url, "USER": "demo", "PASS": "demo"}.items():
         monkeypatch.setenv(f"XNAT_{name}", value)
-    command = [sys.executable, "-u", "-m", "xnatfs", "mount", "--foreground", "--overlay", str(tmp_path / "changes"), str(point)]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "xnatfs",
+        "mount",
+        "--foreground",
+        "--overlay",
+        str(tmp_path / "changes"),
+        str(point),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{server.url} is mounted at {point}; `xnatfs unmount {point}` ends it\n"
+        assert (
+            process.stdout.readline()
+            == f"{server.url} is mounted at {point}; `xnatfs unmount {point}` ends it\n"
+        )
         (point / "mine").write_text("mine")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
@@ -318,7 +367,9 @@ def test_ctrl_c_in_the_foreground(server: DemoServer, tmp_path: Path, way: str, 
             subprocess.run(["umount", "-l", str(point)], timeout=10)
 
 
-def test_a_busy_overlay_is_unmounted_and_what_is_being_written_is_kept(server: DemoServer, tmp_path: Path, way: str) -> None:
+def test_a_busy_overlay_is_unmounted_and_what_is_being_written_is_kept(
+    server: DemoServer, tmp_path: Path, way: str
+) -> None:
     with overlaid(server.url, tmp_path) as mounted:
         changes = str(tmp_path / "changes")
         with (mounted.point / NIFTI / "long.txt").open("w") as stream:
@@ -335,7 +386,7 @@ def test_a_busy_overlay_is_unmounted_and_what_is_being_written_is_kept(server: D
         assert (mounted.point / NIFTI / "long.txt").read_text() == "one\ntwo\n"
 
 
-# --- refusals ------------------------------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------------------------
 
 
 def refused(folder: Path, directory: str | Path, url: str, **more: str) -> str:
@@ -371,13 +422,17 @@ def test_a_folder_is_one_mount_s_and_one_server_s(server: DemoServer, tmp_path: 
     with overlaid(server.url, tmp_path) as mounted:
         said = refused(tmp_path / "home", tmp_path / "changes", server.url)
         assert said.startswith(f"{tmp_path}/changes is in use by ")
-        assert "lies in an xnatfs mount" in refused(tmp_path / "home", mounted.point / "x", server.url, **mounted.env)
+        assert "lies in an xnatfs mount" in refused(
+            tmp_path / "home", mounted.point / "x", server.url, **mounted.env
+        )
     with DemoServer(build("empty")) as other:
         assert f"holds changes made over {server.url}" in refused(tmp_path, tmp_path / "changes", other.url)
 
 
 def test_a_login_that_fails_leaves_nothing(server: DemoServer, tmp_path: Path, way: str) -> None:
-    assert "refused this user name and password" in refused(tmp_path, tmp_path / "changes", server.url, XNAT_PASS="wrong")
+    assert "refused this user name and password" in refused(
+        tmp_path, tmp_path / "changes", server.url, XNAT_PASS="wrong"
+    )
     assert json.loads((tmp_path / "changes/overlay.json").read_text())["kind"] == way
 
 
@@ -388,7 +443,13 @@ def test_with_neither_it_says_what_to_install(server: DemoServer, tmp_path: Path
         said = refused(tmp_path, tmp_path / "changes", server.url, PATH=str(tmp_path / "bin"))
         assert said == "an overlay needs fuse-overlayfs (or root); install the package fuse-overlayfs"
     else:
-        said = refused(tmp_path, tmp_path / "changes", server.url, PATH=str(tmp_path / "bin"), XNATFS_OVERLAY="fuse-overlayfs")
+        said = refused(
+            tmp_path,
+            tmp_path / "changes",
+            server.url,
+            PATH=str(tmp_path / "bin"),
+            XNATFS_OVERLAY="fuse-overlayfs",
+        )
         assert said == "XNATFS_OVERLAY=fuse-overlayfs is not possible here"
 
 
@@ -396,7 +457,9 @@ def test_changes_stay_with_what_they_were_made_with(server: DemoServer, tmp_path
     if overlays.KERNEL not in overlays.kinds() or overlays.PROGRAM not in overlays.kinds():
         pytest.skip("this machine or user has not both kinds of overlay")
     (tmp_path / "changes").mkdir()
-    (tmp_path / "changes/overlay.json").write_text(json.dumps({"server": server.url, "kind": overlays.KERNEL}))
+    (tmp_path / "changes/overlay.json").write_text(
+        json.dumps({"server": server.url, "kind": overlays.KERNEL})
+    )
     said = refused(tmp_path, tmp_path / "changes", server.url, XNATFS_OVERLAY=overlays.PROGRAM)
     assert "were made with the kernel's overlay (as root), which this user cannot use here" in said
 
@@ -420,7 +483,9 @@ tail -n 1 d/copy; ls; cd ../../../../../../../../..
 
 def test_without_root(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     """As the user nobody, in a mount namespace of its own where everybody may open /dev/fuse."""
-    tools = [tool for tool in ("unshare", "setpriv", overlays.PROGRAM, "fusermount3") if shutil.which(tool) is None]
+    tools = [
+        tool for tool in ("unshare", "setpriv", overlays.PROGRAM, "fusermount3") if shutil.which(tool) is None
+    ]
     if os.geteuid() != 0 or tools:
         pytest.skip(f"only root can become another user; lacking: {tools}")
     with contextlib.ExitStack() as stack:
@@ -428,11 +493,35 @@ def test_without_root(server: DemoServer, tmp_path_factory: pytest.TempPathFacto
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         (folder / "home").mkdir()
-        env = {"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "demo", "HOME": f"{folder}/home", "TMPDIR": f"{folder}/home"}
+        env = {
+            "XNAT_HOST": server.url,
+            "XNAT_USER": "demo",
+            "XNAT_PASS": "demo",
+            "HOME": f"{folder}/home",
+            "TMPDIR": f"{folder}/home",
+        }
         env |= {"XNATFS_CACHE_DIR": f"{folder}/home/cache", "XNATFS_STATE_DIR": f"{folder}/home/state"}
-        done = run("unshare", "-m", "sh", "-c", AS_NOBODY, "sh", folder, sys.executable, NIFTI, BVEC, BVAL, env=env, timeout=90)
+        done = run(
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            AS_NOBODY,
+            "sh",
+            folder,
+            sys.executable,
+            NIFTI,
+            BVEC,
+            BVAL,
+            env=env,
+            timeout=90,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "\nmore\n" in done.stdout and "by fuse-overlayfs" in done.stdout and "and 1 deletion;" in done.stdout
+        assert (
+            "\nmore\n" in done.stdout
+            and "by fuse-overlayfs" in done.stdout
+            and "and 1 deletion;" in done.stdout
+        )
         upper = folder / "home/changes/upper" / NIFTI
         assert upper.stat().st_uid == 65534 and (upper / "d/copy").read_text().endswith("more\n")
         assert stat.S_IMODE((upper / BVEC).stat().st_mode) == 0o600

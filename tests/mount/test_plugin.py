@@ -1,4 +1,6 @@
-"""The package that docs/writing-a-table.md shows, installed as it stands there, seen in a mount; and packages that are broken."""
+"""The package that docs/writing-a-table.md shows, installed as it stands there, seen in a mount; and packages
+that are broken.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ TAKEN = Table("freesurfer6", "aseg", ("LESIONS",), (Input("file", "*.txt", clums
 
 def block(kind: str) -> str:
     """The one code block of a language in the document."""
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (found,) = re.findall(
+        rf"^```{kind}\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     return str(found)
 
 
@@ -54,9 +58,15 @@ def install(folder: Path, project: str, **modules: str) -> None:
         (folder / f"{name}.py").write_text(text)
     about = folder / f"{said['name'].replace('-', '_')}-{said['version']}.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {said['name']}\nVersion: {said['version']}\n")
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {said['name']}\nVersion: {said['version']}\n"
+    )
     groups = said["entry-points"]
-    lines = [line for group, points in groups.items() for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))]
+    lines = [
+        line
+        for group, points in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
     (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -73,8 +83,12 @@ def server() -> Iterator[DemoServer]:
         b"# region   count   volume_mm3\nfrontal    12\n",
     )
     for number, text in enumerate(texts, 1):
-        session = make.experiment(make.subject(project, f"s{number}"), f"s{number}_MR1", date=f"2024-01-{7 + number:02d}")
-        make.resource(session, "LESIONS", {f"results/{session.label}_lesions.txt": text, "log.txt": b"done\n"})
+        session = make.experiment(
+            make.subject(project, f"s{number}"), f"s{number}_MR1", date=f"2024-01-{7 + number:02d}"
+        )
+        make.resource(
+            session, "LESIONS", {f"results/{session.label}_lesions.txt": text, "log.txt": b"done\n"}
+        )
     with DemoServer(archive) as server:
         yield server
 
@@ -94,7 +108,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def mounted(server: DemoServer, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+def mounted(
+    server: DemoServer, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mount]:
     with mount(server.url, tmp_path_factory.mktemp("mount"), env=installed) as made:
         yield made
 
@@ -107,19 +123,32 @@ def read(path: Path) -> bytes:
 
 def test_the_documents_table_is_in_the_mount(mounted: Mount) -> None:
     folder = mounted.point / "tables/STUDY/lesions"
-    listed = {f"{name}.{kind}" for name in ("scandates", "scans", "sessions") for kind in ("csv", "parquet", "xlsx")}
+    listed = {
+        f"{name}.{kind}" for name in ("scandates", "scans", "sessions") for kind in ("csv", "parquet", "xlsx")
+    }
     assert set(run("ls", folder.parent).stdout.split()) == {"README.txt", "lesions", "sessions"} | listed
     assert read(folder / "volumes.csv") == ROWS
     wide = read(folder / "volumes_wide.csv").decode().splitlines()
     assert wide[0] == "ID,frontal_count,frontal_volume,parietal_count,parietal_volume,subject,label,date"
-    assert wide[1:] == ["T_E00001,12,1523.40,3,87.05,s1,s1_MR1,2024-01-08", "T_E00002,1,10.0,,,s2,s2_MR1,2024-01-09"]
+    assert wide[1:] == [
+        "T_E00001,12,1523.40,3,87.05,s1,s1_MR1,2024-01-08",
+        "T_E00002,1,10.0,,,s2,s2_MR1,2024-01-09",
+    ]
     (problem,) = read(folder / "volumes.problems.csv").decode().splitlines()[1:]
-    assert problem.startswith("T_E00003,s3,s3_MR1,") and "line 2 is not a region, a count and a volume" in problem
+    assert (
+        problem.startswith("T_E00003,s3,s3_MR1,")
+        and "line 2 is not a region, a count and a volume" in problem
+    )
 
 
 def test_the_command_knows_it(server: DemoServer, installed: dict[str, str], tmp_path: Path) -> None:
     login = {"XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}
-    env = {**installed, **login, "XNATFS_CACHE_DIR": str(tmp_path / "cache"), "XNATFS_STATE_DIR": str(tmp_path / "state")}
+    env = {
+        **installed,
+        **login,
+        "XNATFS_CACHE_DIR": str(tmp_path / "cache"),
+        "XNATFS_STATE_DIR": str(tmp_path / "state"),
+    }
     assert xnatfs("table", "STUDY", "lesions/volumes", env=env, check=True).stdout.encode() == ROWS
     listed = xnatfs("table", "--list", env=env, check=True).stdout
     assert "lesions/volumes\n    reads LESIONS. White matter lesions by region." in listed
@@ -136,7 +165,9 @@ def test_broken_ones_are_named_and_cost_nothing_else(mounted: Mount) -> None:
 
 def test_a_mistake_in_a_parser_costs_the_session(mounted: Mount) -> None:
     folder = mounted.point / "tables/STUDY/lesions"
-    assert [line.split(",")[:2] for line in read(folder / "clumsy.csv").decode().splitlines()[1:]] == [["T_E00001", "3.0"]]
+    assert [line.split(",")[:2] for line in read(folder / "clumsy.csv").decode().splitlines()[1:]] == [
+        ["T_E00001", "3.0"]
+    ]
     problems = read(folder / "clumsy.problems.csv").decode()
     assert "T_E00002" in problems and "T_E00003" in problems and "IndexError" in problems
     assert read(folder / "volumes.csv") == ROWS

@@ -1,4 +1,6 @@
-"""A mount that cannot be: one plain sentence, a non-zero exit, no password on the screen, and nothing left behind."""
+"""A mount that cannot be: one plain sentence, a non-zero exit, no password on the screen, and nothing left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Place:
     def login(self, url: str, password: str = SECRET) -> dict[str, str]:
         return {"XNAT_HOST": url, "XNAT_USER": "demo", "XNAT_PASS": password}
 
-    def refused(self, env: dict[str, str], *options: str, point: Path | None = None, timeout: float = 60) -> str:
+    def refused(
+        self, env: dict[str, str], *options: str, point: Path | None = None, timeout: float = 60
+    ) -> str:
         """The one sentence that `xnatfs mount` says."""
         where = point or self.point
         return self.plain(xnatfs("mount", str(where), *options, env=env, timeout=timeout), where)
@@ -76,7 +80,7 @@ def place(tmp_path: Path) -> Place:
     return Place(point)
 
 
-# --- the login -----------------------------------------------------------------------------------------------------
+# --- the login ----------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_password_is_tried_once(server: DemoServer, place: Place) -> None:
@@ -102,7 +106,10 @@ def test_no_server_named_and_none_known(place: Place) -> None:
 
 def test_two_servers_known_and_none_named(place: Place, private_home: Path) -> None:
     netrc = private_home / ".netrc"
-    netrc.write_text("machine one.invalid login a password correct_horse\nmachine two.invalid login b password correct_horse\n")
+    netrc.write_text(
+        "machine one.invalid login a password correct_horse\nmachine two.invalid login b password "
+        "correct_horse\n"
+    )
     netrc.chmod(0o600)
     said = place.refused({})
     assert "https://one.invalid" in said and "https://two.invalid" in said and "--server" in said
@@ -119,7 +126,7 @@ def test_a_url_that_is_none(place: Place, url: str) -> None:
     assert "is not a server URL" in place.refused({}, "--server", url)
 
 
-# --- the way to the server -----------------------------------------------------------------------------------------
+# --- the way to the server ----------------------------------------------------------------------------------
 
 
 def test_an_unknown_host(place: Place) -> None:
@@ -180,7 +187,7 @@ def test_an_xnat_that_is_out_of_order(place: Place) -> None:
         assert "the server reported an error" in said and "503" in said
 
 
-# --- the place -----------------------------------------------------------------------------------------------------
+# --- the place ----------------------------------------------------------------------------------------------
 
 
 def test_a_mountpoint_that_does_not_exist(server: DemoServer, place: Place, tmp_path: Path) -> None:
@@ -192,7 +199,9 @@ def test_a_mountpoint_that_does_not_exist(server: DemoServer, place: Place, tmp_
 
 def test_a_mountpoint_that_is_a_file(server: DemoServer, place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert place.refused(place.login(server.url), point=tmp_path / "file") == f"{tmp_path}/file is not a folder"
+    assert (
+        place.refused(place.login(server.url), point=tmp_path / "file") == f"{tmp_path}/file is not a folder"
+    )
 
 
 def test_a_mountpoint_that_is_not_empty(server: DemoServer, place: Place) -> None:
@@ -208,7 +217,8 @@ def test_a_mountpoint_that_is_taken_by_another_mount_of_ours(server: DemoServer,
         done = xnatfs("mount", str(mounted.point), env=mounted.env)
         assert done.returncode == 1 and done.stdout == ""
         assert done.stderr == (
-            f"xnatfs: xnat:127.0.0.1:{server.port} is already mounted at {mounted.point}; `xnatfs unmount {mounted.point}` ends it\n"
+            f"xnatfs: xnat:127.0.0.1:{server.port} is already mounted at {mounted.point}; `xnatfs unmount "
+            f"{mounted.point}` ends it\n"
         )
         assert mounted.pid == pid and (mounted.point / "README.txt").is_file()
         assert fuse_mounts().count(str(mounted.point)) == 1
@@ -219,11 +229,18 @@ def in_a_namespace_of_its_own(script: str, *arguments: str) -> subprocess.Comple
     own = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     assert shutil.which("unshare")
     return subprocess.run(
-        [*own, "sh", "-c", script, "sh", *arguments], capture_output=True, text=True, timeout=60, check=False, env=os.environ
+        [*own, "sh", "-c", script, "sh", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ,
     )
 
 
-def test_a_mountpoint_that_is_taken_by_another_file_system(server: DemoServer, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mountpoint_that_is_taken_by_another_file_system(
+    server: DemoServer, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in place.login(server.url, "demo").items():
         monkeypatch.setenv(name, value)
     script = 'mount -t tmpfs mine "$1" && exec "$2" -m xnatfs mount "$1"'
@@ -231,13 +248,18 @@ def test_a_mountpoint_that_is_taken_by_another_file_system(server: DemoServer, p
     assert said == f"mine (tmpfs) is already mounted at {place.point}"
 
 
-def test_a_machine_without_fuse(server: DemoServer, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_fuse(
+    server: DemoServer, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in place.login(server.url, "demo").items():
         monkeypatch.setenv(name, value)
     (tmp_path / "nothing").write_text("")
     server.clear_log()
     script = 'mount --bind "$1" /dev/fuse && exec "$2" -m xnatfs mount "$3"'
-    said = place.plain(in_a_namespace_of_its_own(script, str(tmp_path / "nothing"), sys.executable, str(place.point)), place.point)
+    said = place.plain(
+        in_a_namespace_of_its_own(script, str(tmp_path / "nothing"), sys.executable, str(place.point)),
+        place.point,
+    )
     assert "no /dev/fuse" in said and "modprobe fuse" in said
     assert server.requests() == []
 

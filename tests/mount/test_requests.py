@@ -1,4 +1,6 @@
-"""What looking costs: requests counted in the server's log, and questions of the kernel in the mount's own report."""
+"""What looking costs: requests counted in the server's log, and questions of the kernel in the mount's own
+report.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,15 @@ class Scale:
 
 
 @pytest.fixture(scope="module", params=["full", "proven"])
-def scale(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None) -> Iterator[Scale]:
+def scale(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None
+) -> Iterator[Scale]:
     archive = build("scale", sessions=SESSIONS[request.param], scans=SCANS, files=FILES, digests=False)
     folder = tmp_path_factory.mktemp("scale")
-    with DemoServer(archive, Switches(profile=request.param)) as server, mount(server.url, folder, env={"HOME": str(folder)}) as mounted:
+    with (
+        DemoServer(archive, Switches(profile=request.param)) as server,
+        mount(server.url, folder, env={"HOME": str(folder)}) as mounted,
+    ):
         yield Scale(server, request.param, mounted)
 
 
@@ -63,7 +70,8 @@ def lines(*command: str | Path, timeout: float = 100) -> list[str]:
 
 
 def test_find_over_the_metadata_of_a_large_project_costs_a_handful_of_requests(scale: Scale) -> None:
-    """Down to the resource folders: 10 requests where the server grants the bulk forms, else at most one more a session.
+    """Down to the resource folders: 10 requests where the server grants the bulk forms, else at most one more
+    a session.
 
     And then one more a session to see the files, whatever was looked at before.
     """
@@ -100,7 +108,9 @@ def test_one_look_at_one_session_does_not_ask_for_the_others(tmp_path: Path) -> 
         lines("ls", mounted.point / "projects/SCALE/subjects")
         before = len(server.requests())
         lines("ls", "-lR", mounted.point / "projects/SCALE/subjects/sub00030/sub00030_MR1")
-        assert [record.target for record in server.requests()[before:]] == ["/data/experiments/DEMO_E00030/files?format=json&all=true"]
+        assert [record.target for record in server.requests()[before:]] == [
+            "/data/experiments/DEMO_E00030/files?format=json&all=true"
+        ]
 
 
 def test_a_listing_of_20000_files_with_sizes_asks_the_kernel_for_none_singly(tmp_path: Path) -> None:
@@ -139,6 +149,12 @@ def test_contents_outlive_a_remount(tmp_path: Path) -> None:
         for _ in range(2):
             with mount(server.url, tmp_path) as mounted:
                 before = len(server.requests(r"/files/|format=zip"))
-                found.append(sorted(lines("sh", "-c", f"cd {mounted.point}/projects && find . -type f -exec md5sum {{}} +")))
+                found.append(
+                    sorted(
+                        lines(
+                            "sh", "-c", f"cd {mounted.point}/projects && find . -type f -exec md5sum {{}} +"
+                        )
+                    )
+                )
         assert found[0] == found[1] and len(found[0]) == 10
         assert len(server.requests(r"/files/|format=zip")) == before > 0

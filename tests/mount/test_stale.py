@@ -1,4 +1,6 @@
-"""Mounts whose daemon was killed or has stopped: every command says so in time, and takes them away where asked."""
+"""Mounts whose daemon was killed or has stopped: every command says so in time, and takes them away where
+asked.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,21 @@ def said(mounted: Mount, *arguments: str) -> tuple[int, str]:
 def test_a_killed_daemon_is_named_by_every_command(mounted: Mount) -> None:
     place = str(mounted.point)
     kill(mounted.pid)
-    for arguments in (("status",), ("status", f"{place}/projects")):  # the first tells of other tests' dead mounts too
+    for arguments in (
+        ("status",),
+        ("status", f"{place}/projects"),
+    ):  # the first tells of other tests' dead mounts too
         code, text = said(mounted, *arguments)
-        assert code == 1 and f"{place}  xnat:" in text and f"its process is gone; `xnatfs unmount {place}` clears it away" in text
-    (report,) = [one for one in json.loads(xnatfs("status", "--json", env=mounted.env).stdout) if one["mountpoint"] == place]
+        assert (
+            code == 1
+            and f"{place}  xnat:" in text
+            and f"its process is gone; `xnatfs unmount {place}` clears it away" in text
+        )
+    (report,) = [
+        one
+        for one in json.loads(xnatfs("status", "--json", env=mounted.env).stdout)
+        if one["mountpoint"] == place
+    ]
     assert "gone" in report["problem"]
     code, text = said(mounted, "doctor")
     assert code == 1 and f"mount: {place}: its process is gone" in text
@@ -70,15 +83,22 @@ def test_a_stopped_daemon_is_named_and_taken_away(mounted: Mount, stopped: int) 
     why = f"its process {stopped} is stopped (`kill -CONT {stopped}` lets it go on)"
     for arguments in (("status", f"{place}/projects/SCALE"), ("mount", place), ("doctor",)):
         code, text = said(mounted, *arguments)
-        assert code == 1 and f"the mount does not answer: {why}; `xnatfs unmount {place}` takes it away" in text, arguments
+        assert (
+            code == 1 and f"the mount does not answer: {why}; `xnatfs unmount {place}` takes it away" in text
+        ), arguments
     os.kill(stopped, signal.SIGCONT)
     code, text = said(mounted, "status", place)
     assert code == 0 and "server: answers" in text, text
     os.kill(stopped, signal.SIGSTOP)
-    waiting = subprocess.Popen(["cat", f"{place}/README.txt"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    waiting = subprocess.Popen(
+        ["cat", f"{place}/README.txt"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
         code, text = said(mounted, "unmount", place)
-        assert (code, text) == (0, f"{place} is unmounted\n{why} and could not end; `kill -9 {stopped}` ends it\n")
+        assert (code, text) == (
+            0,
+            f"{place} is unmounted\n{why} and could not end; `kill -9 {stopped}` ends it\n",
+        )
         assert place not in fuse_mounts()
     finally:
         os.kill(stopped, signal.SIGKILL)

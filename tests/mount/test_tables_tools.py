@@ -1,4 +1,6 @@
-"""Measurement tables on a real mount: tools that copy, programs that read them, and the same tables without a mount."""
+"""Measurement tables on a real mount: tools that copy, programs that read them, and the same tables without a
+mount.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def ok(*command: str | Path, timeout: float = 100, cwd: Path | None = None) -> s
 
 
 def python(code: str, *arguments: Path) -> str:
-    """Run Python in a process of its own: one that waits for a page of a mapped file holds the lock the demo server needs."""
+    """Run Python in a process of its own: one that waits for a page of a mapped file holds the lock the demo
+    server needs.
+    """
     return ok(sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *arguments)
 
 
@@ -72,7 +76,7 @@ def parsed(data: bytes | str) -> Rows:
     return list(csv.DictReader(io.StringIO(data if isinstance(data, str) else data.decode())))
 
 
-# --- a table that was not built before -------------------------------------------------------------------------------
+# --- a table that was not built before ----------------------------------------------------------------------
 
 
 def test_cp_copies_it_whole(fresh: Mount, truth: bytes, tmp_path: Path) -> None:
@@ -102,10 +106,14 @@ def test_rsync_copies_it_once(fresh: Mount, truth: bytes, tmp_path: Path) -> Non
     assert sent() == len(os.listdir(source)) > 20
     assert (target / "aparc.csv").read_bytes() == truth
     assert sent() == 0
-    assert {path.name: path.read_bytes() for path in target.iterdir()} == {path.name: path.read_bytes() for path in source.iterdir()}
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+        path.name: path.read_bytes() for path in source.iterdir()
+    }
     with mount(fresh.url, tmp_path / "fresh2") as again:  # another cache: built anew, the same bytes
         source = again.point / "tables/ALFA/freesurfer6"
-        assert [path.name for path in source.iterdir() if path.read_bytes() != (target / path.name).read_bytes()] == []
+        assert [
+            path.name for path in source.iterdir() if path.read_bytes() != (target / path.name).read_bytes()
+        ] == []
         assert sent() == 0
 
 
@@ -118,7 +126,9 @@ def test_rsync_of_single_files(fresh: Mount, tmp_path: Path) -> None:
 
 
 def test_tail_shows_its_end(fresh: Mount, truth: bytes) -> None:
-    assert ok("tail", "-n", "7", fresh.point / TABLE).encode() == b"".join(truth.splitlines(keepends=True)[-7:])
+    assert ok("tail", "-n", "7", fresh.point / TABLE).encode() == b"".join(
+        truth.splitlines(keepends=True)[-7:]
+    )
 
 
 def test_tail_counts_bytes_from_its_end(fresh: Mount, truth: bytes) -> None:
@@ -153,7 +163,9 @@ def test_grep_and_head_and_md5sum_agree(fresh: Mount, truth: bytes, tmp_path: Pa
 
 
 def test_what_the_kernel_keeps_follows_the_server(tmp_path: Path) -> None:
-    """A table that was read, changed on the server and is read again: new bytes, new size, by the same path."""
+    """A table that was read, changed on the server and is read again: new bytes, new size, by the same
+    path.
+    """
     archive = build("lab")
     with DemoServer(archive) as server, mount(server.url, tmp_path) as mounted:
         path = mounted.point / "tables/ALFA/sessions.csv"
@@ -176,7 +188,11 @@ def test_attributes_tell_of_what_it_was_built(shared: Mount) -> None:
     path = shared.point / "tables/ALFA/freesurfer7/aseg.csv"
     path.read_bytes()
     told = ok("getfattr", "-d", path)
-    assert 'user.xnat.sessions="8"' in told and "user.xnat.as_of=" in told and 'user.xnat.table="freesurfer7/aseg"' in told
+    assert (
+        'user.xnat.sessions="8"' in told
+        and "user.xnat.as_of=" in told
+        and 'user.xnat.table="freesurfer7/aseg"' in told
+    )
 
 
 def test_a_table_cannot_be_written(shared: Mount) -> None:
@@ -185,14 +201,24 @@ def test_a_table_cannot_be_written(shared: Mount) -> None:
     assert run("mkdir", shared.point / "tables/ALFA/mine").returncode != 0
 
 
-# --- programs that read tables ---------------------------------------------------------------------------------------
+# --- programs that read tables ------------------------------------------------------------------------------
 
 
 def calc(path: Path, folder: Path) -> list[list[str]]:
     """What LibreOffice Calc sees in a file: its cells, written as CSV with formulas computed."""
     folder.mkdir()
     profile = f"-env:UserInstallation=file://{folder}/profile"
-    ok("soffice", profile, "--headless", "--convert-to", "csv:Text - txt - csv (StarCalc):44,34,76", "--outdir", folder, path, timeout=110)
+    ok(
+        "soffice",
+        profile,
+        "--headless",
+        "--convert-to",
+        "csv:Text - txt - csv (StarCalc):44,34,76",
+        "--outdir",
+        folder,
+        path,
+        timeout=110,
+    )
     return list(csv.reader(io.StringIO((folder / f"{path.stem}.csv").read_text(encoding="utf-8"))))
 
 
@@ -214,7 +240,9 @@ def test_libreoffice_keeps_ids_as_they_are(shared: Mount, tmp_path: Path) -> Non
     assert len(cells) == len(own)
     at = {name: number for number, name in enumerate(header)}
     assert {row[at["subject"]] for row in cells} >= {"007", "1E5"}
-    assert {(row[at["ID"]], row[at["subject"]], row[at["label"]]) for row in cells} == {(r["ID"], r["subject"], r["label"]) for r in own}
+    assert {(row[at["ID"]], row[at["subject"]], row[at["label"]]) for row in cells} == {
+        (r["ID"], r["subject"], r["label"]) for r in own
+    }
     header, *cells = calc(source / "volumes.csv", tmp_path / "csv")
     assert len(cells) == len(own)
     assert [row[at["ID"]] for row in cells] == [row["ID"] for row in own]
@@ -274,7 +302,7 @@ def test_pandas_reads_the_csv_and_the_workbook(shared: Mount) -> None:
     python(code, folder / "aseg.csv", folder / "aseg.xlsx")
 
 
-# --- without a mount -------------------------------------------------------------------------------------------------
+# --- without a mount ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -295,22 +323,44 @@ def test_the_command_writes_what_the_mount_has(shared: Mount, env: dict[str, str
     )
     told = xnatfs("table", "ALFA", "freesurfer6/aseg", "--problems", env=env, check=True)
     assert told.stdout.encode() == (folder / "aseg.problems.csv").read_bytes() and not told.stderr
-    one = xnatfs("table", "ALFA", "freesurfer6/aseg", "--session", "007_MR1", "--session", "sub001_MR1", env=env, check=True)
+    one = xnatfs(
+        "table",
+        "ALFA",
+        "freesurfer6/aseg",
+        "--session",
+        "007_MR1",
+        "--session",
+        "sub001_MR1",
+        env=env,
+        check=True,
+    )
     assert {row["label"] for row in parsed(one.stdout)} == {"007_MR1", "sub001_MR1"}
     for kind in ("csv", "xlsx", "parquet"):
-        assert not xnatfs("table", "ALFA", "freesurfer6/aseg", "-o", str(tmp_path / f"t.{kind}"), env=env, check=True).stdout
+        assert not xnatfs(
+            "table", "ALFA", "freesurfer6/aseg", "-o", str(tmp_path / f"t.{kind}"), env=env, check=True
+        ).stdout
         assert (tmp_path / f"t.{kind}").read_bytes() == (folder / f"aseg.{kind}").read_bytes()
-    assert xnatfs("table", "ALFA", "sessions", env=env, check=True).stdout.encode() == (folder.parent / "sessions.csv").read_bytes()
+    assert (
+        xnatfs("table", "ALFA", "sessions", env=env, check=True).stdout.encode()
+        == (folder.parent / "sessions.csv").read_bytes()
+    )
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_the_command_tells_what_there_is(shared: Mount, env: dict[str, str]) -> None:
     shown = xnatfs("table", "ALFA", env=env, check=True).stdout.split()
     room = shared.point / "tables/ALFA"
-    mine = {f"{path.parent.name}/{path.stem}" for path in room.glob("*/*.parquet") if not path.stem.endswith("_wide")}
+    mine = {
+        f"{path.parent.name}/{path.stem}"
+        for path in room.glob("*/*.parquet")
+        if not path.stem.endswith("_wide")
+    }
     assert set(shown) == mine | {"sessions", "scandates", "scans"}
     listed = xnatfs("table", "--list", env={"XNAT_HOST": ""}, check=True).stdout
-    assert "freesurfer7/aseg\n    reads FREESURFER7. " in listed and "basil/aal: not there, it needs the AAL2 atlas image" in listed
+    assert (
+        "freesurfer7/aseg\n    reads FREESURFER7. " in listed
+        and "basil/aal: not there, it needs the AAL2 atlas image" in listed
+    )
 
 
 def test_the_command_explains_what_feeds_what(env: dict[str, str]) -> None:
@@ -320,14 +370,19 @@ def test_the_command_explains_what_feeds_what(env: dict[str, str]) -> None:
     assert "scan resource ashs_out: nothing claims it" in told
     assert "assessor resource fs:fsData/DATA: nothing claims it" in told
     told = xnatfs("table", "ALFA", "--explain", env=env, check=True).stdout
-    assert re.search(r"session resource ASHS: ashs/volumes, ashs/volumes_corr_usegray, ashs/volumes_heur$", told, re.M)
+    assert re.search(
+        r"session resource ASHS: ashs/volumes, ashs/volumes_corr_usegray, ashs/volumes_heur$", told, re.M
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ((), "which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables"),
-        (("ALFA", "freesurfer6/asge"), "there is no table 'freesurfer6/asge'; `xnatfs table --list` shows them"),
+        (
+            ("ALFA", "freesurfer6/asge"),
+            "there is no table 'freesurfer6/asge'; `xnatfs table --list` shows them",
+        ),
         (("NOPE", "freesurfer6/aseg"), "project NOPE: there is nothing of this name"),
         (("SECRET", "freesurfer6/aseg"), "project SECRET: there is nothing of this name"),
         (("ALFA", "freesurfer6/aseg", "--session", "nobody"), "project ALFA has no session 'nobody'"),
@@ -347,10 +402,14 @@ def test_a_misspelt_file_is_one_sentence(env: dict[str, str], tmp_path: Path) ->
     (tmp_path / "tables.toml").write_text("[label]\n")
     done = xnatfs("table", "ALFA", "freesurfer6/aseg", env={**env, "XNATFS_CONFIG_DIR": str(tmp_path)})
     assert done.returncode != 0 and len(done.stderr.splitlines()) == 1
-    assert "tables.toml: 'label' is no part of a tables.toml; it has [labels] and [tables.NAME]" in done.stderr
+    assert (
+        "tables.toml: 'label' is no part of a tables.toml; it has [labels] and [tables.NAME]" in done.stderr
+    )
 
 
-def test_a_table_in_python_is_a_data_frame(server: DemoServer, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_in_python_is_a_data_frame(
+    server: DemoServer, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import xnatfs as package
 
     for name, value in env.items():
@@ -359,7 +418,9 @@ def test_a_table_in_python_is_a_data_frame(server: DemoServer, env: dict[str, st
     assert list(found.columns) == ["ID", "measurement", "region", "value", "subject", "label", "date"]
     assert found["value"].dtype == float
     session = by_label(server.archive, "BROKEN", "007").id
-    mine = found[(found["subject"] == "007") & (found["measurement"] == "Volume_mm3")].set_index("region")["value"]
+    mine = found[(found["subject"] == "007") & (found["measurement"] == "Volume_mm3")].set_index("region")[
+        "value"
+    ]
     assert mine["Left-Caudate"] == float(m.aseg(session, "6")["Left-Caudate"]["Volume_mm3"])
     problems = found.attrs["problems"]
     assert {"b_html", "b_empty", "b_nan", "b_truncated"} <= set(problems["label"])
@@ -367,5 +428,7 @@ def test_a_table_in_python_is_a_data_frame(server: DemoServer, env: dict[str, st
     before = len(server.requests())
     wide = package.table("BROKEN", "freesurfer6/aseg", sessions=["007", "1E5"], wide=True)
     assert list(wide["subject"]) == ["007", "1E5"] and wide["Left-Caudate_Volume_mm3"].dtype == float
-    assert not [one for one in server.requests()[before:] if "/files/" in one.path], "what was kept was fetched again"
+    assert not [one for one in server.requests()[before:] if "/files/" in one.path], (
+        "what was kept was fetched again"
+    )
     assert package.table("BROKEN", "sessions", offline=True).shape == (len(broken.CASES), 6)

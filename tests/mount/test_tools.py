@@ -1,4 +1,6 @@
-"""The tools people use, on the mount as on a disk. What they must read is the ground truth, written to a folder beside it."""
+"""The tools people use, on the mount as on a disk. What they must read is the ground truth, written to a
+folder beside it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def ok(*command: str | Path, timeout: float = 100) -> str:
 
 
 def python(code: str, *arguments: Path) -> str:
-    """Run Python in a process of its own: one that waits for a page of a mapped file holds the lock the demo server needs."""
+    """Run Python in a process of its own: one that waits for a page of a mapped file holds the lock the demo
+    server needs.
+    """
     return ok(sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *arguments)
 
 
@@ -68,10 +72,12 @@ def same(left: Path, right: Path) -> None:
 
 
 def true_t1(truth: Path) -> nibabel.Nifti1Image:
-    return nibabel.Nifti1Image.from_bytes(gzip.decompress(next(truth.glob("sub001_MR1/SCANS/2-*/NIFTI/*.nii.gz")).read_bytes()))
+    return nibabel.Nifti1Image.from_bytes(
+        gzip.decompress(next(truth.glob("sub001_MR1/SCANS/2-*/NIFTI/*.nii.gz")).read_bytes())
+    )
 
 
-# --- copying -------------------------------------------------------------------------------------------------------
+# --- copying ------------------------------------------------------------------------------------------------
 
 
 def test_cp_copies_a_subject(full: Lab, truth: Path, tmp_path: Path) -> None:
@@ -106,7 +112,9 @@ def rsync(source: Path, target: Path) -> tuple[list[str], int]:
 
 
 def test_rsync_transfers_everything_once_and_nothing_later(full: Lab, tmp_path: Path) -> None:
-    """Not the second time, not after a remount, not after the cache was thrown away: sizes and times are the same."""
+    """Not the second time, not after a remount, not after the cache was thrown away: sizes and times are the
+    same.
+    """
     copy, mine = tmp_path / "copy", tmp_path / "mine"
     files = [file for file in full.files("DWI") if not file.gone]
     with mount(full.server.url, mine) as mounted:
@@ -118,7 +126,9 @@ def test_rsync_transfers_everything_once_and_nothing_later(full: Lab, tmp_path: 
     shutil.rmtree(mine / "cache")
     with mount(full.server.url, mine) as mounted:
         assert rsync(mounted.point / "projects/DWI", copy) == ([], seen)
-        found = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+        found = {
+            path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()
+        }
     assert found == {path: file.read() for path, file in full.spelling("DWI").people().items()}
 
 
@@ -135,18 +145,25 @@ def test_rsync_of_files_whose_listed_size_is_wrong_is_stable_too(full: Lab, tmp_
         assert (copy / file.path).read_bytes() == file.read()
 
 
-# --- looking -------------------------------------------------------------------------------------------------------
+# --- looking ------------------------------------------------------------------------------------------------
 
 
 def test_ls_lists_sizes_and_times(full: Lab, truth: Path) -> None:
     text = ok("ls", "-lR", "--time-style=+%s", full.demo.point / SUBJECT)
-    listed = Counter((int(line.split()[4]), line.split(None, 6)[6]) for line in text.splitlines() if line.startswith("-"))
+    listed = Counter(
+        (int(line.split()[4]), line.split(None, 6)[6]) for line in text.splitlines() if line.startswith("-")
+    )
     assert listed == Counter((path.stat().st_size, path.name) for path in truth.rglob("*") if path.is_file())
-    assert {line.split()[0] for line in text.splitlines() if line.startswith(("-", "d"))} == {"-r--r--r--", "dr-xr-xr-x"}
+    assert {line.split()[0] for line in text.splitlines() if line.startswith(("-", "d"))} == {
+        "-r--r--r--",
+        "dr-xr-xr-x",
+    }
 
 
 def test_find_finds_by_size_and_name(full: Lab, truth: Path) -> None:
-    found = ok("find", full.demo.point / SUBJECT, "-name", "*.nii.gz", "-size", "+100k", "-printf", "%f\n").split()
+    found = ok(
+        "find", full.demo.point / SUBJECT, "-name", "*.nii.gz", "-size", "+100k", "-printf", "%f\n"
+    ).split()
     expected = [path.name for path in truth.rglob("*.nii.gz") if -(-path.stat().st_size // 1024) > 100]
     assert sorted(found) == sorted(expected) != []
 
@@ -164,36 +181,63 @@ def test_du_counts_what_is_there(full: Lab, truth: Path) -> None:
 def test_diff_and_md5sum_and_grep_read_true_bytes(full: Lab, truth: Path) -> None:
     mounted = full.demo.point / SUBJECT
     same(mounted, truth)
-    same(mounted / "sub001_MR1/SCANS/4-DWI", full.demo.point / "archive/projects/ALFA/experiments/sub001_MR1/SCANS/4")
+    same(
+        mounted / "sub001_MR1/SCANS/4-DWI",
+        full.demo.point / "archive/projects/ALFA/experiments/sub001_MR1/SCANS/4",
+    )
     names = sorted(path.relative_to(truth).as_posix() for path in truth.rglob("*") if path.is_file())
     sums = run("md5sum", *names, cwd=mounted).stdout.splitlines()
-    digests = {path.relative_to(mounted).as_posix(): file.digest for path, file in full.people("ALFA").items() if file.subject == "sub001"}
+    digests = {
+        path.relative_to(mounted).as_posix(): file.digest
+        for path, file in full.people("ALFA").items()
+        if file.subject == "sub001"
+    }
     assert {line[34:]: line[:32] for line in sums} == digests
-    hits = [sorted(run("grep", "-rc", "EstimatedTotalIntraCranialVol", ".", cwd=root).stdout.splitlines()) for root in (mounted, truth)]
+    hits = [
+        sorted(run("grep", "-rc", "EstimatedTotalIntraCranialVol", ".", cwd=root).stdout.splitlines())
+        for root in (mounted, truth)
+    ]
     assert hits[0] == hits[1] and any(not line.endswith(":0") for line in hits[0])
 
 
 def test_file_knows_what_it_is(full: Lab, truth: Path) -> None:
     dicom = sorted(os.listdir(full.demo.point / T1 / "DICOM"))[0]
-    names = [f"DICOM/{dicom}", "NIFTI/sub001_MR1_T1_ALFA1.nii.gz", "NIFTI_PLAIN/sub001_MR1_T1_ALFA1.nii", "NIFTI/sub001_MR1_T1_ALFA1.json"]
+    names = [
+        f"DICOM/{dicom}",
+        "NIFTI/sub001_MR1_T1_ALFA1.nii.gz",
+        "NIFTI_PLAIN/sub001_MR1_T1_ALFA1.nii",
+        "NIFTI/sub001_MR1_T1_ALFA1.json",
+    ]
     on_mount = ok("file", "-b", *(full.demo.point / T1 / name for name in names))
     assert on_mount == ok("file", "-b", *(truth / "sub001_MR1/SCANS/2-T1_ALFA1" / name for name in names))
     assert "gzip compressed" in on_mount
 
 
-# --- images --------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------
 
 
 def test_mrinfo_reads_headers(full: Lab, truth: Path) -> None:
     mounted = full.demo.point / T1
     for name in ("NIFTI/sub001_MR1_T1_ALFA1.nii.gz", "NIFTI_PLAIN/sub001_MR1_T1_ALFA1.nii"):
         on_mount = ok("mrinfo", "-quiet", "-size", "-spacing", "-transform", mounted / name)
-        assert on_mount == ok("mrinfo", "-quiet", "-size", "-spacing", "-transform", truth / "sub001_MR1/SCANS/2-T1_ALFA1" / name)
+        assert on_mount == ok(
+            "mrinfo",
+            "-quiet",
+            "-size",
+            "-spacing",
+            "-transform",
+            truth / "sub001_MR1/SCANS/2-T1_ALFA1" / name,
+        )
         assert on_mount.split()[:3] == ["112", "112", "40"]
 
 
 def test_mrconvert_maps_a_plain_nifti(full: Lab, truth: Path, tmp_path: Path) -> None:
-    ok("mrconvert", "-quiet", full.demo.point / T1 / "NIFTI_PLAIN/sub001_MR1_T1_ALFA1.nii", tmp_path / "out.nii")
+    ok(
+        "mrconvert",
+        "-quiet",
+        full.demo.point / T1 / "NIFTI_PLAIN/sub001_MR1_T1_ALFA1.nii",
+        tmp_path / "out.nii",
+    )
     made = nibabel.load(tmp_path / "out.nii")
     assert np.array_equal(made.dataobj, true_t1(truth).dataobj)
 
@@ -208,7 +252,9 @@ def test_mrconvert_reads_sidecars(full: Lab, truth: Path, tmp_path: Path) -> Non
     told = []
     for number, root in enumerate((full.demo.point / SUBJECT, truth)):
         stem = root / "sub001_MR1/SCANS/4-DWI/NIFTI/sub001_MR1_DWI"
-        image, bvec, bval, json = (stem.with_suffix(ending) for ending in (".nii.gz", ".bvec", ".bval", ".json"))
+        image, bvec, bval, json = (
+            stem.with_suffix(ending) for ending in (".nii.gz", ".bvec", ".bval", ".json")
+        )
         made = tmp_path / f"{number}.mif"
         ok("mrconvert", "-quiet", "-fslgrad", bvec, bval, "-json_import", json, image, made)
         told.append(ok("mrinfo", "-quiet", "-dwgrad", "-size", "-property", "PhaseEncodingDirection", made))
@@ -272,7 +318,10 @@ def test_nibabel_reads_a_compressed_nifti(full: Lab, truth: Path) -> None:
         """,
         full.demo.point / T1 / "NIFTI/sub001_MR1_T1_ALFA1.nii.gz",
     )
-    assert told.strip() == f"(112, 112, 40) {hashlib.md5(np.asarray(true_t1(truth).dataobj).tobytes()).hexdigest()}"
+    assert (
+        told.strip()
+        == f"(112, 112, 40) {hashlib.md5(np.asarray(true_t1(truth).dataobj).tobytes()).hexdigest()}"
+    )
 
 
 def test_pydicom_reads_headers_and_pixels(full: Lab, truth: Path) -> None:
@@ -313,26 +362,37 @@ def test_fslpy_finds_an_image_without_its_ending(full: Lab, truth: Path) -> None
         print(image.shape, hashlib.md5(numpy.ascontiguousarray(image[:]).tobytes()).hexdigest())
         """
     told = python(code, full.demo.point / T1 / "NIFTI/sub001_MR1_T1_ALFA1")
-    assert told == python(code, truth / "sub001_MR1/SCANS/2-T1_ALFA1/NIFTI/sub001_MR1_T1_ALFA1") and "(112, 112, 40)" in told
+    assert (
+        told == python(code, truth / "sub001_MR1/SCANS/2-T1_ALFA1/NIFTI/sub001_MR1_T1_ALFA1")
+        and "(112, 112, 40)" in told
+    )
 
 
-# --- many at once --------------------------------------------------------------------------------------------------
+# --- many at once -------------------------------------------------------------------------------------------
 
 
 def test_many_readers_at_once_read_true_bytes(full: Lab, tmp_path: Path) -> None:
     """Eight processes walk a session that nobody has read, each in another order."""
     root = f"{tmp_path}/mnt/projects/ALFA/subjects/sub002"
-    digests = {path.relative_to(full.demo.point): file.digest for path, file in full.people("ALFA").items() if file.subject == "sub002"}
+    digests = {
+        path.relative_to(full.demo.point): file.digest
+        for path, file in full.people("ALFA").items()
+        if file.subject == "sub002"
+    }
     with mount(full.server.url, tmp_path) as mounted:
         command = f"find {root} -type f -print0 | shuf -z | xargs -0 md5sum"
-        readers = [subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(8)]
+        readers = [
+            subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(8)
+        ]
         try:
             outputs = [reader.communicate(timeout=60)[0] for reader in readers]
         finally:
             for reader in readers:
                 reader.kill()
         for output in outputs:
-            assert {Path(line[34:]).relative_to(mounted.point): line[:32] for line in output.splitlines()} == digests
+            assert {
+                Path(line[34:]).relative_to(mounted.point): line[:32] for line in output.splitlines()
+            } == digests
         assert [reader.returncode for reader in readers] == [0] * 8
 
 
@@ -373,7 +433,9 @@ io_size=32m
 
 
 def test_fio_verifies_every_block_in_every_order(tmp_path: Path) -> None:
-    """fio wrote the file on a disk, each 4 KiB with its place and checksum; so it knows of every block it reads whether it is right."""
+    """fio wrote the file on a disk, each 4 KiB with its place and checksum; so it knows of every block it
+    reads whether it is right.
+    """
     size, written = 32 << 20, tmp_path / "written-by-fio.bin"
     ok(
         "fio",
@@ -401,7 +463,9 @@ def test_fio_verifies_every_block_in_every_order(tmp_path: Path) -> None:
             entry.content = BytesContent(bytes(data))
         with DemoServer(archive) as server, mount(server.url, tmp_path / str(damaged)) as mounted:
             server.switches.latency_ms, server.switches.bandwidth = 2, 60e6
-            jobs.write_text(FIO_JOBS.format(point=mounted.point / "projects/P/subjects/s/S/RESOURCES/R", size=size))
+            jobs.write_text(
+                FIO_JOBS.format(point=mounted.point / "projects/P/subjects/s/S/RESOURCES/R", size=size)
+            )
             done = run("fio", "--readonly", "--output-format=json", jobs, timeout=60, cwd=tmp_path)
             if damaged:
                 assert done.returncode != 0 and "verify" in done.stderr, done.stderr
@@ -413,18 +477,33 @@ def test_fio_verifies_every_block_in_every_order(tmp_path: Path) -> None:
 
 
 def test_rclone_finds_the_mount_equal_to_the_web_server(full: Lab, tmp_path: Path) -> None:
-    """`rclone check --download` reads both sides, the mount and the stand-in's own WebDAV view, and compares every byte."""
+    """`rclone check --download` reads both sides, the mount and the stand-in's own WebDAV view, and compares
+    every byte.
+    """
     hidden = ok("rclone", "obscure", "demo").strip()
     remote = f":webdav,url='{full.server.url}/demo/plain/',vendor=other,user=demo,pass={hidden}:"
     compared = 0
     for session in ("sub001_MR1", "sub002_MR1"):
         scans = full.demo.point / "archive/projects/ALFA/experiments" / session / "SCANS"
         told = ok(
-            *("rclone", "check", "--download", "--combined", "-", "--config", tmp_path / "none", "--exclude", "/RESOURCES/**"),
+            *(
+                "rclone",
+                "check",
+                "--download",
+                "--combined",
+                "-",
+                "--config",
+                tmp_path / "none",
+                "--exclude",
+                "/RESOURCES/**",
+            ),
             *(f"{remote}ALFA/{session}", scans),
         )
         listed = sorted(line[2:] for line in told.splitlines() if line.startswith("= "))
-        expected = [f"{file.scan}/{file.resource}/{file.path}" for file in full.files("ALFA", session=session, kind="scan")]
+        expected = [
+            f"{file.scan}/{file.resource}/{file.path}"
+            for file in full.files("ALFA", session=session, kind="scan")
+        ]
         assert listed == sorted(expected) and len(told.splitlines()) == len(listed)
         compared += len(listed)
     assert compared > 100

@@ -1,4 +1,6 @@
-"""The tree is the server's file set: every file once, with its true bytes, size and identity, whichever room it is read through."""
+"""The tree is the server's file set: every file once, with its true bytes, size and identity, whichever room
+it is read through.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,22 @@ JUNK = (
 
 def find(folder: Path, *tests: str) -> list[str]:
     """What the real `find` prints, relative to the folder."""
-    done = subprocess.run(["find", folder, *tests, "-printf", "%P\\0"], capture_output=True, timeout=100, check=False)
+    done = subprocess.run(
+        ["find", folder, *tests, "-printf", "%P\\0"], capture_output=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
 
 
 def unreadable(lab: Lab, file: TrueFile) -> bool:
-    """Whether reading has to fail: the server lost the bytes, has another digest than they have, or cannot be asked for such a name."""
-    return file.gone or out_of_reach(file.path) or (lab.profile == "full" and file.listed_digest not in ("", file.digest))
+    """Whether reading has to fail: the server lost the bytes, has another digest than they have, or cannot be
+    asked for such a name.
+    """
+    return (
+        file.gone
+        or out_of_reach(file.path)
+        or (lab.profile == "full" and file.listed_digest not in ("", file.digest))
+    )
 
 
 def digest(path: Path) -> str:
@@ -121,7 +131,10 @@ def test_inode_numbers_are_distinct_and_rise_in_catalog_order(lab: Lab, project:
 def test_there_are_only_plain_files_and_folders_that_the_user_may_read(lab: Lab, project: str) -> None:
     root = lab.mount(project).point
     for room in (root / "projects" / project, root / "archive/projects" / project):
-        kinds = {(stat.S_IFMT(os.lstat(room / path).st_mode), stat.S_IMODE(os.lstat(room / path).st_mode)) for path in find(room)}
+        kinds = {
+            (stat.S_IFMT(os.lstat(room / path).st_mode), stat.S_IMODE(os.lstat(room / path).st_mode))
+            for path in find(room)
+        }
         assert kinds == {(stat.S_IFREG, 0o444), (stat.S_IFDIR, 0o555)}
         owners = {(os.lstat(room / path).st_uid, os.lstat(room / path).st_gid) for path in find(room)}
         assert owners == {(os.getuid(), os.getgid())}
@@ -135,7 +148,7 @@ def test_a_user_sees_the_projects_he_may_read(lab: Lab) -> None:
     assert sorted(os.listdir(lab.demo.point)) == ["README.txt", "archive", "projects", "tables", "views"]
 
 
-# --- what cannot be shown as it is ---------------------------------------------------------------------------------
+# --- what cannot be shown as it is --------------------------------------------------------------------------
 
 
 def messy(lab: Lab, resource: str, name: str) -> Path:
@@ -170,7 +183,9 @@ def test_a_file_unlike_its_digest_can_be_asked_for_all_the_same(full: Lab, tmp_p
             assert path.read_bytes() == file.read()
         assert path.stat().st_size == file.size
         assert value(path, "verified") == "bad digest"
-        assert (path.parent / "right.bin").read_bytes() != b"" and value(path.parent / "right.bin", "verified") == "md5"
+        assert (path.parent / "right.bin").read_bytes() != b"" and value(
+            path.parent / "right.bin", "verified"
+        ) == "md5"
 
 
 def test_hostile_paths_never_appear_and_are_reported(lab: Lab) -> None:
@@ -181,11 +196,13 @@ def test_hostile_paths_never_appear_and_are_reported(lab: Lab) -> None:
     time.sleep(2.1)  # the text is kept for two seconds
     oddities = (lab.demo.point / ".xnatfs/oddities.txt").read_text().splitlines()
     for file in hostile:
-        assert any(f"/resources/{file.resource_id}/files/{file.path}':" in line for line in oddities), file.path
+        assert any(f"/resources/{file.resource_id}/files/{file.path}':" in line for line in oddities), (
+            file.path
+        )
     assert len([line for line in oddities if "/resources/1258/" in line]) == len(hostile)
 
 
-# --- names that are not listed -------------------------------------------------------------------------------------
+# --- names that are not listed ------------------------------------------------------------------------------
 
 
 def listing_has(path: Path) -> bool:
@@ -194,14 +211,17 @@ def listing_has(path: Path) -> bool:
 
 def test_accession_ids_and_numbers_lead_to_the_same_folders_and_are_not_listed(lab: Lab) -> None:
     root = lab.demo.point
-    (file,) = (file for file in lab.files("ALFA", session="sub001_MR1", scan="4") if file.path.endswith(".bvec"))
+    (file,) = (
+        file for file in lab.files("ALFA", session="sub001_MR1", scan="4") if file.path.endswith(".bvec")
+    )
     subject = lab.archive.experiments[file.session_id].subject_id
     people, programs = root / "projects/ALFA/subjects", root / "archive/projects/ALFA/experiments"
     aliases = {
         people / subject: people / "sub001",
         people / "sub001" / file.session_id: people / "sub001/sub001_MR1",
         people / "sub001/sub001_MR1/SCANS/4": people / "sub001/sub001_MR1/SCANS/4-DWI",
-        people / f"sub001/sub001_MR1/SCANS/4-DWI/{file.resource_id}": people / "sub001/sub001_MR1/SCANS/4-DWI/NIFTI",
+        people / f"sub001/sub001_MR1/SCANS/4-DWI/{file.resource_id}": people
+        / "sub001/sub001_MR1/SCANS/4-DWI/NIFTI",
         programs / file.session_id: programs / "sub001_MR1",
         programs / f"sub001_MR1/SCANS/4/{file.resource_id}": programs / "sub001_MR1/SCANS/4/NIFTI",
         root / f"archive/projects/ALFA/subjects/{subject}": root / "archive/projects/ALFA/subjects/sub001",
@@ -220,7 +240,11 @@ def test_names_that_desktops_look_for_are_answered_without_asking_the_server(tmp
             assert_absent(folder)
         assert server.requests() == []
         scan = mounted.point / "projects/ALFA/subjects/sub001/sub001_MR1/SCANS/4-DWI"
-        folders = [scan, *list(scan.parents)[:5], mounted.point / "archive/projects/ALFA/experiments/sub001_MR1/SCANS"]
+        folders = [
+            scan,
+            *list(scan.parents)[:5],
+            mounted.point / "archive/projects/ALFA/experiments/sub001_MR1/SCANS",
+        ]
         for folder in folders:
             assert os.path.isdir(folder)
         began = time.monotonic()
@@ -245,7 +269,13 @@ def test_indexers_are_kept_out_by_files_that_are_not_listed(lab: Lab) -> None:
 
 def test_what_does_not_exist_does_not_exist(lab: Lab) -> None:
     root = lab.demo.point
-    for path in ("nothing", "projects/NOPE", "projects/ALFA/subjects/nobody", "projects/ALFA/subjects/sub001/SCANS", "archive/ALFA"):
+    for path in (
+        "nothing",
+        "projects/NOPE",
+        "projects/ALFA/subjects/nobody",
+        "projects/ALFA/subjects/sub001/SCANS",
+        "archive/ALFA",
+    ):
         with pytest.raises(FileNotFoundError):
             os.stat(root / path)
     with pytest.raises(NotADirectoryError):
@@ -255,7 +285,7 @@ def test_what_does_not_exist_does_not_exist(lab: Lab) -> None:
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
-# --- read-only -----------------------------------------------------------------------------------------------------
+# --- read-only ----------------------------------------------------------------------------------------------
 
 
 def test_nothing_can_be_changed(lab: Lab, tmp_path: Path) -> None:
@@ -287,7 +317,11 @@ def test_nothing_can_be_changed(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_the_file_system_says_what_it_is(lab: Lab) -> None:
-    line = next(line for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[1] == str(lab.demo.point))
+    line = next(
+        line
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[1] == str(lab.demo.point)
+    )
     source, _, kind, options = line.split()[:4]
     assert (source, kind) == (f"xnat:127.0.0.1:{lab.server.port}", "fuse.xnatfs")
     assert "ro" in options.split(",") and "demo" not in options
@@ -295,7 +329,7 @@ def test_the_file_system_says_what_it_is(lab: Lab) -> None:
     assert space.f_bavail > 0 and space.f_namemax == 255
 
 
-# --- extended attributes -------------------------------------------------------------------------------------------
+# --- extended attributes ------------------------------------------------------------------------------------
 
 
 def test_extended_attributes_say_what_the_server_says(lab: Lab) -> None:
@@ -343,7 +377,9 @@ def test_extended_attributes_cost_no_request(lab: Lab) -> None:
             assert caught.value.errno in (errno.ENODATA, errno.EOPNOTSUPP)
         return len(lab.server.requests()) - before
 
-    assert min(requests_meanwhile() for _ in range(4)) == 0, "what has aged is renewed behind, but not each time"
+    assert min(requests_meanwhile() for _ in range(4)) == 0, (
+        "what has aged is renewed behind, but not each time"
+    )
 
 
 def test_getfattr_shows_them(lab: Lab) -> None:
@@ -352,7 +388,7 @@ def test_getfattr_shows_them(lab: Lab) -> None:
     assert done.returncode == 0 and 'user.xnat.label="sub001_MR1"' in done.stdout.splitlines()
 
 
-# --- times ---------------------------------------------------------------------------------------------------------
+# --- times --------------------------------------------------------------------------------------------------
 
 
 def test_times_are_those_of_the_server(lab: Lab) -> None:
@@ -377,13 +413,24 @@ def test_no_folder_lists_a_name_twice(lab: Lab) -> None:
 
 def test_the_readme_names_the_server_and_the_user(lab: Lab) -> None:
     text = (lab.demo.point / "README.txt").read_text()
-    assert lab.server.url in text and "as the user demo sees it" in text and f"XNAT_DATA={lab.demo.point}/archive" in text
+    assert (
+        lab.server.url in text
+        and "as the user demo sees it" in text
+        and f"XNAT_DATA={lab.demo.point}/archive" in text
+    )
     assert md5(text.encode()) != md5((lab.admin.point / "README.txt").read_bytes())
 
 
 def test_only_chosen_projects_are_shown(tmp_path: Path) -> None:
-    with DemoServer(build("lab"), Switches()) as server, mount(server.url, tmp_path, "--project", "DWI", "--project", "ALFA") as mounted:
-        assert sorted(os.listdir(mounted.point / "projects")) == ["ALFA", "DWI"] == sorted(os.listdir(mounted.point / "archive/projects"))
+    with (
+        DemoServer(build("lab"), Switches()) as server,
+        mount(server.url, tmp_path, "--project", "DWI", "--project", "ALFA") as mounted,
+    ):
+        assert (
+            sorted(os.listdir(mounted.point / "projects"))
+            == ["ALFA", "DWI"]
+            == sorted(os.listdir(mounted.point / "archive/projects"))
+        )
         assert not (mounted.point / "projects/MESSY").exists()
         listed = find(mounted.point / "projects/DWI", "-type", "f")
         assert len(listed) == len(files(server.archive, "DWI", "demo"))

@@ -32,7 +32,10 @@ def images(lab: Lab) -> dict[str, TrueFile]:
 
 
 def md5s(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in folder.iterdir()}
+    return {
+        path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for path in folder.iterdir()
+    }
 
 
 def test_cp_copies_a_flat_folder(lab: Lab, tmp_path: Path) -> None:
@@ -55,7 +58,10 @@ def test_rsync_twice_transfers_nothing_the_second_time(full: Lab, tmp_path: Path
 
 def test_tar_of_a_view_by_resource(full: Lab, tmp_path: Path) -> None:
     ok("tar", "-cf", tmp_path / "x.tar", "-C", full.demo.point / "views/ALFA/by-resource", "FREESURFER6")
-    truth = {f"FREESURFER6/{one.session}/{one.path}": one.digest for one in full.files("ALFA", resource="FREESURFER6", kind="session")}
+    truth = {
+        f"FREESURFER6/{one.session}/{one.path}": one.digest
+        for one in full.files("ALFA", resource="FREESURFER6", kind="session")
+    }
     with tarfile.open(tmp_path / "x.tar") as archive:
         found = {}
         for member in archive.getmembers():
@@ -82,7 +88,15 @@ def test_image_tools_read_the_paths(full: Lab, tmp_path: Path) -> None:
     assert (tmp_path / "x.mif").stat().st_size > 10_000
     dwi = full.demo.point / "views/ALFA/by-scan-type/DWI/usable/NIFTI"
     stem = dwi / "007_007_MR1_4_DEMO_E00008"
-    ok("mrconvert", "-quiet", f"{stem}.nii.gz", "-fslgrad", f"{stem}.bvec", f"{stem}.bval", tmp_path / "dwi.mif")
+    ok(
+        "mrconvert",
+        "-quiet",
+        f"{stem}.nii.gz",
+        "-fslgrad",
+        f"{stem}.bvec",
+        f"{stem}.bval",
+        tmp_path / "dwi.mif",
+    )
     assert len(ok("mrinfo", tmp_path / "dwi.mif", "-dwgrad").splitlines()) >= 7
 
 
@@ -99,7 +113,12 @@ def test_inode_numbers_sizes_and_dates_agree_on_every_path(full: Lab) -> None:
         return {line.split()[0]: line for line in lines}
 
     at_home = stats("projects/ALFA")
-    for folder in (FLAT, "views/ALFA/by-resource", "views/ALFA/by-scan-resource", "views/ALFA/by-assessor-resource"):
+    for folder in (
+        FLAT,
+        "views/ALFA/by-resource",
+        "views/ALFA/by-scan-resource",
+        "views/ALFA/by-assessor-resource",
+    ):
         found = stats(folder)
         assert found and found.items() <= at_home.items()
 
@@ -121,15 +140,34 @@ def test_lists_named_at_the_mount_and_in_the_configuration(full: Lab, tmp_path: 
     (lists / "pilot.txt").write_text("NORD_0002_20190509\nnobody\n")
     environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
     with mount(full.server.url, tmp_path / "m", "--list", str(named), env=environment) as mounted:
-        assert ok("ls", mounted.point).split() == ["README.txt", "archive", "lists", "projects", "tables", "views"]
+        assert ok("ls", mounted.point).split() == [
+            "README.txt",
+            "archive",
+            "lists",
+            "projects",
+            "tables",
+            "views",
+        ]
         assert ok("ls", mounted.point / "lists").split() == ["hippocampus", "pilot"]
         flat = mounted.point / "lists/hippocampus/by-scan-type/T1_ALFA1/usable/NIFTI"
         ok("cp", "-r", flat, tmp_path / "copy")
-        wanted = {name: file.digest for name, file in images(full).items() if file.session_id in ("DEMO_E00001", "DEMO_E00008")}
+        wanted = {
+            name: file.digest
+            for name, file in images(full).items()
+            if file.session_id in ("DEMO_E00001", "DEMO_E00008")
+        }
         assert md5s(tmp_path / "copy") == wanted and len(wanted) >= 2
-        assert "1 names are no session you can read:\nnobody\n" in ok("cat", mounted.point / "lists/pilot/README.txt")
+        assert "1 names are no session you can read:\nnobody\n" in ok(
+            "cat", mounted.point / "lists/pilot/README.txt"
+        )
         assert ok("ls", mounted.point / "lists/pilot/by-scan-resource/nii").split() == ["NORD_0002_20190509"]
-    refused = xnatfs("mount", str(tmp_path / "m/mnt"), "--list", str(tmp_path / "no such list"), env={**mounted.env, **environment})
+    refused = xnatfs(
+        "mount",
+        str(tmp_path / "m/mnt"),
+        "--list",
+        str(tmp_path / "no such list"),
+        env={**mounted.env, **environment},
+    )
     assert refused.returncode != 0 and "no such list" in refused.stderr and "Traceback" not in refused.stderr
 
 
@@ -158,7 +196,9 @@ def test_copying_a_flat_folder_costs_the_listings_and_one_request_a_file(tmp_pat
     with DemoServer(archive) as server, mount(server.url, tmp_path, env={"HOME": str(tmp_path)}) as mounted:
         source = mounted.point / "views/NIFTI/by-scan-type/T1/usable/NIFTI"
         server.clear_log()  # the login
-        done = run(*(("cp", "-r", source) if tool == "cp" else ("rsync", "-a", f"{source}/")), tmp_path / "copy")
+        done = run(
+            *(("cp", "-r", source) if tool == "cp" else ("rsync", "-a", f"{source}/")), tmp_path / "copy"
+        )
         assert done.returncode == 0, done.stderr
         assert len(list((tmp_path / "copy").iterdir())) == 60
         asked = server.requests(r"^GET")

@@ -50,12 +50,18 @@ def test_what_was_warmed_is_read_offline_and_after_a_remount(scale: DemoServer, 
     scale.stop()
     with mount(scale.url, tmp_path, "--offline") as mounted:
         assert sums(mounted.point / SESSION) == truth
-        refused = run("cat", mounted.point / "projects/SCALE/subjects/sub00003/sub00003_MR1/SCANS/1-TYPE1/DICOM/0001.dcm", timeout=10)
+        refused = run(
+            "cat",
+            mounted.point / "projects/SCALE/subjects/sub00003/sub00003_MR1/SCANS/1-TYPE1/DICOM/0001.dcm",
+            timeout=10,
+        )
         assert refused.returncode != 0 and "Host is down" in refused.stderr
         assert "offline" in xnatfs("status", str(mounted.point), env=mounted.env, check=True).stdout
 
 
-def test_a_server_that_is_gone_at_mount_time_is_said_with_the_way_out(scale: DemoServer, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_at_mount_time_is_said_with_the_way_out(
+    scale: DemoServer, tmp_path: Path
+) -> None:
     with mount(scale.url, tmp_path) as mounted:
         pass
     scale.stop()
@@ -72,7 +78,10 @@ def test_a_server_that_is_gone_at_mount_time_is_said_with_the_way_out(scale: Dem
 def test_more_than_the_cache_holds_is_refused(scale: DemoServer, tmp_path: Path) -> None:
     with mount(scale.url, tmp_path, "--cache-size", "5M") as mounted:
         said = warm(mounted, "projects", check=False)
-        assert said.returncode == 1 and "these are 12.0 MB and the cache of this mount holds 5.0 MB" in said.stderr
+        assert (
+            said.returncode == 1
+            and "these are 12.0 MB and the cache of this mount holds 5.0 MB" in said.stderr
+        )
         assert downloads(scale) == 0
         assert warm(mounted, SESSION).returncode == 0
 

@@ -1,4 +1,6 @@
-"""Rules and their quotes: `@rule(number, text)` on a test, `ELSEWHERE` for rules that a heavy test of another folder proves."""
+"""Rules and their quotes: `@rule(number, text)` on a test, `ELSEWHERE` for rules that a heavy test of another
+folder proves.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def rule(number: str, text: str) -> Callable[[_T], _T]:
 def written() -> dict[str, str]:
     """The rules of the document by number, each on one line."""
     found: dict[str, str] = {}
-    for number, text in re.findall(r"^\*\*(\d+\.\d+)\*\* (.+?)(?=\n\n|\Z)", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    for number, text in re.findall(
+        r"^\*\*(\d+\.\d+)\*\* (.+?)(?=\n\n|\Z)", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
         assert number not in found, f"two rules are {number}"
         found[number] = " ".join(text.split())
     return found

@@ -41,7 +41,9 @@ def test_what_was_read_costs_no_request(shelf: Shelf, compose: Compose) -> None:
     assert shelf.downloads() == 0
 
 
-@rule("7.2", "It is for one server and one of its users: another login never reads from it. Its folder is 0700.")
+@rule(
+    "7.2", "It is for one server and one of its users: another login never reads from it. Its folder is 0700."
+)
 def test_another_login_reads_nothing_of_it(shelf: Shelf, compose: Compose, tmp_path: Path) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.make.user("other")
@@ -50,12 +52,17 @@ def test_another_login_reads_nothing_of_it(shelf: Shelf, compose: Compose, tmp_p
         mounted = compose(shelf.server, user=user)
         assert read(mounted.vfs, FILE) == b"content"
         assert shelf.downloads() == count
-        assert stat.S_IMODE(mounted.cache.directory.stat().st_mode) == stat.S_IMODE((tmp_path / "mount/cache").stat().st_mode) == 0o700
+        assert (
+            stat.S_IMODE(mounted.cache.directory.stat().st_mode)
+            == stat.S_IMODE((tmp_path / "mount/cache").stat().st_mode)
+            == 0o700
+        )
 
 
 @rule(
     "7.3",
-    "What is kept and what is on its way never take more than `--cache-size` together. What was not used for longest goes first; what "
+    "What is kept and what is on its way never take more than `--cache-size` together. What was not used "
+    "for longest goes first; what "
     "is open stays.",
 )
 def test_the_cap_holds_and_the_oldest_goes(shelf: Shelf, compose: Compose) -> None:
@@ -72,10 +79,15 @@ def test_the_cap_holds_and_the_oldest_goes(shelf: Shelf, compose: Compose) -> No
     mounted.vfs.release(held.handle)
 
 
-@rule("7.4", "A file that does not fit, in the cache or on its disk, is read all the same, straight from the server.")
+@rule(
+    "7.4",
+    "A file that does not fit, in the cache or on its disk, is read all the same, straight from the server.",
+)
 @pytest.mark.parametrize("full", [{"cache_size": 50_000}, {"min_free": 10**18}], ids=["cache", "disk"])
 @pytest.mark.parametrize("size", [100_000, 9 * MIB])
-def test_what_does_not_fit_is_read_all_the_same(shelf: Shelf, compose: Compose, full: dict[str, int], size: int) -> None:
+def test_what_does_not_fit_is_read_all_the_same(
+    shelf: Shelf, compose: Compose, full: dict[str, int], size: int
+) -> None:
     content = ComputedContent("file", size)
     shelf.put(shelf.make.entry("file", content))
     mounted = compose(shelf.server, limits=dataclasses.replace(LIMITS, **full))
@@ -85,7 +97,8 @@ def test_what_does_not_fit_is_read_all_the_same(shelf: Shelf, compose: Compose, 
 
 @rule(
     "7.5",
-    "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was half-written is removed, and a file "
+    "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was "
+    "half-written is removed, and a file "
     "that was cut is fetched again.",
 )
 def test_a_file_that_was_cut_on_the_disk_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
@@ -116,11 +129,16 @@ def test_two_mounts_share_a_folder_and_its_size(shelf: Shelf, compose: Compose) 
 
 @rule(
     "6.4",
-    "The bytes of removed files stay in the cache, where nothing leads to them, until they are pushed out or `xnatfs cache clear` "
+    "The bytes of removed files stay in the cache, where nothing leads to them, until they are pushed out "
+    "or `xnatfs cache clear` "
     "removes them.",
 )
 @rule("7.7", "`xnatfs cache clear` takes no file from who has it open.")
-@rule("7.8", "A kept file that was changed on the disk by others is not noticed while it is read. `xnatfs cache verify` finds it.")
+@rule(
+    "7.8",
+    "A kept file that was changed on the disk by others is not noticed while it is read. `xnatfs cache "
+    "verify` finds it.",
+)
 def test_changed_removed_and_cleared(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     with composed(shelf.server.url, tmp_path, limits=LIMITS) as mounted:
@@ -134,7 +152,9 @@ def test_changed_removed_and_cleared(shelf: Shelf, tmp_path: Path) -> None:
         path = Path(mounted.cache.path(key))
         path.chmod(0o600)
         path.write_bytes(b"changed")
-        assert mounted.vfs.read(opened.handle, 0, 100) == read(mounted.vfs, FILE) == b"changed"  # by others: not noticed
+        assert (
+            mounted.vfs.read(opened.handle, 0, 100) == read(mounted.vfs, FILE) == b"changed"
+        )  # by others: not noticed
         code, said = cache("verify")
         assert code == 1 and "1 file" in said, said
         assert read(mounted.vfs, FILE) == b"content"

@@ -22,12 +22,13 @@ FILE = f"{FOLDER}/file"
 NOW = dataclasses.replace(LIMITS, ttl=0.0)
 
 
-# --- changes ---------------------------------------------------------------------------------------------------------
+# --- changes ------------------------------------------------------------------------------------------------
 
 
 @rule(
     "4.1",
-    "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the server at most every 20 s, and "
+    "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the "
+    "server at most every 20 s, and "
     "the kernel keeps names and attributes for 40 s.",
 )
 def test_the_daemon_s_seconds_and_the_kernel_s(shelf: Shelf, compose: Compose) -> None:
@@ -48,7 +49,8 @@ def test_the_daemon_s_seconds_and_the_kernel_s(shelf: Shelf, compose: Compose) -
 
 @rule(
     "4.6",
-    "A file that was overwritten by one of equal size moves no date on the server. It shows within four hours, in a table too. After "
+    "A file that was overwritten by one of equal size moves no date on the server. It shows within four "
+    "hours, in a table too. After "
     "`xnatfs refresh` it shows at once where it has an MD5.",
 )
 @pytest.mark.parametrize("digest", [True, False])
@@ -71,7 +73,11 @@ def test_an_overwrite_that_nothing_dates(shelf: Shelf, compose: Compose, digest:
 
 
 @rule("4.8", "While the server is away, all that was listed is shown as it was.")
-@rule("10.3", "What is listed is shown, and what is cached is read, without waiting for the server, whatever else waits.")
+@rule(
+    "10.3",
+    "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
+    "else waits.",
+)
 def test_while_the_server_is_away_all_is_as_it_was(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     vfs = compose(shelf.server, limits=NOW).vfs
@@ -84,7 +90,8 @@ def test_while_the_server_is_away_all_is_as_it_was(shelf: Shelf, compose: Compos
 
 @rule(
     "13.9",
-    "Two paths of one file, in two rooms, may differ for 40 s in what `stat` tells after a change. What is opened does not differ.",
+    "Two paths of one file, in two rooms, may differ for 40 s in what `stat` tells after a change. What "
+    "is opened does not differ.",
 )
 def test_what_is_opened_does_not_differ_by_its_path(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -96,10 +103,14 @@ def test_what_is_opened_does_not_differ_by_its_path(shelf: Shelf, compose: Compo
     assert read(mounted.vfs, FILE) == read(mounted.vfs, other) == b"another"
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------
 
 
-@rule("5.2", "What is merely not there (ENOENT, ENODATA), or forbidden by a read-only mount, is no trouble and is not recorded.")
+@rule(
+    "5.2",
+    "What is merely not there (ENOENT, ENODATA), or forbidden by a read-only mount, is no trouble and is "
+    "not recorded.",
+)
 def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     mounted = compose(shelf.server)
@@ -112,7 +123,8 @@ def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) ->
 
 @rule(
     "5.3",
-    "A failure holds for what it happened to. Everything else works on, and the same thing works again once its cause is gone, without "
+    "A failure holds for what it happened to. Everything else works on, and the same thing works again "
+    "once its cause is gone, without "
     "a remount.",
 )
 @pytest.mark.parametrize(
@@ -123,7 +135,9 @@ def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) ->
     ],
     ids=["403", "cut"],
 )
-def test_a_failure_holds_for_one_thing_and_for_its_time(shelf: Shelf, compose: Compose, trouble: dict[str, object], number: int) -> None:
+def test_a_failure_holds_for_one_thing_and_for_its_time(
+    shelf: Shelf, compose: Compose, trouble: dict[str, object], number: int
+) -> None:
     for name in ("file", "other"):
         shelf.put(shelf.make.entry(name, name.encode()))
     vfs = compose(shelf.server).vfs
@@ -135,17 +149,20 @@ def test_a_failure_holds_for_one_thing_and_for_its_time(shelf: Shelf, compose: C
     assert read(vfs, FILE) == b"file"
 
 
-# --- removal and lost rights -----------------------------------------------------------------------------------------
+# --- removal and lost rights --------------------------------------------------------------------------------
 
 
 @rule(
     "6.1",
-    "What the server no longer shows this user is no longer served, from the cache neither: its folders and files are gone from the "
+    "What the server no longer shows this user is no longer served, from the cache neither: its folders "
+    "and files are gone from the "
     "mount within a minute, and cannot be opened after 20 s, or after `xnatfs refresh`.",
 )
 @pytest.mark.parametrize("refreshed", [True, False])
 @pytest.mark.parametrize("what", ["file", "session", "project"])
-def test_what_is_no_longer_shown_is_no_longer_served(shelf: Shelf, compose: Compose, what: str, refreshed: bool) -> None:
+def test_what_is_no_longer_shown_is_no_longer_served(
+    shelf: Shelf, compose: Compose, what: str, refreshed: bool
+) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     mounted = compose(shelf.server, limits=LIMITS if refreshed else NOW)
     assert read(mounted.vfs, FILE) == b"content"
@@ -176,7 +193,9 @@ def test_a_forbidden_file(shelf: Shelf, compose: Compose) -> None:
     assert refused(lambda: vfs.open(FILE)) == errno.EACCES
 
 
-@rule("6.6", "A mount that asks nothing (`--offline`) cannot know of a removal: it shows what was listed last.")
+@rule(
+    "6.6", "A mount that asks nothing (`--offline`) cannot know of a removal: it shows what was listed last."
+)
 def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.put(shelf.make.entry("not kept", b"not kept"))
@@ -193,12 +212,16 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
 
 @rule(
     "4.9",
-    "A change below a session shows by itself whatever it is: a file added, removed or replaced by one of another size, a scan, a resource "
-    "or an assessor made or deleted, a type edited. It shows within 60 s in the tree, within 120 s in a table, and in later mounts.",
+    "A change below a session shows by itself whatever it is: a file added, removed or replaced by one of "
+    "another size, a scan, a resource "
+    "or an assessor made or deleted, a type edited. It shows within 60 s in the tree, within 120 s in a "
+    "table, and in later mounts.",
 )
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("later", [False, True])
-def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool) -> None:
+def test_whatever_changes_below_a_session_shows(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool
+) -> None:
     monkeypatch.setattr(materialize, "_FRESH", 0.0)
     monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     study = Study(state)
@@ -207,7 +230,9 @@ def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: p
         tree, table = seen(mounted, study.project), volumes(mounted, study.project)
         if later:
             mounted.close()
-        study.server.call(lambda: [study.change(one) for one in ("result replaced", "scan", "file", "assessor")])
+        study.server.call(
+            lambda: [study.change(one) for one in ("result replaced", "scan", "file", "assessor")]
+        )
         if later:
             mounted = compose(study.server, user=study.user, limits=NOW)
         fresh = compose(study.server, "fresh", user=study.user)
@@ -219,11 +244,14 @@ def test_whatever_changes_below_a_session_shows(compose: Compose, monkeypatch: p
 
 @rule(
     "6.5",
-    "Nothing is gone because the server says so of it (404), or lists nothing: XNAT without its database does both. It is gone when the "
+    "Nothing is gone because the server says so of it (404), or lists nothing: XNAT without its database "
+    "does both. It is gone when the "
     "listing above it came back whole without it; until then it is shown as it was, or is an error.",
 )
 @pytest.mark.parametrize("switches", [{"database_down": True}, {"failing_query": "."}])
-def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose, switches: dict[str, object]) -> None:
+def test_what_a_dead_database_denies_is_not_gone(
+    shelf: Shelf, compose: Compose, switches: dict[str, object]
+) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     mounted = compose(shelf.server)
     before = list(walk(mounted.vfs, "/projects"))
@@ -238,7 +266,7 @@ def test_what_a_dead_database_denies_is_not_gone(shelf: Shelf, compose: Compose,
     assert refused(lambda: mounted.vfs.entries(FOLDER)) == errno.ENOENT
 
 
-# --- time ------------------------------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------------------
 
 
 def stuck(mounted: Core, path: str) -> tuple[threading.Thread, list[BaseException]]:
@@ -258,7 +286,8 @@ def stuck(mounted: Core, path: str) -> tuple[threading.Thread, list[BaseExceptio
 
 @rule(
     "10.1",
-    "A read that makes no progress for 30 s ends with ETIMEDOUT, a listing after 120 s, the building of a table after 15 minutes.",
+    "A read that makes no progress for 30 s ends with ETIMEDOUT, a listing after 120 s, the building of a "
+    "table after 15 minutes.",
 )
 def test_the_limits_of_waiting(shelf: Shelf, compose: Compose) -> None:
     limits = Limits()
@@ -271,11 +300,18 @@ def test_the_limits_of_waiting(shelf: Shelf, compose: Compose) -> None:
     assert refused(lambda: vfs.open(FILE)) == errno.ETIMEDOUT
     shelf.switches.stall_after_bytes = -1
     shelf.switches.listing_delay_ms = 3000
-    for look in (lambda: compose(shelf.server, "listing", limits=short).vfs.entries(FOLDER), lambda: vfs.open("/tables/P/sessions.csv")):
+    for look in (
+        lambda: compose(shelf.server, "listing", limits=short).vfs.entries(FOLDER),
+        lambda: vfs.open("/tables/P/sessions.csv"),
+    ):
         assert refused(look) == errno.ETIMEDOUT
 
 
-@rule("10.3", "What is listed is shown, and what is cached is read, without waiting for the server, whatever else waits.")
+@rule(
+    "10.3",
+    "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
+    "else waits.",
+)
 def test_nobody_waits_behind_a_stuck_reader(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.put(shelf.make.entry("stuck", ComputedContent("stuck", MIB)))
@@ -296,7 +332,8 @@ def test_nobody_waits_behind_a_stuck_reader(shelf: Shelf, compose: Compose) -> N
 
 @rule(
     "10.4",
-    "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at once, and works again by "
+    "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at "
+    "once, and works again by "
     "itself when the server is back.",
 )
 def test_a_server_that_is_away_and_back(shelf: Shelf, compose: Compose) -> None:

@@ -1,4 +1,6 @@
-"""The document and its tests agree: every rule has a test that quotes it word for word, and no test quotes a rule that is not there."""
+"""The document and its tests agree: every rule has a test that quotes it word for word, and no test quotes a
+rule that is not there.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +34,25 @@ class Proved(NamedTuple):
 ELSEWHERE = [
     Proved(
         "1.2",
-        "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, `views/`), and is kept once.",
+        "A file has the same size, date, inode number and bytes under every path (`projects/`, "
+        "`archive/`, `views/`), and is kept once.",
         ("tests/mount/test_tree.py::test_every_byte_is_true_through_both_rooms",),
     ),
     Proved(
         "2.3",
-        "The date of a file is the day its session (else its subject or project) came to the server, or that of the change once"
-        " a change of the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync -a` "
+        "The date of a file is the day its session (else its subject or project) came to the server, or "
+        "that of the change once"
+        " a change of the file was seen. It is the same after a remount and after `xnatfs cache clear`: a "
+        "second `rsync -a` "
         "transfers nothing.",
-        ("tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",),
+        (
+            "tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",
+        ),
     ),
     Proved(
         "4.1",
-        "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the server at most every"
+        "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at "
+        "the server at most every"
         " 20 s, and the kernel keeps names and attributes for 40 s.",
         ("tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",),
     ),
@@ -55,7 +63,8 @@ ELSEWHERE = [
     ),
     Proved(
         "7.5",
-        "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was half-written is removed, "
+        "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was "
+        "half-written is removed, "
         "and a file that was cut is fetched again.",
         (
             "tests/mount/test_kill.py::test_whatever_moment_the_daemon_is_killed_at",
@@ -64,14 +73,14 @@ ELSEWHERE = [
     ),
     Proved(
         "9.4",
-        "With `--allow-other` every user of this machine may read, with that login's rights; `xnatfs mount` says so.",
-        (
-            "tests/hostile/test_neighbours.py::test_a_mount_let_open_says_whose_rights_are_lent_to_whom",
-        ),
+        "With `--allow-other` every user of this machine may read, with that login's rights; `xnatfs "
+        "mount` says so.",
+        ("tests/hostile/test_neighbours.py::test_a_mount_let_open_says_whose_rights_are_lent_to_whom",),
     ),
     Proved(
         "9.5",
-        "A login that the server refuses is sent twice at most, and from then on whatever asks the server is EACCES. `xnatfs "
+        "A login that the server refuses is sent twice at most, and from then on whatever asks the server "
+        "is EACCES. `xnatfs "
         "login` brings the mount back, without a remount.",
         (
             "tests/mount/test_login.py::test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_mount_back",
@@ -88,12 +97,14 @@ ELSEWHERE = [
     ),
     Proved(
         "10.3",
-        "What is listed is shown, and what is cached is read, without waiting for the server, whatever else waits.",
+        "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
+        "else waits.",
         ("tests/mount/test_life.py::test_forty_stuck_reads_keep_nobody_from_looking_around",),
     ),
     Proved(
         "10.4",
-        "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at once, and works "
+        "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN "
+        "at once, and works "
         "again by itself when the server is back.",
         ("tests/server/test_away.py::test_a_silent_server_is_noticed_before_its_time_out",),
     ),
@@ -117,12 +128,14 @@ ELSEWHERE = [
     ),
     Proved(
         "11.4",
-        "Who has a table open keeps reading the one he opened. Until he closes it, others who open it may get that one, too.",
+        "Who has a table open keeps reading the one he opened. Until he closes it, others who open it may "
+        "get that one, too.",
         ("tests/vfs/test_tables.py::test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones",),
     ),
     Proved(
         "11.5",
-        "A table is as of `user.xnat.as_of`. A kept one is compared with the server when it is opened, at most every 20 s; "
+        "A table is as of `user.xnat.as_of`. A kept one is compared with the server when it is opened, at "
+        "most every 20 s; "
         "while the server is away it stays as it was.",
         (
             "tests/vfs/test_tables.py::test_attributes_tell_where_it_comes_from",
@@ -131,7 +144,8 @@ ELSEWHERE = [
     ),
     Proved(
         "12.1",
-        "With `--overlay DIR` everything can be written, and nothing of it reaches the server. It is in DIR, also after `kill "
+        "With `--overlay DIR` everything can be written, and nothing of it reaches the server. It is in "
+        "DIR, also after `kill "
         '-9` of the mount. (README, "A place to write", has the rest.)',
         (
             "tests/mount/test_overlay.py::test_a_deletion_hides_and_is_not_sent",
@@ -182,10 +196,12 @@ def test_every_test_of_a_rule_is_run() -> None:
     for path, name in (test.split("::") for test in wanted):
         tree = ast.parse((ROOT / path).read_text("utf-8"))
         (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-        assert not re.search(r"\b(skip|skipif|xfail)\b", "".join(ast.unparse(one) for one in found.decorator_list)), f"{path}::{name}"
+        assert not re.search(
+            r"\b(skip|skipif|xfail)\b", "".join(ast.unparse(one) for one in found.decorator_list)
+        ), f"{path}::{name}"
 
 
-# --- the table of errors ---------------------------------------------------------------------------------------------
+# --- the table of errors ------------------------------------------------------------------------------------
 
 
 def test_the_table_of_errors_is_that_of_the_program() -> None:
@@ -196,7 +212,9 @@ def test_the_table_of_errors_is_that_of_the_program() -> None:
     assert told == true
 
 
-@pytest.mark.parametrize("number", ["EIO", "EACCES", "EHOSTDOWN", "ESTALE", "ENOSPC", "ETIMEDOUT", "EPROTO", "EROFS"])
+@pytest.mark.parametrize(
+    "number", ["EIO", "EACCES", "EHOSTDOWN", "ESTALE", "ENOSPC", "ETIMEDOUT", "EPROTO", "EROFS"]
+)
 def test_what_to_do_is_said(number: str) -> None:
     (what,) = (row[2] for row in rows("number") if row[0] == number)
     assert len(what) > 8

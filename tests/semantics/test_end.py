@@ -14,12 +14,14 @@ from tests.vfs.conftest import FOLDER, Shelf
 
 @rule(
     "5.4",
-    "Where the mount itself has died (`kill -9`), whatever is opened or looked up is ENOTCONN (ECONNABORTED at the very moment); "
+    "Where the mount itself has died (`kill -9`), whatever is opened or looked up is ENOTCONN "
+    "(ECONNABORTED at the very moment); "
     "`xnatfs mount` or `xnatfs unmount` at the same place clears it away.",
 )
 @rule(
     "8.1",
-    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the one that closes the session.",
+    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the "
+    "one that closes the session.",
 )
 @rule("10.5", "`xnatfs unmount` ends a mount whatever is open or waits; who reads gets an error.")
 def test_a_mount_that_dies_and_one_that_is_ended(shelf: Shelf, tmp_path: Path) -> None:
@@ -28,7 +30,11 @@ def test_a_mount_that_dies_and_one_that_is_ended(shelf: Shelf, tmp_path: Path) -
         file = mounted.point / FOLDER[1:] / "file"
         assert file.read_bytes() == b"content"
         kill(mounted.pid)
-        for look in (lambda: os.listdir(mounted.point), lambda: file.read_bytes(), lambda: os.stat(mounted.point / "projects/P/new")):
+        for look in (
+            lambda: os.listdir(mounted.point),
+            lambda: file.read_bytes(),
+            lambda: os.stat(mounted.point / "projects/P/new"),
+        ):
             assert refused(look) in (errno.ENOTCONN, errno.ECONNABORTED)
         assert refused(lambda: os.listdir(mounted.point)) == errno.ENOTCONN
         xnatfs("mount", str(mounted.point), env=mounted.env, check=True)
@@ -36,7 +42,10 @@ def test_a_mount_that_dies_and_one_that_is_ended(shelf: Shelf, tmp_path: Path) -
         with opened(file) as descriptor, opened(file.parent) as folder:
             xnatfs("unmount", str(mounted.point), env=mounted.env, check=True)
             assert str(mounted.point) not in fuse_mounts()
-            for look in (lambda: os.open("file", os.O_RDONLY, dir_fd=folder), lambda: os.pread(descriptor, 10, 1 << 20)):
+            for look in (
+                lambda: os.open("file", os.O_RDONLY, dir_fd=folder),
+                lambda: os.pread(descriptor, 10, 1 << 20),
+            ):
                 try:
                     look()
                 except OSError as error:

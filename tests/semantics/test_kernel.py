@@ -24,12 +24,13 @@ from tests.support import run, xnatfs
 from xnatfs.daemon import registry
 from xnatfs.demo.model import ComputedContent
 
-# --- attributes ------------------------------------------------------------------------------------------------------
+# --- attributes ---------------------------------------------------------------------------------------------
 
 
 @rule(
     "2.4",
-    "The time of access and the time of change (`ctime`) are the date, too. Reading does not move them. There is no time of birth.",
+    "The time of access and the time of change (`ctime`) are the date, too. Reading does not move them. "
+    "There is no time of birth.",
 )
 def test_all_times_are_the_date_and_reading_moves_none(place: Place) -> None:
     before = place.file.stat()
@@ -44,13 +45,26 @@ def test_all_times_are_the_date_and_reading_moves_none(place: Place) -> None:
 @rule("2.8", "Every file and folder has one link, and every folder a size of 4096.")
 def test_modes_owners_and_links(place: Place) -> None:
     folder = stat.S_IFDIR | 0o555
-    for path, mode in ((place.file, stat.S_IFREG | 0o444), (place.folder, folder), (place.mounted.point, folder)):
+    for path, mode in (
+        (place.file, stat.S_IFREG | 0o444),
+        (place.folder, folder),
+        (place.mounted.point, folder),
+    ):
         found = path.stat()
-        assert (found.st_mode, found.st_uid, found.st_gid, found.st_nlink) == (mode, os.getuid(), os.getgid(), 1)
+        assert (found.st_mode, found.st_uid, found.st_gid, found.st_nlink) == (
+            mode,
+            os.getuid(),
+            os.getgid(),
+            1,
+        )
     assert place.folder.stat().st_size == 4096
 
 
-@rule("2.7", "Blocks are counted as if all of a file were here: its size by 512, rounded up. So `du` tells what a copy will take.")
+@rule(
+    "2.7",
+    "Blocks are counted as if all of a file were here: its size by 512, rounded up. So `du` tells what a "
+    "copy will take.",
+)
 def test_du_tells_what_a_copy_takes(place: Place) -> None:
     assert (place.file.stat().st_blocks, (place.folder / "large").stat().st_blocks) == (1, 12 * MIB // 512)
     told = int(run("du", "-s", "--block-size=1", place.folder).stdout.split()[0])
@@ -59,7 +73,8 @@ def test_du_tells_what_a_copy_takes(place: Place) -> None:
 
 @rule(
     "2.9",
-    "`getfattr -d` lists the attributes `user.xnat.*`; to read them asks the server nothing. There are no others: ACLs, security labels"
+    "`getfattr -d` lists the attributes `user.xnat.*`; to read them asks the server nothing. There are no "
+    "others: ACLs, security labels"
     " and `user.*` of any other name are ENODATA.",
 )
 def test_extended_attributes(place: Place) -> None:
@@ -69,8 +84,12 @@ def test_extended_attributes(place: Place) -> None:
     assert names and all(name.startswith("user.xnat.") and os.getxattr(place.file, name) for name in names)
     for name in ("system.posix_acl_access", "security.capability", "user.other", "user.xnat.other"):
         assert refused(lambda name=name: os.getxattr(place.file, name)) == errno.ENODATA
-    assert 'user.xnat.resource="R"' in run("getfattr", "--absolute-names", "-d", place.file).stdout.splitlines()
-    assert len(place.shelf.server.requests("/files")) <= asked  # (a look at the path may ask whether the project changed)
+    assert (
+        'user.xnat.resource="R"' in run("getfattr", "--absolute-names", "-d", place.file).stdout.splitlines()
+    )
+    assert (
+        len(place.shelf.server.requests("/files")) <= asked
+    )  # (a look at the path may ask whether the project changed)
 
 
 @rule("2.10", "`df` shows 1 PiB, all of it free. It says nothing about the server.")
@@ -80,7 +99,7 @@ def test_df(place: Place) -> None:
     assert found.f_flag & os.ST_RDONLY and found.f_namemax == 255
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def direct(path: Path) -> bytes:
@@ -91,20 +110,31 @@ def direct(path: Path) -> bytes:
 
 @rule(
     "3.10",
-    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. Where a read would fail, a "
+    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. "
+    "Where a read would fail, a "
     "mapped page is SIGBUS.",
 )
 def test_every_way_to_read(place: Place, tmp_path: Path) -> None:
     large = place.folder / "large"
     content = ComputedContent("large", 12 * MIB)
     with opened(large) as descriptor, opened(tmp_path / "out", os.O_RDWR | os.O_CREAT) as out:
-        for offset, length in ((0, 1), (11 * MIB + 3, 70_000), (5 * MIB - 1, 2), (12 * MIB - 1, 100), (12 * MIB, 10), (1 << 40, 1)):
+        for offset, length in (
+            (0, 1),
+            (11 * MIB + 3, 70_000),
+            (5 * MIB - 1, 2),
+            (12 * MIB - 1, 100),
+            (12 * MIB, 10),
+            (1 << 40, 1),
+        ):
             assert os.pread(descriptor, length, offset) == content.read(offset, length)
         for flags in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
             with mmap.mmap(descriptor, 0, flags=flags, prot=mmap.PROT_READ) as pages:
                 assert pages[9 * MIB : 9 * MIB + 5000] == content.read(9 * MIB, 5000)
         os.posix_fadvise(descriptor, 0, MIB, os.POSIX_FADV_WILLNEED)
-        assert ctypes.CDLL(None, use_errno=True).readahead(descriptor, ctypes.c_long(0), ctypes.c_size_t(MIB)) == 0
+        assert (
+            ctypes.CDLL(None, use_errno=True).readahead(descriptor, ctypes.c_long(0), ctypes.c_size_t(MIB))
+            == 0
+        )
         sent = 0
         while more := os.sendfile(out, descriptor, sent, MIB):
             sent += more
@@ -132,16 +162,23 @@ pages[-9000]
 
 @rule(
     "3.10",
-    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. Where a read would fail, a "
+    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. "
+    "Where a read would fail, a "
     "mapped page is SIGBUS.",
 )
 def test_a_mapped_page_that_cannot_be_had_is_sigbus(place: Place) -> None:
     place.add(place.shelf.make.entry("faulty", ComputedContent("faulty", 40 * MIB)))
     path = place.folder / "faulty"
-    with subprocess.Popen([sys.executable, "-c", FAULT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", FAULT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == b"begun\n"
-            place.shelf.switches.match, place.shelf.switches.fail_status, place.shelf.switches.fail_next = "/files/faulty", 403, -1
+            place.shelf.switches.match, place.shelf.switches.fail_status, place.shelf.switches.fail_next = (
+                "/files/faulty",
+                403,
+                -1,
+            )
             process.communicate(b"", timeout=60)
             assert process.returncode == -signal.SIGBUS
         finally:
@@ -150,7 +187,7 @@ def test_a_mapped_page_that_cannot_be_had_is_sigbus(place: Place) -> None:
     place.remove("faulty")
 
 
-# --- read-only -------------------------------------------------------------------------------------------------------
+# --- read-only ----------------------------------------------------------------------------------------------
 
 
 def refusals(place: Place, elsewhere: Path) -> dict[str, Callable[[], object]]:
@@ -174,35 +211,52 @@ def refusals(place: Place, elsewhere: Path) -> dict[str, Callable[[], object]]:
             raise OSError(ctypes.get_errno(), "")
 
     return {
-        "`open` for writing": lambda: both(lambda: os.open(file, os.O_WRONLY), lambda: os.open(file, os.O_RDWR)),
-        "`open` with `O_TRUNC`": lambda: os.open(file, os.O_RDONLY | os.O_TRUNC),
-        "`open` with `O_APPEND`": lambda: both(lambda: os.open(file, os.O_APPEND), lambda: os.open(file, os.O_APPEND | os.O_RDWR)),
-        "`open` of a new name with `O_CREAT`": lambda: both(
-            lambda: os.open(new, os.O_CREAT | os.O_WRONLY), lambda: os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDONLY)
+        "`open` for writing": lambda: both(
+            lambda: os.open(file, os.O_WRONLY), lambda: os.open(file, os.O_RDWR)
         ),
-        "`open` of an old name with `O_CREAT|O_EXCL`": lambda: os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDONLY),
+        "`open` with `O_TRUNC`": lambda: os.open(file, os.O_RDONLY | os.O_TRUNC),
+        "`open` with `O_APPEND`": lambda: both(
+            lambda: os.open(file, os.O_APPEND), lambda: os.open(file, os.O_APPEND | os.O_RDWR)
+        ),
+        "`open` of a new name with `O_CREAT`": lambda: both(
+            lambda: os.open(new, os.O_CREAT | os.O_WRONLY),
+            lambda: os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDONLY),
+        ),
+        "`open` of an old name with `O_CREAT|O_EXCL`": lambda: os.open(
+            file, os.O_CREAT | os.O_EXCL | os.O_RDONLY
+        ),
         "`open` with `O_TMPFILE`": lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR),
         "`open` of a folder for writing": lambda: os.open(folder, os.O_RDWR),
         "`unlink`": lambda: os.unlink(file),
         "`rmdir`": lambda: os.rmdir(folder / "folder"),
         "`rename`": lambda: both(lambda: os.rename(file, new), lambda: os.rename(folder / "folder", new)),
-        "`rename` into or out of the mount": lambda: both(lambda: os.rename(outside, new), lambda: os.rename(file, elsewhere / "y")),
+        "`rename` into or out of the mount": lambda: both(
+            lambda: os.rename(outside, new), lambda: os.rename(file, elsewhere / "y")
+        ),
         "`mkdir`": lambda: os.mkdir(new),
         "`mkdir` of an old name": lambda: os.mkdir(folder),
         "`mknod`, `mkfifo`": lambda: both(lambda: os.mknod(new), lambda: os.mkfifo(new)),
         "`symlink`": lambda: os.symlink("x", new),
-        "`link` within or into the mount": lambda: both(lambda: os.link(file, new), lambda: os.link(outside, new)),
+        "`link` within or into the mount": lambda: both(
+            lambda: os.link(file, new), lambda: os.link(outside, new)
+        ),
         "`link` out of the mount": lambda: os.link(file, elsewhere / "y"),
         "`chmod`": lambda: both(lambda: os.chmod(file, 0o644), lambda: os.chmod(file, 0o444)),
         "`chown`": lambda: os.chown(file, os.getuid(), os.getgid()),
         "`utime`": lambda: os.utime(file),
         "`truncate`": lambda: os.truncate(file, 0),
-        "`setxattr`": lambda: both(lambda: os.setxattr(file, "user.new", b""), lambda: os.setxattr(file, "user.xnat.quality", b"x")),
+        "`setxattr`": lambda: both(
+            lambda: os.setxattr(file, "user.new", b""), lambda: os.setxattr(file, "user.xnat.quality", b"x")
+        ),
         "`removexattr`": lambda: os.removexattr(file, "user.xnat.uri"),
         "`access` with `W_OK`": checked_access,
         "`write` to a file open for reading": lambda: on_open(lambda descriptor: os.write(descriptor, b"x")),
-        "`ftruncate` of a file open for reading": lambda: on_open(lambda descriptor: os.ftruncate(descriptor, 0)),
-        "`mmap` shared, for writing": lambda: on_open(lambda descriptor: mmap.mmap(descriptor, 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)),
+        "`ftruncate` of a file open for reading": lambda: on_open(
+            lambda descriptor: os.ftruncate(descriptor, 0)
+        ),
+        "`mmap` shared, for writing": lambda: on_open(
+            lambda descriptor: mmap.mmap(descriptor, 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        ),
         "running a file as a program": lambda: subprocess.run([str(file)], check=False, timeout=20),
     }
 
@@ -221,7 +275,11 @@ def test_every_refused_call_is_in_the_document(place: Place, tmp_path: Path) -> 
     assert list(refusals(place, tmp_path)) == [row[0] for row in rows("call")]
 
 
-@rule("8.3", "A private `mmap` for writing works: what is written is the program's own. `fsync` works and does nothing.")
+@rule(
+    "8.3",
+    "A private `mmap` for writing works: what is written is the program's own. `fsync` works and does "
+    "nothing.",
+)
 def test_a_private_mapping_and_fsync(place: Place) -> None:
     with opened(place.file) as descriptor, opened(place.folder) as folder:
         with mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as pages:
@@ -235,33 +293,49 @@ def test_a_private_mapping_and_fsync(place: Place) -> None:
 
 @rule("8.4", "The kernel has it mounted `ro,nosuid,nodev`.")
 def test_the_kernel_has_it_mounted_read_only(place: Place) -> None:
-    (line,) = (line for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[1] == str(place.mounted.point))
+    (line,) = (
+        line
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[1] == str(place.mounted.point)
+    )
     assert {"ro", "nosuid", "nodev"} <= set(line.split()[3].split(","))
 
 
 @rule(
     "8.1",
-    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the one that closes the session.",
+    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the "
+    "one that closes the session.",
 )
 def test_the_server_is_sent_nothing_but_questions(place: Place) -> None:
     place.file.read_bytes()
     assert {record.method for record in place.shelf.server.requests()} <= {"GET"}
 
 
-# --- who may ---------------------------------------------------------------------------------------------------------
+# --- who may ------------------------------------------------------------------------------------------------
 
 
-@rule("9.2", "The cache, what is remembered beside it, and the socket of the mount are for that user alone (0700 and 0600).")
+@rule(
+    "9.2",
+    "The cache, what is remembered beside it, and the socket of the mount are for that user alone (0700 "
+    "and 0600).",
+)
 def test_what_is_kept_is_for_one_user(place: Place) -> None:
     home = place.mounted.point.parent
     for top in (home / "cache", home / "state"):
         found = [top, *top.rglob("*")]
-        special = [path for path in found if path.is_dir() or path.is_socket()]  # a file in such a folder may have any mode
-        assert len(special) > 1 and [path for path in special if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
+        special = [
+            path for path in found if path.is_dir() or path.is_socket()
+        ]  # a file in such a folder may have any mode
+        assert (
+            len(special) > 1
+            and [path for path in special if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
+        )
     with socket.socket(socket.AF_UNIX) as ours:
         ours.connect(str(registry.socket_path(str(place.mounted.point))))
         (held,) = {Path(ours.getpeername())}
-    assert stat.S_IMODE(held.lstat().st_mode) & 0o077 == 0 == stat.S_IMODE(held.parent.lstat().st_mode) & 0o077
+    assert (
+        stat.S_IMODE(held.lstat().st_mode) & 0o077 == 0 == stat.S_IMODE(held.parent.lstat().st_mode) & 0o077
+    )
 
 
 AS_ANOTHER = """
@@ -279,17 +353,25 @@ for look in (lambda: os.listdir(int(sys.argv[1])), lambda: os.stat("README.txt",
 
 @rule("9.1", "Without `--allow-other` only the user who mounted may enter: any other, root too, gets EACCES.")
 def test_only_who_mounted_may_enter(place: Place) -> None:
-    (line,) = (line for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[1] == str(place.mounted.point))
+    (line,) = (
+        line
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[1] == str(place.mounted.point)
+    )
     assert f"user_id={os.getuid()}" in line and "allow_other" not in line and "allow_root" not in line
     # Only root can become another. The second keeps root's powers, under another name.
     for user in ((65534, 65534), (65534, 0)) if os.geteuid() == 0 else ():
         with opened(place.mounted.point, os.O_PATH) as folder:
             command = [sys.executable, "-c", AS_ANOTHER, str(folder), *map(str, user)]
-            done = subprocess.run(command, pass_fds=[folder], capture_output=True, text=True, timeout=60, check=False)
-        assert done.stdout.split() in (["EACCES", "EACCES"], ["EBADF", "EACCES"]), done.stderr  # an O_PATH descriptor lists nothing
+            done = subprocess.run(
+                command, pass_fds=[folder], capture_output=True, text=True, timeout=60, check=False
+            )
+        assert done.stdout.split() in (["EACCES", "EACCES"], ["EBADF", "EACCES"]), (
+            done.stderr
+        )  # an O_PATH descriptor lists nothing
 
 
-# --- not promised ----------------------------------------------------------------------------------------------------
+# --- not promised -------------------------------------------------------------------------------------------
 
 
 @rule("13.1", "The order of a listing. It is the same each time while nothing changes, and that is all.")
@@ -298,7 +380,9 @@ def test_the_order_of_a_listing_stays(place: Place) -> None:
     assert os.listdir(place.folder) == names and len(names) >= 3
 
 
-@rule("13.2", "The date of a folder: it is that of its session, and does not move when something in it changes.")
+@rule(
+    "13.2", "The date of a folder: it is that of its session, and does not move when something in it changes."
+)
 def test_the_date_of_a_folder_stays(place: Place) -> None:
     before = place.folder.stat().st_mtime_ns
     place.add(place.shelf.make.entry("more", b"more"))
@@ -308,7 +392,8 @@ def test_the_date_of_a_folder_stays(place: Place) -> None:
 
 @rule(
     "13.3",
-    "Locks between machines. `flock` works among the programs of this machine, `fcntl` locks for reading too; an `fcntl` lock for "
+    "Locks between machines. `flock` works among the programs of this machine, `fcntl` locks for reading "
+    "too; an `fcntl` lock for "
     "writing is EBADF, since no file is open for writing.",
 )
 def test_locks_hold_on_this_machine(place: Place) -> None:
@@ -321,12 +406,17 @@ def test_locks_hold_on_this_machine(place: Place) -> None:
         assert refused(lambda: fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)) == errno.EBADF
 
 
-@rule("13.4", "Notices of changes: `inotify` tells what programs do in the mount, not what happens on the server.")
+@rule(
+    "13.4",
+    "Notices of changes: `inotify` tells what programs do in the mount, not what happens on the server.",
+)
 def test_inotify_tells_of_this_machine_only(place: Place) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     watch = library.inotify_init1(os.O_NONBLOCK)
     try:
-        assert library.inotify_add_watch(watch, os.fsencode(place.folder), 0xFFF & ~0x31) >= 0  # all but reading: changes
+        assert (
+            library.inotify_add_watch(watch, os.fsencode(place.folder), 0xFFF & ~0x31) >= 0
+        )  # all but reading: changes
         place.add(place.shelf.make.entry("unseen", b"unseen"))
         assert "unseen" in os.listdir(place.folder)
         place.remove("unseen")
@@ -346,7 +436,10 @@ def test_there_are_no_holes(place: Place) -> None:
         assert refused(lambda: os.lseek(descriptor, len(TEXT), os.SEEK_DATA)) == errno.ENXIO
 
 
-@rule("13.6", "`poll` and `select`: a file is always ready, and the read may wait all the same, with `O_NONBLOCK` too.")
+@rule(
+    "13.6",
+    "`poll` and `select`: a file is always ready, and the read may wait all the same, with `O_NONBLOCK` too.",
+)
 def test_a_file_is_always_ready(place: Place) -> None:
     with opened(place.file, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
         assert select.select([descriptor], [], [], 5)[0] == [descriptor]
@@ -358,28 +451,49 @@ def test_a_file_is_always_ready(place: Place) -> None:
 
 @rule(
     "13.7",
-    "Copies within the server: `copy_file_range` and reflinks out of the mount are EXDEV, and `cp` copies the bytes. File flags "
+    "Copies within the server: `copy_file_range` and reflinks out of the mount are EXDEV, and `cp` copies "
+    "the bytes. File flags "
     "(`lsattr`) and block maps are not there.",
 )
 def test_copies_are_copies_of_bytes(place: Place, tmp_path: Path) -> None:
     with opened(place.file) as descriptor, opened(tmp_path / "out", os.O_RDWR | os.O_CREAT) as out:
         assert refused(lambda: os.copy_file_range(descriptor, out, 100, 0, 0)) == errno.EXDEV
-        assert refused(lambda: fcntl.ioctl(descriptor, 0x80086601, b"\0" * 8)) in (errno.ENOTTY, errno.EOPNOTSUPP)  # FS_IOC_GETFLAGS
-        assert refused(lambda: fcntl.ioctl(descriptor, 0xC020660B, bytearray(64))) == errno.EOPNOTSUPP  # FS_IOC_FIEMAP
+        assert refused(lambda: fcntl.ioctl(descriptor, 0x80086601, b"\0" * 8)) in (
+            errno.ENOTTY,
+            errno.EOPNOTSUPP,
+        )  # FS_IOC_GETFLAGS
+        assert (
+            refused(lambda: fcntl.ioctl(descriptor, 0xC020660B, bytearray(64))) == errno.EOPNOTSUPP
+        )  # FS_IOC_FIEMAP
     assert run("cp", "--reflink=always", place.file, tmp_path / "linked").returncode != 0
-    assert run("cp", place.file, tmp_path / "copied").returncode == 0 and (tmp_path / "copied").read_bytes() == TEXT
+    assert (
+        run("cp", place.file, tmp_path / "copied").returncode == 0
+        and (tmp_path / "copied").read_bytes() == TEXT
+    )
 
 
 class _Handle(ctypes.Structure):
-    _fields_ = (("handle_bytes", ctypes.c_uint), ("handle_type", ctypes.c_int), ("f_handle", ctypes.c_ubyte * 128))
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("f_handle", ctypes.c_ubyte * 128),
+    )
 
 
-@rule("13.8", "To be exported again by NFS: a handle of a file is good only while the kernel remembers the file.")
+@rule(
+    "13.8",
+    "To be exported again by NFS: a handle of a file is good only while the kernel remembers the file.",
+)
 def test_a_file_handle_leads_to_the_file_while_the_kernel_remembers_it(place: Place) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     handle, number = _Handle(128), ctypes.c_int()
     with opened(place.file) as descriptor:
-        assert library.name_to_handle_at(-100, os.fsencode(place.file), ctypes.byref(handle), ctypes.byref(number), 0) == 0
+        assert (
+            library.name_to_handle_at(
+                -100, os.fsencode(place.file), ctypes.byref(handle), ctypes.byref(number), 0
+            )
+            == 0
+        )
         again = library.open_by_handle_at(descriptor, ctypes.byref(handle), os.O_RDONLY)
         if again >= 0:  # root may
             assert os.fstat(again).st_ino == os.fstat(descriptor).st_ino
@@ -390,7 +504,8 @@ def test_a_file_handle_leads_to_the_file_while_the_kernel_remembers_it(place: Pl
 
 @rule(
     "5.1",
-    "A failure is one of these numbers, and the mount knows the sentence to it: `xnatfs status` shows the last, `.xnatfs/errors.txt` "
+    "A failure is one of these numbers, and the mount knows the sentence to it: `xnatfs status` shows the "
+    "last, `.xnatfs/errors.txt` "
     "all lately.",
 )
 def test_the_sentence_to_an_error_is_shown(place: Place) -> None:

@@ -20,7 +20,8 @@ from xnatfs.tree.names import unspell
 
 @rule(
     "1.1",
-    "`projects/PROJECT` holds exactly the files that the server lists for this user, each once: what `find -type f` prints is the "
+    "`projects/PROJECT` holds exactly the files that the server lists for this user, each once: what "
+    "`find -type f` prints is the "
     "server's list.",
 )
 @rule("1.3", "There are only regular files and folders: no symbolic links, no devices, no sockets.")
@@ -28,17 +29,26 @@ from xnatfs.tree.names import unspell
 def test_a_project_has_the_server_s_files_once(lab: DemoServer, compose: Compose, project: str) -> None:
     found = list(walk(compose(lab).vfs, f"/projects/{project}"))
     expected = Spelling(lab.archive, files(lab.archive, project, "demo")).people()
-    assert sorted(path for path, _ in found) == sorted(f"/projects/{project}/{path}" for path in expected) != []
-    assert {stat.S_IFMT(attributes.mode) for _, attributes in found} == {stat.S_IFREG}  # `walk` follows folders only
+    assert (
+        sorted(path for path, _ in found) == sorted(f"/projects/{project}/{path}" for path in expected) != []
+    )
+    assert {stat.S_IFMT(attributes.mode) for _, attributes in found} == {
+        stat.S_IFREG
+    }  # `walk` follows folders only
 
 
 @rule(
     "1.2",
-    "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, `views/`), and is kept once.",
+    "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, "
+    "`views/`), and is kept once.",
 )
 def test_one_file_under_three_paths(lab: DemoServer, compose: Compose) -> None:
     mounted = compose(lab)
-    (view,) = (path for path, _ in walk(mounted.vfs, "/views/ALFA/by-scan-resource/NIFTI/sub001_MR1") if path.endswith("DWI.bval"))
+    (view,) = (
+        path
+        for path, _ in walk(mounted.vfs, "/views/ALFA/by-scan-resource/NIFTI/sub001_MR1")
+        if path.endswith("DWI.bval")
+    )
     paths = (
         "/projects/ALFA/subjects/sub001/sub001_MR1/SCANS/4-DWI/NIFTI/sub001_MR1_DWI.bval",
         "/archive/projects/ALFA/experiments/sub001_MR1/SCANS/4/NIFTI/sub001_MR1_DWI.bval",
@@ -49,9 +59,18 @@ def test_one_file_under_three_paths(lab: DemoServer, compose: Compose) -> None:
     assert mounted.content_manager.counts()["cached files"] == 1
 
 
-@rule("1.4", "A listing is whole or it is an error. Trouble with the server is never shown as an empty or shorter folder.")
-@pytest.mark.parametrize("trouble", [{"fail_next": -1}, {"empty_file_lists": True}, {"truncate_after_bytes": 40}, {"html_instead": -1}])
-def test_trouble_is_never_an_emptier_folder(shelf: Shelf, compose: Compose, trouble: dict[str, object]) -> None:
+@rule(
+    "1.4",
+    "A listing is whole or it is an error. Trouble with the server is never shown as an empty or shorter "
+    "folder.",
+)
+@pytest.mark.parametrize(
+    "trouble",
+    [{"fail_next": -1}, {"empty_file_lists": True}, {"truncate_after_bytes": 40}, {"html_instead": -1}],
+)
+def test_trouble_is_never_an_emptier_folder(
+    shelf: Shelf, compose: Compose, trouble: dict[str, object]
+) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     vfs = compose(shelf.server).vfs
     vfs.entries(FOLDER.removesuffix("/R"))
@@ -60,13 +79,16 @@ def test_trouble_is_never_an_emptier_folder(shelf: Shelf, compose: Compose, trou
         assert [name for name, _ in vfs.entries(FOLDER)] == ["file"]
     except OSError as error:
         assert error.errno == errno.EIO
-    shelf.switches.update({"fail_next": 0, "empty_file_lists": False, "truncate_after_bytes": -1, "html_instead": 0})
+    shelf.switches.update(
+        {"fail_next": 0, "empty_file_lists": False, "truncate_after_bytes": -1, "html_instead": 0}
+    )
     assert [name for name, _ in vfs.entries(FOLDER)] == ["file"]
 
 
 @rule(
     "1.5",
-    "Names are those of the server, case and all. What cannot be a file name is spelt as the README says, and no name leads out of its "
+    "Names are those of the server, case and all. What cannot be a file name is spelt as the README says, "
+    "and no name leads out of its "
     "folder: a path with `..` in it, or an absolute one, is not shown.",
 )
 def test_names_are_the_server_s_and_lead_nowhere_else(shelf: Shelf, compose: Compose) -> None:
@@ -75,17 +97,30 @@ def test_names_are_the_server_s_and_lead_nowhere_else(shelf: Shelf, compose: Com
         shelf.put(shelf.make.entry(name, name.encode()))
     vfs = compose(shelf.server).vfs
     found = [name for name, _ in vfs.entries(FOLDER)]
-    assert sorted(map(unspell, found)) == sorted(names) and {"A", "a", "50% off", "100%2541", "new%0Aline"} <= set(found)
+    assert sorted(map(unspell, found)) == sorted(names) and {
+        "A",
+        "a",
+        "50% off",
+        "100%2541",
+        "new%0Aline",
+    } <= set(found)
     for name in names[:2]:
         assert read(vfs, f"{FOLDER}/{name}") == name.encode()
 
 
-@rule("1.6", "Ids that are not listed can be used as names: accession ids, bare scan ids, the numbers of resources. A listed name wins.")
+@rule(
+    "1.6",
+    "Ids that are not listed can be used as names: accession ids, bare scan ids, the numbers of "
+    "resources. A listed name wins.",
+)
 def test_ids_are_names_too(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.make.scan(shelf.session, "2", "T1")
     vfs = compose(shelf.server).vfs
-    subject, session = (f"/projects/P/subjects/{shelf.subject.id}", f"/projects/P/subjects/s/{shelf.session.id}")
+    subject, session = (
+        f"/projects/P/subjects/{shelf.subject.id}",
+        f"/projects/P/subjects/s/{shelf.session.id}",
+    )
     assert vfs.attributes(subject).inode == vfs.attributes("/projects/P/subjects/s").inode
     assert vfs.attributes(session).inode == vfs.attributes("/projects/P/subjects/s/S").inode
     assert vfs.attributes(f"{session}/SCANS/2").inode == vfs.attributes(f"{session}/SCANS/2-T1").inode
@@ -96,7 +131,9 @@ def test_ids_are_names_too(shelf: Shelf, compose: Compose) -> None:
         shelf.make.experiment(shelf.subject, shelf.session.id)
 
     shelf.server.call(named_like_an_id)
-    assert vfs.attributes(session).inode == vfs.attributes("/projects/P/subjects/s/S").inode  # not looked at again yet
+    assert (
+        vfs.attributes(session).inode == vfs.attributes("/projects/P/subjects/s/S").inode
+    )  # not looked at again yet
     mounted = compose(shelf.server, "later")
     assert mounted.vfs.xattr(session, "user.xnat.label").decode() == shelf.session.id
     assert mounted.vfs.xattr(session, "user.xnat.id").decode() != shelf.session.id
@@ -104,7 +141,8 @@ def test_ids_are_names_too(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "2.1",
-    "The size of a file is its true size from the moment it is opened. Until then it is what the server's catalog says; where that was "
+    "The size of a file is its true size from the moment it is opened. Until then it is what the server's "
+    "catalog says; where that was "
     "wrong, the true one is remembered, also by later mounts.",
 )
 @pytest.mark.parametrize("told", [3, 99])
@@ -120,7 +158,11 @@ def test_the_size_is_true_when_a_file_is_open(shelf: Shelf, compose: Compose, to
     assert compose(shelf.server).vfs.attributes(path).size == 7
 
 
-@rule("2.2", "Files that are made here (tables, some texts of a BIDS view) show a size of 4096 or so until they are first opened.")
+@rule(
+    "2.2",
+    "Files that are made here (tables, some texts of a BIDS view) show a size of 4096 or so until they "
+    "are first opened.",
+)
 def test_a_table_has_a_placeholder_for_a_size_until_it_is_opened(lab: DemoServer, compose: Compose) -> None:
     vfs = compose(lab).vfs
     path = "/tables/ALFA/freesurfer7/aseg.csv"
@@ -131,17 +173,26 @@ def test_a_table_has_a_placeholder_for_a_size_until_it_is_opened(lab: DemoServer
 
 @rule(
     "2.6",
-    "Inode numbers are the same at every mount. In a resource they are all different and rise in the order of the server's catalog.",
+    "Inode numbers are the same at every mount. In a resource they are all different and rise in the "
+    "order of the server's catalog.",
 )
 def test_inode_numbers_stay_and_rise(shelf: Shelf, compose: Compose) -> None:
     names = ["c", "a", "b/z", "b/y", "0"]
     for name in names:
         shelf.put(shelf.make.entry(name, name.encode()))
-    numbers = [compose(shelf.server, folder).vfs.attributes(f"{FOLDER}/{name}").inode for folder in ("one", "two") for name in names]
+    numbers = [
+        compose(shelf.server, folder).vfs.attributes(f"{FOLDER}/{name}").inode
+        for folder in ("one", "two")
+        for name in names
+    ]
     assert numbers[: len(names)] == numbers[len(names) :] == sorted(set(numbers))
 
 
-@rule("9.3", "The mount shows what the server shows the login it was made with. Who uses it has that login's rights, and no more.")
+@rule(
+    "9.3",
+    "The mount shows what the server shows the login it was made with. Who uses it has that login's "
+    "rights, and no more.",
+)
 def test_a_mount_shows_what_its_login_may_see(shelf: Shelf, compose: Compose) -> None:
     shelf.make.user("other")
     shelf.make.project("THEIRS", "THEIRS", members=["other"])
@@ -154,10 +205,14 @@ def test_a_mount_shows_what_its_login_may_see(shelf: Shelf, compose: Compose) ->
 
 @rule(
     "2.3",
-    "The date of a file is the day its session (else its subject or project) came to the server, or that of the change once a change of"
-    " the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync -a` transfers nothing.",
+    "The date of a file is the day its session (else its subject or project) came to the server, or that "
+    "of the change once a change of"
+    " the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync "
+    "-a` transfers nothing.",
 )
-def test_the_date_is_the_session_s_and_then_that_of_the_change(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_date_is_the_session_s_and_then_that_of_the_change(
+    shelf: Shelf, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     shelf.put(shelf.make.entry("other", b"stays"))
     folder = tmp_path_factory.mktemp("dates")

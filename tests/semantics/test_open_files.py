@@ -1,4 +1,6 @@
-"""Files that change, or go, while a program has them open: on a real mount, since the kernel's pages are what could be mixed."""
+"""Files that change, or go, while a program has them open: on a real mount, since the kernel's pages are what
+could be mixed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def whole(descriptor: int) -> bytes:
 
 
 VERSIONS = pytest.mark.parametrize(
-    ("old", "new"), [(3 * MIB, 3 * MIB), (3 * MIB, MIB), (MIB + 5, 3 * MIB)], ids=["equal", "smaller", "larger"]
+    ("old", "new"),
+    [(3 * MIB, 3 * MIB), (3 * MIB, MIB), (MIB + 5, 3 * MIB)],
+    ids=["equal", "smaller", "larger"],
 )
 
 
@@ -38,8 +42,10 @@ def two_versions(place: Place, name: str, old: int, new: int) -> tuple[ComputedC
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is known to be larger; EIO, of "
+    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
+    "an error, never those of "
+    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
+    "known to be larger; EIO, of "
     "`close` too, once a program on this machine has opened the new version by the same path.",
 )
 @VERSIONS
@@ -52,7 +58,9 @@ def test_an_open_file_keeps_its_version(place: Place, old: int, new: int) -> Non
         place.replace(name, place.shelf.make.entry(name, after))
         for _ in range(2):
             # Whoever looks at it tells the kernel of another size.
-            assert [one.stat().st_size for one in os.scandir(place.folder) if one.name == name] and os.stat(path).st_size >= old
+            assert [one.stat().st_size for one in os.scandir(place.folder) if one.name == name] and os.stat(
+                path
+            ).st_size >= old
             if new <= old:
                 assert whole(first) == before.read(0, old)
         if new > old:
@@ -63,18 +71,25 @@ def test_an_open_file_keeps_its_version(place: Place, old: int, new: int) -> Non
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is known to be larger; EIO, of "
+    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
+    "an error, never those of "
+    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
+    "known to be larger; EIO, of "
     "`close` too, once a program on this machine has opened the new version by the same path.",
 )
 @rule("4.4", "Who opens a file gets the newest version that is known, whoever has an older one open.")
 @VERSIONS
-def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_bytes(place: Place, old: int, new: int) -> None:
+def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_bytes(
+    place: Place, old: int, new: int
+) -> None:
     name = f"both {old}-{new}"
     before, after = two_versions(place, name, old, new)
     path = place.folder / name
     true = after.read(0, new)
-    with opened(path, given_up=True) as first, mmap.mmap(first, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as kept:
+    with (
+        opened(path, given_up=True) as first,
+        mmap.mmap(first, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as kept,
+    ):
         assert os.pread(first, 300_000, 0) == before.read(0, 300_000) == kept[:300_000]
         place.replace(name, place.shelf.make.entry(name, after))
         with opened(path) as second, opened(path) as third:
@@ -103,8 +118,10 @@ def test_many_open_a_new_version_at_the_same_time(place: Place) -> None:
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is known to be larger; EIO, of "
+    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
+    "an error, never those of "
+    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
+    "known to be larger; EIO, of "
     "`close` too, once a program on this machine has opened the new version by the same path.",
 )
 def test_a_large_file_that_changes_while_only_a_part_is_here_is_stale(place: Place) -> None:
@@ -122,7 +139,11 @@ def test_a_large_file_that_changes_while_only_a_part_is_here_is_stale(place: Pla
         assert refused(lambda: os.pread(descriptor, 4096, size - 8192)) == errno.ESTALE
 
 
-@rule("4.5", "An open file that is removed on the server, or is no longer yours, gives its bytes or an error, never less.")
+@rule(
+    "4.5",
+    "An open file that is removed on the server, or is no longer yours, gives its bytes or an error, "
+    "never less.",
+)
 def test_an_open_file_that_is_removed_gives_its_bytes_or_an_error(place: Place) -> None:
     content = ComputedContent("removed", MIB)
     place.add(place.shelf.make.entry("removed", content))
@@ -137,7 +158,8 @@ def test_an_open_file_that_is_removed_gives_its_bytes_or_an_error(place: Place) 
 
 @rule(
     "4.2",
-    "After `xnatfs refresh` has returned, folders list what the server has, and a file that is opened is the server's. The kernel may "
+    "After `xnatfs refresh` has returned, folders list what the server has, and a file that is opened is "
+    "the server's. The kernel may "
     "answer `stat` of a removed name for 40 s more; opening it is ENOENT at once.",
 )
 def test_after_a_refresh_all_is_new_but_stat_of_what_was_removed(place: Place) -> None:
@@ -153,14 +175,20 @@ def test_after_a_refresh_all_is_new_but_stat_of_what_was_removed(place: Place) -
 
     place.change(work)
     assert {"changes", "comes"} <= set(os.listdir(place.folder)) and "goes" not in os.listdir(place.folder)
-    assert (place.folder / "changes").read_bytes() == b"new and longer" and (place.folder / "changes").stat().st_size == 14
+    assert (place.folder / "changes").read_bytes() == b"new and longer" and (
+        place.folder / "changes"
+    ).stat().st_size == 14
     assert (place.folder / "comes").read_bytes() == b"come"
     assert refused(lambda: (place.folder / "goes").read_bytes()) == errno.ENOENT
     with contextlib.suppress(FileNotFoundError):
         assert (place.folder / "goes").stat().st_size == len(b"gone soon")
 
 
-@rule("4.7", "In a folder that was removed on the server, every name is ENOENT. Who has it open and reads it again finds it empty.")
+@rule(
+    "4.7",
+    "In a folder that was removed on the server, every name is ENOENT. Who has it open and reads it again "
+    "finds it empty.",
+)
 def test_in_a_removed_folder_nothing_is_found(place: Place) -> None:
     place.add(place.shelf.make.entry("leaves/within", b"within"))
     with opened(place.folder / "leaves") as folder:
@@ -174,7 +202,8 @@ def test_in_a_removed_folder_nothing_is_found(place: Place) -> None:
 
 @rule(
     "1.7",
-    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go back to any place in it. "
+    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go "
+    "back to any place in it. "
     "`rewinddir` shows it as it is now.",
 )
 def test_a_folder_is_read_as_it_was_when_it_was_opened(place: Place) -> None:
@@ -201,9 +230,14 @@ print scalar(@seen);
 
 @rule(
     "1.7",
-    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go back to any place in it. "
+    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go "
+    "back to any place in it. "
     "`rewinddir` shows it as it is now.",
 )
 def test_every_place_of_an_open_folder_can_be_gone_back_to(place: Place) -> None:
     done = run("perl", "-e", PLACES, place.mounted.point)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", str(len(os.listdir(place.mounted.point)) + 2))
+    assert (done.returncode, done.stderr, done.stdout) == (
+        0,
+        "",
+        str(len(os.listdir(place.mounted.point)) + 2),
+    )

@@ -21,7 +21,8 @@ SIZES = [100_000, 9 * MIB]
 
 @rule(
     "3.1",
-    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the file only, and nothing is ever"
+    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the "
+    "file only, and nothing is ever"
     " filled up with zeros.",
 )
 @pytest.mark.parametrize("size", SIZES)
@@ -31,7 +32,14 @@ def test_a_read_is_short_at_the_end_only(shelf: Shelf, compose: Compose, size: i
     shelf.put(shelf.make.entry("file", content, catalog_size=size + told))
     vfs = compose(shelf.server).vfs
     opened = vfs.open(FILE)
-    for offset, length in ((0, 1), (size // 2, 70_000), (size - 10, 10), (size - 10, 5000), (size, 10), (size + 4000, 10)):
+    for offset, length in (
+        (0, 1),
+        (size // 2, 70_000),
+        (size - 10, 10),
+        (size - 10, 5000),
+        (size, 10),
+        (size + 4000, 10),
+    ):
         assert vfs.read(opened.handle, offset, length) == content.read(offset, length)
     vfs.release(opened.handle)
     assert read(vfs, FILE) == content.read(0, size)
@@ -39,7 +47,8 @@ def test_a_read_is_short_at_the_end_only(shelf: Shelf, compose: Compose, size: i
 
 @rule(
     "3.1",
-    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the file only, and nothing is ever"
+    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the "
+    "file only, and nothing is ever"
     " filled up with zeros.",
 )
 def test_a_body_that_always_ends_early_is_an_error(shelf: Shelf, compose: Compose) -> None:
@@ -65,10 +74,13 @@ def test_a_body_that_always_ends_early_is_an_error(shelf: Shelf, compose: Compos
 
 @rule(
     "3.2",
-    "A file of up to 8 MiB is compared with the server's MD5 before its first byte is given. A larger one that is read from start to "
+    "A file of up to 8 MiB is compared with the server's MD5 before its first byte is given. A larger one "
+    "that is read from start to "
     "end is compared while it comes, and its last 128 KiB are given when the MD5 agrees.",
 )
-def test_a_small_file_is_checked_before_its_first_byte_and_the_end_of_a_large_one(shelf: Shelf, compose: Compose) -> None:
+def test_a_small_file_is_checked_before_its_first_byte_and_the_end_of_a_large_one(
+    shelf: Shelf, compose: Compose
+) -> None:
     content = ComputedContent("large", 9 * MIB)
     shelf.put(shelf.make.entry("small", ComputedContent("small", 8 * MIB), digest="0" * 32))
     shelf.put(shelf.make.entry("large", content, digest="0" * 32))
@@ -89,7 +101,8 @@ def test_a_small_file_is_checked_before_its_first_byte_and_the_end_of_a_large_on
 
 @rule(
     "3.3",
-    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and date are. `getfattr -n "
+    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and "
+    "date are. `getfattr -n "
     "user.xnat.verified FILE` says which it was.",
 )
 def test_how_a_file_was_checked_is_said(shelf: Shelf, compose: Compose) -> None:
@@ -98,18 +111,25 @@ def test_how_a_file_was_checked_is_said(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("large", ComputedContent("large", 20 * MIB)))
 
     def verified(name: str, offset: int) -> bytes:
-        vfs = compose(shelf.server, name).vfs  # each in a mount of its own: files that are opened in a row come as a zip
+        vfs = compose(
+            shelf.server, name
+        ).vfs  # each in a mount of its own: files that are opened in a row come as a zip
         opened = vfs.open(f"{FOLDER}/{name}")
         vfs.read(opened.handle, offset, 100)
         vfs.release(opened.handle)
         return vfs.xattr(f"{FOLDER}/{name}", "user.xnat.verified")
 
-    assert [verified("with", 0), verified("without", 0), verified("large", 10 * MIB)] == [b"md5", b"size", b"no"]
+    assert [verified("with", 0), verified("without", 0), verified("large", 10 * MIB)] == [
+        b"md5",
+        b"size",
+        b"no",
+    ]
 
 
 @rule(
     "3.3",
-    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and date are. `getfattr -n "
+    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and "
+    "date are. `getfattr -n "
     "user.xnat.verified FILE` says which it was.",
 )
 def test_a_part_of_another_file_is_not_taken_for_a_part_of_this_one(shelf: Shelf, compose: Compose) -> None:
@@ -137,7 +157,11 @@ CURED = {
 }
 
 
-@rule("3.4", "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, 500 or 503.")
+@rule(
+    "3.4",
+    "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, "
+    "500 or 503.",
+)
 @pytest.mark.parametrize("trouble", CURED)
 @pytest.mark.parametrize("size", SIZES)
 def test_what_a_second_try_cures_is_not_seen(shelf: Shelf, compose: Compose, trouble: str, size: int) -> None:
@@ -149,7 +173,11 @@ def test_what_a_second_try_cures_is_not_seen(shelf: Shelf, compose: Compose, tro
     assert read(vfs, FILE, MIB) == content.read(0, size)
 
 
-@rule("3.4", "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, 500 or 503.")
+@rule(
+    "3.4",
+    "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, "
+    "500 or 503.",
+)
 def test_an_expired_login_and_a_damaged_answer_are_not_seen(shelf: Shelf, compose: Compose) -> None:
     data = b"x" * 5000
     shelf.put(CatalogEntry("file", Flaky(data, 1), shelf.archive.clock, digest=md5(data)))
@@ -162,7 +190,8 @@ def test_an_expired_login_and_a_damaged_answer_are_not_seen(shelf: Shelf, compos
 
 @rule(
     "3.5",
-    "A file that differs from the server's MD5 twice in the same way is EIO, and none of it is given (of a larger one, not its end). "
+    "A file that differs from the server's MD5 twice in the same way is EIO, and none of it is given (of "
+    "a larger one, not its end). "
     "With `--bad-digest=serve` it can be read.",
 )
 def test_a_wrong_digest_is_refused_or_served_if_asked_for(shelf: Shelf, compose: Compose) -> None:
@@ -206,7 +235,11 @@ def test_readers_share_a_download(shelf: Shelf, compose: Compose) -> None:
     assert shelf.downloads() == 1
 
 
-@rule("3.9", "To read the first 256 KiB of a large file, which is more than any header, fetches 512 KiB of it at most.")
+@rule(
+    "3.9",
+    "To read the first 256 KiB of a large file, which is more than any header, fetches 512 KiB of it "
+    "at most.",
+)
 def test_the_head_of_a_large_file_costs_no_more(shelf: Shelf, compose: Compose) -> None:
     content = ComputedContent("file", 40 * MIB)
     shelf.put(shelf.make.entry("file", content))

@@ -11,7 +11,9 @@ from xnatfs.demo.server import DemoServer
 
 
 @rule("11.3", "The same files on the server make the same bytes, on any machine.")
-@pytest.mark.parametrize("name", ["aseg.csv", "aseg.xlsx", "aseg.parquet", "aseg_wide.csv", "aseg.problems.csv"])
+@pytest.mark.parametrize(
+    "name", ["aseg.csv", "aseg.xlsx", "aseg.parquet", "aseg_wide.csv", "aseg.problems.csv"]
+)
 def test_the_same_files_make_the_same_bytes(lab: DemoServer, compose: Compose, name: str) -> None:
     made = [read(compose(lab, folder).vfs, f"/tables/ALFA/freesurfer7/{name}") for folder in ("one", "two")]
     assert made[0] == made[1] != b""

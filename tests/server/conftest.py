@@ -28,7 +28,8 @@ def connection(
 ) -> Iterator[Connection]:
     """A connection that has not logged in yet."""
     made = Connection(
-        Settings(server=url, limits=limits, **settings), Credentials(url, user, user if password is None else password, "the test")
+        Settings(server=url, limits=limits, **settings),
+        Credentials(url, user, user if password is None else password, "the test"),
     )  # type: ignore[arg-type]
     try:
         yield made

@@ -45,7 +45,9 @@ def refused(made: Connection) -> Failure:
 
 @contextlib.contextmanager
 def listening(sends: bytes, pause: float) -> Iterator[tuple[str, list[socket.socket]]]:
-    """A server that takes connections and sends these bytes, `pause` seconds apart after the head, then nothing."""
+    """A server that takes connections and sends these bytes, `pause` seconds apart after the head, then
+    nothing.
+    """
     taken: list[socket.socket] = []
 
     def serve(one: socket.socket) -> None:
@@ -72,7 +74,9 @@ def listening(sends: bytes, pause: float) -> Iterator[tuple[str, list[socket.soc
                 one.close()
 
 
-def test_a_server_that_is_known_to_be_away_is_not_asked_and_is_found_again(own: DemoServer, quick: None) -> None:
+def test_a_server_that_is_known_to_be_away_is_not_asked_and_is_found_again(
+    own: DemoServer, quick: None
+) -> None:
     with connection(own.url) as made:
         made.login()
         own.stop()
@@ -91,7 +95,9 @@ def test_a_server_that_is_known_to_be_away_is_not_asked_and_is_found_again(own: 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.2])
 def test_a_restart_is_not_noticed(own: DemoServer, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.2))  # as it is outside of tests
+    monkeypatch.setattr(
+        session, "_RETRY", session._RETRY.new(backoff_factor=0.2)
+    )  # as it is outside of tests
     with connection(own.url) as made:
         made.login()
         own.stop()
@@ -124,7 +130,9 @@ def test_a_listing_that_trickles_ends_in_time() -> None:
         assert made.breaker.away() is None, "it did answer"
 
 
-def test_a_pause_that_is_asked_for_has_a_limit(server: DemoServer, logged_in: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_that_is_asked_for_has_a_limit(
+    server: DemoServer, logged_in: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "_LONGEST_PAUSE", 0.2)
     server.switches.fail_status, server.switches.fail_next, server.switches.retry_after = 429, 1, "3600"
     began = time.monotonic()

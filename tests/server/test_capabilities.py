@@ -37,7 +37,9 @@ def test_what_was_refused_is_remembered_in_order() -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), [item for item in FORMS.items() if item[0] != "assessors"])
-def test_a_form_that_was_refused_is_not_asked_again(server: DemoServer, listings: ListingRequests, name: str, form: str) -> None:
+def test_a_form_that_was_refused_is_not_asked_again(
+    server: DemoServer, listings: ListingRequests, name: str, form: str
+) -> None:
     server.switches.profile = "proven"
     ask = getattr(listings, name)
     ask("ALFA")
@@ -50,7 +52,9 @@ def test_a_form_that_was_refused_is_not_asked_again(server: DemoServer, listings
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS.items())
-def test_a_granted_form_stays_in_use(server: DemoServer, listings: ListingRequests, name: str, form: str) -> None:
+def test_a_granted_form_stays_in_use(
+    server: DemoServer, listings: ListingRequests, name: str, form: str
+) -> None:
     getattr(listings, name)("ALFA")
     assert listings.capabilities.may(form)
     assert len(server.requests()) == 1
@@ -58,7 +62,9 @@ def test_a_granted_form_stays_in_use(server: DemoServer, listings: ListingReques
 
 @pytest.mark.parametrize(("name", "form"), FORMS.items())
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: ListingRequests, name: str, form: str, status: int) -> None:
+def test_a_passing_trouble_is_no_refusal(
+    server: DemoServer, listings: ListingRequests, name: str, form: str, status: int
+) -> None:
     server.switches.fail_status, server.switches.fail_next = status, -1
     with pytest.raises(Failure) as caught:
         getattr(listings, name)("ALFA")
@@ -70,7 +76,9 @@ def test_a_passing_trouble_is_no_refusal(server: DemoServer, listings: ListingRe
     assert listings.capabilities.may(form)
 
 
-def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(server: DemoServer, listings: ListingRequests) -> None:
+def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(
+    server: DemoServer, listings: ListingRequests
+) -> None:
     server.switches.profile = "proven"
     server.switches.match = "accessible"
     server.switches.fail_status, server.switches.fail_next = 404, -1
@@ -80,10 +88,14 @@ def test_the_dates_of_projects_are_done_without_where_that_form_is_refused(serve
     assert len(server.requests()) == 1
 
 
-def test_assessors_are_listed_in_the_documented_way_where_the_project_form_is_refused(server: DemoServer, listings: ListingRequests) -> None:
+def test_assessors_are_listed_in_the_documented_way_where_the_project_form_is_refused(
+    server: DemoServer, listings: ListingRequests
+) -> None:
     server.switches.match = "projects/ALFA/experiments.*imageAssessorData"
     server.switches.fail_status, server.switches.fail_next = 404, -1
     found = listings.assessors("ALFA")
-    expected = {one.id for one in server.archive.experiments.values() if one.is_assessor and one.project == "ALFA"}
+    expected = {
+        one.id for one in server.archive.experiments.values() if one.is_assessor and one.project == "ALFA"
+    }
     assert {one.id for one in found.assessors} == expected
     assert "assessors of a project" in listings.capabilities.refused

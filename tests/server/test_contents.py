@@ -25,7 +25,9 @@ def contents(logged_in: Connection) -> Downloads:
 
 
 def true_file(server: DemoServer, resource: str, path: str, project: str = "MESSY") -> TrueFile:
-    return next(one for one in files(server.archive, project, "demo") if one.resource == resource and one.path == path)
+    return next(
+        one for one in files(server.archive, project, "demo") if one.resource == resource and one.path == path
+    )
 
 
 def record_of(server: DemoServer, connection: Connection, resource: str, path: str) -> FileRecord:
@@ -40,7 +42,9 @@ def whole(contents: Downloads, record: FileRecord) -> bytes:
         return b"".join(stream.pieces)
 
 
-def test_a_file_comes_in_pieces_with_its_size_and_date(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_file_comes_in_pieces_with_its_size_and_date(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     record = record_of(server, logged_in, "LARGE", "nine.bin")
     digest, count = hashlib.md5(usedforsecurity=False), 0
     with contents.file(record) as stream:
@@ -56,21 +60,36 @@ def test_a_file_comes_in_pieces_with_its_size_and_date(server: DemoServer, logge
     assert logged_in.slots.in_use == 0
 
 
-def test_every_ordinary_file_of_the_messy_project_can_be_had(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
-    """Names with blanks, accents, line ends, pluses; scans with a slash, a per cent sign or a comma in their ids."""
+def test_every_ordinary_file_of_the_messy_project_can_be_had(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
+    """Names with blanks, accents, line ends, pluses; scans with a slash, a per cent sign or a comma in their
+    ids.
+    """
     resources = Resources(ListingRequests(logged_in))
-    for session in [one for one in server.archive.experiments.values() if one.label in ("m01_scans", "m05_names")]:
-        truth = {(one.resource_id, one.path): one for one in files(server.archive, "MESSY", "demo") if one.session_id == session.id}
+    for session in [
+        one for one in server.archive.experiments.values() if one.label in ("m01_scans", "m05_names")
+    ]:
+        truth = {
+            (one.resource_id, one.path): one
+            for one in files(server.archive, "MESSY", "demo")
+            if one.session_id == session.id
+        }
         for record in resources.files_of_session(session.id).files:
             if not only_in_zip(record.path) and not out_of_reach(record.path):
-                assert hashlib.md5(whole(contents, record)).hexdigest() == truth[record.resource_id, record.path].digest, record.uri
+                assert (
+                    hashlib.md5(whole(contents, record)).hexdigest()
+                    == truth[record.resource_id, record.path].digest
+                ), record.uri
 
 
 def test_a_file_of_no_bytes(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
     assert whole(contents, record_of(server, logged_in, "TREE", "empty.txt")) == b""
 
 
-def test_a_file_without_a_length_is_read_to_its_end(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_file_without_a_length_is_read_to_its_end(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     server.switches.chunked_files = True
     record = record_of(server, logged_in, "SIZES", "right.bin")
     with contents.file(record) as stream:
@@ -78,7 +97,9 @@ def test_a_file_without_a_length_is_read_to_its_end(server: DemoServer, logged_i
         assert b"".join(stream.pieces) == true_file(server, "SIZES", "right.bin").read()
 
 
-def test_a_listed_file_that_is_not_there_is_gone(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_listed_file_that_is_not_there_is_gone(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     record = record_of(server, logged_in, "GONE", "gone.bin")
     with pytest.raises(Failure) as caught, contents.file(record):
         pytest.fail("there is no such file")
@@ -88,7 +109,9 @@ def test_a_listed_file_that_is_not_there_is_gone(server: DemoServer, logged_in: 
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_stream_that_is_cut_is_told(server: DemoServer, logged_in: Connection, contents: Downloads, chunked: bool) -> None:
+def test_a_stream_that_is_cut_is_told(
+    server: DemoServer, logged_in: Connection, contents: Downloads, chunked: bool
+) -> None:
     record = record_of(server, logged_in, "LARGE", "nine.bin")
     server.switches.chunked_files = chunked
     server.switches.cut_after_bytes = 3_000_000
@@ -98,7 +121,9 @@ def test_a_stream_that_is_cut_is_told(server: DemoServer, logged_in: Connection,
     assert logged_in.slots.in_use == 0
 
 
-def test_a_stream_that_ends_before_its_length_is_told(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_stream_that_ends_before_its_length_is_told(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     record = record_of(server, logged_in, "SIZES", "right.bin")
     server.switches.truncate_after_bytes = 1000
     with pytest.raises(Failure) as caught:
@@ -107,7 +132,9 @@ def test_a_stream_that_ends_before_its_length_is_told(server: DemoServer, logged
 
 
 def test_a_stream_that_stalls_is_given_up(server: DemoServer) -> None:
-    with connection(server.url, limits=Limits(progress_deadline=0.4, connect_timeout=5, listing_deadline=20)) as made:
+    with connection(
+        server.url, limits=Limits(progress_deadline=0.4, connect_timeout=5, listing_deadline=20)
+    ) as made:
         made.login()
         record = record_of(server, made, "SIZES", "right.bin")
         server.switches.stall_after_bytes = 1000
@@ -117,7 +144,9 @@ def test_a_stream_that_stalls_is_given_up(server: DemoServer) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 403])
-def test_the_body_of_an_error_is_never_content(server: DemoServer, logged_in: Connection, contents: Downloads, status: int) -> None:
+def test_the_body_of_an_error_is_never_content(
+    server: DemoServer, logged_in: Connection, contents: Downloads, status: int
+) -> None:
     record = record_of(server, logged_in, "SIZES", "right.bin")
     server.switches.fail_status, server.switches.fail_next = status, -1
     with pytest.raises(Failure) as caught:
@@ -125,7 +154,9 @@ def test_the_body_of_an_error_is_never_content(server: DemoServer, logged_in: Co
     assert caught.value.status == status
 
 
-def test_a_login_page_is_never_content(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_login_page_is_never_content(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     record = record_of(server, logged_in, "SIZES", "right.bin")
     server.switches.match = "/files/"
     server.switches.html_instead = 1
@@ -142,7 +173,11 @@ def test_a_web_page_that_is_a_file_is_content(own: DemoServer) -> None:
 
     session = next(iter(own.archive.experiments.values()))
     group = session.scans[0].resources[0].entries
-    own.call(lambda: group.append(CatalogEntry("report.html", BytesContent(b"<html>fine</html>"), own.archive.clock)))
+    own.call(
+        lambda: group.append(
+            CatalogEntry("report.html", BytesContent(b"<html>fine</html>"), own.archive.clock)
+        )
+    )
     with connection(own.url) as made:
         made.login()
         listed = Resources(ListingRequests(made)).files_of_session(session.id).files
@@ -151,7 +186,9 @@ def test_a_web_page_that_is_a_file_is_content(own: DemoServer) -> None:
         assert len(own.requests("GET /data/JSESSION")) == 1
 
 
-def test_an_unchanged_file_costs_no_body(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_an_unchanged_file_costs_no_body(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     record = record_of(server, logged_in, "SIZES", "right.bin")
     with contents.file(record) as stream:
         stamp = stream.last_modified
@@ -164,10 +201,16 @@ def test_an_unchanged_file_costs_no_body(server: DemoServer, logged_in: Connecti
     assert server.requests()[0].sent == 0
 
 
-def test_a_zip_has_every_file_of_the_resource(server: DemoServer, logged_in: Connection, contents: Downloads) -> None:
+def test_a_zip_has_every_file_of_the_resource(
+    server: DemoServer, logged_in: Connection, contents: Downloads
+) -> None:
     for resource, path in (("NAMES", "a+b.txt"), ("TREE", "real.zip")):
         record = record_of(server, logged_in, resource, path)
-        truth = {one.path: one.read() for one in files(server.archive, "MESSY", "demo") if one.resource_id == record.resource_id}
+        truth = {
+            one.path: one.read()
+            for one in files(server.archive, "MESSY", "demo")
+            if one.resource_id == record.resource_id
+        }
         with contents.zip(record) as members:
             found = {name: (size, b"".join(pieces)) for name, size, pieces in members}
         assert {name: data for name, (_, data) in found.items()} == truth

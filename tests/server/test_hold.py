@@ -32,7 +32,9 @@ def some_file(made: Connection) -> FileRecord:
     return Resources(ListingRequests(made)).files_of_session(session.id).files[0]
 
 
-def ended_after(begun: Callable[[], object], hold: CancelScope, work: Callable[[], object]) -> tuple[float, list[BaseException]]:
+def ended_after(
+    begun: Callable[[], object], hold: CancelScope, work: Callable[[], object]
+) -> tuple[float, list[BaseException]]:
     """Seconds from the end of the hold until the work in another thread was over, and what that raised."""
     raised: list[BaseException] = []
 
@@ -88,7 +90,9 @@ def test_a_request_that_waits_is_ended_at_once_and_not_sent_again(
 
 
 def test_a_server_in_the_middle_of_a_large_body_is_told_at_once() -> None:
-    """What has filled the window waits for room: it hears of a socket that is shut down only after a minute."""
+    """What has filled the window waits for room: it hears of a socket that is shut down only after a
+    minute.
+    """
     told = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener, requests.Session() as session:
 
@@ -105,7 +109,12 @@ def test_a_server_in_the_middle_of_a_large_body_is_told_at_once() -> None:
         thread.start()
         session.mount("http://", CancellableAdapter())
         hold = CancelScope()
-        with held(hold), session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", stream=True, timeout=20) as response:
+        with (
+            held(hold),
+            session.get(
+                f"http://127.0.0.1:{listener.getsockname()[1]}/", stream=True, timeout=20
+            ) as response,
+        ):
             assert response.raw.read(1000)
             time.sleep(0.3)  # until it waits for room
             hold.end()

@@ -48,7 +48,9 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
 def stored(server: DemoServer, user: str = "demo") -> token_store.StoredToken:
     """What `xnatfs login` would have kept."""
     made = server.call(lambda: server._application.sessions.issue(server.archive.users[user]))
-    return token_store.keep(token_store.StoredToken(server.url, user, made.alias, made.secret, made.created, made.expires))[0]
+    return token_store.keep(
+        token_store.StoredToken(server.url, user, made.alias, made.secret, made.created, made.expires)
+    )[0]
 
 
 def kept(server: DemoServer, chosen: Credentials) -> Iterator[Kept]:
@@ -84,7 +86,9 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 DAY = 86400.0
 
 
-def test_a_token_far_from_its_end_is_left_alone(own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_far_from_its_end_is_left_alone(
+    own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own.clear_log()
     ours.token_renewal.look()
     later(monkeypatch, 1.4 * DAY)
@@ -94,7 +98,9 @@ def test_a_token_far_from_its_end_is_left_alone(own: DemoServer, ours: Kept, mon
     assert report["token"] and report["expires"] and "valid until" in report["text"]
 
 
-def test_a_token_of_ours_is_renewed_before_its_end(own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_ours_is_renewed_before_its_end(
+    own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = ours.connection.logins.credentials
     later(monkeypatch, 1.6 * DAY)
     assert ours.state == "expires soon"
@@ -131,7 +137,9 @@ def _uses_another_than(one: Kept, first: token_store.StoredToken) -> bool:
     return token_store.kept()[0].alias == used != first.alias
 
 
-def test_an_expired_token_costs_no_request_and_no_processor_time(own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_token_costs_no_request_and_no_processor_time(
+    own: DemoServer, ours: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     later(monkeypatch, 3 * DAY)
     own.clear_log()
     for _ in range(3):
@@ -170,7 +178,9 @@ def test_where_the_server_gives_no_new_token_it_is_said_in_time(
     assert ours.state == "expired" and "EXPIRED" in ours.token_renewal.report()["text"]
 
 
-def test_the_end_of_a_foreign_token_is_asked_for_once(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_foreign_token_is_asked_for_once(
+    own: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own.switches.token_lifetime_s = 3600.0
     made = own.call(lambda: own._application.sessions.issue(own.archive.users["demo"]))
     for one in kept(own, Credentials(own.url, made.alias, made.secret, "environment XNAT_*")):
@@ -183,7 +193,10 @@ def test_the_end_of_a_foreign_token_is_asked_for_once(own: DemoServer, monkeypat
         assert one.state == "ok"
         with monkeypatch.context() as patch:
             later(patch, 2800.0)  # in the last quarter of its hour
-            assert one.state == "expires soon" and "call `xnatfs login` before that" in one.token_renewal.report()["text"]
+            assert (
+                one.state == "expires soon"
+                and "call `xnatfs login` before that" in one.token_renewal.report()["text"]
+            )
         text = str(one.token_renewal.report())
         assert made.alias not in text and made.secret not in text
 
@@ -203,7 +216,9 @@ def test_a_password_costs_no_request(own: DemoServer, typed: Kept) -> None:
     assert own.requests() == [] and typed.token_renewal.report()["text"] == ""
 
 
-def test_whether_strangers_are_refused_is_learnt_and_remembered(own: DemoServer, typed: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_strangers_are_refused_is_learnt_and_remembered(
+    own: DemoServer, typed: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     typed.token_renewal._learn_at = 0.0
     own.clear_log()
     typed.token_renewal.look()
@@ -213,7 +228,7 @@ def test_whether_strangers_are_refused_is_learnt_and_remembered(own: DemoServer,
     assert remembered is not None and remembered.closed
 
 
-# --- read again ------------------------------------------------------------------------------------------------------
+# --- read again ---------------------------------------------------------------------------------------------
 
 
 def test_a_new_login_brings_a_refused_mount_back(own: DemoServer, typed: Kept) -> None:
@@ -244,7 +259,9 @@ def test_a_refused_mount_finds_a_login_made_on_another_machine(own: DemoServer, 
     assert projects(typed.connection) == 1
 
 
-def test_a_changed_file_is_read_again_and_a_wrong_word_in_it_sent_once(own: DemoServer, private_home: Path) -> None:
+def test_a_changed_file_is_read_again_and_a_wrong_word_in_it_sent_once(
+    own: DemoServer, private_home: Path
+) -> None:
     netrc = private_home / ".netrc"
 
     def write(word: str) -> None:
@@ -285,7 +302,9 @@ def test_another_users_login_is_refused_for_a_running_mount(own: DemoServer, pri
         assert projects(one.connection) == 1 and one.connection.user == "demo"
 
 
-def test_a_server_with_a_wrong_clock_tells_the_time_left(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_with_a_wrong_clock_tells_the_time_left(
+    own: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with connection(own.url) as made:
         made.login()
         assert abs((remote.issue(made).expires or 0.0) - time.time() - 2 * DAY) < 5
@@ -297,4 +316,7 @@ def test_a_server_with_a_wrong_clock_tells_the_time_left(own: DemoServer, monkey
 def _dated(server: DemoServer) -> object:
     there = time.time() - 5 * DAY
     body = {"alias": "a", "secret": "b", "estimatedExpirationTime": int((there + 2 * DAY) * 1000)}
-    return types.SimpleNamespace(json=lambda: json.loads(json.dumps(body)), headers={"Date": email.utils.formatdate(there, usegmt=True)})
+    return types.SimpleNamespace(
+        json=lambda: json.loads(json.dumps(body)),
+        headers={"Date": email.utils.formatdate(there, usegmt=True)},
+    )

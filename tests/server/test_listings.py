@@ -1,4 +1,6 @@
-"""Listings against the truth, with a server that grants every form and one that grants only what is proven."""
+"""Listings against the truth, with a server that grants every form and one that grants only what is
+proven.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,19 @@ def resources(listings: ListingRequests) -> Resources:
 
 def sessions(server: DemoServer, project: str) -> dict[str, Experiment]:
     """What the archive has in a project, by id, without assessors."""
-    return {one.id: one for one in server.archive.experiments.values() if label_in(one, project) is not None and not one.is_assessor}
+    return {
+        one.id: one
+        for one in server.archive.experiments.values()
+        if label_in(one, project) is not None and not one.is_assessor
+    }
 
 
 def assessors(server: DemoServer, project: str) -> dict[str, Experiment]:
-    return {one.id: one for one in server.archive.experiments.values() if label_in(one, project) is not None and one.is_assessor}
+    return {
+        one.id: one
+        for one in server.archive.experiments.values()
+        if label_in(one, project) is not None and one.is_assessor
+    }
 
 
 def owned(owner: Owner, group: list[Resource]) -> set[tuple[Owner, str, int]]:
@@ -66,7 +76,9 @@ def test_another_user_sees_other_projects(server: DemoServer, profile: str) -> N
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_subjects_are_the_projects_own_and_those_shared_into_it(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_subjects_are_the_projects_own_and_those_shared_into_it(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     found, bulk = listings.subjects(project)
     truth = {one.id: one for one in server.archive.subjects.values() if label_in(one, project) is not None}
     assert {one.id: one.label for one in found} == {one.id: label_in(one, project) for one in truth.values()}
@@ -76,15 +88,21 @@ def test_subjects_are_the_projects_own_and_those_shared_into_it(listings: Listin
     told = {(one.owner, one.label) for one in bulk.resources}
     for one in truth.values():
         if one.id in bulk.known:
-            assert {label for owner, label in told if owner.id == one.id} == {resource.label for resource in one.resources}
+            assert {label for owner, label in told if owner.id == one.id} == {
+                resource.label for resource in one.resources
+            }
     assert bool(bulk.known) == (server.switches.profile == "full")
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_experiments_are_the_projects_own_and_those_shared_into_it(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_experiments_are_the_projects_own_and_those_shared_into_it(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     found = {one.id: one for one in listings.experiments(project)}
     truth = sessions(server, project)
-    assert {one.id: one.label for one in found.values()} == {one.id: label_in(one, project) for one in truth.values()}
+    assert {one.id: one.label for one in found.values()} == {
+        one.id: label_in(one, project) for one in truth.values()
+    }
     for one in found.values():
         real = truth[one.id]
         assert (one.xsi_type, one.date, one.subject_id) == (real.xsi_type, real.date, real.subject_id)
@@ -93,17 +111,29 @@ def test_experiments_are_the_projects_own_and_those_shared_into_it(listings: Lis
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_scans_are_told_with_their_resources(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_scans_are_told_with_their_resources(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     found = listings.scans(project)
     truth = sessions(server, project)
     spoken_for = {identity: truth[identity] for identity in found.sessions}
     own = {one.id for one in truth.values() if one.project == project and one.is_image_session}
     assert own <= set(spoken_for)
-    expected = {(one.id, scan.id): (scan.type, scan.series_description, scan.quality) for one in spoken_for.values() for scan in one.scans}
-    assert {(one.session_id, one.id): (one.type, one.series_description, one.quality) for one in found.scans} == expected
+    expected = {
+        (one.id, scan.id): (scan.type, scan.series_description, scan.quality)
+        for one in spoken_for.values()
+        for scan in one.scans
+    }
+    assert {
+        (one.session_id, one.id): (one.type, one.series_description, one.quality) for one in found.scans
+    } == expected
     for session in found.resources.known:
-        expected_labels = Counter((scan.id, one.label) for scan in truth[session].scans for one in scan.resources)
-        told = Counter((one.owner.part, one.label) for one in found.resources.resources if one.owner.id == session)
+        expected_labels = Counter(
+            (scan.id, one.label) for scan in truth[session].scans for one in scan.resources
+        )
+        told = Counter(
+            (one.owner.part, one.label) for one in found.resources.resources if one.owner.id == session
+        )
         assert told == expected_labels
     if server.switches.profile == "full":
         assert set(spoken_for) == {one.id for one in truth.values() if one.is_image_session}
@@ -111,11 +141,15 @@ def test_scans_are_told_with_their_resources(listings: ListingRequests, server: 
         counts = {one.id: one.file_count for one in found.resources.resources}
         for one in truth.values():
             for resource in (resource for scan in one.scans for resource in scan.resources):
-                assert str(counts[resource.id] if counts[resource.id] is not None else "") == resource.file_count
+                assert (
+                    str(counts[resource.id] if counts[resource.id] is not None else "") == resource.file_count
+                )
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_assessors_are_told_with_their_resources(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_assessors_are_told_with_their_resources(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     found = listings.assessors(project)
     truth = assessors(server, project)
     told = {one.id: (one.label, one.session_id, one.xsi_type) for one in found.assessors}
@@ -128,12 +162,20 @@ def test_assessors_are_told_with_their_resources(listings: ListingRequests, serv
     for identity in found.resources.known:
         real = truth[identity]
         ways = (("out", real.out_resources), ("in", real.in_resources), ("", real.resources))
-        expected_resources = {item for way, group in ways for item in owned(Owner("assessor", identity, real.session_id, way), group)}
-        assert {(one.owner, one.label, one.id) for one in found.resources.resources if one.owner.id == identity} == expected_resources
+        expected_resources = {
+            item
+            for way, group in ways
+            for item in owned(Owner("assessor", identity, real.session_id, way), group)
+        }
+        assert {
+            (one.owner, one.label, one.id) for one in found.resources.resources if one.owner.id == identity
+        } == expected_resources
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_reconstructions_are_told_with_their_resources_or_not_at_all(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     found = listings.reconstructions(project)
     if server.switches.profile == "proven":
         assert found is None
@@ -141,9 +183,17 @@ def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: L
         assert len(server.requests()) <= 2
         return
     assert found is not None
-    truth = {(one.id, image.id): image for one in sessions(server, project).values() for image in one.reconstructions}
-    assert {(one.session_id, one.id): one.type for one in found.reconstructions} == {key: image.type for key, image in truth.items()}
-    told = {(one.owner, one.label) for one in found.resources.resources if one.owner.id in found.resources.known}
+    truth = {
+        (one.id, image.id): image
+        for one in sessions(server, project).values()
+        for image in one.reconstructions
+    }
+    assert {(one.session_id, one.id): one.type for one in found.reconstructions} == {
+        key: image.type for key, image in truth.items()
+    }
+    told = {
+        (one.owner, one.label) for one in found.resources.resources if one.owner.id in found.resources.known
+    }
     assert told == {
         (Owner("reconstruction", *key, way), resource.label)
         for key, image in truth.items()
@@ -153,7 +203,9 @@ def test_reconstructions_are_told_with_their_resources_or_not_at_all(listings: L
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_experiment_resources_are_told_or_not_at_all(listings: ListingRequests, server: DemoServer, project: str) -> None:
+def test_experiment_resources_are_told_or_not_at_all(
+    listings: ListingRequests, server: DemoServer, project: str
+) -> None:
     bulk = listings.experiment_resources(project)
     truth = sessions(server, project)
     if server.switches.profile == "proven":
@@ -165,23 +217,33 @@ def test_experiment_resources_are_told_or_not_at_all(listings: ListingRequests, 
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_the_resources_of_a_session_are_all_there(resources: Resources, server: DemoServer, project: str) -> None:
+def test_the_resources_of_a_session_are_all_there(
+    resources: Resources, server: DemoServer, project: str
+) -> None:
     for one in sessions(server, project).values():
         if one.project != project:
             continue
         found = {(item.owner[:3], item.label, item.id) for item in resources.of_session(one.id)}
         expected = {(Owner("experiment", one.id)[:3], item.label, item.id) for item in one.resources}
-        expected |= {(Owner("scan", one.id, scan.id)[:3], item.label, item.id) for scan in one.scans for item in scan.resources}
+        expected |= {
+            (Owner("scan", one.id, scan.id)[:3], item.label, item.id)
+            for scan in one.scans
+            for item in scan.resources
+        }
         expected |= {
             (Owner("reconstruction", one.id, image.id)[:3], item.label, item.id)
             for image in one.reconstructions
             for item in image.out_resources
         }
-        owners = {"assessor": [item for item in assessors(server, project).values() if item.session_id == one.id]}
+        owners = {
+            "assessor": [item for item in assessors(server, project).values() if item.session_id == one.id]
+        }
         for assessor in owners["assessor"]:
             if assessor.session_id == one.id:
                 group = [*assessor.out_resources, *assessor.resources]
-                expected |= {(Owner("assessor", assessor.id, one.id)[:3], item.label, item.id) for item in group}
+                expected |= {
+                    (Owner("assessor", assessor.id, one.id)[:3], item.label, item.id) for item in group
+                }
         assert found == expected
         # Inputs are in a listing of their own.
         for level, some in (("assessor", owners["assessor"]), ("reconstruction", one.reconstructions)):
@@ -189,20 +251,30 @@ def test_the_resources_of_a_session_are_all_there(resources: Resources, server: 
                 continue
             told = {item.id for item in resources.inputs_of_session(one.id, level)}
             images = {item.id for image in one.reconstructions for item in image.in_resources}
-            inputs = {item.id for it in server.archive.experiments.values() if it.session_id == one.id for item in it.in_resources}
+            inputs = {
+                item.id
+                for it in server.archive.experiments.values()
+                if it.session_id == one.id
+                for item in it.in_resources
+            }
             assert told == (inputs if level == "assessor" else images)
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_one_request_a_session_tells_every_file(resources: Resources, server: DemoServer, project: str) -> None:
+def test_one_request_a_session_tells_every_file(
+    resources: Resources, server: DemoServer, project: str
+) -> None:
     truth = [one for one in files(server.archive, project, "demo") if one.direction != "in"]
     for session in {one.session_id for one in truth if one.session_id}:
         server.clear_log()
         listed = resources.files_of_session(session)
         assert len(server.requests()) == 1
-        theirs = {(one.resource_id, one.path): one for one in truth if one.session_id == session and not one.hostile}
+        theirs = {
+            (one.resource_id, one.path): one for one in truth if one.session_id == session and not one.hostile
+        }
         found = {(one.resource_id, one.path): one for one in listed.files}
-        # An assessor that is not shared along with its session is listed all the same; it is another project's.
+        # An assessor that is not shared along with its session is listed all the same; it is another
+        # project's.
         assert set(theirs) <= set(found)
         for key, one in theirs.items():
             record = found[key]
@@ -257,7 +329,9 @@ def test_an_odd_but_harmless_path_is_kept(path: str) -> None:
 
 def test_other_levels_list_their_own_files(resources: Resources, server: DemoServer) -> None:
     truth = files(server.archive, "MESSY", "demo")
-    assert {one.path for one in resources.files_of(Owner("project", "MESSY")).files} == {one.path for one in truth if one.kind == "project"}
+    assert {one.path for one in resources.files_of(Owner("project", "MESSY")).files} == {
+        one.path for one in truth if one.kind == "project"
+    }
     subject = next(one for one in truth if one.kind == "subject")
     listed = resources.files_of(Owner("subject", subject.subject_id))
     assert {one.path for one in listed.files} == {
@@ -274,7 +348,11 @@ def test_one_resource_is_listed_by_its_number(resources: Resources, server: Demo
 
 def test_what_the_server_denies_is_not_taken_for_gone(resources: Resources) -> None:
     """A status is no proof: XNAT without its database says 404 to what is there."""
-    for ask in (resources.of_session, resources.files_of_session, lambda name: resources.of(Owner("experiment", name))):
+    for ask in (
+        resources.of_session,
+        resources.files_of_session,
+        lambda name: resources.of(Owner("experiment", name)),
+    ):
         with pytest.raises(Failure) as caught:
             ask("NO_E99")
         assert caught.value.cause in (Cause.UNPROVEN, Cause.SERVER_ERROR)
@@ -290,13 +368,17 @@ def test_a_project_that_is_gone_is_told(listings: ListingRequests) -> None:
 
 def test_scans_of_one_session(listings: ListingRequests, server: DemoServer) -> None:
     session = next(one for one in server.archive.experiments.values() if one.label == "m01_scans")
-    assert {one.id: one.type for one in listings.scans_of_session(session.id)} == {scan.id: scan.type for scan in session.scans}
+    assert {one.id: one.type for one in listings.scans_of_session(session.id)} == {
+        scan.id: scan.type for scan in session.scans
+    }
     with pytest.raises(Failure) as caught:
         listings.scans_of_session("NO_E99")
     assert caught.value.cause in (Cause.UNPROVEN, Cause.SERVER_ERROR)
 
 
-def test_assessors_of_one_session_are_those_of_the_project(listings: ListingRequests, server: DemoServer) -> None:
+def test_assessors_of_one_session_are_those_of_the_project(
+    listings: ListingRequests, server: DemoServer
+) -> None:
     session = next(one for one in server.archive.experiments.values() if one.label == "m04_MR1")
     expected = {one.id for one in server.archive.experiments.values() if one.session_id == session.id}
     assert {one.id for one in listings.assessors_of_session(session.id, "MESSY")} == expected

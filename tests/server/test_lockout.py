@@ -1,4 +1,6 @@
-"""A refused password is sent once, at most twice, whoever asks: sites lock an account after 20 failures, some after 3."""
+"""A refused password is sent once, at most twice, whoever asks: sites lock an account after 20 failures, some
+after 3.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals(own: Dem
         assert len(own.requests()) == sent
 
 
-def test_a_password_that_worked_long_ago_is_sent_once(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_that_worked_long_ago_is_sent_once(
+    own: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(login_state, "_MOMENT", 0.0)
     with connection(own.url) as made:
         made.login()
@@ -83,7 +87,9 @@ def test_a_password_that_worked_long_ago_is_sent_once(own: DemoServer, monkeypat
         assert refusals(own) == 1
 
 
-def test_a_login_beyond_the_number_of_sessions_is_tried_once_more_and_calmly(own: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_beyond_the_number_of_sessions_is_tried_once_more_and_calmly(
+    own: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with connection(own.url) as made:
         made.login()
         made.logins.learn()
@@ -100,7 +106,9 @@ def test_a_login_beyond_the_number_of_sessions_is_tried_once_more_and_calmly(own
         assert refusals(own) == 1
 
 
-def test_sixteen_threads_that_meet_an_expired_session_log_in_once_and_carry_no_password(own: DemoServer) -> None:
+def test_sixteen_threads_that_meet_an_expired_session_log_in_once_and_carry_no_password(
+    own: DemoServer,
+) -> None:
     with connection(own.url) as made:
         made.login()
         made.logins.learn()
@@ -112,7 +120,9 @@ def test_sixteen_threads_that_meet_an_expired_session_log_in_once_and_carry_no_p
         assert not any(one.login for one in own.requests("/data/projects") if one.status == 401)
 
 
-def test_where_strangers_are_refused_the_password_is_sent_at_logins_only(server: DemoServer, logged_in: Connection) -> None:
+def test_where_strangers_are_refused_the_password_is_sent_at_logins_only(
+    server: DemoServer, logged_in: Connection
+) -> None:
     logged_in.logins.learn()
     server.clear_log()
     for _ in range(3):
@@ -120,7 +130,9 @@ def test_where_strangers_are_refused_the_password_is_sent_at_logins_only(server:
     assert {one.login for one in server.requests()} == {""}
 
 
-def test_an_open_server_gets_the_password_with_each_request(server: DemoServer, logged_in: Connection) -> None:
+def test_an_open_server_gets_the_password_with_each_request(
+    server: DemoServer, logged_in: Connection
+) -> None:
     server.switches.require_login = False
     logged_in.logins.learn()
     assert not logged_in.logins.closed
@@ -130,7 +142,9 @@ def test_an_open_server_gets_the_password_with_each_request(server: DemoServer, 
     assert {one.login for one in server.requests()} == {"demo"}
 
 
-def test_a_server_that_opens_itself_meanwhile_shows_nobody_a_guests_view(server: DemoServer, logged_in: Connection) -> None:
+def test_a_server_that_opens_itself_meanwhile_shows_nobody_a_guests_view(
+    server: DemoServer, logged_in: Connection
+) -> None:
     logged_in.logins.learn()
     server.switches.require_login = False
     server.expire_sessions()
@@ -144,7 +158,11 @@ def test_a_cookie_that_is_worth_nothing_is_not_relied_on_for_long() -> None:
             return Answer(body=b"x", headers={"Set-Cookie": "JSESSIONID=x; Path=/"})
         if "authorization" not in one.headers and not one.target.startswith("/xapi"):
             return Answer(401)
-        return Answer(body=b'{"ResultSet":{"Result":[]}}') if one.target.startswith("/data/projects") else xnat(one)
+        return (
+            Answer(body=b'{"ResultSet":{"Result":[]}}')
+            if one.target.startswith("/data/projects")
+            else xnat(one)
+        )
 
     with scripted(script) as odd, connection(odd.url) as made:
         made.login()
@@ -158,14 +176,20 @@ def test_a_cookie_that_is_worth_nothing_is_not_relied_on_for_long() -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_login_that_is_refused_is_not_sent_again_by_anybody(status: int) -> None:
-    with scripted(lambda one: Answer(status) if one.target.startswith("/data/") else xnat(one)) as odd, connection(odd.url) as made:
+    with (
+        scripted(lambda one: Answer(status) if one.target.startswith("/data/") else xnat(one)) as odd,
+        connection(odd.url) as made,
+    ):
         assert together(4, made.login) == [Cause.LOGIN_REFUSED] * 4
         assert len([one for one in odd.asked if "authorization" in one.headers]) == 1
 
 
 def test_a_login_that_is_sent_to_a_web_page_is_told_so() -> None:
     moved = Answer(302, headers={"Location": "/app/template/XDATScreen_UpdateUser.vm"})
-    with scripted(lambda one: moved if one.target.startswith("/data/") else xnat(one)) as odd, connection(odd.url) as made:
+    with (
+        scripted(lambda one: moved if one.target.startswith("/data/") else xnat(one)) as odd,
+        connection(odd.url) as made,
+    ):
         with pytest.raises(Failure) as caught:
             made.login()
         assert caught.value.cause is Cause.LOGIN_REFUSED
@@ -198,7 +222,7 @@ def test_after_a_night_sixteen_threads_log_in_once_also_where_strangers_are_let_
             assert met == [Cause.LOGIN_REFUSED] * 16 and refusals(own) == 1
 
 
-# --- other credentials -----------------------------------------------------------------------------------------------
+# --- other credentials --------------------------------------------------------------------------------------
 
 
 def token(server: DemoServer, user: str = "demo") -> Credentials:
@@ -242,7 +266,9 @@ def test_another_users_login_is_not_taken(server: DemoServer, logged_in: Connect
     assert {one.user for one in server.requests()} == {"demo"}
 
 
-def test_credentials_that_were_renewed_elsewhere_are_found_when_the_old_ones_are_refused(own: DemoServer) -> None:
+def test_credentials_that_were_renewed_elsewhere_are_found_when_the_old_ones_are_refused(
+    own: DemoServer,
+) -> None:
     old, new = token(own), token(own)
     with connection(own.url, old.user, old.password) as made:
         made.login()

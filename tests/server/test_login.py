@@ -19,7 +19,9 @@ from xnatfs.server.connection import USER_AGENT, Connection
 from xnatfs.server.resultset import rows_of
 
 
-def failed_login(url: str, user: str = "demo", password: str | None = None, limits: Limits | None = None) -> Failure:
+def failed_login(
+    url: str, user: str = "demo", password: str | None = None, limits: Limits | None = None
+) -> Failure:
     with (
         connection(url, user, password, limits or Limits(connect_timeout=10, progress_deadline=20)) as made,
         pytest.raises(Failure) as caught,
@@ -34,7 +36,7 @@ def sessions(server: DemoServer) -> int:
     return server.call(lambda: len(application.sessions._sessions))
 
 
-# --- whose login -----------------------------------------------------------------------------------------------------
+# --- whose login --------------------------------------------------------------------------------------------
 
 
 def test_a_login_learns_the_users_name_and_the_version(server: DemoServer) -> None:
@@ -62,7 +64,9 @@ def test_names_and_passwords_may_have_any_characters(server: DemoServer) -> None
         server.archive.users["demo"].password = "demo"
 
 
-def test_all_requests_share_one_server_side_session_which_ends_with_the_connection(server: DemoServer) -> None:
+def test_all_requests_share_one_server_side_session_which_ends_with_the_connection(
+    server: DemoServer,
+) -> None:
     with connection(server.url) as made:
         made.login()
         for _ in range(5):
@@ -91,7 +95,7 @@ def test_it_never_looks_like_a_browser(server: DemoServer) -> None:
     assert "Mozilla" not in USER_AGENT
 
 
-# --- refused ---------------------------------------------------------------------------------------------------------
+# --- refused ------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_password_is_sent_exactly_once_and_never_again(server: DemoServer) -> None:
@@ -160,11 +164,13 @@ def test_a_guest_on_an_open_server_is_not_taken_for_a_login(server: DemoServer) 
         assert made.login() == "demo"
 
 
-# --- the session expires ---------------------------------------------------------------------------------------------
+# --- the session expires ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("require_login", [True, False])
-def test_an_expired_session_is_renewed_without_anybody_noticing(server: DemoServer, logged_in: Connection, require_login: bool) -> None:
+def test_an_expired_session_is_renewed_without_anybody_noticing(
+    server: DemoServer, logged_in: Connection, require_login: bool
+) -> None:
     server.switches.require_login = require_login
     for _ in range(3):
         server.expire_sessions()
@@ -172,14 +178,17 @@ def test_an_expired_session_is_renewed_without_anybody_noticing(server: DemoServ
         assert {row["id"] for row in rows} == set(READABLE)
 
 
-def test_sessions_that_end_after_every_few_requests_do_no_harm(server: DemoServer, logged_in: Connection) -> None:
+def test_sessions_that_end_after_every_few_requests_do_no_harm(
+    server: DemoServer, logged_in: Connection
+) -> None:
     server.switches.expire_after_requests = 3
     for _ in range(12):
         assert len(logged_in.listing("/data/projects", {"format": "json"}, rows_of)) == len(READABLE)
 
 
 def test_eight_threads_that_meet_an_expired_session_log_in_once(own: DemoServer) -> None:
-    # A server that hears the password only at a login: else the stand-in, like XNAT, heals the session by itself.
+    # A server that hears the password only at a login: else the stand-in, like XNAT, heals the session by
+    # itself.
     living, lock, logins = ["first"], threading.Lock(), []
 
     def script(one: Asked) -> Answer:
@@ -232,7 +241,9 @@ def test_the_way_to_the_login_page_is_no_data_but_an_expired_session() -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 2, 100])
-def test_a_web_page_with_status_200_is_never_data(server: DemoServer, logged_in: Connection, pages: int) -> None:
+def test_a_web_page_with_status_200_is_never_data(
+    server: DemoServer, logged_in: Connection, pages: int
+) -> None:
     server.switches.html_instead = pages
     server.switches.match = "^/data/projects"
     if pages == 100:
@@ -244,7 +255,7 @@ def test_a_web_page_with_status_200_is_never_data(server: DemoServer, logged_in:
         assert len(logged_in.listing("/data/projects", {"format": "json"}, rows_of)) == len(READABLE)
 
 
-# --- the way there ---------------------------------------------------------------------------------------------------
+# --- the way there ------------------------------------------------------------------------------------------
 
 
 def test_credentials_never_follow_to_another_host() -> None:
@@ -267,7 +278,11 @@ def test_credentials_never_follow_a_redirect_of_a_listing(own: DemoServer) -> No
         elsewhere = thief.url.replace("127.0.0.1", "localhost")
 
         def script(one: Asked) -> Answer:
-            return Answer(302, headers={"Location": elsewhere + one.target}) if one.target.startswith("/data/projects") else xnat(one)
+            return (
+                Answer(302, headers={"Location": elsewhere + one.target})
+                if one.target.startswith("/data/projects")
+                else xnat(one)
+            )
 
         with scripted(script) as moved, connection(moved.url) as made:
             made.login()
@@ -292,7 +307,11 @@ def test_a_move_to_another_port_is_told_and_not_followed(server: DemoServer) -> 
 
 def test_a_move_to_another_path_is_followed() -> None:
     def script(one: Asked) -> Answer:
-        return xnat(one) if one.target.startswith("/xnat/") else Answer(301, headers={"Location": "/xnat" + one.target})
+        return (
+            xnat(one)
+            if one.target.startswith("/xnat/")
+            else Answer(301, headers={"Location": "/xnat" + one.target})
+        )
 
     with scripted(script) as deeper, connection(deeper.url) as made:
         assert made.login() == "demo"
@@ -326,12 +345,14 @@ def test_a_redirect_in_a_circle_ends() -> None:
         assert len(odd.asked) < 10
 
 
-# --- something else there --------------------------------------------------------------------------------------------
+# --- something else there -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_web_server_that_is_no_xnat_is_told_so(status: int) -> None:
-    with scripted(lambda one: Answer(status, b"<html>It works!</html>", {"Content-Type": "text/html"})) as odd:
+    with scripted(
+        lambda one: Answer(status, b"<html>It works!</html>", {"Content-Type": "text/html"})
+    ) as odd:
         failure = failed_login(odd.url)
     assert failure.cause is Cause.NOT_AN_XNAT
     assert odd.url in str(failure)
@@ -373,7 +394,10 @@ def test_a_refused_connection_is_told() -> None:
 def test_a_server_that_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert failed_login(url, limits=Limits(connect_timeout=0.3, progress_deadline=0.3)).cause is Cause.TIMED_OUT
+        assert (
+            failed_login(url, limits=Limits(connect_timeout=0.3, progress_deadline=0.3)).cause
+            is Cause.TIMED_OUT
+        )
 
 
 def test_a_server_in_trouble_is_not_called_something_else(server: DemoServer) -> None:

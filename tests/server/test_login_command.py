@@ -58,11 +58,17 @@ def environment(monkeypatch: pytest.MonkeyPatch, server: DemoServer, password: s
         monkeypatch.setenv(name, value)
 
 
-def test_a_typed_password_is_sent_once_and_kept_nowhere(own: DemoServer, run: Any, typed: list[str], private_home: Path) -> None:
+def test_a_typed_password_is_sent_once_and_kept_nowhere(
+    own: DemoServer, run: Any, typed: list[str], private_home: Path
+) -> None:
     own.call(lambda: setattr(own.archive.users["demo"], "password", "correct horse"))
     typed += ["correct horse"]
     code, said = run("login", "--server", own.url, "--user", "demo")
-    assert code == 0 and f"logged in to {own.url} as demo; the token is valid until" in said and "(2 days)" in said
+    assert (
+        code == 0
+        and f"logged in to {own.url} as demo; the token is valid until" in said
+        and "(2 days)" in said
+    )
     (alias,) = issued(own)
     kept = token_store.kept()[0]
     assert (kept.server, kept.user, kept.alias) == (own.url, "demo", alias)
@@ -70,14 +76,20 @@ def test_a_typed_password_is_sent_once_and_kept_nowhere(own: DemoServer, run: An
     for text in (said, written):
         assert "correct horse" not in text
     assert kept.secret not in said and kept.secret in written
-    assert [one.target for one in own.requests("GET") if one.login] == ["/data/JSESSION", "/data/auth", "/data/services/tokens/issue"]
+    assert [one.target for one in own.requests("GET") if one.login] == [
+        "/data/JSESSION",
+        "/data/auth",
+        "/data/services/tokens/issue",
+    ]
     assert len(own.requests("DELETE /data/JSESSION")) == 1
     # An offline mount knows whose it is.
     remembered = identity.recall(Settings(own.url), "demo")
     assert remembered is not None and remembered.user == "demo"
 
 
-def test_a_second_login_replaces_the_first_which_is_given_back(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_login_replaces_the_first_which_is_given_back(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own)
     run("login")
     first = issued(own)
@@ -94,7 +106,9 @@ def test_the_second_time_the_server_need_not_be_named(own: DemoServer, run: Any,
     assert typed == [] and len(issued(own)) == 1
 
 
-def test_the_user_can_have_it_ask(own: DemoServer, run: Any, typed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_can_have_it_ask(
+    own: DemoServer, run: Any, typed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own, "wrong")
     typed += ["demo", "demo"]
     assert run("login", "--ask")[0] == 0
@@ -102,7 +116,9 @@ def test_the_user_can_have_it_ask(own: DemoServer, run: Any, typed: list[str], m
     assert "needs a terminal" in run("login", "--ask")[1]
 
 
-def test_a_wrong_password_is_sent_once_and_nothing_is_kept(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_is_sent_once_and_nothing_is_kept(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own, "wrong")
     code, said = run("login")
     assert code == 1 and "refused" in said and said.count("\n") == 1
@@ -110,8 +126,13 @@ def test_a_wrong_password_is_sent_once_and_nothing_is_kept(own: DemoServer, run:
     assert token_store.kept() == []
 
 
-@pytest.mark.parametrize("answer", [Answer(404), Answer(403), Answer(200, b"<html>", {"Content-Type": "text/html"}), Answer(200, b"[]")])
-def test_a_server_that_gives_no_tokens_is_told_so(run: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(404), Answer(403), Answer(200, b"<html>", {"Content-Type": "text/html"}), Answer(200, b"[]")],
+)
+def test_a_server_that_gives_no_tokens_is_told_so(
+    run: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
     with scripted(lambda one: answer if "tokens" in one.target else xnat(one)) as old:
         for name, value in {"XNAT_HOST": old.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}.items():
             monkeypatch.setenv(name, value)
@@ -119,7 +140,9 @@ def test_a_server_that_gives_no_tokens_is_told_so(run: Any, monkeypatch: pytest.
     assert code == 1 and "gives demo no token" in said and token_store.kept() == []
 
 
-def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own)
     code, said = run("login", "--keep", "keyring")
     assert code == 1 and "no desktop" in said
@@ -135,7 +158,9 @@ def test_logout_gives_the_token_back(own: DemoServer, run: Any, monkeypatch: pyt
     assert code == 1 and "there is no login" in said
 
 
-def test_logout_without_the_server_forgets_all_the_same_and_says_so(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logout_without_the_server_forgets_all_the_same_and_says_so(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own)
     run("login")
     own.stop()
@@ -144,7 +169,9 @@ def test_logout_without_the_server_forgets_all_the_same_and_says_so(own: DemoSer
     assert token_store.kept() == []
 
 
-def test_of_several_logins_one_is_to_be_named(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_logins_one_is_to_be_named(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own)
     run("login")
     token_store.keep(token_store.StoredToken("https://b.example.org", "ann", "alias", "secret", 1.0, 2.0))
@@ -180,7 +207,9 @@ def test_mounts_of_that_server_and_user_are_told_and_no_others(
         assert told == ["a login"]
         mounted("d", "demo", own.url, "it will not")
         code, said = run("login")
-        assert code == 1 and "/mnt/d: it will not" in said and sorted(told) == ["a login", "a login", "d login"]
+        assert (
+            code == 1 and "/mnt/d: it will not" in said and sorted(told) == ["a login", "a login", "d login"]
+        )
     finally:
         for one in servers:
             one.close()
@@ -196,7 +225,9 @@ def test_doctor_says_until_when(own: DemoServer, run: Any, monkeypatch: pytest.M
     assert token_store.kept()[0].secret not in said
 
 
-def test_a_token_logs_in_as_its_owner_below_the_same_cache(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_logs_in_as_its_owner_below_the_same_cache(
+    own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, own)
     run("login")
     kept = json.loads((state_home() / "login/tokens.json").read_text())[0]

@@ -19,7 +19,9 @@ from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.probes import clock_offset, range_works, some_file
 
 
-def test_range_is_found_to_work_where_it_does(server: DemoServer, logged_in: Connection, listings: ListingRequests) -> None:
+def test_range_is_found_to_work_where_it_does(
+    server: DemoServer, logged_in: Connection, listings: ListingRequests
+) -> None:
     file = some_file(listings)
     assert file is not None and file.size > 0
     assert range_works(logged_in, file)
@@ -51,7 +53,9 @@ def test_the_clock_of_the_server_is_compared(logged_in: Connection, monkeypatch:
     assert clock_offset(logged_in) is None
 
 
-def findings(server: DemoServer, monkeypatch: pytest.MonkeyPatch, password: str = "demo") -> dict[str, tuple[str, str]]:
+def findings(
+    server: DemoServer, monkeypatch: pytest.MonkeyPatch, password: str = "demo"
+) -> dict[str, tuple[str, str]]:
     for name, value in (("HOST", server.url), ("USER", "demo"), ("PASS", password)):
         monkeypatch.setenv(f"XNAT_{name}", value)
     told: dict[str, tuple[str, str]] = {}

@@ -24,7 +24,18 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 def certificate(folder: Path, name: str, subject: str, *more: str) -> tuple[Path, Path]:
     """A self-signed certificate and its key."""
     key, cert = folder / f"{name}.key", folder / f"{name}.crt"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=test",
+    ]
     command += ["-keyout", str(key), "-out", str(cert), "-addext", f"subjectAltName={subject}", *more]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     return cert, key
@@ -40,13 +51,37 @@ def expired(folder: Path) -> tuple[Path, Path]:
         "[e]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=CA:TRUE\n[req]\ndistinguished_name=n\n[n]\n"
     )
     key, request, cert = folder / "old.key", folder / "old.csr", folder / "old.crt"
-    new = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test"]
-    sign = ["ca", "-batch", "-selfsign", "-notext", "-startdate", "20200101000000Z", "-enddate", "20200102000000Z"]
+    new = [
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=test",
+    ]
+    sign = [
+        "ca",
+        "-batch",
+        "-selfsign",
+        "-notext",
+        "-startdate",
+        "20200101000000Z",
+        "-enddate",
+        "20200102000000Z",
+    ]
     for command in (
         [*new, "-keyout", str(key), "-out", str(request)],
         [*sign, "-keyfile", str(key), "-in", str(request), "-out", str(cert)],
     ):
-        subprocess.run(["openssl", *command, "-config", str(folder / "ca.cnf")], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            ["openssl", *command, "-config", str(folder / "ca.cnf")],
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
     return cert, key
 
 
@@ -99,7 +134,9 @@ def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
         assert caught.value.cause is Cause.BAD_CERTIFICATE
 
 
-def test_a_move_from_http_to_https_on_the_same_host_is_followed(secure: DemoServer, pair: tuple[Path, Path]) -> None:
+def test_a_move_from_http_to_https_on_the_same_host_is_followed(
+    secure: DemoServer, pair: tuple[Path, Path]
+) -> None:
     def script(one: Asked) -> Answer:
         return Answer(301, headers={"Location": secure.url + one.target})
 
@@ -128,7 +165,10 @@ def test_a_server_that_hangs_up_in_the_handshake_is_not_blamed_for_its_certifica
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=hang_up, daemon=True).start()
-        with connection(f"https://127.0.0.1:{listener.getsockname()[1]}") as made, pytest.raises(Failure) as caught:
+        with (
+            connection(f"https://127.0.0.1:{listener.getsockname()[1]}") as made,
+            pytest.raises(Failure) as caught,
+        ):
             made.login()
         listener.shutdown(socket.SHUT_RDWR)
     assert caught.value.cause is Cause.CUT_SHORT

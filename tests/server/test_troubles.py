@@ -1,4 +1,6 @@
-"""What a listing does when the server is in trouble: again where that can help, a plain failure where it cannot."""
+"""What a listing does when the server is in trouble: again where that can help, a plain failure where it
+cannot.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def refused(connection: Connection) -> Failure:
 
 
 @pytest.mark.parametrize(("status", "times"), [(503, 1), (503, 3), (502, 1), (504, 1), (500, 2), (429, 2)])
-def test_a_passing_trouble_is_waited_out(server: DemoServer, logged_in: Connection, status: int, times: int) -> None:
+def test_a_passing_trouble_is_waited_out(
+    server: DemoServer, logged_in: Connection, status: int, times: int
+) -> None:
     server.switches.fail_status, server.switches.fail_next = status, times
     assert projects(logged_in) == set(READABLE)
     assert [one.status for one in server.requests()] == [status] * times + [200]
@@ -42,15 +46,21 @@ def test_the_server_says_how_long_to_wait(server: DemoServer, logged_in: Connect
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_lasting_trouble_becomes_a_failure_after_a_few_tries(server: DemoServer, logged_in: Connection, status: int) -> None:
+def test_a_lasting_trouble_becomes_a_failure_after_a_few_tries(
+    server: DemoServer, logged_in: Connection, status: int
+) -> None:
     server.switches.fail_status, server.switches.fail_next = status, -1
     failure = refused(logged_in)
     assert (failure.cause, failure.status) == (Cause.SERVER_ERROR, status)
     assert 2 <= len(server.requests()) <= 5
 
 
-@pytest.mark.parametrize(("status", "cause"), [(403, Cause.NOT_ALLOWED), (404, Cause.UNPROVEN), (400, Cause.SERVER_ERROR)])
-def test_a_refusal_is_not_asked_again(server: DemoServer, logged_in: Connection, status: int, cause: Cause) -> None:
+@pytest.mark.parametrize(
+    ("status", "cause"), [(403, Cause.NOT_ALLOWED), (404, Cause.UNPROVEN), (400, Cause.SERVER_ERROR)]
+)
+def test_a_refusal_is_not_asked_again(
+    server: DemoServer, logged_in: Connection, status: int, cause: Cause
+) -> None:
     server.switches.fail_status, server.switches.fail_next = status, -1
     failure = refused(logged_in)
     assert (failure.cause, failure.status) == (cause, status)
@@ -73,13 +83,17 @@ def test_a_server_that_went_away_is_unreachable(own: DemoServer) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 40, 100])
-def test_a_listing_that_ends_early_and_cleanly_is_asked_again(server: DemoServer, logged_in: Connection, length: int) -> None:
+def test_a_listing_that_ends_early_and_cleanly_is_asked_again(
+    server: DemoServer, logged_in: Connection, length: int
+) -> None:
     server.switches.truncate_after_bytes, server.switches.truncate_next = length, 2
     assert projects(logged_in) == set(READABLE)
     assert len(server.requests()) == 3
 
 
-def test_a_listing_that_always_ends_early_is_never_half_believed(server: DemoServer, logged_in: Connection) -> None:
+def test_a_listing_that_always_ends_early_is_never_half_believed(
+    server: DemoServer, logged_in: Connection
+) -> None:
     server.switches.truncate_after_bytes = 100
     assert refused(logged_in).cause is Cause.BAD_LISTING
     assert len(server.requests()) == 3
@@ -114,7 +128,11 @@ def test_a_length_that_lies_is_noticed() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"ResultSet":{}}', b"busy", b"\xff\xfe"])
 def test_what_is_no_listing_is_a_failure_that_says_so(body: bytes) -> None:
     def script(one: Asked) -> Answer:
-        return Answer(200, body, {"Content-Type": "application/json"}) if one.target.startswith("/data/projects") else xnat(one)
+        return (
+            Answer(200, body, {"Content-Type": "application/json"})
+            if one.target.startswith("/data/projects")
+            else xnat(one)
+        )
 
     with scripted(script) as odd, connection(odd.url) as made:
         made.login()

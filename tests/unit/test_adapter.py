@@ -90,7 +90,13 @@ def info(flags: int = os.O_RDONLY) -> Any:
 
 def test_attributes_belong_to_the_mounting_user_and_count_blocks(adapter: fuse.Adapter) -> None:
     told = adapter.getattr("/a")
-    assert (told["st_uid"], told["st_gid"], told["st_mode"], told["st_ino"], told["st_nlink"]) == (1001, 1002, FILE.mode, 77, 1)
+    assert (told["st_uid"], told["st_gid"], told["st_mode"], told["st_ino"], told["st_nlink"]) == (
+        1001,
+        1002,
+        FILE.mode,
+        77,
+        1,
+    )
     assert (told["st_size"], told["st_blocks"]) == (1025, 3)
     assert told["st_mtime"] // 10**9 == 1709618828
     assert told["st_mtime"] == told["st_ctime"] == told["st_atime"]
@@ -105,7 +111,13 @@ def test_a_failure_keeps_its_errno(adapter: fuse.Adapter) -> None:
 def test_a_struct_stat_is_filled_for_readdirplus(adapter: fuse.Adapter) -> None:
     filled = adapter.new_stat()
     adapter.set_stat(filled, FILE, None)
-    assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (1025, 3, 77, FILE.mode, 1)
+    assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (
+        1025,
+        3,
+        77,
+        FILE.mode,
+        1,
+    )
     assert (filled.st_uid, filled.st_gid) == (1001, 1002)
     assert filled.st_mtimespec.tv_sec == 1709618828
     assert filled.st_mtimespec.tv_nsec == pytest.approx(620_000_000, abs=1000)
@@ -133,7 +145,12 @@ def listing(adapter: fuse.Adapter, handle: int, room: int, flags: int = 1) -> li
 @pytest.mark.parametrize("room", [1, 2, 3, 100])
 def test_a_folder_is_told_whole_in_buffers_of_any_size(adapter: fuse.Adapter, room: int) -> None:
     handle = adapter.opendir("/")
-    assert listing(adapter, handle, room) == [(b".", False, 1), (b"..", False, 2), (b"a", True, 3), (b"b\xff", True, 4)]
+    assert listing(adapter, handle, room) == [
+        (b".", False, 1),
+        (b"..", False, 2),
+        (b"a", True, 3),
+        (b"b\xff", True, 4),
+    ]
     adapter.releasedir("/", handle)
     adapter.releasedir("/", handle)
 
@@ -154,7 +171,9 @@ def test_a_rewound_folder_is_told_as_it_is_now(adapter: fuse.Adapter, vfs: FakeV
     assert len(listing(adapter, handle, 2)) == 5
 
 
-def test_two_versions_of_one_path_do_not_share_pages(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+def test_two_versions_of_one_path_do_not_share_pages(
+    adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace
+) -> None:
     def opened(number: int, version: str, size: int) -> Any:
         vfs.opened = Opened(number, False, version, size)
         asked = info()
@@ -167,7 +186,12 @@ def test_two_versions_of_one_path_do_not_share_pages(adapter: fuse.Adapter, vfs:
     assert (new.direct_io, new.keep_cache) == (1, 1)
     assert adapter.getattr("/a")["st_size"] == 2000
     told: list[int] = []
-    adapter.fill(adapter.opendir("/"), 2, 1, lambda name, attributes, offset: told.append(attributes.size if attributes else -1) or True)
+    adapter.fill(
+        adapter.opendir("/"),
+        2,
+        1,
+        lambda name, attributes, offset: told.append(attributes.size if attributes else -1) or True,
+    )
     assert told == [2000, 4096]
     library.invalidated.clear()
     adapter.release("/a", new)
@@ -180,8 +204,13 @@ def test_two_versions_of_one_path_do_not_share_pages(adapter: fuse.Adapter, vfs:
     assert (again.direct_io, again.keep_cache) == (0, 0)
 
 
-@pytest.mark.parametrize(("one", "other", "apart"), [("k 0 ", "k 0 5", 0), ("k 0 5", "k 0 ", 0), ("k 0 ", "k 1 ", 1), ("k 5", "k 6", 1)])
-def test_a_stamp_that_is_not_known_is_no_other_version(adapter: fuse.Adapter, vfs: FakeVfs, one: str, other: str, apart: int) -> None:
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [("k 0 ", "k 0 5", 0), ("k 0 5", "k 0 ", 0), ("k 0 ", "k 1 ", 1), ("k 5", "k 6", 1)],
+)
+def test_a_stamp_that_is_not_known_is_no_other_version(
+    adapter: fuse.Adapter, vfs: FakeVfs, one: str, other: str, apart: int
+) -> None:
     vfs.opened = Opened(5, False, one, 10)
     adapter.open("/a", info())
     vfs.opened = Opened(6, False, other, 10)
@@ -199,7 +228,9 @@ def test_contents_that_nothing_names_never_share_pages(adapter: fuse.Adapter, vf
     assert (first.direct_io, second.direct_io) == (0, 1)
 
 
-def test_a_reader_is_not_given_zeros_behind_the_end_of_its_version(adapter: fuse.Adapter, vfs: FakeVfs) -> None:
+def test_a_reader_is_not_given_zeros_behind_the_end_of_its_version(
+    adapter: fuse.Adapter, vfs: FakeVfs
+) -> None:
     vfs.opened = Opened(5, False, "v1", 1000)
     adapter.open("/a", info())
     asked = SimpleNamespace(fh=5)
@@ -237,7 +268,9 @@ def test_pages_are_kept_only_while_the_version_stays(adapter: fuse.Adapter, vfs:
 
 
 @pytest.mark.skipif(fuse.LIBFUSE < (3, 2), reason="libfuse 2 cannot correct sizes")
-def test_a_size_that_changed_is_corrected_in_the_kernel(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+def test_a_size_that_changed_is_corrected_in_the_kernel(
+    adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace
+) -> None:
     adapter.open("/é", info())
     library.invalidated.clear()
     adapter.open("/é", info())
@@ -248,7 +281,9 @@ def test_a_size_that_changed_is_corrected_in_the_kernel(adapter: fuse.Adapter, v
 
 
 @pytest.mark.skipif(fuse.LIBFUSE < (3, 2), reason="libfuse 2 cannot correct sizes")
-def test_the_other_path_of_a_file_is_corrected_too(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+def test_the_other_path_of_a_file_is_corrected_too(
+    adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace
+) -> None:
     vfs.opened = Opened(6, True, "v1")
     adapter.open("/projects/a", info())
     library.invalidated.clear()
@@ -284,7 +319,9 @@ def test_the_disk_never_looks_full(adapter: fuse.Adapter) -> None:
     assert told["f_namemax"] == 255
 
 
-def test_an_interrupt_of_the_kernel_reaches_who_waits(adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace) -> None:
+def test_an_interrupt_of_the_kernel_reaches_who_waits(
+    adapter: fuse.Adapter, vfs: FakeVfs, library: SimpleNamespace
+) -> None:
     adapter.getattr("/a")
     assert vfs.interrupted is not None
     assert not vfs.interrupted()
@@ -302,7 +339,9 @@ def test_the_end_of_the_mount_interrupts_everybody(adapter: fuse.Adapter, vfs: F
 def test_the_kernel_is_told_what_was_measured_to_matter(vfs: FakeVfs, library: SimpleNamespace) -> None:
     started: list[bool] = []
     adapter = fuse.Adapter(vfs, Limits(kernel_ttl=12.0), 1, 1, lambda: started.append(True))  # type: ignore[arg-type]
-    connection = SimpleNamespace(max_background=12, congestion_threshold=9, want=1 << 14, capable=(1 << 13) | (1 << 14))
+    connection = SimpleNamespace(
+        max_background=12, congestion_threshold=9, want=1 << 14, capable=(1 << 13) | (1 << 14)
+    )
     config = SimpleNamespace()
     adapter.init_with_config(connection, config)
     assert started == [True]
@@ -332,9 +371,13 @@ def test_the_callbacks_of_libfuse_fill_its_buffer(adapter: fuse.Adapter, version
     assert seen == [(b".", 0, 1), (b"..", 0, 2), (b"a", 1025, 3), (b"b\xff", 4096, 4)]
 
 
-def test_mounting_passes_the_options_that_were_measured(adapter: fuse.Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mounting_passes_the_options_that_were_measured(
+    adapter: fuse.Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passed: dict[str, Any] = {}
-    monkeypatch.setattr(fuse, "_Fuse", lambda operations, place, **options: passed.update(options, place=place))
+    monkeypatch.setattr(
+        fuse, "_Fuse", lambda operations, place, **options: passed.update(options, place=place)
+    )
     signals: list[int] = []
     monkeypatch.setattr(fuse.signal, "signal", lambda number, handler: signals.append(number))
     fuse.run(adapter, "/mnt", "x.org", Limits(), allow_other=True)

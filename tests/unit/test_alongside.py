@@ -47,7 +47,13 @@ class Folder:
     """Files whose inode numbers go another way than their names, and a reader."""
 
     def __init__(
-        self, workers: WorkerPool, count: int = 100, size: int = 4_000_000, widest: int = 14, most: int = 10**12, shuffled: bool = True
+        self,
+        workers: WorkerPool,
+        count: int = 100,
+        size: int = 4_000_000,
+        widest: int = 14,
+        most: int = 10**12,
+        shuffled: bool = True,
     ) -> None:
         self.fetched: list[int] = []
         self.inodes = list(range(1000, 1000 + count))

@@ -79,7 +79,9 @@ def test_a_fault_of_a_second_or_two_is_left_to_retries(breaker: Breaker, clock: 
     assert breaker.due() is None, "what failed before the last answer counts no more"
 
 
-def test_no_answer_for_some_seconds_is_a_suspicion_and_a_probe_decides(breaker: Breaker, clock: Clock) -> None:
+def test_no_answer_for_some_seconds_is_a_suspicion_and_a_probe_decides(
+    breaker: Breaker, clock: Clock
+) -> None:
     fails(breaker, clock, SPREAD)
     assert breaker.due() == 0 and not is_open(breaker)
     breaker.answered()  # the probe's, or anybody's

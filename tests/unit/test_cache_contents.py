@@ -73,14 +73,18 @@ def refused(cache: ContentCache, size: int | None) -> Failure:
     return caught.value
 
 
-# --- reading and writing ---------------------------------------------------------------------------------------------
+# --- reading and writing ------------------------------------------------------------------------------------
 
 
 def test_what_was_committed_is_read_again(cache: ContentCache) -> None:
     put(cache, "a", b"content", "Tue, 05 Mar 2024 06:07:08 GMT")
     assert get(cache, "a") == b"content"
     with_entry = held(cache, "a")
-    assert (with_entry.size, with_entry.last_modified, with_entry.verified) == (7, "Tue, 05 Mar 2024 06:07:08 GMT", "md5")
+    assert (with_entry.size, with_entry.last_modified, with_entry.verified) == (
+        7,
+        "Tue, 05 Mar 2024 06:07:08 GMT",
+        "md5",
+    )
     with_entry.close()
     assert cache.has(key("a")) == "md5"
     assert cache.has(key("b")) is None
@@ -151,7 +155,7 @@ def test_confirming_renews_the_time_of_the_check(cache: ContentCache) -> None:
     entry.close()
 
 
-# --- the cap ---------------------------------------------------------------------------------------------------------
+# --- the cap ------------------------------------------------------------------------------------------------
 
 
 def test_the_cap_holds_with_drafts_counted(cache: ContentCache) -> None:
@@ -266,7 +270,7 @@ def test_many_writers_never_pass_the_cap_together(cache: ContentCache) -> None:
     assert cache.index.total() == size
 
 
-# --- crashes, other processes, privacy -------------------------------------------------------------------------------
+# --- crashes, other processes, privacy ----------------------------------------------------------------------
 
 
 def test_everything_is_there_again_after_a_restart(cache: ContentCache) -> None:
@@ -333,7 +337,9 @@ def test_drafts_of_a_dead_process_are_removed_and_those_of_a_living_one_kept(cac
         print(draft.name, flush=True)
         sys.stdin.read()
     """
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         name = other.stdout.readline().strip()
         dead = cache.directory / "drafts" / "dead"
@@ -366,9 +372,15 @@ def test_nobody_else_can_look_into_the_cache(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir(mode=0o755)
     cache = ContentCache(tmp_path / "c", 100 * KIB)
     put(cache, "a", b"patient data")
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [cache.directory, *cache.directory.rglob("*")]}
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) for path in [cache.directory, *cache.directory.rglob("*")]
+    }
     assert modes[cache.directory] == 0o700
-    assert [path for path, mode in modes.items() if mode & 0o077 and path.suffix not in (".sqlite-wal", ".sqlite-shm")] == []
+    assert [
+        path
+        for path, mode in modes.items()
+        if mode & 0o077 and path.suffix not in (".sqlite-wal", ".sqlite-shm")
+    ] == []
     cache.close()
 
 
@@ -394,13 +406,19 @@ def test_a_directory_that_was_removed_by_hand_is_made_again(cache: ContentCache)
     assert get(cache, "a") is None
     put(cache, "b", b"after")
     assert get(cache, "b") == b"after"
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in [cache.directory, *cache.directory.rglob("*")] if path.is_dir()]
+    modes = [
+        stat.S_IMODE(path.stat().st_mode)
+        for path in [cache.directory, *cache.directory.rglob("*")]
+        if path.is_dir()
+    ]
     assert set(modes) == {0o700}
     assert cache.usage()[:2] == (1, 5)
 
 
 @pytest.mark.parametrize("by_another", [False, True])
-def test_an_index_that_is_damaged_in_the_middle_is_made_anew_from_the_files(cache: ContentCache, by_another: bool) -> None:
+def test_an_index_that_is_damaged_in_the_middle_is_made_anew_from_the_files(
+    cache: ContentCache, by_another: bool
+) -> None:
     put(cache, "a", b"patient data")
     for path in cache.directory.glob("index.sqlite*"):
         with path.open("r+b") as file:
@@ -417,7 +435,9 @@ def test_an_index_that_is_damaged_in_the_middle_is_made_anew_from_the_files(cach
         other.close()
 
 
-def test_an_index_that_is_locked_is_not_taken_for_damaged(cache: ContentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_is_locked_is_not_taken_for_damaged(
+    cache: ContentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(cache, "a", b"patient data")
     identity = (cache.directory / "index.sqlite").stat().st_ino
 
@@ -451,7 +471,9 @@ def test_the_index_is_an_ordinary_database(cache: ContentCache) -> None:
     index.close()
 
 
-def test_a_disk_that_takes_a_write_in_parts_still_gets_all_of_it(cache: ContentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_a_write_in_parts_still_gets_all_of_it(
+    cache: ContentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A nearly full disk takes what fits and reports it as a short write; only the next one fails."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:1000]))

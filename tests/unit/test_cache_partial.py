@@ -1,4 +1,6 @@
-"""Files of which parts are here: what is said to be here is here, whatever was evicted, dropped or taken by another mount meanwhile."""
+"""Files of which parts are here: what is said to be here is here, whatever was evicted, dropped or taken by
+another mount meanwhile.
+"""
 
 from __future__ import annotations
 

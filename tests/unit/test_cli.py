@@ -49,8 +49,16 @@ def no_mount(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """`mount` goes as far as the mounting itself."""
     started: list[Any] = []
     monkeypatch.setattr(mount, "check_fuse", lambda: None)
-    monkeypatch.setattr(mount, "background", lambda settings, login, place, **more: started.append((settings, login, place, more)))
-    monkeypatch.setattr(mount, "foreground", lambda settings, login, place, **more: started.append((settings, login, place, more)))
+    monkeypatch.setattr(
+        mount,
+        "background",
+        lambda settings, login, place, **more: started.append((settings, login, place, more)),
+    )
+    monkeypatch.setattr(
+        mount,
+        "foreground",
+        lambda settings, login, place, **more: started.append((settings, login, place, more)),
+    )
     return started
 
 
@@ -83,7 +91,14 @@ def test_as_a_program_it_says_one_sentence_and_exits_with_1(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["mount"], ["mount", "a", "b"], ["mount", "--nonsense", "a"], ["mount", "--bad-digest=x", "a"]]
+    "arguments",
+    [
+        ["nonsense"],
+        ["mount"],
+        ["mount", "a", "b"],
+        ["mount", "--nonsense", "a"],
+        ["mount", "--bad-digest=x", "a"],
+    ],
 )
 def test_a_wrong_call_is_refused_with_2(run: Any, arguments: list[str]) -> None:
     said = run(*arguments)
@@ -91,21 +106,40 @@ def test_a_wrong_call_is_refused_with_2(run: Any, arguments: list[str]) -> None:
     assert "Traceback" not in said
 
 
-def test_mount_fills_the_settings(run: Any, no_mount: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mount_fills_the_settings(
+    run: Any, no_mount: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("HOST", "https://a.org"), ("USER", "ann"), ("PASS", "sesame")):
         monkeypatch.setenv(f"XNAT_{name}", value)
     (tmp_path / "mnt").mkdir()
-    options = ["--project", "P", "--project", "Q", "--cache-dir", "c", "--cache-size", "3M", "--bad-digest", "serve", "--allow-other"]
+    options = [
+        "--project",
+        "P",
+        "--project",
+        "Q",
+        "--cache-dir",
+        "c",
+        "--cache-size",
+        "3M",
+        "--bad-digest",
+        "serve",
+        "--allow-other",
+    ]
     monkeypatch.chdir(tmp_path)
     said = run("mount", "mnt", *options)
     assert said.code == 0
     assert said.splitlines() == [
         f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it",
-        f"xnatfs: warning: every user of this machine can now read at {tmp_path}/mnt all that ann may read at https://a.org",
+        f"xnatfs: warning: every user of this machine can now read at {tmp_path}/mnt all that ann may "
+        f"read at https://a.org",
     ]
     settings, login, place, more = no_mount[0]
     assert (login.user, place, more["allow_other"]) == ("ann", str(tmp_path / "mnt"), True)
-    assert (settings.projects, settings.cache_dir, settings.serve_bad_digests) == (("P", "Q"), tmp_path / "c", True)
+    assert (settings.projects, settings.cache_dir, settings.serve_bad_digests) == (
+        ("P", "Q"),
+        tmp_path / "c",
+        True,
+    )
     assert settings.limits.cache_size == 3_000_000
     assert "sesame" not in said and "sesame" not in repr(settings)
     assert run("mount", "--foreground", "mnt").code == 0
@@ -121,7 +155,11 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
-    for name, problem in (("none", "does not exist; make it with `mkdir -p"), ("file", "is not a folder"), ("full", "is not empty")):
+    for name, problem in (
+        ("none", "does not exist; make it with `mkdir -p"),
+        ("file", "is not a folder"),
+        ("full", "is not empty"),
+    ):
         with pytest.raises(UsageError, match=problem):
             mount.check_mountpoint(str(tmp_path / name))
     with pytest.raises(UsageError, match=r"\(proc\) is already mounted at /proc"):
@@ -130,9 +168,13 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
     mount.check_mountpoint(str(tmp_path / "free"))
 
 
-def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = str(tmp_path)
-    monkeypatch.setattr(mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(
+        mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs")
+    )
     monkeypatch.setattr(mount_table, "state_of", lambda _: mount_table.ANSWERS)
     registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
     with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
@@ -145,7 +187,9 @@ def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(tmp_path: Path, mo
 def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mnt").mkdir()
     place, cleared = str(tmp_path / "mnt"), []
-    monkeypatch.setattr(mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs"))
+    monkeypatch.setattr(
+        mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs")
+    )
     monkeypatch.setattr(mount_table, "state_of", lambda _: mount_table.DEAD)
     monkeypatch.setattr(mount_table, "unmount", lambda where, lazy: cleared.append((where, lazy)) or "")
     mount.check_mountpoint(place)
@@ -157,7 +201,9 @@ def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path
-    monkeypatch.setattr(mount, "Path", lambda text: real(str(text).replace("/dev/fuse", str(tmp_path / "fuse"))))
+    monkeypatch.setattr(
+        mount, "Path", lambda text: real(str(text).replace("/dev/fuse", str(tmp_path / "fuse")))
+    )
     with pytest.raises(UsageError, match=r"no /dev/fuse; load the kernel module"):
         mount.check_fuse()
     monkeypatch.setattr(mount, "Path", lambda text: real("/dev/null"))
@@ -227,7 +273,10 @@ def test_status_says_since_when_the_server_is_away_and_why() -> None:
     assert "  server: answers\n" in status._text(well)
     assert "has not answered for 7 s" in status._text(well | {"server_silent_for": 7.2})
     away = {"since": since, "cause": "UNREACHABLE", "words": "connection refused", "next_try": 3.7}
-    told = "  server: does not answer since 2024-03-05 19:02 (connection refused); next try in 4 s; what was listed and cached is served\n"
+    told = (
+        "  server: does not answer since 2024-03-05 19:02 (connection refused); next try in 4 s; what "
+        "was listed and cached is served\n"
+    )
     assert told in status._text(well | {"away": away})
     assert "next try when somebody asks;" in status._text(well | {"away": away | {"next_try": None}})
     recent = away | {"since": time.time() - 60}
@@ -238,7 +287,9 @@ def test_status_says_since_when_the_server_is_away_and_why() -> None:
 def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
     place = str(tmp_path / "mnt")
-    server = ControlServer(tmp_path / "s", {"status": lambda _: REPORT, "refresh": lambda one: asked.append(one)})
+    server = ControlServer(
+        tmp_path / "s", {"status": lambda _: REPORT, "refresh": lambda one: asked.append(one)}
+    )
     registry.register(Registration(place, os.getpid(), "https://a.org", "ann", str(tmp_path / "s"), ""))
     try:
         assert "7 requests" in run("status")
@@ -274,13 +325,30 @@ def test_serve_demo_refuses_what_it_does_not_know(run: Any, arguments: list[str]
 
 def test_serve_demo_sets_its_switches(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
-    monkeypatch.setattr(serve_demo, "serve", lambda archive, settings, **more: served.append((archive, settings, more)))
+    monkeypatch.setattr(
+        serve_demo, "serve", lambda archive, settings, **more: served.append((archive, settings, more))
+    )
     said = run(
-        "serve-demo", "--data", "scale", "--sessions", "0", "--set", "no-range=true", "--set", "fail_rate=0.5", "--set", "zip_omit=a,b"
+        "serve-demo",
+        "--data",
+        "scale",
+        "--sessions",
+        "0",
+        "--set",
+        "no-range=true",
+        "--set",
+        "fail_rate=0.5",
+        "--set",
+        "zip_omit=a,b",
     )
     assert said.code == 0
     _, settings, more = served[0]
-    assert (settings.no_range, settings.fail_rate, settings.zip_omit, more["port"]) == (True, 0.5, ["a", "b"], 8080)
+    assert (settings.no_range, settings.fail_rate, settings.zip_omit, more["port"]) == (
+        True,
+        0.5,
+        ["a", "b"],
+        8080,
+    )
 
 
 def test_doctor_without_a_login_says_what_is_missing(run: Any) -> None:

@@ -50,14 +50,23 @@ def test_server_urls_have_one_spelling(text: str, url: str) -> None:
     assert normal_url(url) == url
 
 
-@pytest.mark.parametrize("text", ["", "ftp://x.org", "https://", "http://x.org:port", "http://x.org:99999", "http://["])
+@pytest.mark.parametrize(
+    "text", ["", "ftp://x.org", "https://", "http://x.org:port", "http://x.org:99999", "http://["]
+)
 def test_what_is_no_server_url_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"https://xnat\.example\.org"):
         normal_url(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["https://me:sesame@x.org", "me:sesame@x.org", "http://me:sesame@x.org:port", "ftp://me:sesame@x.org", "https://me@x.org"]
+    "text",
+    [
+        "https://me:sesame@x.org",
+        "me:sesame@x.org",
+        "http://me:sesame@x.org:port",
+        "ftp://me:sesame@x.org",
+        "https://me@x.org",
+    ],
 )
 def test_a_password_in_the_url_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UsageError) as caught:

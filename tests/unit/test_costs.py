@@ -1,4 +1,6 @@
-"""What a request costs: the way, and the catalogue that the server parses for it. No clock here: the times are given."""
+"""What a request costs: the way, and the catalogue that the server parses for it. No clock here: the times
+are given.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from xnatfs.server.records import FileRecord, Owner
 
 
 def resource(count: int, size: int, number: int = 1) -> ResourceAccess:
-    return ResourceAccess([FileRecord(Owner("experiment", "E"), number, "R", f"{one:05}", size, "") for one in range(count)])
+    return ResourceAccess(
+        [FileRecord(Owner("experiment", "E"), number, "R", f"{one:05}", size, "") for one in range(count)]
+    )
 
 
 def opened(series: ResourceAccess, line: LinkModel, cost: float = 0.0, most: int = 100) -> int:
@@ -29,8 +33,12 @@ def opened(series: ResourceAccess, line: LinkModel, cost: float = 0.0, most: int
 
 @pytest.mark.parametrize("way", [0.0005, 0.02, 0.3])
 @pytest.mark.parametrize("parsing", [0.0, 65e-6, 400e-6])
-@pytest.mark.parametrize("order", [(1,), (5000,), (1, 5000), (5000, 1), (3, 2000, 300, 1), (2000, 1, 1, 1, 1, 1)])
-def test_the_time_of_any_resource_that_is_read_is_learnt(way: float, parsing: float, order: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "order", [(1,), (5000,), (1, 5000), (5000, 1), (3, 2000, 300, 1), (2000, 1, 1, 1, 1, 1)]
+)
+def test_the_time_of_any_resource_that_is_read_is_learnt(
+    way: float, parsing: float, order: tuple[int, ...]
+) -> None:
     line = LinkModel()
     for entries in itertools.islice(itertools.cycle(order), 150):
         line.answered(way + entries * parsing, entries)
@@ -59,7 +67,9 @@ def test_before_anything_is_measured_many_entries_are_dear_on_any_line() -> None
 
 
 def test_many_small_files_come_at_once_after_two_though_the_way_is_short() -> None:
-    """200 files of single-file resources were read on a line of 1 ms: 2,000 files of 60 MB in one resource cost 0.13 s each."""
+    """200 files of single-file resources were read on a line of 1 ms: 2,000 files of 60 MB in one resource
+    cost 0.13 s each.
+    """
     line = LinkModel(rate=50e6)
     for _ in range(200):
         line.answered(0.001, 1)

@@ -21,11 +21,15 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def netrc(home: Path, text: str = "machine a.example.org login ann password sesame\n", mode: int = 0o600) -> Path:
+def netrc(
+    home: Path, text: str = "machine a.example.org login ann password sesame\n", mode: int = 0o600
+) -> Path:
     return write(home / ".netrc", text, mode)
 
 
-def config(path: Path, server: str = A, user: str = "cfg", password: str = "sesame-cfg", **more: object) -> Path:
+def config(
+    path: Path, server: str = A, user: str = "cfg", password: str = "sesame-cfg", **more: object
+) -> Path:
     return write(path, json.dumps({"server": server, "user": user, "password": password, **more}))
 
 
@@ -40,7 +44,7 @@ def found(server: str | None = None, user: str | None = None, **options: object)
     return login.server, login.user, login.password
 
 
-# --- each place ------------------------------------------------------------------------------------------------------
+# --- each place ---------------------------------------------------------------------------------------------
 
 
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +85,9 @@ def test_the_default_entry_of_netrc_is_not_sent_to_anybody(private_home: Path) -
         found(A)
 
 
-def test_from_the_netrc_that_the_environment_names(private_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_netrc_that_the_environment_names(
+    private_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     netrc(private_home, "machine b.example.org login wrong password wrong\n")
     other = write(tmp_path / "other", "machine a.example.org login ann password sesame\n")
     monkeypatch.setenv("NETRC", str(other))
@@ -91,7 +97,13 @@ def test_from_the_netrc_that_the_environment_names(private_home: Path, tmp_path:
 def test_from_the_file_pyxnat_and_bx_keep(private_home: Path) -> None:
     config(private_home / ".xnat.cfg", verify=False, proxy="http://proxy:3128")
     login = find(prompt=False)
-    assert (login.server, login.user, login.password, login.verify, login.proxy) == (A, "cfg", "sesame-cfg", False, "http://proxy:3128")
+    assert (login.server, login.user, login.password, login.verify, login.proxy) == (
+        A,
+        "cfg",
+        "sesame-cfg",
+        False,
+        "http://proxy:3128",
+    )
 
 
 def test_from_the_password_file_of_pyxnat(private_home: Path) -> None:
@@ -127,10 +139,12 @@ def test_from_a_prompt_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [A in text for text in asked] == [True, True]
 
 
-# --- their order -----------------------------------------------------------------------------------------------------
+# --- their order --------------------------------------------------------------------------------------------
 
 
-def test_the_first_place_in_the_documented_order_wins(private_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_place_in_the_documented_order_wins(
+    private_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(private_home / ".xnatPass", f"pass@{A}=p6\n")
     assert found() == (A, "pass", "p6")
     config(private_home / ".xnat.cfg", user="cfg", password="p5")
@@ -149,15 +163,22 @@ def test_the_first_place_in_the_documented_order_wins(private_home: Path, tmp_pa
     assert "p4" not in str(places())
 
 
-def test_a_named_user_is_looked_for_in_all_places(private_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_user_is_looked_for_in_all_places(
+    private_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, HOST=A, USER="env", PASS="one")
     netrc(private_home)
     assert found(user="ann") == (A, "ann", "sesame")
 
 
-def test_a_host_in_the_environment_takes_its_password_from_netrc(private_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_in_the_environment_takes_its_password_from_netrc(
+    private_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(monkeypatch, HOST=A)
-    netrc(private_home, "machine a.example.org login ann password sesame\nmachine b.example.org login x password y\n")
+    netrc(
+        private_home,
+        "machine a.example.org login ann password sesame\nmachine b.example.org login x password y\n",
+    )
     assert found() == (A, "ann", "sesame")
 
 
@@ -175,11 +196,14 @@ def test_another_servers_password_is_never_used(private_home: Path) -> None:
         found(A, "zoe")
 
 
-# --- what cannot be decided ------------------------------------------------------------------------------------------
+# --- what cannot be decided ---------------------------------------------------------------------------------
 
 
 def test_several_servers_and_none_named_is_refused_with_their_names(private_home: Path) -> None:
-    netrc(private_home, "machine a.example.org login ann password sesame\nmachine b.example.org login bob password sesame\n")
+    netrc(
+        private_home,
+        "machine a.example.org login ann password sesame\nmachine b.example.org login bob password sesame\n",
+    )
     with pytest.raises(UsageError) as caught:
         found()
     assert A in str(caught.value) and B in str(caught.value) and "--server" in str(caught.value)
@@ -201,7 +225,9 @@ def test_a_named_file_that_is_missing_or_something_else_is_told(tmp_path: Path) 
             found(A, config=write(tmp_path / "odd.cfg", text))
 
 
-@pytest.mark.parametrize("text", ["machine a.example.org login ann password my sesame\n", "machine a.example.org sesame ann\n"])
+@pytest.mark.parametrize(
+    "text", ["machine a.example.org login ann password my sesame\n", "machine a.example.org sesame ann\n"]
+)
 def test_a_broken_netrc_is_told_without_its_words(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         found(A, netrc_file=write(tmp_path / "broken", text))
@@ -209,17 +235,21 @@ def test_a_broken_netrc_is_told_without_its_words(tmp_path: Path, text: str) -> 
     assert "sesame" not in str(caught.value)
 
 
-def test_a_broken_netrc_in_its_usual_place_does_not_stop_other_logins(private_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_netrc_in_its_usual_place_does_not_stop_other_logins(
+    private_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     netrc(private_home, "machine\n")
     environment(monkeypatch, HOST=A, USER="env", PASS="sesame")
     assert found() == (A, "env", "sesame")
 
 
-# --- secrecy ---------------------------------------------------------------------------------------------------------
+# --- secrecy ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_file_that_others_can_read_is_warned_of(private_home: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_others_can_read_is_warned_of(
+    private_home: Path, mode: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     netrc(private_home, mode=mode)
     found()
     told = capsys.readouterr().err
@@ -238,5 +268,11 @@ def test_no_password_is_in_any_text(private_home: Path, monkeypatch: pytest.Monk
     netrc(private_home)
     entries = list(credentials._entries(None, None, None))
     assert len(entries) == 2
-    for text in (repr(entries), str(entries), repr(Credentials(A, "u", "sesame", "here")), f"{find(prompt=False)}", repr(places())):
+    for text in (
+        repr(entries),
+        str(entries),
+        repr(Credentials(A, "u", "sesame", "here")),
+        f"{find(prompt=False)}",
+        repr(places()),
+    ):
         assert "sesame" not in text

@@ -22,7 +22,9 @@ from xnatfs.errors import UsageError
 
 
 def registration(mountpoint: str, pid: int = 0) -> Registration:
-    return Registration(mountpoint, pid or os.getpid(), "https://a.org", "ann", "/run/none.sock", "/tmp/none.log")
+    return Registration(
+        mountpoint, pid or os.getpid(), "https://a.org", "ann", "/run/none.sock", "/tmp/none.log"
+    )
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-# --- the registry ----------------------------------------------------------------------------------------------------
+# --- the registry -------------------------------------------------------------------------------------------
 
 
 def test_a_registered_mount_is_found_by_its_mountpoint(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_the_log_lies_in_the_state_directory() -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-# --- the control socket ----------------------------------------------------------------------------------------------
+# --- the control socket -------------------------------------------------------------------------------------
 
 
 def fail(asked: dict[str, Any]) -> Any:
@@ -113,7 +115,9 @@ def fail(asked: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ControlServer]:
-    made = ControlServer(tmp_path / "s.sock", {"echo": lambda asked: asked, "fail": fail, "large": lambda _: "x" * 300_000})
+    made = ControlServer(
+        tmp_path / "s.sock", {"echo": lambda asked: asked, "fail": fail, "large": lambda _: "x" * 300_000}
+    )
     yield made
     made.close()
 
@@ -128,7 +132,9 @@ def test_only_the_owner_can_use_the_socket(server: ControlServer, tmp_path: Path
     assert stat.S_IMODE((tmp_path / "s.sock").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(("command", "problem"), [("nonsense", "unknown command 'nonsense'"), ("fail", "that went wrong")])
+@pytest.mark.parametrize(
+    ("command", "problem"), [("nonsense", "unknown command 'nonsense'"), ("fail", "that went wrong")]
+)
 def test_a_refusal_is_told(server: ControlServer, tmp_path: Path, command: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         control.ask(str(tmp_path / "s.sock"), command)
@@ -136,7 +142,9 @@ def test_a_refusal_is_told(server: ControlServer, tmp_path: Path, command: str, 
 
 
 @pytest.mark.parametrize("line", [b"no json\n", b"[]\n", b'{"other": 1}\n', b"\n"])
-def test_nonsense_is_answered_with_an_error_and_harms_nothing(server: ControlServer, tmp_path: Path, line: bytes) -> None:
+def test_nonsense_is_answered_with_an_error_and_harms_nothing(
+    server: ControlServer, tmp_path: Path, line: bytes
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10)
         connection.connect(str(tmp_path / "s.sock"))
@@ -161,7 +169,7 @@ def test_a_socket_left_by_a_killed_mount_is_replaced(tmp_path: Path) -> None:
     made.close()
 
 
-# --- what is mounted -------------------------------------------------------------------------------------------------
+# --- what is mounted ----------------------------------------------------------------------------------------
 
 
 def test_what_is_mounted_is_read_from_the_kernel() -> None:
@@ -182,7 +190,9 @@ def test_what_cannot_be_unmounted_is_told(tmp_path: Path) -> None:
     assert mount_table.unmount(str(tmp_path), lazy=False) != ""
 
 
-def test_without_the_helper_a_user_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_helper_a_user_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mount_table, "fusermount", lambda: None)
     monkeypatch.setattr(mount_table.os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="fuse3"):

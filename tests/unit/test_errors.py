@@ -8,7 +8,18 @@ import pytest
 
 from xnatfs.errors import Cause, Failure
 
-JARGON = ("exception", "traceback", "null", "errno", "jsession", "restlet", "socket", "urllib", "stderr", "none")
+JARGON = (
+    "exception",
+    "traceback",
+    "null",
+    "errno",
+    "jsession",
+    "restlet",
+    "socket",
+    "urllib",
+    "stderr",
+    "none",
+)
 
 
 @pytest.mark.parametrize("cause", Cause)

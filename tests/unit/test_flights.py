@@ -217,7 +217,12 @@ def test_interrupts_nest() -> None:
 @pytest.mark.parametrize("attempt", range(20))
 def test_what_is_submitted_in_a_burst_is_all_begun(attempt: int) -> None:
     """A thread that has taken its work but has not said so yet is not there for the next."""
-    workers, warm, block, begun = WorkerPool("burst", 8), threading.Barrier(4), threading.Event(), threading.Semaphore(0)
+    workers, warm, block, begun = (
+        WorkerPool("burst", 8),
+        threading.Barrier(4),
+        threading.Event(),
+        threading.Semaphore(0),
+    )
     for _ in range(3):
         workers.submit(lambda: warm.wait(10) and None)
     warm.wait(10)

@@ -32,7 +32,9 @@ def imported(module: Path) -> set[str]:
     return found
 
 
-def test_imports_run_downward_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imports_run_downward_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     configure()
     monkeypatch.chdir(PACKAGE.parent)
     assert lint_imports(cache_dir=None), capsys.readouterr().out
@@ -49,7 +51,11 @@ def test_every_module_says_what_it_is_and_stays_small(module: Path) -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if "demo/" not in name(module)], ids=name)
 def test_public_classes_and_functions_are_documented(module: Path) -> None:
     tree = ast.parse(module.read_text(encoding="utf-8"))
-    public = [node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")]
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
+    ]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
 
 
@@ -59,7 +65,11 @@ def test_fuse_is_imported_by_the_adapter_alone() -> None:
 
 
 def test_http_is_spoken_by_the_server_layer_alone() -> None:
-    users = {name(module).split("/")[0] for module in MODULES if imported(module) & {"requests", "urllib3", "pyxnat"}}
+    users = {
+        name(module).split("/")[0]
+        for module in MODULES
+        if imported(module) & {"requests", "urllib3", "pyxnat"}
+    }
     assert users == {"server"}
 
 
@@ -67,7 +77,10 @@ def test_what_is_imported_is_declared() -> None:
     # Python 3.10 has no TOML reader, and the list is simple.
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
     declared = project.partition("\ndependencies = [")[2].partition("\n]")[0]
-    names = {match.replace("-", "_").lower() for match in re.findall(r'^\s*"([A-Za-z0-9_-]+)', declared, re.MULTILINE)}
+    names = {
+        match.replace("-", "_").lower()
+        for match in re.findall(r'^\s*"([A-Za-z0-9_-]+)', declared, re.MULTILINE)
+    }
     assert "requests" in names
     used = set().union(*(imported(module) for module in MODULES)) - set(sys.stdlib_module_names) - {"xnatfs"}
     assert used <= names

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from xnatfs.server.records import ScanRecord
 from xnatfs.tree.names import MAX_BYTES, PROBED, distinct, natural, scan_folder, spell, spell_label, unspell
 
-# What breaks spellings: the marks of the spelling itself, what cannot be in a name, and any other character (lone surrogates too).
+# What breaks spellings: the marks of the spelling itself, what cannot be in a name, and any other character
+# (lone surrogates too).
 AWKWARD = st.text(
-    st.one_of(st.sampled_from("%%%~/.0123456789abcdefABCDEF\0\n\x7f\x85é\ud800\udcff"), st.characters()), min_size=1, max_size=40
+    st.one_of(st.sampled_from("%%%~/.0123456789abcdefABCDEF\0\n\x7f\x85é\ud800\udcff"), st.characters()),
+    min_size=1,
+    max_size=40,
 )
-LONG = st.integers(1, 400).flatmap(lambda length: st.text(st.sampled_from("aé%/.~2F漢"), min_size=length, max_size=length))
+LONG = st.integers(1, 400).flatmap(
+    lambda length: st.text(st.sampled_from("aé%/.~2F漢"), min_size=length, max_size=length)
+)
 
 
 @given(AWKWARD)
@@ -80,7 +85,9 @@ def test_a_cut_never_falls_into_a_spelt_character() -> None:
         assert re.fullmatch(r"n+(%2F)*", head), spelt
 
 
-@pytest.mark.parametrize("name", [".git", ".hidden", ".Trash-1000", ".DS_Store", "desktop.ini", "._a", ".~lock.x#", "Thumbs.db"])
+@pytest.mark.parametrize(
+    "name", [".git", ".hidden", ".Trash-1000", ".DS_Store", "desktop.ini", "._a", ".~lock.x#", "Thumbs.db"]
+)
 def test_a_label_that_desktops_probe_for_is_spelt_away(name: str) -> None:
     assert PROBED.fullmatch(name)
     spelt = spell_label(name)
@@ -99,7 +106,9 @@ def test_a_label_the_tree_has_for_itself_is_spelt_away() -> None:
     assert spell_label("resources", reserved) == "resources"
 
 
-@given(st.lists(st.one_of(st.sampled_from(["", "a", "a%~2", "A", ".", "a/b", "é" * 200]), AWKWARD), max_size=12))
+@given(
+    st.lists(st.one_of(st.sampled_from(["", "a", "a%~2", "A", ".", "a/b", "é" * 200]), AWKWARD), max_size=12)
+)
 def test_distinct_names_each_thing_exactly_once(labels: list[str]) -> None:
     things = [(number, label) for number, label in enumerate(labels, 1)]
     named = distinct(things, lambda thing: thing[1], lambda thing: thing[0])
@@ -118,7 +127,12 @@ def test_a_thing_without_label_goes_by_its_id() -> None:
 
 @pytest.mark.parametrize(
     ("identity", "kind", "folder"),
-    [("1", "T1w", "1-T1w"), ("2-MR1", "T1 w/GRE", "2-MR1-T1_w_GRE"), ("6", "", "6"), ("7", "T1 (100%)/#2+ é;x", "7-T1__100____2____x")],
+    [
+        ("1", "T1w", "1-T1w"),
+        ("2-MR1", "T1 w/GRE", "2-MR1-T1_w_GRE"),
+        ("6", "", "6"),
+        ("7", "T1 (100%)/#2+ é;x", "7-T1__100____2____x"),
+    ],
 )
 def test_scan_folders_are_called_as_in_the_zips_of_xnat(identity: str, kind: str, folder: str) -> None:
     assert scan_folder(ScanRecord("E", identity, kind)) == folder

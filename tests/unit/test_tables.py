@@ -21,7 +21,9 @@ def reply(body: object) -> requests.Response:
 
 
 def test_rows_have_lower_case_keys_and_texts_only() -> None:
-    rows = rows_of(reply({"ResultSet": {"Result": [{"ID": "E1", "Size": 3, "note": None}], "totalRecords": "1"}}))
+    rows = rows_of(
+        reply({"ResultSet": {"Result": [{"ID": "E1", "Size": 3, "note": None}], "totalRecords": "1"}})
+    )
     assert rows == [{"id": "E1", "size": "3", "note": ""}]
 
 
@@ -74,13 +76,16 @@ def test_stamps_are_read_as_utc_with_any_fraction() -> None:
     assert parse_stamp("1970-01-01 00:00:00.0") == 0.0
 
 
-@pytest.mark.parametrize("text", ["", None, "yesterday", "2024-03-05", "2024-13-45 99:99:99.0", "05.03.2024 06:07:08"])
+@pytest.mark.parametrize(
+    "text", ["", None, "yesterday", "2024-03-05", "2024-13-45 99:99:99.0", "05.03.2024 06:07:08"]
+)
 def test_what_is_no_stamp_has_no_time(text: str | None) -> None:
     assert parse_stamp(text) is None
 
 
 @pytest.mark.parametrize(
-    ("kind", "may"), [("xnat:mrSessionData", True), ("xnat:petSessionData", True), ("xnat:qcData", False), ("", False)]
+    ("kind", "may"),
+    [("xnat:mrSessionData", True), ("xnat:petSessionData", True), ("xnat:qcData", False), ("", False)],
 )
 def test_only_session_types_may_have_scans(kind: str, may: bool) -> None:
     assert ExperimentRecord("E", "l", "S", "s", kind, "", None, "").may_have_scans is may

@@ -75,7 +75,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
     return made
 
 
-# --- a file ----------------------------------------------------------------------------------------------------------
+# --- a file -------------------------------------------------------------------------------------------------
 
 
 def test_a_token_is_kept_in_a_file_nobody_else_can_read() -> None:
@@ -93,7 +93,11 @@ def test_one_token_for_a_server_and_user_the_newest_first() -> None:
     token_store.keep(token(B, issued=2.0))
     token_store.keep(token(user="bob", issued=4.0))
     token_store.keep(token(secret="new", issued=3.0))
-    assert [(one.server, one.user, one.secret) for one in token_store.kept()] == [(A, "bob", "sesame"), (A, "ann", "new"), (B, "ann", "sesame")]
+    assert [(one.server, one.user, one.secret) for one in token_store.kept()] == [
+        (A, "bob", "sesame"),
+        (A, "ann", "new"),
+        (B, "ann", "sesame"),
+    ]
     token_store.forget(token())
     assert [(one.server, one.user) for one in token_store.kept()] == [(A, "bob"), (B, "ann")]
 
@@ -143,7 +147,9 @@ def test_a_damaged_file_is_told_and_keeps_nobody_from_other_logins(
 
 
 def test_many_at_once_lose_nothing() -> None:
-    threads = [threading.Thread(target=token_store.keep, args=(token(user=f"user{number}"),)) for number in range(12)]
+    threads = [
+        threading.Thread(target=token_store.keep, args=(token(user=f"user{number}"),)) for number in range(12)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -158,7 +164,7 @@ def test_one_process_renews_at_a_time() -> None:
         assert third
 
 
-# --- the keyring -----------------------------------------------------------------------------------------------------
+# --- the keyring --------------------------------------------------------------------------------------------
 
 
 def test_a_keyring_keeps_the_secret_and_the_file_does_not(ring: Ring) -> None:
@@ -211,17 +217,27 @@ def test_a_library_that_is_not_there_or_has_no_keyring(ring: Ring, monkeypatch: 
     assert "not installed" in token_store.keep(token())[1]
 
 
-# --- found -----------------------------------------------------------------------------------------------------------
+# --- found --------------------------------------------------------------------------------------------------
 
 
 def test_its_place_in_the_order(private_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = private_home / ".netrc"
-    netrc.write_text("machine a.example.org login netrc password p4\nmachine b.example.org login netrc password p4\n")
+    netrc.write_text(
+        "machine a.example.org login netrc password p4\nmachine b.example.org login netrc password p4\n"
+    )
     netrc.chmod(0o600)
     token_store.keep(token())
     login = find(prompt=False)
-    assert (login.server, login.user, login.password, login.owner, login.source) == (A, ALIAS, "sesame", "ann", "`xnatfs login`")
-    assert login.expires == token_store.kept()[0].expires and login.again is not None and login.again() == login
+    assert (login.server, login.user, login.password, login.owner, login.source) == (
+        A,
+        ALIAS,
+        "sesame",
+        "ann",
+        "`xnatfs login`",
+    )
+    assert (
+        login.expires == token_store.kept()[0].expires and login.again is not None and login.again() == login
+    )
     assert find(A, "ann", prompt=False).user == ALIAS
     assert find(A, "netrc", prompt=False).password == "p4"
     assert find(B, prompt=False).password == "p4"

@@ -73,7 +73,7 @@ def drafts_gone(folder: Path) -> bool:
     return not list((folder / "drafts").iterdir())
 
 
-# --- verify ----------------------------------------------------------------------------------------------------------
+# --- verify -------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_cache_is_all_well(cache: ContentCache, scope: maintenance.CacheScope) -> None:
@@ -118,7 +118,9 @@ def test_a_catalog_with_a_wrong_size_is_no_damage(cache: ContentCache, scope: ma
     assert maintenance.verify(scope).wrong == []
 
 
-def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(cache: ContentCache, scope: maintenance.CacheScope) -> None:
+def test_what_was_not_believed_after_an_unclean_boot_is_when_it_was_read(
+    cache: ContentCache, scope: maintenance.CacheScope
+) -> None:
     key = put(cache, b"content", verified="")
     maintenance.verify(scope)
     assert cache.has(key) == "md5"
@@ -142,7 +144,9 @@ def test_a_sum_that_is_wrong_is_mended(cache: ContentCache, scope: maintenance.C
     assert cache.index.total() == 7
 
 
-def test_partial_files_that_cannot_be_right_are_removed(cache: ContentCache, scope: maintenance.CacheScope) -> None:
+def test_partial_files_that_cannot_be_right_are_removed(
+    cache: ContentCache, scope: maintenance.CacheScope
+) -> None:
     for key in "abcd":
         parts(cache, key * 64, 4 * PAGE, 2).close()
     os.truncate(cache.directory / "partials" / ("a" * 64), PAGE)
@@ -180,7 +184,7 @@ def test_what_is_being_written_is_left_alone(cache: ContentCache, scope: mainten
     assert (found.wrong, found.files, found.partials, found.in_use) == ([], 2, 1, 0)
 
 
-# --- after a crash ---------------------------------------------------------------------------------------------------
+# --- after a crash ------------------------------------------------------------------------------------------
 
 
 def test_what_a_killed_process_leaves_is_cleared_away_by_the_next(folder: Path) -> None:
@@ -223,7 +227,8 @@ def test_pages_that_were_written_but_not_recorded_give_their_space_back(folder: 
 def test_only_a_crash_has_everything_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[Path] = []
     monkeypatch.setattr(
-        "xnatfs.cache.contents.sweep_all", lambda directory, index: swept.append(directory) or maintenance.sweep_all(directory, index)
+        "xnatfs.cache.contents.sweep_all",
+        lambda directory, index: swept.append(directory) or maintenance.sweep_all(directory, index),
     )
     one = ContentCache(folder, 10**8)
     two = ContentCache(folder, 10**8)  # beside the first: nobody crashed
@@ -267,7 +272,7 @@ def test_a_file_of_which_a_part_was_dropped_does_not_become_an_object(cache: Con
     partial.close()
 
 
-# --- clear and info --------------------------------------------------------------------------------------------------
+# --- clear and info -----------------------------------------------------------------------------------------
 
 
 def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenance.CacheScope) -> None:
@@ -282,10 +287,14 @@ def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenanc
     assert held.has(0, PAGE)
     held.close()
     assert maintenance.clear(scope) == (PAGE, 0)
-    assert [path for path in scope.directory.rglob("*") if path.is_file() and path.parent != scope.directory] == []
+    assert [
+        path for path in scope.directory.rglob("*") if path.is_file() and path.parent != scope.directory
+    ] == []
 
 
-def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, scope: maintenance.CacheScope) -> None:
+def test_clear_empties_the_listings_and_leaves_their_file(
+    cache: ContentCache, scope: maintenance.CacheScope
+) -> None:
     listings = scope.directory / "listings.sqlite"
     mount = sqlite3.connect(listings, isolation_level=None)  # a running mount has it open
     mount.execute("PRAGMA journal_mode = WAL")
@@ -303,7 +312,9 @@ def test_clear_empties_the_listings_and_leaves_their_file(cache: ContentCache, s
     assert b"Anna" not in listings.read_bytes()
 
 
-def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope: maintenance.CacheScope) -> None:
+def test_info_tells_what_is_there_and_changes_nothing(
+    cache: ContentCache, scope: maintenance.CacheScope
+) -> None:
     put(cache, b"x" * 5000)
     put(cache, b"y" * 100, digest=False)
     parts(cache, "a" * 64, 4 * PAGE, 1).close()
@@ -314,7 +325,13 @@ def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope
         and scope.of("https://xnat.example.org:8443/any")
         and not scope.of("https://xnat.example.org")
     )
-    assert (told.files, told.bytes, told.partial_files, told.partial_bytes, told.reserved) == (2, 5100, 1, PAGE, 77)
+    assert (told.files, told.bytes, told.partial_files, told.partial_bytes, told.reserved) == (
+        2,
+        5100,
+        1,
+        PAGE,
+        77,
+    )
     assert told.oldest_use is not None and told.newest_use is not None and told.oldest_use <= told.newest_use
     assert told.in_use and told.disk_free > 0 and told.problem == ""
     draft.close()
@@ -322,23 +339,37 @@ def test_info_tells_what_is_there_and_changes_nothing(cache: ContentCache, scope
     assert not scope.in_use
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------
 
 
 def test_the_command_reports_and_its_exit_code_tells(cache: ContentCache, tmp_path: Path) -> None:
     key = put(cache, b"content")
     put(cache, b"other", digest=False)
     done = xnatfs("cache", "verify", check=True)
-    assert "xnat.example.org:8443: 2 files, 12 B, 1 checked by size only" in done.stdout and "all well" in done.stdout
+    assert (
+        "xnat.example.org:8443: 2 files, 12 B, 1 checked by size only" in done.stdout
+        and "all well" in done.stdout
+    )
     Path(cache.path(key)).write_bytes(b"CONTENT")
     done = xnatfs("cache", "verify")
     assert done.returncode == 1 and key in done.stdout and "1 thing was wrong and is put right" in done.stdout
     told = json.loads(xnatfs("cache", "info", "--json", check=True).stdout)
-    assert [(one["server"], one["files"], one["mounts"]) for one in told] == [("xnat.example.org:8443", 1, [])]
+    assert [(one["server"], one["files"], one["mounts"]) for one in told] == [
+        ("xnat.example.org:8443", 1, [])
+    ]
     assert "1 file, 5 B" in xnatfs("cache", "info", check=True).stdout
     done = xnatfs("cache", "clear")
     assert done.returncode == 1 and "--yes" in done.stderr and cache.usage()[0] == 1
-    done = xnatfs("cache", "clear", "--yes", "--server", "xnat.example.org:8443", "--cache-dir", str(tmp_path / "cache"), check=True)
+    done = xnatfs(
+        "cache",
+        "clear",
+        "--yes",
+        "--server",
+        "xnat.example.org:8443",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        check=True,
+    )
     assert "5 B freed" in done.stdout and cache.usage() == (0, 0, 0)
 
 
@@ -346,7 +377,11 @@ def test_the_command_reports_and_its_exit_code_tells(cache: ContentCache, tmp_pa
 def test_an_empty_or_wrong_place_is_told_in_one_sentence(verb: str, tmp_path: Path) -> None:
     yes = ["--yes"] if verb == "clear" else []
     assert "nothing is kept" in xnatfs("cache", verb, *yes, check=True).stdout
-    for wrong in (["--cache-dir", str(tmp_path / "none")], ["--server", "https://other.example.org"], ["--server", "ftp://x"]):
+    for wrong in (
+        ["--cache-dir", str(tmp_path / "none")],
+        ["--server", "https://other.example.org"],
+        ["--server", "ftp://x"],
+    ):
         done = xnatfs("cache", verb, *yes, *wrong)
         assert done.returncode == 1 and done.stderr.startswith("xnatfs: ") and done.stderr.count("\n") == 1
 
@@ -358,7 +393,12 @@ def test_clear_asks_on_a_terminal(cache: ContentCache, answer: str, left: int) -
     try:
         os.write(ours, f"{answer}\n".encode())
         done = subprocess.run(
-            [sys.executable, "-m", "xnatfs", "cache", "clear"], stdin=theirs, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-m", "xnatfs", "cache", "clear"],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
     finally:
         os.close(ours)

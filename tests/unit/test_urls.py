@@ -38,7 +38,9 @@ def test_an_encoded_segment_has_no_slash(text: str) -> None:
     assert unquote(segment(text)) == text
 
 
-@pytest.mark.parametrize(("raw", "encoded"), [("a+b", "a%2Bb"), ("a b", "a%20b"), ("#", "%23"), ("50%", "50%25"), ("é", "%C3%A9")])
+@pytest.mark.parametrize(
+    ("raw", "encoded"), [("a+b", "a%2Bb"), ("a b", "a%20b"), ("#", "%23"), ("50%", "50%25"), ("é", "%C3%A9")]
+)
 def test_what_xnat_mistakes_is_encoded(raw: str, encoded: str) -> None:
     assert encode(raw) == encoded
 
@@ -50,8 +52,16 @@ def test_scan_ids_use_the_escapes_of_xnat_for_slash_and_comma() -> None:
 @pytest.mark.parametrize(
     ("uri", "base", "path"),
     [
-        ("/data/experiments/E1/scans/1/resources/12/files/a/b.txt", "/data/experiments/E1/scans/1/resources/12/files", "a/b.txt"),
-        ("/experiments/E1/scans/1/resources/12/files/b.txt", "/data/experiments/E1/scans/1/resources/12/files", "b.txt"),
+        (
+            "/data/experiments/E1/scans/1/resources/12/files/a/b.txt",
+            "/data/experiments/E1/scans/1/resources/12/files",
+            "a/b.txt",
+        ),
+        (
+            "/experiments/E1/scans/1/resources/12/files/b.txt",
+            "/data/experiments/E1/scans/1/resources/12/files",
+            "b.txt",
+        ),
         ("/REST/projects/P/resources/12/files/b", "/data/projects/P/resources/12/files", "b"),
         ("/data/archive/subjects/S/resources/12/files/b", "/data/subjects/S/resources/12/files", "b"),
         # The path inside may look like another resource's: the first marker counts.
@@ -60,7 +70,11 @@ def test_scan_ids_use_the_escapes_of_xnat_for_slash_and_comma() -> None:
             "/data/experiments/E1/resources/12/files",
             "S/resources/12/files/z",
         ),
-        ("/data/experiments/E1/resources/12/files/x/files/y", "/data/experiments/E1/resources/12/files", "x/files/y"),
+        (
+            "/data/experiments/E1/resources/12/files/x/files/y",
+            "/data/experiments/E1/resources/12/files",
+            "x/files/y",
+        ),
         # Another number than the row says: any resource will do, then the bare word.
         ("/data/experiments/E1/resources/77/files/y", "/data/experiments/E1/resources/77/files", "y"),
         ("/data/experiments/E1/files/y", "/data/experiments/E1/files", "y"),
@@ -107,7 +121,10 @@ def test_an_unknown_form_has_no_owner() -> None:
 
 def test_the_prefix_is_always_data() -> None:
     assert (
-        with_data("/experiments/E") == with_data("/REST/experiments/E") == with_data("/data/archive/experiments/E") == "/data/experiments/E"
+        with_data("/experiments/E")
+        == with_data("/REST/experiments/E")
+        == with_data("/data/archive/experiments/E")
+        == "/data/experiments/E"
     )
     assert with_data("/datasets/E") == "/data/datasets/E"
 
@@ -137,7 +154,13 @@ def test_a_scan_id_that_cannot_stand_in_a_url_is_left_out_of_it(scan: str) -> No
 @pytest.mark.parametrize(
     "owner",
     [
-        *(Owner("project", "P"), Owner("subject", "S"), Owner("experiment", "E"), Owner("scan", "E", "a b"), Owner("scan", "E", "50%")),
+        *(
+            Owner("project", "P"),
+            Owner("subject", "S"),
+            Owner("experiment", "E"),
+            Owner("scan", "E", "a b"),
+            Owner("scan", "E", "50%"),
+        ),
         *(Owner("reconstruction", "E", "R 1", "in"), Owner("assessor", "A", "E", "out")),
         *(Owner("assessor", "A", "E"), Owner("assessor", "A")),
     ],
@@ -146,7 +169,11 @@ def test_files_are_addressed_by_the_owner_and_the_number_of_the_resource(owner: 
     record = FileRecord(owner, 12, "R", "a b/f", 1, "")
     assert record.uri == f"{owner.uri}/resources/12/files/a b/f"
     if not awkward(owner):
-        assert files_path(record) == encode(f"{owner.uri}/resources/12/files") == f"{path_of(owner)}/resources/12/files"
+        assert (
+            files_path(record)
+            == encode(f"{owner.uri}/resources/12/files")
+            == f"{path_of(owner)}/resources/12/files"
+        )
     told = owner_of(record.base)
     assert told == owner or (told == Owner("experiment", "A") and owner == Owner("assessor", "A"))
 

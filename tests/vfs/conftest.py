@@ -53,8 +53,17 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
     """Puts mounts together, without FUSE; all are closed in the end. `folder` names the cache and state."""
     with ExitStack() as stack:
 
-        def make(server: DemoServer, folder: str = "mount", *, user: str = "demo", limits: Limits = LIMITS, **settings: object) -> Core:
-            return stack.enter_context(composed(server.url, tmp_path / folder, user=user, limits=limits, **settings))
+        def make(
+            server: DemoServer,
+            folder: str = "mount",
+            *,
+            user: str = "demo",
+            limits: Limits = LIMITS,
+            **settings: object,
+        ) -> Core:
+            return stack.enter_context(
+                composed(server.url, tmp_path / folder, user=user, limits=limits, **settings)
+            )
 
         yield make
 

@@ -1,4 +1,6 @@
-"""What the state machine of `test_machine` knows: the true bytes of every version of every file, and what a handle may show."""
+"""What the state machine of `test_machine` knows: the true bytes of every version of every file, and what a
+handle may show.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,15 @@ class Opened:
 
     def check(self, offset: int, length: int, data: bytes) -> None:
         """What was read has to be of one version, the same one every time."""
-        assert len(data) == max(0, min(length, self.size - offset)), f"{self.truth.path}: short or long at {offset}"
-        candidates = self.may_be or {number for number in range(self.low, self.truth.current + 1) if self._fits(number)}
-        self.may_be = {number for number in candidates if self.truth.versions[number].read(offset, len(data)) == data}
+        assert len(data) == max(0, min(length, self.size - offset)), (
+            f"{self.truth.path}: short or long at {offset}"
+        )
+        candidates = self.may_be or {
+            number for number in range(self.low, self.truth.current + 1) if self._fits(number)
+        }
+        self.may_be = {
+            number for number in candidates if self.truth.versions[number].read(offset, len(data)) == data
+        }
         assert self.may_be, f"{self.truth.path}: wrong bytes at {offset}, not of version {sorted(candidates)}"
 
     def _fits(self, number: int) -> bool:

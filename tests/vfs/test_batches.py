@@ -26,8 +26,13 @@ FILES = 1000
 
 
 @contextmanager
-def served(folder: Path, switches: Switches, archive: Archive, limits: Limits | None = None) -> Iterator[tuple[DemoServer, Core]]:
-    with DemoServer(archive, switches) as server, composed(server.url, folder, user="admin", limits=limits) as mounted:
+def served(
+    folder: Path, switches: Switches, archive: Archive, limits: Limits | None = None
+) -> Iterator[tuple[DemoServer, Core]]:
+    with (
+        DemoServer(archive, switches) as server,
+        composed(server.url, folder, user="admin", limits=limits) as mounted,
+    ):
         yield server, mounted
 
 
@@ -68,7 +73,10 @@ def test_a_thousand_siblings_cost_one_zip_and_a_handful_of_files(tmp_path: Path,
         elif order == "shuffled":
             random.Random(7).shuffle(paths)
         truth = {
-            entry.path: entry.content for one in archive.experiments.values() for scan in one.scans for entry in scan.resources[0].entries
+            entry.path: entry.content
+            for one in archive.experiments.values()
+            for scan in one.scans
+            for entry in scan.resources[0].entries
         }
         for path in paths:
             content = truth[path.rsplit("/", 1)[1]]
@@ -116,9 +124,14 @@ def test_a_zip_that_ends_early_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_resource_larger_than_the_cache_does_not_come_as_a_zip(tmp_path: Path) -> None:
-    """Its files would be pushed out before they are read; and it is not looked for in the cache again at every file."""
+    """Its files would be pushed out before they are read; and it is not looked for in the cache again at
+    every file.
+    """
     archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
-    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=2 * MIB, min_free=0)) as (server, mounted):
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=2 * MIB, min_free=0)) as (
+        server,
+        mounted,
+    ):
         folder = resource_folder(mounted)
         for name, _ in mounted.vfs.entries(folder):
             assert read(mounted.vfs, f"{folder}/{name}") == content_of(server, f"{folder}/{name}", 50 * KIB)
@@ -127,7 +140,10 @@ def test_a_resource_larger_than_the_cache_does_not_come_as_a_zip(tmp_path: Path)
 
 def test_a_zip_the_cache_has_no_room_for_is_not_tried_again_at_every_file(tmp_path: Path) -> None:
     archive = build("scale", sessions=1, scans=1, files=60, file_size=50 * KIB)
-    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=4 * MIB, min_free=0)) as (server, mounted):
+    with served(tmp_path, Switches(latency_ms=20), archive, Limits(cache_size=4 * MIB, min_free=0)) as (
+        server,
+        mounted,
+    ):
         other = mounted.cache.draft(2 * MIB)  # somebody else's
         folder = resource_folder(mounted)
         started: list[str] = []
@@ -178,7 +194,9 @@ def test_parts_that_are_here_serve_after_a_remount(tmp_path: Path) -> None:
                 until(lambda: mounted.content_manager.counts()["transfers"] == 0)
                 assert len(data) == 4096
                 bodies = [one for one in server.requests("/files/") if one.sent > 1000]
-                assert bool(bodies) is expected  # the second time only the question whether it is still the same file
+                assert (
+                    bool(bodies) is expected
+                )  # the second time only the question whether it is still the same file
 
 
 def test_without_range_one_stream_serves_all(tmp_path: Path) -> None:
@@ -201,13 +219,18 @@ def test_without_range_one_stream_serves_all(tmp_path: Path) -> None:
 
 
 def test_the_cap_holds_while_many_read(tmp_path: Path) -> None:
-    archive = build("scale", sessions=1, scans=1, files=60, file_size=MIB, digests=False, big_files={"one.nii": 64 * MIB})
+    archive = build(
+        "scale", sessions=1, scans=1, files=60, file_size=MIB, digests=False, big_files={"one.nii": 64 * MIB}
+    )
     limits = Limits(cache_size=16 * MIB, min_free=0)
     with served(tmp_path, Switches(), archive, limits) as (_, mounted):
         folder = resource_folder(mounted)
         paths = [f"{folder}/{name}" for name, _ in mounted.vfs.entries(folder)] + [big(mounted)]
         truth = {
-            entry.path: entry.content for one in archive.experiments.values() for scan in one.scans for entry in scan.resources[0].entries
+            entry.path: entry.content
+            for one in archive.experiments.values()
+            for scan in one.scans
+            for entry in scan.resources[0].entries
         }
         wrong: list[str] = []
         peak = 0
@@ -230,7 +253,11 @@ def test_the_cap_holds_while_many_read(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            used = sum(path.stat().st_blocks * 512 for path in mounted.cache.directory.glob("*/**/*") if path.exists() and path.is_file())
+            used = sum(
+                path.stat().st_blocks * 512
+                for path in mounted.cache.directory.glob("*/**/*")
+                if path.exists() and path.is_file()
+            )
             peak = max(peak, used)
             threads[0].join(0.05)
         for thread in threads:
@@ -241,7 +268,9 @@ def test_the_cap_holds_while_many_read(tmp_path: Path) -> None:
 
 def test_after_an_outage_a_large_file_that_is_still_open_can_be_opened_again(tmp_path: Path) -> None:
     archive = build("scale", sessions=0, big_files={"one.nii": 64 * MIB}, big_digests=False)
-    with served(tmp_path, Switches(), archive, Limits(cache_size=10**9, min_free=0, progress_deadline=10)) as (server, mounted):
+    with served(
+        tmp_path, Switches(), archive, Limits(cache_size=10**9, min_free=0, progress_deadline=10)
+    ) as (server, mounted):
         path = big(mounted)
         opened = mounted.vfs.open(path)
         mounted.vfs.read(opened.handle, 0, 4096)
@@ -258,7 +287,16 @@ def test_after_an_outage_a_large_file_that_is_still_open_can_be_opened_again(tmp
 
 def test_a_small_file_does_not_wait_until_large_copies_end(tmp_path: Path) -> None:
     large = {f"f{number}.nii": 64 * MIB for number in range(4)}
-    archive = build("scale", sessions=1, scans=1, files=1, file_size=1000, digests=False, big_files=large, big_digests=False)
+    archive = build(
+        "scale",
+        sessions=1,
+        scans=1,
+        files=1,
+        file_size=1000,
+        digests=False,
+        big_files=large,
+        big_digests=False,
+    )
     limits = Limits(cache_size=10**9, min_free=0, connections=4)
     with served(tmp_path, Switches(bandwidth=10e6), archive, limits) as (_, mounted):
         folders = [path for path, _ in walk(mounted.vfs, "/projects/BIG")]
@@ -288,13 +326,20 @@ def test_large_files_without_a_length_are_read_whole(tmp_path: Path) -> None:
     archive = build("scale", sessions=0, big_files={"one.nii": 12 * MIB}, big_digests=True)
     with served(tmp_path, Switches(chunked_files=True, no_range=True), archive) as (_, mounted):
         path = big(mounted)
-        entries = (entry for one in archive.experiments.values() for scan in one.scans for entry in scan.resources[0].entries)
+        entries = (
+            entry
+            for one in archive.experiments.values()
+            for scan in one.scans
+            for entry in scan.resources[0].entries
+        )
         content = next(entry.content for entry in entries if entry.path == "one.nii")
         assert content is not None
         assert read(mounted.vfs, path, MIB) == content.read(0, 12 * MIB)
 
 
-def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(shelf: Shelf, compose: Compose) -> None:
+def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("empty", b"", catalog_size=20 * MIB))
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/empty") == b""
@@ -302,11 +347,15 @@ def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(shelf: S
 
 
 @pytest.mark.parametrize("cache_size", [10**9, 2 * MIB])
-def test_an_open_file_is_read_on_where_the_server_stops_telling_lengths(shelf: Shelf, compose: Compose, cache_size: int) -> None:
+def test_an_open_file_is_read_on_where_the_server_stops_telling_lengths(
+    shelf: Shelf, compose: Compose, cache_size: int
+) -> None:
     """A proxy that begins to compress or to chunk half-way: the date tells that it still is the same file."""
     content = ComputedContent("f", 20 * MIB)
     shelf.put(shelf.make.entry("f", content, digest=""))
-    mounted = compose(shelf.server, limits=Limits(cache_size=cache_size, min_free=0, ttl=3600.0, progress_deadline=10))
+    mounted = compose(
+        shelf.server, limits=Limits(cache_size=cache_size, min_free=0, ttl=3600.0, progress_deadline=10)
+    )
     opened = mounted.vfs.open(f"{FOLDER}/f")
     assert mounted.vfs.read(opened.handle, 0, 4096) == content.read(0, 4096)
     shelf.switches.chunked_files = shelf.switches.no_range = True
@@ -314,10 +363,14 @@ def test_an_open_file_is_read_on_where_the_server_stops_telling_lengths(shelf: S
     mounted.vfs.release(opened.handle)
 
 
-def test_a_large_file_without_a_length_that_has_no_room_is_read_once_there_are_lengths_again(shelf: Shelf, compose: Compose) -> None:
+def test_a_large_file_without_a_length_that_has_no_room_is_read_once_there_are_lengths_again(
+    shelf: Shelf, compose: Compose
+) -> None:
     content = ComputedContent("f", 20 * MIB)
     shelf.put(shelf.make.entry("f", content, digest=""))
-    mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, min_free=0, ttl=3600.0, progress_deadline=10))
+    mounted = compose(
+        shelf.server, limits=Limits(cache_size=2 * MIB, min_free=0, ttl=3600.0, progress_deadline=10)
+    )
     shelf.switches.chunked_files = shelf.switches.no_range = True
     with pytest.raises(OSError) as caught:
         read(mounted.vfs, f"{FOLDER}/f", MIB)

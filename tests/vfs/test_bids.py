@@ -1,4 +1,6 @@
-"""The BIDS view without a mount: the same nodes under other names, no request beyond the listings, sidecars with true sizes."""
+"""The BIDS view without a mount: the same nodes under other names, no request beyond the listings, sidecars
+with true sizes.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,21 @@ def test_the_top_lists_no_sessions_files(lab: DemoServer, compose: Compose) -> N
     vfs = compose(lab).vfs
     found = names(vfs, ALFA)
     assert found[-6:] == ["sub-007", "sub-sub001", "sub-sub002", "sub-sub003", "sub-sub004", "sub-sub005"]
-    assert {"dataset_description.json", "README", ".bidsignore", "participants.tsv", "participants.json", "unmapped.tsv", "code"} < set(
-        found
-    )
-    assert names(vfs, f"{ALFA}/sub-sub001") == ["ses-MR1", "ses-MR2", "sub-sub001_sessions.tsv", "sub-sub001_sessions.json"]
+    assert {
+        "dataset_description.json",
+        "README",
+        ".bidsignore",
+        "participants.tsv",
+        "participants.json",
+        "unmapped.tsv",
+        "code",
+    } < set(found)
+    assert names(vfs, f"{ALFA}/sub-sub001") == [
+        "ses-MR1",
+        "ses-MR2",
+        "sub-sub001_sessions.tsv",
+        "sub-sub001_sessions.json",
+    ]
     assert table(vfs, f"{ALFA}/participants.tsv")[1] == {
         "participant_id": "sub-sub001",
         "original_label": "sub001",
@@ -73,7 +86,9 @@ def test_one_node_whatever_the_path(lab: DemoServer, compose: Compose) -> None:
     assert set(vfs.xattrs(here)) == set(vfs.xattrs(there))
     assert read(vfs, here) == read(vfs, there)
     assert len(lab.requests(CONTENT)) == 1
-    assert vfs.attributes(f"{MR1}/anat/sub-sub001_ses-MR1_T1w.json") == vfs.attributes(there.replace(".nii.gz", ".json"))
+    assert vfs.attributes(f"{MR1}/anat/sub-sub001_ses-MR1_T1w.json") == vfs.attributes(
+        there.replace(".nii.gz", ".json")
+    )
 
 
 def test_every_image_is_the_servers_file(lab: DemoServer, compose: Compose) -> None:
@@ -92,7 +107,9 @@ def test_a_cold_walk_costs_the_listings_only(lab: DemoServer, compose: Compose) 
     names(vfs, ALFA)
     lab.clear_log()
     list(walk(vfs, ALFA))
-    assert len(lab.requests(".")) == len(lab.requests(LISTING)) <= 14  # 12 experiments, and those asked for together
+    assert (
+        len(lab.requests(".")) == len(lab.requests(LISTING)) <= 14
+    )  # 12 experiments, and those asked for together
 
 
 def test_a_made_sidecar_has_its_true_size_before_it_is_read(lab: DemoServer, compose: Compose) -> None:
@@ -126,15 +143,21 @@ def test_what_a_sidecar_lacks_is_filled_in(other: DemoServer, compose: Compose) 
         return found
 
     rest = sidecar("func/sub-F01_ses-v1_task-rest_run-02_bold.json")
-    assert rest["RepetitionTime"] == 2.2 and rest["TaskName"] == "rest" and rest["SeriesNumber"] == 6  # from the image's header
+    assert (
+        rest["RepetitionTime"] == 2.2 and rest["TaskName"] == "rest" and rest["SeriesNumber"] == 6
+    )  # from the image's header
     echo = sidecar("func/sub-F01_ses-v1_task-faces_echo-3_bold.json")
     assert echo["EchoTime"] == 0.0514 and echo["TaskName"] == "faces" and echo["RepetitionTime"] == 1.5
     phase = sidecar("fmap/sub-F01_ses-v1_phasediff.json")
     assert phase["EchoTime1"] == 0.00492 and phase["EchoTime2"] == 0.00738
-    assert "bids::sub-F01/ses-v1/func/sub-F01_ses-v1_task-rest_run-01_bold.nii.gz" in str(phase["IntendedFor"])
+    assert "bids::sub-F01/ses-v1/func/sub-F01_ses-v1_task-rest_run-01_bold.nii.gz" in str(
+        phase["IntendedFor"]
+    )
     asl = sidecar("perf/sub-F01_ses-v1_asl.json")
     assert asl["RepetitionTimePreparation"] == 4.6 and asl["ArterialSpinLabelingType"] == "PCASL"
-    assert sidecar("perf/sub-F01_ses-v1_m0scan.json")["IntendedFor"] == ["bids::sub-F01/ses-v1/perf/sub-F01_ses-v1_asl.nii.gz"]
+    assert sidecar("perf/sub-F01_ses-v1_m0scan.json")["IntendedFor"] == [
+        "bids::sub-F01/ses-v1/perf/sub-F01_ses-v1_asl.nii.gz"
+    ]
     assert read(vfs, f"{ses}/func/sub-F01_ses-v1_task-faces_events.tsv") == fjord.EVENTS
     headers = [one for one in other.requests(CONTENT) if one.path.endswith("_6.nii.gz")]
     assert len(headers) <= 1
@@ -151,7 +174,10 @@ def test_what_has_no_place_is_listed_with_the_reason(other: DemoServer, compose:
     assert len(other.requests(".")) == len(other.requests(LISTING)) <= 6
     first = {row["scan_id"]: row["reason"] for row in rows if row["session"] == "F 01 v1"}
     assert list(first) == ["1", "2", "7", "15", "16", "18", "19"]
-    assert first["7"] == "func/bold wants 2 or more frames, it has 1" and first["15"] == "dwi/dwi wants a file bval beside the image"
+    assert (
+        first["7"] == "func/bold wants 2 or more frames, it has 1"
+        and first["15"] == "dwi/dwi wants a file bval beside the image"
+    )
     # Everything the server has is either placed or listed.
     placed = {row["scan_id"] for row in table(vfs, f"{top}/sub-F01/ses-v1/sub-F01_ses-v1_scans.tsv")}
     assert placed | set(first) == set(fjord.SCANS)
@@ -160,15 +186,24 @@ def test_what_has_no_place_is_listed_with_the_reason(other: DemoServer, compose:
 
 def test_labels_lead_back(other: DemoServer, compose: Compose) -> None:
     vfs = compose(other).vfs
-    people = {row["participant_id"]: row["original_label"] for row in table(vfs, "/views/FJORD/bids/participants.tsv")}
+    people = {
+        row["participant_id"]: row["original_label"]
+        for row in table(vfs, "/views/FJORD/bids/participants.tsv")
+    }
     assert people == {"sub-F01": "F 01", "sub-F01xFJS00002": "F-01", "sub-AseOst": "Åse/Øst"}
     sessions = table(vfs, "/views/FJORD/bids/sub-AseOst/sub-AseOst_sessions.tsv")
-    assert [(row["session_id"], row["original_label"]) for row in sessions] == [("ses-baseline", "Åse/Øst_ses-baseline")]
+    assert [(row["session_id"], row["original_label"]) for row in sessions] == [
+        ("ses-baseline", "Åse/Øst_ses-baseline")
+    ]
 
 
-def test_the_maps_stand_on_each_other(other: DemoServer, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maps_stand_on_each_other(
+    other: DemoServer, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XNATFS_CONFIG_DIR", str(tmp_path))
-    (tmp_path / "bids.toml").write_text('[[rule]]\ntype = "something else"\nto = "anat/T1map"\n[labels]\nsubject = "F.(.+)"\n')
+    (tmp_path / "bids.toml").write_text(
+        '[[rule]]\ntype = "something else"\nto = "anat/T1map"\n[labels]\nsubject = "F.(.+)"\n'
+    )
     named = tmp_path / "mine.toml"
     named.write_text('[[rule]]\ntype = "emotion task"\nto = "func/bold"\nentities = { task = "mine" }\n')
     vfs = compose(other, bids_map=named).vfs
@@ -189,7 +224,9 @@ def test_the_maps_stand_on_each_other(other: DemoServer, compose: Compose, tmp_p
 def test_a_projects_map_that_is_wrong_shows_no_dataset(shelf: Shelf, compose: Compose) -> None:
     scan = shelf.make.scan(shelf.session, "1", "T1")
     shelf.make.resource(
-        scan, "NIFTI", {"t.nii.gz": images.nifti(images.head("t", (4, 4, 4)), images.affine_of((4, 4, 4), (1.0, 1.0, 1.0)))}
+        scan,
+        "NIFTI",
+        {"t.nii.gz": images.nifti(images.head("t", (4, 4, 4)), images.affine_of((4, 4, 4), (1.0, 1.0, 1.0)))},
     )
     shelf.make.resource(shelf.project, "XNATFS", {"bids.toml": b"[[rule]]\nto = 'anat/T9w'\n"})
     vfs = compose(shelf.server).vfs
@@ -203,7 +240,12 @@ def test_a_listing_that_cannot_be_had_is_a_line_not_a_hole(shelf: Shelf, compose
     broken = shelf.make.scan(shelf.session, "2", "REST", frames="9")
     shelf.make.resource(broken, "NIFTI", {"r.nii.gz": b"not really", "r.json": b"{ no json"})
     vfs = compose(shelf.server).vfs
-    assert names(vfs, "/views/P/bids/sub-s/ses-S") == ["anat", "func", "sub-s_ses-S_scans.tsv", "sub-s_ses-S_scans.json"]
+    assert names(vfs, "/views/P/bids/sub-s/ses-S") == [
+        "anat",
+        "func",
+        "sub-s_ses-S_scans.tsv",
+        "sub-s_ses-S_scans.json",
+    ]
     made = json.loads(read(vfs, "/views/P/bids/sub-s/ses-S/func/sub-s_ses-S_task-rest_bold.json"))
     assert made == {"TaskName": "rest"}
 
@@ -216,10 +258,14 @@ def test_new_sessions_rename_nothing(shelf: Shelf, compose: Compose) -> None:
 
     add("b_1", "b_1_A")
     mounted = compose(shelf.server)
-    before = {path: entry.inode for path, entry in walk(mounted.vfs, "/views/P/bids") if path.endswith(".nii.gz")}
+    before = {
+        path: entry.inode for path, entry in walk(mounted.vfs, "/views/P/bids") if path.endswith(".nii.gz")
+    }
     shelf.server.call(lambda: add("b-1", "b-1_A"))
     mounted.refresh()
-    after = {path: entry.inode for path, entry in walk(mounted.vfs, "/views/P/bids") if path.endswith(".nii.gz")}
+    after = {
+        path: entry.inode for path, entry in walk(mounted.vfs, "/views/P/bids") if path.endswith(".nii.gz")
+    }
     assert before.items() <= after.items() and len(after) == len(before) + 1
     assert "/views/P/bids/sub-b1xTS00003/ses-A/anat/sub-b1xTS00003_ses-A_T1w.nii.gz" in after
 
@@ -230,7 +276,14 @@ def test_both_profiles_show_the_same(lab: DemoServer, compose: Compose, profile:
     vfs = compose(lab).vfs
     assert len([path for path, _ in walk(vfs, ALFA) if path.endswith(".nii.gz")]) == 9 * 4
     assert len(table(vfs, f"{ALFA}/unmapped.tsv")) == 11
-    assert names(vfs, ALFA)[-6:] == ["sub-007", "sub-sub001", "sub-sub002", "sub-sub003", "sub-sub004", "sub-sub005"]
+    assert names(vfs, ALFA)[-6:] == [
+        "sub-007",
+        "sub-sub001",
+        "sub-sub002",
+        "sub-sub003",
+        "sub-sub004",
+        "sub-sub005",
+    ]
 
 
 def test_a_list_is_a_dataset_across_projects(lab: DemoServer, compose: Compose, tmp_path: Path) -> None:
@@ -238,9 +291,19 @@ def test_a_list_is_a_dataset_across_projects(lab: DemoServer, compose: Compose, 
     chosen.write_text("sub001_MR2\nsub003_MR1\nphantom_DTI2\n")
     vfs = compose(lab, lists=(chosen,)).vfs
     top = "/lists/some/bids"
-    assert [name for name in names(vfs, top) if name.startswith("sub-")] == ["sub-phantom", "sub-sub001", "sub-sub003"]
+    assert [name for name in names(vfs, top) if name.startswith("sub-")] == [
+        "sub-phantom",
+        "sub-sub001",
+        "sub-sub003",
+    ]
     assert names(vfs, f"{top}/code") == ["ALFA.toml", "DWI.toml"]
     rows = table(vfs, f"{top}/participants.tsv")
-    assert {row["original_label"]: row["project"] for row in rows} == {"phantom": "DWI", "sub001": "ALFA", "sub003": "ALFA"}
+    assert {row["original_label"]: row["project"] for row in rows} == {
+        "phantom": "DWI",
+        "sub001": "ALFA",
+        "sub003": "ALFA",
+    }
     here = f"{top}/sub-sub001/ses-MR2/anat/sub-sub001_ses-MR2_T1w.nii.gz"
-    assert vfs.attributes(here) == vfs.attributes(f"{ALFA}/sub-sub001/ses-MR2/anat/sub-sub001_ses-MR2_T1w.nii.gz")
+    assert vfs.attributes(here) == vfs.attributes(
+        f"{ALFA}/sub-sub001/ses-MR2/anat/sub-sub001_ses-MR2_T1w.nii.gz"
+    )

@@ -1,4 +1,6 @@
-"""Contents kept on this machine: found again, asked about again after a while, and pushed out when there are too many."""
+"""Contents kept on this machine: found again, asked about again after a while, and pushed out when there are
+too many.
+"""
 
 from __future__ import annotations
 
@@ -67,10 +69,12 @@ def test_another_user_does_not_share_the_cache(shelf: Shelf, compose: Compose) -
     assert shelf.downloads() == 2
 
 
-# --- asking again ----------------------------------------------------------------------------------------------------
+# --- asking again -------------------------------------------------------------------------------------------
 
 
-def test_an_unchanged_file_without_digest_is_asked_about_without_a_body(shelf: Shelf, compose: Compose) -> None:
+def test_an_unchanged_file_without_digest_is_asked_about_without_a_body(
+    shelf: Shelf, compose: Compose
+) -> None:
     file(shelf, digest="")
     vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
     read(vfs, f"{FOLDER}/f")
@@ -96,7 +100,9 @@ def test_a_file_with_a_digest_needs_no_asking(shelf: Shelf, compose: Compose) ->
 
 
 @pytest.mark.parametrize("new", [b"CONTENT", b"longer content"])
-def test_changed_content_is_noticed_when_it_is_asked_about(shelf: Shelf, compose: Compose, new: bytes) -> None:
+def test_changed_content_is_noticed_when_it_is_asked_about(
+    shelf: Shelf, compose: Compose, new: bytes
+) -> None:
     entry = file(shelf, digest="")
     vfs = compose(shelf.server, limits=ASKS_AGAIN).vfs
     assert read(vfs, f"{FOLDER}/f") == b"content"
@@ -137,23 +143,30 @@ def test_what_the_server_no_longer_shows_is_no_longer_served(shelf: Shelf, compo
     assert refused(vfs, f"{FOLDER}/f") == errno.EIO
 
 
-# --- the cap ---------------------------------------------------------------------------------------------------------
+# --- the cap ------------------------------------------------------------------------------------------------
 
 
 def test_what_was_pushed_out_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
     contents = {f"f{number}": ComputedContent(f"f{number}", MIB) for number in range(4)}
-    for name, content in contents.items():  # each in a resource of its own, so that none comes with another in a zip
+    for (
+        name,
+        content,
+    ) in contents.items():  # each in a resource of its own, so that none comes with another in a zip
         shelf.make.resource(shelf.session, name).entries.append(shelf.make.entry(name, content))
     mounted = compose(shelf.server, limits=Limits(cache_size=2 * MIB, ttl=3600.0))
     for _ in range(2):
         for name, content in contents.items():
-            assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/{name}/{name}", MIB) == content.read(0, MIB)
+            assert read(mounted.vfs, f"{FOLDER.rpartition('/')[0]}/{name}/{name}", MIB) == content.read(
+                0, MIB
+            )
             assert sum(mounted.cache.usage()[1:]) <= 2 * MIB
     assert shelf.downloads() == 8
 
 
 @pytest.mark.parametrize("size", [3 * MIB, 24 * MIB])
-def test_a_file_larger_than_the_cap_is_read_without_the_cache(shelf: Shelf, compose: Compose, size: int) -> None:
+def test_a_file_larger_than_the_cap_is_read_without_the_cache(
+    shelf: Shelf, compose: Compose, size: int
+) -> None:
     large = ComputedContent("large", size)
     shelf.put(shelf.make.entry("large", large))
     file(shelf)
@@ -176,31 +189,55 @@ def disk_usage(folder: Path) -> int:
 
 
 def test_the_cap_holds_on_disk_with_fifty_readers_of_ten_times_as_much(tmp_path: Path) -> None:
-    """Small files that come as zips, large ones from the start and from the middle, one larger than the cap; all at once."""
+    """Small files that come as zips, large ones from the start and from the middle, one larger than the cap;
+    all at once.
+    """
     cap = 32 * MIB
     large = {"a.nii": 24 * MIB, "b.bin": 24 * MIB, "c.nii": 24 * MIB, "over.bin": 48 * MIB}
-    archive = build("scale", sessions=5, scans=2, files=40, file_size=MIB // 2, digests=True, big_files=large, big_digests=True)
+    archive = build(
+        "scale",
+        sessions=5,
+        scans=2,
+        files=40,
+        file_size=MIB // 2,
+        digests=True,
+        big_files=large,
+        big_digests=True,
+    )
     spelling = [Spelling(archive, files(archive, project, "demo")) for project in ("SCALE", "BIG")]
-    truth = {f"/projects/{one.files[0].project}/{path}": true for one in spelling for path, true in one.people().items()}
+    truth = {
+        f"/projects/{one.files[0].project}/{path}": true
+        for one in spelling
+        for path, true in one.people().items()
+    }
     assert sum(true.size for true in truth.values()) == 10 * cap
-    by_folder = [sorted(group) for _, group in itertools.groupby(sorted(truth), lambda path: path.rsplit("/", 1)[0])]
+    by_folder = [
+        sorted(group) for _, group in itertools.groupby(sorted(truth), lambda path: path.rsplit("/", 1)[0])
+    ]
     wrong: list[str] = []
     peaks = [0]
     done = threading.Event()
 
-    with DemoServer(archive) as server, composed(server.url, tmp_path, limits=Limits(cache_size=cap, min_free=0, ttl=3600.0)) as mounted:
+    with (
+        DemoServer(archive) as server,
+        composed(server.url, tmp_path, limits=Limits(cache_size=cap, min_free=0, ttl=3600.0)) as mounted,
+    ):
         vfs = mounted.vfs
 
         def watch() -> None:
             while not done.is_set():
-                with mounted.cache.index.lock:  # nothing is evicted after being counted, for something that is counted later
+                with (
+                    mounted.cache.index.lock
+                ):  # nothing is evicted after being counted, for something that is counted later
                     peaks.append(disk_usage(mounted.cache.directory))
                 done.wait(0.02)
 
         def work(number: int) -> None:
             paths = by_folder[number % len(by_folder)]
             first = (number // len(by_folder)) * len(paths) // 5
-            for path in paths[first:] + paths[:first] if number < 20 else paths[first : first + len(paths) // 3 + 1]:
+            for path in (
+                paths[first:] + paths[:first] if number < 20 else paths[first : first + len(paths) // 3 + 1]
+            ):
                 try:
                     opened = vfs.open(path)
                     offset = start = truth[path].size // 3 // MIB * MIB if number % 3 == 0 else 0
@@ -264,8 +301,12 @@ def test_nothing_is_left_in_the_cache_of_a_failed_download(shelf: Shelf, compose
     assert list((mounted.cache.directory / "drafts").iterdir()) == []
 
 
-def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(shelf: Shelf, compose: Compose) -> None:
-    """Overwritten in place: the catalog still has the digest of the old bytes, which another file truly has."""
+def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(
+    shelf: Shelf, compose: Compose
+) -> None:
+    """Overwritten in place: the catalog still has the digest of the old bytes, which another file truly
+    has.
+    """
     old, new = ComputedContent("old", 9 * MIB), ComputedContent("new", 9 * MIB)
     shelf.make.resource(shelf.session, "copy").entries.append(shelf.make.entry("copy", old))
     digest = shelf.make.entry("x", old).true_digest
@@ -278,8 +319,12 @@ def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(sh
 
 
 @pytest.mark.parametrize("digest", [None, ""])
-def test_after_the_machine_went_down_nothing_is_believed(shelf: Shelf, compose: Compose, digest: str | None) -> None:
-    """A file that was not yet on the disk can have its size and no bytes. What has no digest is fetched again."""
+def test_after_the_machine_went_down_nothing_is_believed(
+    shelf: Shelf, compose: Compose, digest: str | None
+) -> None:
+    """A file that was not yet on the disk can have its size and no bytes. What has no digest is fetched
+    again.
+    """
     file(shelf, digest=digest)
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/f") == b"content"

@@ -24,13 +24,26 @@ def test_the_readme_tells_in_one_screen_what_is_here(mounted: Core, lab: DemoSer
     text = read(mounted.vfs, "/README.txt").decode()
     assert mounted.vfs.attributes("/README.txt").size == len(text.encode())
     assert len(text.splitlines()) <= 24
-    for part in (lab.url, "demo", "/mnt/xnat", "projects/", "archive/", "xnatfs unmount", "XNAT_DATA=/mnt/xnat/archive"):
+    for part in (
+        lab.url,
+        "demo",
+        "/mnt/xnat",
+        "projects/",
+        "archive/",
+        "xnatfs unmount",
+        "XNAT_DATA=/mnt/xnat/archive",
+    ):
         assert part in text
 
 
 def test_the_control_folder_is_there_but_not_listed(mounted: Core) -> None:
     assert ".xnatfs" not in dict(mounted.vfs.entries("/"))
-    assert [name for name, _ in mounted.vfs.entries("/.xnatfs")] == ["status.json", "errors.txt", "oddities.txt", "config.json"]
+    assert [name for name, _ in mounted.vfs.entries("/.xnatfs")] == [
+        "status.json",
+        "errors.txt",
+        "oddities.txt",
+        "config.json",
+    ]
 
 
 def test_control_files_have_their_true_sizes(mounted: Core) -> None:
@@ -47,7 +60,9 @@ def test_the_status_tells_what_the_mount_does(mounted: Core, lab: DemoServer) ->
     assert told["listings"]["projects listed"] == 1
     assert told["contents"]["cap"] == 10**9
     assert told["errors"] == {} and told["last_error"] is None
-    assert told == json.loads(json.dumps(mounted.report())) | {key: told[key] for key in ("contents", "requests", "requests_under_way")}
+    assert told == json.loads(json.dumps(mounted.report())) | {
+        key: told[key] for key in ("contents", "requests", "requests_under_way")
+    }
 
 
 def test_no_secret_is_in_any_of_it(shelf: Shelf, compose: Compose) -> None:

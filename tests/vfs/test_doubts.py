@@ -23,7 +23,10 @@ def blanked(*words: str) -> Change:
     """Columns with one of these words in their names come back, but blank."""
 
     def change(rows: list[Row]) -> list[Row]:
-        return [{key: "" if any(word in key for word in words) else value for key, value in row.items()} for row in rows]
+        return [
+            {key: "" if any(word in key for word in words) else value for key, value in row.items()}
+            for row in rows
+        ]
 
     return change
 
@@ -32,17 +35,26 @@ def dropped(*words: str) -> Change:
     """Columns with one of these words in their names do not come back at all."""
 
     def change(rows: list[Row]) -> list[Row]:
-        return [{key: value for key, value in row.items() if not any(word in key for word in words)} for row in rows]
+        return [
+            {key: value for key, value in row.items() if not any(word in key for word in words)}
+            for row in rows
+        ]
 
     return change
 
 
 def same_files(mounted: Core, lab: DemoServer, project: str) -> None:
-    """Every file once. (Where ids are not told, of two resources with one label the second has another spelling.)"""
-    expected = Counter((one.resource_id, one.path) for one in files(lab.archive, project, "demo") if not one.hostile)
+    """Every file once. (Where ids are not told, of two resources with one label the second has another
+    spelling.)
+    """
+    expected = Counter(
+        (one.resource_id, one.path) for one in files(lab.archive, project, "demo") if not one.hostile
+    )
     found: Counter[tuple[int, str]] = Counter()
     for path, _ in walk(mounted.vfs, f"/projects/{project}"):
-        number, uri = (mounted.vfs.xattr(path, f"user.xnat.{name}").decode() for name in ("resource_id", "uri"))
+        number, uri = (
+            mounted.vfs.xattr(path, f"user.xnat.{name}").decode() for name in ("resource_id", "uri")
+        )
         found[int(number), uri.split(f"/resources/{number}/files/", 1)[1]] += 1
     assert found == expected
 
@@ -86,7 +98,9 @@ def test_nothing_is_missing_where_columns_are(
 
 @pytest.mark.parametrize("form", ["imageAssessorData", "reconstructedImageData", "imageScanData"])
 @pytest.mark.parametrize("status", [404, 500, 400])
-def test_nothing_is_missing_where_a_form_is_refused(lab: DemoServer, compose: Compose, form: str, status: int) -> None:
+def test_nothing_is_missing_where_a_form_is_refused(
+    lab: DemoServer, compose: Compose, form: str, status: int
+) -> None:
     lab.switches.match = f"projects/ALFA/experiments.*{form}"
     lab.switches.fail_status, lab.switches.fail_next = status, -1
     same_files(compose(lab), lab, "ALFA")

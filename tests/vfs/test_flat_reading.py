@@ -24,13 +24,18 @@ MIB = 1 << 20
 
 @pytest.fixture
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("scale", sessions=FILES, scans=1, files=1, file_size=200_000, resource="NIFTI"), Switches(latency_ms=10)) as made:
+    with DemoServer(
+        build("scale", sessions=FILES, scans=1, files=1, file_size=200_000, resource="NIFTI"),
+        Switches(latency_ms=10),
+    ) as made:
         yield made
 
 
 @pytest.fixture
 def large() -> Iterator[DemoServer]:
-    with DemoServer(build("scale", sessions=8, scans=1, files=1, file_size=10 * MIB, resource="NIFTI", digests=False)) as made:
+    with DemoServer(
+        build("scale", sessions=8, scans=1, files=1, file_size=10 * MIB, resource="NIFTI", digests=False)
+    ) as made:
         yield made
 
 
@@ -55,7 +60,9 @@ def fetched(server: DemoServer) -> Counter[str]:
 
 
 @pytest.mark.parametrize("order", ["names", "inodes"])
-def test_a_walk_fetches_each_file_once_and_side_by_side(server: DemoServer, compose: Compose, order: str) -> None:
+def test_a_walk_fetches_each_file_once_and_side_by_side(
+    server: DemoServer, compose: Compose, order: str
+) -> None:
     mounted = compose(server)
     paths = listed(mounted, server)
     way = sorted(paths) if order == "names" else sorted(paths, key=paths.__getitem__)
@@ -67,7 +74,9 @@ def test_a_walk_fetches_each_file_once_and_side_by_side(server: DemoServer, comp
     assert set(fetched(server).values()) == {1} and len(server.requests()) == FILES
 
 
-def test_a_shuffled_reader_costs_no_more_than_one_request_a_file(server: DemoServer, compose: Compose) -> None:
+def test_a_shuffled_reader_costs_no_more_than_one_request_a_file(
+    server: DemoServer, compose: Compose
+) -> None:
     mounted = compose(server)
     way = sorted(listed(mounted, server))
     random.Random(11).shuffle(way)
@@ -107,7 +116,9 @@ def test_what_is_ahead_fits_the_cache(compose: Compose) -> None:
         assert set(fetched(server).values()) == {1} and len(server.requests()) == 30
 
 
-def test_a_reader_who_comes_meanwhile_waits_for_what_is_on_its_way(server: DemoServer, compose: Compose) -> None:
+def test_a_reader_who_comes_meanwhile_waits_for_what_is_on_its_way(
+    server: DemoServer, compose: Compose
+) -> None:
     mounted = compose(server)
     way = sorted(listed(mounted, server))
     read(mounted.vfs, way[0])

@@ -1,4 +1,6 @@
-"""What is new, gone or renamed on the server shows: after its time by itself, at once after a refresh. Trouble hides nothing."""
+"""What is new, gone or renamed on the server shows: after its time by itself, at once after a refresh.
+Trouble hides nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def refused(vfs: Vfs, path: str) -> int:
     return caught.value.errno
 
 
-# --- new, gone, renamed ----------------------------------------------------------------------------------------------
+# --- new, gone, renamed -------------------------------------------------------------------------------------
 
 
 def test_new_gone_and_renamed_sessions_show_when_the_listing_has_aged(shelf: Shelf, compose: Compose) -> None:
@@ -51,7 +53,10 @@ def test_new_gone_and_renamed_sessions_show_when_the_listing_has_aged(shelf: She
 
     shelf.server.call(rename)
     assert names(vfs, "/projects/P/subjects/s") == ["RENAMED", "S"]
-    assert vfs.attributes(f"/projects/P/subjects/s/{new.id}").inode == vfs.attributes("/projects/P/subjects/s/RENAMED").inode
+    assert (
+        vfs.attributes(f"/projects/P/subjects/s/{new.id}").inode
+        == vfs.attributes("/projects/P/subjects/s/RENAMED").inode
+    )
 
     def remove() -> None:
         del shelf.archive.experiments[new.id]
@@ -127,10 +132,12 @@ def test_nothing_new_costs_three_requests_a_project_when_it_has_aged(shelf: Shel
     shelf.server.clear_log()
     vfs._root.lookup("projects").lookup("P").lookup("subjects").entries()  # type: ignore[union-attr]
     asked = [one.path for one in shelf.server.requests() if "/projects/P/" in one.path]
-    assert sorted(set(asked)) == [f"/data/projects/P/{what}" for what in ("experiments", "resources", "subjects")]
+    assert sorted(set(asked)) == [
+        f"/data/projects/P/{what}" for what in ("experiments", "resources", "subjects")
+    ]
 
 
-# --- trouble ---------------------------------------------------------------------------------------------------------
+# --- trouble ------------------------------------------------------------------------------------------------
 
 
 def test_a_project_that_cannot_be_listed_again_stays_as_it_was(shelf: Shelf, compose: Compose) -> None:
@@ -154,7 +161,9 @@ def test_while_the_server_is_away_what_is_known_is_shown(shelf: Shelf, compose: 
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_trouble_at_the_first_look_is_an_error_and_never_an_empty_folder(shelf: Shelf, compose: Compose, status: int) -> None:
+def test_trouble_at_the_first_look_is_an_error_and_never_an_empty_folder(
+    shelf: Shelf, compose: Compose, status: int
+) -> None:
     vfs = compose(shelf.server).vfs
     names(vfs, "/projects")
     shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "/projects/P/", status, -1
@@ -163,7 +172,9 @@ def test_trouble_at_the_first_look_is_an_error_and_never_an_empty_folder(shelf: 
     assert names(vfs, "/projects/P/subjects") == ["s"]
 
 
-def test_a_file_listing_in_trouble_is_an_error_and_never_an_empty_folder(shelf: Shelf, compose: Compose) -> None:
+def test_a_file_listing_in_trouble_is_an_error_and_never_an_empty_folder(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"data"))
     vfs = compose(shelf.server).vfs
     names(vfs, f"{FOLDER}/..".removesuffix("/R/.."))
@@ -207,7 +218,7 @@ def test_a_server_without_projects_shows_none(compose: Compose) -> None:
         mounted.close()
 
 
-# --- ahead -----------------------------------------------------------------------------------------------------------
+# --- ahead --------------------------------------------------------------------------------------------------
 
 
 def file_listings(server: DemoServer) -> int:
@@ -231,7 +242,9 @@ def test_walking_over_sessions_fetches_the_next_listings_ahead(scale: DemoServer
     assert file_listings(scale) >= asked
     for subject in subjects[3:]:
         look(vfs, subject)
-    assert file_listings(scale) == len(subjects) + 1  # and each only once, but for the one the form for several was tried with
+    assert (
+        file_listings(scale) == len(subjects) + 1
+    )  # and each only once, but for the one the form for several was tried with
 
 
 def test_one_look_fetches_nothing_ahead(scale: DemoServer, compose: Compose) -> None:
@@ -251,7 +264,9 @@ def test_a_whole_walk_costs_one_file_listing_a_session(scale: DemoServer, compos
     assert len(scale.requests()) <= 7 + 16
 
 
-def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(scale: DemoServer, compose: Compose) -> None:
+def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(
+    scale: DemoServer, compose: Compose
+) -> None:
     scale.switches.profile = "proven"
     vfs = compose(scale).vfs
     scale.clear_log()
@@ -264,7 +279,9 @@ def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(scale: DemoSer
 def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, path: str, change: str
 ) -> None:
-    """Nothing else tells of it: the stamp of its session did not move (xnat-rest.md 5). It is asked for once, and others are left alone."""
+    """Nothing else tells of it: the stamp of its session did not move (xnat-rest.md 5). It is asked for once,
+    and others are left alone.
+    """
     shelf.put(shelf.make.entry("f", b"the old bytes"))
     shelf.put(shelf.make.entry("g", b"other bytes"))
     mounted = compose(shelf.server, limits=Limits(cache_size=10**9, ttl=3600.0))
@@ -281,7 +298,8 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
             entries[at] = shelf.make.entry("f", new)
 
     shelf.server.call(overwrite)
-    # A listing that was made just now is believed: a digest that is wrong on the server must not cost a listing each time.
+    # A listing that was made just now is believed: a digest that is wrong on the server must not cost a
+    # listing each time.
     with pytest.raises(OSError) as caught:
         vfs.open(f"{path}/f")
     assert caught.value.errno == errno.EIO

@@ -25,8 +25,12 @@ def waiting(one: Any) -> int:
 
 
 @pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])
-def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int) -> None:
-    """Seen in an hour of everything at once: the failure of a fetch that nobody waited for went to who came a moment later."""
+def test_it_is_asked_for_anew(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
+) -> None:
+    """Seen in an hour of everything at once: the failure of a fetch that nobody waited for went to who came a
+    moment later.
+    """
     content = ComputedContent("f", size)
     shelf.put(shelf.make.entry("f", content, digest=""))
     vfs = compose(shelf.server).vfs
@@ -62,7 +66,9 @@ def test_it_is_asked_for_anew(shelf: Shelf, compose: Compose, monkeypatch: pytes
 def test_it_is_asked_for_anew_where_its_request_was_ended(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
 ) -> None:
-    """The last to give up ends a request that has no answer yet. Seen too: who came just then got EINTR, or SIGBUS."""
+    """The last to give up ends a request that has no answer yet. Seen too: who came just then got EINTR, or
+    SIGBUS.
+    """
     content = ComputedContent("f", size)
     shelf.put(shelf.make.entry("f", content, digest=""))
     vfs = compose(shelf.server).vfs

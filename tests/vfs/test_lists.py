@@ -51,7 +51,9 @@ def readme(vfs: Vfs, name: str = "mine") -> str:
     return read(vfs, f"/lists/{name}/README.txt").decode()
 
 
-def given(compose: Compose, lab: DemoServer, folder: Path, text: str | bytes, name: str = "mine", **settings: object) -> Core:
+def given(
+    compose: Compose, lab: DemoServer, folder: Path, text: str | bytes, name: str = "mine", **settings: object
+) -> Core:
     """A mount with this list."""
     (folder / f"{name}.txt").write_bytes(text.encode() if isinstance(text, str) else text)
     return compose(lab, **settings)
@@ -66,7 +68,9 @@ def test_there_is_no_room_without_a_list(lab: DemoServer, compose: Compose, conf
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_ids_and_labels_across_projects(lab: DemoServer, compose: Compose, config: Path, profile: str) -> None:
+def test_ids_and_labels_across_projects(
+    lab: DemoServer, compose: Compose, config: Path, profile: str
+) -> None:
     lab.switches.profile = profile
     vfs = given(compose, lab, config, "sub001_MR1\nDEMO_E00003\nNORD_0002_20190509\nm05_names\n").vfs
     assert names(vfs, "/lists/mine")[0] == "README.txt"
@@ -112,7 +116,9 @@ def test_the_readme_names_what_is_unknown(lab: DemoServer, compose: Compose, con
     assert sessions(vfs) == ["sub001_MR1"]
 
 
-def test_a_label_of_several_sessions_brings_all_of_them(lab: DemoServer, compose: Compose, config: Path) -> None:
+def test_a_label_of_several_sessions_brings_all_of_them(
+    lab: DemoServer, compose: Compose, config: Path
+) -> None:
     """In MESSY a session is called DEMO_E00002, which is the id of one of ALFA."""
     vfs = given(compose, lab, config, "DEMO_E00002\n").vfs
     assert "2 sessions" in readme(vfs) and "of several sessions" in readme(vfs)
@@ -126,7 +132,9 @@ def test_the_mount_may_be_restricted_to_projects(lab: DemoServer, compose: Compo
     assert "sub001_MR1" in readme(vfs).split("no session you can read:\n")[1]
 
 
-def test_a_list_named_at_mount_time_wins(lab: DemoServer, compose: Compose, config: Path, tmp_path: Path) -> None:
+def test_a_list_named_at_mount_time_wins(
+    lab: DemoServer, compose: Compose, config: Path, tmp_path: Path
+) -> None:
     named = tmp_path / "mine.txt"
     named.write_text("sub002_MR1\n")
     vfs = given(compose, lab, config, "sub001_MR1\n", lists=(named,)).vfs
@@ -222,7 +230,9 @@ def test_long_lists_are_asked_for_in_pieces(lab: DemoServer, compose: Compose, c
 
 
 class Across:
-    """Projects MINE and PLAIN of `demo`; THEIRS, which is not his; CLOSED, protected and not his: listed, but no more."""
+    """Projects MINE and PLAIN of `demo`; THEIRS, which is not his; CLOSED, protected and not his: listed, but
+    no more.
+    """
 
     def __init__(self) -> None:
         archive = Archive(site="T")
@@ -252,21 +262,36 @@ def across() -> Iterator[Across]:
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_a_project_that_may_not_be_read_holds_nothing_up(across: Across, compose: Compose, config: Path, profile: str) -> None:
+def test_a_project_that_may_not_be_read_holds_nothing_up(
+    across: Across, compose: Compose, config: Path, profile: str
+) -> None:
     across.server.switches.profile = profile
     vfs = given(compose, across.server, config, f"own\nmisspelt\n{across.hidden.id}\nhidden\n").vfs
     across.server.clear_log()
     assert sessions(vfs) == ["own"]
     told = readme(vfs)
-    assert told.split("\n\n")[1].splitlines() == ["3 names are no session you can read:", "misspelt", across.hidden.id, "hidden"]
-    assert "could not be looked into:\nCLOSED: this user may not read this" in told and "Permission" not in told
+    assert told.split("\n\n")[1].splitlines() == [
+        "3 names are no session you can read:",
+        "misspelt",
+        across.hidden.id,
+        "hidden",
+    ]
+    assert (
+        "could not be looked into:\nCLOSED: this user may not read this" in told and "Permission" not in told
+    )
     asked = [one.target for one in across.server.requests("/projects/(CLOSED|PLAIN)/")]
-    assert len(asked) == 2 and all("/experiments?" in one for one in asked)  # one each, whatever the number of names
+    assert len(asked) == 2 and all(
+        "/experiments?" in one for one in asked
+    )  # one each, whatever the number of names
 
 
 @pytest.mark.parametrize("name", ["as_guest", "at_home", "id"])
-def test_a_session_is_found_where_it_is_shared(across: Across, compose: Compose, config: Path, name: str) -> None:
-    """By the label it has there; by its id, or the label it has at home, though the project it is at home in is not this user's."""
+def test_a_session_is_found_where_it_is_shared(
+    across: Across, compose: Compose, config: Path, name: str
+) -> None:
+    """By the label it has there; by its id, or the label it has at home, though the project it is at home in
+    is not this user's.
+    """
     name = across.shared.id if name == "id" else name
     vfs = given(compose, across.server, config, f"own\n{name}\n").vfs
     assert sessions(vfs) == ["as_guest", "own"]
@@ -289,7 +314,9 @@ def test_what_the_search_over_all_projects_says_is_checked(
 ) -> None:
     """It says that a session of another project is of one of this user's, and lacks one that he can read."""
     phantom = across.hidden.id, "hidden", "MINE"
-    monkeypatch.setattr(ListingRequests, "find_experiments", lambda *_: [phantom, (across.shared.id, "at_home", "PLAIN")])
+    monkeypatch.setattr(
+        ListingRequests, "find_experiments", lambda *_: [phantom, (across.shared.id, "at_home", "PLAIN")]
+    )
     vfs = given(compose, across.server, config, "own\nhidden\nat_home\n").vfs
     assert sessions(vfs) == ["as_guest", "own"]
     assert readme(vfs).split("no session you can read:\n")[1].splitlines()[0] == "hidden"
@@ -316,8 +343,12 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     assert sessions(vfs) == ["as_guest", "own"]
     across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
     across.server.switches.fail_next = -1
-    mounted.listing_service._projects.held["PLAIN"].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
-    monkeypatch.setattr(mounted.listing_service, "project", lambda project: mounted.listing_service._projects.held[project])
+    mounted.listing_service._projects.held[
+        "PLAIN"
+    ].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
+    monkeypatch.setattr(
+        mounted.listing_service, "project", lambda project: mounted.listing_service._projects.held[project]
+    )
     monkeypatch.setattr(lists, "_AGAIN", 0.0)
     monkeypatch.setattr(lists, "_SOON", 0.0)
     across.server.clear_log()
@@ -332,7 +363,9 @@ def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Pat
     assert len(sessions(vfs, name)) == 1
 
 
-def test_tables_over_a_list_have_the_rows_of_its_sessions_from_all_their_projects(lab: DemoServer, compose: Compose, config: Path) -> None:
+def test_tables_over_a_list_have_the_rows_of_its_sessions_from_all_their_projects(
+    lab: DemoServer, compose: Compose, config: Path
+) -> None:
     vfs = given(compose, lab, config, "DEMO_E00001\r\n007_MR1\r\nP01_MR1\r\nnope\r\n").vfs
     rows = read(vfs, "/lists/mine/tables/freesurfer7/aseg.csv").decode().splitlines()
     wanted = []

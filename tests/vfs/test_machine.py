@@ -1,10 +1,11 @@
-"""The file system against a plain model of the truth, in an order hypothesis chooses: reads, evictions, faults, changes, remounts.
+"""The file system against a plain model of the truth, in an order hypothesis chooses: reads, evictions,
+faults, changes, remounts.
 
-No wrong byte, no wrong size, no hang; no error where no fault is active or where the fault is one that a retry cures. A file that changed
-under an open handle may give ESTALE or EIO, never mixed bytes.
+No wrong byte, no wrong size, no hang; no error where no fault is active or where the fault is one that a
+retry cures. A file that changed under an open handle may give ESTALE or EIO, never mixed bytes.
 
-`XNATFS_MACHINE=300 pytest tests/vfs/test_machine.py` tries for 300 seconds, with new random choices each time.
-"""
+`XNATFS_MACHINE=300 pytest tests/vfs/test_machine.py` tries for 300 seconds, with new random choices each
+time."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def logged(function: Rule) -> Rule:
 
     @functools.wraps(function)
     def step(self: Machine, **given: object) -> None:
-        self.steps.append(f"{function.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})")
+        self.steps.append(
+            f"{function.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        )
         try:
             function(self, **given)
         except BaseException as error:
@@ -76,7 +79,9 @@ def logged(function: Rule) -> Rule:
 
 
 class Machine(RuleBasedStateMachine):
-    """One server with two resources of the same files, one with digests and one without; one mount, remade now and then."""
+    """One server with two resources of the same files, one with digests and one without; one mount, remade
+    now and then.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +91,9 @@ class Machine(RuleBasedStateMachine):
         self.stack.enter_context(self.shelf.server)
         self.files: list[Truth] = []
         for label, digest in (("R", True), ("N", False)):
-            resource = self.shelf.resource if label == "R" else self.shelf.make.resource(self.shelf.session, label)
+            resource = (
+                self.shelf.resource if label == "R" else self.shelf.make.resource(self.shelf.session, label)
+            )
             for number, size in enumerate(_SIZES):
                 self._put(resource, f"{_ABOVE}/{label}", f"f{number:02d}", size, digest)
         self._put(self.shelf.resource, f"{_ABOVE}/R", "odd", 70 * KIB, True, listed=100)
@@ -98,7 +105,9 @@ class Machine(RuleBasedStateMachine):
         self.mounted: Core | None = None
         self.mount_stack = ExitStack()
 
-    def _put(self, resource: Any, folder: str, name: str, size: int, digest: bool, listed: int | None = None) -> None:
+    def _put(
+        self, resource: Any, folder: str, name: str, size: int, digest: bool, listed: int | None = None
+    ) -> None:
         content = ComputedContent(f"{folder}/{name}/0", size)
         entry = self.shelf.make.entry(name, content, digest=None if digest else "", catalog_size=listed)
         resource.entries.append(entry)
@@ -116,7 +125,9 @@ class Machine(RuleBasedStateMachine):
             revalidate_after=0.0,
             whole_file_check=MIB,
         )
-        self.mounted = self.mount_stack.enter_context(composed(self.shelf.server.url, self.folder, limits=limits))
+        self.mounted = self.mount_stack.enter_context(
+            composed(self.shelf.server.url, self.folder, limits=limits)
+        )
         self._told()
 
     def _told(self) -> None:
@@ -135,7 +146,8 @@ class Machine(RuleBasedStateMachine):
             if away:
                 return None
             if error.errno == errno.ENOSPC and self.shelf.switches.chunked_files:
-                return None  # neither size nor place is known of a large file without a length: it needs room in the cache
+                # neither size nor place is known of a large file without a length: it needs room in the cache
+                return None
             assert error.errno in EXCUSED and excused(), f"{what}: {error!r} {error}"
             return None
 
@@ -144,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         assert self.mounted is not None
         return self.mounted
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def _low(self, file: Truth) -> int:
         """The oldest version an open may show: as long as an older one is open it may be shared."""
@@ -156,7 +168,9 @@ class Machine(RuleBasedStateMachine):
             self.refreshed = False
             self._told()
         low = self._low(file)
-        opened = self._do(f"open {file.path}", lambda: self.mnt.vfs.open(file.path), lambda: file.current > low)
+        opened = self._do(
+            f"open {file.path}", lambda: self.mnt.vfs.open(file.path), lambda: file.current > low
+        )
         if opened is None:
             return None
         size = self.mnt.vfs.size_of(opened.handle)
@@ -178,17 +192,27 @@ class Machine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2 * len(_SIZES)), large=st.booleans(), read=st.booleans())
     @logged
     def open(self, number: int, large: bool, read: bool) -> None:
-        file = [one for one in self.files if one.versions[0].size > MIB][number % 4] if large else self.files[number]
+        file = (
+            [one for one in self.files if one.versions[0].size > MIB][number % 4]
+            if large
+            else self.files[number]
+        )
         if len(self.handles) >= 12 or (one := self._open(file)) is None:
             return
         self.handles.append(one)
         if read:  # a header
             self._read(one, 0, 4096)
 
-    @rule(which=st.integers(0, 11), place=st.floats(0, 1.01), length=st.sampled_from([1, 4096, _BLOCK, 300 * KIB]))
+    @rule(
+        which=st.integers(0, 11),
+        place=st.floats(0, 1.01),
+        length=st.sampled_from([1, 4096, _BLOCK, 300 * KIB]),
+    )
     @logged
     def read_somewhere(self, which: int, place: float, length: int) -> None:
-        if not self.handles:  # no precondition: what hypothesis draws must not depend on the order in which threads run
+        if (
+            not self.handles
+        ):  # no precondition: what hypothesis draws must not depend on the order in which threads run
             return
         one = self.handles[which % len(self.handles)]
         self._read(one, int(one.size * place), length)
@@ -262,9 +286,11 @@ class Machine(RuleBasedStateMachine):
         found = self._do(f"stat {file.path}", lambda: self.mnt.vfs.attributes(file.path), lambda: False)
         if found is not None and file.size_told:
             # A listing tells the size of its version until a look into the file itself tells another.
-            assert found.size in {one.size for one in file.versions[min(file.listed, self._low(file)) :]}, f"{file.path}: {found.size}"
+            assert found.size in {one.size for one in file.versions[min(file.listed, self._low(file)) :]}, (
+                f"{file.path}: {found.size}"
+            )
 
-    # --- the cache -----------------------------------------------------------------------------------------------
+    # --- the cache ------------------------------------------------------------------------------------------
 
     @rule(how=st.sampled_from(["clear", "clear outside", "evict", "evict more", "verify"]))
     @logged
@@ -293,7 +319,7 @@ class Machine(RuleBasedStateMachine):
         self.refreshed = False
         self.mount(cap=cap)
 
-    # --- the server ----------------------------------------------------------------------------------------------
+    # --- the server -----------------------------------------------------------------------------------------
 
     @rule(
         number=st.integers(0, 2 * len(_SIZES)),
@@ -304,8 +330,14 @@ class Machine(RuleBasedStateMachine):
     )
     @logged
     def change(self, number: int, of_open: bool, more: int, told: bool, then: str) -> None:
-        """A new version, perhaps of a file that is open or was just read; then often a look at it, which chance alone seldom takes."""
-        file = self.handles[number % len(self.handles)].truth if of_open and self.handles else self.recent or self.files[number]
+        """A new version, perhaps of a file that is open or was just read; then often a look at it, which
+        chance alone seldom takes.
+        """
+        file = (
+            self.handles[number % len(self.handles)].truth
+            if of_open and self.handles
+            else self.recent or self.files[number]
+        )
         size = max(0, file.versions[-1].size + more)
         content = ComputedContent(f"{file.path}/{len(file.versions)}", size)
 
@@ -324,7 +356,9 @@ class Machine(RuleBasedStateMachine):
         if then == "open":
             self._read_whole(file)
         for one in self.handles if then == "read on" else []:
-            for place in (one.size * number // (2 * len(_SIZES) + 1), one.size // 2, 0) if one.truth is file else ():
+            for place in (
+                (one.size * number // (2 * len(_SIZES) + 1), one.size // 2, 0) if one.truth is file else ()
+            ):
                 self._read(one, place, 300 * KIB)
 
     @rule()
@@ -333,12 +367,19 @@ class Machine(RuleBasedStateMachine):
         self.mnt.refresh()
         self.refreshed = True
 
-    @rule(kind=st.sampled_from(sorted(_FAULTS)), times=st.integers(1, 2), after=st.sampled_from([0, 10, 100 * KIB, 3 * MIB]))
+    @rule(
+        kind=st.sampled_from(sorted(_FAULTS)),
+        times=st.integers(1, 2),
+        after=st.sampled_from([0, 10, 100 * KIB, 3 * MIB]),
+    )
     @logged
     def fault(self, kind: str, times: int, after: int) -> None:
         """One that a retry cures."""
         given = {"times": times, "after": after}
-        chosen = {name: given[value] if isinstance(value, str) and value in given else value for name, value in _FAULTS[kind].items()}
+        chosen = {
+            name: given[value] if isinstance(value, str) and value in given else value
+            for name, value in _FAULTS[kind].items()
+        }
         self.shelf.switches.update(chosen)
         if kind == "sessions expire" and not self.away:
             self.shelf.server.expire_sessions()

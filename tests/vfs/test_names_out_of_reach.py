@@ -1,4 +1,6 @@
-"""Files that the server cannot be asked for by themselves, or at all: how many requests that costs, and what is said of it."""
+"""Files that the server cannot be asked for by themselves, or at all: how many requests that costs, and what
+is said of it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def singles(server: DemoServer) -> int:
 
 
 def oddities(vfs: Vfs) -> list[str]:
-    return [line for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines() if "cannot be asked" in line]
+    return [
+        line for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines() if "cannot be asked" in line
+    ]
 
 
 def unanswered(shelf: Shelf) -> None:
@@ -40,7 +44,9 @@ def unanswered(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [("a\\b.txt", "a\\b.txt"), ("a\tb.txt", "a%09b.txt")])
-def test_a_name_with_a_backslash_or_a_tab_is_one_error_and_one_line(shelf: Shelf, compose: Compose, name: str, shown: str) -> None:
+def test_a_name_with_a_backslash_or_a_tab_is_one_error_and_one_line(
+    shelf: Shelf, compose: Compose, name: str, shown: str
+) -> None:
     unanswered(shelf)
     for path in ("before", name, "after"):
         shelf.put(shelf.make.entry(path, b"data"))
@@ -76,19 +82,32 @@ def test_a_copy_of_a_resource_with_such_names_costs_one_zip(shelf: Shelf, compos
 
 
 def test_what_a_whole_zip_did_not_bring_is_not_looked_for_in_another(shelf: Shelf, compose: Compose) -> None:
-    """Some are missing on the server's disk, some are not what the catalogue says: one zip, then each by itself."""
+    """Some are missing on the server's disk, some are not what the catalogue says: one zip, then each by
+    itself.
+    """
     shelf.switches.latency_ms = 20
     shelf.switches.zip_omit = ["1?"]
     for number in range(40):
         stale = number // 10 == 2
-        shelf.put(shelf.make.entry(f"{number:02}", b"%d" % number, catalog_size=1000 if stale else None, digest="" if stale else None))
+        shelf.put(
+            shelf.make.entry(
+                f"{number:02}",
+                b"%d" % number,
+                catalog_size=1000 if stale else None,
+                digest="" if stale else None,
+            )
+        )
     vfs = compose(shelf.server).vfs
     for path, _ in walk(vfs, FOLDER):
         assert read(vfs, path) == b"%d" % int(path.rpartition("/")[2])
-    assert zips(shelf.server) == 1 and singles(shelf.server) <= 10 + 2 * 10 + 2  # a wrong size without a digest is looked at twice
+    assert (
+        zips(shelf.server) == 1 and singles(shelf.server) <= 10 + 2 * 10 + 2
+    )  # a wrong size without a digest is looked at twice
 
 
-def test_several_names_that_only_the_zip_has_cost_two_zips_not_one_each(shelf: Shelf, compose: Compose) -> None:
+def test_several_names_that_only_the_zip_has_cost_two_zips_not_one_each(
+    shelf: Shelf, compose: Compose
+) -> None:
     for number in range(8):
         shelf.put(shelf.make.entry(f"a;{number}", b"%d" % number * 500_000))
     vfs = compose(shelf.server).vfs
@@ -98,7 +117,9 @@ def test_several_names_that_only_the_zip_has_cost_two_zips_not_one_each(shelf: S
 
 
 @pytest.mark.parametrize(("name", "most"), [("a;b", 1), ("a\\b", 0)])
-def test_a_table_does_not_fetch_the_zip_again_and_again(shelf: Shelf, compose: Compose, tmp_path: Path, name: str, most: int) -> None:
+def test_a_table_does_not_fetch_the_zip_again_and_again(
+    shelf: Shelf, compose: Compose, tmp_path: Path, name: str, most: int
+) -> None:
     shelf.put(shelf.make.entry(name, b"data"))
     shelf.put(shelf.make.entry("other", b"data"))
     shelf.switches.zip_omit = ["a*"]

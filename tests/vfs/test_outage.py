@@ -1,7 +1,8 @@
-"""XNAT without its database, or with one failing query, answers 404 and empty lists for what exists (xnat-rest.md 13).
+"""XNAT without its database, or with one failing query, answers 404 and empty lists for what exists
+(xnat-rest.md 13).
 
-Nothing disappears, no table loses a row, and all is right again by itself. The switches answer as XNAT's own code was recorded to.
-"""
+Nothing disappears, no table loses a row, and all is right again by itself. The switches answer as XNAT's own
+code was recorded to."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ FAILING = [
     {"failing_table": "xnat_projectdata_meta_data"},
 ]
 TOPS = ("/projects/ALFA", "/archive/projects/ALFA", "/views/ALFA/by-scan-type")
-HEALED: dict[str, object] = {"database_down": False, "pool_exhausted": False, "failing_query": "", "failing_table": ""}
+HEALED: dict[str, object] = {
+    "database_down": False,
+    "pool_exhausted": False,
+    "failing_query": "",
+    "failing_table": "",
+}
 
 
 @pytest.fixture
@@ -82,7 +88,9 @@ def name(switches: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
-def test_nothing_disappears_from_a_running_mount(own: DemoServer, compose: Compose, switches: dict[str, object]) -> None:
+def test_nothing_disappears_from_a_running_mount(
+    own: DemoServer, compose: Compose, switches: dict[str, object]
+) -> None:
     mounted = compose(own)
     before = everything(mounted)
     assert len(before) > 100
@@ -122,7 +130,9 @@ def test_a_mount_made_in_the_middle_of_it_shows_what_was_or_an_error(
 
 
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
-def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(own: DemoServer, compose: Compose, switches: dict[str, object]) -> None:
+def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(
+    own: DemoServer, compose: Compose, switches: dict[str, object]
+) -> None:
     before = everything(compose(own, "before"))
     if refuses_logins(switches):
         with pytest.raises(OSError) as caught:
@@ -149,7 +159,9 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(own: DemoServer,
                 yield path
 
     found = {path for top in TOPS for path in look(top)}
-    lacking = {path for path in before.keys() - found if not any(path.startswith(folder) for folder in failed)}
+    lacking = {
+        path for path in before.keys() - found if not any(path.startswith(folder) for folder in failed)
+    }
     assert lacking == set()
     assert found <= before.keys()
     own.switches.update(HEALED)
@@ -159,7 +171,9 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(own: DemoServer,
 
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
 @pytest.mark.parametrize("refreshed", [False, True])
-def test_no_table_loses_a_row(compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool) -> None:
+def test_no_table_loses_a_row(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool
+) -> None:
     monkeypatch.setattr(materialize, "_FRESH", 0.0)
     with DemoServer(build("scale", sessions=0, cohort=12)) as server:
         mounted = compose(server)

@@ -30,7 +30,14 @@ def error(work: Callable[[], object]) -> int | None:
 
 
 def test_what_is_not_there_is_enoent(vfs: Vfs) -> None:
-    for path in ("/no", "/projects/NO", "/projects/P/no", "/projects/P/subjects/no", f"{FOLDER}/no", f"{FOLDER}/folder/no"):
+    for path in (
+        "/no",
+        "/projects/NO",
+        "/projects/P/no",
+        "/projects/P/subjects/no",
+        f"{FOLDER}/no",
+        f"{FOLDER}/folder/no",
+    ):
         assert error(lambda path=path: vfs.attributes(path)) == errno.ENOENT
         assert error(lambda path=path: vfs.open(path)) == errno.ENOENT
         assert error(lambda path=path: vfs.entries(path)) == errno.ENOENT
@@ -49,7 +56,10 @@ def test_any_way_of_writing_is_refused(vfs: Vfs, flags: int) -> None:
     assert vfs.open_files == 0
 
 
-@pytest.mark.parametrize(("name", "code"), [("n" * 255, errno.ENOENT), ("n" * 256, errno.ENAMETOOLONG), ("é" * 128, errno.ENAMETOOLONG)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("n" * 255, errno.ENOENT), ("n" * 256, errno.ENAMETOOLONG), ("é" * 128, errno.ENAMETOOLONG)],
+)
 def test_names_over_255_bytes_are_too_long(vfs: Vfs, name: str, code: int) -> None:
     assert error(lambda: vfs.attributes(f"/{name}")) == code
     assert error(lambda: vfs.attributes(f"{FOLDER}/{name}")) == code
@@ -59,7 +69,9 @@ def test_slashes_too_many_do_no_harm(vfs: Vfs) -> None:
     assert vfs.attributes(f"//{FOLDER}//folder/").inode == vfs.attributes(f"{FOLDER}/folder").inode
 
 
-@pytest.mark.parametrize("name", [".Trash", ".Trash-1000", ".hidden", "._x", ".DS_Store", ".git", "desktop.ini", ".~lock.x.csv#"])
+@pytest.mark.parametrize(
+    "name", [".Trash", ".Trash-1000", ".hidden", "._x", ".DS_Store", ".git", "desktop.ini", ".~lock.x.csv#"]
+)
 def test_what_desktops_probe_for_costs_no_request(vfs: Vfs, shelf: Shelf, name: str) -> None:
     vfs.attributes("/")
     shelf.server.clear_log()
@@ -75,7 +87,7 @@ def test_indexers_are_kept_out_by_files_nobody_sees(vfs: Vfs) -> None:
         assert name not in dict(vfs.entries("/"))
 
 
-# --- handles ---------------------------------------------------------------------------------------------------------
+# --- handles ------------------------------------------------------------------------------------------------
 
 
 def test_handles_are_independent_of_each_other(vfs: Vfs) -> None:
@@ -104,7 +116,7 @@ def test_a_failed_opening_leaves_no_handle(vfs: Vfs, shelf: Shelf) -> None:
     assert vfs.open_files == 0
 
 
-# --- attributes ------------------------------------------------------------------------------------------------------
+# --- attributes ---------------------------------------------------------------------------------------------
 
 
 def test_listings_carry_the_attributes_of_every_entry(vfs: Vfs) -> None:
@@ -160,7 +172,7 @@ def test_xattrs_of_scans_and_folders(lab: DemoServer, compose: Compose) -> None:
     assert error(lambda: vfs.xattr("/no", "user.xnat.id")) == errno.ENOENT
 
 
-# --- deadlines and interrupts ----------------------------------------------------------------------------------------
+# --- deadlines and interrupts -------------------------------------------------------------------------------
 
 
 def test_an_interrupted_listing_ends_at_once_and_can_be_asked_again(shelf: Shelf, compose: Compose) -> None:

@@ -38,7 +38,9 @@ def test_a_removed_resource_is_gone_though_its_files_are_still_held(shelf: Shelf
 
 
 def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, compose: Compose) -> None:
-    """The view is kept with the project: what it lacked when it was made it would lack until the project changes again."""
+    """The view is kept with the project: what it lacked when it was made it would lack until the project
+    changes again.
+    """
     mounted = compose(shelf.server)
     shelf.put(shelf.make.entry("f", b"data"))
     mounted.builder.summaries.get("P")  # as a table had it made
@@ -71,7 +73,11 @@ def test_a_zip_that_is_not_found_is_no_missing_file(shelf: Shelf, compose: Compo
     shelf.put(shelf.make.entry("50%", b"data"))
     vfs = compose(shelf.server).vfs
     assert names(vfs, FOLDER) == ["50%"]
-    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "/files(/|.*format=zip)", 404, -1
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = (
+        "/files(/|.*format=zip)",
+        404,
+        -1,
+    )
     with pytest.raises(OSError) as caught:
         read(vfs, f"{FOLDER}/50%")
     assert caught.value.errno == errno.EIO
@@ -93,8 +99,12 @@ def test_what_is_here_of_a_large_file_stays_when_the_server_says_404(shelf: Shel
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_resources_of_a_project_stay_while_their_query_fails(shelf: Shelf, compose: Compose, told: bool) -> None:
-    """Their listing is 200 with nothing, and the list of projects may not tell them just now: by number they are 500."""
+def test_resources_of_a_project_stay_while_their_query_fails(
+    shelf: Shelf, compose: Compose, told: bool
+) -> None:
+    """Their listing is 200 with nothing, and the list of projects may not tell them just now: by number they
+    are 500.
+    """
     shelf.server.call(lambda: shelf.make.resource(shelf.project, "DOCS", [shelf.make.entry("d", b"doc")]))
     mounted = compose(shelf.server, limits=NOW)
     assert "resources" in names(mounted.vfs, "/projects/P")
@@ -109,7 +119,9 @@ def test_resources_of_a_project_stay_while_their_query_fails(shelf: Shelf, compo
 
 
 def test_an_assessor_of_another_project_makes_no_form_refused(shelf: Shelf, compose: Compose) -> None:
-    """A session shared into OTHER, its assessor not; who reads both projects sees the assessor's resource below the session."""
+    """A session shared into OTHER, its assessor not; who reads both projects sees the assessor's resource
+    below the session.
+    """
 
     def share() -> None:
         shelf.make.project("OTHER", "OTHER", members=["demo"])
@@ -124,11 +136,17 @@ def test_an_assessor_of_another_project_makes_no_form_refused(shelf: Shelf, comp
 
 
 def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose: Compose) -> None:
-    """While a query fails, a subject's item comes with assessors but without their resources (xnat-rest.md 13)."""
+    """While a query fails, a subject's item comes with assessors but without their resources (xnat-rest.md
+    13).
+    """
 
     def prepare() -> None:
-        shelf.make.resource(shelf.make.scan(shelf.session, "1", "T1"), "DICOM", [shelf.make.entry("1.dcm", b"one")])
-        shelf.make.resource(shelf.make.assessor(shelf.session, "A").out_resources, "OUT", [shelf.make.entry("a", b"a")])
+        shelf.make.resource(
+            shelf.make.scan(shelf.session, "1", "T1"), "DICOM", [shelf.make.entry("1.dcm", b"one")]
+        )
+        shelf.make.resource(
+            shelf.make.assessor(shelf.session, "A").out_resources, "OUT", [shelf.make.entry("a", b"a")]
+        )
 
     shelf.server.call(prepare)
     shelf.switches.profile = "proven"
@@ -148,11 +166,17 @@ def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose
     assert names(mounted.vfs, place) == ["OUT"]
 
 
-def test_a_session_removed_while_a_table_is_made_costs_its_rows(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build takes minutes; the project is listed anew meanwhile, and has a session less than the build goes through."""
+def test_a_session_removed_while_a_table_is_made_costs_its_rows(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build takes minutes; the project is listed anew meanwhile, and has a session less than the build goes
+    through.
+    """
 
     def prepare() -> Experiment:
-        shelf.make.resource(shelf.session, "FREESURFER6", {"stats/aseg.stats": freesurfer.aseg_stats("x", "6", "x")})
+        shelf.make.resource(
+            shelf.session, "FREESURFER6", {"stats/aseg.stats": freesurfer.aseg_stats("x", "6", "x")}
+        )
         return shelf.make.experiment(shelf.subject, "OTHER")
 
     other = shelf.server.call(prepare)
@@ -166,7 +190,9 @@ def test_a_session_removed_while_a_table_is_made_costs_its_rows(shelf: Shelf, co
 
 
 def test_a_resource_of_two_assessors_is_below_both_after_a_change_too(shelf: Shelf, compose: Compose) -> None:
-    """One number mapped to two owners (xnat-rest.md 12): a session that is asked for by itself has it where the bulk listing had."""
+    """One number mapped to two owners (xnat-rest.md 12): a session that is asked for by itself has it where
+    the bulk listing had.
+    """
 
     def prepare() -> None:
         one, two = shelf.make.assessor(shelf.session, "A"), shelf.make.assessor(shelf.session, "B")

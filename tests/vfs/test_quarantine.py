@@ -1,4 +1,6 @@
-"""A session in quarantine is in every listing, and closed by itself to who may not activate it: it holds nothing else up."""
+"""A session in quarantine is in every listing, and closed by itself to who may not activate it: it holds
+nothing else up.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def names(vfs: Vfs, path: str) -> list[str]:
 
 @pytest.fixture(params=["blank", "told"])
 def mounted(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> Core:
-    """As a collaborator sees a project with results at a scan of each of three sessions; `blank`: none has resources itself."""
+    """As a collaborator sees a project with results at a scan of each of three sessions; `blank`: none has
+    resources itself.
+    """
 
     def prepare() -> None:
         shelf.make.user("kim")
@@ -31,7 +35,9 @@ def mounted(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> C
         for label in ("one", "away", "two"):
             session = shelf.make.experiment(shelf.subject, label, date="2024-01-08")
             scan = shelf.make.scan(session, "1", "T1")
-            shelf.make.resource(scan, "FREESURFER6", {"stats/aseg.stats": freesurfer.aseg_stats(session.id, "6", "x")})
+            shelf.make.resource(
+                scan, "FREESURFER6", {"stats/aseg.stats": freesurfer.aseg_stats(session.id, "6", "x")}
+            )
             session.status = "quarantine" if label == "away" else "active"
 
     shelf.server.call(prepare)

@@ -1,4 +1,6 @@
-"""Reading files: their size is true, their bytes are checked, and nobody ever gets a part of one file and a part of another."""
+"""Reading files: their size is true, their bytes are checked, and nobody ever gets a part of one file and a
+part of another.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,15 @@ def refused(vfs: Vfs, path: str) -> int:
     return caught.value.errno
 
 
-# --- sizes -----------------------------------------------------------------------------------------------------------
+# --- sizes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "told"), [("listed_too_big.bin", 150_000), ("listed_too_small.bin", 60_000)])
-def test_a_wrong_size_is_corrected_on_opening(lab: DemoServer, compose: Compose, name: str, told: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"), [("listed_too_big.bin", 150_000), ("listed_too_small.bin", 60_000)]
+)
+def test_a_wrong_size_is_corrected_on_opening(
+    lab: DemoServer, compose: Compose, name: str, told: int
+) -> None:
     vfs = compose(lab).vfs
     path = f"{CATALOGS}/SIZES/{name}"
     assert vfs.attributes(path).size == told
@@ -67,7 +73,9 @@ def test_a_wrong_size_is_corrected_on_opening(lab: DemoServer, compose: Compose,
     vfs.release(again.handle)
 
 
-def test_a_corrected_size_is_known_after_a_remount_even_without_the_cache(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_corrected_size_is_known_after_a_remount_even_without_the_cache(
+    shelf: Shelf, tmp_path: Path
+) -> None:
     shelf.put(shelf.make.entry("f", b"true", catalog_size=99))
     with composed(shelf.server.url, tmp_path / "m", limits=LIMITS) as mounted:
         assert mounted.vfs.attributes(f"{FOLDER}/f").size == 99
@@ -104,7 +112,7 @@ def test_reads_at_any_place_give_these_bytes(shelf: Shelf, compose: Compose) -> 
     vfs.release(opened.handle)
 
 
-# --- digests ---------------------------------------------------------------------------------------------------------
+# --- digests ------------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_was_damaged_once_is_fetched_again_and_right(shelf: Shelf, compose: Compose) -> None:
@@ -144,7 +152,7 @@ def test_two_files_with_one_content_are_fetched_once(shelf: Shelf, compose: Comp
     assert shelf.downloads() == 1
 
 
-# --- large files -----------------------------------------------------------------------------------------------------
+# --- large files --------------------------------------------------------------------------------------------
 
 
 def test_a_large_file_is_read_while_it_arrives(shelf: Shelf, compose: Compose) -> None:
@@ -169,14 +177,17 @@ def test_a_large_file_is_right_to_its_last_byte(shelf: Shelf, compose: Compose, 
     until(lambda: mounted.content_manager.counts()["transfers"] == 0)
 
 
-def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(shelf: Shelf, compose: Compose) -> None:
+def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(
+    shelf: Shelf, compose: Compose
+) -> None:
     content = ComputedContent("large", 9 * MIB)
     shelf.put(shelf.make.entry("f", content, digest="0" * 32))
     vfs = compose(shelf.server).vfs
     opened = vfs.open(f"{FOLDER}/f")
     assert vfs.read(opened.handle, 0, HELD_BACK) == content.read(0, HELD_BACK)
     with pytest.raises(OSError) as caught:
-        # Where the stream is quicker than this reader, the digest is known to be wrong before the last block is asked for.
+        # Where the stream is quicker than this reader, the digest is known to be wrong before the last block
+        # is asked for.
         for offset in range(HELD_BACK, content.size, HELD_BACK):
             assert vfs.read(opened.handle, offset, HELD_BACK) == content.read(offset, HELD_BACK)
             assert offset < content.size - HELD_BACK, "the last block was served"
@@ -184,7 +195,9 @@ def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(she
     vfs.release(opened.handle)
 
 
-def test_a_large_file_that_was_damaged_once_is_never_served_in_two_halves(shelf: Shelf, compose: Compose) -> None:
+def test_a_large_file_that_was_damaged_once_is_never_served_in_two_halves(
+    shelf: Shelf, compose: Compose
+) -> None:
     good = ComputedContent("large", 9 * MIB)
     data = good.read(0, good.size)
     shelf.put(CatalogEntry("f", Flaky(data, 1), shelf.archive.clock, digest=md5(data)))
@@ -221,7 +234,9 @@ def test_a_file_that_is_always_cut_is_an_error_and_nothing_is_kept(shelf: Shelf,
     until(lambda: mounted.cache.usage() == (0, 0, 0))
 
 
-def test_a_file_that_changes_while_it_is_read_is_stale_and_never_mixed(shelf: Shelf, compose: Compose) -> None:
+def test_a_file_that_changes_while_it_is_read_is_stale_and_never_mixed(
+    shelf: Shelf, compose: Compose
+) -> None:
     old, new = ComputedContent("old", 12 * MIB), ComputedContent("new", 12 * MIB)
     entry = shelf.put(shelf.make.entry("f", old, digest=""))
     vfs = compose(shelf.server).vfs
@@ -251,7 +266,7 @@ def test_a_server_that_stalls_is_given_up(shelf: Shelf, compose: Compose) -> Non
     assert time.monotonic() - began < 20
 
 
-# --- many readers ----------------------------------------------------------------------------------------------------
+# --- many readers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [100_000, 9 * MIB])
@@ -315,7 +330,7 @@ def test_a_download_nobody_waits_for_any_more_is_dropped(shelf: Shelf, compose: 
     assert mounted.diagnostics.recent() == []
 
 
-# --- what the server refuses singly ----------------------------------------------------------------------------------
+# --- what the server refuses singly -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["50% off.txt", "a;b.txt"])
@@ -344,7 +359,9 @@ def test_a_file_that_the_zip_lacks_too_is_gone(shelf: Shelf, compose: Compose) -
     assert refused(compose(shelf.server).vfs, f"{FOLDER}/a;b") == errno.EIO
 
 
-def test_a_listed_file_that_is_not_there_is_an_io_error_and_its_neighbours_are_not(lab: DemoServer, compose: Compose) -> None:
+def test_a_listed_file_that_is_not_there_is_an_io_error_and_its_neighbours_are_not(
+    lab: DemoServer, compose: Compose
+) -> None:
     vfs = compose(lab).vfs
     assert refused(vfs, f"{CATALOGS}/GONE/gone.bin") == errno.EIO
     assert len(read(vfs, f"{CATALOGS}/GONE/there.bin")) == 20
@@ -369,18 +386,26 @@ def test_an_html_page_in_place_of_content_is_never_served(shelf: Shelf, compose:
 
 @pytest.mark.parametrize("after", [0, 10_000])
 @pytest.mark.parametrize("size", [30_000, 9 * MIB])
-def test_a_chunked_answer_that_ends_early_is_not_taken_for_the_whole(shelf: Shelf, compose: Compose, size: int, after: int) -> None:
+def test_a_chunked_answer_that_ends_early_is_not_taken_for_the_whole(
+    shelf: Shelf, compose: Compose, size: int, after: int
+) -> None:
     """No length, no digest, a valid end: only the size in the catalog tells that something is missing."""
     content = ComputedContent("f", size)
     shelf.put(shelf.make.entry("f", content, digest=""))
     shelf.switches.chunked_files = shelf.switches.no_range = True
     vfs = compose(shelf.server).vfs
-    shelf.switches.match, shelf.switches.truncate_after_bytes, shelf.switches.truncate_next = "/files/f", after, 2 if size > 8 * MIB else 1
+    shelf.switches.match, shelf.switches.truncate_after_bytes, shelf.switches.truncate_next = (
+        "/files/f",
+        after,
+        2 if size > 8 * MIB else 1,
+    )
     assert read(vfs, f"{FOLDER}/f", MIB) == content.read(0, size)
     assert shelf.switches.truncate_next == 0, "nothing was shown"
 
 
-def test_a_wrong_size_in_the_catalog_is_corrected_without_a_length_too(shelf: Shelf, compose: Compose) -> None:
+def test_a_wrong_size_in_the_catalog_is_corrected_without_a_length_too(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"content", digest="", catalog_size=99))
     shelf.switches.chunked_files = True
     vfs = compose(shelf.server).vfs

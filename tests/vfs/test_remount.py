@@ -1,4 +1,6 @@
-"""A remount starts warm, an offline mount serves what is kept, and what changed in between shows: listings outlive the mount."""
+"""A remount starts warm, an offline mount serves what is kept, and what changed in between shows: listings
+outlive the mount.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,16 @@ def everything(mounted: Core, top: str = "/projects") -> dict[str, tuple[float, 
     return {path: (found.mtime, content(mounted, path)) for path, found in walk(mounted.vfs, top)}
 
 
-# --- warm ------------------------------------------------------------------------------------------------------------
+# --- warm ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-@pytest.mark.parametrize("path", [f"{SCAN}/0001.dcm", "/archive/projects/SCALE/experiments/sub00003_MR1/SCANS/1/DICOM/0001.dcm"])
-def test_a_remount_costs_two_requests_before_the_first_cached_byte(scale: DemoServer, compose: Compose, profile: str, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", [f"{SCAN}/0001.dcm", "/archive/projects/SCALE/experiments/sub00003_MR1/SCANS/1/DICOM/0001.dcm"]
+)
+def test_a_remount_costs_two_requests_before_the_first_cached_byte(
+    scale: DemoServer, compose: Compose, profile: str, path: str
+) -> None:
     scale.switches.profile = profile
     first = compose(scale)
     data = read(first.vfs, path)
@@ -57,10 +63,16 @@ def test_a_remount_costs_two_requests_before_the_first_cached_byte(scale: DemoSe
     assert read(second.vfs, path) == data
     # A server that does not tell the stamps beside the experiments is asked for those of the subjects.
     stamps = [] if profile == "full" else ["/data/projects/SCALE/subjects"]
-    assert [one.path for one in scale.requests()] == ["/data/auth", "/data/projects/SCALE/experiments", *stamps]
+    assert [one.path for one in scale.requests()] == [
+        "/data/auth",
+        "/data/projects/SCALE/experiments",
+        *stamps,
+    ]
 
 
-def test_after_a_remount_the_rest_is_asked_for_in_a_moment(scale: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_remount_the_rest_is_asked_for_in_a_moment(
+    scale: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service, "_SOON", 0.2)
     first = compose(scale)
     read(first.vfs, f"{SCAN}/0001.dcm")
@@ -73,7 +85,9 @@ def test_after_a_remount_the_rest_is_asked_for_in_a_moment(scale: DemoServer, co
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
 @pytest.mark.parametrize("project", ["ALFA", "MESSY"])
-def test_a_walk_after_a_remount_lists_no_files_again_and_is_the_same(lab: DemoServer, compose: Compose, profile: str, project: str) -> None:
+def test_a_walk_after_a_remount_lists_no_files_again_and_is_the_same(
+    lab: DemoServer, compose: Compose, profile: str, project: str
+) -> None:
     lab.switches.profile = profile
     first = compose(lab)
     tops = f"/projects/{project}", f"/archive/projects/{project}"
@@ -82,10 +96,17 @@ def test_a_walk_after_a_remount_lists_no_files_again_and_is_the_same(lab: DemoSe
     lab.clear_log()
     second = compose(lab)
     assert [list(walk(second.vfs, top)) for top in tops] == before
-    # Of subjects and projects, and of sessions whose subject is not shared along, where the server may tell no time of change.
-    without = {one.id for one in second.listing_service.project(project).experiments.values() if not one.changed}
+    # Of subjects and projects, and of sessions whose subject is not shared along, where the server may tell
+    # no time of change.
+    without = {
+        one.id for one in second.listing_service.project(project).experiments.values() if not one.changed
+    }
     assert not without or profile == "proven"
-    stampless = [one for one in lab.requests(r"/files\?") if "/experiments/" not in one.path or one.path.split("/")[3] in without]
+    stampless = [
+        one
+        for one in lab.requests(r"/files\?")
+        if "/experiments/" not in one.path or one.path.split("/")[3] in without
+    ]
     assert len(lab.requests(r"/files\?")) == len(stampless)
 
 
@@ -115,7 +136,9 @@ def test_what_changed_between_two_mounts_shows_at_once(shelf: Shelf, compose: Co
     assert [name for name, _ in second.vfs.entries("/projects/P/subjects/s")] == ["NEW", "S"]
 
 
-def test_what_the_user_may_not_see_any_more_is_not_served_from_the_cache(shelf: Shelf, compose: Compose) -> None:
+def test_what_the_user_may_not_see_any_more_is_not_served_from_the_cache(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"data"))
     first = compose(shelf.server)
     read(first.vfs, f"{FOLDER}/f")
@@ -130,7 +153,9 @@ def test_what_the_user_may_not_see_any_more_is_not_served_from_the_cache(shelf: 
         third.vfs.entries(FOLDER)
 
 
-def test_a_session_that_is_gone_is_gone_after_a_remount_although_its_files_are_cached(shelf: Shelf, compose: Compose) -> None:
+def test_a_session_that_is_gone_is_gone_after_a_remount_although_its_files_are_cached(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"data"))
     first = compose(shelf.server)
     read(first.vfs, f"{FOLDER}/f")
@@ -154,10 +179,12 @@ def test_damaged_stored_listings_are_started_anew(scale: DemoServer, compose: Co
     assert read(compose(scale).vfs, f"{SCAN}/0001.dcm") == data
 
 
-# --- offline ---------------------------------------------------------------------------------------------------------
+# --- offline ------------------------------------------------------------------------------------------------
 
 
-def test_offline_everything_cached_is_served_with_the_server_gone(scale: DemoServer, compose: Compose) -> None:
+def test_offline_everything_cached_is_served_with_the_server_gone(
+    scale: DemoServer, compose: Compose
+) -> None:
     first = compose(scale)
     walked = [path for path, _ in walk(first.vfs, "/projects")]
     data = read(first.vfs, f"{SCAN}/0001.dcm")
@@ -195,7 +222,9 @@ def test_offline_without_anything_kept_is_refused_with_a_sentence(shelf: Shelf, 
     assert caught.value.cause is Cause.OFFLINE
 
 
-def test_a_mount_that_loses_its_server_shows_what_an_earlier_mount_listed(scale: DemoServer, compose: Compose) -> None:
+def test_a_mount_that_loses_its_server_shows_what_an_earlier_mount_listed(
+    scale: DemoServer, compose: Compose
+) -> None:
     first = compose(scale)
     data = read(first.vfs, f"{SCAN}/0001.dcm")
     first.close()
@@ -204,11 +233,13 @@ def test_a_mount_that_loses_its_server_shows_what_an_earlier_mount_listed(scale:
     assert read(second.vfs, f"{SCAN}/0001.dcm") == data
 
 
-# --- what changed, and only that -------------------------------------------------------------------------------------
+# --- what changed, and only that ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_one_changed_session_costs_a_handful_of_requests(scale: DemoServer, compose: Compose, profile: str) -> None:
+def test_one_changed_session_costs_a_handful_of_requests(
+    scale: DemoServer, compose: Compose, profile: str
+) -> None:
     scale.switches.profile = profile
     mounted = compose(scale, limits=Limits(cache_size=10**9, ttl=1.0, progress_deadline=20.0))
     before = everything(mounted)
@@ -223,7 +254,9 @@ def test_one_changed_session_costs_a_handful_of_requests(scale: DemoServer, comp
     assert everything(compose(scale, "fresh")) == before
 
 
-def test_after_a_change_assessors_scans_and_resources_of_all_sessions_are_as_in_a_fresh_mount(lab: DemoServer, compose: Compose) -> None:
+def test_after_a_change_assessors_scans_and_resources_of_all_sessions_are_as_in_a_fresh_mount(
+    lab: DemoServer, compose: Compose
+) -> None:
     mounted = compose(lab, limits=Limits(cache_size=10**9, ttl=0.5, progress_deadline=20.0))
     before = sorted(path for path, _ in walk(mounted.vfs, "/projects/ALFA"))
     sessions = [one for one in lab.archive.experiments.values() if one.label in ("sub001_MR1", "007_MR2")]
@@ -233,7 +266,9 @@ def test_after_a_change_assessors_scans_and_resources_of_all_sessions_are_as_in_
     assert sorted(path for path, _ in walk(mounted.vfs, "/projects/ALFA")) == before
 
 
-def test_a_file_listing_is_asked_for_again_after_some_hours_although_no_stamp_moved(shelf: Shelf, compose: Compose) -> None:
+def test_a_file_listing_is_asked_for_again_after_some_hours_although_no_stamp_moved(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"old"))
     vfs = compose(shelf.server, limits=dataclasses.replace(NOW, relist_after=1.0)).vfs
     assert read(vfs, f"{FOLDER}/f") == b"old"
@@ -243,10 +278,12 @@ def test_a_file_listing_is_asked_for_again_after_some_hours_although_no_stamp_mo
     assert read(vfs, f"{FOLDER}/f") == b"new"
 
 
-# --- times of change -------------------------------------------------------------------------------------------------
+# --- times of change ----------------------------------------------------------------------------------------
 
 
-def test_the_mtime_of_a_file_is_its_sessions_date_until_it_changes_and_then_the_date_of_the_change(shelf: Shelf, compose: Compose) -> None:
+def test_the_mtime_of_a_file_is_its_sessions_date_until_it_changes_and_then_the_date_of_the_change(
+    shelf: Shelf, compose: Compose
+) -> None:
     shelf.put(shelf.make.entry("f", b"old"))
     shelf.put(shelf.make.entry("same", b"same"))
     mounted = compose(shelf.server, limits=NOW)

@@ -1,4 +1,6 @@
-"""A server that has gone silent: what is listed and cached is there at once, and nothing waits for longer than it has to."""
+"""A server that has gone silent: what is listed and cached is there at once, and nothing waits for longer
+than it has to.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ AGED = Limits(cache_size=10**9, ttl=0.0, revalidate_after=0.0, progress_deadline
 
 @pytest.fixture
 def silent(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> Iterator[Core]:
-    """A mount with a listed folder and a cached file, all of it to be asked for again, and a server that says nothing any more."""
+    """A mount with a listed folder and a cached file, all of it to be asked for again, and a server that says
+    nothing any more.
+    """
     monkeypatch.setattr(stale_policy, "QUIET", 0.5)
     for name in "fg":
-        shelf.put(shelf.make.entry(name, f"content of {name}".encode(), digest=""))  # without one it is asked for again
+        shelf.put(
+            shelf.make.entry(name, f"content of {name}".encode(), digest="")
+        )  # without one it is asked for again
     mounted = compose(shelf.server, limits=AGED)
     assert read(mounted.vfs, f"{FOLDER}/f") == b"content of f"
     shelf.switches.latency_ms = 3.6e6
@@ -48,7 +54,9 @@ def test_what_has_aged_is_shown_as_it_was(silent: Core, monkeypatch: pytest.Monk
     assert [name for name, _ in vfs.entries("/projects")] == ["P"]
 
 
-def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(silent: Core, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(
+    silent: Core, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
     monkeypatch.setattr("xnatfs.server.connection._PROBE_TIMEOUT", 0.5)
     vfs = silent.vfs
@@ -81,7 +89,10 @@ def test_a_file_that_stalls_ends_in_time_though_others_come(shelf: Shelf, compos
     """What moves elsewhere is no progress of this one. With all its retries it would take nine seconds."""
     shelf.put(shelf.make.entry("large", bytes(8 * 2**20 - 1)))
     shelf.put(shelf.make.entry("stalls", b"content"))
-    vfs = compose(shelf.server, limits=Limits(cache_size=10**9, ttl=3600.0, progress_deadline=3.0, listing_deadline=30.0)).vfs
+    vfs = compose(
+        shelf.server,
+        limits=Limits(cache_size=10**9, ttl=3600.0, progress_deadline=3.0, listing_deadline=30.0),
+    ).vfs
     vfs.entries(FOLDER)
     shelf.switches.bandwidth = 500_000.0  # 17 s
     shelf.switches.match, shelf.switches.stall_after_bytes = "files/stalls", 0

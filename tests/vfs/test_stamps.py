@@ -1,8 +1,9 @@
-"""What changes below a session whose own `last_modified` never moves is seen: in the tree, in its table, in a later mount and after days.
+"""What changes below a session whose own `last_modified` never moves is seen: in the tree, in its table, in a
+later mount and after days.
 
-XNAT's own code was executed (xnat-rest.md 13): an experiment's stamp stays whatever happens below it, and is blank until
-the experiment itself was edited. Both states are tried, and a session seen from the project it is shared into.
-"""
+XNAT's own code was executed (xnat-rest.md 13): an experiment's stamp stays whatever happens below it, and is
+blank until the experiment itself was edited. Both states are tried, and a session seen from the project it is
+shared into."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ STATES = ("blank", "set", "shared")
 
 
 class Study:
-    """A session S with a scan, FreeSurfer's result and an assessor; its project P is one user's, OTHER, which shares it, another's."""
+    """A session S with a scan, FreeSurfer's result and an assessor; its project P is one user's, OTHER, which
+    shares it, another's.
+    """
 
     def __init__(self, state: str) -> None:
         self.archive = Archive(site="T")
@@ -48,9 +51,13 @@ class Study:
         self.session = self.make.experiment(self.subject, "S", date="2024-01-08")
         self.subject.shares["OTHER"] = self.session.shares["OTHER"] = None
         self.scan = self.make.scan(self.session, "1", "T1")
-        self.dicom = self.make.resource(self.scan, "DICOM", [self.make.entry("1.dcm", b"one"), self.make.entry("2.dcm", b"two")])
+        self.dicom = self.make.resource(
+            self.scan, "DICOM", [self.make.entry("1.dcm", b"one"), self.make.entry("2.dcm", b"two")]
+        )
         stats = freesurfer.aseg_stats(self.session.id, "6", "s")
-        self.results = self.make.resource(self.session, "FREESURFER6", [self.make.entry("stats/aseg.stats", stats)])
+        self.results = self.make.resource(
+            self.session, "FREESURFER6", [self.make.entry("stats/aseg.stats", stats)]
+        )
         self.changes = Changes(self.archive)
         if state == "set":
             self.archive.edit(self.session)
@@ -89,7 +96,19 @@ class Study:
             assessor.shares["OTHER"] = None
 
 
-CHANGES = (*("result replaced", "scan", "scan removed", "scan's type", "file", "file removed", "resource", "resource removed", "assessor"),)
+CHANGES = (
+    *(
+        "result replaced",
+        "scan",
+        "scan removed",
+        "scan's type",
+        "file",
+        "file removed",
+        "resource",
+        "resource removed",
+        "assessor",
+    ),
+)
 
 
 @pytest.fixture(params=STATES)
@@ -134,9 +153,13 @@ def age(folder: Path, seconds: float) -> None:
     columns = {"listings": "made", "choices": "used", "parsed": "used"}
     for path in folder.rglob("*.sqlite"):
         with sqlite3.connect(path) as database:
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for (table,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            ).fetchall():
                 if table in columns:
-                    database.execute(f"UPDATE {table} SET {columns[table]} = {columns[table]} - ?", (seconds,))
+                    database.execute(
+                        f"UPDATE {table} SET {columns[table]} = {columns[table]} - ?", (seconds,)
+                    )
         database.close()
 
 
@@ -152,7 +175,9 @@ def test_a_change_below_a_session_shows_in_the_tree(study: Study, compose: Compo
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("days", [False, True])
-def test_a_change_shows_in_a_later_mount(study: Study, compose: Compose, tmp_path: Path, change: str, days: bool) -> None:
+def test_a_change_shows_in_a_later_mount(
+    study: Study, compose: Compose, tmp_path: Path, change: str, days: bool
+) -> None:
     first = compose(study.server, user=study.user, limits=NOW)
     before = seen(first, study.project)
     first.close()
@@ -185,7 +210,9 @@ def test_a_replaced_result_shows_in_its_table(
     assert after == volumes(compose(study.server, "fresh", user=study.user), study.project)
 
 
-def test_a_removed_result_leaves_its_table(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_result_leaves_its_table(
+    study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(materialize, "_FRESH", 0.0)
     monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
@@ -196,7 +223,7 @@ def test_a_removed_result_leaves_its_table(study: Study, compose: Compose, monke
     assert b"aseg.stats" in read(mounted.vfs, f"/tables/{study.project}/freesurfer6/aseg.problems.csv")
 
 
-# --- what moves no stamp ---------------------------------------------------------------------------------------------
+# --- what moves no stamp ------------------------------------------------------------------------------------
 
 
 def overwrite(study: Study) -> bytes:
@@ -207,14 +234,21 @@ def overwrite(study: Study) -> bytes:
     rows = [line for line in old.splitlines(keepends=True) if b"Left-Hippocampus" in line]
     new = old.replace(rows[0], rows[0].replace(b"1", b"2").replace(b"3", b"4"))
     assert new != old and len(new) == len(old)
-    put = {"op": "put_file", "resource": study.results.id, "path": "stats/aseg.stats", "base64": base64.b64encode(new).decode()}
+    put = {
+        "op": "put_file",
+        "resource": study.results.id,
+        "path": "stats/aseg.stats",
+        "base64": base64.b64encode(new).decode(),
+    }
     stamps = study.session.type_modified, study.subject.last_modified, study.session.last_modified
     study.server.call(lambda: study.changes.apply(put))
     assert stamps == (study.session.type_modified, study.subject.last_modified, study.session.last_modified)
     return new
 
 
-def test_an_overwrite_of_equal_size_shows_after_some_hours(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overwrite_of_equal_size_shows_after_some_hours(
+    study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(materialize, "_FRESH", 0.0)
     monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
@@ -226,11 +260,19 @@ def test_an_overwrite_of_equal_size_shows_after_some_hours(study: Study, compose
     assert volumes(mounted, study.project) == before
     mounted.close()
     mounted = compose(study.server, user=study.user, limits=hours)
-    until(lambda: read(mounted.vfs, path) == new)  # what an earlier mount listed is shown, and asked for again behind
-    assert volumes(mounted, study.project) == volumes(compose(study.server, "fresh", user=study.user), study.project) != before
+    until(
+        lambda: read(mounted.vfs, path) == new
+    )  # what an earlier mount listed is shown, and asked for again behind
+    assert (
+        volumes(mounted, study.project)
+        == volumes(compose(study.server, "fresh", user=study.user), study.project)
+        != before
+    )
 
 
-def test_an_overwrite_of_equal_size_shows_at_once_after_a_refresh(study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overwrite_of_equal_size_shows_at_once_after_a_refresh(
+    study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
     mounted = compose(study.server, user=study.user)
@@ -242,7 +284,7 @@ def test_an_overwrite_of_equal_size_shows_at_once_after_a_refresh(study: Study, 
     assert volumes(mounted, study.project) != before
 
 
-# --- what it costs ---------------------------------------------------------------------------------------------------
+# --- what it costs ------------------------------------------------------------------------------------------
 
 
 def quiet(server: DemoServer) -> int:
@@ -274,7 +316,9 @@ def look(mounted: Core) -> None:
 
 
 @pytest.mark.parametrize("state", ["blank", "set"])
-def test_looking_again_at_a_thousand_sessions_costs_five_requests(thousand: DemoServer, compose: Compose, state: str) -> None:
+def test_looking_again_at_a_thousand_sessions_costs_five_requests(
+    thousand: DemoServer, compose: Compose, state: str
+) -> None:
     if state == "set":
         thousand.call(lambda: Changes(thousand.archive).apply({"op": "edit"}))
     mounted = compose(thousand)
@@ -294,11 +338,17 @@ def test_one_changed_session_costs_its_own_requests(thousand: DemoServer, compos
     mounted = compose(thousand)
     look(mounted)
     (session,) = (one for one in thousand.archive.experiments.values() if one.label == "sub00500_MR1")
-    thousand.call(lambda: Changes(thousand.archive).apply({"op": "add_scan", "session": session.id, "scan": "9", "type": "NEW"}))
+    thousand.call(
+        lambda: Changes(thousand.archive).apply(
+            {"op": "add_scan", "session": session.id, "scan": "9", "type": "NEW"}
+        )
+    )
     thousand.clear_log()
     age_project(mounted)
     look(mounted)
-    assert "9-NEW" in [name for name, _ in mounted.vfs.entries("/projects/SCALE/subjects/sub00500/sub00500_MR1/SCANS")]
+    assert "9-NEW" in [
+        name for name, _ in mounted.vfs.entries("/projects/SCALE/subjects/sub00500/sub00500_MR1/SCANS")
+    ]
     assert quiet(thousand) <= 5 + 4, [one.target for one in thousand.requests()]
     mounted.close()
 

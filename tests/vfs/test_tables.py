@@ -1,4 +1,6 @@
-"""Measurement tables in the tree, without a mount: their cost, how they follow the server, what a user sees where something is wrong."""
+"""Measurement tables in the tree, without a mount: their cost, how they follow the server, what a user sees
+where something is wrong.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,11 @@ def true_aseg(session: str, version: str) -> dict[tuple[str, str], str]:
     for name, (value, unit) in m.aseg_header(session, version).items():
         if name != "CortexVol":  # bx has it of aparc
             found["Volume_mm3" if unit == "mm^3" else unit, name] = str(value)
-    return found | {(column, region): str(value) for region, row in m.aseg(session, version).items() for column, value in row.items()}
+    return found | {
+        (column, region): str(value)
+        for region, row in m.aseg(session, version).items()
+        for column, value in row.items()
+    }
 
 
 def cells(found: Rows, *keys: str) -> dict[str, dict[tuple[str, ...], str]]:
@@ -108,7 +114,9 @@ def experiments(archive: Archive, project: str) -> list[Experiment]:
     return [one for one in archive.experiments.values() if one.project == project and not one.is_assessor]
 
 
-def replace(server: DemoServer, session: Experiment, label: str, end: str, data: bytes | None, *, touch: bool = True) -> None:
+def replace(
+    server: DemoServer, session: Experiment, label: str, end: str, data: bytes | None, *, touch: bool = True
+) -> None:
     """Another content for a file of a session, as an upload over it."""
 
     def change() -> None:
@@ -123,12 +131,16 @@ def replace(server: DemoServer, session: Experiment, label: str, end: str, data:
     server.call(change)
 
 
-# --- what it costs ---------------------------------------------------------------------------------------------------
+# --- what it costs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("profile", "each"), [("full", 1), ("proven", 2)])
-def test_a_table_costs_a_request_a_session(cohort: DemoServer, compose: Compose, profile: str, each: int) -> None:
-    """From the mount to the last byte; two where the server does not list the resources of all sessions at once."""
+def test_a_table_costs_a_request_a_session(
+    cohort: DemoServer, compose: Compose, profile: str, each: int
+) -> None:
+    """From the mount to the last byte; two where the server does not list the resources of all sessions at
+    once.
+    """
     cohort.switches.profile = profile
     mounted = compose(cohort)
     cohort.clear_log()
@@ -148,7 +160,9 @@ def test_files_are_fetched_at_the_same_time(cohort: DemoServer, compose: Compose
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_after_a_remount_it_costs_at_most_four_requests(cohort: DemoServer, compose: Compose, profile: str) -> None:
+def test_after_a_remount_it_costs_at_most_four_requests(
+    cohort: DemoServer, compose: Compose, profile: str
+) -> None:
     cohort.switches.profile = profile
     first = compose(cohort)
     data = read(first.vfs, ASEG)
@@ -166,12 +180,16 @@ def test_after_a_remount_it_costs_at_most_four_requests(cohort: DemoServer, comp
 
 @pytest.mark.parametrize("remounted", [False, True])
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_after_one_session_changed_it_costs_at_most_six(cohort: DemoServer, compose: Compose, profile: str, remounted: bool) -> None:
+def test_after_one_session_changed_it_costs_at_most_six(
+    cohort: DemoServer, compose: Compose, profile: str, remounted: bool
+) -> None:
     cohort.switches.profile = profile
     mounted = compose(cohort)
     before = parsed(read(mounted.vfs, ASEG))
     (session,) = (one for one in experiments(cohort.archive, "COHORT") if one.label == "c00017_MR1")
-    replace(cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label))
+    replace(
+        cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label)
+    )
     if remounted:
         mounted.close()
     cohort.clear_log()
@@ -183,7 +201,9 @@ def test_after_one_session_changed_it_costs_at_most_six(cohort: DemoServer, comp
     print(f"\n{profile}: {[one.target for one in cohort.requests()]}")
     assert requests <= 6
     assert cells(after, "measurement", "region")[session.label] == true_aseg("another", "6")
-    assert [row for row in after if row["ID"] != session.id] == [row for row in before if row["ID"] != session.id]
+    assert [row for row in after if row["ID"] != session.id] == [
+        row for row in before if row["ID"] != session.id
+    ]
 
 
 def test_another_format_costs_nothing_more(cohort: DemoServer, compose: Compose) -> None:
@@ -210,10 +230,14 @@ def test_where_paths_cannot_be_guessed_a_session_costs_two_requests_not_more(com
         found = cells(rows(mounted, ASEG), "measurement", "region")
         requests = count(server)
         assert found == {one.label: true_aseg(one.id, "6") for one in experiments(archive, "COHORT")}
-        assert requests <= 2 * SESSIONS + 40  # each of the sixteen that gather at once may guess in vain once or twice
+        assert (
+            requests <= 2 * SESSIONS + 40
+        )  # each of the sixteen that gather at once may guess in vain once or twice
 
 
-def test_a_file_that_no_session_has_does_not_make_them_be_asked_one_after_the_other(cohort: DemoServer, compose: Compose) -> None:
+def test_a_file_that_no_session_has_does_not_make_them_be_asked_one_after_the_other(
+    cohort: DemoServer, compose: Compose
+) -> None:
     cohort.switches.latency_ms = 30.0
     mounted = compose(cohort)
     cohort.clear_log()
@@ -224,7 +248,7 @@ def test_a_file_that_no_session_has_does_not_make_them_be_asked_one_after_the_ot
     assert together(cohort, r"/files\?") >= 5
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------
 
 
 def test_sizes_are_a_placeholder_until_it_is_open_and_then_true(cohort: DemoServer, compose: Compose) -> None:
@@ -260,20 +284,28 @@ def test_openers_at_the_same_time_share_one_build(cohort: DemoServer, compose: C
         thread.join(60)
     assert found[0] == found[1] == found[2] and found[3].startswith(b"PAR1") and len(found) == 5
     assert len(cohort.requests(r"aseg\.stats")) == SESSIONS
-    assert [mounted.vfs.attributes(path).size for path in paths] == [len(found[number]) for number in range(5)]
+    assert [mounted.vfs.attributes(path).size for path in paths] == [
+        len(found[number]) for number in range(5)
+    ]
     cohort.clear_log()
     assert [read(mounted.vfs, path) for path in paths] == [found[number] for number in range(5)]
     assert not cohort.requests("/files/")
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
-def test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones(cohort: DemoServer, compose: Compose) -> None:
+def test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones(
+    cohort: DemoServer, compose: Compose
+) -> None:
     vfs = compose(cohort, limits=NOW).vfs
     old = read(vfs, ASEG)
     opened = vfs.open(ASEG)
     session = experiments(cohort.archive, "COHORT")[3]
-    replace(cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label))
-    beside = vfs.open(ASEG)  # while it is open it stays as it is for everybody: the kernel keeps one set of pages a path
+    replace(
+        cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label)
+    )
+    beside = vfs.open(
+        ASEG
+    )  # while it is open it stays as it is for everybody: the kernel keeps one set of pages a path
     for handle in (opened.handle, beside.handle):
         assert vfs.size_of(handle) == len(old) and vfs.read(handle, 0, len(old) + 1) == old
     vfs.release(opened.handle)
@@ -286,12 +318,16 @@ def test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones(cohort:
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
-def test_while_one_format_is_open_another_that_was_not_built_has_the_new_rows(cohort: DemoServer, compose: Compose) -> None:
+def test_while_one_format_is_open_another_that_was_not_built_has_the_new_rows(
+    cohort: DemoServer, compose: Compose
+) -> None:
     vfs = compose(cohort, limits=NOW).vfs
     old = read(vfs, ASEG)
     opened = vfs.open(ASEG)
     session = experiments(cohort.archive, "COHORT")[3]
-    replace(cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label))
+    replace(
+        cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label)
+    )
     wide = ASEG.replace(".csv", "_wide.csv")
     for _ in range(2):
         (row,) = (row for row in parsed(read(vfs, wide)) if row["ID"] == session.id)
@@ -322,7 +358,10 @@ def test_attributes_tell_where_it_comes_from(cohort: DemoServer, compose: Compos
     assert (told["sessions"], told["missing"], told["failed"]) == (str(SESSIONS - 1), "0", "1")
     assert told["rows"] == str(426 * (SESSIONS - 1))
     for name in ("as_of", "built_at"):
-        assert abs(time.mktime(time.strptime(told[name], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone - time.time()) < 60
+        assert (
+            abs(time.mktime(time.strptime(told[name], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone - time.time())
+            < 60
+        )
     assert vfs.attributes(ASEG).mtime == pytest.approx(vfs.attributes(ASEG.replace(".csv", ".xlsx")).mtime)
 
 
@@ -330,12 +369,14 @@ def test_tables_of_one_session(cohort: DemoServer, compose: Compose) -> None:
     mounted = compose(cohort)
     one = experiments(cohort.archive, "COHORT")[5]
     for name in (one.label, one.id):
-        found = cells(rows(mounted, f"/tables/COHORT/sessions/{name}/freesurfer6/aseg.csv"), "measurement", "region")
+        found = cells(
+            rows(mounted, f"/tables/COHORT/sessions/{name}/freesurfer6/aseg.csv"), "measurement", "region"
+        )
         assert found == {one.label: true_aseg(one.id, "6")}
     assert len(cohort.requests(r"aseg\.stats")) == 1
 
 
-# --- who has what ----------------------------------------------------------------------------------------------------
+# --- who has what -------------------------------------------------------------------------------------------
 
 
 def test_a_project_without_the_resource_shows_no_such_table(lab: DemoServer, compose: Compose) -> None:
@@ -345,14 +386,22 @@ def test_a_project_without_the_resource_shows_no_such_table(lab: DemoServer, com
     with pytest.raises(OSError) as caught:
         read(vfs, "/tables/PIPES/ashs/volumes.csv")
     assert caught.value.errno == errno.ENOENT
-    assert not {"fdg", "ftm", "tau", "centaur"} & set(dict(vfs.entries("/tables/DWI")))  # it has reports of validators, and no PET
+    assert not {"fdg", "ftm", "tau", "centaur"} & set(
+        dict(vfs.entries("/tables/DWI"))
+    )  # it has reports of validators, and no PET
 
 
 def test_a_project_without_sessions_has_its_listings_only(shelf: Shelf, compose: Compose) -> None:
     shelf.make.project("EMPTY", "EMPTY", members=["demo"])
     mounted = compose(shelf.server)
     names = [name for name, _ in mounted.vfs.entries("/tables/EMPTY")]
-    assert sorted(names) == sorted(["README.txt", "sessions", *(f"{a}.{b}" for a in materialize.LISTED for b in ("csv", "xlsx", "parquet"))])
+    assert sorted(names) == sorted(
+        [
+            "README.txt",
+            "sessions",
+            *(f"{a}.{b}" for a in materialize.LISTED for b in ("csv", "xlsx", "parquet")),
+        ]
+    )
     for name in materialize.LISTED:
         data = read(mounted.vfs, f"/tables/EMPTY/{name}.csv")
         assert data.startswith(b"ID,label,") and data.count(b"\n") == 1
@@ -369,16 +418,22 @@ def test_a_pipeline_that_ran_in_one_session_only(shelf: Shelf, compose: Compose)
     found = cells(rows(mounted, "/tables/P/freesurfer6/aseg.csv"), "measurement", "region")
     assert found == {"S": true_aseg("E", "6")}
     problems = rows(mounted, "/tables/P/freesurfer6/aseg.problems.csv")
-    assert {row["label"]: row["problem"] for row in problems} == {f"S{n}": "has no resource FREESURFER6" for n in range(5)}
+    assert {row["label"]: row["problem"] for row in problems} == {
+        f"S{n}": "has no resource FREESURFER6" for n in range(5)
+    }
 
 
 def test_shared_sessions_are_there_under_the_names_of_the_project(lab: DemoServer, compose: Compose) -> None:
     mounted = compose(lab)
     found = rows(mounted, "/tables/DWI/freesurfer6/aseg.csv")
     session = by_label(lab.archive, "ALFA", "sub002_MR1")
-    assert {(row["ID"], row["label"], row["subject"]) for row in found} == {(session.id, "dwi02_scan", "dwi02")}
+    assert {(row["ID"], row["label"], row["subject"]) for row in found} == {
+        (session.id, "dwi02_scan", "dwi02")
+    }
     assert cells(found, "measurement", "region")["dwi02_scan"] == true_aseg(session.id, "6")
-    assert (session.id, "dwi02_scan") in {(row["ID"], row["label"]) for row in rows(mounted, "/tables/DWI/sessions.csv")}
+    assert (session.id, "dwi02_scan") in {
+        (row["ID"], row["label"]) for row in rows(mounted, "/tables/DWI/sessions.csv")
+    }
 
 
 def test_a_project_that_is_not_the_users_is_not_there(lab: DemoServer, compose: Compose) -> None:
@@ -390,7 +445,9 @@ def test_a_project_that_is_not_the_users_is_not_there(lab: DemoServer, compose: 
         assert caught.value.errno == errno.ENOENT
 
 
-def test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk(cohort: DemoServer, compose: Compose) -> None:
+def test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk(
+    cohort: DemoServer, compose: Compose
+) -> None:
     first = compose(cohort)
     read(first.vfs, ASEG)
     first.close()
@@ -401,7 +458,7 @@ def test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk(cohort
     assert caught.value.errno in (errno.ENOENT, errno.EACCES)
 
 
-# --- away ------------------------------------------------------------------------------------------------------------
+# --- away ---------------------------------------------------------------------------------------------------
 
 
 def test_offline_serves_what_was_built(cohort: DemoServer, compose: Compose) -> None:
@@ -425,7 +482,9 @@ def test_while_the_server_is_away_a_table_stays_as_it_was(cohort: DemoServer, co
     assert read(mounted.vfs, ASEG) == data
     cohort.start()
     session = experiments(cohort.archive, "COHORT")[3]
-    replace(cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label))
+    replace(
+        cohort, session, "FREESURFER6", "aseg.stats", freesurfer.aseg_stats("another", "6", session.label)
+    )
     assert cells(rows(mounted, ASEG), "measurement", "region")[session.label] == true_aseg("another", "6")
 
 
@@ -444,7 +503,9 @@ def test_a_build_that_fails_gives_an_error_and_no_part(cohort: DemoServer, compo
     cohort.clear_log()
     found = cells(rows(mounted, ASEG), "measurement", "region")
     assert found == {one.label: true_aseg(one.id, "6") for one in experiments(cohort.archive, "COHORT")}
-    assert len(cohort.requests(r"aseg\.stats")) < SESSIONS, "what was fetched before the failure was fetched again"
+    assert len(cohort.requests(r"aseg\.stats")) < SESSIONS, (
+        "what was fetched before the failure was fetched again"
+    )
 
 
 def test_the_server_goes_away_during_a_build(cohort: DemoServer, compose: Compose) -> None:
@@ -470,10 +531,12 @@ def test_the_server_goes_away_during_a_build(cohort: DemoServer, compose: Compos
     assert len(cells(rows(mounted, ASEG), "measurement", "region")) == SESSIONS
 
 
-# --- changes ---------------------------------------------------------------------------------------------------------
+# --- changes ------------------------------------------------------------------------------------------------
 
 
-def test_a_refresh_finds_a_file_that_was_overwritten_with_one_of_the_same_size(cohort: DemoServer, compose: Compose) -> None:
+def test_a_refresh_finds_a_file_that_was_overwritten_with_one_of_the_same_size(
+    cohort: DemoServer, compose: Compose
+) -> None:
     """An upload over a file need not move the session's stamp."""
     mounted = compose(cohort)
     old = read(mounted.vfs, ASEG)
@@ -483,7 +546,14 @@ def test_a_refresh_finds_a_file_that_was_overwritten_with_one_of_the_same_size(c
     other = str(Decimal(name) + Decimal("0.1"))
     text = freesurfer.aseg_stats(session.id, "6", session.label)
     assert text.count(f" {name} ".encode()) == 1 and len(name) == len(other)
-    replace(cohort, session, "FREESURFER6", "aseg.stats", text.replace(f" {name} ".encode(), f" {other} ".encode()), touch=False)
+    replace(
+        cohort,
+        session,
+        "FREESURFER6",
+        "aseg.stats",
+        text.replace(f" {name} ".encode(), f" {other} ".encode()),
+        touch=False,
+    )
     assert read(mounted.vfs, ASEG) == old
     mounted.refresh()
     assert read(mounted.vfs, "/tables/COHORT/sessions/c00008_MR1/freesurfer6/aseg.csv") != one
@@ -515,7 +585,7 @@ def test_sessions_come_and_go_and_are_renamed(cohort: DemoServer, compose: Compo
     assert [(row["ID"], row["problem"]) for row in problems] == [(third.id, "has no resource FREESURFER6")]
 
 
-# --- broken ----------------------------------------------------------------------------------------------------------
+# --- broken -------------------------------------------------------------------------------------------------
 
 SENTENCES = {  # table -> session -> a part of its sentence
     "freesurfer6/aseg": {
@@ -550,7 +620,9 @@ SENTENCES = {  # table -> session -> a part of its sentence
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
 @pytest.mark.parametrize("key", SENTENCES)
-def test_broken_results_are_named_and_spoil_no_other(lab: DemoServer, compose: Compose, key: str, profile: str) -> None:
+def test_broken_results_are_named_and_spoil_no_other(
+    lab: DemoServer, compose: Compose, key: str, profile: str
+) -> None:
     lab.switches.profile = profile
     mounted = compose(lab)
     problems = rows(mounted, f"/tables/BROKEN/{key}.problems.csv")
@@ -573,8 +645,13 @@ def test_of_broken_results_every_other_number_is_true(lab: DemoServer, compose: 
     for label, values in found.items():
         truth = true_aseg(ids[label], "7" if label == "b_version" else "6")
         if label == "b_formula":
-            truth = {(name, "'=1+1" if region == "Left-Caudate" else region): value for (name, region), value in truth.items()}
-        if label == "b_nan":  # the first number of these lines: Index SegId NVoxels Volume_mm3 come before the name
+            truth = {
+                (name, "'=1+1" if region == "Left-Caudate" else region): value
+                for (name, region), value in truth.items()
+            }
+        if (
+            label == "b_nan"
+        ):  # the first number of these lines: Index SegId NVoxels Volume_mm3 come before the name
             empty = {place for place, value in values.items() if value == ""}
             assert len(empty) == 2 and {region for _, region in empty} == {"Left-Putamen", "Right-Putamen"}
             truth |= dict.fromkeys(empty, "")
@@ -587,12 +664,21 @@ def test_of_broken_results_every_other_number_is_true(lab: DemoServer, compose: 
         if label == "b_hemisphere":
             del sides["right"]
         version = "v21" if label == "b_version" else "v10"
-        truth = {(side, name): str(v) for side, h in sides.items() for name, v in m.hippocampus(session, version, h).items()}
+        truth = {
+            (side, name): str(v)
+            for side, h in sides.items()
+            for name, v in m.hippocampus(session, version, h).items()
+        }
         if label == "b_nan":
             truth["left", "fimbria"] = ""
         assert found[label] == truth, label
     volumes = rows(mounted, "/tables/BROKEN/ashs/volumes.csv")
-    assert {row["label"] for row in volumes} == set(broken.CASES) - {"b_truncated", "b_html", "b_empty", "b_hemisphere"}
+    assert {row["label"] for row in volumes} == set(broken.CASES) - {
+        "b_truncated",
+        "b_html",
+        "b_empty",
+        "b_hemisphere",
+    }
     for row in volumes:
         if row["region"] != "tiv":
             slices, volume = m.ashs(row["ID"], row["side"])[row["region"]]
@@ -601,12 +687,16 @@ def test_of_broken_results_every_other_number_is_true(lab: DemoServer, compose: 
             assert row["volume"] == m.ashs_icv(row["ID"])
 
 
-def test_a_second_file_that_would_do_is_noted_where_the_resource_is_listed(lab: DemoServer, compose: Compose) -> None:
+def test_a_second_file_that_would_do_is_noted_where_the_resource_is_listed(
+    lab: DemoServer, compose: Compose
+) -> None:
     problems = rows(compose(lab), "/tables/BROKEN/sessions/b_twice/freesurfer6/aseg.problems.csv")
-    assert [row["problem"] for row in problems] == ["2 files would do; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not"]
+    assert [row["problem"] for row in problems] == [
+        "2 files would do; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not"
+    ]
 
 
-# --- another laboratory ----------------------------------------------------------------------------------------------
+# --- another laboratory -------------------------------------------------------------------------------------
 
 TOML = """
 [labels]
@@ -633,10 +723,18 @@ def nord_is_right(mounted: Core, archive: Archive) -> None:
         assert found[label] == true_aseg(ids[label], "6")
     old = found[nord.SECOND]
     assert old["Volume_mm3", "eTIV"] == str(m.etiv(ids[nord.SECOND]))
-    assert old["Volume_mm3", "CerebralWhiteMatterVol"] == str(nord.aseg5_header(ids[nord.SECOND])["CorticalWhiteMatterVol"][0])
-    table = {(column, region): str(value) for region, row in nord.aseg5(ids[nord.SECOND]).items() for column, value in row.items()}
+    assert old["Volume_mm3", "CerebralWhiteMatterVol"] == str(
+        nord.aseg5_header(ids[nord.SECOND])["CorticalWhiteMatterVol"][0]
+    )
+    table = {
+        (column, region): str(value)
+        for region, row in nord.aseg5(ids[nord.SECOND]).items()
+        for column, value in row.items()
+    }
     assert {place: old[place] for place in table} == table
-    problems = {row["label"]: row["problem"] for row in rows(mounted, "/tables/NORD/freesurfer6/aseg.problems.csv")}
+    problems = {
+        row["label"]: row["problem"] for row in rows(mounted, "/tables/NORD/freesurfer6/aseg.problems.csv")
+    }
     assert problems[nord.THIRD] == "has no resource fs:fsData/DATA"
     found = cells(rows(mounted, "/tables/NORD/freesurfer7/aseg.csv"), "measurement", "region")
     assert found == {label: true_aseg(ids[label], "7") for label in (nord.FIRST, nord.THIRD)}
@@ -653,9 +751,12 @@ def nord_is_right(mounted: Core, archive: Archive) -> None:
     assert {row["label"] for row in volumes} == {nord.FIRST, nord.THIRD, nord.FOURTH}
     for row in volumes:
         if row["region"] != "tiv":
-            assert (row["n_slices"], row["volume"]) == tuple(map(str, m.ashs(row["ID"], row["side"])[row["region"]]))
+            assert (row["n_slices"], row["volume"]) == tuple(
+                map(str, m.ashs(row["ID"], row["side"])[row["region"]])
+            )
     maps = {
-        row["label"]: {name: float(row[name]) for name in ("c1", "c2", "c3")} for row in rows(mounted, "/tables/NORD/spm12/volumes.csv")
+        row["label"]: {name: float(row[name]) for name in ("c1", "c2", "c3")}
+        for row in rows(mounted, "/tables/NORD/spm12/volumes.csv")
     }
     assert maps == {label: pytest.approx(m.tissue_volumes(ids[label])) for label in (nord.FIRST, nord.SECOND)}
 
@@ -670,9 +771,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
-def test_another_laboratory_by_the_users_file_alone(lab: DemoServer, compose: Compose, config: Path, profile: str) -> None:
+def test_another_laboratory_by_the_users_file_alone(
+    lab: DemoServer, compose: Compose, config: Path, profile: str
+) -> None:
     lab.switches.profile = profile
-    assert not {"freesurfer6", "freesurfer7", "ashs", "spm12"} & set(dict(compose(lab, "plain").vfs.entries("/tables/NORD")))
+    assert not {"freesurfer6", "freesurfer7", "ashs", "spm12"} & set(
+        dict(compose(lab, "plain").vfs.entries("/tables/NORD"))
+    )
     config.write_text(TOML)
     nord_is_right(compose(lab), lab.archive)
 
@@ -696,7 +801,10 @@ def test_a_misspelt_file_of_the_user_is_one_sentence(lab: DemoServer, compose: C
     config.write_text('[labels]\nFREESURFER9 = ["FS9"]\n')
     with pytest.raises(UsageError) as caught:
         compose(lab)
-    assert str(caught.value) == f"{config}: no table reads a resource 'FREESURFER9'; `xnatfs table --list` shows what is read"
+    assert (
+        str(caught.value)
+        == f"{config}: no table reads a resource 'FREESURFER9'; `xnatfs table --list` shows what is read"
+    )
 
 
 def test_a_misspelt_file_of_the_project_is_told_and_spoils_nothing_else(compose: Compose) -> None:

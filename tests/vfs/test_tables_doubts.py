@@ -1,4 +1,6 @@
-"""Tables where the server, the cache or another process behaves badly: what abuse found, and must not come back."""
+"""Tables where the server, the cache or another process behaves badly: what abuse found, and must not come
+back.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,16 @@ def with_aseg(shelf: Shelf, *labels: str) -> None:
     """Sessions with an aseg.stats below a folder of their own name."""
     for label in labels:
         session = shelf.make.experiment(shelf.subject, label, date="2024-01-08")
-        shelf.make.resource(session, "FREESURFER6", {f"{label}/stats/aseg.stats": freesurfer.aseg_stats(session.id, "6", "x")})
+        shelf.make.resource(
+            session, "FREESURFER6", {f"{label}/stats/aseg.stats": freesurfer.aseg_stats(session.id, "6", "x")}
+        )
 
 
 @pytest.mark.parametrize("days", [0, -1])
 @pytest.mark.usefixtures("nothing_is_fresh")
-def test_a_file_replaced_by_one_of_an_older_date_is_read(cohort: DemoServer, compose: Compose, days: int) -> None:
+def test_a_file_replaced_by_one_of_an_older_date_is_read(
+    cohort: DemoServer, compose: Compose, days: int
+) -> None:
     """As `rsync -a` or a restored backup leaves it: `If-Modified-Since` would never show it."""
     mounted = compose(cohort, limits=NOW)
     rows(mounted, ASEG)
@@ -48,7 +54,9 @@ def test_a_file_replaced_by_one_of_an_older_date_is_read(cohort: DemoServer, com
 
     def change() -> None:
         (resource,) = (one for one in session.resources if one.label == "FREESURFER6")
-        at = next(number for number, entry in enumerate(resource.entries) if entry.path.endswith("aseg.stats"))
+        at = next(
+            number for number, entry in enumerate(resource.entries) if entry.path.endswith("aseg.stats")
+        )
         old = resource.entries[at]
         data = freesurfer.aseg_stats("another", "6", session.label)
         resource.entries[at] = CatalogEntry(old.path, BytesContent(data), old.modified + timedelta(days=days))
@@ -59,18 +67,31 @@ def test_a_file_replaced_by_one_of_an_older_date_is_read(cohort: DemoServer, com
 
 
 @pytest.mark.parametrize("odd", ["a;b", "50%"])
-def test_a_name_the_server_refuses_in_a_url_is_read_from_the_zip(shelf: Shelf, compose: Compose, odd: str) -> None:
+def test_a_name_the_server_refuses_in_a_url_is_read_from_the_zip(
+    shelf: Shelf, compose: Compose, odd: str
+) -> None:
     with_aseg(shelf, "one", "two", "three", odd)
-    assert set(cells(rows(compose(shelf.server), TABLE), "measurement", "region")) == {"one", "two", "three", odd}
+    assert set(cells(rows(compose(shelf.server), TABLE), "measurement", "region")) == {
+        "one",
+        "two",
+        "three",
+        odd,
+    }
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_one_refused_file_costs_its_session_and_not_the_table(shelf: Shelf, compose: Compose, status: int) -> None:
+def test_one_refused_file_costs_its_session_and_not_the_table(
+    shelf: Shelf, compose: Compose, status: int
+) -> None:
     with_aseg(shelf, "one", "two", "three")
     mounted = compose(shelf.server, limits=NOW)
     shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "two/stats", status, -1
     assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "three"}
-    told = [row["problem"] for row in rows(mounted, TABLE.replace(".csv", ".problems.csv")) if row["label"] == "two"]
+    told = [
+        row["problem"]
+        for row in rows(mounted, TABLE.replace(".csv", ".problems.csv"))
+        if row["label"] == "two"
+    ]
     assert len(told) == 1 and told[0].startswith("two/stats/aseg.stats: ")
     shelf.switches.fail_next = 0
     mounted.refresh()
@@ -84,7 +105,11 @@ def test_one_broken_catalogue_costs_its_session_and_not_the_table(shelf: Shelf, 
     shelf.server.call(lambda: setattr(two.resources[0], "broken", True))
     mounted = compose(shelf.server, limits=NOW)
     assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "three"}
-    told = [row["problem"] for row in rows(mounted, TABLE.replace(".csv", ".problems.csv")) if row["label"] == "two"]
+    told = [
+        row["problem"]
+        for row in rows(mounted, TABLE.replace(".csv", ".problems.csv"))
+        if row["label"] == "two"
+    ]
     assert len(told) == 1 and told[0].startswith("FREESURFER6 cannot be listed: ")
 
 
@@ -99,7 +124,9 @@ def test_a_session_refused_after_a_change_keeps_its_rows(shelf: Shelf, compose: 
 
     def change() -> None:
         data = freesurfer.aseg_stats("another", "6", "two")
-        two.resources[0].entries[0] = CatalogEntry(two.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick())
+        two.resources[0].entries[0] = CatalogEntry(
+            two.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick()
+        )
         two.resources[0].broken = fault == "a catalogue"
         shelf.archive.touch(two)
 
@@ -107,26 +134,40 @@ def test_a_session_refused_after_a_change_keeps_its_rows(shelf: Shelf, compose: 
     if fault == "files":
         shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = "two/stats", 500, -1
     assert cells(rows(mounted, TABLE), "measurement", "region") == before
-    told = [row["problem"] for row in rows(mounted, TABLE.replace(".csv", ".problems.csv")) if row["label"] == "two"]
+    told = [
+        row["problem"]
+        for row in rows(mounted, TABLE.replace(".csv", ".problems.csv"))
+        if row["label"] == "two"
+    ]
     assert "its rows are those from before" in " ".join(told)
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
 def test_what_could_not_be_listed_is_not_kept_under_the_new_stamp(shelf: Shelf, compose: Compose) -> None:
-    """A result replaced while its listing fails for a moment: its digest, as it was listed last, proves nothing."""
+    """A result replaced while its listing fails for a moment: its digest, as it was listed last, proves
+    nothing.
+    """
     with_aseg(shelf, "one", "two")
     mounted = compose(shelf.server, limits=NOW)
     rows(mounted, TABLE)
-    first = next(one for one in shelf.archive.experiments.values() if one.label == "one")  # its listing told where files lie
+    first = next(
+        one for one in shelf.archive.experiments.values() if one.label == "one"
+    )  # its listing told where files lie
 
     def change() -> None:
         data = freesurfer.aseg_stats("another", "6", "one")
-        first.resources[0].entries[0] = CatalogEntry(first.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick())
+        first.resources[0].entries[0] = CatalogEntry(
+            first.resources[0].entries[0].path, BytesContent(data), shelf.archive.tick()
+        )
         shelf.archive.touch(first)
 
     shelf.server.call(change)
     # Neither the file nor its listing is given ...
-    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = f"{first.resources[0].id}/files|all=true", 500, -1
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = (
+        f"{first.resources[0].id}/files|all=true",
+        500,
+        -1,
+    )
     read(mounted.vfs, TABLE)
     # ... and then both are.
     shelf.switches.fail_next = 0
@@ -135,7 +176,9 @@ def test_what_could_not_be_listed_is_not_kept_under_the_new_stamp(shelf: Shelf, 
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
-def test_a_resource_made_while_its_session_could_not_be_listed_is_found(shelf: Shelf, compose: Compose) -> None:
+def test_a_resource_made_while_its_session_could_not_be_listed_is_found(
+    shelf: Shelf, compose: Compose
+) -> None:
     """What a session was known to have is not what it has as of its new stamp."""
     with_aseg(shelf, "one")
     scan = shelf.server.call(lambda: shelf.make.scan(shelf.session, "1", "T1"))
@@ -148,7 +191,11 @@ def test_a_resource_made_while_its_session_could_not_be_listed_is_found(shelf: S
         shelf.archive.touch(shelf.session)
 
     shelf.server.call(change)
-    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = f"{shelf.session.id}/resources", 500, -1
+    shelf.switches.match, shelf.switches.fail_status, shelf.switches.fail_next = (
+        f"{shelf.session.id}/resources",
+        500,
+        -1,
+    )
     read(mounted.vfs, TABLE)
     shelf.switches.fail_next = 0
     assert set(cells(rows(mounted, TABLE), "measurement", "region")) == {"one", "S"}
@@ -164,7 +211,9 @@ def test_where_every_file_is_refused_there_is_no_table(shelf: Shelf, compose: Co
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
-def test_what_changed_while_a_table_was_built_shows_at_the_next_opening(cohort: DemoServer, compose: Compose) -> None:
+def test_what_changed_while_a_table_was_built_shows_at_the_next_opening(
+    cohort: DemoServer, compose: Compose
+) -> None:
     cohort.switches.latency_ms = 60.0
     mounted = compose(cohort, limits=NOW)
     first = threading.Thread(target=lambda: rows(mounted, ASEG))
@@ -174,9 +223,13 @@ def test_what_changed_while_a_table_was_built_shows_at_the_next_opening(cohort: 
 
     def change() -> None:
         (resource,) = (one for one in session.resources if one.label == "FREESURFER6")
-        at = next(number for number, entry in enumerate(resource.entries) if entry.path.endswith("aseg.stats"))
+        at = next(
+            number for number, entry in enumerate(resource.entries) if entry.path.endswith("aseg.stats")
+        )
         data = freesurfer.aseg_stats("another", "6", session.label)
-        resource.entries[at] = CatalogEntry(resource.entries[at].path, BytesContent(data), cohort.archive.tick())
+        resource.entries[at] = CatalogEntry(
+            resource.entries[at].path, BytesContent(data), cohort.archive.tick()
+        )
         cohort.archive.touch(session)
 
     cohort.call(change)
@@ -186,7 +239,9 @@ def test_what_changed_while_a_table_was_built_shows_at_the_next_opening(cohort: 
     assert cells(rows(mounted, ASEG), "measurement", "region")[session.label] == true_aseg("another", "6")
 
 
-def test_another_process_does_not_clear_a_first_build_away(cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_does_not_clear_a_first_build_away(
+    cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounted = compose(cohort)
     write = materialize.write
 
@@ -212,12 +267,16 @@ def test_a_cache_cleared_in_the_middle_costs_a_second_build_and_no_error(
         write(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(materialize, "write", clear_first)
-    assert len(cells(rows(mounted, ASEG), "measurement", "region")) == len(experiments(cohort.archive, "COHORT"))
+    assert len(cells(rows(mounted, ASEG), "measurement", "region")) == len(
+        experiments(cohort.archive, "COHORT")
+    )
     assert cleared
 
 
 def test_tables_take_a_quarter_of_the_caches_size_at_most(cohort: DemoServer, compose: Compose) -> None:
-    mounted = compose(cohort, limits=Limits(cache_size=4_000_000, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0))
+    mounted = compose(
+        cohort, limits=Limits(cache_size=4_000_000, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0)
+    )
     folder = mounted.cache.directory / "tables"
     for name in ("aseg.csv", "aparc.csv", "hippoSfVolumes.csv", "aseg.xlsx", "aseg.csv"):
         assert len(read(mounted.vfs, f"/tables/COHORT/freesurfer6/{name}")) > 1000

@@ -1,4 +1,6 @@
-"""The tree against the truth, with a server that grants every form and one that grants only what is proven."""
+"""The tree against the truth, with a server that grants every form and one that grants only what is
+proven.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def truth(lab: DemoServer, project: str, room: str = "projects") -> dict[str, Tr
 
 def shown(mounted: Core, path: str) -> dict[str, tuple[int, int]]:
     """Path below `path` -> (size, inode)."""
-    return {name[len(path) + 1 :]: (attributes.size, attributes.inode) for name, attributes in walk(mounted.vfs, path)}
+    return {
+        name[len(path) + 1 :]: (attributes.size, attributes.inode)
+        for name, attributes in walk(mounted.vfs, path)
+    }
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -41,7 +46,9 @@ def test_both_rooms_have_every_file_of_the_server_once(mounted: Core, lab: DemoS
         expected = truth(lab, project, room)
         found = shown(mounted, base)
         assert set(found) == set(expected)
-        assert {path: size for path, (size, _) in found.items()} == {path: file.listed_size for path, file in expected.items()}
+        assert {path: size for path, (size, _) in found.items()} == {
+            path: file.listed_size for path, file in expected.items()
+        }
         assert len({inode for _, inode in found.values()}) == len(found)
 
 
@@ -80,9 +87,18 @@ def test_ids_resolve_but_are_not_listed(mounted: Core, lab: DemoServer) -> None:
     subject, session, scan, resource = people[1], people[2], people[4], people[5]
     aliases = [
         (f"/projects/ALFA/subjects/{file.subject_id}", f"/projects/ALFA/subjects/{subject}"),
-        (f"/projects/ALFA/subjects/{subject}/{file.session_id}", f"/projects/ALFA/subjects/{subject}/{session}"),
-        (f"/projects/ALFA/subjects/{subject}/{session}/SCANS/{file.scan}", f"/projects/ALFA/subjects/{subject}/{session}/SCANS/{scan}"),
-        (f"/archive/projects/ALFA/experiments/{file.session_id}", f"/archive/projects/ALFA/experiments/{session}"),
+        (
+            f"/projects/ALFA/subjects/{subject}/{file.session_id}",
+            f"/projects/ALFA/subjects/{subject}/{session}",
+        ),
+        (
+            f"/projects/ALFA/subjects/{subject}/{session}/SCANS/{file.scan}",
+            f"/projects/ALFA/subjects/{subject}/{session}/SCANS/{scan}",
+        ),
+        (
+            f"/archive/projects/ALFA/experiments/{file.session_id}",
+            f"/archive/projects/ALFA/experiments/{session}",
+        ),
         (f"/archive/projects/ALFA/subjects/{file.subject_id}", f"/archive/projects/ALFA/subjects/{subject}"),
     ]
     for alias, plain in aliases:
@@ -90,7 +106,9 @@ def test_ids_resolve_but_are_not_listed(mounted: Core, lab: DemoServer) -> None:
         folder, _, name = alias.rpartition("/")
         assert name not in dict(vfs.entries(folder))
     number = f"/projects/ALFA/subjects/{subject}/{session}/SCANS/{scan}/{file.resource_id}"
-    vfs.entries(number.rpartition("/")[0] + "/" + resource)  # once looked into, the number is known everywhere
+    vfs.entries(
+        number.rpartition("/")[0] + "/" + resource
+    )  # once looked into, the number is known everywhere
     assert vfs.attributes(number).inode == vfs.attributes(number.rpartition("/")[0] + "/" + resource).inode
 
 
@@ -98,11 +116,18 @@ def test_a_label_wins_over_an_id(mounted: Core, lab: DemoServer) -> None:
     """In MESSY a session is called DEMO_E00002, which is the id of another one; scan 5 has the type 1."""
     listed = dict(mounted.vfs.entries("/projects/MESSY/subjects/m02"))
     assert "DEMO_E00002" in listed
-    assert mounted.vfs.attributes("/projects/MESSY/subjects/m02/DEMO_E00002").inode == listed["DEMO_E00002"].inode
+    assert (
+        mounted.vfs.attributes("/projects/MESSY/subjects/m02/DEMO_E00002").inode
+        == listed["DEMO_E00002"].inode
+    )
     scans = dict(mounted.vfs.entries("/archive/projects/MESSY/experiments/m01_scans/SCANS"))
     assert {"1", "5"} <= set(scans)
-    assert read(mounted.vfs, "/archive/projects/MESSY/experiments/m01_scans/SCANS/1/NIFTI/which.txt").startswith(b"DEMO_E")
-    assert b"scan 1 type T2" in read(mounted.vfs, "/archive/projects/MESSY/experiments/m01_scans/SCANS/1/NIFTI/which.txt")
+    assert read(
+        mounted.vfs, "/archive/projects/MESSY/experiments/m01_scans/SCANS/1/NIFTI/which.txt"
+    ).startswith(b"DEMO_E")
+    assert b"scan 1 type T2" in read(
+        mounted.vfs, "/archive/projects/MESSY/experiments/m01_scans/SCANS/1/NIFTI/which.txt"
+    )
 
 
 def test_hostile_paths_are_reported_and_shown_nowhere(mounted: Core) -> None:
@@ -116,11 +141,19 @@ def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Core) -> 
     for name, attributes in mounted.vfs.entries("/"):
         kind = stat.S_IFREG | 0o444 if name == "README.txt" else stat.S_IFDIR | 0o555
         assert attributes.mode == kind
-    assert [name for name, _ in mounted.vfs.entries("/")] == ["README.txt", "projects", "archive", "tables", "views"]
+    assert [name for name, _ in mounted.vfs.entries("/")] == [
+        "README.txt",
+        "projects",
+        "archive",
+        "tables",
+        "views",
+    ]
     assert [name for name, _ in mounted.vfs.entries("/archive")] == ["projects"]
 
 
-def test_inode_numbers_are_the_same_in_the_next_mount(mounted: Core, lab: DemoServer, compose: Compose) -> None:
+def test_inode_numbers_are_the_same_in_the_next_mount(
+    mounted: Core, lab: DemoServer, compose: Compose
+) -> None:
     first = shown(mounted, "/projects/DWI")
     assert shown(compose(lab, "other"), "/projects/DWI") == first
 

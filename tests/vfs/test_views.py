@@ -1,4 +1,6 @@
-"""The room `views/`: the files of a project by scan type, by description and by resource, against the truth."""
+"""The room `views/`: the files of a project by scan type, by description and by resource, against the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -67,21 +69,26 @@ def by_inode(mounted: Core, lab: DemoServer, project: str) -> dict[int, TrueFile
     """The true files of a project by the inode numbers they have in `projects/`."""
     people = Spelling(lab.archive, files(lab.archive, project, "demo")).people()
     list(walk(mounted.vfs, f"/projects/{project}"))
-    return {mounted.vfs.attributes(f"/projects/{project}/{path}").inode: file for path, file in people.items()}
+    return {
+        mounted.vfs.attributes(f"/projects/{project}/{path}").inode: file for path, file in people.items()
+    }
 
 
-# --- all of it -----------------------------------------------------------------------------------------------------
+# --- all of it ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("project", READABLE)
-def test_every_file_of_a_level_is_in_the_view_of_that_level_once(mounted: Core, lab: DemoServer, project: str) -> None:
+def test_every_file_of_a_level_is_in_the_view_of_that_level_once(
+    mounted: Core, lab: DemoServer, project: str
+) -> None:
     """Looked at before `projects/` was: a view must not need what others listed."""
     shown: dict[str, list[int]] = {}
     for view in LEVELS:
         found = [
             attributes.inode
             for path, attributes in walk(mounted.vfs, f"/views/{project}/{view}")
-            if ("/usable/" not in path and not path.endswith("README.txt")) or view not in ("by-scan-type", "by-description")
+            if ("/usable/" not in path and not path.endswith("README.txt"))
+            or view not in ("by-scan-type", "by-description")
         ]
         shown[view] = found
     truth = by_inode(mounted, lab, project)
@@ -94,7 +101,9 @@ def test_every_file_of_a_level_is_in_the_view_of_that_level_once(mounted: Core, 
 @pytest.mark.parametrize("project", ["ALFA", "MESSY", "NORD"])
 def test_a_file_is_the_same_node_on_every_path(mounted: Core, lab: DemoServer, project: str) -> None:
     people = Spelling(lab.archive, files(lab.archive, project, "demo")).people()
-    at_home = {attributes.inode: (path, attributes) for path, attributes in walk(mounted.vfs, f"/projects/{project}")}
+    at_home = {
+        attributes.inode: (path, attributes) for path, attributes in walk(mounted.vfs, f"/projects/{project}")
+    }
     assert len(at_home) == len(people)
     seen = 0
     for view in LEVELS:
@@ -118,9 +127,19 @@ def test_one_download_whatever_the_path(mounted: Core, lab: DemoServer) -> None:
     data = read(mounted.vfs, f"{flat}/{name}")
     inode = mounted.vfs.attributes(f"{flat}/{name}").inode
     lab.clear_log()
-    places = [path for path, attributes in walk(mounted.vfs, "/projects/ALFA/subjects") if attributes.inode == inode]
-    places += [path for path, attributes in walk(mounted.vfs, "/views/ALFA/by-description") if attributes.inode == inode]
-    places += [path for path, attributes in walk(mounted.vfs, "/views/ALFA/by-scan-resource") if attributes.inode == inode]
+    places = [
+        path for path, attributes in walk(mounted.vfs, "/projects/ALFA/subjects") if attributes.inode == inode
+    ]
+    places += [
+        path
+        for path, attributes in walk(mounted.vfs, "/views/ALFA/by-description")
+        if attributes.inode == inode
+    ]
+    places += [
+        path
+        for path, attributes in walk(mounted.vfs, "/views/ALFA/by-scan-resource")
+        if attributes.inode == inode
+    ]
     assert len(places) == 4  # projects/, by-description in usable and in all, by-scan-resource
     for path in places:
         assert read(mounted.vfs, path) == data
@@ -128,7 +147,7 @@ def test_one_download_whatever_the_path(mounted: Core, lab: DemoServer) -> None:
     assert contents(lab) == 0
 
 
-# --- names ---------------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------------
 
 
 class Study:
@@ -143,13 +162,25 @@ class Study:
 
     def session(self, subject: str = "s", label: str = "S") -> Experiment:
         found = next((one for one in self.archive.subjects.values() if one.label == subject), None)
-        return self.make.experiment(found or self.make.subject(self.project, subject), label, date="2024-01-08")
+        return self.make.experiment(
+            found or self.make.subject(self.project, subject), label, date="2024-01-08"
+        )
 
     def scan(
-        self, session: Experiment, id: str = "1", type: str = "T1", *paths: str, label: str = "NIFTI", quality: str = "usable"
+        self,
+        session: Experiment,
+        id: str = "1",
+        type: str = "T1",
+        *paths: str,
+        label: str = "NIFTI",
+        quality: str = "usable",
     ) -> Scan:
         scan = self.make.scan(session, id, type, quality=quality)
-        self.make.resource(scan, label, {path: f"{session.id}/{id}/{label}/{path}".encode() for path in paths or ("x.nii.gz",)})
+        self.make.resource(
+            scan,
+            label,
+            {path: f"{session.id}/{id}/{label}/{path}".encode() for path in paths or ("x.nii.gz",)},
+        )
         return scan
 
 
@@ -190,7 +221,11 @@ def test_names_are_those_of_bx_and_nothing_is_left_out(study: Study, compose: Co
         f"{three}_derived_more_mask.nii": "derived/more/mask.nii",
         f"{four}.nii": "image.nii",
     }
-    assert sorted(path for name, path in found.items() if name.startswith(five)) == ["a/b.txt", "a_b.txt", "c.txt"]
+    assert sorted(path for name, path in found.items() if name.startswith(five)) == [
+        "a/b.txt",
+        "a_b.txt",
+        "c.txt",
+    ]
     assert all(name.endswith(".txt") for name in found if name.startswith(five))
 
 
@@ -201,7 +236,9 @@ def test_two_resources_of_one_label_keep_their_extensions(study: Study, compose:
     vfs = compose(study.server).vfs
     base = f"s_S_1_{session.id}"
     list(walk(vfs, "/projects/P"))
-    assert sorted(names(vfs, FLAT)) == sorted([f"{base}.nii.gz", f"{base}.json", f"{base}_{second.id}.nii.gz"])
+    assert sorted(names(vfs, FLAT)) == sorted(
+        [f"{base}.nii.gz", f"{base}.json", f"{base}_{second.id}.nii.gz"]
+    )
     assert read(vfs, f"{FLAT}/{base}_{second.id}.nii.gz") == b"the second"
 
 
@@ -216,7 +253,24 @@ def test_a_name_that_is_too_long_keeps_its_extension(study: Study, compose: Comp
 
 
 def test_types_stay_apart_whatever_they_differ_by(study: Study, compose: Compose) -> None:
-    types = ["T1", "t1", "T1 ", "T1_", "T1-", "T1/", "T1%2F", "T1 w", "T1(w)", "", "(none)", ".", "..", ".git", "README.txt", "é" * 200]
+    types = [
+        "T1",
+        "t1",
+        "T1 ",
+        "T1_",
+        "T1-",
+        "T1/",
+        "T1%2F",
+        "T1 w",
+        "T1(w)",
+        "",
+        "(none)",
+        ".",
+        "..",
+        ".git",
+        "README.txt",
+        "é" * 200,
+    ]
     session = study.session()
     for number, type in enumerate(types, 1):
         study.scan(session, str(number), type)
@@ -229,7 +283,10 @@ def test_types_stay_apart_whatever_they_differ_by(study: Study, compose: Compose
             assert len(names(vfs, f"/views/P/{view}/{name}/usable/NIFTI")) == 1, name
     assert (
         "_T1%2F" not in found
-        and read(vfs, f"/views/P/by-scan-type/T1%2F/all/NIFTI/s_S_6_{session.id}.nii.gz").decode().split("/")[1] == "6"
+        and read(vfs, f"/views/P/by-scan-type/T1%2F/all/NIFTI/s_S_6_{session.id}.nii.gz")
+        .decode()
+        .split("/")[1]
+        == "6"
     )
     assert read(vfs, f"/views/P/by-scan-type/(none)/all/NIFTI/s_S_10_{session.id}.nii.gz")
 
@@ -252,17 +309,33 @@ def test_other_resources_are_a_folder_a_scan(mounted: Core, lab: DemoServer) -> 
     vfs = mounted.vfs
     folder = "/views/ALFA/by-scan-type/T1_ALFA1/all"
     assert set(names(vfs, folder)) == {"DICOM", "NIFTI", "NIFTI_PLAIN"}
-    truth = [one for one in files(lab.archive, "ALFA", "demo") if one.scan_type == "T1_ALFA1" and one.resource == "DICOM"]
+    truth = [
+        one
+        for one in files(lab.archive, "ALFA", "demo")
+        if one.scan_type == "T1_ALFA1" and one.resource == "DICOM"
+    ]
     expected = {f"{one.subject}_{one.session}_{one.scan}-T1_ALFA1_{one.session_id}" for one in truth}
     assert set(names(vfs, f"{folder}/DICOM")) == expected
     one = truth[0]
-    assert md5(read(vfs, f"{folder}/DICOM/{one.subject}_{one.session}_{one.scan}-T1_ALFA1_{one.session_id}/{one.path}")) == one.digest
+    assert (
+        md5(
+            read(
+                vfs,
+                f"{folder}/DICOM/{one.subject}_{one.session}_{one.scan}-T1_ALFA1_{one.session_id}/{one.path}",
+            )
+        )
+        == one.digest
+    )
 
 
 def test_labels_with_awkward_characters(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     flat = "/views/MESSY/by-scan-type/T1/all/NIFTI"
-    truth = [one for one in files(lab.archive, "MESSY", "demo") if one.scan_type == "T1" and one.resource == "NIFTI" and not one.hostile]
+    truth = [
+        one
+        for one in files(lab.archive, "MESSY", "demo")
+        if one.scan_type == "T1" and one.resource == "NIFTI" and not one.hostile
+    ]
     assert len(names(vfs, flat)) == len(truth)
     found = sorted(md5(read(vfs, f"{flat}/{name}")) for name in names(vfs, flat))
     assert found == sorted(one.digest for one in truth)
@@ -278,12 +351,16 @@ def test_labels_with_awkward_characters(mounted: Core, lab: DemoServer) -> None:
 def test_a_shared_session_is_under_the_labels_of_each_project(mounted: Core) -> None:
     vfs = mounted.vfs
     there = names(vfs, "/views/MESSY/by-scan-type/T1_ALFA1/usable/NIFTI")
-    assert [name.split("_DEMO_")[0] for name in there if name.endswith(".nii.gz")] == ["sub001_borrowed_MR1_2"]
+    assert [name.split("_DEMO_")[0] for name in there if name.endswith(".nii.gz")] == [
+        "sub001_borrowed_MR1_2"
+    ]
     here = names(vfs, "/views/ALFA/by-scan-type/T1_ALFA1/usable/NIFTI")
     assert any(name.startswith("sub001_sub001_MR1_2_") for name in here)
     assert "borrowed_MR1" in names(vfs, "/views/MESSY/by-resource/FREESURFER6")
     one = vfs.attributes(f"/views/MESSY/by-scan-type/T1_ALFA1/usable/NIFTI/{there[0]}")
-    other = vfs.attributes("/views/ALFA/by-scan-type/T1_ALFA1/usable/NIFTI/" + there[0].replace("borrowed", "sub001"))
+    other = vfs.attributes(
+        "/views/ALFA/by-scan-type/T1_ALFA1/usable/NIFTI/" + there[0].replace("borrowed", "sub001")
+    )
     assert (one.inode, one.size, one.mtime) == (other.inode, other.size, other.mtime)
 
 
@@ -294,7 +371,9 @@ def test_resources_of_non_imaging_experiments_and_of_assessors(mounted: Core) ->
     assert set(names(vfs, "/views/ALFA/by-assessor-resource/DATA")) == {"sub001_MR1", "sub003_MR1"}
     assert names(vfs, "/views/ALFA/by-assessor-resource/DATA/sub001_MR1") == ["sub001_MR1_freesurfer"]
     both = "/views/MESSY/by-assessor-resource/DATA/m04_MR1"
-    assert {read(vfs, f"{both}/{name}/which.txt") for name in names(vfs, both) if name.startswith("m04_both")} == {
+    assert {
+        read(vfs, f"{both}/{name}/which.txt") for name in names(vfs, both) if name.startswith("m04_both")
+    } == {
         b"in\n",
         b"out\n",
         b"plain\n",
@@ -342,14 +421,20 @@ def test_a_project_that_is_closed_while_mounted_loses_its_views(study: Study, co
         read(mounted.vfs, f"{FLAT}/{name}")
 
 
-# --- requests ------------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------
 
 
 def test_a_type_that_is_not_there_costs_no_request(mounted: Core, lab: DemoServer) -> None:
     vfs = mounted.vfs
     names(vfs, "/views/ALFA/by-scan-type")
     lab.clear_log()
-    for path in ("by-scan-type/T9", "by-description/T9", "by-scan-type/T1_ALFA1/usable/NOTHING", "by-scan-type/t1_alfa1", "by-thing"):
+    for path in (
+        "by-scan-type/T9",
+        "by-description/T9",
+        "by-scan-type/T1_ALFA1/usable/NOTHING",
+        "by-scan-type/t1_alfa1",
+        "by-thing",
+    ):
         assert refused(vfs, f"/views/ALFA/{path}") == errno.ENOENT
     if lab.switches.profile == "proven":  # what resources a scan has costs a request a session there
         assert not lab.requests("/files")
@@ -401,7 +486,9 @@ def test_what_desktops_probe_for_lists_nothing(compose: Compose, study: Study) -
     assert study.server.requests() == []
 
 
-def test_where_a_session_is_listed_its_resources_are_not_asked_for_again(compose: Compose, study: Study) -> None:
+def test_where_a_session_is_listed_its_resources_are_not_asked_for_again(
+    compose: Compose, study: Study
+) -> None:
     study.scan(study.session())
     mounted = compose(study.server)
     list(walk(mounted.vfs, "/projects/P"))
@@ -410,7 +497,7 @@ def test_where_a_session_is_listed_its_resources_are_not_asked_for_again(compose
     assert study.server.requests() == []
 
 
-# --- while things change -------------------------------------------------------------------------------------------
+# --- while things change ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])
@@ -528,7 +615,9 @@ def test_a_cold_listing_shows_its_progress_and_can_be_interrupted(compose: Compo
         assert before < len(server.requests()) <= 301  # what had come was kept
 
 
-def test_the_inode_numbers_and_order_are_the_same_in_the_next_mount(lab: DemoServer, compose: Compose) -> None:
+def test_the_inode_numbers_and_order_are_the_same_in_the_next_mount(
+    lab: DemoServer, compose: Compose
+) -> None:
     first = [(path, one.inode) for path, one in walk(compose(lab).vfs, "/views/ALFA")]
     assert [(path, one.inode) for path, one in walk(compose(lab, "other").vfs, "/views/ALFA")] == first
 

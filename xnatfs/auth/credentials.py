@@ -1,11 +1,11 @@
 """Which server, which user, which password: found in the places XNAT users already keep them.
 
-Order (design.md 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`, then `XNATPY_*`), what
-`xnatfs login` keeps, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass` (pyxnat), a prompt on a terminal. Never an argument:
-those show in `ps`. What was said for this call or this shell comes first, then what was last said to xnatfs, then what other tools keep.
-Used by the commands at their start, and by a mount that looks again. Reads files, the environment and the keyring; no network.
-Threading: any thread.
-"""
+Order (design.md 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`,
+then `XNATPY_*`), what `xnatfs login` keeps, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass`
+(pyxnat), a prompt on a terminal. Never an argument:
+those show in `ps`. What was said for this call or this shell comes first, then what was last said to xnatfs,
+then what other tools keep. Used by the commands at their start, and by a mount that looks again. Reads files,
+the environment and the keyring; no network. Threading: any thread."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ from xnatfs.errors import UsageError
 
 STORED = "`xnatfs login`"
 ENVIRONMENT, TERMINAL = "environment", "the terminal"
-_PREFIXES = ("XNAT_", "XNATPY_")  # what the Container Service and JupyterHub set (an alias token there); xnatpy's own
+_PREFIXES = (
+    "XNAT_",
+    "XNATPY_",
+)  # what the Container Service and JupyterHub set (an alias token there); xnatpy's own
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login for one server. `source` names where it was found, for people; the password is kept out of `repr`.
+    """A login for one server. `source` names where it was found, for people; the password is kept out of
+    `repr`.
 
-    For an alias token `user` and `password` are its alias and secret, and `owner` is whose it is where that is known.
-    `issued` and `expires` are in seconds since 1970 by this machine's clock; None where that is not known.
-    `again` looks into the same places once more; it raises UsageError as `find` does.
-    """
+    For an alias token `user` and `password` are its alias and secret, and `owner` is whose it is where that
+    is known. `issued` and `expires` are in seconds since 1970 by this machine's clock; None where that is not
+    known. `again` looks into the same places once more; it raises UsageError as `find` does."""
 
     server: str
     user: str
@@ -54,7 +57,9 @@ class Credentials:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one place knows; `server` may lack (a netrc entry knows only the host), and so may user and password."""
+    """What one place knows; `server` may lack (a netrc entry knows only the host), and so may user and
+    password.
+    """
 
     source: str
     host: str  # host[:port] for matching
@@ -83,9 +88,8 @@ def find(
         stored: what `xnatfs login` keeps counts too ...
         expired: ... also after its time: it still says whose the cache is.
 
-    Raises:
-        UsageError: nothing fits, or several servers are known and none was named; the text says which and what to do.
-    """
+    Raises: UsageError: nothing fits, or several servers are known and none was named; the text says which and
+        what to do."""
     config = config and config.absolute()  # a mount in the background looks again, from another folder
     netrc_file = netrc_file and netrc_file.absolute()
     wanted = normal_url(server) if server else None
@@ -109,13 +113,16 @@ def find(
                 continue
         name = user or entry.user
         if name and entry.password is not None:
-            return Credentials(wanted, name, entry.password, entry.source, entry.verify, entry.proxy, again=again)
+            return Credentials(
+                wanted, name, entry.password, entry.source, entry.verify, entry.proxy, again=again
+            )
     if prompt and sys.stdin.isatty():
         return ask(wanted, user)
     whom = f" for the user {user}" if user else ""
     raise UsageError(
         over
-        or f"no password{whom} for {wanted} was found; call `xnatfs login`, set XNAT_HOST, XNAT_USER and XNAT_PASS, "
+        or f"no password{whom} for {wanted} was found; call `xnatfs login`, set XNAT_HOST, XNAT_USER and "
+        f"XNAT_PASS, "
         "or put the server into ~/.netrc or ~/.xnat.cfg"
     )
 
@@ -148,15 +155,22 @@ def of(token: token_store.StoredToken, again: Callable[[], Credentials] | None =
 
 
 def places(config: Path | None = None, netrc_file: Path | None = None) -> list[tuple[str, str, str]]:
-    """(place, server, user) of every login that can be found, best first: for `xnatfs doctor`. No passwords."""
+    """(place, server, user) of every login that can be found, best first: for `xnatfs doctor`. No
+    passwords.
+    """
     return [
-        (entry.source + (" (expired)" if entry.token and entry.token.expired else ""), entry.server or entry.host, entry.user or "-")
+        (
+            entry.source + (" (expired)" if entry.token and entry.token.expired else ""),
+            entry.server or entry.host,
+            entry.user or "-",
+        )
         for entry in _entries(config, netrc_file, None)
     ]
 
 
 def _only_server(entries: list[_Entry]) -> str:
-    # An explicit file, the environment or `xnatfs login` names *the* server; only entries of equal standing can be in conflict.
+    # An explicit file, the environment or `xnatfs login` names *the* server; only entries of equal standing
+    # can be in conflict.
     for explicit in ("--config", "--netrc", ENVIRONMENT, STORED):
         named = [entry for entry in entries if entry.source.startswith(explicit)]
         if named:
@@ -204,7 +218,9 @@ def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -
 
 
 def without_passwords() -> None:
-    """Take the passwords out of the environment that children of this process get; here they are still found."""
+    """Take the passwords out of the environment that children of this process get; here they are still
+    found.
+    """
     for prefix in _PREFIXES:
         os.unsetenv(prefix + "PASS")
 
@@ -215,7 +231,9 @@ def _environment(wanted: str | None) -> Iterator[_Entry]:
         user, password = os.environ.get(prefix + "USER"), os.environ.get(prefix + "PASS")
         server = normal_url(host) if host else wanted
         if server and (host or (user and password)):
-            yield _Entry(f"{ENVIRONMENT} {prefix}*", urlsplit(server).netloc, server if host else None, user, password)
+            yield _Entry(
+                f"{ENVIRONMENT} {prefix}*", urlsplit(server).netloc, server if host else None, user, password
+            )
 
 
 def _kept() -> Iterator[_Entry]:
@@ -237,7 +255,9 @@ def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
         if required:
             # Not the parser's own words: they quote what it stumbled over, which may be a part of a password.
-            reason = f"look at line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else str(error)
+            reason = (
+                f"look at line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else str(error)
+            )
             raise UsageError(f"{path} cannot be read as a netrc file: {reason}") from None
         return
     for host, (login, _, password) in hosts.items():
@@ -246,7 +266,9 @@ def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
 
 
 def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
-    """JSON {"server", "user", "password"[, "verify", "proxy"]}: pyxnat's `Interface.save_config`, bx's `--config`."""
+    """JSON {"server", "user", "password"[, "verify", "proxy"]}: pyxnat's `Interface.save_config`, bx's
+    `--config`.
+    """
     _warn_if_readable(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -257,10 +279,23 @@ def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entr
         raise UsageError(f"there is no file {path}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
         if not required:
-            print(f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside", file=sys.stderr)
+            print(
+                f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside",
+                file=sys.stderr,
+            )
             return
-        raise UsageError(f"{path} is not a configuration as pyxnat writes it (JSON with server, user and password)") from None
-    yield _Entry(source, urlsplit(server).netloc, server, data.get("user"), data.get("password"), data.get("verify"), data.get("proxy"))
+        raise UsageError(
+            f"{path} is not a configuration as pyxnat writes it (JSON with server, user and password)"
+        ) from None
+    yield _Entry(
+        source,
+        urlsplit(server).netloc,
+        server,
+        data.get("user"),
+        data.get("password"),
+        data.get("verify"),
+        data.get("proxy"),
+    )
 
 
 def _xnat_pass(path: Path) -> Iterator[_Entry]:
@@ -279,4 +314,6 @@ def _warn_if_readable(path: Path) -> None:
     except OSError:
         return
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        print(f"xnatfs: warning: {path} holds a password and others can read it; chmod 600 it", file=sys.stderr)
+        print(
+            f"xnatfs: warning: {path} holds a password and others can read it; chmod 600 it", file=sys.stderr
+        )

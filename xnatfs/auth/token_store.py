@@ -1,9 +1,10 @@
-"""The alias tokens that `xnatfs login` got, kept on this machine: in the system's keyring where there is one, else in a private file.
+"""The alias tokens that `xnatfs login` got, kept on this machine: in the system's keyring where there is one,
+else in a private file.
 
-Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password, only tokens that expire.
-`tokens.json` in the state directory (0600, in a folder 0700) says which there are; the secret is in it, or in the keyring.
-Threading: any thread and any process: the file is replaced as a whole, under a lock that other processes see.
-"""
+Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password,
+only tokens that expire. `tokens.json` in the state directory (0600, in a folder 0700) says which there are;
+the secret is in it, or in the keyring. Threading: any thread and any process: the file is replaced as a
+whole, under a lock that other processes see."""
 
 from __future__ import annotations
 
@@ -25,12 +26,15 @@ from xnatfs.errors import UsageError
 
 FILE, KEYRING = "file", "keyring"
 _SERVICE = "xnatfs"
-_PATIENCE = 30.0  # seconds that a keyring may take, a person's typing included; it must never hold up a mount for good
+# seconds that a keyring may take, a person's typing included; it must never hold up a mount for good
+_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
 class StoredToken:
-    """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None where the server did not say."""
+    """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None where the server
+    did not say.
+    """
 
     server: str
     user: str
@@ -48,7 +52,8 @@ class StoredToken:
 
 
 def kept() -> list[StoredToken]:
-    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see `content.whole_file`.
+    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see
+    `content.whole_file`.
 
     Raises:
         UsageError: the file could have been read or written by somebody else.
@@ -78,7 +83,9 @@ def whole(token: StoredToken) -> StoredToken:
     try:
         alias, secret = json.loads(_keyring(lambda ring: ring.get_password(_SERVICE, _name(token))))
     except (ValueError, TypeError):
-        raise UsageError(f"the keyring has no token for {token.user} at {token.server} any more; call `xnatfs login` again") from None
+        raise UsageError(
+            f"the keyring has no token for {token.user} at {token.server} any more; call `xnatfs login` again"
+        ) from None
     return replace(token, alias=alias, secret=secret)
 
 
@@ -97,7 +104,11 @@ def keep(token: StoredToken, place: str | None = None) -> tuple[StoredToken, str
     why_not = ""
     if place != FILE:
         try:
-            _keyring(lambda ring: ring.set_password(_SERVICE, _name(token), json.dumps([token.alias, token.secret])))
+            _keyring(
+                lambda ring: ring.set_password(
+                    _SERVICE, _name(token), json.dumps([token.alias, token.secret])
+                )
+            )
             return _write(replace(token, place=KEYRING)), ""
         except UsageError as problem:
             if place == KEYRING:
@@ -146,7 +157,9 @@ def _replace(tokens: list[StoredToken]) -> None:
     draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
     try:
         # O_EXCL: a name that somebody put there is not written through.
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        with os.fdopen(
+            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+        ) as stream:
             json.dump([asdict(one) for one in tokens], stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
@@ -183,7 +196,10 @@ def _check(status: os.stat_result, path: Path) -> None:
     if status.st_uid != os.geteuid():
         raise UsageError(f"{path} is another user's; the login in it is not used")
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UsageError(f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs login` again")
+        raise UsageError(
+            f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs "
+            f"login` again"
+        )
 
 
 def _name(token: StoredToken) -> str:
@@ -214,7 +230,9 @@ def _keyring(ask: Callable[[Any], Any]) -> Any:
                 problem.append("this machine has no keyring")
                 return
             answer.append(ask(ring))
-        except Exception as error:  # backends raise what their libraries raise; never its text, which might quote
+        except (
+            Exception
+        ) as error:  # backends raise what their libraries raise; never its text, which might quote
             problem.append(f"the keyring refuses ({type(error).__name__})")
 
     thread = threading.Thread(target=work, name="keyring", daemon=True)

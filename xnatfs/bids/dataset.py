@@ -1,8 +1,8 @@
-"""The files of one session in a BIDS dataset: path -> what it is, from the session's scans and the files of their resources.
+"""The files of one session in a BIDS dataset: path -> what it is, from the session's scans and the files of
+their resources.
 
-Used by `tree.bids_view`. Names depend on listings only, never on contents, so that nothing is read to list a folder.
-Threading: pure functions.
-"""
+Used by `tree.bids_view`. Names depend on listings only, never on contents, so that nothing is read to list a
+folder. Threading: pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from xnatfs.server.records import FileRecord, ScanRecord, natural
 
 
 class ScanFiles(NamedTuple):
-    """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong with all of it."""
+    """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong
+    with all of it.
+    """
 
     scan: ScanRecord
     resource: str = ""
@@ -44,8 +46,8 @@ class Text(NamedTuple):
 class Sidecar:
     """A JSON made of an original and fields it may lack.
 
-    `header` names fields that the image's header can tell, `borrowed` fields that another image's sidecar has as its EchoTime.
-    """
+    `header` names fields that the image's header can tell, `borrowed` fields that another image's sidecar has
+    as its EchoTime."""
 
     image: FileRecord
     original: FileRecord | None = None
@@ -113,14 +115,20 @@ class _BidsImage:
                 own = wanted.rsplit("/", 1)[-1]
                 found = by_path.get(wanted)
                 if found is None and files is self.given.sidecars:
-                    found = next((one for path, one in by_path.items() if path.rsplit("/", 1)[-1] == own), None)
+                    found = next(
+                        (one for path, one in by_path.items() if path.rsplit("/", 1)[-1] == own), None
+                    )
                 if found is not None:
                     return found
         if self.alone:
             for files in (self.given.files, self.given.sidecars):
                 for ending in endings:
                     bare = ending.lstrip("._")
-                    some = [one for one in files if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", one.path, re.IGNORECASE)]
+                    some = [
+                        one
+                        for one in files
+                        if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", one.path, re.IGNORECASE)
+                    ]
                     if len(some) == 1:
                         return some[0]
         return None
@@ -141,7 +149,7 @@ def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsM
     return plan
 
 
-# --- one scan --------------------------------------------------------------------------------------------------------
+# --- one scan -----------------------------------------------------------------------------------------------
 
 
 def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImage]:
@@ -173,7 +181,11 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
         if (where.datatype, where.suffix) in TIMED and frames_of(scan) in (0, 1):
             without(f"{where.suffix} has a time axis, this has {scan.frames} frame", one.record.path)
             continue
-        images.append(_BidsImage(given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1))
+        images.append(
+            _BidsImage(
+                given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1
+            )
+        )
     echoes = {one.picture.echo for one in images if one.picture.echo}
     return [_refined(one, len(echoes) > 1) for one in images]
 
@@ -185,7 +197,11 @@ def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     kept: dict[str, Picture] = {}
     for one in found:
         if (one.stem in packed and one.extension != ".nii.gz") or one.stem in kept:
-            plan.unmapped.append(Unmapped(given.scan, given.resource, one.record.path, "the same image as another of this name"))
+            plan.unmapped.append(
+                Unmapped(
+                    given.scan, given.resource, one.record.path, "the same image as another of this name"
+                )
+            )
         else:
             kept[one.stem] = one
     return list(kept.values())
@@ -207,7 +223,9 @@ def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
     if shot.part:
         entities.setdefault("part", shot.part)
     may = KINDS[image.datatype][suffix].may
-    return replace(image, suffix=suffix, entities={name: value for name, value in entities.items() if name in may})
+    return replace(
+        image, suffix=suffix, entities={name: value for name, value in entities.items() if name in may}
+    )
 
 
 def _both_phases(image: _BidsImage) -> bool:
@@ -215,7 +233,7 @@ def _both_phases(image: _BidsImage) -> bool:
     return len({one.echo for one in pictures}) > 1
 
 
-# --- the session -----------------------------------------------------------------------------------------------------
+# --- the session --------------------------------------------------------------------------------------------
 
 
 def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
@@ -224,7 +242,9 @@ def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
     for image in images:
         reason = _lacks(image, images)
         if reason:
-            plan.unmapped.append(Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason))
+            plan.unmapped.append(
+                Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason)
+            )
         else:
             kept.append(image)
     return kept
@@ -236,7 +256,10 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
     if missing:
         return f"{place} has to have the entity {missing[0]}, which nothing tells"
     for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
-        if not (ending == "_aslcontext.tsv" and image.rule.aslcontext) and image.companion(*_spellings(ending)) is None:
+        if (
+            not (ending == "_aslcontext.tsv" and image.rule.aslcontext)
+            and image.companion(*_spellings(ending)) is None
+        ):
             return f"{place} wants a file {ending.lstrip('._')} beside the image"
     if image.companion(".json") is None:
         filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
@@ -277,7 +300,9 @@ def _after(one: _BidsImage, other: _BidsImage) -> bool:
     return natural(one.given.scan.id) > natural(other.given.scan.id)
 
 
-def _named(images: list[_BidsImage], subject: str, session: str, always: bool, plan: BidsPlan) -> list[tuple[str, _BidsImage]]:
+def _named(
+    images: list[_BidsImage], subject: str, session: str, always: bool, plan: BidsPlan
+) -> list[tuple[str, _BidsImage]]:
     """Runs numbered in scan order where there are several (or always), and every name given once."""
     groups: dict[tuple[object, ...], list[_BidsImage]] = {}
     for image in images:
@@ -285,7 +310,9 @@ def _named(images: list[_BidsImage], subject: str, session: str, always: bool, p
     numbered: list[_BidsImage] = []
     for group in groups.values():
         if (len(group) > 1 or always) and "run" not in group[0].entities:
-            numbered += [replace(one, entities={**one.entities, "run": str(n)}) for n, one in enumerate(group, 1)]
+            numbered += [
+                replace(one, entities={**one.entities, "run": str(n)}) for n, one in enumerate(group, 1)
+            ]
         else:
             numbered += group
     taken: dict[str, _BidsImage] = {}
@@ -295,21 +322,25 @@ def _named(images: list[_BidsImage], subject: str, session: str, always: bool, p
         path = f"{image.datatype}/{stem}_{image.suffix}".lower()
         if path in taken:
             reason = f"its name is that of scan {taken[path].given.scan.id}"
-            plan.unmapped.append(Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason))
+            plan.unmapped.append(
+                Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason)
+            )
             continue
         taken[path] = image
         named.append((stem, image))
     return named
 
 
-# --- the files of one image ------------------------------------------------------------------------------------------
+# --- the files of one image ---------------------------------------------------------------------------------
 
 
 def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _BidsImage], folder: str) -> None:
     path = f"{image.datatype}/{stem}_{image.suffix}"
     record = image.picture.record
     plan.files[f"{path}{image.picture.extension}"] = Same(record)
-    plan.rows.append(Row(f"{path}{image.picture.extension}", image.given.scan, image.given.resource, record.path))
+    plan.rows.append(
+        Row(f"{path}{image.picture.extension}", image.given.scan, image.given.resource, record.path)
+    )
     for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
         beside = image.companion(*_spellings(ending))
         target = f"{path}{ending}" if ending.startswith(".") else f"{image.datatype}/{stem}{ending}"
@@ -328,7 +359,9 @@ def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _Bid
 
 
 def _events(image: _BidsImage) -> FileRecord | None:
-    """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events `x_events`."""
+    """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events
+    `x_events`.
+    """
     base = image.picture.base
     for stem in dict.fromkeys((image.picture.stem, base, base.removesuffix("_bold"))):
         beside = replace(image, picture=replace(image.picture, stem=stem)).companion("_events.tsv")
@@ -340,7 +373,9 @@ def _events(image: _BidsImage) -> FileRecord | None:
 def _context(image: _BidsImage) -> bytes:
     volumes = list(image.rule.aslcontext)
     count = frames_of(image.given.scan) or len(volumes)
-    lines = [volumes[index % len(volumes)] for index in range(count)] if count % len(volumes) == 0 else volumes
+    lines = (
+        [volumes[index % len(volumes)] for index in range(count)] if count % len(volumes) == 0 else volumes
+    )
     return ("\n".join(["volume_type", *lines]) + "\n").encode()
 
 
@@ -352,7 +387,11 @@ def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -
         fields.setdefault("TaskName", image.entities["task"])
     wanted = image.rule.intended_for or (("perf/asl",) if image.suffix == "m0scan" else ())
     if wanted:
-        targets = [f"{path}{one.picture.extension}" for path, one in others.items() if _is_meant(one, wanted) and one is not image]
+        targets = [
+            f"{path}{one.picture.extension}"
+            for path, one in others.items()
+            if _is_meant(one, wanted) and one is not image
+        ]
         if targets:
             fields["IntendedFor"] = [f"bids::{folder}/{target}" for target in sorted(targets)]
     made = Sidecar(

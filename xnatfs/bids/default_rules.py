@@ -1,7 +1,7 @@
 """The rules for the usual scan types, as a map like any other. The view shows it in `code/`, to copy from.
 
-What BIDS has no name for is skipped with the reason, as is what needs facts that neither XNAT nor dcm2niix tells.
-"""
+What BIDS has no name for is skipped with the reason, as is what needs facts that neither XNAT nor dcm2niix
+tells."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Labels that are legal in BIDS (letters and digits only), told apart in a way that stays when sessions are added, and file names.
+"""Labels that are legal in BIDS (letters and digits only), told apart in a way that stays when sessions are
+added, and file names.
 
-The first of equal labels (lowest id, so the oldest) keeps the plain one; the others get `x` and their accession id. The originals stand in
-`participants.tsv` and `sessions.tsv`, which makes every label reversible. Pure functions.
-"""
+The first of equal labels (lowest id, so the oldest) keeps the plain one; the others get `x` and their
+accession id. The originals stand in `participants.tsv` and `sessions.tsv`, which makes every label
+reversible. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +16,19 @@ from xnatfs.bids.schema import ENTITIES, INDICES
 from xnatfs.server.records import natural
 
 _LETTERS = str.maketrans(
-    {"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
+    {
+        "ø": "o",
+        "Ø": "O",
+        "æ": "ae",
+        "Æ": "Ae",
+        "œ": "oe",
+        "Œ": "Oe",
+        "ß": "ss",
+        "ł": "l",
+        "Ł": "L",
+        "đ": "d",
+        "Đ": "D",
+    }
 )
 
 
@@ -33,18 +46,26 @@ def subject_text(label: str, wanted: Searching | None = None) -> str:
 
 
 def session_text(label: str, subject: str, wanted: Searching | None = None) -> str:
-    """The part of a session's label that its name is made of: without the subject's label before it, and without a `ses-`."""
+    """The part of a session's label that its name is made of: without the subject's label before it, and
+    without a `ses-`.
+    """
     if wanted is not None and (found := wanted.search(label)):
         return found[1]
     rest = label
-    if subject and label.casefold().startswith(subject.casefold()) and re.match(r"[\W_]", label[len(subject) :]):
+    if (
+        subject
+        and label.casefold().startswith(subject.casefold())
+        and re.match(r"[\W_]", label[len(subject) :])
+    ):
         rest = label[len(subject) :]
     rest = re.sub(r"\A[\W_]*ses[-_]", "", rest, flags=re.IGNORECASE)
     return rest if legal(rest) else label
 
 
 def labels(texts: Mapping[str, str]) -> dict[str, str]:
-    """Accession id -> label, from accession id -> text. Labels differ in more than case: not every disk keeps `a` and `A` apart."""
+    """Accession id -> label, from accession id -> text. Labels differ in more than case: not every disk keeps
+    `a` and `A` apart.
+    """
     named: dict[str, str] = {}
     taken: set[str] = set()
     for identity in sorted(texts, key=natural):
@@ -65,5 +86,11 @@ def stem(subject: str, session: str, entities: Mapping[str, str], without: Itera
     for name in ENTITIES:
         value = entities.get(name, "")
         if value and name not in left_out:
-            parts.append(f"{name}-{int(value):02d}" if name == "run" else f"{name}-{int(value)}" if name in INDICES else f"{name}-{value}")
+            parts.append(
+                f"{name}-{int(value):02d}"
+                if name == "run"
+                else f"{name}-{int(value)}"
+                if name in INDICES
+                else f"{name}-{value}"
+            )
     return "_".join(parts)

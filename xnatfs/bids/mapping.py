@@ -1,7 +1,8 @@
-"""The map from scans to BIDS names: ordered rules, read from TOML; the first that fits a scan and its file decides.
+"""The map from scans to BIDS names: ordered rules, read from TOML; the first that fits a scan and its file
+decides.
 
-Used by `dataset` and `tree.bids_view`. A lab's map stands on the usual rules (`usual.py`): its rules are asked first. The format is described
-in docs/bids.md.
+Used by `dataset` and `tree.bids_view`. A lab's map stands on the usual rules (`usual.py`): its rules are
+asked first. The format is described in docs/bids.md.
 Threading: immutable values; no I/O but `user_map`.
 """
 
@@ -38,7 +39,11 @@ _TEMPLATE = re.compile(r"\{(\w*)\}")
 _OWN = frozenset({"task", "type", "description"})  # what every rule may use in braces
 
 
-_NO_PATTERN = (re.error, OverflowError, RecursionError)  # of one that is wrong, too large or nested too deeply
+_NO_PATTERN = (
+    re.error,
+    OverflowError,
+    RecursionError,
+)  # of one that is wrong, too large or nested too deeply
 
 
 class BidsPlace(NamedTuple):
@@ -58,7 +63,9 @@ class Nowhere(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """Conditions, all of which have to hold, and where an image goes then (without a `datatype`: nowhere, because of `skip`)."""
+    """Conditions, all of which have to hold, and where an image goes then (without a `datatype`: nowhere,
+    because of `skip`).
+    """
 
     patterns: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -72,14 +79,23 @@ class Rule:
     aslcontext: tuple[str, ...] = ()
 
     def fits(self, scan: ScanRecord, file: str | None) -> dict[str, str] | None:
-        """What the groups of its patterns matched, if all but `frames` holds; `file` None asks whether any file could fit."""
+        """What the groups of its patterns matched, if all but `frames` holds; `file` None asks whether any
+        file could fit.
+        """
         found: dict[str, str] = {}
         both = (scan.type, scan.series_description)
-        for name, texts in (("type", both[:1]), ("description", both[1:]), ("any", both), ("file", () if file is None else (file,))):
+        for name, texts in (
+            ("type", both[:1]),
+            ("description", both[1:]),
+            ("any", both),
+            ("file", () if file is None else (file,)),
+        ):
             patterns = self.patterns.get(name)
             if not patterns or (name == "file" and file is None):
                 continue
-            match = next((one for text in texts for it in patterns if (one := it.find(text)) is not None), None)
+            match = next(
+                (one for text in texts for it in patterns if (one := it.find(text)) is not None), None
+            )
             if match is None:
                 return None
             found |= match
@@ -115,7 +131,9 @@ class BidsMap:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when another map would be made."""
-        return hashlib.sha256("\0".join(text for _, text in self.sources).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256(
+            "\0".join(text for _, text in self.sources).encode("utf-8", "surrogatepass")
+        ).hexdigest()[:16]
 
     def over(self, below: BidsMap) -> BidsMap:
         """This map, and where it says nothing, another."""
@@ -148,8 +166,18 @@ class BidsMap:
             return _placed(rule, scan, groups)
         if missed is not None and missed.frames is not None:
             low, high = missed.frames
-            wanted = f"{low} or more" if high == float("inf") else str(low) if low == high else f"{low} to {high:.0f}"
-            had = f"it has {scan.frames}" if frames_of(scan) is not None else "the server does not say how many it has"
+            wanted = (
+                f"{low} or more"
+                if high == float("inf")
+                else str(low)
+                if low == high
+                else f"{low} to {high:.0f}"
+            )
+            had = (
+                f"it has {scan.frames}"
+                if frames_of(scan) is not None
+                else "the server does not say how many it has"
+            )
             return Nowhere(f"{missed.datatype}/{missed.suffix} wants {wanted} frames, {had}")
         return Nowhere("no rule fits its type and description")
 
@@ -167,7 +195,9 @@ class BidsMap:
 
     def choose(self, labels: Sequence[str]) -> str | None:
         """The resource with a scan's images among its resources."""
-        return next((label for wanted in self.images for label in labels if label.lower() == wanted.lower()), None)
+        return next(
+            (label for wanted in self.images for label in labels if label.lower() == wanted.lower()), None
+        )
 
 
 def frames_of(scan: ScanRecord) -> int | None:
@@ -176,7 +206,12 @@ def frames_of(scan: ScanRecord) -> int | None:
 
 
 def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlace | Nowhere:
-    own = {"type": scan.type, "description": scan.series_description, "task": task_of(scan.type, scan.series_description), **groups}
+    own = {
+        "type": scan.type,
+        "description": scan.series_description,
+        "task": task_of(scan.type, scan.series_description),
+        **groups,
+    }
     entities: dict[str, str] = {}
     for name, template in rule.entities.items():
         value = legal(_TEMPLATE.sub(lambda match: own.get(match[1], ""), template))
@@ -189,7 +224,7 @@ def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlac
     return BidsPlace(rule.datatype, rule.suffix, entities, rule)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def parse(text: str, where: str) -> BidsMap:
@@ -204,7 +239,10 @@ def parse(text: str, where: str) -> BidsMap:
     """
     try:
         found = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
     _known(found, _TOP, where, f"a {NAME}")
     rules = found.get("rule", [])
@@ -252,7 +290,9 @@ def _read(path: Path) -> BidsMap:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
+        raise UsageError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        ) from None
     return parse(text, str(path))
 
 
@@ -260,7 +300,11 @@ def _rule(found: Mapping[str, Any], where: str) -> Rule:
     _known(found, _RULE, where, "a rule")
     if ("to" in found) == ("skip" in found):
         raise UsageError(f'{where}: it has either `to = "anat/T1w"` or `skip = "why"`')
-    patterns = {name: tuple(_pattern(one, f"{where}: {name}") for one in _texts(found, name, where)) for name in _TEXTS if name in found}
+    patterns = {
+        name: tuple(_pattern(one, f"{where}: {name}") for one in _texts(found, name, where))
+        for name in _TEXTS
+        if name in found
+    }
     words = {name: _texts(found, name, where) for name in _WORDS if name in found}
     frames = _frames(found["frames"], where) if "frames" in found else None
     if not set(patterns) | set(words) and frames is None:
@@ -291,7 +335,9 @@ def _rule(found: Mapping[str, Any], where: str) -> Rule:
 def _to(value: Any, where: str) -> tuple[str, str]:
     datatype, slash, suffix = value.partition("/") if isinstance(value, str) else ("", "", "")
     if not slash or datatype not in KINDS:
-        raise UsageError(f'{where}: to is a datatype and a suffix, as "anat/T1w"; datatypes are {", ".join(KINDS)}')
+        raise UsageError(
+            f'{where}: to is a datatype and a suffix, as "anat/T1w"; datatypes are {", ".join(KINDS)}'
+        )
     if suffix not in KINDS[datatype]:
         raise UsageError(f"{where}: {datatype} has no suffix {suffix!r}, but {', '.join(KINDS[datatype])}")
     return datatype, suffix
@@ -311,7 +357,10 @@ def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: s
             raise UsageError(f"{where}: entities.{name} is a text")
         for used in _TEMPLATE.findall(text):
             if used not in groups | _OWN:
-                raise UsageError(f"{where}: entities.{name} uses {{{used}}}, which no pattern of the rule has as a group (?P<{used}>...)")
+                raise UsageError(
+                    f"{where}: entities.{name} uses {{{used}}}, which no pattern of the rule has as a "
+                    f"group (?P<{used}>...)"
+                )
         plain = _TEMPLATE.sub("", text)
         if plain and not legal(plain):
             raise UsageError(f"{where}: entities.{name} has to have letters or digits")
@@ -332,7 +381,9 @@ def _sidecar(found: Any, where: str) -> dict[str, Any]:
     for name, value in found.items():
         many = value if isinstance(value, list) else [value]
         if not all(isinstance(one, (str, int, float, bool)) for one in many):
-            raise UsageError(f"{where}: sidecar.{name} is a text, a number, true or false, or a list of these")
+            raise UsageError(
+                f"{where}: sidecar.{name} is a text, a number, true or false, or a list of these"
+            )
     return dict(found)
 
 
@@ -375,7 +426,9 @@ def _label(found: Mapping[str, Any], name: str, where: str) -> Searching | None:
     except (TypeError, *_NO_PATTERN):
         compiled = None
     if compiled is None or compiled.groups != 1:
-        raise UsageError(f"{where}: labels.{name} is a regular expression with one group, which is taken, as 'S(\\d+)$'")
+        raise UsageError(
+            f"{where}: labels.{name} is a regular expression with one group, which is taken, as 'S(\\d+)$'"
+        )
     return compiled
 
 
@@ -397,6 +450,10 @@ def _texts(found: Mapping[str, Any], name: str, where: str, *, empty: bool = Fal
     if value is None:
         return ()
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not (texts or empty) or not all(isinstance(one, str) and (one or empty) for one in texts):
+    if (
+        not isinstance(texts, list)
+        or not (texts or empty)
+        or not all(isinstance(one, str) and (one or empty) for one in texts)
+    ):
         raise UsageError(f"{where}: {name} is a text or a list of texts")
     return tuple(texts)

@@ -1,4 +1,5 @@
-"""The texts of a BIDS dataset: description, participants, sessions, scans, what is unmapped. Tables are TSV with `n/a` for nothing.
+"""The texts of a BIDS dataset: description, participants, sessions, scans, what is unmapped. Tables are TSV
+with `n/a` for nothing.
 
 Pure functions; the same input gives the same bytes.
 """
@@ -87,7 +88,9 @@ def description(title: str, server: str, version: str) -> bytes:
             "BIDSVersion": VERSION,
             "DatasetType": "raw",
             "License": "n/a",
-            "GeneratedBy": [{"Name": "xnatfs", "Version": version, "CodeURL": "https://pypi.org/project/xnatfs"}],
+            "GeneratedBy": [
+                {"Name": "xnatfs", "Version": version, "CodeURL": "https://pypi.org/project/xnatfs"}
+            ],
             "SourceDatasets": [{"URL": server}],
         }
     )
@@ -105,7 +108,10 @@ def participants(people: Iterable[Person]) -> bytes:
 
 def sessions(visits: Iterable[VisitRow]) -> bytes:
     """sub-*_sessions.tsv."""
-    rows = ([f"ses-{one.label}", acquired(one.experiment), one.experiment.label, one.experiment.id, one.project] for one in visits)
+    rows = (
+        [f"ses-{one.label}", acquired(one.experiment), one.experiment.label, one.experiment.id, one.project]
+        for one in visits
+    )
     return table(["session_id", "acq_time", *SESSIONS], rows)
 
 
@@ -115,7 +121,16 @@ def scans(rows: Iterable[Row], experiment: ExperimentRecord) -> bytes:
 
     def line(row: Row) -> list[str]:
         scan = row.scan
-        return [row.filename, when, scan.id, scan.type, scan.series_description, scan.quality, row.resource, row.source]
+        return [
+            row.filename,
+            when,
+            scan.id,
+            scan.type,
+            scan.series_description,
+            scan.quality,
+            row.resource,
+            row.source,
+        ]
 
     return table(["filename", "acq_time", *SCANS], map(line, rows))
 
@@ -129,7 +144,10 @@ def unmapped(rows: Iterable[tuple[VisitRow, str, Unmapped]]) -> bytes:
         about = [scan.id, scan.type, scan.series_description, scan.quality, scan.frames]
         return [visit.project, subject, visit.experiment.label, *about, row.resource, row.source, row.reason]
 
-    return table(["project", "subject", "session", *scan_columns, "resource", "file", "reason"], (line(*one) for one in rows))
+    return table(
+        ["project", "subject", "session", *scan_columns, "resource", "file", "reason"],
+        (line(*one) for one in rows),
+    )
 
 
 def acquired(experiment: ExperimentRecord) -> str:

@@ -1,8 +1,8 @@
 """The patterns of a map's rules, and what a description says of a task.
 
-A pattern is a shell pattern over the whole text (`*rest*`) or, with `re:` before it, a regular expression that is searched for. A word
-pattern is a shell pattern over single words: `T1_mprage sag` has the words t1, mprage and sag. Upper and lower case are alike.
-"""
+A pattern is a shell pattern over the whole text (`*rest*`) or, with `re:` before it, a regular expression
+that is searched for. A word pattern is a shell pattern over single words: `T1_mprage sag` has the words t1,
+mprage and sag. Upper and lower case are alike."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _TECHNICAL = re.compile(
       | session | ses | repeat | time | series""",
     re.VERBOSE,
 )
-_REST = re.compile(r"(?<![a-z])(rest(ing)?(?![a-z])|rest(ing)?state|rs[-_ ]?f?mri|rsfc|rs(?![a-z]))", re.IGNORECASE)
+_REST = re.compile(
+    r"(?<![a-z])(rest(ing)?(?![a-z])|rest(ing)?state|rs[-_ ]?f?mri|rsfc|rs(?![a-z]))", re.IGNORECASE
+)
 _TASK = re.compile(r"task[-_]([A-Za-z0-9]+)", re.IGNORECASE)
 
 
@@ -43,10 +45,11 @@ class Searching(Protocol):
 
 
 class Bounded:
-    """An expression out of a map, which may come from the server: whoever may write there must not be able to stop the mount.
+    """An expression out of a map, which may come from the server: whoever may write there must not be able to
+    stop the mount.
 
-    `(a|aa)+$` takes years for 60 letters, and Python's `re` lets nothing else run meanwhile; `regex` stops after a time, and then the text
-    counts as one without it.
+    `(a|aa)+$` takes years for 60 letters, and Python's `re` lets nothing else run meanwhile; `regex` stops
+    after a time, and then the text counts as one without it.
 
     Raises:
         re.error: it is no regular expression of Python's.
@@ -66,7 +69,11 @@ class Bounded:
         try:
             found: re.Match[str] | None = self._compiled.search(text[:_LONGEST], timeout=_PATIENCE)
         except TimeoutError:
-            log.warning("the expression %r takes too long on %r, which counts as not found", self._text[:200], text[:200])
+            log.warning(
+                "the expression %r takes too long on %r, which counts as not found",
+                self._text[:200],
+                text[:200],
+            )
             return None
         return found
 
@@ -119,7 +126,9 @@ def any_word(patterns: Iterable[str], texts: Iterable[str]) -> bool:
 
 
 def task_of(type: str, description: str) -> str:
-    """The task a BOLD series is about, for the entity `task`: `rest`, what follows the word task, or what is no technical word."""
+    """The task a BOLD series is about, for the entity `task`: `rest`, what follows the word task, or what is
+    no technical word.
+    """
     for text in (description, type):
         named = _TASK.search(text)
         if named and named[1].lower() not in ("fmri", "bold", "run"):

@@ -1,7 +1,8 @@
-"""What BIDS 1.10 demands of the raw MR files this package can name: datatypes, suffixes, entities, sidecar fields.
+"""What BIDS 1.10 demands of the raw MR files this package can name: datatypes, suffixes, entities, sidecar
+fields.
 
-From the BIDS schema (`rules/files/raw`, `rules/sidecars`); `tests/unit/bids` compares it with the schema as published.
-"""
+From the BIDS schema (`rules/files/raw`, `rules/sidecars`); `tests/unit/bids` compares it with the schema as
+published."""
 
 from __future__ import annotations
 
@@ -9,7 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VERSION = "1.10.0"
-ENTITIES = ("task", "acq", "ce", "rec", "dir", "run", "echo", "flip", "inv", "mt", "part", "chunk")  # in the order names have them
+ENTITIES = (
+    "task",
+    "acq",
+    "ce",
+    "rec",
+    "dir",
+    "run",
+    "echo",
+    "flip",
+    "inv",
+    "mt",
+    "part",
+    "chunk",
+)  # in the order names have them
 INDICES = frozenset({"run", "echo", "flip", "inv", "chunk"})
 VALUES = {"part": ("mag", "phase", "real", "imag"), "mt": ("on", "off")}
 
@@ -24,7 +38,9 @@ class SuffixKind:
 
 
 def _kind(may: str, must: str = "", fields: str = "") -> SuffixKind:
-    return SuffixKind(frozenset(f"{may} {must} acq run".split()), frozenset(must.split()), tuple(fields.split()))
+    return SuffixKind(
+        frozenset(f"{may} {must} acq run".split()), frozenset(must.split()), tuple(fields.split())
+    )
 
 
 _ANAT = _kind("task ce rec echo part chunk")
@@ -33,14 +49,31 @@ _FUNC = _kind("ce rec dir echo part chunk", "task", "TaskName RepetitionTime")
 _DWI = _kind("dir rec part chunk")
 _FMAP = _kind("chunk")
 _LABELING = (
-    "ArterialSpinLabelingType PostLabelingDelay BackgroundSuppression M0Type TotalAcquiredPairs RepetitionTimePreparation "
+    "ArterialSpinLabelingType PostLabelingDelay BackgroundSuppression M0Type TotalAcquiredPairs "
+    "RepetitionTimePreparation "
     "MagneticFieldStrength MRAcquisitionType EchoTime"
 )
 
 KINDS: Mapping[str, Mapping[str, SuffixKind]] = {
     "anat": {
-        **dict.fromkeys(("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "angio"), _ANAT),
-        **dict.fromkeys(("T1map", "T2map", "T2starmap", "R1map", "R2map", "R2starmap", "PDmap", "MTRmap", "UNIT1", "Chimap"), _MAP),
+        **dict.fromkeys(
+            ("T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "angio"), _ANAT
+        ),
+        **dict.fromkeys(
+            (
+                "T1map",
+                "T2map",
+                "T2starmap",
+                "R1map",
+                "R2map",
+                "R2starmap",
+                "PDmap",
+                "MTRmap",
+                "UNIT1",
+                "Chimap",
+            ),
+            _MAP,
+        ),
         "MEGRE": _kind("task ce rec part chunk", "echo"),
         "MESE": _kind("task ce rec part chunk dir", "echo"),
         "VFA": _kind("task ce rec echo part chunk", "flip"),
@@ -63,6 +96,9 @@ KINDS: Mapping[str, Mapping[str, SuffixKind]] = {
     },
 }
 # What stands beside an image under its name. An image without these is no legal one.
-COMPANIONS: Mapping[tuple[str, str], tuple[str, ...]] = {("dwi", "dwi"): (".bval", ".bvec"), ("perf", "asl"): ("_aslcontext.tsv",)}
+COMPANIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("dwi", "dwi"): (".bval", ".bvec"),
+    ("perf", "asl"): ("_aslcontext.tsv",),
+}
 TIMED = frozenset({("func", "bold"), ("func", "cbv")})  # a time axis is what makes them
 CONTEXTS = ("control", "label", "m0scan", "deltam", "cbf", "noRF", "n/a")

@@ -1,7 +1,8 @@
-"""The bytes of a sidecar: the original's, with the fields added that BIDS demands and it lacks. And the numbers of a NIfTI header.
+"""The bytes of a sidecar: the original's, with the fields added that BIDS demands and it lacks. And the
+numbers of a NIfTI header.
 
-An original that lacks nothing stays as it is, byte for byte; fields are added at its end, so that its own numbers keep their digits.
-"""
+An original that lacks nothing stays as it is, byte for byte; fields are added at its end, so that its own
+numbers keep their digits."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def header(start: bytes) -> NiftiHeader | None:
         count = dims[0] if 0 <= dims[0] <= 7 else 0
         seconds = step * _SECONDS.get(units & 0x38, 1.0)
         told = seconds if count >= 4 and 0 < seconds < 1000 else 0.0
-        return NiftiHeader(tuple(dims[1 : 1 + count]), float(f"{told:.7g}"))  # a float of 32 bits has seven digits
+        return NiftiHeader(
+            tuple(dims[1 : 1 + count]), float(f"{told:.7g}")
+        )  # a float of 32 bits has seven digits
     return None
 
 
@@ -57,14 +60,18 @@ def read(data: bytes) -> dict[str, Any] | None:
 
 
 def with_fields(original: bytes, wanted: Mapping[str, Any]) -> bytes:
-    """A sidecar with these fields where it lacks them; `original` may be empty or no JSON at all, and is left out then."""
+    """A sidecar with these fields where it lacks them; `original` may be empty or no JSON at all, and is left
+    out then.
+    """
     found = read(original) if original else {}
     if found is None:
         original, found = b"", {}
     missing = {name: value for name, value in wanted.items() if name not in found}
     if original and not missing:
         return original
-    lines = ",\n".join(f"\t{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in missing.items())
+    lines = ",\n".join(
+        f"\t{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in missing.items()
+    )
     if not found:
         return f"{{\n{lines}\n}}\n".encode() if lines else b"{}\n"
     # Without a regular expression: `\\s*}` tries each of a million blanks anew.

@@ -4,12 +4,12 @@ Used by `listing` and `content`. Layout below the directory (mode 0700: this is 
 
     objects/ab/<key>    whole files; the name is the sha256 of what identifies one version of one file
     partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open
-    drafts/<name>       small files being written, each flock'ed by its writer: one nobody holds is left from a crash and removed
-    index.sqlite        sizes, last use, how each was checked (`index.py`)
-    lock                flock'ed, shared, by every process that has the cache open (`sweep.py`: what a crash left is cleared away)
+    drafts/<name>       small files being written, each flock'ed by its writer: one nobody holds is left from
+    a crash and removed index.sqlite        sizes, last use, how each was checked (`index.py`) lock
+    flock'ed, shared, by every process that has the cache open (`sweep.py`: what a crash left is cleared away)
 
-Bytes are reserved before they are fetched, so the cap holds with everything in flight; the disk keeps a minimum of free space. What is
-open in this process is not evicted. Several processes may share a directory.
+Bytes are reserved before they are fetched, so the cap holds with everything in flight; the disk keeps a
+minimum of free space. What is open in this process is not evicted. Several processes may share a directory.
 Threading: any thread. One lock, the index's, guards the pins too; it is never held while bytes move.
 """
 
@@ -62,7 +62,9 @@ class Entry:
 
 
 def _named(key: str) -> str:
-    """The key, which is a file's name. It is made from what the server says, so once more: no path, nothing hidden."""
+    """The key, which is a file's name. It is made from what the server says, so once more: no path, nothing
+    hidden.
+    """
     if not _KEY.fullmatch(key):
         raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} names no cached file")
     return key
@@ -71,10 +73,9 @@ def _named(key: str) -> str:
 class ContentCache:
     """The content cache of one server and user.
 
-    Args:
-        directory: made if missing. What a process that died left in it is cleared away, and listed in `left_behind`.
-        cap: bytes that everything in it may take together.
-        min_free: bytes of the disk that are left free.
+    Args: directory: made if missing. What a process that died left in it is cleared away, and listed in
+        `left_behind`. cap: bytes that everything in it may take together. min_free: bytes of the disk that
+        are left free.
 
     Raises:
         Failure: CACHE_BROKEN if the directory cannot be used.
@@ -95,17 +96,28 @@ class ContentCache:
                 private_folder(part)  # with those above it: their names tell servers and users
             self._guard = guard = Guard(directory)
             self.index = Index(directory / "index.sqlite", directory / "objects", alone=self._guard.alone)
-            self._lock = self.index.lock  # one lock for both: pins decide about evictions inside the index's transactions
-            swept = sweep_all(directory, self.index) if self.index.crashed else sweep_drafts(directory, self.index)
+            self._lock = (
+                self.index.lock
+            )  # one lock for both: pins decide about evictions inside the index's transactions
+            swept = (
+                sweep_all(directory, self.index)
+                if self.index.crashed
+                else sweep_drafts(directory, self.index)
+            )
             self.left_behind = swept.wrong
             if swept.wrong:
-                log.info("%d things were left in %s by a process that died: %s", len(swept.wrong), directory, "; ".join(swept.wrong[:10]))
+                log.info(
+                    "%d things were left in %s by a process that died: %s",
+                    len(swept.wrong),
+                    directory,
+                    "; ".join(swept.wrong[:10]),
+                )
         except (OSError, sqlite3.Error) as error:
             if guard is not None:
                 guard.close()
             raise Failure(Cause.CACHE_BROKEN, str(directory), str(error)) from error
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def open(self, key: str) -> Entry | None:
         """The object of this key, opened and pinned; None if it is not here."""
@@ -118,7 +130,9 @@ class ContentCache:
             except FileNotFoundError:
                 self._forget(key)
                 return None
-            if os.fstat(fd).st_size != row.size:  # cut by an unclean boot: it was renamed before its bytes were on the disk
+            if (
+                os.fstat(fd).st_size != row.size
+            ):  # cut by an unclean boot: it was renamed before its bytes were on the disk
                 os.close(fd)
                 self._forget(key)
                 return None
@@ -160,14 +174,16 @@ class ContentCache:
             if verified is None:
                 self.index.execute("UPDATE objects SET checked = ? WHERE key = ?", time.time(), key)
             else:
-                self.index.execute("UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key)
+                self.index.execute(
+                    "UPDATE objects SET checked = ?, verified = ? WHERE key = ?", time.time(), verified, key
+                )
 
     def forget(self, key: str) -> None:
         """Remove an object that is no longer the server's content. Who has it open may read on."""
         with self._lock:
             self._forget(key)
 
-    # --- small files ---------------------------------------------------------------------------------------------
+    # --- small files ----------------------------------------------------------------------------------------
 
     def draft(self, size: int | None) -> CacheWriter:
         """A new draft with `size` bytes reserved (None: not known yet).
@@ -177,7 +193,8 @@ class ContentCache:
         """
         reserved = _RESERVE_STEP if size is None else size
         name = uuid.uuid4().hex
-        # The locked file first: a reservation nobody holds a lock for counts as left from a crash when another mount starts.
+        # The locked file first: a reservation nobody holds a lock for counts as left from a crash when
+        # another mount starts.
         draft = CacheWriter(self, name, self.directory / "drafts" / name, reserved)
         try:
             self._reserve_draft(name, reserved)
@@ -243,7 +260,11 @@ class ContentCache:
             with self.index.transaction():
                 for key, size, verified in stored:
                     self.index.put_object(key, size, "", verified)
-                self.index.execute("UPDATE drafts SET reserved = MAX(0, reserved - ?) WHERE name = ?", sum(one[1] for one in stored), name)
+                self.index.execute(
+                    "UPDATE drafts SET reserved = MAX(0, reserved - ?) WHERE name = ?",
+                    sum(one[1] for one in stored),
+                    name,
+                )
         except sqlite3.Error as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -254,7 +275,7 @@ class ContentCache:
         except OSError as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
-    # --- large files ---------------------------------------------------------------------------------------------
+    # --- large files ----------------------------------------------------------------------------------------
 
     def partial(self, key: str, size: int, last_modified: str) -> Partial:
         """The partial file of this key, opened and locked, with what is already here of this version.
@@ -271,12 +292,23 @@ class ContentCache:
                 fd = locked(path)
                 assert fd is not None  # nobody else knows this name
             row = self.index.partial(name)
-            fits = row is not None and row.size == size and row.last_modified == last_modified and os.fstat(fd).st_size == size
+            fits = (
+                row is not None
+                and row.size == size
+                and row.last_modified == last_modified
+                and os.fstat(fd).st_size == size
+            )
             if not fits:
                 os.ftruncate(fd, 0)
                 with self.index.transaction():
                     self.index.execute("DELETE FROM partials WHERE key = ?", name)
-                    self.index.execute("INSERT INTO partials VALUES (?, ?, ?, x'', 0, ?)", name, size, last_modified, time.time())
+                    self.index.execute(
+                        "INSERT INTO partials VALUES (?, ?, ?, x'', 0, ?)",
+                        name,
+                        size,
+                        last_modified,
+                        time.time(),
+                    )
             else:
                 self.index.execute("UPDATE partials SET used = ? WHERE key = ?", time.time(), name)
             os.ftruncate(fd, size)
@@ -284,7 +316,9 @@ class ContentCache:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
         with self._lock:
             self._pins[name] += 1
-        return Partial(self, name, path, size, last_modified, row.pages if fits and row is not None else None, fd)
+        return Partial(
+            self, name, path, size, last_modified, row.pages if fits and row is not None else None, fd
+        )
 
     def reserve_pages(self, key: str, more: int) -> None:
         """Add to a partial file's reservation (negative: give back).
@@ -313,7 +347,9 @@ class ContentCache:
             return False
         return True
 
-    def store_partial(self, name: str, path: Path, key: str, size: int, last_modified: str, verified: str, fd: int) -> None:
+    def store_partial(
+        self, name: str, path: Path, key: str, size: int, last_modified: str, verified: str, fd: int
+    ) -> None:
         """Make a partial file that is whole an object (called by `Partial.commit`)."""
         try:
             os.ftruncate(fd, size)
@@ -332,7 +368,9 @@ class ContentCache:
             self.index.execute("DELETE FROM partials WHERE key = ?", key)
 
     def release_partial(self, key: str, *, kept: bool) -> None:
-        """A partial file was closed: only what is present stays reserved; a private one goes. `kept` if it still has its name."""
+        """A partial file was closed: only what is present stays reserved; a private one goes. `kept` if it
+        still has its name.
+        """
         self.unpin(key)
         if not kept:
             return
@@ -344,9 +382,13 @@ class ContentCache:
             if row is not None and not row.pages.count(1):
                 self.drop_partial(key, self.directory / "partials" / key)
             elif row is not None:
-                self.index.execute("UPDATE partials SET reserved = ? WHERE key = ?", min(row.size, row.pages.count(1) * PAGE), key)
+                self.index.execute(
+                    "UPDATE partials SET reserved = ? WHERE key = ?",
+                    min(row.size, row.pages.count(1) * PAGE),
+                    key,
+                )
 
-    # --- the whole -----------------------------------------------------------------------------------------------
+    # --- the whole ------------------------------------------------------------------------------------------
 
     def usage(self) -> tuple[int, int, int]:
         """(objects, their bytes, bytes reserved by what is on its way or partly here)."""
@@ -358,7 +400,10 @@ class ContentCache:
 
     def keys(self) -> list[tuple[str, int, str]]:
         """(key, size, how it was checked) of every object."""
-        return [(str(key), int(str(size)), str(how)) for key, size, how in self.index.execute("SELECT key, size, verified FROM objects")]
+        return [
+            (str(key), int(str(size)), str(how))
+            for key, size, how in self.index.execute("SELECT key, size, verified FROM objects")
+        ]
 
     def remove_damaged(self, key: str, fd: int) -> bool:
         """Remove an object that was found damaged, if the file at `fd` still is that object."""
@@ -393,9 +438,13 @@ class ContentCache:
             os.rename(path, target)
 
     def _make_room(self, size: int) -> None:
-        """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a transaction."""
+        """Evict until `size` more bytes fit below the cap and leave the disk its free space. Called in a
+        transaction.
+        """
         if size > self.cap:  # before anything is evicted for it in vain
-            raise Failure(Cause.NO_SPACE, str(self.directory), f"{size} bytes are needed, the cap is {self.cap}")
+            raise Failure(
+                Cause.NO_SPACE, str(self.directory), f"{size} bytes are needed, the cap is {self.cap}"
+            )
         needed = self.index.total() + size - self.cap
         if self.min_free:
             disk = os.statvfs(self.directory)
@@ -432,5 +481,7 @@ class ContentCache:
         self._used.pop(key, None)
         with contextlib.suppress(sqlite3.Error):
             self.index.execute("DELETE FROM objects WHERE key = ?", key)
-        with contextlib.suppress(OSError):  # in a directory that is read-only by now it stays, and so does its place in the index
+        with contextlib.suppress(
+            OSError
+        ):  # in a directory that is read-only by now it stays, and so does its place in the index
             os.unlink(self.path(key))

@@ -1,7 +1,8 @@
-"""What was learnt about a server's files and must outlive the cache: true sizes where the catalog is wrong, wrong digests, first dates.
+"""What was learnt about a server's files and must outlive the cache: true sizes where the catalog is wrong,
+wrong digests, first dates.
 
-Used by `listing` and `content`. Kept in the state directory: `rsync` of a file whose catalog size is wrong must find the same true size after a remount
-and after the cache was cleared, else it copies the file again.
+Used by `listing` and `content`. Kept in the state directory: `rsync` of a file whose catalog size is wrong
+must find the same true size after a remount and after the cache was cleared, else it copies the file again.
 Threading: any thread; one lock around short SQLite statements, reads come from memory.
 """
 
@@ -22,7 +23,9 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS learnt (kind TEXT, key TEXT, value TEXT, P
 
 
 class Corrections:
-    """A small persistent map (kind, key) -> text, read whole at the start: it only ever holds the server's errors."""
+    """A small persistent map (kind, key) -> text, read whole at the start: it only ever holds the server's
+    errors.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
@@ -36,7 +39,9 @@ class Corrections:
         return self._values.get((kind, storable(key)))
 
     def put(self, kind: str, key: str, value: str) -> None:
-        """Set and persist. A state directory that cannot be written costs the memory of it, not the operation."""
+        """Set and persist. A state directory that cannot be written costs the memory of it, not the
+        operation.
+        """
         key, value = storable(key), storable(value)
         with self._lock:
             if self._values.get((kind, key)) == value:

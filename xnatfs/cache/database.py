@@ -1,7 +1,8 @@
-"""Opening the small SQLite files beside the cache: one that is damaged is started anew, since all of them can be had again.
+"""Opening the small SQLite files beside the cache: one that is damaged is started anew, since all of them can
+be had again.
 
-Used by `listings`, `measurements` and `cache.corrections`. The index of the contents opens its own: it is made anew from the files.
-Threading: the connection may be used by any thread; whoever opens it has the lock.
+Used by `listings`, `measurements` and `cache.corrections`. The index of the contents opens its own: it is
+made anew from the files. Threading: the connection may be used by any thread; whoever opens it has the lock.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def storable(text: str) -> str:
 
 
 class Database:
-    """The database at `path`, made if it is missing, 0600. Started anew when it is found damaged or gone, now or later: a failing disk,
-    somebody who cleared the cache directory by hand.
+    """The database at `path`, made if it is missing, 0600. Started anew when it is found damaged or gone, now
+    or later: a failing disk, somebody who cleared the cache directory by hand.
 
     Args:
         schema: statements that may be run again.
@@ -101,7 +102,9 @@ class Database:
         self._identity = identity(self._path)
 
 
-def _opened(path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]) -> sqlite3.Connection:
+def _opened(
+    path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]
+) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=OPENING)
     try:
         path.chmod(0o600)

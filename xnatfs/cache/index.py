@@ -1,11 +1,12 @@
-"""The index of a content cache: what is there, how large, how checked, when last used. SQLite, one file a cache directory.
+"""The index of a content cache: what is there, how large, how checked, when last used. SQLite, one file a
+cache directory.
 
-Used by `contents` only. The files are the truth: an index that is lost or damaged is made anew from them, at the start and in the
-middle of a mount (a failing disk, somebody who cleared the cache directory by hand). Several processes may share it; what decides about
-bytes (making room and reserving) is one transaction.
-Threading: any thread, one lock around each statement or transaction. Network file systems get no write-ahead log: SQLite's needs shared
-memory, which they do not give (sqlite.org/wal.html, "all processes must be on the same host").
-"""
+Used by `contents` only. The files are the truth: an index that is lost or damaged is made anew from them, at
+the start and in the middle of a mount (a failing disk, somebody who cleared the cache directory by hand).
+Several processes may share it; what decides about bytes (making room and reserving) is one transaction.
+Threading: any thread, one lock around each statement or transaction. Network file systems get no write-ahead
+log: SQLite's needs shared memory, which they do not give (sqlite.org/wal.html, "all processes must be on the
+same host")."""
 
 from __future__ import annotations
 
@@ -56,7 +57,21 @@ CREATE TRIGGER IF NOT EXISTS partial_more AFTER UPDATE OF reserved ON partials
     BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
 """
 OPENING = 10.0  # seconds that who opens a database waits for other processes
-_NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "beegfs", "gpfs", "afs", "ceph", "fuse.", "glusterfs", "pvfs2", "ncpfs")
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "lustre",
+    "beegfs",
+    "gpfs",
+    "afs",
+    "ceph",
+    "fuse.",
+    "glusterfs",
+    "pvfs2",
+    "ncpfs",
+)
 
 
 class ObjectRow(NamedTuple):
@@ -77,7 +92,9 @@ class PartialRow(NamedTuple):
 
 
 class Victim(NamedTuple):
-    """Something that could be evicted: an object or (`partial`) a partial file, and the bytes that would free."""
+    """Something that could be evicted: an object or (`partial`) a partial file, and the bytes that would
+    free.
+    """
 
     key: str
     bytes: int
@@ -85,7 +102,8 @@ class Victim(NamedTuple):
 
 
 class Index:
-    """The index at `path`; `objects` is the folder to make it anew from; `alone`: no other process has it open.
+    """The index at `path`; `objects` is the folder to make it anew from; `alone`: no other process has it
+    open.
 
     Attributes:
         crashed: whether the last one who had it open did not close it (known only to one who is alone).
@@ -104,13 +122,18 @@ class Index:
         self._in_vain = False  # another process holds it for longer than one waits
         self.network = network_file_system(path.parent)
         if self.network:
-            log.warning("the cache directory lies on a network file system (%s); a local one is faster and safer", self.network)
+            log.warning(
+                "the cache directory lies on a network file system (%s); a local one is faster and safer",
+                self.network,
+            )
         try:
             self._database = self._connect(rebuild=not path.exists())
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            log.warning("the cache's index %s is damaged (%s); it is made anew from the cached files", path, error)
+            log.warning(
+                "the cache's index %s is damaged (%s); it is made anew from the cached files", path, error
+            )
             self._remove()
             self._database = self._connect(rebuild=True)
 
@@ -153,19 +176,25 @@ class Index:
                 cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
                 raise Failure(cause, str(self._path), str(error)) from error
 
-    # --- rows ----------------------------------------------------------------------------------------------------
+    # --- rows -----------------------------------------------------------------------------------------------
 
     def object(self, key: str) -> ObjectRow | None:
         """The row of an object."""
         rows = self.execute("SELECT size, last_modified, verified, checked FROM objects WHERE key = ?", key)
-        return ObjectRow(*rows[0]) if rows else None  # type: ignore[arg-type]  # the schema says what they are
+        # the schema says what they are
+        return ObjectRow(*rows[0]) if rows else None  # type: ignore[arg-type]
 
     def put_object(self, key: str, size: int, last_modified: str, verified: str) -> None:
         """Enter an object, in place of an older one."""
         now = time.time()
         with self.lock:
-            self._database.execute("DELETE FROM objects WHERE key = ?", (key,))  # REPLACE would not fire the trigger
-            self._database.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)", (key, size, last_modified, verified, now, now))
+            self._database.execute(
+                "DELETE FROM objects WHERE key = ?", (key,)
+            )  # REPLACE would not fire the trigger
+            self._database.execute(
+                "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)",
+                (key, size, last_modified, verified, now, now),
+            )
 
     def partial(self, key: str) -> PartialRow | None:
         """The row of a partial file."""
@@ -180,7 +209,8 @@ class Index:
         """What could be evicted, least recently used first."""
         with self.lock:
             rows = self._database.execute(
-                "SELECT key, size, 0, used FROM objects UNION ALL SELECT key, reserved, 1, used FROM partials ORDER BY used"
+                "SELECT key, size, 0, used FROM objects UNION ALL SELECT key, reserved, 1, used FROM "
+                "partials ORDER BY used"
             ).fetchall()
         return [Victim(key, size, bool(partial)) for key, size, partial, _ in rows]
 
@@ -197,14 +227,18 @@ class Index:
                 self._database.execute("UPDATE boot SET users = MAX(0, users - 1)")
             self._database.close()
 
-    # --- waiting for other processes -----------------------------------------------------------------------------
+    # --- waiting for other processes ------------------------------------------------------------------------
 
     def _waited_in_vain(self, error: sqlite3.Error) -> None:
-        """If another process holds it, wait no more until it is free: a mount that was stopped in the middle of a transaction would hold
-        up this one, whose threads come one after the other. Called with the lock held."""
+        """If another process holds it, wait no more until it is free: a mount that was stopped in the middle
+        of a transaction would hold up this one, whose threads come one after the other. Called with the lock
+        held."""
         if is_busy(error) and not self._in_vain:
             self._in_vain = True
-            log.warning("the cache's index %s is held by another process; it is done without until it is free", self._path)
+            log.warning(
+                "the cache's index %s is held by another process; it is done without until it is free",
+                self._path,
+            )
             wait_at_most(self._database, 0)
 
     def _free_again(self) -> None:
@@ -213,16 +247,22 @@ class Index:
             log.warning("the cache's index %s is free again", self._path)
             wait_at_most(self._database, patience(self.network))
 
-    # --- repairing -----------------------------------------------------------------------------------------------
+    # --- repairing ------------------------------------------------------------------------------------------
 
     def _repair(self, error: sqlite3.Error) -> None:
-        """Open it anew if it is damaged or gone; raises the error if it is neither, or if that is of no use. Called with the lock held."""
+        """Open it anew if it is damaged or gone; raises the error if it is neither, or if that is of no use.
+        Called with the lock held.
+        """
         if not self._closed and self._database.in_transaction:
             raise error  # a part of it is lost: who began it has to begin again
         mine = self._file == identity(self._path)
         if mine and not is_damage(error) and not self._closed:
             raise error
-        log.warning("the cache's index %s is damaged or gone (%s); it is made anew from the cached files", self._path, error)
+        log.warning(
+            "the cache's index %s is damaged or gone (%s); it is made anew from the cached files",
+            self._path,
+            error,
+        )
         self._closed = True
         self._database.close()
         try:
@@ -235,7 +275,9 @@ class Index:
         self._closed = False
 
     def _abandon(self) -> None:
-        """After a transaction that could be neither committed nor rolled back: the next statement opens it anew."""
+        """After a transaction that could be neither committed nor rolled back: the next statement opens it
+        anew.
+        """
         if not self._closed and self._database.in_transaction:
             self._closed = True
             self._database.close()
@@ -244,7 +286,7 @@ class Index:
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
-    # --- opening -------------------------------------------------------------------------------------------------
+    # --- opening --------------------------------------------------------------------------------------------
 
     def _connect(self, *, rebuild: bool) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=OPENING)
@@ -257,7 +299,10 @@ class Index:
             if rebuild:
                 for file in sorted(self._objects.glob("??/*")):
                     stat = file.stat()
-                    database.execute("INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)", (file.name, stat.st_size, stat.st_atime))
+                    database.execute(
+                        "INSERT OR IGNORE INTO objects VALUES (?, ?, '', '', 0, ?)",
+                        (file.name, stat.st_size, stat.st_atime),
+                    )
             self._note_boot(database)
             self._file = identity(self._path)
             wait_at_most(database, patience(self.network))
@@ -268,7 +313,9 @@ class Index:
         return database
 
     def _note_boot(self, database: sqlite3.Connection) -> None:
-        """After a boot that did not find the cache closed, what was written last may not have reached the disk: check all again."""
+        """After a boot that did not find the cache closed, what was written last may not have reached the
+        disk: check all again.
+        """
         current = _boot_id()
         row = database.execute("SELECT id, users FROM boot").fetchone()
         if row is None:
@@ -280,8 +327,11 @@ class Index:
             database.execute("UPDATE boot SET users = users + 1")
         else:
             if row[1]:
-                log.warning("the machine went down while the cache was in use; its contents are checked again")
-                # Without a digest nothing tells whether the bytes are right: without its date such a file is fetched again.
+                log.warning(
+                    "the machine went down while the cache was in use; its contents are checked again"
+                )
+                # Without a digest nothing tells whether the bytes are right: without its date such a file is
+                # fetched again.
                 database.execute("UPDATE objects SET verified = '', checked = 0, last_modified = ''")
                 database.execute("DELETE FROM partials")
                 self.crashed = True
@@ -289,7 +339,9 @@ class Index:
 
 
 def patience(network: str) -> float:
-    """Seconds that a statement waits for another process. Their transactions take milliseconds; over a network, with its locks, more."""
+    """Seconds that a statement waits for another process. Their transactions take milliseconds; over a
+    network, with its locks, more.
+    """
     return 10.0 if network else 2.0
 
 
@@ -300,12 +352,18 @@ def wait_at_most(database: sqlite3.Connection, seconds: float) -> None:
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another process holds the database."""
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)  # 3.10 has no sqlite_errorcode
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(
+        error
+    )  # 3.10 has no sqlite_errorcode
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is no sound database, so that it is best made anew; not that it is locked, or the disk full."""
-    return type(error) is sqlite3.DatabaseError  # SQLITE_CORRUPT and SQLITE_NOTADB; the rest have classes of their own
+    """Whether the file is no sound database, so that it is best made anew; not that it is locked, or the disk
+    full.
+    """
+    return (
+        type(error) is sqlite3.DatabaseError
+    )  # SQLITE_CORRUPT and SQLITE_NOTADB; the rest have classes of their own
 
 
 def identity(path: Path) -> tuple[int, int]:

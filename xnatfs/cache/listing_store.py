@@ -1,8 +1,9 @@
-"""Listings kept on this machine, so that a remount starts warm and `--offline` has names to show. SQLite, one file a server and user.
+"""Listings kept on this machine, so that a remount starts warm and `--offline` has names to show. SQLite, one
+file a server and user.
 
-Used by `listing.codec`, which knows what is in them; here they are texts under (kind, key), with the stamp they came with and their age.
-What is written is queued and written by one thread of its own: nobody who lists waits for a disk.
-Threading: any thread; one lock around each statement. Several mounts may share the file.
+Used by `listing.codec`, which knows what is in them; here they are texts under (kind, key), with the stamp
+they came with and their age. What is written is queued and written by one thread of its own: nobody who lists
+waits for a disk. Threading: any thread; one lock around each statement. Several mounts may share the file.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ class ListingStore:
             with self._lock:
                 asked = "SELECT stamp, made, body FROM listings WHERE kind = ? AND key = ?"
                 row = self._database.execute(asked, (kind, storable(key))).fetchone()
-            return Stored(row[0], row[1], zlib.decompress(row[2]).decode("utf-8", "surrogatepass")) if row else None
+            return (
+                Stored(row[0], row[1], zlib.decompress(row[2]).decode("utf-8", "surrogatepass"))
+                if row
+                else None
+            )
         except (sqlite3.Error, zlib.error, UnicodeDecodeError) as error:
             log.warning("a stored listing could not be read: %s", error)
             return None

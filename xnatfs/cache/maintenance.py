@@ -1,7 +1,8 @@
-"""What `xnatfs cache` does: telling what is in the caches below a directory, reading all of it again, clearing it.
+"""What `xnatfs cache` does: telling what is in the caches below a directory, reading all of it again,
+clearing it.
 
-Used by `cli.cache`. Works beside running mounts: nothing that somebody writes is touched, and what is removed is removed as an eviction
-would; who has such a file open reads on.
+Used by `cli.cache`. Works beside running mounts: nothing that somebody writes is touched, and what is removed
+is removed as an eviction would; who has such a file open reads on.
 Threading: one thread.
 """
 
@@ -24,7 +25,9 @@ from xnatfs.cache.recovery import in_use, sweep_all
 from xnatfs.errors import Cause, Failure
 
 _UNLIMITED = 1 << 62
-_WITH_DIGEST = re.compile(r"([0-9a-f]{32})-\d+")  # `ContentManager.key`; the number is the catalog's size, which may be wrong
+_WITH_DIGEST = re.compile(
+    r"([0-9a-f]{32})-\d+"
+)  # `ContentManager.key`; the number is the catalog's size, which may be wrong
 _PIECE = 1 << 20
 
 
@@ -95,7 +98,11 @@ def scopes(cache_dir: Path) -> list[CacheScope]:
         Failure: CACHE_BROKEN if it cannot be read.
     """
     try:
-        found = [path for path in sorted(cache_dir.iterdir()) if (path / "objects").is_dir() and not path.is_symlink()]
+        found = [
+            path
+            for path in sorted(cache_dir.iterdir())
+            if (path / "objects").is_dir() and not path.is_symlink()
+        ]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -123,10 +130,13 @@ def info(scope: CacheScope) -> Info:
         disk_free=shutil.disk_usage(directory).free,
     )
     try:
-        # rw, not ro: reading a write-ahead log needs its shared memory file, which may have to be made. `rw` makes no index.
+        # rw, not ro: reading a write-ahead log needs its shared memory file, which may have to be made. `rw`
+        # makes no index.
         uri = f"file:{quote(str(directory / 'index.sqlite'))}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as index:
-            row = index.execute("SELECT COUNT(*), COALESCE(SUM(size), 0), MIN(used), MAX(used) FROM objects").fetchone()
+            row = index.execute(
+                "SELECT COUNT(*), COALESCE(SUM(size), 0), MIN(used), MAX(used) FROM objects"
+            ).fetchone()
             made.files, made.bytes, made.oldest_use, made.newest_use = row
             pages = [(row[0], row[1]) for row in index.execute("SELECT size, pages FROM partials")]
             made.partial_files = len(pages)
@@ -134,7 +144,10 @@ def info(scope: CacheScope) -> Info:
             ((made.reserved,),) = index.execute("SELECT bytes FROM total").fetchall()
             made.reserved = max(0, made.reserved - made.bytes - made.partial_bytes)
     except sqlite3.Error as error:
-        made.problem = f"its index cannot be read ({error}); the next mount makes it anew, and so does `xnatfs cache verify`"
+        made.problem = (
+            f"its index cannot be read ({error}); the next mount makes it anew, and so does "
+            f"`xnatfs cache verify`"
+        )
     return made
 
 
@@ -193,7 +206,9 @@ def _verify_object(cache: ContentCache, key: str, size: int, verified: str, foun
         if problem and cache.remove_damaged(key, fd):
             found.wrong.append(f"objects/{key[:2]}/{key}: {problem}")
             found.freed += os.fstat(fd).st_size
-        elif not problem and match is not None and verified == "":  # after an unclean boot: now it has been read again
+        elif (
+            not problem and match is not None and verified == ""
+        ):  # after an unclean boot: now it has been read again
             cache.confirm(key, "md5")
     finally:
         os.close(fd)
@@ -231,7 +246,9 @@ def clear(scope: CacheScope) -> tuple[int, int]:
         _empty(scope.directory / "measurements.sqlite")
         tables = scope.directory / "tables"
         freed += sum(file.stat().st_size for file in tables.glob("*/*"))
-        shutil.rmtree(tables, ignore_errors=True)  # a running mount makes it anew; who has a table open reads on
+        shutil.rmtree(
+            tables, ignore_errors=True
+        )  # a running mount makes it anew; who has a table open reads on
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise
@@ -245,7 +262,10 @@ def _empty(database: Path) -> None:
         return
     with contextlib.closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as open_database:
         tables = [
-            row[0] for row in open_database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+            row[0]
+            for row in open_database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
         ]
         open_database.execute("BEGIN IMMEDIATE")
         for table in tables:

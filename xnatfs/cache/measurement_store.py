@@ -1,7 +1,9 @@
-"""Parsed measurement rows kept on this machine, by file and its version, so that a table asks only for what changed. SQLite.
+"""Parsed measurement rows kept on this machine, by file and its version, so that a table asks only for what
+changed. SQLite.
 
-Used by `tables.engine.collect`. Two things are kept: the rows of a file (with the stamps that tell whether it is still that file), and which
-files of a session a table took. Bodies are texts this module does not look into.
+Used by `tables.engine.collect`. Two things are kept: the rows of a file (with the stamps that tell whether it
+is still that file), and which files of a session a table took. Bodies are texts this module does not look
+into.
 Threading: any thread; one lock around each statement. Several mounts may share the file.
 """
 
@@ -63,9 +65,8 @@ class Choice(NamedTuple):
 class MeasurementStore:
     """The measurements at `path`.
 
-    Raises:
-        Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was written.
-    """
+    Raises: Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was
+        written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,7 +93,15 @@ class MeasurementStore:
     def put_parsed(self, key: str, stamp: str, last_modified: str, digest: str, body: str) -> None:
         """Keep the rows of a file."""
         packed = zlib.compress(body.encode("utf-8", "backslashreplace"), 1)
-        self._run("INSERT OR REPLACE INTO parsed VALUES (?, ?, ?, ?, ?, ?)", key, stamp, last_modified, digest, packed, time.time())
+        self._run(
+            "INSERT OR REPLACE INTO parsed VALUES (?, ?, ?, ?, ?, ?)",
+            key,
+            stamp,
+            last_modified,
+            digest,
+            packed,
+            time.time(),
+        )
 
     def confirm(self, key: str, stamp: str) -> None:
         """The file is still the one that was parsed."""
@@ -105,7 +114,9 @@ class MeasurementStore:
 
     def put_choice(self, key: str, stamp: str, spec: str, body: str) -> None:
         """Keep which files a table took of a session."""
-        self._run("INSERT OR REPLACE INTO choices VALUES (?, ?, ?, ?, ?)", key, stamp, spec, body, time.time())
+        self._run(
+            "INSERT OR REPLACE INTO choices VALUES (?, ?, ?, ?, ?)", key, stamp, spec, body, time.time()
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -115,7 +126,8 @@ class MeasurementStore:
     def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         try:
             with self._lock:
-                return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]  # a row or None
+                # a row or None
+                return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]
         except sqlite3.Error as error:
             log.warning("kept measurements could not be read: %s", error)
             return None

@@ -1,9 +1,9 @@
 """A large file of which only parts are here: a sparse file and the pages present.
 
-Used by `content.ranged`; opened through `ContentCache.partial`. Pages are 128 KiB, one read of the kernel. What is present survives in the
-cache's index: pages are recorded only after their bytes were written, so kill -9 loses at most what was not yet recorded.
-Threading: any thread; the lock guards the bitmap and is held for moments, never while bytes move.
-"""
+Used by `content.ranged`; opened through `ContentCache.partial`. Pages are 128 KiB, one read of the kernel.
+What is present survives in the cache's index: pages are recorded only after their bytes were written, so kill
+-9 loses at most what was not yet recorded. Threading: any thread; the lock guards the bitmap and is held for
+moments, never while bytes move."""
 
 from __future__ import annotations
 
@@ -33,7 +33,16 @@ class Partial:
         pages: the bitmap found in the index, one byte a page; None for a new file.
     """
 
-    def __init__(self, cache: ContentCache, key: str, path: Path, size: int, last_modified: str, pages: bytes | None, fd: int) -> None:
+    def __init__(
+        self,
+        cache: ContentCache,
+        key: str,
+        path: Path,
+        size: int,
+        last_modified: str,
+        pages: bytes | None,
+        fd: int,
+    ) -> None:
         self._cache = cache
         self._lock = threading.Lock()
         self._recording = threading.Lock()  # an older bitmap must not be written after a newer one
@@ -63,7 +72,9 @@ class Partial:
         return 0 not in self._pages[offset // PAGE : -(-end // PAGE)]
 
     def missing(self, offset: int, end: int) -> tuple[int, int] | None:
-        """The first run of absent bytes between `offset` and `end`, in whole pages (the last one may be cut by the end of the file)."""
+        """The first run of absent bytes between `offset` and `end`, in whole pages (the last one may be cut
+        by the end of the file).
+        """
         first, last = offset // PAGE, -(-end // PAGE)
         start = self._pages.find(0, first, last)
         if start < 0:
@@ -85,7 +96,9 @@ class Partial:
                 view = view[count:]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
+            raise Failure(
+                Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)
+            ) from error
 
     @property
     def gone(self) -> bool:
@@ -105,21 +118,29 @@ class Partial:
             self.record()
 
     def drop(self, offset: int, end: int) -> int:
-        """Give the disk space of whole pages back; returns the bytes freed. Where holes cannot be punched nothing is freed."""
+        """Give the disk space of whole pages back; returns the bytes freed. Where holes cannot be punched
+        nothing is freed.
+        """
         first, last = -(-offset // PAGE), end // PAGE
         with self._lock:
             if last <= first or self._gone:  # once it is an object, a hole would be in the object
                 return 0
             before = self._pages[first:last]
             gone = before.count(1)
-            self._pages[first:last] = bytes(last - first)  # first: whoever looks after its read sees that it may have read a hole
+            self._pages[first:last] = bytes(
+                last - first
+            )  # first: whoever looks after its read sees that it may have read a hole
             self._left += gone
-        recorded = self.record()  # before the hole is made: after a crash between the two it would be read as zeros
+        recorded = (
+            self.record()
+        )  # before the hole is made: after a crash between the two it would be read as zeros
         with self._lock:
             if recorded and not self._gone and punch(self.fd, first * PAGE, (last - first) * PAGE):
                 return gone * PAGE
             absent = self._pages.count(0, first, last)
-            self._pages[first:last] = bytes(old | new for old, new in zip(before, self._pages[first:last], strict=True))
+            self._pages[first:last] = bytes(
+                old | new for old, new in zip(before, self._pages[first:last], strict=True)
+            )
             self._left -= absent - self._pages.count(0, first, last)
             self._unrecorded += gone
         return 0
@@ -168,7 +189,9 @@ class Partial:
 
 
 def punch(fd: int, offset: int, length: int) -> bool:
-    """Make a hole of these bytes: fallocate(2) with FALLOC_FL_PUNCH_HOLE, which Python has no name for. False if that cannot be done."""
+    """Make a hole of these bytes: fallocate(2) with FALLOC_FL_PUNCH_HOLE, which Python has no name for. False
+    if that cannot be done.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return bool(libc.fallocate(fd, _PUNCH_HOLE, offset, length) == 0)

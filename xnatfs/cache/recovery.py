@@ -1,9 +1,8 @@
 """What a crash leaves in a cache directory, and clearing it away: index and files brought into agreement.
 
-Used by `contents` (when a cache is opened) and `cache.maintenance` (`xnatfs cache verify`). Safe beside running mounts: whoever writes a file holds
-its flock until the index has its row, and a row is removed only in a transaction that has looked again.
-Threading: any thread.
-"""
+Used by `contents` (when a cache is opened) and `cache.maintenance` (`xnatfs cache verify`). Safe beside
+running mounts: whoever writes a file holds its flock until the index has its row, and a row is removed only
+in a transaction that has looked again. Threading: any thread."""
 
 from __future__ import annotations
 
@@ -30,7 +29,8 @@ class RecoveryResult:
 
 
 class Guard:
-    """Who has a cache directory open: a shared lock on its file `lock`, so that the last one can be told from a crashed one.
+    """Who has a cache directory open: a shared lock on its file `lock`, so that the last one can be told from
+    a crashed one.
 
     Attributes:
         alone: whether nobody else had it open when this was made.
@@ -88,7 +88,9 @@ def on_disk(fd: int) -> int:
 
 
 def sweep_drafts(directory: Path, index: Index) -> RecoveryResult:
-    """Remove what nobody writes any more: drafts with their reservations, partial files the index does not know."""
+    """Remove what nobody writes any more: drafts with their reservations, partial files the index does not
+    know.
+    """
     swept = RecoveryResult()
     alive: set[str] = set()
     for path in (directory / "drafts").iterdir():
@@ -101,7 +103,9 @@ def sweep_drafts(directory: Path, index: Index) -> RecoveryResult:
                 alive.add(path.name)
     swept.in_use = len(alive)
     for (name,) in index.execute("SELECT name FROM drafts"):
-        if name not in alive and not (directory / "drafts" / str(name)).exists():  # one made since holds its file first
+        if (
+            name not in alive and not (directory / "drafts" / str(name)).exists()
+        ):  # one made since holds its file first
             index.execute("DELETE FROM drafts WHERE name = ?", name)
             swept.wrong.append(f"drafts/{name}: a reservation nobody holds")
     known = {str(key) for (key,) in index.execute("SELECT key FROM partials")}
@@ -117,18 +121,19 @@ def sweep_drafts(directory: Path, index: Index) -> RecoveryResult:
 
 
 def sweep_all(directory: Path, index: Index, *, holes: bool = False) -> RecoveryResult:
-    """Besides the drafts: objects without a row and rows without an object, partial files and their pages, the sum of all bytes.
+    """Besides the drafts: objects without a row and rows without an object, partial files and their pages,
+    the sum of all bytes.
 
-    Args:
-        holes: also look whether pages said to be present have bytes at all. Not where zeros are kept as holes.
-    """
+    Args: holes: also look whether pages said to be present have bytes at all. Not where zeros are kept as
+        holes."""
     swept = sweep_drafts(directory, index)
     _sweep_objects(directory, index, swept)
     for (key,) in index.execute("SELECT key FROM partials"):
         _sweep_partial(directory / "partials" / str(key), index, swept, holes=holes)
     with index.transaction():
         ((parts, total),) = index.execute(
-            "SELECT (SELECT COALESCE(SUM(size), 0) FROM objects) + (SELECT COALESCE(SUM(reserved), 0) FROM drafts)"
+            "SELECT (SELECT COALESCE(SUM(size), 0) FROM objects) + (SELECT COALESCE(SUM(reserved), 0) "
+            "FROM drafts)"
             " + (SELECT COALESCE(SUM(reserved), 0) FROM partials), (SELECT bytes FROM total)"
         )
         if parts != total:
@@ -152,7 +157,11 @@ def _sweep_objects(directory: Path, index: Index, swept: RecoveryResult) -> None
                 if fd is None:
                     continue
                 with index.transaction():
-                    if index.object(entry.name) is None and path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+                    if (
+                        index.object(entry.name) is None
+                        and path.exists()
+                        and os.path.samestat(os.fstat(fd), path.stat())
+                    ):
                         swept.freed += on_disk(fd)
                         path.unlink()
                         swept.wrong.append(f"objects/{folder.name}/{entry.name}: not in the index")
@@ -192,7 +201,9 @@ def _sweep_partial(path: Path, index: Index, swept: RecoveryResult, *, holes: bo
             swept.wrong.append(f"{name}: {lost} pages said to be here are not")
         swept.freed += _trim(fd, pages)
         reserved = min(row.size, pages.count(1) * PAGE)
-        index.execute("UPDATE partials SET pages = ?, reserved = ? WHERE key = ?", bytes(pages), reserved, path.name)
+        index.execute(
+            "UPDATE partials SET pages = ?, reserved = ? WHERE key = ?", bytes(pages), reserved, path.name
+        )
 
 
 def _runs(pages: bytearray, value: int) -> Iterator[tuple[int, int]]:

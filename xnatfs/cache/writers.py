@@ -1,7 +1,7 @@
 """Files being written: one at a time (`CacheWriter`), or many in a row for a zip's members (`Pile`).
 
-Used by `listing` and `content`; made by `ContentCache`. Bytes are reserved before they are written; each file is flock'ed while it is written, so that one
-nobody holds is known to be left from a crash.
+Used by `listing` and `content`; made by `ContentCache`. Bytes are reserved before they are written; each file
+is flock'ed while it is written, so that one nobody holds is known to be left from a crash.
 Threading: one writer each; readers may `os.pread` from a draft's descriptor meanwhile.
 """
 
@@ -24,11 +24,11 @@ _RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in s
 
 
 def locked(path: Path) -> int | None:
-    """A descriptor of the file at `path`, made if it is missing, with its flock; None if another process has that.
+    """A descriptor of the file at `path`, made if it is missing, with its flock; None if another process has
+    that.
 
-    Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked at again. A folder that
-    somebody removed by hand is made again.
-    """
+    Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked
+    at again. A folder that somebody removed by hand is made again."""
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -86,10 +86,14 @@ class CacheWriter:
                 view = view[count:]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)) from error
+            raise Failure(
+                Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)
+            ) from error
 
     def rewind(self) -> None:
-        """Write from the start again, over what is there: readers of the part already served go on meanwhile."""
+        """Write from the start again, over what is there: readers of the part already served go on
+        meanwhile.
+        """
         self.written = 0
 
     def commit(self, key: str, *, last_modified: str, verified: str) -> None:
@@ -105,7 +109,8 @@ class CacheWriter:
 
 
 class BatchWriter:
-    """Many small files written one after the other, for a zip's members: one reservation, one transaction for a dozen files.
+    """Many small files written one after the other, for a zip's members: one reservation, one transaction for
+    a dozen files.
 
     One writer. A file is an object as soon as `flush` has entered it.
     """
@@ -116,7 +121,9 @@ class BatchWriter:
         self._left = size  # of the reservation
         self._begun = 0
         self._stored: list[tuple[str, int, str]] = []
-        self._stored_fds: list[int] = []  # in place, not in the index yet: their locks tell a sweep that somebody looks after them
+        self._stored_fds: list[
+            int
+        ] = []  # in place, not in the index yet: their locks tell a sweep that somebody looks after them
         self._lock_path = cache.directory / "drafts" / name
         self._lock = _new(self._lock_path)  # held as long as the reservation lives
         self._path = f"{self._lock_path}.m"
@@ -126,10 +133,8 @@ class BatchWriter:
     def begin(self, size: int) -> None:
         """Start the next file, of `size` bytes.
 
-        Raises:
-            Failure: NO_SPACE if the reservation is used up and no more can be had: a file that was here when the pile was made may
-                have been evicted for it since.
-        """
+        Raises: Failure: NO_SPACE if the reservation is used up and no more can be had: a file that was here
+            when the pile was made may have been evicted for it since."""
         self.drop()
         if size > self._left:
             self._cache.reserve_more(self.name, size - self._left)

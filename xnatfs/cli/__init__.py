@@ -35,7 +35,9 @@ _COMMANDS = {
 
 
 class _Printable(logging.Formatter):
-    """One line for each message, whatever is in it: names come from other people, and a terminal obeys them."""
+    """One line for each message, whatever is in it: names come from other people, and a terminal obeys
+    them.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -59,7 +61,9 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="xnatfs")
 def cli() -> None:
     """Mount an XNAT server as a directory.
@@ -73,8 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     level = os.environ.get("XNATFS_LOG", "WARNING").upper()
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", handlers=[handler])
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat what is retried, with full URLs
+    logging.basicConfig(
+        level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", handlers=[handler]
+    )
+    logging.getLogger("urllib3").setLevel(
+        logging.ERROR
+    )  # its warnings repeat what is retried, with full URLs
     without_passwords()
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)

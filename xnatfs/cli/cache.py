@@ -27,14 +27,16 @@ _SHOWN = 20  # damaged files named one by one
 def command() -> None:
     """Look after the files kept on this machine.
 
-    Everything in the cache is a copy: what is removed is fetched again when it is next read. All of this works while mounts run.
-    """
+    Everything in the cache is a copy: what is removed is fetched again when it is next read. All of this
+    works while mounts run."""
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--server", metavar="URL", help="Only what comes from this server.")(function)
     return click.option(
-        "--cache-dir", type=click.Path(path_type=Path), help="The cache directory; else XNATFS_CACHE_DIR, else ~/.cache/xnatfs."
+        "--cache-dir",
+        type=click.Path(path_type=Path),
+        help="The cache directory; else XNATFS_CACHE_DIR, else ~/.cache/xnatfs.",
     )(function)
 
 
@@ -55,7 +57,9 @@ def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[main
 
 @command.command("info")
 @_options
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a server and user.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: a list with one object a server and user."
+)
 def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
     """Show what is kept: how many files, how large, when last used, by which mounts."""
     directory, scopes = _scopes(cache_dir, server)
@@ -73,7 +77,9 @@ def _mounts(scope: maintenance.CacheScope) -> list[str]:
     """The mounts that use a cache: those of its server and user, if anybody has it open at all."""
     if not scope.in_use:
         return []
-    return [one.mountpoint for one in registry.running() if Settings(one.server).scope(one.user) == scope.name]
+    return [
+        one.mountpoint for one in registry.running() if Settings(one.server).scope(one.user) == scope.name
+    ]
 
 
 def _text(one: maintenance.Info, mounts: list[str]) -> str:
@@ -88,7 +94,9 @@ def _text(one: maintenance.Info, mounts: list[str]) -> str:
     lines.append(kept)
     if one.oldest_use is not None and one.newest_use is not None:
         lines.append(f"  last used between {_time(one.oldest_use)} and {_time(one.newest_use)}")
-    lines.append(f"  used by {', '.join(mounts) or 'another program'}" if one.in_use else "  no mount uses it")
+    lines.append(
+        f"  used by {', '.join(mounts) or 'another program'}" if one.in_use else "  no mount uses it"
+    )
     network = ", a network file system: a local one is faster and safer" if one.network else ""
     lines.append(f"  on {one.file_system or 'an unknown file system'}{network}; {size(one.disk_free)} free")
     return "\n".join(lines)
@@ -161,10 +169,15 @@ def clear(cache_dir: Path | None, server: str | None, yes: bool) -> None:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("`xnatfs cache clear` asks before it removes anything; without a terminal, give --yes")
+            raise UsageError(
+                "`xnatfs cache clear` asks before it removes anything; without a terminal, give --yes"
+            )
         told = [maintenance.info(scope) for scope in scopes]
         for one in told:
-            say(f"{one.server}: {counted(one.files + one.partial_files, 'file')}, {size(one.bytes + one.partial_bytes)}")
+            say(
+                f"{one.server}: {counted(one.files + one.partial_files, 'file')}, "
+                f"{size(one.bytes + one.partial_bytes)}"
+            )
         if not click.confirm("Remove them all from this machine?"):
             say("nothing is removed")
             return

@@ -28,14 +28,19 @@ _SHOWN = 12
 
 @click.command("demo")
 @click.argument("mountpoint", required=False, type=click.Path(path_type=str))
-@click.option("--once", is_flag=True, help="Show, clean up and exit, in place of leaving the mount open until Ctrl-C.")
+@click.option(
+    "--once", is_flag=True, help="Show, clean up and exit, in place of leaving the mount open until Ctrl-C."
+)
 def command(mountpoint: str | None, once: bool) -> None:
     """Start an embedded XNAT with sample data, mount it, copy an image out of it and read its header.
 
     The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
     """
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):  # before anything is started: it has to be taken down again
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # before anything is started: it has to be taken down again
         signal.signal(number, lambda *_: ended.set())
     check_fuse()
     place = registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
@@ -43,12 +48,20 @@ def command(mountpoint: str | None, once: bool) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="xnatfs-demo-work-"))
     # A process of its own: the mount forks, which a process with a server's threads in it should not.
     server = subprocess.Popen(
-        [sys.executable, "-m", "xnatfs", "serve-demo", "--port", "0"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "xnatfs", "serve-demo", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         url = _url(server)
         click.echo(f"An embedded XNAT serves {url}.")
-        settings = Settings(server=url, cache_dir=scratch / "cache", state_dir=scratch / "state", limits=Limits(cache_size=2 * 10**9))
+        settings = Settings(
+            server=url,
+            cache_dir=scratch / "cache",
+            state_dir=scratch / "state",
+            limits=Limits(cache_size=2 * 10**9),
+        )
         background(settings, Credentials(url, "demo", "demo", "the demo"), place)
         try:
             click.echo(f"It is mounted at {place}.\n")
@@ -97,7 +110,10 @@ def _show(place: str, scratch: Path) -> None:
     import nibabel
 
     image: Any = nibabel.load(copy)
-    shape, zooms = (" x ".join(f"{float(value):g}" for value in values) for values in (image.shape, image.header.get_zooms()))
+    shape, zooms = (
+        " x ".join(f"{float(value):g}" for value in values)
+        for values in (image.shape, image.header.get_zooms())
+    )
     click.echo(f"nibabel reads the copy: {shape} voxels of {zooms} mm, {image.get_data_dtype()}")
 
 

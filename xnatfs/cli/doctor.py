@@ -1,4 +1,6 @@
-"""`xnatfs doctor`: can this machine mount, is the server there, which login is found, what does the server grant?"""
+"""`xnatfs doctor`: can this machine mount, is the server there, which login is found, what does the server
+grant?
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,26 @@ Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
 @click.command("doctor")
 @click.option("--server", metavar="URL", help="Look at this server.")
 @click.option("--user", metavar="NAME", help="With this user's login.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file.")
-@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the login from a pyxnat/bx configuration file.",
+)
+@click.option(
+    "--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file."
+)
 @click.option("--allow-http", is_flag=True, help="Send the password over plain http:// to another machine.")
-def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool) -> int:
+def command(
+    server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool
+) -> int:
     """Look for what would keep a mount from working, and say what to do. Exit code 1 if something would."""
     bad = False
-    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow"), "bad": click.style("BAD ", fg="red")}
+    marks = {
+        "ok": click.style("ok  ", fg="green"),
+        "note": click.style("note", fg="yellow"),
+        "bad": click.style("BAD ", fg="red"),
+    }
     for level, what, finding in (*_machine(), *_server(server, user, config, netrc, allow_http)):
         bad = bad or level == "bad"
         click.echo(f"{marks[level]}  {what}: {printable(finding)}")
@@ -52,9 +67,19 @@ def _machine() -> Iterator[Finding]:
         from xnatfs.fuse.adapter import LIBFUSE
 
         if LIBFUSE[0] == 3:
-            yield "ok", "FUSE", f"/dev/fuse, libfuse {LIBFUSE[0]}.{LIBFUSE[1]}, {shutil.which('fusermount3') or 'no fusermount3'}"
+            yield (
+                "ok",
+                "FUSE",
+                f"/dev/fuse, libfuse {LIBFUSE[0]}.{LIBFUSE[1]}, "
+                f"{shutil.which('fusermount3') or 'no fusermount3'}",
+            )
         else:
-            yield "note", "FUSE", f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; install fuse3"
+            yield (
+                "note",
+                "FUSE",
+                f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}: works, but listings of large folders are slower; "
+                f"install fuse3",
+            )
     except UsageError as error:
         yield "bad", "FUSE", str(error)
     for one in dead_mounts.dead():
@@ -73,12 +98,18 @@ def _machine() -> Iterator[Finding]:
         try:
             make_folder(folder)
             usable = os.access(folder, os.W_OK)
-            yield ("ok" if usable else "bad"), name, f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+            yield (
+                ("ok" if usable else "bad"),
+                name,
+                f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free",
+            )
         except OSError as error:
             yield "bad", name, f"{folder}: {error.strerror}"
 
 
-def _server(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool = False) -> Iterator[Finding]:
+def _server(
+    server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool = False
+) -> Iterator[Finding]:
     try:
         for place, known, who in logins.places(config, netrc):
             yield "ok", "login found", f"{place}: {known} as {who}"
@@ -86,10 +117,17 @@ def _server(server: str | None, user: str | None, config: Path | None, netrc: Pa
     except UsageError as error:
         yield "bad", "login", str(error)
         return
-    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login)
+    connection = Connection(
+        Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login
+    )
     try:
         name = connection.login()
-        yield "ok", "server", f"{connection.server} is an XNAT {connection.version or '(version unknown)'}; logged in as {name}"
+        yield (
+            "ok",
+            "server",
+            f"{connection.server} is an XNAT {connection.version or '(version unknown)'}; logged in "
+            f"as {name}",
+        )
         yield from _token(connection)
         yield from _probes(connection)
     except Failure as failure:
@@ -106,13 +144,21 @@ def _token(connection: Connection) -> Iterator[Finding]:
             _, expires = remote.times(connection, login.user)
     if expires is not None:
         soon = expires - time.time() < 12 * 3600
-        yield ("note" if soon else "ok"), "token", until(expires) + ("; `xnatfs login` gets a new one" if soon else "")
+        yield (
+            ("note" if soon else "ok"),
+            "token",
+            until(expires) + ("; `xnatfs login` gets a new one" if soon else ""),
+        )
 
 
 def _probes(connection: Connection) -> Iterator[Finding]:
     listings = ListingRequests(connection)
     projects = listings.projects()
-    yield ("ok" if projects else "note"), "projects", f"{len(projects)} can be read" if projects else "this user can read none"
+    yield (
+        ("ok" if projects else "note"),
+        "projects",
+        f"{len(projects)} can be read" if projects else "this user can read none",
+    )
     file = some_file(listings)
     if file is None:
         yield "note", "Range", "no file was found to try it on"
@@ -122,6 +168,14 @@ def _probes(connection: Connection) -> Iterator[Finding]:
         yield "note", "Range", "this server (or its proxy) sends whole files only"
     offset = clock_offset(connection)
     if offset is None or abs(offset) < 60:
-        yield "ok", "clock", "agrees with the server's" if offset is not None else "the server does not tell its own"
+        yield (
+            "ok",
+            "clock",
+            "agrees with the server's" if offset is not None else "the server does not tell its own",
+        )
     else:
-        yield "note", "clock", f"the server's is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
+        yield (
+            "note",
+            "clock",
+            f"the server's is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's",
+        )

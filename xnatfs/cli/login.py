@@ -24,40 +24,72 @@ from xnatfs.server.connection import Connection
 @click.command("login")
 @click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known.")
 @click.option("--user", metavar="NAME", help="The user name.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from a pyxnat/bx configuration file.")
-@click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from this netrc file.")
-@click.option("--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it).")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take the password from a pyxnat/bx configuration file.",
+)
+@click.option(
+    "--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from this netrc file."
+)
+@click.option(
+    "--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."
+)
 @click.option("--ask", is_flag=True, help="Ask for the password, even if one is found.")
 @click.option(
-    "--keep", type=click.Choice(["auto", token_store.KEYRING, token_store.FILE]), default="auto", show_default=True, help="Where the token is kept."
+    "--keep",
+    type=click.Choice(["auto", token_store.KEYRING, token_store.FILE]),
+    default="auto",
+    show_default=True,
+    help="Where the token is kept.",
 )
-def command(server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool, ask: bool, keep: str) -> int:
+def command(
+    server: str | None,
+    user: str | None,
+    config: Path | None,
+    netrc: Path | None,
+    allow_http: bool,
+    ask: bool,
+    keep: str,
+) -> int:
     """Log in once, and keep an alias token in place of the password.
 
-    The password is looked for as `xnatfs mount` does (--config or --netrc, the environment, ~/.netrc, ~/.xnat.cfg, ~/.xnatPass), or asked
-    for. It is sent once and never stored. The token goes into the desktop's keyring, or into a file only you can read; it expires (two
-    days later, if the server's administrator has not chosen otherwise), and running mounts renew it before that. Mounts of this server
-    and user go on with the new token at once.
-    """
+    The password is looked for as `xnatfs mount` does (--config or --netrc, the environment, ~/.netrc,
+    ~/.xnat.cfg, ~/.xnatPass), or asked for. It is sent once and never stored. The token goes into the
+    desktop's keyring, or into a file only you can read; it expires (two days later, if the server's
+    administrator has not chosen otherwise), and running mounts renew it before that. Mounts of this server
+    and user go on with the new token at once."""
     login = _password(server, user, config, netrc, ask)
-    connection = Connection(Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login)
+    connection = Connection(
+        Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login
+    )
     try:
         name = connection.login()
         try:
             issued = remote.issue(connection)
         except Failure as failure:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.NOT_DATA):
-                raise UsageError(f"{connection.server} took the login, but gives {name} no token ({failure})") from None
+                raise UsageError(
+                    f"{connection.server} took the login, but gives {name} no token ({failure})"
+                ) from None
             raise
-        before = [whole for one in kept(connection.server, name) if (whole := _whole(one))]  # the keyring has room for one of a name
+        before = [
+            whole for one in kept(connection.server, name) if (whole := _whole(one))
+        ]  # the keyring has room for one of a name
         try:
-            token, why_not = token_store.keep(remote.token(connection, issued), None if keep == "auto" else keep)
+            token, why_not = token_store.keep(
+                remote.token(connection, issued), None if keep == "auto" else keep
+            )
         except UsageError:
             invalidate(connection, remote.token(connection, issued))
             raise
         identity.remember(Settings(server=connection.server), name, connection.known)
         say(f"logged in to {token.server} as {name}; {until(token.expires)}")
-        say(f"the token is kept in {token_store.where(token)}" + (f" ({why_not})" if why_not and keep == "auto" else ""))
+        say(
+            f"the token is kept in {token_store.where(token)}"
+            + (f" ({why_not})" if why_not and keep == "auto" else "")
+        )
         failed = _tell_mounts(token)
         for old in before:
             invalidate(connection, old)
@@ -72,15 +104,27 @@ def until(expires: float | None) -> str:
     if expires is None:
         return "the server does not say until when the token is valid"
     left = expires - time.time()
-    span = f"{left / 86400:.0f} days" if left > 1.5 * 86400 else f"{left / 3600:.0f} hours" if left > 7200 else f"{left / 60:.0f} minutes"
+    span = (
+        f"{left / 86400:.0f} days"
+        if left > 1.5 * 86400
+        else f"{left / 3600:.0f} hours"
+        if left > 7200
+        else f"{left / 60:.0f} minutes"
+    )
     return f"the token is valid until {time.strftime('%Y-%m-%d %H:%M', time.localtime(expires))} ({span})"
 
 
-def _password(server: str | None, user: str | None, config: Path | None, netrc: Path | None, ask: bool) -> Credentials:
+def _password(
+    server: str | None, user: str | None, config: Path | None, netrc: Path | None, ask: bool
+) -> Credentials:
     if ask:
         if not sys.stdin.isatty():
             raise UsageError("--ask needs a terminal")
-        found = normal_url(server) if server else logins.find(None, user, config=config, netrc_file=netrc, prompt=False).server
+        found = (
+            normal_url(server)
+            if server
+            else logins.find(None, user, config=config, netrc_file=netrc, prompt=False).server
+        )
         return logins.ask(found, user)
     try:
         return logins.find(server, user, config=config, netrc_file=netrc, stored=False)
@@ -91,7 +135,9 @@ def _password(server: str | None, user: str | None, config: Path | None, netrc: 
         again = kept(None, user)
         if len({one.server for one in again}) != 1:
             raise
-        return logins.find(again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False)
+        return logins.find(
+            again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False
+        )
 
 
 def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:
@@ -132,4 +178,8 @@ def _whole(token: token_store.StoredToken) -> token_store.StoredToken | None:
 def _warn_of_what_comes_first(token: token_store.StoredToken) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
-            say(f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset them to use it", err=True)
+            say(
+                f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset "
+                f"them to use it",
+                err=True,
+            )

@@ -17,7 +17,9 @@ from xnatfs.server.connection import Connection
 @click.command("logout")
 @click.option("--server", metavar="URL", help="The XNAT server; needed only with several logins.")
 @click.option("--user", metavar="NAME", help="The user name; needed only with several logins.")
-@click.option("--allow-http", is_flag=True, help="Send the token over plain http:// (who listens can read it).")
+@click.option(
+    "--allow-http", is_flag=True, help="Send the token over plain http:// (who listens can read it)."
+)
 def command(server: str | None, user: str | None, allow_http: bool) -> int:
     """Make the token of `xnatfs login` worthless on the server, and forget it.
 
@@ -27,7 +29,11 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
     if not found:
         raise UsageError("there is no login of `xnatfs login`" + (f" for {server}" if server else ""))
     if len(found) > 1:
-        raise UsageError("several logins are kept (" + ", ".join(f"{one.user} at {one.server}" for one in found) + "); name one")
+        raise UsageError(
+            "several logins are kept ("
+            + ", ".join(f"{one.user} at {one.server}" for one in found)
+            + "); name one"
+        )
     token = found[0]
     problem = "" if token.expired else _given_back(token, allow_http)
     token_store.forget(token)

@@ -27,7 +27,9 @@ _FUSE_CONF = Path("/etc/fuse.conf")
 @click.command("mount")
 @click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
 @where
-@click.option("--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated).")
+@click.option(
+    "--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated)."
+)
 @click.option(
     "--list",
     "lists",
@@ -49,14 +51,21 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     show_default=True,
     help="Files that differ from the server's digest.",
 )
-@click.option("--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server.")
+@click.option(
+    "--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server."
+)
 @click.option(
     "--overlay",
     type=click.Path(path_type=str),
     metavar="DIR",
     help="Let programs write in the mount: what they write is kept in DIR, never sent to the server.",
 )
-@click.option("--foreground", "in_foreground", is_flag=True, help="Stay in the foreground; Ctrl-C or closing the terminal ends the mount.")
+@click.option(
+    "--foreground",
+    "in_foreground",
+    is_flag=True,
+    help="Stay in the foreground; Ctrl-C or closing the terminal ends the mount.",
+)
 def command(
     mountpoint: str,
     where: Where,
@@ -70,9 +79,9 @@ def command(
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
-    Returns when the mount answers. The login is looked for in: --config or --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*),
-    what `xnatfs login` keeps, ~/.netrc, ~/.xnat.cfg, ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`.
-    """
+    Returns when the mount answers. The login is looked for in: --config or --netrc,
+    XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), what `xnatfs login` keeps, ~/.netrc, ~/.xnat.cfg,
+    ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`."""
     for one in lists:
         read_list(one)
     user_map(bids_map)
@@ -111,12 +120,18 @@ def start(
             place,
             allow_other=allow_other,
             overlay=upper,
-            ready=lambda mounted: _tell(place, mounted.connection.server, mounted.connection.user, allow_other),
+            ready=lambda mounted: _tell(
+                place, mounted.connection.server, mounted.connection.user, allow_other
+            ),
         )
         return
     background(settings, login, place, allow_other=allow_other, overlay=upper)
     if login.verify is False:  # the daemon says so in its log
-        say(f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says verify: false)", err=True)
+        say(
+            f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says "
+            f"verify: false)",
+            err=True,
+        )
     one = registry.of(place)
     _tell(place, settings.server, one.user if one is not None else login.user, allow_other)
 
@@ -125,7 +140,9 @@ def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
     say(f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it")
     if allow_other:
         say(
-            f"xnatfs: warning: every user of this machine can now read at {place} all that {printable(user)} may read at {server}", err=True
+            f"xnatfs: warning: every user of this machine can now read at {place} all that "
+            f"{printable(user)} may read at {server}",
+            err=True,
         )
 
 
@@ -138,11 +155,16 @@ def check_allow_other() -> None:
     if os.geteuid() == 0:
         return
     try:
-        allowed = any(line.strip() == "user_allow_other" for line in _FUSE_CONF.read_text(errors="replace").splitlines())
+        allowed = any(
+            line.strip() == "user_allow_other" for line in _FUSE_CONF.read_text(errors="replace").splitlines()
+        )
     except OSError:
         allowed = False
     if not allowed:
-        raise UsageError(f"only root may use --allow-other here; an administrator can allow it: `user_allow_other` in {_FUSE_CONF}")
+        raise UsageError(
+            f"only root may use --allow-other here; an administrator can allow it: `user_allow_other` in "
+            f"{_FUSE_CONF}"
+        )
 
 
 def check_fuse() -> None:
@@ -154,16 +176,22 @@ def check_fuse() -> None:
     device = Path("/dev/fuse")
     if not device.exists() or not stat.S_ISCHR(device.stat().st_mode):
         raise UsageError(
-            "this machine has no /dev/fuse; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse"
+            "this machine has no /dev/fuse; load the kernel module (modprobe fuse), or start the "
+            "container with --device /dev/fuse"
         )
     if not os.access(device, os.R_OK | os.W_OK):
-        raise UsageError("you may not open /dev/fuse; ask your administrator (on some systems: membership in the group fuse)")
+        raise UsageError(
+            "you may not open /dev/fuse; ask your administrator (on some systems: membership in the "
+            "group fuse)"
+        )
     if mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
     try:
         import xnatfs.fuse  # noqa: F401  (loads libfuse)
     except OSError:
-        raise UsageError("libfuse was not found; install the package fuse3 (Debian, Ubuntu, Fedora)") from None
+        raise UsageError(
+            "libfuse was not found; install the package fuse3 (Debian, Ubuntu, Fedora)"
+        ) from None
 
 
 def check_mountpoint(place: str) -> None:
@@ -177,8 +205,8 @@ def check_mountpoint(place: str) -> None:
         running = registry.of(place)
         ours = overlays.is_ours(entry)
         state = mount_table.state_of(place) if ours else ""
-        # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that answers has one, which only is
-        # registered elsewhere.
+        # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that
+        # answers has one, which only is registered elsewhere.
         orphan = running is None and (state != mount_table.ANSWERS or entry.kind != "fuse.xnatfs")
         if ours and (orphan or state == mount_table.DEAD):
             problem = mount_table.unmount(place, lazy=True)
@@ -186,9 +214,13 @@ def check_mountpoint(place: str) -> None:
                 raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
             overlays.clear(place)
         elif ours and running is not None and state == mount_table.SILENT:
-            raise UsageError(f"{entry.source} is already mounted at {place}: {dead_mounts.problem_of(running)}")
+            raise UsageError(
+                f"{entry.source} is already mounted at {place}: {dead_mounts.problem_of(running)}"
+            )
         elif ours:
-            raise UsageError(f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it")
+            raise UsageError(
+                f"{entry.source} is already mounted at {place}; `xnatfs unmount {place}` ends it"
+            )
         else:
             raise UsageError(f"{entry.source} ({entry.kind}) is already mounted at {place}")
     if not os.path.exists(place):
@@ -203,4 +235,6 @@ def check_mountpoint(place: str) -> None:
         raise UsageError(f"{place} is not empty; mount at an empty folder")
     with contextlib.suppress(OSError):
         if os.geteuid() != 0 and not os.access(place, os.W_OK):
-            raise UsageError(f"you may not write to {place}, which mounting there needs; mount at a folder of your own")
+            raise UsageError(
+                f"you may not write to {place}, which mounting there needs; mount at a folder of your own"
+            )

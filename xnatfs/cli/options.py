@@ -36,7 +36,9 @@ class Where:
             UsageError: no login fits, or a value is wrong.
         """
         size = parse_size(self.cache_size)
-        login = logins.find(self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline)
+        login = logins.find(
+            self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline
+        )
         settings = Settings(
             server=login.server,
             cache_dir=(self.cache_dir or cache_home()).expanduser().absolute(),
@@ -53,12 +55,32 @@ class Where:
 _OPTIONS = (
     click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known."),
     click.option("--user", metavar="NAME", help="The user name; needed only where several are known."),
-    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from a pyxnat/bx configuration file."),
-    click.option("--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file."),
-    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."),
-    click.option("--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."),
-    click.option("--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."),
-    click.option("--offline", is_flag=True, help="Ask the server nothing: show what was listed before, serve what is in the cache."),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Read the login from a pyxnat/bx configuration file.",
+    ),
+    click.option(
+        "--netrc",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Read the login from this netrc file.",
+    ),
+    click.option(
+        "--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."
+    ),
+    click.option(
+        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."
+    ),
+    click.option(
+        "--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."
+    ),
+    click.option(
+        "--offline",
+        is_flag=True,
+        help="Ask the server nothing: show what was listed before, serve what is in the cache.",
+    ),
 )
 
 
@@ -77,10 +99,15 @@ def where(command: F) -> F:
         allow_http: bool,
         **more: Any,
     ) -> Any:
-        return command(*arguments, where=Where(server, user, config, netrc, cache_dir, cache_size, offline, allow_http), **more)
+        return command(
+            *arguments,
+            where=Where(server, user, config, netrc, cache_dir, cache_size, offline, allow_http),
+            **more,
+        )
 
     call.__name__, call.__doc__ = command.__name__, command.__doc__
-    call.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]  # click keeps earlier options there
+    # click keeps earlier options there
+    call.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
     wrapped: Any = call
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)

@@ -12,12 +12,14 @@ from xnatfs.errors import UsageError
 
 
 @click.command("refresh")
-@click.argument("path", required=False)  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument(
+    "path", required=False
+)  # no click.Path: it looks at the path, which hangs in a mount that does
 def command(path: str | None) -> None:
     """Make a mount look at the server again at the next access, so that new data shows at once.
 
-    PATH is a mount or anything in it: only that project is looked at again. Without PATH: the mount of the current folder, else all.
-    """
+    PATH is a mount or anything in it: only that project is looked at again. Without PATH: the mount of the
+    current folder, else all."""
     if path is None:
         here = registry.containing(os.getcwd())
         asked = [(one, "") for one in ([here] if here else registry.running())]

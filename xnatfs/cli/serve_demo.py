@@ -14,27 +14,76 @@ from xnatfs.errors import UsageError
 
 
 @click.command("serve-demo")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="TCP port on 127.0.0.1; 0 takes a free one.")
-@click.option("--data", "name", type=click.Choice(["lab", "scale", "empty"]), default="lab", show_default=True, help="Which sample data.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="TCP port on 127.0.0.1; 0 takes a free one.",
+)
+@click.option(
+    "--data",
+    "name",
+    type=click.Choice(["lab", "scale", "empty"]),
+    default="lab",
+    show_default=True,
+    help="Which sample data.",
+)
 @click.option("--sessions", type=click.IntRange(0), help="--data scale: sessions.")
 @click.option("--scans", type=click.IntRange(0), help="--data scale: scans a session.")
 @click.option("--files", type=click.IntRange(0), help="--data scale: files a scan.")
 @click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
-@click.option("--big", metavar="NAME=SIZE", multiple=True, help="--data scale: a large file in project BIG, such as one.nii=1GiB.")
-@click.option("--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT.")
-@click.option("--flat-size", type=click.IntRange(0), help="--data scale: bytes of each of them.")
-@click.option("--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM.")
-@click.option("--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT.")
-@click.option("--cohort-images", is_flag=True, default=None, help="--data scale: COHORT has SPM12's maps too, in their real size.")
-@click.option("--types", type=click.IntRange(0), help="--data scale: scan types in all (one for each scan of a session).")
-@click.option("--nifti", type=click.IntRange(0), help="--data scale: sessions with one image in project NIFTI.")
-@click.option("--nifti-size", type=click.IntRange(0), help="--data scale: bytes of such an image.")
-@click.option("--digests/--no-digests", default=None, help="--data scale: whether the catalogs have MD5 sums (of large files: without).")
 @click.option(
-    "--profile", type=click.Choice(PROFILES), default="full", show_default=True, help="Which server it is: what its lists grant and ignore."
+    "--big",
+    metavar="NAME=SIZE",
+    multiple=True,
+    help="--data scale: a large file in project BIG, such as one.nii=1GiB.",
+)
+@click.option(
+    "--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT."
+)
+@click.option("--flat-size", type=click.IntRange(0), help="--data scale: bytes of each of them.")
+@click.option(
+    "--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM."
+)
+@click.option(
+    "--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT."
+)
+@click.option(
+    "--cohort-images",
+    is_flag=True,
+    default=None,
+    help="--data scale: COHORT has SPM12's maps too, in their real size.",
+)
+@click.option(
+    "--types",
+    type=click.IntRange(0),
+    help="--data scale: scan types in all (one for each scan of a session).",
+)
+@click.option(
+    "--nifti", type=click.IntRange(0), help="--data scale: sessions with one image in project NIFTI."
+)
+@click.option("--nifti-size", type=click.IntRange(0), help="--data scale: bytes of such an image.")
+@click.option(
+    "--digests/--no-digests",
+    default=None,
+    help="--data scale: whether the catalogs have MD5 sums (of large files: without).",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="full",
+    show_default=True,
+    help="Which server it is: what its lists grant and ignore.",
 )
 @click.option("--latency-ms", type=float, default=0, show_default=True, help="Delay of every request.")
-@click.option("--bandwidth", type=float, default=0, show_default=True, help="Bytes a second over all connections; 0: no limit.")
+@click.option(
+    "--bandwidth",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Bytes a second over all connections; 0: no limit.",
+)
 @click.option(
     "--set",
     "switches",
@@ -66,16 +115,24 @@ def command(
 ) -> None:
     """Serve an XNAT stand-in on this machine until Ctrl-C.
 
-    Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches; GET /demo/log shows the
-    requests it got.
-    """
+    Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches;
+    GET /demo/log shows the requests it got."""
     options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
-    options |= {"big_files": _sizes(big), "flat": flat, "flat_size": flat_size, "dicom": dicom, "digests": digests, "big_digests": digests}
+    options |= {
+        "big_files": _sizes(big),
+        "flat": flat,
+        "flat_size": flat_size,
+        "dicom": dicom,
+        "digests": digests,
+        "big_digests": digests,
+    }
     options |= {"cohort": cohort, "cohort_images": cohort_images}
     options |= {"types": types, "nifti": nifti, "nifti_size": nifti_size}
     given = {option: value for option, value in options.items() if value is not None}
     if given and name != "scale":
-        option = next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")
+        option = (
+            next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")
+        )
         raise UsageError(f"--{option} goes with --data scale")
     settings = Switches(profile=profile, latency_ms=latency_ms, bandwidth=bandwidth)
     try:
@@ -88,7 +145,9 @@ def command(
             archive,
             settings,
             port=port,
-            started=lambda url: click.echo(f"an XNAT stand-in serves {url} (admin/admin, demo/demo); Ctrl-C ends it"),
+            started=lambda url: click.echo(
+                f"an XNAT stand-in serves {url} (admin/admin, demo/demo); Ctrl-C ends it"
+            ),
         )
     except OSError as error:
         raise UsageError(f"port {port} cannot be used: {error.strerror}") from None

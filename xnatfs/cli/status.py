@@ -20,7 +20,9 @@ _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"
 
 
 @click.command("status")
-@click.argument("mountpoint", required=False)  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument(
+    "mountpoint", required=False
+)  # no click.Path: it looks at the path, which hangs in a mount that does
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.
@@ -35,7 +37,9 @@ def command(mountpoint: str | None, as_json: bool) -> int:
         if one is None and not dead:
             raise UsageError(f"no xnatfs mount at {mountpoint}")
         found = [] if one is None else [one]
-    reports: list[dict[str, Any]] = [{"mountpoint": one.mountpoint, "server": one.source, "problem": one.problem} for one in dead]
+    reports: list[dict[str, Any]] = [
+        {"mountpoint": one.mountpoint, "server": one.source, "problem": one.problem} for one in dead
+    ]
     for one in found:
         try:
             if dead_mounts.stopped(one):
@@ -60,11 +64,16 @@ def _server(report: dict[str, Any]) -> str:
     away = report["away"]
     if away is None:
         silent = report["server_silent_for"]
-        return "answers" if silent < _SILENT else f"has not answered for {silent:.0f} s; it may be slow, or away"
+        return (
+            "answers" if silent < _SILENT else f"has not answered for {silent:.0f} s; it may be slow, or away"
+        )
     when = time.localtime(away["since"])
     since = time.strftime("%H:%M:%S" if time.time() - away["since"] < 12 * 3600 else "%Y-%m-%d %H:%M", when)
     again = "when somebody asks" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
-    return f"does not answer since {since} ({away['words']}); next try {again}; what was listed and cached is served"
+    return (
+        f"does not answer since {since} ({away['words']}); next try {again}; what was listed and "
+        f"cached is served"
+    )
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -78,27 +87,40 @@ def _text(report: dict[str, Any]) -> str:
         head += "  OFFLINE: only what is kept on this machine"
     lines = [
         head,
-        f"  since {report['started']}, {report['requests']} requests to XNAT {printable(report['server_version']) or '(version unknown)'}",
-        f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of {size(contents['cap'])}; "
+        f"  since {report['started']}, {report['requests']} requests to XNAT "
+        f"{printable(report['server_version']) or '(version unknown)'}",
+        f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of "
+        f"{size(contents['cap'])}; "
         f"{contents['transfers']} on their way, {contents['open files']} open",
     ]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")
     if report.get("allow_other"):
-        lines.insert(1, f"  OPEN to every user of this machine, with the rights of {printable(report['user'])}")
+        lines.insert(
+            1, f"  OPEN to every user of this machine, with the rights of {printable(report['user'])}"
+        )
     if login := report.get("login", {}).get("text"):
         lines.append(f"  login: {login}")
     if upper := report.get("overlay"):
         lines.append(
-            f"  overlay: {upper['directory']} holds {counted(upper['files'], 'file')} ({size(upper['bytes'])}) "
+            f"  overlay: {upper['directory']} holds {counted(upper['files'], 'file')} "
+            f"({size(upper['bytes'])}) "
             f"and {counted(upper['deleted'], 'deletion')}; by {_BY[upper['kind']]}"
         )
     if report["errors"]:
-        lines.append("  errors: " + ", ".join(f"{count} x {name.lower().replace('_', ' ')}" for name, count in report["errors"].items()))
+        lines.append(
+            "  errors: "
+            + ", ".join(
+                f"{count} x {name.lower().replace('_', ' ')}" for name, count in report["errors"].items()
+            )
+        )
         last = report["last_error"]
-        lines.append(f"  last, {time.strftime('%H:%M:%S', time.localtime(last['when']))}: {printable(last['text'])}")
+        lines.append(
+            f"  last, {time.strftime('%H:%M:%S', time.localtime(last['when']))}: {printable(last['text'])}"
+        )
     if report["oddities"]:
         lines.append(
-            f"  the server lists {report['oddities']} things that cannot be shown; see {report['mountpoint']}/.xnatfs/oddities.txt"
+            f"  the server lists {report['oddities']} things that cannot be shown; see "
+            f"{report['mountpoint']}/.xnatfs/oddities.txt"
         )
     return "\n".join(lines)

@@ -24,12 +24,31 @@ from xnatfs.tables.registry import LEFT_OUT, with_plugins
 @click.argument("project", required=False)
 @click.argument("name", required=False)
 @where
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write here: .csv, .xlsx or .parquet.")
-@click.option("--session", "sessions", metavar="E", multiple=True, help="Only this session, by label or accession id (may be repeated).")
-@click.option("--wide", is_flag=True, help="One row a session in place of one a measurement.")
-@click.option("--problems", is_flag=True, help="The sessions that are not, or not wholly, in the table, and why, in place of the table.")
 @click.option(
-    "--explain", "explaining", is_flag=True, help="Which resources the project has, which table each feeds, which nothing claims."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write here: .csv, .xlsx or .parquet.",
+)
+@click.option(
+    "--session",
+    "sessions",
+    metavar="E",
+    multiple=True,
+    help="Only this session, by label or accession id (may be repeated).",
+)
+@click.option("--wide", is_flag=True, help="One row a session in place of one a measurement.")
+@click.option(
+    "--problems",
+    is_flag=True,
+    help="The sessions that are not, or not wholly, in the table, and why, in place of the table.",
+)
+@click.option(
+    "--explain",
+    "explaining",
+    is_flag=True,
+    help="Which resources the project has, which table each feeds, which nothing claims.",
 )
 @click.option("--list", "listing", is_flag=True, help="All tables there are.")
 def command(
@@ -43,11 +62,12 @@ def command(
     explaining: bool,
     listing: bool,
 ) -> int:
-    """Write the measurement table NAME of PROJECT, like freesurfer7/aseg or ashs/volumes, to FILE or to standard output as CSV.
+    """Write the measurement table NAME of PROJECT, like freesurfer7/aseg or ashs/volumes, to FILE or to
+    standard output as CSV.
 
-    Without NAME: which tables the project has. What was fetched once is kept: the next time only what changed is asked for. Other resource
-    labels or folders than the usual ones go into tables.toml (see docs/tables.md).
-    """
+    Without NAME: which tables the project has. What was fetched once is kept: the next time only what changed
+    is asked for. Other resource labels or folders than the usual ones go into tables.toml (see
+    docs/tables.md)."""
     if listing:
         say(_all())
         return 0
@@ -74,17 +94,36 @@ def command(
             raise UsageError(str(error)) from None
     count = len(made.problems.held)
     if count and not problems:
-        say(f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; --problems lists them", err=True)
+        say(
+            f"{count} {'remark' if count == 1 else 'remarks'} on sessions that are missing or incomplete; "
+            f"--problems lists them",
+            err=True,
+        )
     return 0
 
 
 def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sessions"), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sessions"),
+        TimeRemainingColumn(),
+    )
     from rich.console import Console
 
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as bar:
         task = bar.add_task(name, total=None)
-        return make(mounted, project, name, sessions, wide=wide, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        return make(
+            mounted,
+            project,
+            name,
+            sessions,
+            wide=wide,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:

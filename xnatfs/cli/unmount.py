@@ -21,8 +21,8 @@ _ANSWER = 3.0  # seconds that the process gets to answer
 def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
-    If files in it are still open after some seconds, the mount is taken away from under them; their readers get an error.
-    """
+    If files in it are still open after some seconds, the mount is taken away from under them; their readers
+    get an error."""
     place = registry.absolute(mountpoint)
     stuck = end(place)
     say(f"{place} is unmounted")
@@ -57,7 +57,8 @@ def end(place: str) -> str:
         if not mount_table.wait_gone(place, _PATIENCE):
             raise UsageError(f"{place} could not be unmounted: {problem}")
     if running is not None and not stopped:
-        # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on its behalf.
+        # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on
+        # its behalf.
         with contextlib.suppress(UsageError):
             control.ask(running.socket, "stop", timeout=_ANSWER)
         _wait_for_end(running)
@@ -67,7 +68,9 @@ def end(place: str) -> str:
 
 def _wait_for_end(running: registry.Registration) -> None:
     deadline = time.monotonic() + 10
-    while running.alive and time.monotonic() < deadline:  # a zombie is no longer alive: who has to reap it may take its time
+    while (
+        running.alive and time.monotonic() < deadline
+    ):  # a zombie is no longer alive: who has to reap it may take its time
         time.sleep(0.05)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(running.pid, os.WNOHANG)  # `xnatfs demo` started it itself

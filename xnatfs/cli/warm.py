@@ -6,7 +6,14 @@ import sys
 import time
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from xnatfs.cli.format import say, size
 from xnatfs.daemon import control, registry
@@ -21,10 +28,11 @@ _EVERY = 10.0  # seconds between plain lines
 @click.command("warm")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 def command(paths: tuple[str, ...]) -> int:
-    """Fetch every file below PATH... into the cache, so that reading it later needs no server (see `mount --offline`).
+    """Fetch every file below PATH... into the cache, so that reading it later needs no server (see `mount
+    --offline`).
 
-    PATHs lie in a mount: a project, a session, a scan, a file. What is in the cache already is skipped, so after an interruption the same
-    command goes on where it was. Exit code 0 if all of it is there, else 1.
+    PATHs lie in a mount: a project, a session, a scan, a file. What is in the cache already is skipped, so
+    after an interruption the same command goes on where it was. Exit code 0 if all of it is there, else 1.
     """
     caps: dict[str, int] = {}
     for path in paths:
@@ -36,11 +44,17 @@ def command(paths: tuple[str, ...]) -> int:
     terminal = sys.stderr.isatty()
     with Progress(TextColumn("{task.description}"), transient=True, disable=not terminal) as bar:
         task = bar.add_task("listing", total=None)
-        plan = survey(paths, lambda so_far: bar.update(task, description=f"listing: {so_far.files} files, {size(so_far.bytes)}"))
+        plan = survey(
+            paths,
+            lambda so_far: bar.update(
+                task, description=f"listing: {so_far.files} files, {size(so_far.bytes)}"
+            ),
+        )
     cap = min(caps.values())
     if plan.bytes > cap:
         raise UsageError(
-            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a larger --cache-size, or warm less"
+            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a "
+            f"larger --cache-size, or warm less"
         )
     warming = Warming(plan)
     try:
@@ -59,15 +73,26 @@ def command(paths: tuple[str, ...]) -> int:
 
 
 def _follow(warming: Warming, plan: WarmPlan, terminal: bool) -> None:
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, disable=not terminal) as bar:
         task = bar.add_task("fetching", total=plan.bytes)
         warming.start()
         said = time.monotonic()
         while warming.running:
             time.sleep(0.05)
-            bar.update(task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files")
+            bar.update(
+                task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files"
+            )
             if not terminal and time.monotonic() - said > _EVERY:
                 said = time.monotonic()
-                say(f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}", err=True)
+                say(
+                    f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}",
+                    err=True,
+                )
         bar.update(task, completed=warming.bytes)

@@ -1,4 +1,5 @@
-"""Renewals that are due but must not keep anybody waiting: what an earlier mount stored is shown at once and asked for again from here.
+"""Renewals that are due but must not keep anybody waiting: what an earlier mount stored is shown at once and
+asked for again from here.
 
 Used by `listing.service` and `listing.files`.
 Threading: any thread may add; the work runs in one timer thread, which only starts flights.

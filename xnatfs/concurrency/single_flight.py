@@ -1,9 +1,8 @@
 """Single flight: of several callers who want the same thing, one fetches it and all get it.
 
 Used by `listing.service` (listings) and `content.manager` (revalidation).
-Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be interrupted or give up by
-itself while the work goes on.
-"""
+Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be
+interrupted or give up by itself while the work goes on."""
 
 from __future__ import annotations
 
@@ -78,7 +77,9 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
-        self._queued = 0  # not yet begun; counted with `_idle`, since a thread that has its work counts as idle until it has the lock
+        # not yet begun; counted with `_idle`, since a thread that has its work counts as idle until it has
+        # the lock
+        self._queued = 0
         self._order = 0
         self._closed = False
 
@@ -162,7 +163,13 @@ class SingleFlight:
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, SharedCall[Any]] = {}
 
-    def get(self, key: Hashable, work: Callable[[], T], patience: float, give_up: Callable[[], Failure | None] = lambda: None) -> T:
+    def get(
+        self,
+        key: Hashable,
+        work: Callable[[], T],
+        patience: float,
+        give_up: Callable[[], Failure | None] = lambda: None,
+    ) -> T:
         """The result of the flight of `key`, started now if there is none; see `SharedCall.wait`."""
         return self.start(key, work).wait(patience, give_up)
 

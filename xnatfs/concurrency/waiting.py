@@ -1,10 +1,10 @@
 """Waiting for something another thread does, without ever waiting for ever and without being deaf to Ctrl-C.
 
-Used by everything that waits; `vfs` declares who is waiting with `interruptible`. All HTTP runs in worker threads; the thread that
-serves an operation only ever waits *here*. FUSE has no other way to stop: a handler that sleeps in a socket leaves its client
-unkillable (kernel.md 4).
-Threading: any thread; the interrupt check is a thread-local, because `fuse_interrupted()` speaks of the request of its own thread.
-"""
+Used by everything that waits; `vfs` declares who is waiting with `interruptible`. All HTTP runs in worker
+threads; the thread that serves an operation only ever waits *here*. FUSE has no other way to stop: a handler
+that sleeps in a socket leaves its client unkillable (kernel.md 4).
+Threading: any thread; the interrupt check is a thread-local, because `fuse_interrupted()` speaks of the
+request of its own thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _local = threading.local()
 class interruptible:
     """Within this block, waits of this thread end with INTERRUPTED once `interrupted()` is true."""
 
-    __slots__ = ("_before", "_interrupted")  # a class, not a generator: it is entered for every request of the kernel
+    __slots__ = (
+        "_before",
+        "_interrupted",
+    )  # a class, not a generator: it is entered for every request of the kernel
 
     def __init__(self, interrupted: Callable[[], bool]) -> None:
         self._interrupted = interrupted
@@ -36,13 +39,15 @@ class interruptible:
 
 
 def wait_until(
-    condition: threading.Condition, ready: Callable[[], bool], patience: float, progress: Callable[[], object] = lambda: None
+    condition: threading.Condition,
+    ready: Callable[[], bool],
+    patience: float,
+    progress: Callable[[], object] = lambda: None,
 ) -> None:
     """Wait until `ready()`; `condition` is held when this is called and when it returns.
 
-    Raises:
-        Failure: TIMED_OUT after `patience` seconds, in which this process ran and `progress()` did not change; INTERRUPTED.
-    """
+    Raises: Failure: TIMED_OUT after `patience` seconds, in which this process ran and `progress()` did not
+        change; INTERRUPTED."""
     interrupted: Callable[[], bool] | None = getattr(_local, "interrupted", None)
     deadline, last = time.monotonic() + patience, progress()
     while not ready():

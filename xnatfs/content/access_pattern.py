@@ -1,7 +1,8 @@
-"""The files of one resource as a series: who opened how many, how much of each was read, and what comes after it.
+"""The files of one resource as a series: who opened how many, how much of each was read, and what comes after
+it.
 
-Made from a file listing by `series_of`, kept with it; used by `content.manager` to decide between single files, parts of files and the whole
-resource as one zip.
+Made from a file listing by `series_of`, kept with it; used by `content.manager` to decide between single
+files, parts of files and the whole resource as one zip.
 Threading: any thread; one lock a series, held for moments.
 """
 
@@ -39,7 +40,10 @@ class ResourceAccess:
         self.following: ResourceAccess | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
         self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
-        self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())  # since when, what a whole zip did not bring
+        self._lacking: tuple[float, frozenset[str]] = (
+            0.0,
+            frozenset(),
+        )  # since when, what a whole zip did not bring
         self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()
@@ -67,7 +71,9 @@ class ResourceAccess:
 
     @property
     def share(self) -> float:
-        """The share of a file's bytes that readers want, from those already closed; 1 while nothing is known."""
+        """The share of a file's bytes that readers want, from those already closed; 1 while nothing is
+        known.
+        """
         with self._lock:
             return self._read_bytes / self._closed_bytes if self._closed_bytes else 1.0
 
@@ -75,10 +81,16 @@ class ResourceAccess:
     def heads_only(self) -> bool:
         """Whether two readers or more closed their files after the first part, and none read on."""
         with self._lock:
-            return self._closed >= 2 and self._read_bytes < self._closed_bytes and self._read_bytes <= self._closed * HEAD
+            return (
+                self._closed >= 2
+                and self._read_bytes < self._closed_bytes
+                and self._read_bytes <= self._closed * HEAD
+            )
 
     def not_in_zip(self, paths: Iterable[str]) -> None:
-        """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not either."""
+        """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not
+        either.
+        """
         with self._lock:
             self._lacking = time.monotonic(), frozenset(paths)
 
@@ -88,7 +100,8 @@ class ResourceAccess:
         return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING)
 
     def worth_a_zip(self, line: LinkModel, left: int, left_bytes: int) -> bool:
-        """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one by one.
+        """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one
+        by one.
 
         Args:
             left: files that are not in the cache.
@@ -129,19 +142,30 @@ class ResourceAccess:
 
 
 def series_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:
-    """The series of a resource with these files, linked with its neighbours in the order in which the tree lists them."""
-    every: dict[int, ResourceAccess] = snapshot.memo.get("series", lambda: _linked(snapshot.by_resource.values()))
+    """The series of a resource with these files, linked with its neighbours in the order in which the tree
+    lists them.
+    """
+    every: dict[int, ResourceAccess] = snapshot.memo.get(
+        "series", lambda: _linked(snapshot.by_resource.values())
+    )
     first = files[0]
     if every[first.resource_id].records[0].owner == first.owner:
         return every[first.resource_id]
-    return snapshot.memo.get(("series", first.resource_id, first.owner), lambda: ResourceAccess(files))  # listed under another than its owner
+    return snapshot.memo.get(
+        ("series", first.resource_id, first.owner), lambda: ResourceAccess(files)
+    )  # listed under another than its owner
 
 
 def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, ResourceAccess]:
     def place(files: list[FileRecord]) -> tuple[object, ...]:
         owner = files[0].owner
         level = _LEVELS.index(owner.level) if owner.level in _LEVELS else len(_LEVELS)
-        return level, natural(owner.part if owner.level != "assessor" else owner.id), files[0].resource_label, files[0].resource_id
+        return (
+            level,
+            natural(owner.part if owner.level != "assessor" else owner.id),
+            files[0].resource_label,
+            files[0].resource_id,
+        )
 
     found: dict[int, ResourceAccess] = {}
     last: ResourceAccess | None = None

@@ -1,4 +1,5 @@
-"""What the ways of fetching (`whole`, `content.ranged`, `content.zip_batch`, `content.uncached`) need of `ContentManager`, which owns it all.
+"""What the ways of fetching (`whole`, `content.ranged`, `content.zip_batch`, `content.uncached`) need of
+`ContentManager`, which owns it all.
 
 An interface, so that they do not import what imports them.
 """
@@ -33,7 +34,9 @@ class TransferContext(Protocol):
         ...
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
-        """Whether the server still has this file; raises what keeps it from answering within a few seconds."""
+        """Whether the server still has this file; raises what keeps it from answering within a few
+        seconds.
+        """
         ...
 
     def coming(self, record: FileRecord, size: int) -> None:
@@ -45,9 +48,13 @@ class TransferContext(Protocol):
         ...
 
     def bad_digest(self, record: FileRecord, md5: str) -> str:
-        """The bytes differ from the catalog's digest, twice alike: how to keep them; raises BAD_DIGEST if they must not be served."""
+        """The bytes differ from the catalog's digest, twice alike: how to keep them; raises BAD_DIGEST if
+        they must not be served.
+        """
         ...
 
     def checked(self, record: FileRecord, size: int, md5: str) -> str:
-        """How a large file with this size and MD5 is to be kept; raises BAD_DIGEST if it must not be served."""
+        """How a large file with this size and MD5 is to be kept; raises BAD_DIGEST if it must not be
+        served.
+        """
         ...

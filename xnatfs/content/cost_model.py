@@ -1,4 +1,5 @@
-"""What a download costs here and now, and which way is the cheapest. The numbers are measured as the mount works.
+"""What a download costs here and now, and which way is the cheapest. The numbers are measured as the mount
+works.
 
 Used by `content.manager` and `content.zip_batch`. The model, in seconds:
 
@@ -7,11 +8,11 @@ Used by `content.manager` and `content.zip_batch`. The model, in seconds:
     n single files  n requests + bytes / rate      (a reader opens one after the other)
     a resource      a request + all its bytes / rate  (one zip, whatever is already here)
 
-XNAT parses the catalogue of a file's resource at each request for it, about 65 us an entry: a file out of 5,000 takes 0.3 s on the fastest
-line, one out of three nothing (xnat-rest.md 13). So the two are kept apart: a large resource says nothing of the way to a small one.
-The rate is that of the line, over all streams together: a second stream on a full line does not make it faster.
-Threading: any thread; one lock, held for moments.
-"""
+XNAT parses the catalogue of a file's resource at each request for it, about 65 us an entry: a file out of
+5,000 takes 0.3 s on the fastest line, one out of three nothing (xnat-rest.md 13). So the two are kept apart:
+a large resource says nothing of the way to a small one. The rate is that of the line, over all streams
+together: a second stream on a full line does not make it faster. Threading: any thread; one lock, held for
+moments."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ class LinkModel:
         self._latency = latency
         self._rate = rate
         self._parsing = _PARSING
-        self._answers: tuple[float, ...] = (0.0,) * 5  # weighted sums: of 1, entries, their squares, seconds, entries x seconds
+        self._answers: tuple[float, ...] = (
+            0.0,
+        ) * 5  # weighted sums: of 1, entries, their squares, seconds, entries x seconds
         self._measured_rate = False
         self._streams = 0
         self._busy_since = 0.0
@@ -48,7 +51,9 @@ class LinkModel:
 
     @property
     def latency(self) -> float:
-        """Seconds from a request to its answer, without what the server does meanwhile for a long catalogue."""
+        """Seconds from a request to its answer, without what the server does meanwhile for a long
+        catalogue.
+        """
         return self._latency
 
     @property
@@ -64,9 +69,8 @@ class LinkModel:
     def answered(self, seconds: float, entries: int) -> None:
         """A request for a file, or a zip, of a resource with so many entries was answered.
 
-        The straight line through the last answers, time over entries, is what the two cost. As long as these do not differ in entries, an
-        entry costs what is usual, but never more than all there was.
-        """
+        The straight line through the last answers, time over entries, is what the two cost. As long as these
+        do not differ in entries, an entry costs what is usual, but never more than all there was."""
         with self._lock:
             told = (1.0, entries, entries * entries, seconds, entries * seconds)
             self._answers = tuple(_KEPT * old + new for old, new in zip(self._answers, told, strict=True))
@@ -102,7 +106,9 @@ class LinkModel:
             self._busy_since, self._bytes = time.monotonic(), 0
 
     def singly(self, files: float, size: float, entries: int) -> float:
-        """Seconds for `files` files of `size` bytes together, opened one after the other, of a resource with so many entries."""
+        """Seconds for `files` files of `size` bytes together, opened one after the other, of a resource with
+        so many entries.
+        """
         return files * self._request(entries) + size / self._rate
 
     def at_once(self, size: float, entries: int) -> float:

@@ -1,14 +1,16 @@
-"""How a file's bytes are had: from the cache, from a zip on its way, whole, or in parts; decided when it is opened.
+"""How a file's bytes are had: from the cache, from a zip on its way, whole, or in parts; decided when it is
+opened.
 
 Used by the tree's files through `ContentManager.open`, which gives a `Reader`. In this order:
 
 1. whole in the cache: no request (contents without a digest are asked for again after some hours);
-2. its resource is on its way as a zip, or is worth one (`series.Series.worth_a_zip`): wait for just this file (`batches`);
+2. its resource is on its way as a zip, or is worth one (`series.Series.worth_a_zip`): wait for just this file
+  (`batches`);
 3. large, or of a resource of which only headers are read: in parts (`blob`);
 4. else whole (`whole`).
 
-The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Corrections`), and a digest that is wrong twice over
-the same bytes is the catalog's error.
+The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Corrections`), and a
+digest that is wrong twice over the same bytes is the catalog's error.
 Threading: any thread. One lock guards the maps of what is on its way, never held over I/O.
 """
 
@@ -42,7 +44,9 @@ log = logging.getLogger(__name__)
 
 _TRY_ZIP_AGAIN = 60.0  # seconds after the cache had no room for it
 _CHECK = 5.0  # seconds to wait for the server to say that a file which is here is still its file
-_REMEMBER_BAD_DIGEST = 600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
+_REMEMBER_BAD_DIGEST = (
+    600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
+)
 
 
 class ContentReader(Protocol):
@@ -122,12 +126,16 @@ class ContentManager:
         self.cache = cache
         self.limits = limits
         self.line = LinkModel()
-        self.progress = 0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
+        self.progress = (
+            0  # pieces that arrived, of anything: while it rises, waiting in the queue is no time-out
+        )
         self.range_refused = False  # this server (or its proxy) sends whole files only
         self.length_refused = False  # ... without saying how long they are
         self.refuses_names = False  # this server refuses files by themselves that its zips have
         self.workers = WorkerPool("transfer", max(1, limits.connections - 1))
-        self.ahead_workers = WorkerPool("ahead", max(1, limits.connections - 1))  # who reads through what is wanted soon
+        self.ahead_workers = WorkerPool(
+            "ahead", max(1, limits.connections - 1)
+        )  # who reads through what is wanted soon
         self._learnt = learnt
         self._diagnostics = diagnostics
         self._history = history
@@ -144,10 +152,12 @@ class ContentManager:
         self._checks = SingleFlight(self._checkers)
         self._patience = StalePolicy(contents.breaker)
 
-    # --- for the tree --------------------------------------------------------------------------------------------
+    # --- for the tree ---------------------------------------------------------------------------------------
 
     def size(self, record: FileRecord) -> int:
-        """The size in bytes, as true as is known now: the catalog's, or the one learnt from the file itself."""
+        """The size in bytes, as true as is known now: the catalog's, or the one learnt from the file
+        itself.
+        """
         if not self._corrected:  # nearly always; asked for every entry of every folder
             return record.size
         name = identity(record)
@@ -182,18 +192,27 @@ class ContentManager:
         return _Counted(reader, series)
 
     def key(self, record: FileRecord) -> str:
-        """What names this version of this file in the cache: its digest where the catalog has one, else what the catalog says of it."""
+        """What names this version of this file in the cache: its digest where the catalog has one, else what
+        the catalog says of it.
+        """
         if record.digest and not self._learnt.get("bad digest", identity(record)):
             return f"{record.digest}-{record.size}"
         return hashlib.sha256(
-            f"{record.resource_id}\0{record.size}\0{record.digest}\0{record.path}".encode("utf-8", "surrogatepass")
+            f"{record.resource_id}\0{record.size}\0{record.digest}\0{record.path}".encode(
+                "utf-8", "surrogatepass"
+            )
         ).hexdigest()
 
     def counts(self) -> dict[str, int]:
         """For `status`."""
         objects, size, reserved = self.cache.usage()
         under_way = len(self._content_manager) + len(self._blobs) + len(self._batches)
-        return {"cached files": objects, "cached bytes": size, "bytes on their way": reserved, "transfers": under_way}
+        return {
+            "cached files": objects,
+            "cached bytes": size,
+            "bytes on their way": reserved,
+            "transfers": under_way,
+        }
 
     def close(self) -> None:
         """Start nothing more."""
@@ -201,7 +220,7 @@ class ContentManager:
         self._checkers.close()
         self.workers.close()
 
-    # --- the ways ------------------------------------------------------------------------------------------------
+    # --- the ways -------------------------------------------------------------------------------------------
 
     def _from_cache(self, record: FileRecord) -> ContentReader | None:
         entry = self.cache.open(self.key(record))
@@ -211,7 +230,9 @@ class ContentManager:
         return CachedReader(entry)
 
     def _from_batch(self, record: FileRecord, series: ResourceAccess) -> bool:
-        """Wait for the file if it comes in a zip; starts the zip if that is worth it. False if it does not come that way."""
+        """Wait for the file if it comes in a zip; starts the zip if that is worth it. False if it does not
+        come that way.
+        """
         batch = self._batch(record, series)
         if batch is None or not batch.expects(record.path):
             return False
@@ -234,7 +255,11 @@ class ContentManager:
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
         if not needed and not series.worth_a_zip(self.line, len(series.records), series.total):
             return None
-        missing = [one for one in series.records if self.cache.has(self.key(one)) is None and series.may_be_in_zip(one.path)]
+        missing = [
+            one
+            for one in series.records
+            if self.cache.has(self.key(one)) is None and series.may_be_in_zip(one.path)
+        ]
         if not needed and not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
             return None
         return self._start_batch(series) if len(missing) > 1 else None
@@ -255,9 +280,16 @@ class ContentManager:
             self._go_ahead(batch.series)
 
     def _go_ahead(self, series: ResourceAccess) -> None:
-        """In a walk through a session the next resource is fetched while this one is read: one ahead, when this one has come."""
+        """In a walk through a session the next resource is fetched while this one is read: one ahead, when
+        this one has come.
+        """
         following = series.following
-        if following is None or following.ahead or not series.in_a_walk or following.total > min(self.limits.ahead, self.cache.cap // 2):
+        if (
+            following is None
+            or following.ahead
+            or not series.in_a_walk
+            or following.total > min(self.limits.ahead, self.cache.cap // 2)
+        ):
             return
         with self._lock:
             if self._batches:
@@ -297,7 +329,8 @@ class ContentManager:
         except Failure as failure:
             if failure.cause is not Cause.NO_SPACE or size <= self.limits.whole_file_check:
                 raise
-            # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it does by now.
+            # Without the cache only a server that says how long a file is can serve parts of it. Perhaps it
+            # does by now.
             self.length_refused = False
             try:
                 return self._open_blob(record, size, series.entries, FIRST)
@@ -318,7 +351,9 @@ class ContentManager:
                     self._coming.pop(identity(transfer.record), None)
 
     def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> ContentReader:
-        """A reader of a large file; anew where the last reader of the old blob closed it just now, or the file changed just now."""
+        """A reader of a large file; anew where the last reader of the old blob closed it just now, or the
+        file changed just now.
+        """
         for _ in range(2):
             try:
                 return self._blob(record, size, entries, first).open()
@@ -341,7 +376,7 @@ class ContentManager:
                 del self._blobs[blob.key]
                 self._coming.pop(identity(blob.record), None)
 
-    # --- what is learnt ------------------------------------------------------------------------------------------
+    # --- what is learnt -------------------------------------------------------------------------------------
 
     def coming(self, record: FileRecord, size: int) -> None:
         """An answer told this size; a whole, checked file has yet to prove it."""
@@ -392,10 +427,13 @@ class ContentManager:
     def _refuse_known_bad(self, record: FileRecord) -> None:
         bad = self._learnt.get("bad digest", identity(record))
         if bad and not self._serve_bad_digests and time.time() - float(bad.split()[1]) < _REMEMBER_BAD_DIGEST:
-            raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {bad.split()[0]}, the catalog says {record.digest}")
+            raise Failure(
+                Cause.BAD_DIGEST, record.uri, f"it is {bad.split()[0]}, the catalog says {record.digest}"
+            )
 
     def _still_good(self, record: FileRecord, entry: Entry) -> bool:
-        """Contents without a digest are asked for again after some hours: `If-Modified-Since`, a 304 costs no body.
+        """Contents without a digest are asked for again after some hours: `If-Modified-Since`, a 304 costs no
+        body.
 
         After an unclean boot nothing is believed that was not read again (`verified` is "" then).
         """
@@ -406,12 +444,20 @@ class ContentManager:
                 return False
             self.cache.confirm(entry.key, "md5")
             return True
-        if (record.digest and entry.verified == "md5") or time.time() - entry.checked < self.limits.revalidate_after:
+        if (
+            record.digest and entry.verified == "md5"
+        ) or time.time() - entry.checked < self.limits.revalidate_after:
             return True
         try:
             unchanged = bool(entry.last_modified) and self.unchanged(record, entry.last_modified)
         except Failure as failure:
-            if failure.cause in (Cause.GONE, Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
+            if failure.cause in (
+                Cause.GONE,
+                Cause.NO_ENTRY,
+                Cause.NOT_ALLOWED,
+                Cause.LOGIN_REFUSED,
+                Cause.INTERRUPTED,
+            ):
                 entry.close()
                 raise
             log.info("%s is served from the cache without asking again: %s", record.path, failure)
@@ -427,7 +473,9 @@ class ContentManager:
 
 
 def identity(record: FileRecord) -> str:
-    """One file as one version of the catalog describes it: what is learnt holds until the catalog says something else."""
+    """One file as one version of the catalog describes it: what is learnt holds until the catalog says
+    something else.
+    """
     return f"{record.resource_id}:{record.size}:{record.digest}:{record.path}"
 
 

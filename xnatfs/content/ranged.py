@@ -1,16 +1,19 @@
-"""A large file that is read while it comes: streams ahead of sequential readers, single pages for random ones.
+"""A large file that is read while it comes: streams ahead of sequential readers, single pages for random
+ones.
 
-Used by `content.manager`, one blob a file, shared by all who have it open (design.md 4.2). The kernel asks for 128 KiB at a time; nobody's read is
-ever one HTTP request of that size, unless it is a random one.
+Used by `content.manager`, one blob a file, shared by all who have it open (design.md 4.2). The kernel asks
+for 128 KiB at a time; nobody's read is ever one HTTP request of that size, unless it is a random one.
 
-- A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4 MiB, then one stream to the
-  end that keeps ahead of it by a bounded window, waits while nobody reads, and lets go of its connection when nobody does for some time.
+- A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4
+  MiB, then one stream to the end that keeps ahead of it by a bounded window, waits while nobody reads, and
+  lets go of its connection when nobody does for some time.
 - A read elsewhere, out of order, gets the pages it touches.
 - Without Range (probed by the first part) one stream from the start serves all.
-- A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives ESTALE, never mixed bytes.
+- A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives
+  ESTALE, never mixed bytes.
 
-Threading: any thread reads; each part is fetched by a worker. One condition a blob; no lock is held while bytes move.
-"""
+Threading: any thread reads; each part is fetched by a worker. One condition a blob; no lock is held while
+bytes move."""
 
 from __future__ import annotations
 
@@ -86,7 +89,16 @@ class RangedFile:
         first: bytes of the first part.
     """
 
-    def __init__(self, host: TransferContext, record: FileRecord, key: str, size: int, gone: Callable[[RangedFile], None], entries: int, first: int) -> None:
+    def __init__(
+        self,
+        host: TransferContext,
+        record: FileRecord,
+        key: str,
+        size: int,
+        gone: Callable[[RangedFile], None],
+        entries: int,
+        first: int,
+    ) -> None:
         self._host = host
         self._gone, self._entries = gone, entries
         self._first = min(first, max(PAGE, size))
@@ -111,10 +123,12 @@ class RangedFile:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can open it any more: nobody has it open, or it is not the server's file any more."""
+        """Whether nobody can open it any more: nobody has it open, or it is not the server's file any
+        more.
+        """
         return self._closed or (self._failure is not None and self._failure.cause in _LASTING)
 
-    # --- readers -------------------------------------------------------------------------------------------------
+    # --- readers --------------------------------------------------------------------------------------------
 
     def open(self) -> RangedReader:
         """A new reader; the size is true once this returns.
@@ -144,7 +158,9 @@ class RangedFile:
         return reader
 
     def _told(self) -> bool:
-        """Whether the server has told of the file, or failed to; if not, sees to it that it is asked. Called with the condition held."""
+        """Whether the server has told of the file, or failed to; if not, sees to it that it is asked. Called
+        with the condition held.
+        """
         if self._opened or self._failure is not None:
             return True
         if not self._fetches:  # none yet; or the one under way had been given up just before this reader came
@@ -197,13 +213,21 @@ class RangedFile:
         return self.read(reader, offset, length)  # dropped while it was read
 
     def _progress(self) -> tuple[int, int, int]:
-        """While a fetch is in the queue, anything that moves; else only what comes of this file. Called with the condition held."""
+        """While a fetch is in the queue, anything that moves; else only what comes of this file. Called with
+        the condition held.
+        """
         queued = not all(fetch.hold.sent for fetch in self._fetches)
         came = sum(fetch.came for fetch in self._fetches)
-        return (self._host.progress if queued else 0), came, self._partial.present if self._partial is not None else 0
+        return (
+            (self._host.progress if queued else 0),
+            came,
+            self._partial.present if self._partial is not None else 0,
+        )
 
     def _served(self, reader: RangedReader, offset: int, end: int, in_order: bool) -> bool:
-        """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the condition held."""
+        """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the
+        condition held.
+        """
         partial = self._partial
         if self._uncached:
             return True
@@ -218,15 +242,27 @@ class RangedFile:
         if self._coming(start):
             return False
         if in_order or self._host.range_refused:
-            stop = self.size if reader.run > FIRST + SECOND // 2 else start + (SECOND if reader.run > self._first // 2 else self._first)
+            stop = (
+                self.size
+                if reader.run > FIRST + SECOND // 2
+                else start + (SECOND if reader.run > self._first // 2 else self._first)
+            )
         self._start(start, min(self.size, stop))
         return False
 
     def _look_ahead(self, end: int) -> None:
-        """A reader in order comes near the end of what is here: go on before it has to wait. Called with the condition held."""
-        missing = self._partial.missing(end, min(self.size, end + FIRST)) if self._partial is not None and end < self.size else None
+        """A reader in order comes near the end of what is here: go on before it has to wait. Called with the
+        condition held.
+        """
+        missing = (
+            self._partial.missing(end, min(self.size, end + FIRST))
+            if self._partial is not None and end < self.size
+            else None
+        )
         if missing is not None and self._failure is None and not self._coming(missing[0]):
-            self._start(missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size))
+            self._start(
+                missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size)
+            )
 
     def _coming(self, start: int) -> bool:
         near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
@@ -238,7 +274,7 @@ class RangedFile:
             return False
         return reader.run >= self.size // 2 and (self._checking or bool(self._fetches))
 
-    # --- fetching ------------------------------------------------------------------------------------------------
+    # --- fetching -------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
         """Use what is in the cache from an earlier time."""
@@ -257,7 +293,9 @@ class RangedFile:
             self._opened = True
 
     def _check_again(self) -> None:
-        """Parts from an earlier time, of a file without a digest, are used only if the server still has that file."""
+        """Parts from an earlier time, of a file without a digest, are used only if the server still has that
+        file.
+        """
         if self.record.digest or self._fresh or self._partial is None:
             return
         try:
@@ -279,8 +317,9 @@ class RangedFile:
         if self._host.range_refused:
             begin, stop = 0, self.size
         elif self._host.workers.spare <= 1:
-            # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for more, the server has by then
-            # sent a megabyte or two that nobody takes: 42 % of all bytes with 16 readers of 64 MiB.
+            # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for
+            # more, the server has by then sent a megabyte or two that nobody takes: 42 % of all bytes with 16
+            # readers of 64 MiB.
             stop = min(stop, begin + SECOND)
         fetch = _Fetch(begin, max(stop, begin + 1))
         self._fetches.append(fetch)
@@ -304,8 +343,13 @@ class RangedFile:
             elif problem is not None:
                 self._failure = problem
                 # A 404 proves nothing (xnat-rest.md 13): what is here of the file stays.
-                if problem.cause in _LASTING and problem.cause is not Cause.GONE and self._partial is not None:
-                    self._partial.forget()  # who has it open gets the failure; who opens it next gets the new file
+                if (
+                    problem.cause in _LASTING
+                    and problem.cause is not Cause.GONE
+                    and self._partial is not None
+                ):
+                    # who has it open gets the failure; who opens it next gets the new file
+                    self._partial.forget()
             self.condition.notify_all()
             if not self._readers and not self._fetches and not self._closed:
                 self._close()
@@ -319,7 +363,9 @@ class RangedFile:
                     return
             except Failure as failure:
                 if fetch.hold.ended:
-                    return  # given up on purpose, which says nothing of the server: whoever came since has another one sent
+                    # given up on purpose, which says nothing of the server: whoever came since has another
+                    # one sent
+                    return
                 failures = 1 if fetch.position > before else failures + 1
                 lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
                 if lasting or failures >= _ATTEMPTS:
@@ -339,7 +385,8 @@ class RangedFile:
             host.line.answered(time.monotonic() - asked, self._entries)
             self._note(part)
             if part.end is None:
-                # An empty file is answered with 200 whatever Range is asked for (xnat-rest.md 3): that says nothing of the server.
+                # An empty file is answered with 200 whatever Range is asked for (xnat-rest.md 3): that says
+                # nothing of the server.
                 host.range_refused = host.range_refused or part.size != 0
                 with self.condition:
                     fetch.position, fetch.end = 0, self.size
@@ -352,7 +399,9 @@ class RangedFile:
         """What the answer says of the file: its true size, and whether it is still the same file."""
         with self.condition:
             # A proxy that stops telling lengths half-way: the date says whether it still is the same file.
-            if self._opened and (part.size not in (None, self.size) or part.last_modified != self.last_modified):
+            if self._opened and (
+                part.size not in (None, self.size) or part.last_modified != self.last_modified
+            ):
                 raise Failure(Cause.CHANGED, self.record.uri)
             if not self._opened:
                 if part.size is None:
@@ -431,7 +480,9 @@ class RangedFile:
             self._host.cache.reserve_pages(partial.key, size)
 
     def _wanted(self, fetch: _Fetch) -> bool:
-        """Wait while the stream is far ahead of its readers; False once nobody has read for some time or others need the connection."""
+        """Wait while the stream is far ahead of its readers; False once nobody has read for some time or
+        others need the connection.
+        """
         with self.condition:
             if not self._far_ahead(fetch):
                 return bool(self._readers)
@@ -447,7 +498,7 @@ class RangedFile:
     def _far_ahead(self, fetch: _Fetch) -> bool:
         return not any(fetch.position - WINDOW <= one.position <= fetch.end + NEAR for one in self._readers)
 
-    # --- the end -------------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """If all of it is here: check it and make it an object of the cache."""
@@ -462,11 +513,15 @@ class RangedFile:
             verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
             if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
                 try:
-                    partial.commit(self._host.key(self.record), verified)  # of a wrong digest: under the key without it
+                    partial.commit(
+                        self._host.key(self.record), verified
+                    )  # of a wrong digest: under the key without it
                 except Failure as failure:
                     if failure.cause not in _NO_CACHE:
                         raise
-                    log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
+                    log.info(
+                        "%s is not kept: %s", self.record.uri, failure
+                    )  # who reads it has it all the same
         except Failure:
             partial.forget()
             raise
@@ -484,7 +539,11 @@ class RangedFile:
             while self._hashed < self.size:
                 piece = os.pread(partial.fd, 2**20, self._hashed)
                 if not piece:
-                    raise Failure(Cause.CACHE_BROKEN, self.record.uri, "the cache file is shorter than what was written to it")
+                    raise Failure(
+                        Cause.CACHE_BROKEN,
+                        self.record.uri,
+                        "the cache file is shorter than what was written to it",
+                    )
                 self._hash.update(piece)
                 self._hashed += len(piece)
             return self._hash.hexdigest()

@@ -1,10 +1,10 @@
-"""Fetching ahead in flat folders: files that come one after the other but belong to different resources, so that no zip helps.
+"""Fetching ahead in flat folders: files that come one after the other but belong to different resources, so
+that no zip helps.
 
-Used by the views. A reader who opens a file after having read the one before it to its end, in the order of names (`rsync`, shells) or of
-inode numbers (`cp -r`), will open the next ones: they are fetched into the cache meanwhile, two (or 4 MiB) at first, then as many as keep
-every connection busy. Whoever reads only headers, or jumps about, gets nothing ahead.
-Threading: any thread; one lock a folder, held for moments.
-"""
+Used by the views. A reader who opens a file after having read the one before it to its end, in the order of
+names (`rsync`, shells) or of inode numbers (`cp -r`), will open the next ones: they are fetched into the
+cache meanwhile, two (or 4 MiB) at first, then as many as keep every connection busy. Whoever reads only
+headers, or jumps about, gets nothing ahead. Threading: any thread; one lock a folder, held for moments."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ class FolderReadahead:
         inodes = [file.inode for file in files]
         by_inode = sorted(range(len(files)), key=inodes.__getitem__)
         listed = list(range(len(files)))
-        self._orders = [(listed, listed), (by_inode, _places(by_inode))]  # each with the place of every file in it
+        self._orders = [
+            (listed, listed),
+            (by_inode, _places(by_inode)),
+        ]  # each with the place of every file in it
         self._lock = threading.Lock()
         sizes = sorted(file.size for file in files)
         usual = sizes[len(sizes) // 2] if sizes else 0
@@ -77,21 +80,31 @@ class FolderReadahead:
         self._whole: deque[int] = deque(maxlen=_LATELY)
         self._depth = 0  # nothing yet
         self._begun: dict[int, int] = {}  # what is on its way -> bytes
-        self._looked: dict[int, float] = {}  # time.monotonic() at which a file was begun, or found in the cache
+        self._looked: dict[
+            int, float
+        ] = {}  # time.monotonic() at which a file was begun, or found in the cache
 
     def opened(self, number: int) -> None:
         """A file is opened by a reader."""
         with self._lock:
-            found = next(((order, places) for order, places in self._orders if self._follows(order, places, number)), None)
+            found = next(
+                ((order, places) for order, places in self._orders if self._follows(order, places, number)),
+                None,
+            )
             if found is None:
                 self._depth = 0
                 return
             order, place = found[0], found[1][number] + 1
             if not self._depth:
-                # Who comes straight from the file before reads on; with another read between them it may be chance.
+                # Who comes straight from the file before reads on; with another read between them it may be
+                # chance.
                 self._depth = self._at_first if found[0][place - 2] == self._whole[-1] else _AT_FIRST
             now = time.monotonic()
-            following = [one for one in order[place : place + self._depth] if now - self._looked.get(one, -_AGAIN) >= _AGAIN]
+            following = [
+                one
+                for one in order[place : place + self._depth]
+                if now - self._looked.get(one, -_AGAIN) >= _AGAIN
+            ]
             self._looked.update(dict.fromkeys(following, now))
             self._depth = min(self._widest, self._depth * 2)
         wanted = [one for one in following if not self._files[one].kept]
@@ -108,12 +121,15 @@ class FolderReadahead:
                 begin.append(one)
         for one in begin:
             try:
-                self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]  # a default binds the loop's variable
+                # a default binds the loop's variable
+                self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]
             except Failure:  # the mount is ending
                 return
 
     def read_whole(self, number: int) -> None:
-        """A reader came to the end of a file. (Told by the read: the kernel tells of the close only after the next open.)"""
+        """A reader came to the end of a file. (Told by the read: the kernel tells of the close only after the
+        next open.)
+        """
         with self._lock:
             if number not in self._whole:
                 self._whole.append(number)

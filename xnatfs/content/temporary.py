@@ -1,9 +1,8 @@
 """Files for the tables' parsers: fetched whole into an anonymous temporary file, checked, parsed, forgotten.
 
-Used by `tables.engine.collect`. What a table reads of a file are some numbers, which are kept; so the file itself does not go into the content
-cache, where it would push out what somebody wants to read again. What is there already is read from there.
-Threading: any thread; called in workers.
-"""
+Used by `tables.engine.collect`. What a table reads of a file are some numbers, which are kept; so the file
+itself does not go into the content cache, where it would push out what somebody wants to read again. What is
+there already is read from there. Threading: any thread; called in workers."""
 
 from __future__ import annotations
 
@@ -24,14 +23,17 @@ from xnatfs.server.records import FileRecord
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
-_MOST = 512 * 2**20  # bytes: nothing that a table reads is larger, and the disk is not for whatever else a server sends
+_MOST = (
+    512 * 2**20
+)  # bytes: nothing that a table reads is larger, and the disk is not for whatever else a server sends
 _IN_MEMORY = 2**20  # larger ones go to the disk
 _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
 class Fetched(NamedTuple):
-    """A file: its content from the start, its MD5 as hex, and the server's Last-Modified. `sure` if something says that it is whole: a
-    Content-Length, the catalog's digest or size; a chunked reply that ends says nothing."""
+    """A file: its content from the start, its MD5 as hex, and the server's Last-Modified. `sure` if something
+    says that it is whole: a Content-Length, the catalog's digest or size; a chunked reply that ends says
+    nothing."""
 
     stream: BinaryIO
     md5: str
@@ -54,7 +56,8 @@ class TemporaryDownloads:
         self._folder = folder
 
     def fetch(self, record: FileRecord, *, listed: bool) -> Fetched:
-        """A file. Never `If-Modified-Since`: a file that was replaced by one of an older or equal date would be taken for the old one.
+        """A file. Never `If-Modified-Since`: a file that was replaced by one of an older or equal date would
+        be taken for the old one.
 
         Args:
             record: which file.
@@ -75,7 +78,9 @@ class TemporaryDownloads:
                 log.info("%s: %s; fetching it again", record.uri, failure)
                 time.sleep(min(2.0, 0.1 * 2**attempt))
                 continue
-            if found.md5 == record.digest or (not record.digest and (found.sure or not listed or found.md5 == wrong)):
+            if found.md5 == record.digest or (
+                not record.digest and (found.sure or not listed or found.md5 == wrong)
+            ):
                 return found
             found.stream.close()
             if found.md5 == wrong:

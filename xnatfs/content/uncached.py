@@ -1,8 +1,7 @@
 """Reading a large file that the cache has no room for: blocks straight from the server, a few kept in memory.
 
-Used by `content.ranged` when the cap is reached or the disk is full: a full cache makes reading slower, not impossible.
-Threading: any thread; one lock for the blocks, held for moments.
-"""
+Used by `content.ranged` when the cap is reached or the disk is full: a full cache makes reading slower, not
+impossible. Threading: any thread; one lock for the blocks, held for moments."""
 
 from __future__ import annotations
 
@@ -48,7 +47,9 @@ class Uncached:
             if data is not None:
                 self._blocks.move_to_end(number)
                 return data
-        data = self._host.workers.do(lambda: self._fetch(number * _BLOCK, size, last_modified), self._host.limits.progress_deadline)
+        data = self._host.workers.do(
+            lambda: self._fetch(number * _BLOCK, size, last_modified), self._host.limits.progress_deadline
+        )
         with self._lock:
             self._blocks[number] = data
             while len(self._blocks) > _BLOCKS:

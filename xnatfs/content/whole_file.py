@@ -1,10 +1,11 @@
-"""Small files, fetched whole: checked before their first byte is served, or streamed to readers where they turn out to be large.
+"""Small files, fetched whole: checked before their first byte is served, or streamed to readers where they
+turn out to be large.
 
-Used by `content.manager`. What is checked, and when (design.md 4.4): files up to 8 MiB by their MD5 before the first byte is served; of larger ones
-(the catalog's size was wrong, else they are blobs) the last block is held back until the MD5 agrees; files without a digest by their
-size. A digest that is wrong twice over the same bytes is the catalog's error, and so is a size where the server tells no length.
-Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
-"""
+Used by `content.manager`. What is checked, and when (design.md 4.4): files up to 8 MiB by their MD5 before
+the first byte is served; of larger ones (the catalog's size was wrong, else they are blobs) the last block is
+held back until the MD5 agrees; files without a digest by their size. A digest that is wrong twice over the
+same bytes is the catalog's error, and so is a size where the server tells no length. Threading: any thread.
+One worker writes a transfer; readers wait on its condition. No lock is held over I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-SILENT = 0.5  # seconds: a stream that said nothing for so long, or never anything, is ended when its last reader goes
+# seconds: a stream that said nothing for so long, or never anything, is ended when its last reader goes
+SILENT = 0.5
 HELD_BACK = 128 * 1024  # one read of the kernel
 _ATTEMPTS = 5
 _MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
@@ -34,7 +36,9 @@ _CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SE
 
 
 class Memory:
-    """A draft in memory: for what the cache has no room for. Ends with its transfer; never more than the files open at the time."""
+    """A draft in memory: for what the cache has no room for. Ends with its transfer; never more than the
+    files open at the time.
+    """
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("xnatfs")
@@ -60,7 +64,9 @@ class Memory:
 
 
 class Transfer:
-    """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its resource."""
+    """One content being fetched, shared by all who read it meanwhile; `entries` are in the catalogue of its
+    resource.
+    """
 
     def __init__(self, host: TransferContext, record: FileRecord, size: int, entries: int) -> None:
         self._host = host
@@ -80,14 +86,16 @@ class Transfer:
         self._entry: Entry | None = None
         self._hold = CancelScope()
         self._came = 0  # pieces
-        self._heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
+        self._heard: float | None = (
+            None  # when the server was asked, or last sent anything; None in the queue
+        )
 
     @property
     def stamp(self) -> str:
         """Tells two versions of a file without a digest apart."""
         return "" if self.record.digest else self._last_modified
 
-    # --- readers -------------------------------------------------------------------------------------------------
+    # --- readers --------------------------------------------------------------------------------------------
 
     def join(self) -> bool:
         """Count one reader more; False if the transfer is over and closed."""
@@ -143,14 +151,20 @@ class Transfer:
             self.readers -= 1
             if self.readers == 0 and (self._done or self.failure is not None):
                 self._close()
-            elif self.readers == 0 and self._heard is not None and (not self._came or time.monotonic() - self._heard > SILENT):
+            elif (
+                self.readers == 0
+                and self._heard is not None
+                and (not self._came or time.monotonic() - self._heard > SILENT)
+            ):
                 self.closed = True  # who comes now would get the end of this one
                 self._hold.end()  # nobody waits any more, and others may wait for its worker
 
-    # --- the worker ----------------------------------------------------------------------------------------------
+    # --- the worker -----------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Fetch, check, keep; whatever fails is left in `failure`. Nothing if all who wanted it have gone meanwhile."""
+        """Fetch, check, keep; whatever fails is left in `failure`. Nothing if all who wanted it have gone
+        meanwhile.
+        """
         with self.condition:
             if self.readers == 0:
                 self._close()
@@ -168,7 +182,9 @@ class Transfer:
                     self._close()
 
     def _still_wanted(self) -> bool:
-        """Whether anybody waits for it. If not, nobody can join it any more: who came just now would get a failure that a try cures."""
+        """Whether anybody waits for it. If not, nobody can join it any more: who came just now would get a
+        failure that a try cures.
+        """
         with self.condition:
             self.closed = self.closed or self.readers == 0
             return not self.closed
@@ -195,7 +211,12 @@ class Transfer:
                 served_md5 = served_md5 or md5
             mixed = served_md5 not in ("", md5)
             if not self.record.digest and self._doubtful and md5 != wrong_md5:
-                log.info("%s came with %d bytes, %d were expected; fetching it again", self.record.uri, self.size, self._expected)
+                log.info(
+                    "%s came with %d bytes, %d were expected; fetching it again",
+                    self.record.uri,
+                    self.size,
+                    self._expected,
+                )
                 wrong_md5 = md5
                 continue
             if not self.record.digest or md5 == self.record.digest:
@@ -204,12 +225,19 @@ class Transfer:
             if md5 == wrong_md5:
                 self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
                 return
-            log.warning("%s has the MD5 %s, the catalog says %s; fetching it again", self.record.uri, md5, self.record.digest)
+            log.warning(
+                "%s has the MD5 %s, the catalog says %s; fetching it again",
+                self.record.uri,
+                md5,
+                self.record.digest,
+            )
             wrong_md5 = md5
         raise Failure(Cause.BAD_DIGEST if self.record.digest else Cause.CUT_SHORT, self.record.uri)
 
     def _receive(self) -> str:
-        """One download of the whole file into the draft, by itself or from the resource's zip; returns its MD5."""
+        """One download of the whole file into the draft, by itself or from the resource's zip; returns its
+        MD5.
+        """
         asked = self._heard = time.monotonic()
         try:
             with self._host.contents.file(self.record, self._hold) as stream:
@@ -270,8 +298,8 @@ class Transfer:
         if stream.size is not None and draft.written != stream.size:
             raise Failure(Cause.CUT_SHORT, self.record.uri, f"{draft.written} of {stream.size} bytes")
         self.size = draft.written
-        # A chunked answer that a proxy ends early looks whole, and so does one with a wrong Content-Length; only what was expected tells.
-        # Twice alike it is the catalog's error.
+        # A chunked answer that a proxy ends early looks whole, and so does one with a wrong Content-Length;
+        # only what was expected tells. Twice alike it is the catalog's error.
         self._doubtful = draft.written != self._expected
         return digest.hexdigest()
 
@@ -284,7 +312,11 @@ class Transfer:
 
     def _write(self, draft: CacheWriter | Memory, piece: bytes) -> CacheWriter | Memory:
         if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
-            raise Failure(Cause.NO_SPACE, self.record.uri, "it is larger than the catalog says, and the server does not tell how large")
+            raise Failure(
+                Cause.NO_SPACE,
+                self.record.uri,
+                "it is larger than the catalog says, and the server does not tell how large",
+            )
         try:
             draft.write(piece)
             return draft
@@ -304,7 +336,9 @@ class Transfer:
         return Memory()
 
     def _keep(self, verified: str, *, mixed: bool) -> None:
-        """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes than these."""
+        """Keep the content and let its readers have it; `mixed` if they already read a part of other bytes
+        than these.
+        """
         assert self._draft is not None
         self._host.learn_size(self.record, self.size)
         if isinstance(self._draft, CacheWriter):
@@ -325,7 +359,9 @@ class Transfer:
             self.condition.notify_all()
 
     def _close(self) -> None:
-        """Close what readers read from. Called with the condition held, when nobody reads and nobody writes."""
+        """Close what readers read from. Called with the condition held, when nobody reads and nobody
+        writes.
+        """
         self.closed = True
         if self._entry is not None:
             self._entry.close()

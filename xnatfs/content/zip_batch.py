@@ -1,10 +1,11 @@
-"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file (design.md 4.3).
+"""A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file
+(design.md 4.3).
 
-Used by `content.manager`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a piece is ever in memory. A member
-is kept if its path is in the listing, its size and (where there is one) its MD5 are right; the zip's own CRC is checked on the way.
-Whatever is not in the archive is fetched singly: XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3).
-Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
-"""
+Used by `content.manager`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a
+piece is ever in memory. A member is kept if its path is in the listing, its size and (where there is one) its
+MD5 are right; the zip's own CRC is checked on the way. Whatever is not in the archive is fetched singly: XNAT
+skips files it cannot find and ends the archive validly (xnat-rest.md 3). Threading: any thread; one worker a
+batch. One condition a batch; no lock is held while bytes move."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class ZipBatch:
         over: called by the worker when nothing more comes.
     """
 
-    def __init__(self, host: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]) -> None:
+    def __init__(
+        self, host: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]
+    ) -> None:
         self._host = host
         self._over = over
         self.series = series
@@ -80,7 +83,9 @@ class ZipBatch:
                     lambda: self._host.progress,
                 )
             except Failure:
-                silent = not self.received or (self._heard is not None and time.monotonic() - self._heard > SILENT)
+                silent = not self.received or (
+                    self._heard is not None and time.monotonic() - self._heard > SILENT
+                )
                 if self._waiting == 1 and self._heard is not None and silent:
                     self._hold.end()  # the last one gives up, and others may wait for its worker
                 raise
@@ -93,12 +98,21 @@ class ZipBatch:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     self._receive()
-                    # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is fetched singly, without
-                    # another zip for every two of them.
-                    self.series.not_in_zip(one.path for one in self.series.records if self._host.cache.has(self._host.key(one)) is None)
+                    # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each
+                    # is fetched singly, without another zip for every two of them.
+                    self.series.not_in_zip(
+                        one.path
+                        for one in self.series.records
+                        if self._host.cache.has(self._host.key(one)) is None
+                    )
                     return
                 except Failure as failure:
-                    if failure.cause not in _CURED_BY_RETRY or failure.away or self._hold.ended or attempt == _ATTEMPTS:
+                    if (
+                        failure.cause not in _CURED_BY_RETRY
+                        or failure.away
+                        or self._hold.ended
+                        or attempt == _ATTEMPTS
+                    ):
                         # Nobody loses a file by this: what has not come is fetched singly.
                         log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
                         if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
@@ -114,7 +128,9 @@ class ZipBatch:
             self._over(self)
 
     def _receive(self) -> None:
-        missing = sum(one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None)
+        missing = sum(
+            one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None
+        )
         pile = self._host.cache.pile(missing)
         begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
         others = 2 * len(self.series.records) + _OTHERS
@@ -130,8 +146,14 @@ class ZipBatch:
                         record = self._coming.get(path)
                         others -= 1
                         if others < 0:
-                            raise Failure(Cause.TOO_LARGE, detail="the zip has far more files than are listed")
-                        if record is None or size not in (None, record.size) or self._host.cache.has(self._host.key(record)) is not None:
+                            raise Failure(
+                                Cause.TOO_LARGE, detail="the zip has far more files than are listed"
+                            )
+                        if (
+                            record is None
+                            or size not in (None, record.size)
+                            or self._host.cache.has(self._host.key(record)) is not None
+                        ):
                             for piece in pieces:  # the stream has to be read past it
                                 self._count(piece)
                         else:

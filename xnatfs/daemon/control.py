@@ -1,8 +1,8 @@
-"""Talking to a running mount: one JSON line there, one JSON line back, over a Unix socket only its owner may use.
+"""Talking to a running mount: one JSON line there, one JSON line back, over a Unix socket only its owner may
+use.
 
-Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so this is how it is told anything.
-Threading: the server has a thread of its own, and one for each caller.
-"""
+Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so this is how it
+is told anything. Threading: the server has a thread of its own, and one for each caller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class _Handler(socketserver.StreamRequestHandler):
     timeout = 30
 
     def handle(self) -> None:
-        commands: Mapping[str, Command] = self.server.commands  # type: ignore[attr-defined]  # socketserver offers no typed way
+        # socketserver offers no typed way
+        commands: Mapping[str, Command] = self.server.commands  # type: ignore[attr-defined]
         try:
             asked = json.loads(self.rfile.readline(_LONGEST))
             answer = {"ok": commands[asked["command"]](asked)}
@@ -47,7 +48,9 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether it is this user (or root) who asks, whatever became of the socket's mode."""
-        _, user, _ = struct.unpack("3i", request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        _, user, _ = struct.unpack(
+            "3i", request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
         return user in (0, os.geteuid())
 
 

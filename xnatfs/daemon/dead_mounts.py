@@ -38,14 +38,26 @@ def dead() -> list[DeadMount]:
         place = entry.mountpoint
         owner = re.search(r"\buser_id=(\d+)", entry.options)
         ours = entry.kind == "fuse.xnatfs" and owner is not None and int(owner[1]) == os.geteuid()
-        if ours and place not in known and not any(place.startswith(one) for one in folders) and mount_table.is_dead(place):
-            found.append(DeadMount(place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"))
+        if (
+            ours
+            and place not in known
+            and not any(place.startswith(one) for one in folders)
+            and mount_table.is_dead(place)
+        ):
+            found.append(
+                DeadMount(
+                    place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"
+                )
+            )
     return found
 
 
 def problem_of(one: Registration) -> str:
     """Why the process of a mount may not answer, in one sentence."""
-    return f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` takes it away"
+    return (
+        f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` "
+        f"takes it away"
+    )
 
 
 def left_behind(one: Registration) -> str:

@@ -1,12 +1,13 @@
 """Python's garbage collector in a process that holds many small objects, and runs for weeks.
 
-Used by `run`. Listings are small objects that live long: with Python's own thresholds half of a `find` over 160,000 files was garbage
-collection, so it is left to run rarely by itself. But every request that fails leaves a cycle (an exception, its traceback, the frame that
-raised it), and with it the bytes that frame had: with 5 % of the requests failing the process grew by 200 MB in five minutes. So a
-thread collects what is young, often, and all of it now and then. Then it has the C library give back what nothing uses: a hundred threads
-that each take and free pieces of 256 KiB leave its arenas full of holes (420 MB resident where Python had 46 MB, measured).
-Threading: `Collecting` belongs to the thread that serves the mount; the collector stops all threads while it looks.
-"""
+Used by `run`. Listings are small objects that live long: with Python's own thresholds half of a `find` over
+160,000 files was garbage collection, so it is left to run rarely by itself. But every request that fails
+leaves a cycle (an exception, its traceback, the frame that raised it), and with it the bytes that frame had:
+with 5 % of the requests failing the process grew by 200 MB in five minutes. So a thread collects what is
+young, often, and all of it now and then. Then it has the C library give back what nothing uses: a hundred
+threads that each take and free pieces of 256 KiB leave its arenas full of holes (420 MB resident where Python
+had 46 MB, measured). Threading: `Collecting` belongs to the thread that serves the mount; the collector stops
+all threads while it looks."""
 
 from __future__ import annotations
 

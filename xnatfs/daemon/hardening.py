@@ -14,9 +14,11 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def guard_process() -> None:
-    """No core file, no look into this process by others of the same user (also not into the environment it was started with), and
-    nothing it makes is readable by others. As ssh-agent does."""
+    """No core file, no look into this process by others of the same user (also not into the environment it
+    was started with), and nothing it makes is readable by others. As ssh-agent does."""
     os.umask(0o077)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    ctypes.CDLL(None, use_errno=True).prctl(
+        _PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)
+    )

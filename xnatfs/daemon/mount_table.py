@@ -1,4 +1,5 @@
-"""What the kernel says is mounted, and how a mount is taken away. Never touches the mountpoint itself: a dead mount hangs who looks.
+"""What the kernel says is mounted, and how a mount is taken away. Never touches the mountpoint itself: a dead
+mount hangs who looks.
 
 Used by `run` and by the commands.
 """
@@ -30,7 +31,11 @@ def entries() -> list[MountEntry]:
     """Everything mounted, in mounting order."""
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
         lines = [line.split() for line in stream]
-    return [MountEntry(_unescape(line[0]), _unescape(line[1]), line[2], _unescape(line[3])) for line in lines if len(line) > 3]
+    return [
+        MountEntry(_unescape(line[0]), _unescape(line[1]), line[2], _unescape(line[3]))
+        for line in lines
+        if len(line) > 3
+    ]
 
 
 def at(mountpoint: str) -> MountEntry | None:
@@ -41,8 +46,16 @@ def at(mountpoint: str) -> MountEntry | None:
 def kind_of(path: str | Path) -> str:
     """The type of the file system a path lies on."""
     real = os.path.realpath(path)
-    over = [one for one in entries() if real == one.mountpoint or real.startswith(one.mountpoint.rstrip("/") + "/")]
-    return max(reversed(over), key=lambda one: len(one.mountpoint), default=MountEntry("", "", "an unknown file system")).kind
+    over = [
+        one
+        for one in entries()
+        if real == one.mountpoint or real.startswith(one.mountpoint.rstrip("/") + "/")
+    ]
+    return max(
+        reversed(over),
+        key=lambda one: len(one.mountpoint),
+        default=MountEntry("", "", "an unknown file system"),
+    ).kind
 
 
 def is_dead(mountpoint: str) -> bool:
@@ -55,17 +68,26 @@ _LOOK = 3.0  # seconds
 
 
 def state_of(mountpoint: str) -> str:
-    """Whether the FUSE mount at this path is DEAD, SILENT or ANSWERS. Asked by a process of its own, with a time limit.
+    """Whether the FUSE mount at this path is DEAD, SILENT or ANSWERS. Asked by a process of its own, with a
+    time limit.
 
     `statfs`, because the kernel answers a `stat` from its memory.
     """
     command = ["stat", "-f", "-t", "--", mountpoint]
-    asking = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
+    asking = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
     try:
         _, said = asking.communicate(timeout=_LOOK)
     except subprocess.TimeoutExpired:
         asking.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it cannot be ended where a daemon has read what it asks and stopped
+        with contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):  # it cannot be ended where a daemon has read what it asks and stopped
             asking.communicate(timeout=1)
         return SILENT
     return DEAD if asking.returncode != 0 and "not connected" in said else ANSWERS
@@ -83,7 +105,9 @@ def unmount(mountpoint: str, *, lazy: bool) -> str:
         raise UsageError("fusermount3 was not found; install the package fuse3")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}  # and no password
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False, env=environment)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=15, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         return "it took too long"
     return "" if result.returncode == 0 else (result.stderr.strip() or f"exit code {result.returncode}")

@@ -1,8 +1,9 @@
 """A writable layer over the read-only mount: `mount --overlay DIR`. The server is never changed.
 
-The read-only mount goes to a private folder, an overlay of DIR/upper over it to the mountpoint; then the private mount is detached, so
-that the overlay alone holds it. Taking the overlay away ends everything in the right order, with and without us, and nobody walks into a
-second mount of the server. The overlay is the kernel's where root mounts, else the program fuse-overlayfs.
+The read-only mount goes to a private folder, an overlay of DIR/upper over it to the mountpoint; then the
+private mount is detached, so that the overlay alone holds it. Taking the overlay away ends everything in the
+right order, with and without us, and nobody walks into a second mount of the server. The overlay is the
+kernel's where root mounts, else the program fuse-overlayfs.
 
 Used by `run` (which mounts) and by the commands (which look and clear away).
 Threading: `Overlay` is claimed by the command's thread, mounted by one thread of the daemon, ended by any.
@@ -42,20 +43,22 @@ _OPAQUE = (".wh..opq", ".wh..wh..opq")  # say that a folder hides the server's
 _INSTALL = "install the package fuse-overlayfs"
 _START = 30.0  # seconds that fuse-overlayfs gets
 _LOOK = 5.0  # seconds between looks for changes on the server
-_LETS_GO = 5.0  # seconds that who held an overlay just taken away gets: its fuse-overlayfs, the last reader, the kernel's own clearing up
+# seconds that who held an overlay just taken away gets: its fuse-overlayfs, the last reader, the kernel's own
+# clearing up
+_LETS_GO = 5.0
 _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 2, 4, 32
 _CAP_SYS_ADMIN = 21
-# redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for layers that can be exported or
-# that never change: this lower layer does.
+# redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for
+# layers that can be exported or that never change: this lower layer does.
 _KERNEL_OPTIONS = "redirect_dir=on,index=off,metacopy=off,xino=off,nfs_export=off"
-# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout=0: with any other it shows nothing that is new
-# on the server (measured with 1.10).
+# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout=0: with any other
+# it shows nothing that is new on the server (measured with 1.10).
 _PROGRAM_OPTIONS = "writeback=0,timeout=0"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-# --- what this machine can -----------------------------------------------------------------------------------------
+# --- what this machine can ----------------------------------------------------------------------------------
 
 
 def kinds() -> list[str]:
@@ -69,19 +72,26 @@ def kinds() -> list[str]:
 def what_lacks() -> str:
     """What to do where `kinds` is empty."""
     forced = os.environ.get(FORCE)
-    return f"{FORCE}={forced} is not possible here" if forced else f"an overlay needs fuse-overlayfs (or root); {_INSTALL}"
+    return (
+        f"{FORCE}={forced} is not possible here"
+        if forced
+        else f"an overlay needs fuse-overlayfs (or root); {_INSTALL}"
+    )
 
 
 def _may_mount() -> bool:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         capable = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
-        known = "\toverlay\n" in Path("/proc/filesystems").read_text(encoding="ascii") or shutil.which("modprobe") is not None
+        known = (
+            "\toverlay\n" in Path("/proc/filesystems").read_text(encoding="ascii")
+            or shutil.which("modprobe") is not None
+        )
         return os.geteuid() == 0 and bool(capable >> _CAP_SYS_ADMIN & 1) and known
     return False
 
 
-# --- what is written down ------------------------------------------------------------------------------------------
+# --- what is written down -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,9 @@ def is_ours(entry: mount_table.MountEntry) -> bool:
 
 
 def clear(mountpoint: str) -> None:
-    """Remove what a killed daemon left beside its overlay: the private mount, the record. The overlay itself is gone already."""
+    """Remove what a killed daemon left beside its overlay: the private mount, the record. The overlay itself
+    is gone already.
+    """
     known = record(mountpoint)
     if known is not None:
         _clear_lower(known.lower)
@@ -129,7 +141,7 @@ def _record_path(mountpoint: str) -> Path:
     return private_folder(state_home() / "overlays") / f"{registry.name_of(mountpoint)}.json"
 
 
-# --- what is in the upper layer ------------------------------------------------------------------------------------
+# --- what is in the upper layer -----------------------------------------------------------------------------
 
 
 def contents(directory: str) -> dict[str, Any]:
@@ -143,7 +155,9 @@ def contents(directory: str) -> dict[str, Any]:
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
                         todo.append(entry.path)
-                    elif entry.name.startswith(".wh.") or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
+                    elif entry.name.startswith(".wh.") or (
+                        stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+                    ):
                         deleted += entry.name not in _OPAQUE
                     else:
                         files += 1
@@ -153,11 +167,12 @@ def contents(directory: str) -> dict[str, Any]:
     return {"directory": directory, "files": files, "bytes": size, "deleted": deleted}
 
 
-# --- claiming a folder ---------------------------------------------------------------------------------------------
+# --- claiming a folder --------------------------------------------------------------------------------------
 
 
 def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_other: bool = False) -> Overlay:
-    """Check that DIR can be the upper layer of a mount of this server at this place, and keep others from using it.
+    """Check that DIR can be the upper layer of a mount of this server at this place, and keep others from
+    using it.
 
     Raises:
         UsageError: it cannot; the text says why. Nothing was changed but that DIR may have been made.
@@ -175,16 +190,21 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
     except OSError as error:
         raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
     if filled and _NOTEBOOK not in filled:
-        raise UsageError(f"{path} is not empty and was not made by `xnatfs mount --overlay`; name a new folder")
+        raise UsageError(
+            f"{path} is not empty and was not made by `xnatfs mount --overlay`; name a new folder"
+        )
     lock = _lock(path)
     try:
         noted = _noted(path)
         if noted.get("server", server) != server:
-            raise UsageError(f"{path} holds changes made over {noted['server']}; name another folder for {server}")
+            raise UsageError(
+                f"{path} holds changes made over {noted['server']}; name another folder for {server}"
+            )
         kind = _choose(path, possible, noted.get("kind"))
         for name in ("upper", "work"):
             (path / name).mkdir(mode=0o700, exist_ok=True)
-        # The overlay's top folder has this mode. The kernel's overlay would let everybody read with the rights of who mounted it.
+        # The overlay's top folder has this mode. The kernel's overlay would let everybody read with the
+        # rights of who mounted it.
         (path / "upper").chmod(0o755 if allow_other else 0o700)
         (path / _NOTEBOOK).write_text(json.dumps({"server": server, "kind": kind}) + "\n", encoding="utf-8")
     except OSError as error:
@@ -199,11 +219,15 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
 def _check_place(path: Path, place: str, cache_dir: Path) -> None:
     point = Path(os.path.realpath(place))
     if path == point or path.is_relative_to(point) or point.is_relative_to(path):
-        raise UsageError(f"the folder for changes ({path}) and the mountpoint ({point}) must not lie in each other")
+        raise UsageError(
+            f"the folder for changes ({path}) and the mountpoint ({point}) must not lie in each other"
+        )
     for what, folder in (("the cache", cache_dir), ("the state", state_home())):
         kept = Path(os.path.realpath(folder))
         if path.is_relative_to(kept) or kept.is_relative_to(path):
-            raise UsageError(f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other")
+            raise UsageError(
+                f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other"
+            )
     if registry.containing(str(path)) is not None:
         raise UsageError(f"{path} lies in an xnatfs mount; changes have to be kept elsewhere")
     with contextlib.suppress(OSError):
@@ -213,11 +237,16 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
     uppers = [f",upperdir={spelt}," for spelt in (path / "upper", _escaped(path / "upper"))]
     for entry in mount_table.entries():
         if entry.kind == "overlay" and any(upper in f"{entry.options}," for upper in uppers):
-            raise UsageError(f"{path} is in use by the mount at {entry.mountpoint}; `xnatfs unmount {entry.mountpoint}` ends it")
+            raise UsageError(
+                f"{path} is in use by the mount at {entry.mountpoint}; `xnatfs unmount "
+                f"{entry.mountpoint}` ends it"
+            )
 
 
 def _lock(path: Path) -> int:
-    """Keep others from using DIR: fuse-overlayfs inherits this, so it holds as long as anything may write there."""
+    """Keep others from using DIR: fuse-overlayfs inherits this, so it holds as long as anything may write
+    there.
+    """
     try:
         descriptor = os.open(path / _NOTEBOOK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -230,7 +259,9 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise UsageError(f"{path} is in use by another mount (or a program still has files of an ended one open)") from None
+                raise UsageError(
+                    f"{path} is in use by another mount (or a program still has files of an ended one open)"
+                ) from None
             time.sleep(0.1)
         except OSError:
             return descriptor  # a file system without locks
@@ -243,14 +274,20 @@ def _noted(path: Path) -> dict[str, str]:
     except ValueError:
         noted = None
     if not isinstance(noted, dict):
-        raise UsageError(f"{path / _NOTEBOOK} cannot be understood; it says which server the changes beside it belong to")
+        raise UsageError(
+            f"{path / _NOTEBOOK} cannot be understood; it says which server the changes beside it belong to"
+        )
     return noted
 
 
 def _choose(path: Path, possible: list[str], before: str | None) -> str:
-    """How to mount. Deletions and renames are written down differently by the two, so DIR stays with the one it began with."""
+    """How to mount. Deletions and renames are written down differently by the two, so DIR stays with the one
+    it began with.
+    """
     if before is not None and before not in possible:
-        raise UsageError(f"the changes in {path} were made with {_spoken(before)}, which this user cannot use here")
+        raise UsageError(
+            f"the changes in {path} were made with {_spoken(before)}, which this user cannot use here"
+        )
     problem = ""
     for kind in possible if before is None else [before]:
         problem = _try_kernel(path) if kind == KERNEL else _try_folder(path)
@@ -300,8 +337,9 @@ def _try_kernel(path: Path) -> str:
 
 
 def _held_by_kernel(path: Path, lower: Path) -> bool:
-    """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Asked with a mount that cannot succeed, since its
-    work folder is wrong: that is found out after the upper folder (measured with 6.18: EBUSY, else EINVAL)."""
+    """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Asked with a mount
+    that cannot succeed, since its work folder is wrong: that is found out after the upper folder (measured
+    with 6.18: EBUSY, else EINVAL)."""
     upper = _escaped(path / "upper")
     data = f"index=on,lowerdir={_escaped(lower)},upperdir={upper},workdir={upper}"
     try:
@@ -330,7 +368,7 @@ def _try_folder(path: Path) -> str:
     return ""
 
 
-# --- mounting ------------------------------------------------------------------------------------------------------
+# --- mounting -----------------------------------------------------------------------------------------------
 
 
 class Overlay:
@@ -349,7 +387,9 @@ class Overlay:
         self._mounted = False
 
     def prepare(self) -> None:
-        """Make the private folder the read-only mount goes to; whatever a killed daemon left there goes away."""
+        """Make the private folder the read-only mount goes to; whatever a killed daemon left there goes
+        away.
+        """
         _clear_lower(self.lower)
         os.mkdir(self.lower, 0o700)
         path = _record_path(self._mountpoint)
@@ -369,7 +409,9 @@ class Overlay:
                 try:
                     _mount_kernel(source, Path(self._mountpoint), Path(self.lower), self.directory)
                 except OSError as error:
-                    raise UsageError(f"the kernel refuses an overlay of {self.directory}: {error.strerror}") from None
+                    raise UsageError(
+                        f"the kernel refuses an overlay of {self.directory}: {error.strerror}"
+                    ) from None
             else:
                 self._start_program()
             self._mounted = True
@@ -402,11 +444,15 @@ class Overlay:
             self._program.wait(5)
             said.seek(0)
             lines = said.read().decode("utf-8", "replace").strip().splitlines()
-            raise UsageError(f"fuse-overlayfs could not mount {self._mountpoint}: {lines[-1] if lines else 'it did not say why'}")
+            raise UsageError(
+                f"fuse-overlayfs could not mount {self._mountpoint}: "
+                f"{lines[-1] if lines else 'it did not say why'}"
+            )
 
     def look_anew(self) -> None:
-        """Make the kernel forget the names it holds for the overlay: it believes for ever that a name does not exist, and calls one
-        stale that the server removed. A remount without any change drops what nobody uses (measured with 6.18)."""
+        """Make the kernel forget the names it holds for the overlay: it believes for ever that a name does
+        not exist, and calls one stale that the server removed. A remount without any change drops what nobody
+        uses (measured with 6.18)."""
         if self.kind == KERNEL and self._mounted and not self._ended.is_set():
             entry = mount_table.at(self._mountpoint)
             if entry is not None and entry.kind == "overlay":
@@ -421,7 +467,9 @@ class Overlay:
                     self.look_anew()
 
     def end(self) -> None:
-        """Take the overlay away, and with it the read-only mount. Who has a file of DIR open writes on; nothing in DIR is touched."""
+        """Take the overlay away, and with it the read-only mount. Who has a file of DIR open writes on;
+        nothing in DIR is touched.
+        """
         self._ended.set()
         with self._changing:
             entry = mount_table.at(self._mountpoint)
@@ -437,7 +485,9 @@ class Overlay:
             # It ends when the last file is closed. Never killed: it may be writing for somebody.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._program.wait(2)
-            self._program.returncode = self._program.returncode or 0  # no ResourceWarning about one that goes on
+            self._program.returncode = (
+                self._program.returncode or 0
+            )  # no ResourceWarning about one that goes on
 
 
 def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> None:
@@ -447,7 +497,12 @@ def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> Non
 
 def _mount(source: str, point: Path, data: str, flags: int) -> None:
     """mount(2): unlike the command it tells the reason as an errno."""
-    if _libc.mount(os.fsencode(source), os.fsencode(point), b"overlay", ctypes.c_ulong(flags), os.fsencode(data)) != 0:
+    if (
+        _libc.mount(
+            os.fsencode(source), os.fsencode(point), b"overlay", ctypes.c_ulong(flags), os.fsencode(data)
+        )
+        != 0
+    ):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -1,7 +1,7 @@
 """Which mounts run on this machine: one small JSON file each, in the state directory.
 
-Used by `run` (which registers) and by the commands (which look). A registration whose process is gone is stale and removed when met.
-"""
+Used by `run` (which registers) and by the commands (which look). A registration whose process is gone is
+stale and removed when met."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Registration:
         with contextlib.suppress(OSError):
             os.kill(self.pid, 0)
             command = Path(f"/proc/{self.pid}/cmdline")
-            return not command.exists() or b"xnatfs" in command.read_bytes() or b"python" in command.read_bytes()
+            return (
+                not command.exists() or b"xnatfs" in command.read_bytes() or b"python" in command.read_bytes()
+            )
         return False
 
 
@@ -77,26 +79,37 @@ def containing(path: str) -> Registration | None:
     # As it is written first: looking for links in a path below a mount that hangs would hang, too.
     for spelling in (os.path.abspath, absolute):
         wanted = spelling(path)
-        within = [one for one in found if wanted == one.mountpoint or wanted.startswith(one.mountpoint.rstrip("/") + "/")]
+        within = [
+            one
+            for one in found
+            if wanted == one.mountpoint or wanted.startswith(one.mountpoint.rstrip("/") + "/")
+        ]
         if within:
             return max(within, key=lambda one: len(one.mountpoint))
     return None
 
 
 def absolute(path: str) -> str:
-    """A path without symbolic links above its last part. The last part may be a dead mount, which must not be looked at."""
+    """A path without symbolic links above its last part. The last part may be a dead mount, which must not be
+    looked at.
+    """
     parent, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(parent), name) if name else parent
 
 
 def socket_path(mountpoint: str) -> Path:
-    """Where the control socket of a mount lies: a short path (a socket's may have 107 bytes) in a folder only this user can enter.
+    """Where the control socket of a mount lies: a short path (a socket's may have 107 bytes) in a folder only
+    this user can enter.
 
     Raises:
         UsageError: somebody else owns that folder.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "xnatfs" if runtime and os.path.isdir(runtime) else Path(tempfile.gettempdir()) / f"xnatfs-{os.geteuid()}"
+    folder = (
+        Path(runtime) / "xnatfs"
+        if runtime and os.path.isdir(runtime)
+        else Path(tempfile.gettempdir()) / f"xnatfs-{os.geteuid()}"
+    )
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()

@@ -1,9 +1,8 @@
 """Running one mount: in the foreground, or in the background once it answers.
 
 Used by `cli.mount` and `cli.demo`.
-Threading: libfuse's loop has the main thread, where no Python signal handler can run while it waits in C; so signals wake a watcher
-thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount.
-"""
+Threading: libfuse's loop has the main thread, where no Python signal handler can run while it waits in C; so
+signals wake a watcher thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount."""
 
 from __future__ import annotations
 
@@ -100,13 +99,19 @@ def foreground(
             try:
                 if overlay is not None:
                     fuse.keep_ctrl_c()  # the overlay has to be taken away first
-                fuse.run(adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None)
+                fuse.run(
+                    adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None
+                )
             except RuntimeError as error:
-                # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began could not be mounted.
+                # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began
+                # could not be mounted.
                 if began.is_set():
                     log.info("libfuse ended with code %s", error)
                 else:
-                    raise UsageError(f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for the reason") from None
+                    raise UsageError(
+                        f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for "
+                        f"the reason"
+                    ) from None
             if failed:
                 raise UsageError(failed[0])
     finally:
@@ -121,7 +126,12 @@ def foreground(
 
 
 def background(
-    settings: Settings, credentials: Credentials, mountpoint: str, *, allow_other: bool = False, overlay: Overlay | None = None
+    settings: Settings,
+    credentials: Credentials,
+    mountpoint: str,
+    *,
+    allow_other: bool = False,
+    overlay: Overlay | None = None,
 ) -> int:
     """Mount in a process of its own and return its pid once the mount answers.
 
@@ -253,7 +263,9 @@ class _Announcing:
     give_up: Callable[[], None]
 
     def run(self, began: threading.Event) -> None:
-        """Wait for the mount, check that READDIRPLUS works there, lay the overlay over it, announce it, and see to it."""
+        """Wait for the mount, check that READDIRPLUS works there, lay the overlay over it, announce it, and
+        see to it.
+        """
         if not began.wait(_START):
             return
         for _ in range(100):
@@ -265,7 +277,10 @@ class _Announcing:
             for entry in found:
                 entry.stat()
         if not self.mounted.kernel["readdirplus"]:
-            log.warning("this kernel or libfuse does not use READDIRPLUS; `ls -l` and `find` of large folders will be slower")
+            log.warning(
+                "this kernel or libfuse does not use READDIRPLUS; `ls -l` and `find` of large folders "
+                "will be slower"
+            )
         if self.overlay is not None:
             try:
                 self.overlay.mount(f"xnat:{self.mounted.settings.host}")
@@ -276,7 +291,11 @@ class _Announcing:
         self.ready(self.mounted)
         if self.overlay is not None:
             # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
-            self.overlay.follow(lambda: self.mounted.listing_service.changed_within(self.mounted.settings.limits.kernel_ttl + 10))
+            self.overlay.follow(
+                lambda: self.mounted.listing_service.changed_within(
+                    self.mounted.settings.limits.kernel_ttl + 10
+                )
+            )
 
 
 def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
@@ -286,7 +305,9 @@ def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
         mount_table.unmount(mountpoint, lazy=True)
 
 
-def _commands(mounted: Core, stop: Callable[[], None], overlay: Overlay | None) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _commands(
+    mounted: Core, stop: Callable[[], None], overlay: Overlay | None
+) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def refresh(asked: dict[str, Any]) -> bool:
         mounted.refresh(str(asked.get("below", "")))
         if overlay is not None:
@@ -319,8 +340,8 @@ def _leave(mounted: Core, socket_path: Path, registration: Path | None, overlay:
 class _Watcher:
     """Ends the mount on SIGTERM, SIGINT or when told to. SIGHUP has it read its login again.
 
-    A terminal that is closed sends SIGHUP too: then a mount in its foreground ends, as Ctrl-C would end it, unless it runs under `nohup`.
-    """
+    A terminal that is closed sends SIGHUP too: then a mount in its foreground ends, as Ctrl-C would end it,
+    unless it runs under `nohup`."""
 
     def __init__(self, take_away: Callable[[], None], ending: threading.Event) -> None:
         self._take_away = take_away
@@ -351,7 +372,8 @@ class _Watcher:
     def _watch(self) -> None:
         while not self._told_to_end(os.read(self._reading, 1024)):
             pass
-        # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when the last file is closed.
+        # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when
+        # the last file is closed.
         self._take_away()
         self._ending.set()
         if not self._over.wait(_GRACE):

@@ -1,10 +1,10 @@
 """Reading ahead on purpose: every file below some paths of a mount into its cache.
 
-Used by the command `warm`. It reads through the mount as any tool would, folder after folder in the order of the inode numbers, which is
-what fetching ahead understands; so it costs what `cp -r` costs, less the writing. What is in the cache already is skipped: an interrupted
-run goes on where it was.
-Threading: one thread lists, a few read; each takes a whole folder, since the files of a folder often come in one zip.
-"""
+Used by the command `warm`. It reads through the mount as any tool would, folder after folder in the order of
+the inode numbers, which is what fetching ahead understands; so it costs what `cp -r` costs, less the writing.
+What is in the cache already is skipped: an interrupted run goes on where it was.
+Threading: one thread lists, a few read; each takes a whole folder, since the files of a folder often come in
+one zip."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class WarmPlan:
 
 
 def survey(paths: Iterable[str], seen: Callable[[WarmPlan], None]) -> WarmPlan:
-    """List everything below the paths; `seen` is told of the growing plan. What cannot be listed is a problem, not the end."""
+    """List everything below the paths; `seen` is told of the growing plan. What cannot be listed is a
+    problem, not the end.
+    """
     plan = WarmPlan()
     for path in paths:
         try:
@@ -65,13 +67,17 @@ def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:
         except OSError as error:
             plan.problems.append(f"{folder}: {error.strerror}")
             continue
-        plan.add([(entry.path, entry.stat().st_size) for entry in entries if entry.is_file(follow_symlinks=False)])
+        plan.add(
+            [(entry.path, entry.stat().st_size) for entry in entries if entry.is_file(follow_symlinks=False)]
+        )
         todo += reversed([entry.path for entry in entries if entry.is_dir(follow_symlinks=False)])
         seen(plan)
 
 
 class Warming:
-    """Reads a plan. `bytes` and `files` are done so far (skipped ones too), `problems` what could not be read."""
+    """Reads a plan. `bytes` and `files` are done so far (skipped ones too), `problems` what could not be
+    read.
+    """
 
     def __init__(self, plan: WarmPlan) -> None:
         self._plan = plan

@@ -27,7 +27,13 @@ class View:
         login = self.user.login
         if login in project.owners:
             return "Owners"
-        return "Members" if login in project.members else "Collaborators" if login in project.collaborators else ""
+        return (
+            "Members"
+            if login in project.members
+            else "Collaborators"
+            if login in project.collaborators
+            else ""
+        )
 
     def role(self, project: Project) -> str:
         """The user's group in a project, by its display name; administrators are owners everywhere."""
@@ -50,43 +56,69 @@ class View:
         return project if self.listed(project) else None
 
     def subject_readable(self, subject: Subject) -> bool:
-        return any(self.readable(self.archive.projects.get(name)) for name in (subject.project, *subject.shares))
+        return any(
+            self.readable(self.archive.projects.get(name)) for name in (subject.project, *subject.shares)
+        )
 
     def experiment_readable(self, experiment: Experiment) -> bool:
-        return any(self.readable(self.archive.projects.get(name)) for name in (experiment.project, *experiment.shares))
+        return any(
+            self.readable(self.archive.projects.get(name))
+            for name in (experiment.project, *experiment.shares)
+        )
 
     def addressable(self, experiment: Experiment) -> bool:
-        """Readable, and not put away (quarantined, obsolete) from who may not activate it; lists show it all the same (xnat-rest.md 12)."""
+        """Readable, and not put away (quarantined, obsolete) from who may not activate it; lists show it all
+        the same (xnat-rest.md 12).
+        """
         if not self.experiment_readable(experiment):
             return False
         if experiment.status in ("active", "locked"):
             return True
-        return any(self.may_edit(self.archive.projects.get(name)) for name in (experiment.project, *experiment.shares))
+        return any(
+            self.may_edit(self.archive.projects.get(name))
+            for name in (experiment.project, *experiment.shares)
+        )
 
     def subjects(self, project_id: str) -> list[Subject]:
         """The subjects of a project, shared ones too."""
-        return [item for item in self.archive.subjects.values() if item.project == project_id or project_id in item.shares]
+        return [
+            item
+            for item in self.archive.subjects.values()
+            if item.project == project_id or project_id in item.shares
+        ]
 
     def experiments(self, project_id: str) -> list[Experiment]:
         """The experiments (assessors too) of a project, shared ones too."""
-        return [item for item in self.archive.experiments.values() if item.project == project_id or project_id in item.shares]
+        return [
+            item
+            for item in self.archive.experiments.values()
+            if item.project == project_id or project_id in item.shares
+        ]
 
     def assessors(self, session: Experiment) -> list[Experiment]:
         """The readable assessors of a session. (Lists of assessors show all of them.)"""
-        return [item for item in self.archive.experiments.values() if item.session_id == session.id and self.experiment_readable(item)]
+        return [
+            item
+            for item in self.archive.experiments.values()
+            if item.session_id == session.id and self.experiment_readable(item)
+        ]
 
     def find_subject(self, name: str, project_id: str = "") -> Subject | None:
         """By id; within a project also by the label it has there."""
         subject = self.archive.subjects.get(name)
         if project_id and (subject is None or not _in_project(subject, project_id)):
-            subject = next((item for item in self.subjects(project_id) if label_in(item, project_id) == name), None)
+            subject = next(
+                (item for item in self.subjects(project_id) if label_in(item, project_id) == name), None
+            )
         return subject if subject is not None and self.subject_readable(subject) else None
 
     def find_experiment(self, name: str, project_id: str = "") -> Experiment | None:
         """By id; within a project also by the label it has there. Assessors are experiments too."""
         experiment = self.archive.experiments.get(name)
         if project_id and (experiment is None or not _in_project(experiment, project_id)):
-            experiment = next((item for item in self.experiments(project_id) if label_in(item, project_id) == name), None)
+            experiment = next(
+                (item for item in self.experiments(project_id) if label_in(item, project_id) == name), None
+            )
         return experiment if experiment is not None and self.addressable(experiment) else None
 
 

@@ -1,4 +1,5 @@
-"""The routes about logins and about the site: JSESSION, auth, alias tokens, buildInfo (xnat-rest.md 1, bx.md 6.2).
+"""The routes about logins and about the site: JSESSION, auth, alias tokens, buildInfo (xnat-rest.md 1, bx.md
+6.2).
 
 Used by `routes` (below /data) and `xapi`. Lives on the event loop.
 """
@@ -57,8 +58,12 @@ def tokens(call: Call, parts: list[str]) -> Reply:
         raise HttpError(404, f"Can't find an alias token with the alias {alias}")
     if call.user is GUEST:
         raise HttpError(403, "The guest user can't request alias tokens")
-    if (owner != call.user.login or (token is not None and token.user is not call.user)) and not call.user.admin:
-        raise HttpError(403, "Non-admin users can only request operations on alias tokens for their own account")
+    if (
+        owner != call.user.login or (token is not None and token.user is not call.user)
+    ) and not call.user.admin:
+        raise HttpError(
+            403, "Non-admin users can only request operations on alias tokens for their own account"
+        )
     if operation == "issue":
         if owner not in call.archive.users:
             raise HttpError(400, f"An error occurred retrieving the user: {owner}")
@@ -97,14 +102,25 @@ def _described(token: Token) -> dict[str, object]:
 def build_info() -> Reply:
     """`/xapi/siteConfig/buildInfo`: open without a login."""
     return _json(
-        {"version": VERSION, "buildNumber": "Manual", "buildDate": "Tue Mar 05 06:07:08 UTC 2024", "commit": "v0", "isDirty": "false"}
+        {
+            "version": VERSION,
+            "buildNumber": "Manual",
+            "buildDate": "Tue Mar 05 06:07:08 UTC 2024",
+            "commit": "v0",
+            "isDirty": "false",
+        }
     )
 
 
 def uptime(started: float) -> Reply:
     seconds = int(time.monotonic() - started)
     return _json(
-        {"days": str(seconds // 86400), "hrs": str(seconds // 3600 % 24), "mins": str(seconds // 60 % 60), "secs": str(seconds % 60)}
+        {
+            "days": str(seconds // 86400),
+            "hrs": str(seconds // 3600 % 24),
+            "mins": str(seconds // 60 % 60),
+            "secs": str(seconds % 60),
+        }
     )
 
 

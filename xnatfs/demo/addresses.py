@@ -15,7 +15,9 @@ from .kinds import is_a
 from .model import Experiment, Project, Reconstruction, Scan, Subject
 from .reply import HttpError
 
-_COLLECTIONS = frozenset({"projects", "subjects", "experiments", "scans", "assessors", "reconstructions", "resources"})
+_COLLECTIONS = frozenset(
+    {"projects", "subjects", "experiments", "scans", "assessors", "reconstructions", "resources"}
+)
 
 
 @dataclass
@@ -69,7 +71,9 @@ def decoded(raw: str) -> str:
 
 
 class NotIdentified(HttpError):
-    """What an address names is not there for this user: a 404, and of the files in it a 500 (xnat-rest.md 13 [X])."""
+    """What an address names is not there for this user: a 404, and of the files in it a 500 (xnat-rest.md 13
+    [X]).
+    """
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(404, f"Unable to identify {kind} {name}")
@@ -101,14 +105,17 @@ class Target:
 def resolve(address: Address, view: View, proven_only: bool = False, item: bool = False) -> Target:
     """Find everything an address names; what is not there or not readable is a 404 (xnat-rest.md 8).
 
-    For files and resources a session that is not there falls through to what stands before it in the address. An `item` of an
-    experiment is found by its id below any project, one of an assessor by its id alone.
-    """
+    For files and resources a session that is not there falls through to what stands before it in the address.
+    An `item` of an experiment is found by its id below any project, one of an assessor by its id alone."""
     target = Target(direction=address.direction)
     names = address.names
     if "projects" in names:
         target.project = view.project(plain(names["projects"]))
-        by_id = item and address.last == "experiments" and view.find_experiment(plain(names["experiments"])) is not None
+        by_id = (
+            item
+            and address.last == "experiments"
+            and view.find_experiment(plain(names["experiments"])) is not None
+        )
         if target.project is None and not by_id:
             raise NotIdentified("project", names["projects"])
     if "subjects" in names:
@@ -120,19 +127,25 @@ def resolve(address: Address, view: View, proven_only: bool = False, item: bool 
         if proven_only and len(names["experiments"].split(",")) > 1:
             raise HttpError(404, "Unable to identify experiment.")
     if "scans" in names:
-        target.scans = [(session, scan) for session in target.experiments for scan in _scans(names["scans"], session)]
+        target.scans = [
+            (session, scan) for session in target.experiments for scan in _scans(names["scans"], session)
+        ]
         if not target.scans:
             raise NotIdentified("scan", names["scans"])
     if "assessors" in names:
         by_label = not item or target.project is not None
         target.assessors = [
-            one for session in target.experiments for one in _assessors(names["assessors"], session, target, view, by_label)
+            one
+            for session in target.experiments
+            for one in _assessors(names["assessors"], session, target, view, by_label)
         ]
         if not target.assessors:
             raise NotIdentified("assessor", names["assessors"])
     if "reconstructions" in names:
         target.reconstructions = [
-            (session, recon) for session in target.experiments for recon in _reconstructions(names["reconstructions"], session)
+            (session, recon)
+            for session in target.experiments
+            for recon in _reconstructions(names["reconstructions"], session)
         ]
         if not target.reconstructions:
             raise NotIdentified("reconstruction", names["reconstructions"])
@@ -140,7 +153,9 @@ def resolve(address: Address, view: View, proven_only: bool = False, item: bool 
 
 
 def _experiments(address: Address, target: Target, view: View) -> list[Experiment]:
-    """Each named one once; of several names those that are not there are left out silently (xnat-rest.md 13 [X])."""
+    """Each named one once; of several names those that are not there are left out silently (xnat-rest.md 13
+    [X]).
+    """
     raw = address.names["experiments"]
     found: dict[str, Experiment] = {}
     for name in raw.split(","):
@@ -148,8 +163,12 @@ def _experiments(address: Address, target: Target, view: View) -> list[Experimen
         if experiment is not None and (target.subject is None or experiment.subject_id == target.subject.id):
             found[experiment.id] = experiment
     owner = target.project is not None or target.subject is not None
-    falls_through = owner and address.last in ("experiments", "resources") and address.tail in ("files", "resources")
-    if not found and not (falls_through and len(address.names.keys() & {"scans", "assessors", "reconstructions"}) == 0):
+    falls_through = (
+        owner and address.last in ("experiments", "resources") and address.tail in ("files", "resources")
+    )
+    if not found and not (
+        falls_through and len(address.names.keys() & {"scans", "assessors", "reconstructions"}) == 0
+    ):
         raise NotIdentified("experiment", raw)
     return list(found.values())
 

@@ -1,7 +1,7 @@
 """The HTTP application: what is refused before XNAT sees it, who is asking, the handler, the common headers.
 
-Used by `server`. An ASGI application on uvicorn's event loop; control routes (/demo) are a Starlette application beside it.
-"""
+Used by `server`. An ASGI application on uvicorn's event loop; control routes (/demo) are a Starlette
+application beside it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ class Application:
         self._pool.shutdown(cancel_futures=True)
 
     def lose_connections(self) -> int:
-        """All connections there are go silent, as after a suspend or a gateway's restart. Returns how many."""
+        """All connections there are go silent, as after a suspend or a gateway's restart. Returns how
+        many.
+        """
         for connection in self._connections:
             connection.lost = True
         return len(self._connections)
@@ -123,7 +125,12 @@ class Application:
                     record.fault = "guest"
                     headers = _without_login(headers)
                 reply = await self._answer(raw, scope, headers, body, record)
-                if faulty and reply.kind == "listing" and self.switches.garble_listings and self.switches.strikes("garble"):
+                if (
+                    faulty
+                    and reply.kind == "listing"
+                    and self.switches.garble_listings
+                    and self.switches.strikes("garble")
+                ):
                     reply.body = _garbled(reply.body, self.switches.garble_listings)
             await delivery.send(reply)
         except asyncio.CancelledError:
@@ -194,9 +201,31 @@ class Application:
         issued = call.session if new or call.session is not session else None
         return self._finished(reply, issued)
 
-    def _call(self, method: str, path: str, query: QueryParams, headers: Headers, body: bytes, user: User, session: Session | None) -> Call:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: QueryParams,
+        headers: Headers,
+        body: bytes,
+        user: User,
+        session: Session | None,
+    ) -> Call:
         run: Callable[..., Any] = partial(asyncio.get_running_loop().run_in_executor, self._pool)
-        return Call(method, path, query, headers, body, user, session, self.archive, self.switches, self.sessions, self._pool, run)
+        return Call(
+            method,
+            path,
+            query,
+            headers,
+            body,
+            user,
+            session,
+            self.archive,
+            self.switches,
+            self.sessions,
+            self._pool,
+            run,
+        )
 
     async def _guarded(self, call: Call, handler: Callable[[Call], Any]) -> Reply:
         """Run a handler; its exceptions become XNAT's error pages."""
@@ -216,7 +245,8 @@ class Application:
         except Unauthorized:
             return _unauthorized("Invalid username or password.")
         except Exception as error:
-            # Restlet shows the exception's message (xnat-rest.md 9 [X]); here it is a defect of the stand-in or of its data, so it is logged.
+            # Restlet shows the exception's message (xnat-rest.md 9 [X]); here it is a defect of the stand-in
+            # or of its data, so it is logged.
             _LOGGER.exception("%s %s", call.method, call.path)
             return restlet_error(500, str(error))
         return reply
@@ -251,14 +281,21 @@ def _unauthorized(message: str) -> Reply:
 
 
 def _csrf_missing(call: Call) -> bool:
-    """Only browsers with a login are asked for the token, on anything that writes; failing is a 500 (xnat-rest.md 1)."""
+    """Only browsers with a login are asked for the token, on anything that writes; failing is a 500
+    (xnat-rest.md 1).
+    """
     if call.method not in ("POST", "PUT", "DELETE") or call.user is GUEST or call.session is None:
         return False
-    return is_interactive(call.headers.get("user-agent", "")) and call.query.get("XNAT_CSRF") != call.session.csrf
+    return (
+        is_interactive(call.headers.get("user-agent", ""))
+        and call.query.get("XNAT_CSRF") != call.session.csrf
+    )
 
 
 def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
-    """Restlet's TunnelService: some parameters are eaten, and a POST may name another method (xnat-rest.md 1 [X])."""
+    """Restlet's TunnelService: some parameters are eaten, and a POST may name another method (xnat-rest.md 1
+    [X]).
+    """
     if not any(name in query for name in (*_TUNNELLED, "method")):
         return query, method
     kept = [(name, value) for name, value in query.multi_items() if name not in _TUNNELLED]
@@ -268,7 +305,9 @@ def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
 
 
 def _without_login(headers: Headers) -> Headers:
-    return Headers(raw=[(name, value) for name, value in headers.raw if name not in (b"cookie", b"authorization")])
+    return Headers(
+        raw=[(name, value) for name, value in headers.raw if name not in (b"cookie", b"authorization")]
+    )
 
 
 def _garbled(body: bytes, how: str) -> bytes:

@@ -51,7 +51,9 @@ class Token:
 
 
 class Unauthorized(Exception):
-    """No valid login: `app` answers 401 or the way to the login page. `sent_wrong` tells bad credentials from none."""
+    """No valid login: `app` answers 401 or the way to the login page. `sent_wrong` tells bad credentials from
+    none.
+    """
 
     def __init__(self, sent_wrong: bool) -> None:
         super().__init__()
@@ -72,20 +74,23 @@ class Sessions:
     def identify(self, cookie: str, authorization: str) -> tuple[Session | None, bool]:
         """The session of a request and whether it is new. None: anonymous without a session.
 
-        Raises Unauthorized for wrong credentials only; that anonymous requests may be refused is the caller's business.
-        """
+        Raises Unauthorized for wrong credentials only; that anonymous requests may be refused is the caller's
+        business."""
         session = self._alive(cookie)
         credentials = _basic(authorization)
         if credentials is None:
             return session, False
         login, password = credentials
-        # Same user, or the owner of the alias: not checked again (cookie + Basic heals itself after expiry, xnat-rest.md 1 [I]).
+        # Same user, or the owner of the alias: not checked again (cookie + Basic heals itself after expiry,
+        # xnat-rest.md 1 [I]).
         if session is not None and session.user is not GUEST and session.user.login == self._owner(login):
             return session, False
         return self.new_session(self.check(login, password)), True
 
     def user_of(self, authorization: str) -> User:
-        """Who sends these Basic credentials, without making a session; raises Unauthorized for wrong ones and for none."""
+        """Who sends these Basic credentials, without making a session; raises Unauthorized for wrong ones and
+        for none.
+        """
         credentials = _basic(authorization)
         if credentials is None:
             raise Unauthorized(False)
@@ -145,7 +150,12 @@ class Sessions:
         """A new alias token."""
         now = time.time()
         token = Token(
-            str(uuid.uuid4()), secrets.token_urlsafe(48)[:64], user, now, now + self._switches.token_lifetime_s, next(self._numbers)
+            str(uuid.uuid4()),
+            secrets.token_urlsafe(48)[:64],
+            user,
+            now,
+            now + self._switches.token_lifetime_s,
+            next(self._numbers),
         )
         self._tokens[token.alias] = token
         return token

@@ -1,7 +1,7 @@
 """Bulk downloads: zips as Java's ZipOutputStream streams them, tars, and the paths inside (xnat-rest.md 3).
 
-Used by `routes`. Streams on the event loop, entry by entry; checksums of big contents are computed in the pool.
-"""
+Used by `routes`. Streams on the event loop, entry by entry; checksums of big contents are computed in the
+pool."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tar.gz"
 
 
 async def download(call: Call, address: Address, target: Target, items: list[Held], kind: str) -> Reply:
-    """The files of these resources as one archive. Missing files are left out; with nothing to send it is a 404.
+    """The files of these resources as one archive. Missing files are left out; with nothing to send it is a
+    404.
 
-    A zip that fits into the container's response buffer gets a Content-Length, as executed; a longer one and a tar are chunked.
-    """
+    A zip that fits into the container's response buffer gets a Content-Length, as executed; a longer one and
+    a tar are chunked."""
     with_type = "scans" in address.names or "reconstructions" in address.names
     path = address.file_path or ""
     single = bool(path) and not path.endswith("/")
@@ -44,7 +45,11 @@ async def download(call: Call, address: Address, target: Target, items: list[Hel
         if any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in call.switches.zip_omit):
             call.switches.fired["zip_omit"] += 1
             continue
-        name = entry.name if single else inner_path(item, entry, call.query.get("structure", ""), with_type, kind)
+        name = (
+            entry.name
+            if single
+            else inner_path(item, entry, call.query.get("structure", ""), with_type, kind)
+        )
         chosen_files.setdefault(name, entry)
     if not chosen_files:
         return tomcat_error(404, "Unable to find file.", restlet=True)
@@ -96,7 +101,9 @@ def _archive_name(call: Call, target: Target) -> str:
 
 
 def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip") -> str:
-    """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants (xnat-rest.md 3)."""
+    """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants
+    (xnat-rest.md 3).
+    """
     label = item.resource.label or str(item.resource.id)
     scan_type = re.sub(r"\W", "_", item.suffix, flags=re.ASCII)  # Java's, which knows no letters but ASCII's
     if structure == "improved":
@@ -123,7 +130,9 @@ def _dos_time(entry: CatalogEntry) -> int:
 
 
 async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int) -> AsyncIterator[bytes]:
-    """STORED: sizes and CRC in the local header, flags 0x800; DEFLATED: flags 0x808 and a data descriptor (xnat-rest.md 3 [X])."""
+    """STORED: sizes and CRC in the local header, flags 0x800; DEFLATED: flags 0x808 and a data descriptor
+    (xnat-rest.md 3 [X]).
+    """
     directory: list[bytes] = []
     offset = 0
     flags = 0x808 if method == _DEFLATED else 0x800
@@ -140,7 +149,9 @@ async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int)
         extra = struct.pack("<HHQQ", 1, 16, size, packed) if size >= _LIMIT32 and method == _STORED else b""
         version = 45 if extra else 20 if method == _DEFLATED else 10
         known = (crc, min(packed, _LIMIT32), min(size, _LIMIT32)) if method == _STORED else (0, 0, 0)
-        head = struct.pack("<IHHHIIIIHH", 0x04034B50, version, flags, method, stamp, *known, len(encoded), len(extra))
+        head = struct.pack(
+            "<IHHHIIIIHH", 0x04034B50, version, flags, method, stamp, *known, len(encoded), len(extra)
+        )
         head += encoded + extra
         start = offset
         offset += len(head)
@@ -171,12 +182,25 @@ async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int)
     yield b"".join(directory) + _end(len(directory), sum(map(len, directory)), offset)
 
 
-def _central(name: bytes, flags: int, method: int, stamp: int, crc: int, packed: int, size: int, start: int) -> bytes:
+def _central(
+    name: bytes, flags: int, method: int, stamp: int, crc: int, packed: int, size: int, start: int
+) -> bytes:
     big = [value for value in (size, packed, start) if value >= _LIMIT32]
     extra = struct.pack(f"<HH{len(big)}Q", 1, 8 * len(big), *big) if big else b""
     version = 45 if big else 20 if method == _DEFLATED else 10
     return (
-        struct.pack("<IHHHHIIII", 0x02014B50, version, version, flags, method, stamp, crc, min(packed, _LIMIT32), min(size, _LIMIT32))
+        struct.pack(
+            "<IHHHHIIII",
+            0x02014B50,
+            version,
+            version,
+            flags,
+            method,
+            stamp,
+            crc,
+            min(packed, _LIMIT32),
+            min(size, _LIMIT32),
+        )
         + struct.pack("<HHHHHII", len(name), len(extra), 0, 0, 0, 0, min(start, _LIMIT32))
         + name
         + extra
@@ -185,7 +209,15 @@ def _central(name: bytes, flags: int, method: int, stamp: int, crc: int, packed:
 
 def _end(count: int, length: int, offset: int) -> bytes:
     record = struct.pack(
-        "<IHHHHIIH", 0x06054B50, 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), min(length, _LIMIT32), min(offset, _LIMIT32), 0
+        "<IHHHHIIH",
+        0x06054B50,
+        0,
+        0,
+        min(count, 0xFFFF),
+        min(count, 0xFFFF),
+        min(length, _LIMIT32),
+        min(offset, _LIMIT32),
+        0,
     )
     if count < 0xFFFF and offset < _LIMIT32:
         return record

@@ -20,7 +20,9 @@ from .model import Archive, User
 
 @dataclass
 class Call:
-    """A request: `path` is what follows /data (or one of its other names), still percent-encoded, without the leading slash."""
+    """A request: `path` is what follows /data (or one of its other names), still percent-encoded, without the
+    leading slash.
+    """
 
     method: str
     path: str
@@ -33,7 +35,9 @@ class Call:
     switches: Switches
     sessions: Sessions
     pool: Executor
-    run: Callable[..., Any]  # loop.run_in_executor with the pool bound: for hashing, which lets go of the interpreter lock
+    run: Callable[
+        ..., Any
+    ]  # loop.run_in_executor with the pool bound: for hashing, which lets go of the interpreter lock
     lacks: str = ""  # what an item comes without, because a query inside fails (`database.lacking`)
 
     @property

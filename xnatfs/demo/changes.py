@@ -1,7 +1,8 @@
-"""What writing does to an archive: files, resources, scans, sessions, and the stamps each write moves (xnat-rest.md 13 [X]).
+"""What writing does to an archive: files, resources, scans, sessions, and the stamps each write moves
+(xnat-rest.md 13 [X]).
 
-The one place that knows which stamps move. Used by `control` (changes by name) and by the REST writes. Runs on the event loop.
-"""
+The one place that knows which stamps move. Used by `control` (changes by name) and by the REST writes. Runs
+on the event loop."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def owners(archive: Archive) -> Iterator[Owner]:
 
 
 def find(archive: Archive, number: int, near: Iterable[Experiment] = ()) -> tuple[Resource, Owner]:
-    """A resource by its number, wherever it hangs (`near`: where to look first); KeyError if there is none."""
+    """A resource by its number, wherever it hangs (`near`: where to look first); KeyError if there is
+    none.
+    """
     first = (owner for experiment in near for owner in owners_in(experiment))
     for owner in itertools.chain(first, owners(archive)):
         for resource in owner.group:
@@ -90,7 +93,9 @@ def put_on_disk(resource: Resource, path: str, content: Content, modified: datet
 
 
 def refresh(archive: Archive, resource: Resource, owner: Owner, options: set[str]) -> None:
-    """A catalog refresh: append, delete, checksum, populateStats. Stamps move only if the counts in the database do (xnat-rest.md 13 [X])."""
+    """A catalog refresh: append, delete, checksum, populateStats. Stamps move only if the counts in the
+    database do (xnat-rest.md 13 [X]).
+    """
     before = stats(resource)
     if resource.stats_known and resource.counted is None:
         resource.counted = resource.stats
@@ -113,7 +118,9 @@ def refresh(archive: Archive, resource: Resource, owner: Owner, options: set[str
 
 
 def put(resource: Resource, path: str, content: Content, modified: datetime) -> CatalogEntry:
-    """A new file, or other bytes for one that is there; the catalog gets their true size and digest. Moves no stamp by itself."""
+    """A new file, or other bytes for one that is there; the catalog gets their true size and digest. Moves no
+    stamp by itself.
+    """
     entry = next((item for item in resource.entries if item.path == path), None)
     if entry is None:
         entry = CatalogEntry(path, content, modified)

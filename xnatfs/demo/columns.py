@@ -1,9 +1,9 @@
-"""The query organizer: `columns=` as aliases and paths, the joins they need, and filters (xnat-rest.md 2.2, 12 [X]).
+"""The query organizer: `columns=` as aliases and paths, the joins they need, and filters (xnat-rest.md 2.2,
+12 [X]).
 
-A column has a *join*: "" for the listed object itself, or a table it multiplies rows by (scans, their resources, ...). An object
-without a partner in a join keeps one row with blanks (LEFT JOIN).
-Used by `listings` and `search`. Pure, reads the archive on the event loop.
-"""
+A column has a *join*: "" for the listed object itself, or a table it multiplies rows by (scans, their
+resources, ...). An object without a partner in a join keeps one row with blanks (LEFT JOIN). Used by
+`listings` and `search`. Pure, reads the archive on the event loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Join:
-    """A to-many relation of the listed object. Where the finer relation `refined_by` is needed too, that one serves for both."""
+    """A to-many relation of the listed object. Where the finer relation `refined_by` is needed too, that one
+    serves for both.
+    """
 
     name: str
     partners: Callable[[Any], Iterable[Any]]
@@ -39,7 +41,8 @@ class Join:
 
 
 class QueryFailed(Exception):
-    """The query cannot be made: an unknown field of a known type, a type that cannot be joined, a value that cannot be compared.
+    """The query cannot be made: an unknown field of a known type, a type that cannot be joined, a value that
+    cannot be compared.
 
     What is answered then depends on the listing: a 500, or a 200 with nothing in it (xnat-rest.md 12 [X]).
     """
@@ -52,16 +55,16 @@ Resolved = tuple[str, Value, bool]
 class Root:
     """A kind of listed object: its aliases (alias -> path), its joins, and how paths are understood.
 
-    `resolve` gets a lower-cased path and answers (join, value, proven), None for a type that does not exist (such a column is dropped),
-    or raises QueryFailed.
-    """
+    `resolve` gets a lower-cased path and answers (join, value, proven), None for a type that does not exist
+    (such a column is dropped), or raises QueryFailed."""
 
     aliases: Mapping[str, str]
     joins: Mapping[str, Join]
     resolve: Callable[[str], Resolved | None]
 
     def column(self, name: str) -> Column | None:
-        """The column for an alias or a path; None for an unknown alias (logged and dropped by XNAT). Aliases have a case, paths none.
+        """The column for an alias or a path; None for an unknown alias (logged and dropped by XNAT). Aliases
+        have a case, paths none.
 
         A path that has an alias comes back under it, others in lower case.
         """
@@ -84,7 +87,8 @@ class Root:
             if column is None or (proven_only and not column.proven):
                 continue
             if _CUSTOM.search(column.key):
-                # The name of a custom variable is not looked at: a second one is the same column (xnat-rest.md 14 [X]).
+                # The name of a custom variable is not looked at: a second one is the same column
+                # (xnat-rest.md 14 [X]).
                 field = _CUSTOM.sub("fields/field/", column.key)
                 if field in custom:
                     continue
@@ -96,15 +100,24 @@ class Root:
 _CUSTOM = re.compile(r"fields/field\[[^]]*\]/")
 
 
-def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]) -> list[Row]:
+def rows_of(
+    root: Root,
+    objects: Iterable[Any],
+    columns: list[Column],
+    filters: list[tuple[Column, Callable[[str], bool]]],
+) -> list[Row]:
     """One row for each combination of joined partners that passes the filters."""
     needed = {column.join for column in columns} | {column.join for column, _ in filters}
     coarse = {
-        name: join.refined_by for name, join in root.joins.items() if join.refined_by and name in needed and join.refined_by in needed
+        name: join.refined_by
+        for name, join in root.joins.items()
+        if join.refined_by and name in needed and join.refined_by in needed
     }
     if coarse:
         columns = [replace(column, join=coarse.get(column.join, column.join)) for column in columns]
-        filters = [(replace(column, join=coarse.get(column.join, column.join)), test) for column, test in filters]
+        filters = [
+            (replace(column, join=coarse.get(column.join, column.join)), test) for column, test in filters
+        ]
         needed -= coarse.keys()
     order = [name for name in root.joins if name in needed]
     own = [column for column in columns if not column.join]
@@ -120,7 +133,8 @@ def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: 
             rows.append(base)
             continue
         choices = [
-            _partial_rows(root.joins[name], item, wanted, tests) for name, wanted, tests in zip(order, joined, joined_filters, strict=True)
+            _partial_rows(root.joins[name], item, wanted, tests)
+            for name, wanted, tests in zip(order, joined, joined_filters, strict=True)
         ]
         for combination in itertools.product(*choices):
             row = dict(base)
@@ -131,11 +145,15 @@ def rows_of(root: Root, objects: Iterable[Any], columns: list[Column], filters: 
 
 
 def united(rows: list[Row]) -> list[Row]:
-    """Rows equal in everything asked for, once: the UNION of XNAT's query since 1.8.9 (xnat-rest.md 12 [X])."""
+    """Rows equal in everything asked for, once: the UNION of XNAT's query since 1.8.9 (xnat-rest.md 12
+    [X]).
+    """
     return list({tuple(row.items()): row for row in rows}.values())
 
 
-def _partial_rows(join: Join, item: Any, columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]) -> list[Row]:
+def _partial_rows(
+    join: Join, item: Any, columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]
+) -> list[Row]:
     partners = list(join.partners(item))
     kept = [
         {column.key: column.value(partner) for column in columns}
@@ -157,7 +175,9 @@ def _iso(date: str) -> str:
 
 
 def matcher(key: str, wanted: str) -> Callable[[str], bool]:
-    """The test for a filter: strings with `,` as OR and `*`/`%` as LIKE; ranges for dates and numbers (xnat-rest.md 2.2)."""
+    """The test for a filter: strings with `,` as OR and `*`/`%` as LIKE; ranges for dates and numbers
+    (xnat-rest.md 2.2).
+    """
     tests = [_one_matcher(key, part) for part in wanted.split(",")]
     return lambda value: any(test(value) for test in tests)
 

@@ -1,4 +1,5 @@
-"""uvicorn's httptools protocol with the habits of a stock Tomcat connection, and a handle for the application to misbehave with.
+"""uvicorn's httptools protocol with the habits of a stock Tomcat connection, and a handle for the application
+to misbehave with.
 
 Used by `server` (as uvicorn's `http=` class) and `app` (through the scope). Lives on the event loop.
 """
@@ -19,12 +20,15 @@ _WRITE_BUFFER = 1 << 20
 
 
 class Connection(HttpToolsProtocol):
-    """One client connection. Counts its requests (Tomcat closes at the 100th) and lets a reply lie about its length."""
+    """One client connection. Counts its requests (Tomcat closes at the 100th) and lets a reply lie about its
+    length.
+    """
 
     requests = 0
     lost = False  # whatever lies between has forgotten it: nothing that is sent arrives any more
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it, too
+    # uvicorn narrows it, too
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
@@ -38,12 +42,16 @@ class Connection(HttpToolsProtocol):
 
     def close_when_idle(self, seconds: float) -> None:
         """How long the connection may wait for its next request, from the end of this one."""
-        self.timeout_keep_alive = seconds  # type: ignore[assignment]  # uvicorn says int; the event loop takes any number
+        # uvicorn says int; the event loop takes any number
+        self.timeout_keep_alive = seconds  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         """A request that is no HTTP, raw non-ASCII in the target included: Tomcat's page (xnat-rest.md 3)."""
         body = tomcat_page(400, "Invalid character found in the request target.").encode()
-        head = f"HTTP/1.1 400 \r\nContent-Type: text/html;charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = (
+            f"HTTP/1.1 400 \r\nContent-Type: text/html;charset=utf-8\r\nContent-Length: "
+            f"{len(body)}\r\nConnection: close\r\n\r\n"
+        )
         self.transport.write(head.encode() + body)
         self.transport.close()
 

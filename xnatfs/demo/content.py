@@ -57,16 +57,18 @@ class PathContent:
 
 
 _BLOCK = 65536
-_NOISE = b"".join(hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64))
+_NOISE = b"".join(
+    hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ComputedContent:
     """Bytes computed from a key: nothing on disk, nothing in memory.
 
-    Block `i` (64 KiB) is a 32-byte hash of (key, i) and then a stretch of fixed noise from a place the hash chooses, so that a block
-    read at a wrong offset or from another file is noticed. About 5 GB/s here: the stand-in must be no bottleneck in benchmarks.
-    """
+    Block `i` (64 KiB) is a 32-byte hash of (key, i) and then a stretch of fixed noise from a place the hash
+    chooses, so that a block read at a wrong offset or from another file is noticed. About 5 GB/s here: the
+    stand-in must be no bottleneck in benchmarks."""
 
     key: str
     size: int

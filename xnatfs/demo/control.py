@@ -1,7 +1,7 @@
 """The stand-in's own routes, /demo/...: switches, the request log, changes of the data on a running server.
 
-Used by tests and benchmarks over HTTP; needs no login. A Starlette application on the server's event loop, so it may change the archive.
-"""
+Used by tests and benchmarks over HTTP; needs no login. A Starlette application on the server's event loop, so
+it may change the archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Op = dict[str, Any]
 
 
 class Changes:
-    """Changes of an archive by name, as a person or a pipeline would make them: the stamps move that XNAT moves."""
+    """Changes of an archive by name, as a person or a pipeline would make them: the stamps move that XNAT
+    moves.
+    """
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -59,19 +61,22 @@ class Changes:
     def put_file(self, operation: Op) -> None:
         """`resource` (number), `path`, `text` or `base64`, `modified` (ISO), `bump` (default true).
 
-        A changed content gets its true digest and size in the catalog. As on XNAT, stamps move only if the count or the size of the
-        resource's files changes: an overwrite with equal size moves none. `bump: false` moves none in any case, as a file that is
-        put on the server's disk.
-        """
+        A changed content gets its true digest and size in the catalog. As on XNAT, stamps move only if the
+        count or the size of the resource's files changes: an overwrite with equal size moves none. `bump:
+        false` moves none in any case, as a file that is put on the server's disk."""
         resource, owner = changes.find(self._archive, int(operation["resource"]))
-        modified = datetime.fromisoformat(operation["modified"]) if "modified" in operation else self._archive.tick()
+        modified = (
+            datetime.fromisoformat(operation["modified"]) if "modified" in operation else self._archive.tick()
+        )
         before = changes.stats(resource)
         changes.put(resource, str(operation["path"]), BytesContent(_bytes(operation)), modified)
         if operation.get("bump", True):
             changes.written(self._archive, resource, owner, before)
 
     def delete_file(self, operation: Op) -> None:
-        """`resource`, `path`; `gone: true` keeps the catalog entry and loses only the file. `bump` as for put_file."""
+        """`resource`, `path`; `gone: true` keeps the catalog entry and loses only the file. `bump` as for
+        put_file.
+        """
         resource, owner = changes.find(self._archive, int(operation["resource"]))
         entry = next((item for item in resource.entries if item.path == operation["path"]), None)
         if entry is None:
@@ -85,14 +90,25 @@ class Changes:
             changes.written(self._archive, resource, owner, before)
 
     def put_on_disk(self, operation: Op) -> None:
-        """`resource`, `path`, `text` or `base64`: a file laid beside the catalog, which goes on saying what it said; no stamp moves."""
+        """`resource`, `path`, `text` or `base64`: a file laid beside the catalog, which goes on saying what
+        it said; no stamp moves.
+        """
         resource, _ = changes.find(self._archive, int(operation["resource"]))
-        changes.put_on_disk(resource, str(operation["path"]), BytesContent(_bytes(operation)), self._archive.tick())
+        changes.put_on_disk(
+            resource, str(operation["path"]), BytesContent(_bytes(operation)), self._archive.tick()
+        )
 
     def refresh(self, operation: Op) -> None:
-        """`resource`, `options` (append, delete, checksum, populateStats; default all): a catalog refresh of one resource."""
+        """`resource`, `options` (append, delete, checksum, populateStats; default all): a catalog refresh of
+        one resource.
+        """
         resource, owner = changes.find(self._archive, int(operation["resource"]))
-        changes.refresh(self._archive, resource, owner, set(operation.get("options", "append,delete,checksum,populateStats").split(",")))
+        changes.refresh(
+            self._archive,
+            resource,
+            owner,
+            set(operation.get("options", "append,delete,checksum,populateStats").split(",")),
+        )
 
     def break_catalog(self, operation: Op) -> None:
         """`resource`, `broken` (default true): its catalog cannot be read."""
@@ -109,7 +125,9 @@ class Changes:
     def add_resource(self, operation: Op) -> int:
         """`label` and one of `session` (with `scan`), `subject`, `project`. Answers the number."""
         archive = self._archive
-        resource = Resource(archive.next_number(), str(operation["label"]), format=operation.get("format", ""))
+        resource = Resource(
+            archive.next_number(), str(operation["label"]), format=operation.get("format", "")
+        )
         if "session" in operation:
             experiment = archive.experiments[operation["session"]]
             owner = changes.Owner(experiment.resources, experiment)
@@ -130,7 +148,9 @@ class Changes:
         changes.delete_resource(self._archive, owner, resource)
 
     def add_session(self, operation: Op) -> str:
-        """`project`, `subject` (id), `label`, and optionally `id`, `xsi_type`, `date`, `session_id` (an assessor). Answers the id."""
+        """`project`, `subject` (id), `label`, and optionally `id`, `xsi_type`, `date`, `session_id` (an
+        assessor). Answers the id.
+        """
         archive = self._archive
         name = operation.get("id") or f"{archive.site}_E{archive.next_number():05d}"
         experiment = Experiment(
@@ -161,7 +181,9 @@ class Changes:
             changes.delete_scan(self._archive, experiment, scan)
 
     def set_label(self, operation: Op) -> None:
-        """`experiment` or `subject` (id), `label`; with `project` the label in a project it is shared into (which is that of the share)."""
+        """`experiment` or `subject` (id), `label`; with `project` the label in a project it is shared into
+        (which is that of the share).
+        """
         archive = self._archive
         item: Experiment | Subject
         if "experiment" in operation:
@@ -197,7 +219,9 @@ class Changes:
             project.members = set(operation["members"])
 
     def share(self, operation: Op) -> None:
-        """`experiment` or `subject` (id) into `project`, with an optional `label`; `end: true` ends the share."""
+        """`experiment` or `subject` (id) into `project`, with an optional `label`; `end: true` ends the
+        share.
+        """
         archive, project = self._archive, operation["project"]
         item: Experiment | Subject
         if "experiment" in operation:
@@ -213,11 +237,13 @@ class Changes:
     def touch(self, operation: Op) -> None:
         """`experiment` or `subject`: something below it changed; only the stamps that show it."""
         self._archive.touch(
-            self._archive.experiments.get(operation.get("experiment", "")), self._archive.subjects.get(operation.get("subject", ""))
+            self._archive.experiments.get(operation.get("experiment", "")),
+            self._archive.subjects.get(operation.get("subject", "")),
         )
 
     def edit(self, operation: Op) -> None:
-        """`experiment`, `subject` or `project` (and a new `note`, or `description` of a project); none: every experiment is edited once.
+        """`experiment`, `subject` or `project` (and a new `note`, or `description` of a project); none: every
+        experiment is edited once.
 
         So the own stamp of an experiment is set, which is blank until then.
         """
@@ -248,7 +274,9 @@ def _totals(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions, lose: Callable[[], int]) -> Starlette:
+def control_app(
+    archive: Archive, switches: Switches, log: RequestLog, sessions: Sessions, lose: Callable[[], int]
+) -> Starlette:
     """The application for /demo/."""
     named = Changes(archive)
 
@@ -266,7 +294,9 @@ def control_app(archive: Archive, switches: Switches, log: RequestLog, sessions:
         return JSONResponse(dict(switches.fired))
 
     async def read_log(request: Request) -> JSONResponse:
-        return JSONResponse([record.as_dict() for record in log.matching(request.query_params.get("pattern"))])
+        return JSONResponse(
+            [record.as_dict() for record in log.matching(request.query_params.get("pattern"))]
+        )
 
     async def totals(request: Request) -> JSONResponse:
         return JSONResponse(_totals(log.matching(request.query_params.get("pattern"))))

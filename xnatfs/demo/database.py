@@ -1,8 +1,9 @@
-"""What XNAT answers while its database fails: stopped, its connection pool exhausted, one table broken, one query failing.
+"""What XNAT answers while its database fails: stopped, its connection pool exhausted, one table broken, one
+query failing.
 
-As recorded on XNAT's own code (xnat-rest.md 13 [X]): a 404 for what exists, a well-formed 200 with nothing in it, a 200 with no body.
-Used by `routes` (before and around a handler) and `app` (logins). Pure: looks at the request only.
-"""
+As recorded on XNAT's own code (xnat-rest.md 13 [X]): a 404 for what exists, a well-formed 200 with nothing in
+it, a 200 with no body. Used by `routes` (before and around a handler) and `app` (logins). Pure: looks at the
+request only."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def outcome(call: Call) -> Outcome:
 
 
 def lacking(call: Call) -> str:
-    """Which children an item comes without when its outcome is "partial": the name of the table they are read from, "*" for all.
+    """Which children an item comes without when its outcome is "partial": the name of the table they are read
+    from, "*" for all.
 
     Of a subject whose experiments' queries failed only the assessors were missing, as recorded.
     """
@@ -57,7 +59,9 @@ def _is_files(call: Call) -> bool:
 
 
 def _dead(call: Call) -> Outcome:
-    """The database does not answer at all: what must be looked up first is "not found", what fails later is an error."""
+    """The database does not answer at all: what must be looked up first is "not found", what fails later is
+    an error.
+    """
     parts = _parts(call)
     if parts[:1] in (["JSESSION"], ["auth"]) or not parts:
         return ""
@@ -87,7 +91,9 @@ def _failing(call: Call) -> Outcome:
     if parts[:1] == ["experiments"] and len(parts) > 1:
         if _is_files(call):
             several = last == "files" and (call.flag("all") or "," in parts[1])
-            return "no rows" if several and "format" in call.query and call.query["format"] == "json" else "500"
+            return (
+                "no rows" if several and "format" in call.query and call.query["format"] == "json" else "500"
+            )
         if last == "resources" and call.flag("all"):
             return "nothing"
         return "500" if last in ("scans", "reconstructions") else "404"
@@ -99,7 +105,11 @@ def _failing(call: Call) -> Outcome:
 def _assessor_resources(call: Call) -> Outcome:
     parts = _parts(call)
     last = parts[-1] if parts else ""
-    if last == "experiments" and _OUT.search(call.query.get("columns", "")) and "assessor" in call.query.get("columns", "").lower():
+    if (
+        last == "experiments"
+        and _OUT.search(call.query.get("columns", ""))
+        and "assessor" in call.query.get("columns", "").lower()
+    ):
         return "nothing"
     if _BY_NUMBER.search(f"/{call.path}"):
         return "500"

@@ -1,4 +1,5 @@
-"""Sending one reply: common headers, pacing, and the faults of the wire (cut, truncated, stalled, owed bytes).
+"""Sending one reply: common headers, pacing, and the faults of the wire (cut, truncated, stalled, owed
+bytes).
 
 Used by `app`. Lives on the event loop.
 """
@@ -29,7 +30,9 @@ _IN_A_ZIP = 5000  # the byte that is damaged where no length is known: in the co
 class Delivery:
     """The way of one reply to its client. `faulty`: the failure switches apply to this request."""
 
-    def __init__(self, scope: Scope, send: Send, switches: Switches, line: Line, record: Record, faulty: bool) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, switches: Switches, line: Line, record: Record, faulty: bool
+    ) -> None:
         self._scope = scope
         self._send = send
         self._switches = switches
@@ -44,7 +47,13 @@ class Delivery:
         self._record.status = reply.status
         head_only = self._scope["method"] == "HEAD"
         length = self._announced(reply, head_only)
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": self._headers(reply, length, head_only)})
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": self._headers(reply, length, head_only),
+            }
+        )
         if head_only or reply.status in (204, 304):
             expect_bytes(self._scope, 0)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -74,24 +83,37 @@ class Delivery:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _keep_open(self, owing: bool) -> None:
-        """Tomcat thinks the reply is complete and waits for the next request: the client hangs until the idle close (xnat-rest.md 3 [X])."""
+        """Tomcat thinks the reply is complete and waits for the next request: the client hangs until the idle
+        close (xnat-rest.md 3 [X]).
+        """
         if owing:
             self._connection.close_when_idle(self._switches.hang_seconds)
 
     def _announced(self, reply: Reply, head_only: bool) -> int | None:
         """The Content-Length, wrong where that is asked for."""
-        error = 0 if head_only or (reply.stream is not None and reply.length is None) else self._switches.length_error
+        error = (
+            0
+            if head_only or (reply.stream is not None and reply.length is None)
+            else self._switches.length_error
+        )
         if not self._strikes(reply, "length_error", error):
             return reply.length
         return max(0, (len(reply.body) if reply.length is None else reply.length) + error)
 
     def _strikes(self, reply: Reply, name: str, wanted: int) -> bool | int:
         """`wanted` if this failure is asked for, hits this kind of reply and strikes now, else false."""
-        hit = self._faulty and wanted and reply.status in (200, 206) and reply.kind in ("file", "bulk", "listing")
+        hit = (
+            self._faulty
+            and wanted
+            and reply.status in (200, 206)
+            and reply.kind in ("file", "bulk", "listing")
+        )
         return wanted if hit and self._switches.strikes(name) else False
 
     async def _pieces(self, reply: Reply, limit: int, damage_at: int) -> bool:
-        """Send the body, with the byte at `damage_at` changed (-1: none); True if the limit ended it early."""
+        """Send the body, with the byte at `damage_at` changed (-1: none); True if the limit ended it
+        early.
+        """
         rate_now = self._switches
         passed = 0
         async for piece in _body(reply):
@@ -120,7 +142,9 @@ class Delivery:
         return False
 
     def _limit(self, reply: Reply, length: int | None) -> tuple[int, str]:
-        """After how many body bytes which fault strikes; -1 for none. Without `match`, only files and bulk are cut or stalled."""
+        """After how many body bytes which fault strikes; -1 for none. Without `match`, only files and bulk
+        are cut or stalled.
+        """
         switches = self._switches
         if not self._faulty or reply.kind not in ("file", "bulk", "listing"):
             return -1, ""
@@ -132,7 +156,11 @@ class Delivery:
             return switches.cut_after_bytes, "cut"
         if switches.stall_after_bytes >= 0 and switches.take("stall_next"):
             return switches.stall_after_bytes, "stall"
-        return switches.breaks_at(_SOMEWHERE if length is None else length) if reply.kind != "listing" else (-1, "")
+        return (
+            switches.breaks_at(_SOMEWHERE if length is None else length)
+            if reply.kind != "listing"
+            else (-1, "")
+        )
 
     async def _break(self, fault: str, announced: bool) -> None:
         transport = self._connection.transport
@@ -161,7 +189,8 @@ class Delivery:
         transport = self._connection.transport
         found = transport.get_extra_info("socket")
         if found is not None and found.fileno() >= 0:
-            # On a duplicate: uvloop's socket objects cannot set options, and the option belongs to the connection anyway.
+            # On a duplicate: uvloop's socket objects cannot set options, and the option belongs to the
+            # connection anyway.
             with socket.socket(fileno=os.dup(found.fileno())) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
@@ -179,7 +208,9 @@ class Delivery:
         last = self._connection.requests >= self._switches.requests_per_connection
         if reply.close or last:
             headers.append(("Connection", "close"))
-        elif any(name == b"connection" and value.lower() == b"keep-alive" for name, value in self._scope["headers"]):
+        elif any(
+            name == b"connection" and value.lower() == b"keep-alive" for name, value in self._scope["headers"]
+        ):
             headers.append(("Keep-Alive", f"timeout={int(self._switches.idle_seconds)}"))
             headers.append(("Connection", "keep-alive"))
         return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]

@@ -1,7 +1,8 @@
-"""Making, editing, sharing and deleting projects, subjects, experiments, scans and assessors by PUT and DELETE (xnat-rest.md 4, 13, 14 [X]).
+"""Making, editing, sharing and deleting projects, subjects, experiments, scans and assessors by PUT and
+DELETE (xnat-rest.md 4, 13, 14 [X]).
 
-Which stamps a change moves is `changes`' and the archive's business. Used by `routes`. Changes the archive on the event loop.
-"""
+Which stamps a change moves is `changes`' and the archive's business. Used by `routes`. Changes the archive on
+the event loop."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def _needed(view: View, project: Project | None, delete: bool = False) -> None:
 
 
 def _paths(call: Call, aliases: dict[str, str]) -> dict[str, str]:
-    """The fields a query sets: path below the type -> value. What is no field is left out; texts are stored with entities."""
+    """The fields a query sets: path below the type -> value. What is no field is left out; texts are stored
+    with entities.
+    """
     found = {}
     for name, value in call.query.items():
         path = name if "/" in name else aliases.get(name, "")
@@ -110,7 +113,13 @@ def _subject(call: Call, address: Address) -> Reply:
     _needed(call.view, project)
     made = subject is None
     if subject is None:
-        subject = Subject(call.archive.new_id("S"), plain(address.names["subjects"]), project.id, call.archive.tick(), call.archive.clock)
+        subject = Subject(
+            call.archive.new_id("S"),
+            plain(address.names["subjects"]),
+            project.id,
+            call.archive.tick(),
+            call.archive.clock,
+        )
         call.archive.subjects[subject.id] = subject
     changed = _edit_subject(call, subject)
     if changed and not made:
@@ -119,7 +128,14 @@ def _subject(call: Call, address: Address) -> Reply:
 
 
 def _edit_subject(call: Call, subject: Subject) -> bool:
-    before = (subject.label, subject.gender, subject.yob, subject.group, dict(subject.fields), dict(subject.custom))
+    before = (
+        subject.label,
+        subject.gender,
+        subject.yob,
+        subject.group,
+        dict(subject.fields),
+        dict(subject.custom),
+    )
     paths = _paths(call, dict(SUBJECT_ALIASES))
     _set_custom(subject.custom, paths)
     for path, value in paths.items():
@@ -130,14 +146,25 @@ def _edit_subject(call: Call, subject: Subject) -> bool:
             setattr(subject, name, value)
         elif name in DEMOGRAPHICS or name == "src":
             subject.fields[name] = value
-    return before != (subject.label, subject.gender, subject.yob, subject.group, subject.fields, subject.custom)
+    return before != (
+        subject.label,
+        subject.gender,
+        subject.yob,
+        subject.group,
+        subject.fields,
+        subject.custom,
+    )
 
 
 def _delete_subject(call: Call, subject: Subject, project: Project) -> Reply:
     """Of a project it is shared into: the share ends, and those of its experiments with it."""
     archive = call.archive
     _needed(call.view, project, delete=True)
-    own = [item for item in archive.experiments.values() if item.subject_id == subject.id and not item.is_assessor]
+    own = [
+        item
+        for item in archive.experiments.values()
+        if item.subject_id == subject.id and not item.is_assessor
+    ]
     if subject.project != project.id:
         del subject.shares[project.id]
         for experiment in own:
@@ -176,7 +203,9 @@ def _experiment(call: Call, address: Address) -> Reply:
 
 
 def _edit_experiment(call: Call, experiment: Experiment) -> None:
-    """Own fields move the own stamp; custom variables, quarantine and activation the others; locking none; nothing changed none."""
+    """Own fields move the own stamp; custom variables, quarantine and activation the others; locking none;
+    nothing changed none.
+    """
     archive = call.archive
     paths = _paths(call, dict(ALIASES))
     custom = _set_custom(experiment.custom, paths)
@@ -262,7 +291,13 @@ def _assessor(call: Call, address: Address) -> Reply:
     if "xsiType" not in call.query:
         raise HttpError(417)
     made = Experiment(
-        archive.new_id("E"), name, session.project, session.subject_id, call.query["xsiType"], archive.tick(), session_id=session.id
+        archive.new_id("E"),
+        name,
+        session.project,
+        session.subject_id,
+        call.query["xsiType"],
+        archive.tick(),
+        session_id=session.id,
     )
     _set_fields(made, _paths(call, dict(ALIASES)))
     changes.add_experiment(archive, made)

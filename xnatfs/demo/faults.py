@@ -1,8 +1,8 @@
 """Everything that can be made to go wrong or slow, as switches; and the pacing of a shared line.
 
-Used by `app` (which applies them), `control` (which sets them over HTTP) and tests (which set them on the object).
-Threading: plain attributes; a test thread may set one at any time, the event loop reads them. The line belongs to the event loop.
-"""
+Used by `app` (which applies them), `control` (which sets them over HTTP) and tests (which set them on the
+object). Threading: plain attributes; a test thread may set one at any time, the event loop reads them. The
+line belongs to the event loop."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from typing import Any
 
 PROFILES = ("full", "1.8.8", "proven")
 # What `failing_table` may name: the tables that were broken one by one while replies were recorded.
-TABLES = ("", "img_assessor_out_resource", "xnat_imagescandata", "xnat_subjectdata_resource", "xnat_projectdata_meta_data")
+TABLES = (
+    "",
+    "img_assessor_out_resource",
+    "xnat_imagescandata",
+    "xnat_subjectdata_resource",
+    "xnat_projectdata_meta_data",
+)
 
 
 @dataclass
 class Switches:
-    """The behaviour of one stand-in. Failures apply to /data, /REST and /xapi paths, and only where `match` finds the request target.
+    """The behaviour of one stand-in. Failures apply to /data, /REST and /xapi paths, and only where `match`
+    finds the request target.
 
-    `fired` counts by name how often each failure really struck (GET /demo/fired): so one that was met can be told from one that was not.
-    """
+    `fired` counts by name how often each failure really struck (GET /demo/fired): so one that was met can be
+    told from one that was not."""
 
     # What server this is.
-    profile: str = "full"  # "1.8.8": as servers up to that one; "proven": refuses every form that no real server is known to take
+    # "1.8.8": as servers up to that one; "proven": refuses every form that no real server is known to take
+    profile: str = "full"
     require_login: bool = True
     firewall: bool = True  # Spring's StrictHttpFirewall
     max_failed_logins: int = 20
@@ -53,14 +61,18 @@ class Switches:
     fail_next: int = 0
     fail_status: int = 503
     retry_after: str = ""  # value of Retry-After on injected failures
-    fail_kinds: list[str] = field(default_factory=list)  # what `fail_rate` injects, one of these: a status, "reset"; none: fail_status
+    fail_kinds: list[str] = field(
+        default_factory=list
+    )  # what `fail_rate` injects, one of these: a status, "reset"; none: fail_status
     cut_rate: float = 0.0  # of files and bulk downloads: the connection is reset at a random byte
     stall_rate: float = 0.0  # ... silence from a random byte on
     expire_rate: float = 0.0  # of requests: the session they come in has just ended
     html_instead: int = 0
     redirect_next: int = 0  # 302 to the login page, as for an expired password (xnat-rest.md 1)
     silent_next: int = 0  # accepted, and never answered
-    guest_next: int = 0  # answered as if nobody were logged in and no credentials had come: a gateway lost the session and strips Basic
+    # answered as if nobody were logged in and no credentials had come: a gateway lost the session and strips
+    # Basic
+    guest_next: int = 0
     refuse_connections: bool = False  # every matching request: the connection is reset without an answer
     expire_after_requests: int = 0
     cut_after_bytes: int = -1  # reset the connection after so many body bytes ...
@@ -71,14 +83,20 @@ class Switches:
     stall_next: int = -1
     surplus_bytes: int = 0  # so many bytes follow the body ...
     surplus_next: int = -1
-    length_error: int = 0  # added to the Content-Length; the body stays what it is (listings get a length for it) ...
+    length_error: int = (
+        0  # added to the Content-Length; the body stays what it is (listings get a length for it) ...
+    )
     length_error_next: int = -1
     damage_next: int = 0  # file and bulk replies in which one byte is changed on the way
     garble_listings: str = ""  # "json": listings that do not parse; "utf8": with a byte that is no UTF-8 ...
     garble_next: int = -1
-    zip_omit: list[str] = field(default_factory=list)  # shell patterns of paths in a resource that bulk downloads skip
+    zip_omit: list[str] = field(
+        default_factory=list
+    )  # shell patterns of paths in a resource that bulk downloads skip
     zip_stop_after: int = -1  # entries; the archive then ends early but validly (xnat-rest.md 9 [X])
-    stale_size: str = ""  # regular expression on the path: these rows carry a size that is too small by up to 1000 bytes
+    stale_size: str = (
+        ""  # regular expression on the path: these rows carry a size that is too small by up to 1000 bytes
+    )
     wrong_digest: str = ""  # regular expression on the path: these rows carry the digest of something else
     empty_file_lists: bool = False  # xnat-rest.md 15.25: empty listings although resources report counts
 
@@ -100,7 +118,11 @@ class Switches:
                 raise ValueError(f"no switch named {name!r}")
             current = getattr(self, name)
             numeric = isinstance(current, (int, float)) and not isinstance(current, bool)
-            right = isinstance(value, (int, float)) and not isinstance(value, bool) if numeric else isinstance(value, type(current))
+            right = (
+                isinstance(value, (int, float)) and not isinstance(value, bool)
+                if numeric
+                else isinstance(value, type(current))
+            )
             if not right:
                 raise ValueError(f"{name} takes a {type(current).__name__}")
             if name == "profile" and value not in PROFILES:
@@ -122,7 +144,9 @@ class Switches:
 
     @property
     def old(self) -> bool:
-        """A server up to 1.8.8: lists of a project ignore ID= and label=, equal rows do not collapse (xnat-rest.md 12 [X])."""
+        """A server up to 1.8.8: lists of a project ignore ID= and label=, equal rows do not collapse
+        (xnat-rest.md 12 [X]).
+        """
         return self.profile == "1.8.8"
 
     def matches(self, target: str) -> bool:
@@ -147,12 +171,16 @@ class Switches:
         return random.choice(self.fail_kinds) if self.fail_kinds else str(self.fail_status)
 
     def breaks_at(self, length: int) -> tuple[int, str]:
-        """At which byte of a file or bulk download of about `length` bytes which random fault strikes; -1 for none."""
+        """At which byte of a file or bulk download of about `length` bytes which random fault strikes; -1 for
+        none.
+        """
         fault = "cut" if happens(self.cut_rate) else "stall" if happens(self.stall_rate) else ""
         return (random.randrange(max(1, length)), fault) if fault else (-1, "")
 
     def strikes(self, name: str) -> bool:
-        """Whether a failure with the countdown `<name>_next` strikes now; if so it is used up by one and counted."""
+        """Whether a failure with the countdown `<name>_next` strikes now; if so it is used up by one and
+        counted.
+        """
         if not getattr(self, f"{name}_next") or not self.take(f"{name}_next"):
             return False
         self.fired[name] += 1
@@ -165,7 +193,9 @@ def happens(rate: float) -> bool:
 
 
 class Line:
-    """A line of limited rate shared by all connections: who sends n bytes books the next n/rate seconds of it."""
+    """A line of limited rate shared by all connections: who sends n bytes books the next n/rate seconds of
+    it.
+    """
 
     _BURST_S = 0.01
     PIECE = 32768

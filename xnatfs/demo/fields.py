@@ -1,8 +1,8 @@
-"""Which fields the data types have, and how they are read off the objects (schemas of 2016, as far as anybody asks for them).
+"""Which fields the data types have, and how they are read off the objects (schemas of 2016, as far as anybody
+asks for them).
 
-A field that a standard type has not makes a query fail; of other types (FreeSurfer's, say) every field is taken to exist.
-Used by `roots` and `items`. Pure, any thread.
-"""
+A field that a standard type has not makes a query fail; of other types (FreeSurfer's, say) every field is
+taken to exist. Used by `roots` and `items`. Pure, any thread."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from .model import Archive, Experiment, Project, Resource, Scan, Subject
 from .tables import stamp
 
 _EXPERIMENT: dict[str, str] = {
-    "xnat:experimentdata": "id project label date time duration note delay version original visit visit_id protocol acquisition_site "
-    "investigator/firstname investigator/lastname validation/status validation/date validation/method validation/notes",
+    "xnat:experimentdata": "id project label date time duration note delay version original visit "
+    "visit_id protocol acquisition_site "
+    "investigator/firstname investigator/lastname validation/status validation/date validation/method "
+    "validation/notes",
     "xnat:subjectassessordata": "subject_id age",
-    "xnat:imagesessiondata": "session_type modality uid scanner scanner/manufacturer scanner/model operator dcmaccessionnumber "
+    "xnat:imagesessiondata": "session_type modality uid scanner scanner/manufacturer scanner/model "
+    "operator dcmaccessionnumber "
     "dcmpatientid dcmpatientname dcmpatientbirthdate dcmpatientweight prearchivepath study_id",
     "xnat:imageassessordata": "imagesession_id",
     "xnat:mrsessiondata": "coil fieldstrength marker stabilization",
-    "xnat:petsessiondata": "patientid patientname studytype stabilization start_time_scan start_time_injection tracer/name "
-    "tracer/starttime tracer/dose tracer/specificactivity tracer/totalmass tracer/intermediate tracer/isotope/half-life "
+    "xnat:petsessiondata": "patientid patientname studytype stabilization start_time_scan "
+    "start_time_injection tracer/name "
+    "tracer/starttime tracer/dose tracer/specificactivity tracer/totalmass tracer/intermediate "
+    "tracer/isotope/half-life "
     "tracer/transmissions tracer/transmissions_starttime",
     "xnat:qcmanualassessordata": "rater pass payable rescan stereotacticmarker incidentalfindings comments",
 }
@@ -77,7 +82,20 @@ OF_SUBJECT: dict[str, Callable[[Subject], str]] = {
     "meta/status": lambda _: "active",
 }
 DEMOGRAPHICS = (
-    *("gender", "yob", "dob", "age", "handedness", "ses", "education", "educationDesc", "race", "ethnicity", "weight", "height"),
+    *(
+        "gender",
+        "yob",
+        "dob",
+        "age",
+        "handedness",
+        "ses",
+        "education",
+        "educationDesc",
+        "race",
+        "ethnicity",
+        "weight",
+        "height",
+    ),
     *("gestational_age", "post_menstrual_age", "birth_weight"),
 )
 OF_PROJECT: dict[str, Callable[[Project], str]] = {
@@ -114,7 +132,9 @@ def demographic(subject: Subject, name: str) -> str:
 def further(experiment: Experiment, name: str) -> str:
     """A further field of an experiment, found without regard to case."""
     # The age of a session is a floating-point number, that of a subject is not.
-    return number(name, next((value for path, value in experiment.fields.items() if path.lower() == name), ""), ("age",))
+    return number(
+        name, next((value for path, value in experiment.fields.items() if path.lower() == name), ""), ("age",)
+    )
 
 
 def of_experiment(archive: Archive, element: str, name: str) -> Callable[[Experiment], str] | None:
@@ -123,6 +143,10 @@ def of_experiment(archive: Archive, element: str, name: str) -> Callable[[Experi
         return _OF_EXPERIMENT[name]
     family = ancestors(element)
     known = any(name in _BY_TYPE.get(one, ()) for one in family)
-    if known or not standard(element) or any(name == path.lower() for item in archive.experiments.values() for path in item.fields):
+    if (
+        known
+        or not standard(element)
+        or any(name == path.lower() for item in archive.experiments.values() for path in item.fields)
+    ):
         return lambda item: further(item, name)
     return None

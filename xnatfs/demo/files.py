@@ -49,12 +49,15 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
     raw = address.file_path or ""
     outer, inner = split_zip(raw)
     items = chosen(address, target, call.view, call.flag("all"))
-    several = len(target.scans or []) > 1 and not all(name.isdigit() for name in address.names.get("resources", "x").split(","))
+    several = len(target.scans or []) > 1 and not all(
+        name.isdigit() for name in address.names.get("resources", "x").split(",")
+    )
     if call.method == "HEAD" and several:
         raise HttpError(404)  # only GET takes an address that names several scans (xnat-rest.md 13 [X])
     if any(item.resource.broken for item in items):
         return tomcat_error(404, "Unable to find file.", restlet=True)
-    # Of several resources only the first is looked in, be it two of one label or all of a session (xnat-rest.md 13 [X]).
+    # Of several resources only the first is looked in, be it two of one label or all of a session
+    # (xnat-rest.md 13 [X]).
     found = find(items[:1], outer)
     if found is None or found[1].content is None:
         if call.flag("accept-not-found"):
@@ -85,7 +88,9 @@ def indexed(call: Call, address: Address, items: list[Held]) -> Reply:
 
 
 def split_zip(raw: str) -> tuple[str, str | None]:
-    """A path at the first zip-like extension followed by `!` or `/`; so a directory called x.zip is taken for a zip (xnat-rest.md 3)."""
+    """A path at the first zip-like extension followed by `!` or `/`; so a directory called x.zip is taken for
+    a zip (xnat-rest.md 3).
+    """
     lower = raw.lower()
     for extension in _ZIPS:
         for mark in (f".{extension}!", f".{extension}/"):
@@ -97,7 +102,9 @@ def split_zip(raw: str) -> tuple[str, str | None]:
 
 
 def find(items: list[Held], raw: str) -> tuple[Held, CatalogEntry] | None:
-    """The entry of a raw path: decoded once only for %2B or %20, then looked up as it stands, then decoded (xnat-rest.md 3)."""
+    """The entry of a raw path: decoded once only for %2B or %20, then looked up as it stands, then decoded
+    (xnat-rest.md 3).
+    """
     path = unquote_plus(raw) if "%2B" in raw or "%20" in raw else raw
     for wanted in dict.fromkeys((path, unquote_plus(path))):
         for item in items:
@@ -140,7 +147,10 @@ def _condition(call: Call, modified: datetime) -> int:
 def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
     """The stored file, with conditions and ranges."""
     modified = _whole_second(entry.modified)
-    kept = [("Cache-Control", "must-revalidate"), ("Content-Disposition", f'attachment; filename="{_latin(entry.name)}";')]
+    kept = [
+        ("Cache-Control", "must-revalidate"),
+        ("Content-Disposition", f'attachment; filename="{_latin(entry.name)}";'),
+    ]
     condition = _condition(call, modified)
     if condition == 304:
         return Reply(304, b"", kept, "file")
@@ -171,7 +181,10 @@ def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
 
 def _latin(name: str) -> str:
     # Tomcat writes control characters in a header value as blanks.
-    return "".join(" " if (c < " " and c != "\t") or c == "\x7f" else c for c in name.encode("latin-1", "replace").decode("latin-1"))
+    return "".join(
+        " " if (c < " " and c != "\t") or c == "\x7f" else c
+        for c in name.encode("latin-1", "replace").decode("latin-1")
+    )
 
 
 async def _pieces(content: Content, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -203,7 +216,8 @@ class _Reader(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # narrower than a Buffer, which 3.10 cannot name
+    # narrower than a Buffer, which 3.10 cannot name
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         piece = self._content.read(self._at, len(buffer))
         buffer[: len(piece)] = piece
         self._at += len(piece)

@@ -1,4 +1,5 @@
-"""The resources an address holds, and what listings, zips and catalogs say of each (xnat-rest.md 2.4, 2.5, 7, 13).
+"""The resources an address holds, and what listings, zips and catalogs say of each (xnat-rest.md 2.4, 2.5, 7,
+13).
 
 Used by `routes`, `resources`, `files`, `bulk` and the writes. Reads the archive on the event loop.
 """
@@ -24,9 +25,9 @@ _DISPLAY_NAMES = {"xnat:qcManualAssessorData": "Manual QC"}
 class Held:
     """A resource where it hangs.
 
-    `path` is its `resource_path` without `/resources/ID`; `folder` the same in a zip, by labels, without the type that `suffix` adds;
-    `archive_dir` the directory on XNAT's own disk, `catalog` the name of the catalog in it.
-    """
+    `path` is its `resource_path` without `/resources/ID`; `folder` the same in a zip, by labels, without the
+    type that `suffix` adds; `archive_dir` the directory on XNAT's own disk, `catalog` the name of the catalog
+    in it."""
 
     resource: Resource
     category: str
@@ -47,16 +48,28 @@ class Held:
 
 
 def held(target: Target, view: View, everything: bool = False) -> list[Held]:
-    """The resources of the addressed objects. `everything` is `all=true`: a session with its scans, reconstructions, assessors."""
+    """The resources of the addressed objects. `everything` is `all=true`: a session with its scans,
+    reconstructions, assessors.
+    """
     if target.scans is not None:
         return [item for session, scan in target.scans for item in of_scan(session, scan)]
     if target.reconstructions is not None:
-        return [item for session, recon in target.reconstructions for item in of_reconstruction(session, recon, target.direction or "out")]
+        return [
+            item
+            for session, recon in target.reconstructions
+            for item in of_reconstruction(session, recon, target.direction or "out")
+        ]
     if target.assessors is not None:
-        return [item for assessor in target.assessors for item in of_assessor(assessor, view, target.direction)]
+        return [
+            item for assessor in target.assessors for item in of_assessor(assessor, view, target.direction)
+        ]
     if target.experiments:
         several = len(target.experiments) > 1
-        return [item for experiment in target.experiments for item in of_experiment(experiment, view, everything, several)]
+        return [
+            item
+            for experiment in target.experiments
+            for item in of_experiment(experiment, view, everything, several)
+        ]
     if target.subject is not None:
         return list(of_subject(target.subject))
     if target.project is not None:
@@ -80,11 +93,24 @@ def of_subject(subject: Subject) -> Iterator[Held]:
     path = f"/projects/{subject.project}/subjects/{subject.id}"
     for item in subject.resources:
         directory = _directory(f"{subject.project}/subjects/{subject.label}", item)
-        yield Held(item, "resources", "", " ", path, subject.label, directory, Owner(subject.resources, subject=subject))
+        yield Held(
+            item,
+            "resources",
+            "",
+            " ",
+            path,
+            subject.label,
+            directory,
+            Owner(subject.resources, subject=subject),
+        )
 
 
-def of_experiment(experiment: Experiment, view: View, everything: bool, several: bool = False) -> Iterator[Held]:
-    """A session's own resources, with `everything` those below it too. An assessor's are its outcome, among `several` only its own."""
+def of_experiment(
+    experiment: Experiment, view: View, everything: bool, several: bool = False
+) -> Iterator[Held]:
+    """A session's own resources, with `everything` those below it too. An assessor's are its outcome, among
+    `several` only its own.
+    """
     if experiment.is_assessor and not several:
         yield from of_assessor(experiment, view, "")
         return
@@ -93,7 +119,15 @@ def of_experiment(experiment: Experiment, view: View, everything: bool, several:
     for item in experiment.resources:
         directory = _directory(f"{root}/RESOURCES", item)
         owner = Owner(experiment.resources, experiment)
-        yield Held(item, "resources", *description, f"/experiments/{experiment.id}", experiment.label, directory, owner)
+        yield Held(
+            item,
+            "resources",
+            *description,
+            f"/experiments/{experiment.id}",
+            experiment.label,
+            directory,
+            owner,
+        )
     if not everything or experiment.is_assessor:
         return
     for scan in experiment.scans:
@@ -111,7 +145,18 @@ def of_scan(session: Experiment, scan: Scan) -> Iterator[Held]:
     for item in scan.resources:
         owner = Owner(scan.resources, session, scan)
         directory = _directory(root, item)
-        yield Held(item, "scans", scan.id, scan.type, path, folder, directory, owner, suffix=scan.type, catalog=scan.id)
+        yield Held(
+            item,
+            "scans",
+            scan.id,
+            scan.type,
+            path,
+            folder,
+            directory,
+            owner,
+            suffix=scan.type,
+            catalog=scan.id,
+        )
 
 
 def of_reconstruction(session: Experiment, reconstruction: Reconstruction, direction: str) -> Iterator[Held]:
@@ -123,11 +168,24 @@ def of_reconstruction(session: Experiment, reconstruction: Reconstruction, direc
     for item in group:
         owner = Owner(group, session)
         directory = _directory(root, item)
-        yield Held(item, "reconstructions", reconstruction.id, kind, path, folder, directory, owner, suffix=kind, catalog=reconstruction.id)
+        yield Held(
+            item,
+            "reconstructions",
+            reconstruction.id,
+            kind,
+            path,
+            folder,
+            directory,
+            owner,
+            suffix=kind,
+            catalog=reconstruction.id,
+        )
 
 
 def of_assessor(assessor: Experiment, view: View, direction: str, within: bool = False) -> Iterator[Held]:
-    """Without a direction: the out-resources, then those it has as an experiment. `within` a session: named by id, not described."""
+    """Without a direction: the out-resources, then those it has as an experiment. `within` a session: named
+    by id, not described.
+    """
     session = view.archive.experiments.get(assessor.session_id)
     label = session.label if session is not None else assessor.label
     base = f"/experiments/{assessor.session_id}/assessors/{assessor.id}"
@@ -138,7 +196,16 @@ def of_assessor(assessor: Experiment, view: View, direction: str, within: bool =
     way = direction or "out"
     for item in lists[way]:
         owner = Owner(lists[way], assessor)
-        yield Held(item, "assessors", assessor.id, kind, f"{base}/{way}", f"{folder}/{way}", _directory(root, item), owner)
+        yield Held(
+            item,
+            "assessors",
+            assessor.id,
+            kind,
+            f"{base}/{way}",
+            f"{folder}/{way}",
+            _directory(root, item),
+            owner,
+        )
     if not direction:
         for item in assessor.resources:
             owner = Owner(assessor.resources, assessor)
@@ -147,7 +214,9 @@ def of_assessor(assessor: Experiment, view: View, direction: str, within: bool =
 
 
 def chosen(address: Address, target: Target, view: View, everything: bool) -> list[Held]:
-    """The resources a `resources/R` part picks: labels (all that match), numbers, NULL, comma lists (xnat-rest.md 7)."""
+    """The resources a `resources/R` part picks: labels (all that match), numbers, NULL, comma lists
+    (xnat-rest.md 7).
+    """
     here = held(target, view, everything)
     raw = address.names.get("resources")
     if raw is None:
@@ -157,9 +226,12 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
     picked: list[Held] = []
     for name in plain(raw).split(","):
         if re.fullmatch(r"[0-9]+", name):
-            # Digits are a number, even where a label looks the same; no such number is Restlet's 404 (xnat-rest.md 7 [X]).
+            # Digits are a number, even where a label looks the same; no such number is Restlet's 404
+            # (xnat-rest.md 7 [X]).
             number = int(name)
-            found = next((item for item in here if item.resource.id == number), None) or anywhere(number, view, target.experiments)
+            found = next((item for item in here if item.resource.id == number), None) or anywhere(
+                number, view, target.experiments
+            )
             if found is None:
                 raise HttpError(404)
             picked.append(found)
@@ -171,7 +243,9 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
 
 
 def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
-    """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not count (xnat-rest.md 13 [X])."""
+    """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not
+    count (xnat-rest.md 13 [X]).
+    """
     try:
         resource, owner = find(view.archive, number, near)
     except KeyError:
@@ -184,7 +258,11 @@ def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
         elif experiment.is_assessor:
             groups = itertools.chain(of_assessor(experiment, view, ""), of_assessor(experiment, view, "in"))
         else:
-            reconstructions = [of_reconstruction(experiment, recon, way) for recon in experiment.reconstructions for way in ("out", "in")]
+            reconstructions = [
+                of_reconstruction(experiment, recon, way)
+                for recon in experiment.reconstructions
+                for way in ("out", "in")
+            ]
             groups = itertools.chain(of_experiment(experiment, view, False), *reconstructions)
     elif subject is not None and view.subject_readable(subject):
         groups = of_subject(subject)
@@ -196,18 +274,23 @@ def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
 
 
 def addressed_through(target: Target) -> str:
-    """What stands before an experiment in the URI of a single resource: the project and subject it was addressed through."""
+    """What stands before an experiment in the URI of a single resource: the project and subject it was
+    addressed through.
+    """
     base = "/data"
     if target.experiments and target.project is not None:
-        base += f"/projects/{target.project.id}" + (f"/subjects/{target.subject.id}" if target.subject is not None else "")
+        base += f"/projects/{target.project.id}" + (
+            f"/subjects/{target.subject.id}" if target.subject is not None else ""
+        )
     return base
 
 
 def addressed_base(target: Target) -> str:
-    """The beginning of file URIs when one number was addressed: through the project if it was, always by ids (xnat-rest.md 2.4 [R]).
+    """The beginning of file URIs when one number was addressed: through the project if it was, always by ids
+    (xnat-rest.md 2.4 [R]).
 
-    Two scans that one name picked are both named. A subject is always named below its primary project, an assessor below its session.
-    """
+    Two scans that one name picked are both named. A subject is always named below its primary project, an
+    assessor below its session."""
     base = "/data"
     if target.subject is not None and not target.experiments:
         return f"/data/projects/{target.subject.project}/subjects/{target.subject.id}"
@@ -217,7 +300,11 @@ def addressed_base(target: Target) -> str:
         base += f"/subjects/{target.subject.id}"
     if target.experiments:
         assessor = target.experiment
-        base += f"/experiments/{assessor.session_id}/assessors/{assessor.id}/out" if assessor.is_assessor else f"/experiments/{assessor.id}"
+        base += (
+            f"/experiments/{assessor.session_id}/assessors/{assessor.id}/out"
+            if assessor.is_assessor
+            else f"/experiments/{assessor.id}"
+        )
     if target.scans is not None:
         base += f"/scans/{','.join(scan.id for _, scan in target.scans)}"
     elif target.assessors is not None:

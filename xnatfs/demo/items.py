@@ -38,7 +38,21 @@ _ROOTS = {
 }
 # Fields that are attributes in XNAT's schema; the rest are elements.
 _ATTRIBUTES = frozenset(
-    ["ID", "label", "project", "type", "UID", "URI", "format", "content", "secondary_ID", "file_count", "file_size", "group", "visit_id"]
+    [
+        "ID",
+        "label",
+        "project",
+        "type",
+        "UID",
+        "URI",
+        "format",
+        "content",
+        "secondary_ID",
+        "file_count",
+        "file_size",
+        "group",
+        "visit_id",
+    ]
 )
 _HIDDEN = re.compile(r"id|xnat_\w+_id")
 
@@ -70,8 +84,14 @@ def item(call: Call, address: Address, target: Target) -> Reply:
         return Reply(200, body.encode(), [("Content-Type", "application/json")], "listing")
     if kind == "xml":
         return Reply(200, as_xml(found).encode(), [("Content-Type", "text/xml")], "listing")
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in found.fields.items())
-    return page(f"<!DOCTYPE html>\n<html><head><title>{escape(found.xsi_type)}</title></head><body><table>{rows}</table></body></html>")
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>"
+        for name, value in found.fields.items()
+    )
+    return page(
+        f"<!DOCTYPE "
+        f"html>\n<html><head><title>{escape(found.xsi_type)}</title></head><body><table>{rows}</table></body></html>"
+    )
 
 
 def _build(address: Address, target: Target, view: View) -> Item:
@@ -91,7 +111,9 @@ def _build(address: Address, target: Target, view: View) -> Item:
 
 
 def _prune(built: Item, lacks: str) -> None:
-    """Leave out the children that come from a table which cannot be read; the rest is answered as if nothing were missing."""
+    """Leave out the children that come from a table which cannot be read; the rest is answered as if nothing
+    were missing.
+    """
     if not lacks:
         return
     if lacks == "*":
@@ -147,9 +169,13 @@ def _scan(session: Experiment, scan: Scan, archive: Archive) -> Item:
     started = scan.last_modified or session.insert_date
     built = Item(scan.xsi_type, _filled(fields), started)
     built.with_children("file", (_resource(held, started) for held in of_scan(session, scan)))
-    shares = [Item("xnat:imageScanData_share", {"project": project, "label": scan.id}) for project in session.shares]
+    shares = [
+        Item("xnat:imageScanData_share", {"project": project, "label": scan.id}) for project in session.shares
+    ]
     for share in shares:
-        share.fields["xnat_imageScanData_share_id"] = _place(archive, session, lambda item: [*item.shares, *item.scans][: len(item.shares)])
+        share.fields["xnat_imageScanData_share_id"] = _place(
+            archive, session, lambda item: [*item.shares, *item.scans][: len(item.shares)]
+        )
     built.with_children("sharing/share", shares)
     return built
 
@@ -163,13 +189,20 @@ def _reconstruction(session: Experiment, recon: Reconstruction) -> Item:
         "xnat_reconstructedImageData_id": recon.number,
     }
     built = Item("xnat:reconstructedImageData", _filled(fields), session.insert_date)
-    built.with_children("in/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "in")))
-    built.with_children("out/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "out")))
+    built.with_children(
+        "in/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "in"))
+    )
+    built.with_children(
+        "out/file",
+        (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "out")),
+    )
     return built
 
 
 def _place(archive: Archive, wanted: Experiment, parts: Callable[[Experiment], Sequence[object]]) -> int:
-    """The number a row of this experiment has in a table of its own: rows are counted in the order of the experiments."""
+    """The number a row of this experiment has in a table of its own: rows are counted in the order of the
+    experiments.
+    """
     before = itertools.takewhile(lambda item: item is not wanted, archive.experiments.values())
     return 1 + sum(len(parts(item)) for item in before)
 
@@ -192,14 +225,19 @@ def _experiment(experiment: Experiment, view: View) -> Item:
     }
     if "age" in fields:
         fields["age"] = _number(str(fields["age"]))
-    fields["imageSession_ID" if experiment.is_assessor else "subject_ID"] = experiment.session_id or experiment.subject_id
+    fields["imageSession_ID" if experiment.is_assessor else "subject_ID"] = (
+        experiment.session_id or experiment.subject_id
+    )
     stamp = experiment.insert_date
     built = Item(experiment.xsi_type, _filled(fields), stamp)
     archive = view.archive
     first = _place(archive, experiment, lambda item: list(item.shares))
     shares = [
         Item(
-            "xnat:experimentData_share", _filled({"project": project, "label": label or "", "xnat_experimentData_share_id": first + number})
+            "xnat:experimentData_share",
+            _filled(
+                {"project": project, "label": label or "", "xnat_experimentData_share_id": first + number}
+            ),
         )
         for number, (project, label) in enumerate(experiment.shares.items())
     ]
@@ -207,11 +245,20 @@ def _experiment(experiment: Experiment, view: View) -> Item:
     first = _place(archive, experiment, lambda item: list(item.custom))
     built.with_children("fields/field", _custom("experimentData", experiment.custom, first))
     built.with_children("scans/scan", (_scan(experiment, scan, archive) for scan in experiment.scans))
-    built.with_children("reconstructions/reconstructedImage", (_reconstruction(experiment, recon) for recon in experiment.reconstructions))
-    built.with_children("assessors/assessor", (_experiment(assessor, view) for assessor in view.assessors(experiment)))
+    built.with_children(
+        "reconstructions/reconstructedImage",
+        (_reconstruction(experiment, recon) for recon in experiment.reconstructions),
+    )
+    built.with_children(
+        "assessors/assessor", (_experiment(assessor, view) for assessor in view.assessors(experiment))
+    )
     if experiment.is_assessor:
-        built.with_children("in/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "in")))
-        built.with_children("out/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "out")))
+        built.with_children(
+            "in/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "in"))
+        )
+        built.with_children(
+            "out/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "out"))
+        )
     own = (held for held in of_experiment(experiment, view, False, several=True))
     built.with_children("resources/resource", (_resource(held, stamp) for held in own))
     return built
@@ -245,24 +292,39 @@ def _subject(subject: Subject, view: View) -> Item:
     shares = [
         Item(
             "xnat:projectParticipant",
-            _filled({"project": project, "label": label or "", "subject_ID": subject.id, "xnat_projectParticipant_id": first + number}),
+            _filled(
+                {
+                    "project": project,
+                    "label": label or "",
+                    "subject_ID": subject.id,
+                    "xnat_projectParticipant_id": first + number,
+                }
+            ),
         )
         for number, (project, label) in enumerate(subject.shares.items())
     ]
     built.with_children("sharing/share", shares)
-    built.with_children("fields/field", _custom("subjectData", subject.custom, 1 + sum(len(item.custom) for item in before)))
-    built.with_children("resources/resource", (_resource(held, subject.insert_date) for held in of_subject(subject)))
+    built.with_children(
+        "fields/field", _custom("subjectData", subject.custom, 1 + sum(len(item.custom) for item in before))
+    )
+    built.with_children(
+        "resources/resource", (_resource(held, subject.insert_date) for held in of_subject(subject))
+    )
     own = [
         experiment
         for experiment in view.archive.experiments.values()
-        if experiment.subject_id == subject.id and not experiment.is_assessor and view.experiment_readable(experiment)
+        if experiment.subject_id == subject.id
+        and not experiment.is_assessor
+        and view.experiment_readable(experiment)
     ]
     built.with_children("experiments/experiment", (_experiment(experiment, view) for experiment in own))
     return built
 
 
 def _demographics(subject: Subject) -> dict[str, Value]:
-    given = {"gender": subject.gender, "yob": subject.yob} | {name: value for name, value in subject.fields.items() if name in DEMOGRAPHICS}
+    given = {"gender": subject.gender, "yob": subject.yob} | {
+        name: value for name, value in subject.fields.items() if name in DEMOGRAPHICS
+    }
     return _filled({name: _number(value) for name, value in given.items()})
 
 
@@ -277,7 +339,9 @@ def _project(project: Project) -> Item:
     leader = _filled({"firstname": project.pi_firstname, "lastname": project.pi_lastname})
     if leader:
         built.with_children("PI", [Item("xnat:investigatorData", leader, project.insert_date)])
-    built.with_children("resources/resource", (_resource(held, project.insert_date) for held in of_project(project)))
+    built.with_children(
+        "resources/resource", (_resource(held, project.insert_date) for held in of_project(project))
+    )
     return built
 
 
@@ -285,8 +349,15 @@ def as_json(built: Item) -> dict[str, Any]:
     """The JSON form: numbers stay numbers."""
     started = built.started.strftime("%a %b %d %H:%M:%S UTC %Y") if built.started is not None else ""
     return {
-        "children": [{"field": name, "items": [as_json(child) for child in items]} for name, items in built.children],
-        "meta": {"create_event_id": built.event, "xsi:type": built.xsi_type, "isHistory": False, "start_date": started},
+        "children": [
+            {"field": name, "items": [as_json(child) for child in items]} for name, items in built.children
+        ],
+        "meta": {
+            "create_event_id": built.event,
+            "xsi:type": built.xsi_type,
+            "isHistory": False,
+            "start_date": started,
+        },
         "data_fields": built.fields,
     }
 
@@ -307,17 +378,25 @@ def _element(name: str, built: Item, extra: str) -> str:
     if built.xsi_type.endswith("_field"):
         return f'<{name} name="{escape(str(own["name"]))}">{escape(str(own["field"]))}</{name}>'
     attributes = "".join(f' {key}="{escape(str(value))}"' for key, value in own.items() if key in _ATTRIBUTES)
-    elements = {key: value for key, value in own.items() if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()}
+    elements = {
+        key: value
+        for key, value in own.items()
+        if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()
+    }
     parts = _nested(prefix, {key: escape(str(value)) for key, value in elements.items()})
     for path, items in built.children:
         wrapper, _, leaf = path.rpartition("/")
-        inner = "".join(_element(f"{prefix}:{leaf}", child, f' xsi:type="{child.xsi_type}"') for child in items)
+        inner = "".join(
+            _element(f"{prefix}:{leaf}", child, f' xsi:type="{child.xsi_type}"') for child in items
+        )
         parts.append(f"<{prefix}:{wrapper}>{inner}</{prefix}:{wrapper}>" if wrapper else inner)
     return f"<{name}{extra}{attributes}>{''.join(parts)}</{name}>"
 
 
 def _nested(prefix: str, values: dict[str, str]) -> list[str]:
-    """Elements by path; those that begin alike share an element (`scanner` has a text, and a model as an attribute)."""
+    """Elements by path; those that begin alike share an element (`scanner` has a text, and a model as an
+    attribute).
+    """
     parts: dict[str, tuple[str, str]] = {}
     for path, value in values.items():
         name, _, rest = path.partition("/")

@@ -1,15 +1,23 @@
 """The data types: which ones the server's schemas have, and which is derived from which.
 
-Types beyond the standard ones (FreeSurfer's, say) are known as soon as the data has one. Names are compared in lower case.
-Used by `roots`, `listings`, `addresses`, `search`. Pure, reads the archive on the event loop.
+Types beyond the standard ones (FreeSurfer's, say) are known as soon as the data has one. Names are compared
+in lower case. Used by `roots`, `listings`, `addresses`, `search`. Pure, reads the archive on the event loop.
 """
 
 from __future__ import annotations
 
 from .model import Archive, Experiment
 
-_EXPERIMENT, _SUBJECT_ASSESSOR, _DERIVED = "xnat:experimentdata", "xnat:subjectassessordata", "xnat:deriveddata"
-_IMAGE_SESSION, _IMAGE_ASSESSOR, _IMAGE_SCAN = "xnat:imagesessiondata", "xnat:imageassessordata", "xnat:imagescandata"
+_EXPERIMENT, _SUBJECT_ASSESSOR, _DERIVED = (
+    "xnat:experimentdata",
+    "xnat:subjectassessordata",
+    "xnat:deriveddata",
+)
+_IMAGE_SESSION, _IMAGE_ASSESSOR, _IMAGE_SCAN = (
+    "xnat:imagesessiondata",
+    "xnat:imageassessordata",
+    "xnat:imagescandata",
+)
 _BASES = {_EXPERIMENT: 0, _SUBJECT_ASSESSOR: 1, _DERIVED: 1, _IMAGE_SESSION: 2, _IMAGE_ASSESSOR: 2}
 _CONCRETE = 3
 _MODALITIES = (
@@ -35,12 +43,23 @@ _MODALITIES = (
     "epi",
 )
 _SESSIONS = frozenset(f"xnat:{name}sessiondata" for name in (*_MODALITIES, "otherdicom"))
-_SCANS = frozenset(f"xnat:{name}scandata" for name in (*_MODALITIES, "otherdicom", "sc", "segt", "voiceaudio"))
-_ASSESSORS = frozenset({"xnat:qcmanualassessordata", "xnat:qcassessmentdata", "xnat:mrassessordata", "xnat:petassessordata"})
+_SCANS = frozenset(
+    f"xnat:{name}scandata" for name in (*_MODALITIES, "otherdicom", "sc", "segt", "voiceaudio")
+)
+_ASSESSORS = frozenset(
+    {"xnat:qcmanualassessordata", "xnat:qcassessmentdata", "xnat:mrassessordata", "xnat:petassessordata"}
+)
 _SUBJECT_ASSESSORS = frozenset({"xnat:subjectvariablesdata"})
 _RESOURCES = frozenset({"xnat:abstractresource", "xnat:resource", "xnat:resourcecatalog"})
 _OTHERS = frozenset(
-    {"xnat:subjectdata", "xnat:projectdata", "xnat:reconstructedimagedata", "xnat:demographicdata", "xnat:investigatordata", _IMAGE_SCAN}
+    {
+        "xnat:subjectdata",
+        "xnat:projectdata",
+        "xnat:reconstructedimagedata",
+        "xnat:demographicdata",
+        "xnat:investigatordata",
+        _IMAGE_SCAN,
+    }
 )
 _NO_EXPERIMENT = _OTHERS | _RESOURCES | _SCANS
 _SCHEMA = _NO_EXPERIMENT | _BASES.keys() | _SESSIONS | _ASSESSORS | _SUBJECT_ASSESSORS
@@ -93,7 +112,9 @@ def is_base(element: str) -> bool:
 
 
 def known(archive: Archive, element: str) -> bool:
-    """Whether the server's schemas have a type; a column of one they lack is dropped (xnat-rest.md 14 [X])."""
+    """Whether the server's schemas have a type; a column of one they lack is dropped (xnat-rest.md 14
+    [X]).
+    """
     element = element.lower()
     if element in _SCHEMA:
         return True
@@ -104,7 +125,9 @@ def known(archive: Archive, element: str) -> bool:
 
 
 def depth(element: str) -> int:
-    """How special an experiment type is: a column of a deeper one narrows the root (xnat-rest.md 2.2). -1 for what is none."""
+    """How special an experiment type is: a column of a deeper one narrows the root (xnat-rest.md 2.2). -1 for
+    what is none.
+    """
     element = element.lower()
     if not element or element in _NO_EXPERIMENT or is_scan(element):
         return -1

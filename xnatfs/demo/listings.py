@@ -1,4 +1,5 @@
-"""The tables of projects, subjects, experiments, scans, assessors and reconstructions (xnat-rest.md 2.1 to 2.9, 12 to 14).
+"""The tables of projects, subjects, experiments, scans, assessors and reconstructions (xnat-rest.md 2.1 to
+2.9, 12 to 14).
 
 Used by `routes`. Reads the archive on the event loop.
 """
@@ -22,7 +23,17 @@ from .sessions import experiments as experiment_root
 from .tables import Row, Table, page_of, render, sort, stamp, wanted_format
 
 _PROJECT_DEFAULTS = ("ID", "secondary_ID", "name", "description", "pi_firstname", "pi_lastname")
-_PROJECT_SWITCHES = ("accessible", "owner", "member", "collaborator", "activeSince", "recent", "favorite", "prearc_code", "dataAccess")
+_PROJECT_SWITCHES = (
+    "accessible",
+    "owner",
+    "member",
+    "collaborator",
+    "activeSince",
+    "recent",
+    "favorite",
+    "prearc_code",
+    "dataAccess",
+)
 _ACCESSIBLE_KEYS = (
     "id",
     "name",
@@ -40,8 +51,19 @@ _SUBJECT_DEFAULTS = ("ID", "project", "label", "insert_date", "insert_user")
 _EXPERIMENT_DEFAULTS = ("ID", "project", "date", "xsiType", "label", "insert_date")
 _SCAN_DEFAULTS = ("xnat_imagescandata_id", "ID", "type", "quality", "xsiType", "note", "series_description")
 _RECONSTRUCTION_KEYS = ("xnat_reconstructedimagedata_id", "ID", "type", "baseScanType")
-_ASSESSOR_DEFAULTS = ("session_ID", "session_label", "ID", "project", "label", "date", "xsiType", "insert_date")
-_NOT_FILTERS = frozenset({"columns", "format", "xsitype", "limit", "offset", "sortby", "sortorder", "fields", "xnat_csrf"})
+_ASSESSOR_DEFAULTS = (
+    "session_ID",
+    "session_label",
+    "ID",
+    "project",
+    "label",
+    "date",
+    "xsiType",
+    "insert_date",
+)
+_NOT_FILTERS = frozenset(
+    {"columns", "format", "xsitype", "limit", "offset", "sortby", "sortorder", "fields", "xnat_csrf"}
+)
 
 
 def finish(call: Call, table: Table) -> Reply:
@@ -51,7 +73,9 @@ def finish(call: Call, table: Table) -> Reply:
 
 
 def projects(call: Call) -> Reply:
-    """`/projects`; with `accessible=true` and its like a different table (xnat-rest.md 2.3, 2.7). Filters and limit are ignored."""
+    """`/projects`; with `accessible=true` and its like a different table (xnat-rest.md 2.3, 2.7). Filters and
+    limit are ignored.
+    """
     root = roots.projects(call.archive)
     if "fields" in call.query:
         return finish(call, _alias_table(root))
@@ -59,7 +83,11 @@ def projects(call: Call) -> Reply:
     shown = [project for project in call.archive.projects.values() if view.listed(project)]
     if "activeSince" in call.query:
         since = _moment(call.query["activeSince"])
-        shown = [project for project in shown if project.last_modified is not None and project.last_modified > since]
+        shown = [
+            project
+            for project in shown
+            if project.last_modified is not None and project.last_modified > since
+        ]
     if any(name in call.query for name in _PROJECT_SWITCHES):
         return finish(call, _accessible(call, shown))
     names = [*_names(call), "ID"] if call.first("columns") else _PROJECT_DEFAULTS
@@ -107,13 +135,16 @@ def _accessible(call: Call, shown: list[Project]) -> Table:
 def _alias_table(root: Root) -> Table:
     """`fields=x`: which aliases there are (xnat-rest.md 2.1)."""
     rows = [
-        {"key": key, "xpath": path if "/meta/" in path or "element_name" in path else path.lower()} for key, path in root.aliases.items()
+        {"key": key, "xpath": path if "/meta/" in path or "element_name" in path else path.lower()}
+        for key, path in root.aliases.items()
     ]
     return Table(["key", "xpath"], rows, with_total=False)
 
 
 def _filters(call: Call, root: Root, skip: Iterable[str] = ()) -> list[tuple[Column, Callable[[str], bool]]]:
-    """Every query parameter that is an alias or a path restricts the rows, by primary labels; given twice, the first counts."""
+    """Every query parameter that is an alias or a path restricts the rows, by primary labels; given twice,
+    the first counts.
+    """
     tests: dict[str, tuple[Column, Callable[[str], bool]]] = {}
     for name, value in call.query.multi_items():
         if name.lower() in _NOT_FILTERS or name in skip or name in tests:
@@ -139,7 +170,9 @@ def _uri_rows(rows: list[Row], base: str) -> None:
 
 
 def failed() -> Reply:
-    """What a project's list of experiments answers when its query fails: 200, and nothing in it (xnat-rest.md 12 [X])."""
+    """What a project's list of experiments answers when its query fails: 200, and nothing in it (xnat-rest.md
+    12 [X]).
+    """
     return Reply(200, b"", [("Content-Type", "application/json;charset=ISO-8859-1")], "listing", 0)
 
 
@@ -162,7 +195,9 @@ def subjects(call: Call, target: Target) -> Reply:
         # The key comes back under its alias: without asking for it, ID is added (xnat-rest.md 2.2).
         columns = root.select([*names, "ID"], call.switches.proven_only)
         primary = [ListedSubject(subject) for subject in found]
-        listed = [ListedSubject(item.subject, target.project_id) for item in primary if _passes(item, root, call)]
+        listed = [
+            ListedSubject(item.subject, target.project_id) for item in primary if _passes(item, root, call)
+        ]
         rows = rows_of(root, listed, columns, _joined_filters(call, root))
     except QueryFailed:
         raise HttpError(500) from None
@@ -174,7 +209,9 @@ def subjects(call: Call, target: Target) -> Reply:
 
 
 def _passes(item: object, root: Root, call: Call) -> bool:
-    """Whether an object itself passes the filters: they know primary labels and projects only (xnat-rest.md 12 [X])."""
+    """Whether an object itself passes the filters: they know primary labels and projects only (xnat-rest.md
+    12 [X]).
+    """
     return all(test(column.value(item)) for column, test in _filters(call, root) if not column.join)
 
 
@@ -183,7 +220,9 @@ def _joined_filters(call: Call, root: Root) -> list[tuple[Column, Callable[[str]
 
 
 def experiments(call: Call, target: Target) -> Reply:
-    """Experiments of a subject or project (no image assessors unless asked for) or of the server (xnat-rest.md 2.3, 12)."""
+    """Experiments of a subject or project (no image assessors unless asked for) or of the server
+    (xnat-rest.md 2.3, 12).
+    """
     view = call.view
     scoped = target.project is not None or target.subject is not None
     if target.project is not None:
@@ -207,7 +246,9 @@ def experiments(call: Call, target: Target) -> Reply:
 
 
 def _of_the_server(call: Call) -> list[Experiment]:
-    """What the user may read. Up to 1.8.8 the first one of each type and project decided for all of them (xnat-rest.md 12 [X])."""
+    """What the user may read. Up to 1.8.8 the first one of each type and project decided for all of them
+    (xnat-rest.md 12 [X]).
+    """
     decided: dict[tuple[str, str], bool] = {}
     found = []
     for experiment in call.archive.experiments.values():
@@ -224,14 +265,24 @@ def _experiments(call: Call, target: Target, root: str, found: list[Experiment],
         raise QueryFailed(root)
     defaults = list(_EXPERIMENT_DEFAULTS)
     if not scoped and depth(root) >= 1:
-        defaults += ["session_ID", "session_label"] if _is_assessor_root(call, root) else ["subject_ID", "subject_label"]
+        defaults += (
+            ["session_ID", "session_label"]
+            if _is_assessor_root(call, root)
+            else ["subject_ID", "subject_label"]
+        )
     names = _names(call) or defaults
-    # Labels and projects of the sharing project only in this form, and only if the label is asked for (xnat-rest.md 12 [X]).
+    # Labels and projects of the sharing project only in this form, and only if the label is asked for
+    # (xnat-rest.md 12 [X]).
     project_id = target.project_id if root == SUBJECT_ASSESSOR and "label" in names else ""
     if scoped and call.switches.proven_only and _asks_for_scans(call):
         raise HttpError(404)  # xnat-rest.md 2.9: the project-scoped form of the scan listing is [I]
     table = _experiment_table(
-        call, root, [item for item in found if is_a(item, root)], project_id, names, not call.switches.old or not scoped
+        call,
+        root,
+        [item for item in found if is_a(item, root)],
+        project_id,
+        names,
+        not call.switches.old or not scoped,
     )
     if not scoped:
         table.title = "Matching experiments"
@@ -247,11 +298,15 @@ def _asks_for_scans(call: Call) -> bool:
 def _is_assessor_root(call: Call, root: str) -> bool:
     if root in (IMAGE_ASSESSOR, "xnat:deriveddata"):
         return True
-    return any(item.is_assessor and item.xsi_type.lower() == root for item in call.archive.experiments.values())
+    return any(
+        item.is_assessor and item.xsi_type.lower() == root for item in call.archive.experiments.values()
+    )
 
 
 def _root(call: Call, root: str) -> str:
-    """The root element, in lower case: `xsiType=` (a comma list filters nothing), else narrowed by the columns (xnat-rest.md 2.2, 12)."""
+    """The root element, in lower case: `xsiType=` (a comma list filters nothing), else narrowed by the
+    columns (xnat-rest.md 2.2, 12).
+    """
     wanted = call.first("xsiType")
     if wanted:
         return root if "," in wanted else wanted.lower()
@@ -259,12 +314,21 @@ def _root(call: Call, root: str) -> str:
 
 
 def _experiment_table(
-    call: Call, root: str, found: list[Experiment], project_id: str, names: list[str], filtered: bool = True, always: bool = True
+    call: Call,
+    root: str,
+    found: list[Experiment],
+    project_id: str,
+    names: list[str],
+    filtered: bool = True,
+    always: bool = True,
 ) -> Table:
-    """One row an experiment and joined partners. `filtered` is false where ID and label filters are ignored (up to 1.8.8)."""
+    """One row an experiment and joined partners. `filtered` is false where ID and label filters are ignored
+    (up to 1.8.8).
+    """
     kinds = experiment_root(call.archive, root)
-    # Of an abstract root XNAT always selects the concrete type and the project, to drop what the user may not read
-    # (`if(!ElementSecurity.IsSecureElement(root)) qo.addField(...)` in its experiment lists); pyxnat's repr() relies on it.
+    # Of an abstract root XNAT always selects the concrete type and the project, to drop what the user may not
+    # read (`if(!ElementSecurity.IsSecureElement(root)) qo.addField(...)` in its experiment lists); pyxnat's
+    # repr() relies on it.
     added = ("xsiType", "project") if always and 0 <= depth(root) < 3 else ()
     columns = kinds.select([f"{root}/ID", *names, *added], call.switches.proven_only)
     identity = kinds.select(["ID"], False)[0]
@@ -273,10 +337,19 @@ def _experiment_table(
     listed = [
         ListedExperiment(call.archive, item, project_id)
         for item in found
-        if all(test(column.value(ListedExperiment(call.archive, item))) for column, test in tests if not column.join)
+        if all(
+            test(column.value(ListedExperiment(call.archive, item)))
+            for column, test in tests
+            if not column.join
+        )
     ]
     has_id = any(column.key == "ID" for column in columns)
-    rows = rows_of(kinds, listed, columns if has_id else [*columns, identity], [(column, test) for column, test in tests if column.join])
+    rows = rows_of(
+        kinds,
+        listed,
+        columns if has_id else [*columns, identity],
+        [(column, test) for column, test in tests if column.join],
+    )
     rows = rows if call.switches.old else united(rows)
     _uri_rows(rows, "/data/experiments")
     if not has_id:
@@ -286,14 +359,18 @@ def _experiment_table(
 
 
 def scans(call: Call, target: Target) -> Reply:
-    """Scans of a session; filters and limit are ignored (xnat-rest.md 2.3). What cannot be listed at all is a 500 (xnat-rest.md 13 [X])."""
+    """Scans of a session; filters and limit are ignored (xnat-rest.md 2.3). What cannot be listed at all is a
+    500 (xnat-rest.md 13 [X]).
+    """
     root = roots.scans(call.archive)
     if "fields" in call.query:
         return finish(call, _alias_table(root))
     if not is_a(target.experiment, "xnat:imageSessionData"):
         raise HttpError(500)
     try:
-        columns = root.select(["xnat_imagescandata_id", *(_names(call) or _SCAN_DEFAULTS)], call.switches.proven_only)
+        columns = root.select(
+            ["xnat_imagescandata_id", *(_names(call) or _SCAN_DEFAULTS)], call.switches.proven_only
+        )
     except QueryFailed:
         raise HttpError(500) from None
     rows: list[Row] = []
@@ -316,9 +393,14 @@ def assessors(call: Call, target: Target) -> Reply:
     if "fields" in call.query:
         return finish(call, _alias_table(experiment_root(call.archive, root)))
     sessions = {session.id for session in target.experiments}
-    found = [item for item in call.archive.experiments.values() if item.session_id in sessions and is_a(item, root)]
+    found = [
+        item for item in call.archive.experiments.values() if item.session_id in sessions and is_a(item, root)
+    ]
     try:
-        return finish(call, _experiment_table(call, root, found, "", _names(call) or list(_ASSESSOR_DEFAULTS), always=False))
+        return finish(
+            call,
+            _experiment_table(call, root, found, "", _names(call) or list(_ASSESSOR_DEFAULTS), always=False),
+        )
     except QueryFailed:
         raise HttpError(500) from None
 
@@ -342,13 +424,19 @@ def reconstructions(call: Call, target: Target) -> Reply:
 
 
 def scan_types(call: Call, project: Project) -> Reply:
-    """`/projects/P/scan_types`: the types of its own sessions' MR scans, with all descriptions one after the other."""
+    """`/projects/P/scan_types`: the types of its own sessions' MR scans, with all descriptions one after the
+    other.
+    """
     found: dict[str, str] = {}
     for session in call.view.experiments(project.id):
         if session.project == project.id:
             for scan in (scan for scan in session.scans if scan.xsi_type == "xnat:mrScanData"):
-                found[scan.type] = found.get(scan.type, "") + (f"{scan.series_description}," if scan.series_description else "")
-    rows = [{"type": kind, "series_descriptions": descriptions} for kind, descriptions in sorted(found.items())]
+                found[scan.type] = found.get(scan.type, "") + (
+                    f"{scan.series_description}," if scan.series_description else ""
+                )
+    rows = [
+        {"type": kind, "series_descriptions": descriptions} for kind, descriptions in sorted(found.items())
+    ]
     return finish(call, Table(["type", "series_descriptions"], rows, title="Scan Types"))
 
 

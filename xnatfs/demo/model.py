@@ -1,11 +1,11 @@
 """The data of the stand-in: projects, subjects, experiments, scans, resources, catalog entries.
 
 Used by the data sets (which build it) and by the HTTP application (which serves it). Names are XNAT's own.
-Plain objects with no HTTP and no I/O of their own; file contents are `Content` objects, so that a 1 GiB file costs no memory.
+Plain objects with no HTTP and no I/O of their own; file contents are `Content` objects, so that a 1 GiB file
+costs no memory.
 
-Threading: built by one thread, then read by the server's event loop; mutations (tests change data on a running server)
-happen on that loop only, through the control routes.
-"""
+Threading: built by one thread, then read by the server's event loop; mutations (tests change data on a
+running server) happen on that loop only, through the control routes."""
 
 from __future__ import annotations
 
@@ -44,10 +44,9 @@ class CatalogEntry:
     """One file in a resource's catalog.
 
     `path` is relative to the resource, `/`-separated, exactly as the catalog has it (it may be hostile).
-    `digest` is what the *catalog* says: MD5 hex, "" for none, None for "the true one, computed when first asked for".
-    `catalog_size` is what the catalog says when that is wrong; None means the true size.
-    `content` None means: listed, but the file is gone from the disk (404).
-    """
+    `digest` is what the *catalog* says: MD5 hex, "" for none, None for "the true one, computed when first
+    asked for". `catalog_size` is what the catalog says when that is wrong; None means the true size.
+    `content` None means: listed, but the file is gone from the disk (404)."""
 
     path: str
     content: Content | None
@@ -101,15 +100,18 @@ class CatalogEntry:
 
 
 class LazyEntries(MutableSequence[CatalogEntry]):
-    """A catalog that is made when it is first looked at: with it an archive of a million files is built in seconds.
+    """A catalog that is made when it is first looked at: with it an archive of a million files is built in
+    seconds.
 
-    Its length and total size are known beforehand, so that resource listings need not make it. With `keep=False` it is made anew at every
-    look, so that thousands of them cost no memory; it is kept from the first change on.
-    """
+    Its length and total size are known beforehand, so that resource listings need not make it. With
+    `keep=False` it is made anew at every look, so that thousands of them cost no memory; it is kept from the
+    first change on."""
 
     __slots__ = ("_count", "_keep", "_made", "_make", "_size")
 
-    def __init__(self, make: Callable[[], list[CatalogEntry]], count: int, size: int, keep: bool = True) -> None:
+    def __init__(
+        self, make: Callable[[], list[CatalogEntry]], count: int, size: int, keep: bool = True
+    ) -> None:
         self._make = make
         self._count = count
         self._size = size
@@ -147,7 +149,8 @@ class LazyEntries(MutableSequence[CatalogEntry]):
     @overload
     def __setitem__(self, index: slice, value: Iterable[CatalogEntry]) -> None: ...
     def __setitem__(self, index: int | slice, value: CatalogEntry | Iterable[CatalogEntry]) -> None:
-        self._all(change=True)[index] = value  # type: ignore[index, assignment]  # a slice with a list, or a number with one entry
+        # a slice with a list, or a number with one entry
+        self._all(change=True)[index] = value  # type: ignore[index, assignment]
 
     def __delitem__(self, index: int | slice) -> None:
         del self._all(change=True)[index]
@@ -168,16 +171,24 @@ class Resource:
     tags: str = ""
     stats_known: bool = True  # False: file_count and file_size are "" (never computed)
     last_modified: datetime | None = None  # None: made and never written to since
-    counted: tuple[int, int] | None = None  # what the database says where that is not what the catalog has (after a refresh)
+    counted: tuple[int, int] | None = (
+        None  # what the database says where that is not what the catalog has (after a refresh)
+    )
     broken: bool = False  # its catalog cannot be read
-    loose: dict[str, Content] = field(default_factory=dict)  # files in its directory that no catalog entry names
+    loose: dict[str, Content] = field(
+        default_factory=dict
+    )  # files in its directory that no catalog entry names
     folder: str = ""  # its directory on the server's disk, where that is not the label
 
     @property
     def stats(self) -> tuple[int, int]:
         """Number and total size of what the catalog has."""
         entries = self.entries
-        size = entries.listed_size if isinstance(entries, LazyEntries) else sum(entry.listed_size for entry in entries)
+        size = (
+            entries.listed_size
+            if isinstance(entries, LazyEntries)
+            else sum(entry.listed_size for entry in entries)
+        )
         return len(entries), size
 
     @property
@@ -197,9 +208,8 @@ class Resource:
 class Scan:
     """An xnat:imageScanData: `id` is free text, unique in its session; `number` is the server-wide integer.
 
-    `last_modified` is the stamp of its own row (None until type, quality or the like is edited), `type_modified` that of its concrete
-    type's (xnat:mrScanData), which moves with its resources too.
-    """
+    `last_modified` is the stamp of its own row (None until type, quality or the like is edited),
+    `type_modified` that of its concrete type's (xnat:mrScanData), which moves with its resources too."""
 
     id: str
     type: str
@@ -230,13 +240,13 @@ class Reconstruction:
 
 @dataclass
 class Experiment:
-    """Any experiment with an accession id: image sessions, non-imaging experiments and (with `session_id`) image assessors.
+    """Any experiment with an accession id: image sessions, non-imaging experiments and (with `session_id`)
+    image assessors.
 
     `shares` maps the id of a project it is shared into to its label there (None: the own label).
-    `last_modified` is the stamp of its own row: None until a field of it is edited, and blind to all that is below it. `type_modified`
-    is the stamp of its most derived type (`xnat:mrSessionData/meta/last_modified`), there from the beginning, which moves with all
-    (xnat-rest.md 13 [X]).
-    """
+    `last_modified` is the stamp of its own row: None until a field of it is edited, and blind to all that is
+    below it. `type_modified` is the stamp of its most derived type (`xnat:mrSessionData/meta/last_modified`),
+    there from the beginning, which moves with all (xnat-rest.md 13 [X])."""
 
     id: str
     label: str
@@ -289,7 +299,9 @@ class Subject:
     insert_user: str = "admin"
     shares: dict[str, str | None] = field(default_factory=dict)
     resources: list[Resource] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)  # further demographics, by alias: dob, age, handedness, src, ...
+    fields: dict[str, str] = field(
+        default_factory=dict
+    )  # further demographics, by alias: dob, age, handedness, src, ...
     custom: dict[str, str] = field(default_factory=dict)  # custom variables
 
 
@@ -297,8 +309,8 @@ class Subject:
 class Project:
     """A project. `access` is private, protected or public.
 
-    Of those that may read it (beside admins) `members` may edit and activate, `owners` delete too, `collaborators` only read.
-    """
+    Of those that may read it (beside admins) `members` may edit and activate, `owners` delete too,
+    `collaborators` only read."""
 
     id: str
     name: str
@@ -334,7 +346,9 @@ class Archive:
     projects: dict[str, Project] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)  # assessors too
-    clock: datetime = datetime(2024, 3, 5, 6, 7, 8, 123000)  # the server's local time, kept naive as XNAT's stamps are
+    clock: datetime = datetime(
+        2024, 3, 5, 6, 7, 8, 123000
+    )  # the server's local time, kept naive as XNAT's stamps are
 
     _next_number: int = 1000
     _last_ids: dict[str, int] = field(default_factory=dict)
@@ -372,7 +386,8 @@ class Archive:
         return self.clock
 
     def touch(self, experiment: Experiment | None = None, subject: Subject | None = None) -> None:
-        """Something below these changed: the stamp of the experiment's concrete type (an assessor's session's too) and the subject's move.
+        """Something below these changed: the stamp of the experiment's concrete type (an assessor's session's
+        too) and the subject's move.
 
         Not the experiment's own stamp and not the project's (xnat-rest.md 13 [X]).
         """
@@ -382,14 +397,22 @@ class Archive:
             session = self.experiments.get(experiment.session_id)
             if session is not None:
                 session.type_modified = stamp
-            subject = subject or self.subjects.get(experiment.subject_id or (session.subject_id if session is not None else ""))
+            subject = subject or self.subjects.get(
+                experiment.subject_id or (session.subject_id if session is not None else "")
+            )
         if subject is not None:
             subject.last_modified = stamp
 
     def edit(
-        self, experiment: Experiment | None = None, subject: Subject | None = None, project: Project | None = None, scan: Scan | None = None
+        self,
+        experiment: Experiment | None = None,
+        subject: Subject | None = None,
+        project: Project | None = None,
+        scan: Scan | None = None,
     ) -> None:
-        """An own field of one of these was edited: an experiment's own stamp moves with the others. `scan` goes with its experiment."""
+        """An own field of one of these was edited: an experiment's own stamp moves with the others. `scan`
+        goes with its experiment.
+        """
         self.touch(experiment, subject)
         if scan is not None:
             scan.last_modified = scan.type_modified = self.clock

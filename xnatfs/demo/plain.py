@@ -1,10 +1,11 @@
-"""A plain view of the files, as any web server gives it: /demo/plain/<project>/<session>/<scan>/<resource>/<path>.
+"""A plain view of the files, as any web server gives it:
+/demo/plain/<project>/<session>/<scan>/<resource>/<path>.
 
-No XNAT has it. It is there so that programs which mount a web server (rclone) can be measured beside xnatfs on the same files: pages of
-links and HEAD for sizes (HTTP), or PROPFIND with all of it in one answer (WebDAV). Ranges are RFC 9110's, single ones. Latency and
-bandwidth apply as everywhere; nothing else slows it. A session's own resources are in a folder RESOURCES beside the scans.
-Used by `app`. Lives on the event loop.
-"""
+No XNAT has it. It is there so that programs which mount a web server (rclone) can be measured beside xnatfs
+on the same files: pages of links and HEAD for sizes (HTTP), or PROPFIND with all of it in one answer
+(WebDAV). Ranges are RFC 9110's, single ones. Latency and bandwidth apply as everywhere; nothing else slows
+it. A session's own resources are in a folder RESOURCES beside the scans. Used by `app`. Lives on the event
+loop."""
 
 from __future__ import annotations
 
@@ -40,7 +41,13 @@ class PlainView:
     def answer(self, method: str, raw: str, headers: Headers, user: User) -> Reply:
         """Answer GET, HEAD, PROPFIND and OPTIONS of `raw`, a path below `ROOT`."""
         if method == "OPTIONS":
-            return Reply(200, b"", [("DAV", "1"), ("Allow", "OPTIONS, GET, HEAD, PROPFIND")], length=0, from_restlet=False)
+            return Reply(
+                200,
+                b"",
+                [("DAV", "1"), ("Allow", "OPTIONS, GET, HEAD, PROPFIND")],
+                length=0,
+                from_restlet=False,
+            )
         if method not in ("GET", "HEAD", "PROPFIND"):
             return _error(405)
         parts = [unquote(part) for part in raw[len(ROOT) :].split("/") if part]
@@ -53,8 +60,12 @@ class PlainView:
             return _file(found, headers.get("range"))
         if not raw.endswith("/"):
             return Reply(301, b"", [("Location", raw + "/")], length=0, from_restlet=False)
-        links = "".join(f'<a href="{_href(name, entry)}">{escape(name)}</a>\n' for name, entry in found.items())
-        return _page(200, f"<!DOCTYPE html>\n<html><head><title>Index</title></head><body>\n{links}</body></html>\n")
+        links = "".join(
+            f'<a href="{_href(name, entry)}">{escape(name)}</a>\n' for name, entry in found.items()
+        )
+        return _page(
+            200, f"<!DOCTYPE html>\n<html><head><title>Index</title></head><body>\n{links}</body></html>\n"
+        )
 
     def _look(self, view: View, parts: list[str]) -> Folder | CatalogEntry | None:
         if not parts:
@@ -125,7 +136,11 @@ def _file(entry: CatalogEntry, wanted: str | None) -> Reply:
     content = entry.content
     assert content is not None
     size = content.size
-    headers = [("Content-Type", "application/octet-stream"), ("Last-Modified", _modified(entry)), ("Accept-Ranges", "bytes")]
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("Last-Modified", _modified(entry)),
+        ("Accept-Ranges", "bytes"),
+    ]
     start, stop, status = 0, size, 200
     match = _RANGE.fullmatch(wanted or "")
     if match is not None and (match[1] or match[2]):
@@ -157,7 +172,11 @@ def _properties(raw: str, found: Folder | CatalogEntry, depth: str) -> Reply:
         rows = [_response(base, None)]
         if depth != "0":
             rows += [_response(base + _href(name, entry), entry) for name, entry in found.items()]
-    text = '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">\n' + "".join(rows) + "</D:multistatus>\n"
+    text = (
+        '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">\n'
+        + "".join(rows)
+        + "</D:multistatus>\n"
+    )
     reply = _page(207, text, "application/xml; charset=utf-8")
     return reply
 

@@ -12,7 +12,9 @@ _LONG_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Selection:
-    """What a Range header makes of a file: the status, the announced length, and the bytes `start` to `stop` really sent."""
+    """What a Range header makes of a file: the status, the announced length, and the bytes `start` to `stop`
+    really sent.
+    """
 
     status: int
     length: int
@@ -37,7 +39,9 @@ def _number(text: str) -> int:
 
 
 def select(header: str | None, size: int) -> Selection:
-    """What the server does with `Range: header` on a file of `size` bytes. Status 501 stands for Restlet's status page."""
+    """What the server does with `Range: header` on a file of `size` bytes. Status 501 stands for Restlet's
+    status page.
+    """
     whole = Selection(200, size, 0, size)
     if not header or size == 0 or not header.startswith("bytes="):
         return whole
@@ -56,7 +60,8 @@ def select(header: str | None, size: int) -> Selection:
 
 
 def of_unknown_size(header: str | None) -> int:
-    """The status that a Range makes of a listing, zip or zip member: 200 (ignored), 500 or 501 with Restlet's page.
+    """The status that a Range makes of a listing, zip or zip member: 200 (ignored), 500 or 501 with Restlet's
+    page.
 
     `0-` asks for everything and is taken to be ignored [I]; the other open ends need the size.
     """
@@ -70,7 +75,9 @@ def of_unknown_size(header: str | None) -> int:
 
 
 def _index_and_count(value: str, size: int) -> tuple[int, int | None]:
-    """First byte and number of bytes as RangeUtils reads them; None for "to the end" (its own marker is -1, hence `10-8`)."""
+    """First byte and number of bytes as RangeUtils reads them; None for "to the end" (its own marker is -1,
+    hence `10-8`).
+    """
     if value.startswith("-"):
         count = _number(value[1:])
         return size - count, count

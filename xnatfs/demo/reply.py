@@ -1,7 +1,7 @@
 """What a handler answers: a status, headers and a body, whole or in pieces; and errors as exceptions.
 
-Used by every module of the stand-in that answers requests; `app` turns a `Reply` into ASGI messages. Values only, no I/O, any thread.
-"""
+Used by every module of the stand-in that answers requests; `app` turns a `Reply` into ASGI messages. Values
+only, no I/O, any thread."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ Kind = Literal["page", "text", "listing", "file", "bulk"]
 class Reply:
     """An answer.
 
-    `length` is the Content-Length *announced*; None announces none (chunked). It may disagree with what the body has
-    (xnat-rest.md 3: ranges past the end), then the connection is left open for `hang` as Tomcat leaves it.
-    `stream` makes the pieces of the body; `body` is used where there is none.
-    """
+    `length` is the Content-Length *announced*; None announces none (chunked). It may disagree with what the
+    body has (xnat-rest.md 3: ranges past the end), then the connection is left open for `hang` as Tomcat
+    leaves it. `stream` makes the pieces of the body; `body` is used where there is none."""
 
     status: int = 200
     body: bytes = b""
@@ -36,10 +35,12 @@ class Reply:
 class HttpError(Exception):
     """Ends the handling of a request with an error page.
 
-    `page` says who writes the page: Restlet's status filter, or the container (an empty entity or `sendError`; xnat-rest.md 9).
-    """
+    `page` says who writes the page: Restlet's status filter, or the container (an empty entity or
+    `sendError`; xnat-rest.md 9)."""
 
-    def __init__(self, status: int, message: str = "", page: Literal["restlet", "tomcat"] = "restlet") -> None:
+    def __init__(
+        self, status: int, message: str = "", page: Literal["restlet", "tomcat"] = "restlet"
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message or reason(status)

@@ -30,7 +30,17 @@ _RESOURCE_KEYS = (
     "content",
     "format",
 )
-_FILE_KEYS = ("Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID", "digest")
+_FILE_KEYS = (
+    "Name",
+    "Size",
+    "URI",
+    "collection",
+    "file_tags",
+    "file_format",
+    "file_content",
+    "cat_ID",
+    "digest",
+)
 
 
 def resource_list(call: Call, target: Target) -> Reply:
@@ -57,17 +67,25 @@ def resource_list(call: Call, target: Target) -> Reply:
 
 
 async def digests_known(call: Call, items: list[Held]) -> None:
-    """Compute the digests the catalogs promise, away from the event loop: the first listing of a big file takes seconds."""
-    missing = [entry for item in items for entry in item.resource.entries if entry.digest is None and not entry.digest_ready]
+    """Compute the digests the catalogs promise, away from the event loop: the first listing of a big file
+    takes seconds.
+    """
+    missing = [
+        entry
+        for item in items
+        for entry in item.resource.entries
+        if entry.digest is None and not entry.digest_ready
+    ]
     if missing:
         await call.run(lambda: [entry.true_digest for entry in missing])
 
 
 def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
-    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL for none; xnat-rest.md 2.4).
+    """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL
+    for none; xnat-rest.md 2.4).
 
-    What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404 (xnat-rest.md 13 [X]).
-    """
+    What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404
+    (xnat-rest.md 13 [X])."""
     if any(item.resource.broken for item in items):
         raise HttpError(404, "Unable to find catalog.", "tomcat")
     folder = unquote_plus(address.file_path or "")
@@ -84,7 +102,9 @@ def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held
 
 
 async def file_list(call: Call, address: Address, target: Target) -> Reply:
-    """`.../files`: one row per catalog entry; un-encoded URIs with the numeric resource id; no totalRecords (xnat-rest.md 2.4)."""
+    """`.../files`: one row per catalog entry; un-encoded URIs with the numeric resource id; no totalRecords
+    (xnat-rest.md 2.4).
+    """
     items = chosen(address, target, call.view, call.flag("all"))
     if call.switches.empty_file_lists:
         items = []
@@ -96,8 +116,14 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     numbers = all(name.isdigit() for name in address.names.get("resources", "x").split(","))
     base = addressed_base(target) if numbers else ""
     through = addressed_through(target) if len(items) == 1 and "resources" in address.names else "/data"
-    locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(call.query.get("locator", "").lower(), "URI")
-    keys = [locator if key == "URI" else key for key in _FILE_KEYS if key != "digest" or not call.switches.proven_only]
+    locator = {"absolutepath": "absolutePath", "projectpath": "projectPath"}.get(
+        call.query.get("locator", "").lower(), "URI"
+    )
+    keys = [
+        locator if key == "URI" else key
+        for key in _FILE_KEYS
+        if key != "digest" or not call.switches.proven_only
+    ]
     wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
     stale = re.compile(call.switches.stale_size) if call.switches.stale_size else None
     rows: list[Row] = []
@@ -123,7 +149,9 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
                 digest = "0" * 31 + "1"
             row["digest"] = digest
         rows.append(row)
-    table = Table(keys, rows, title="Files", with_total=False, column_notes=[{"key": "URI", "serverRoot": ""}])
+    table = Table(
+        keys, rows, title="Files", with_total=False, column_notes=[{"key": "URI", "serverRoot": ""}]
+    )
     return finish(call, table)
 
 
@@ -131,7 +159,16 @@ def nothing_listed(call: Call) -> Reply:
     """A `/files` or `/resources` table in which nothing is, because a query inside failed."""
     if call.path.rstrip("/").endswith("resources"):
         return finish(call, Table(list(_RESOURCE_KEYS), [], title="Resources"))
-    return finish(call, Table(list(_FILE_KEYS), [], title="Files", with_total=False, column_notes=[{"key": "URI", "serverRoot": ""}]))
+    return finish(
+        call,
+        Table(
+            list(_FILE_KEYS),
+            [],
+            title="Files",
+            with_total=False,
+            column_notes=[{"key": "URI", "serverRoot": ""}],
+        ),
+    )
 
 
 def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
@@ -143,7 +180,9 @@ def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
 
 
 async def catalog(call: Call, address: Address, target: Target) -> Reply:
-    """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (xnat-rest.md 2.6)."""
+    """`.../resources/R`: the catalog, as XML only; the one listing with a time per file (xnat-rest.md
+    2.6).
+    """
     items = chosen(address, target, call.view, False)
     if not items:
         raise HttpError(404, "Unable to find catalog.")
@@ -163,12 +202,16 @@ async def catalog(call: Call, address: Address, target: Target) -> Reply:
             "format": entry.format,
         }
         attributes = "".join(f' {name}="{escape(value)}"' for name, value in values.items() if value)
-        size = f'<cat:metaFields><cat:metaField name="SIZE">{entry.listed_size}</cat:metaField></cat:metaFields>'
+        size = (
+            f'<cat:metaFields><cat:metaField name="SIZE">{entry.listed_size}</cat:metaField></cat:metaFields>'
+        )
         lines.append(f"<cat:entry{attributes}>{size}</cat:entry>\n")
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID="{escape(resource.label)}" '
-        'xmlns:cat="http://nrg.wustl.edu/catalog" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:metaFields>'
-        f'<cat:metaField name="__ENTRY_COUNT">{len(resource.entries)}</cat:metaField><cat:metaField name="CHECKSUMS">true</cat:metaField>'
+        'xmlns:cat="http://nrg.wustl.edu/catalog" '
+        'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n<cat:metaFields>'
+        f'<cat:metaField name="__ENTRY_COUNT">{len(resource.entries)}</cat:metaField><cat:metaField '
+        f'name="CHECKSUMS">true</cat:metaField>'
         "</cat:metaFields>\n<cat:entries>\n" + "".join(lines) + "</cat:entries>\n</cat:Catalog>\n"
     )
     return Reply(200, body.encode(), [("Content-Type", "text/xml")], "listing")

@@ -1,8 +1,8 @@
-"""What can be listed by columns: projects, subjects, scans, and (through `sessions`) experiments: aliases, joins, paths.
+"""What can be listed by columns: projects, subjects, scans, and (through `sessions`) experiments: aliases,
+joins, paths.
 
-Which aliases there are and what they stand for is XNAT's table (xnat-rest.md 2.2), how paths are joined is as executed (12, 14 [X]).
-Used by `listings` and `search`. Reads the archive on the event loop.
-"""
+Which aliases there are and what they stand for is XNAT's table (xnat-rest.md 2.2), how paths are joined is as
+executed (12, 14 [X]). Used by `listings` and `search`. Reads the archive on the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from .tables import stamp
 
 @dataclass(frozen=True)
 class ListedSubject:
-    """A subject in a list; `project` is the project listed (its labels apply), "" for lists of the whole server."""
+    """A subject in a list; `project` is the project listed (its labels apply), "" for lists of the whole
+    server.
+    """
 
     subject: Subject
     project: str = ""
@@ -37,7 +39,10 @@ class ListedScan:
 
 SUBJECT_ALIASES: Mapping[str, str] = {
     **{name: f"xnat:subjectData/{name}" for name in ("ID", "label", "project", "group", "src")},
-    **{name: f"xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/{name}" for name in fields.DEMOGRAPHICS},
+    **{
+        name: f"xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/{name}"
+        for name in fields.DEMOGRAPHICS
+    },
     "pi_firstname": "xnat:subjectData/investigator/firstname",
     "pi_lastname": "xnat:subjectData/investigator/lastname",
     "insert_date": "xnat:subjectData/meta/insert_date",
@@ -45,7 +50,10 @@ SUBJECT_ALIASES: Mapping[str, str] = {
     "last_modified": "xnat:subjectData/meta/last_modified",
 }
 SCAN_ALIASES: Mapping[str, str] = {
-    **{name: f"xnat:imageScanData/{name}" for name in ("xnat_imagescandata_id", "ID", "type", "quality", "note", "series_description")},
+    **{
+        name: f"xnat:imageScanData/{name}"
+        for name in ("xnat_imagescandata_id", "ID", "type", "quality", "note", "series_description")
+    },
     **{name: f"xnat:imageScanData/{name}" for name in ("UID", "frames", "modality")},
     "xsiType": "xnat:imageScanData/extension_item/element_name",
     "scanTime": "xnat:imageScanData/startTime",
@@ -53,7 +61,9 @@ SCAN_ALIASES: Mapping[str, str] = {
     "last_modified": "xnat:imageScanData/meta/last_modified",
 }
 _PROJECT_ALIASES: Mapping[str, str] = {
-    **{name: f"xnat:projectData/{name}" for name in ("ID", "secondary_ID", "name", "description", "keywords")},
+    **{
+        name: f"xnat:projectData/{name}" for name in ("ID", "secondary_ID", "name", "description", "keywords")
+    },
     "alias": "xnat:projectData/aliases/alias/alias",
     "pi_firstname": "xnat:projectData/PI/firstname",
     "pi_lastname": "xnat:projectData/PI/lastname",
@@ -71,7 +81,9 @@ def resource_value(name: str) -> Value:
 
 
 def custom_column(name: str) -> Value | None:
-    """A custom variable: the name in the brackets is not looked at, every variable makes a row (xnat-rest.md 14 [X])."""
+    """A custom variable: the name in the brackets is not looked at, every variable makes a row (xnat-rest.md
+    14 [X]).
+    """
     found = _CUSTOM_PATH.fullmatch(name)
     if found is None:
         return None
@@ -93,7 +105,8 @@ def subject_column(name: str, of: Callable[[Any], Subject | None]) -> Value:
     found = _DEMOGRAPHIC_PATH.fullmatch(name)
     if found is not None and found[1] in {one.lower() for one in fields.DEMOGRAPHICS}:
         field = found[1]
-        read = lambda subject: fields.demographic(subject, field)  # noqa: E731  # a def could not be told apart by mypy
+        # a def could not be told apart by mypy
+        read = lambda subject: fields.demographic(subject, field)  # noqa: E731
     elif name.startswith("investigator/"):
         read = lambda _: ""  # noqa: E731
     if read is None:
@@ -119,12 +132,20 @@ def subjects(archive: Archive) -> Root:
         if element == "xnat:demographicdata" and name in {one.lower() for one in fields.DEMOGRAPHICS}:
             return "", lambda row: fields.demographic(row.subject, name), False
         read = None if is_scan(element) else fields.of_experiment(archive, element, name)
-        if read is None or element in ("xnat:projectdata", "xnat:reconstructedimagedata", "xnat:demographicdata"):
+        if read is None or element in (
+            "xnat:projectdata",
+            "xnat:reconstructedimagedata",
+            "xnat:demographicdata",
+        ):
             raise QueryFailed(path)
         return "experiment", lambda item: read(item) if is_a(item, element) else "", False
 
     def experiments(row: ListedSubject) -> Iterable[Experiment]:
-        return [item for item in archive.experiments.values() if item.subject_id == row.subject.id and not item.is_assessor]
+        return [
+            item
+            for item in archive.experiments.values()
+            if item.subject_id == row.subject.id and not item.is_assessor
+        ]
 
     joins = {
         "resource": Join("resource", lambda row: row.subject.resources),
@@ -137,7 +158,8 @@ def subjects(archive: Archive) -> Root:
 
 def _subject_path(name: str) -> Resolved:
     if name == "label":
-        # In a project's list the label is the one it has there, the project its primary one (xnat-rest.md 2.8, 12).
+        # In a project's list the label is the one it has there, the project its primary one (xnat-rest.md
+        # 2.8, 12).
         return "", lambda row: label_in(row.subject, row.project), True
     if name.startswith("resources/resource/"):
         return "resource", resource_value(name[len("resources/resource/") :]), False
@@ -150,7 +172,9 @@ def _subject_path(name: str) -> Resolved:
 
 
 def scan_column(element: str, name: str) -> Resolved:
-    """`xnat:imageScanData/...`; a concrete type such as xnat:mrScanData joins only its own scans. The partner is (scan, resource)."""
+    """`xnat:imageScanData/...`; a concrete type such as xnat:mrScanData joins only its own scans. The partner
+    is (scan, resource).
+    """
     concrete = "" if element == "xnat:imagescandata" else element
 
     def of_type(scan: ListedScan) -> bool:
@@ -176,7 +200,9 @@ def scan_column(element: str, name: str) -> Resolved:
 
 
 def _scan_meta(name: str, concrete: str, of_type: Callable[[ListedScan], bool]) -> Value:
-    """Two rows, two stamps: the base type's moves with own fields, the concrete type's with resources too (xnat-rest.md 13 [X])."""
+    """Two rows, two stamps: the base type's moves with own fields, the concrete type's with resources too
+    (xnat-rest.md 13 [X]).
+    """
     if name not in ("meta/last_modified", "meta/insert_date"):
         raise QueryFailed(name)
 
@@ -203,7 +229,11 @@ def scans(archive: Archive) -> Root:
         join, value, proven = scan_column(element, name)
         if join == "scan file":
             return "file", lambda pair: value(pair), proven
-        return "", lambda row: value((row, None)), proven or name in ("meta/last_modified", "meta/insert_date")
+        return (
+            "",
+            lambda row: value((row, None)),
+            proven or name in ("meta/last_modified", "meta/insert_date"),
+        )
 
     def files(row: ListedScan) -> Iterable[tuple[ListedScan, Resource]]:
         return [(row, resource) for resource in row.scan.resources]

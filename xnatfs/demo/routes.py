@@ -74,7 +74,12 @@ def _about_project(call: Call, name: str, what: str) -> Reply:
     if not call.view.may_delete(project):
         raise HttpError(403)  # who is in a project only its owners are told
     logins = [*project.owners, *project.members, *project.collaborators]
-    return listings.finish(call, Table(["login", "GROUP_ID"], [{"login": login, "GROUP_ID": f"{project.id}_member"} for login in logins]))
+    return listings.finish(
+        call,
+        Table(
+            ["login", "GROUP_ID"], [{"login": login, "GROUP_ID": f"{project.id}_member"} for login in logins]
+        ),
+    )
 
 
 def _service(call: Call, parts: list[str]) -> Reply:
@@ -96,7 +101,8 @@ async def _read(call: Call) -> Reply:
     try:
         target = resolve(address, call.view, call.switches.proven_only, item=not address.tail)
     except NotIdentified as error:
-        # As executed: the lists of scans and reconstructions of a session that is not there fail otherwise than the rest.
+        # As executed: the lists of scans and reconstructions of a session that is not there fail otherwise
+        # than the rest.
         if address.tail in ("scans", "reconstructions") and error.kind == "experiment":
             raise HttpError(500) from None
         raise
@@ -123,7 +129,9 @@ async def _resource(call: Call) -> Reply:
     if path and not path.endswith("/") and kind not in _BULK:
         return await files.download(call, address, target)
     if kind in _BULK:
-        return await bulk.download(call, address, target, chosen(address, target, call.view, call.flag("all")), kind)
+        return await bulk.download(
+            call, address, target, chosen(address, target, call.view, call.flag("all")), kind
+        )
     if "index" in call.query:
         return files.indexed(call, address, chosen(address, target, call.view, call.flag("all")))
     if call.switches.listing_delay_ms:

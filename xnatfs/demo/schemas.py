@@ -1,8 +1,7 @@
 """`/xapi/schemas`: just enough XSD for xnatpy to build its classes (bx.md 6.2).
 
-The types xnatpy needs are written out below; types that only the data uses (FreeSurfer's, say) are derived from them.
-Used by `xapi`. Pure, any thread.
-"""
+The types xnatpy needs are written out below; types that only the data uses (FreeSurfer's, say) are derived
+from them. Used by `xapi`. Pure, any thread."""
 
 from __future__ import annotations
 
@@ -16,7 +15,9 @@ from .reply import Reply
 
 @dataclass(frozen=True)
 class _Type:
-    """A complexType: attributes and plain elements as `name:xsdtype`, wrappers as `wrapper/element:type` (one `wrapper` holding many)."""
+    """A complexType: attributes and plain elements as `name:xsdtype`, wrappers as `wrapper/element:type` (one
+    `wrapper` holding many).
+    """
 
     name: str
     base: str = ""
@@ -31,7 +32,8 @@ _TYPES = (
         "",
         "ID secondary_ID",
         "name description keywords",
-        "resources/resource:abstractResource subjects/subject:subjectData experiments/experiment:experimentData",
+        "resources/resource:abstractResource subjects/subject:subjectData "
+        "experiments/experiment:experimentData",
     ),
     _Type("demographicData", "", "", "gender yob:integer age:integer"),
     _Type(
@@ -41,7 +43,13 @@ _TYPES = (
         "demographics:demographicData",
         "resources/resource:abstractResource experiments/experiment:subjectAssessorData",
     ),
-    _Type("experimentData", "", "ID project label", "date:date time:time note", "resources/resource:abstractResource"),
+    _Type(
+        "experimentData",
+        "",
+        "ID project label",
+        "date:date time:time note",
+        "resources/resource:abstractResource",
+    ),
     _Type("derivedData", "experimentData"),
     _Type("subjectAssessorData", "experimentData", "", "subject_ID"),
     _Type(
@@ -49,7 +57,8 @@ _TYPES = (
         "subjectAssessorData",
         "UID modality",
         "scanner session_type dcmPatientName dcmPatientId",
-        "scans/scan:imageScanData reconstructions/reconstructedImage:reconstructedImageData assessors/assessor:imageAssessorData",
+        "scans/scan:imageScanData reconstructions/reconstructedImage:reconstructedImageData "
+        "assessors/assessor:imageAssessorData",
     ),
     _Type("mrSessionData", "imageSessionData", "", "fieldStrength"),
     _Type("petSessionData", "imageSessionData"),
@@ -58,13 +67,26 @@ _TYPES = (
         "imageScanData",
         "",
         "ID type UID project",
-        "image_session_ID note quality series_description frames:integer startTime modality file:abstractResource*",
+        "image_session_ID note quality series_description frames:integer startTime modality "
+        "file:abstractResource*",
     ),
     _Type("mrScanData", "imageScanData", "", "fieldStrength"),
     _Type("petScanData", "imageScanData"),
     _Type("ctScanData", "imageScanData"),
-    _Type("imageAssessorData", "derivedData", "", "imageSession_ID", "in/file:abstractResource out/file:abstractResource"),
-    _Type("reconstructedImageData", "", "ID type", "image_session_ID baseScanType", "in/file:abstractResource out/file:abstractResource"),
+    _Type(
+        "imageAssessorData",
+        "derivedData",
+        "",
+        "imageSession_ID",
+        "in/file:abstractResource out/file:abstractResource",
+    ),
+    _Type(
+        "reconstructedImageData",
+        "",
+        "ID type",
+        "image_session_ID baseScanType",
+        "in/file:abstractResource out/file:abstractResource",
+    ),
     _Type("abstractResource", "", "label file_count:integer file_size:integer", "note"),
     _Type("resource", "abstractResource", "URI format description content"),
     _Type("resourceCatalog", "resource"),
@@ -103,7 +125,13 @@ def _derived(archive: Archive) -> dict[str, str]:
     found: dict[str, str] = {}
     for experiment in archive.experiments.values():
         if experiment.xsi_type not in _KNOWN:
-            base = "imageAssessorData" if experiment.is_assessor else "imageSessionData" if experiment.scans else "subjectAssessorData"
+            base = (
+                "imageAssessorData"
+                if experiment.is_assessor
+                else "imageSessionData"
+                if experiment.scans
+                else "subjectAssessorData"
+            )
             found[experiment.xsi_type] = base
         for scan in experiment.scans:
             if scan.xsi_type not in _KNOWN:
@@ -115,12 +143,16 @@ def _schema(name: str, derived: dict[str, str]) -> str:
     types = [_complex_type(item) for item in _TYPES] if name == "xnat" else []
     types += [_complex_type(_Type(kind, base)) for kind, base in derived.items()]
     elements = _ELEMENTS if name == "xnat" else {}
-    declared = "".join(f'<xs:element name="{element}" type="xnat:{kind}"/>\n' for element, kind in elements.items())
+    declared = "".join(
+        f'<xs:element name="{element}" type="xnat:{kind}"/>\n' for element, kind in elements.items()
+    )
     own = "" if name == "xnat" else f' xmlns:{name}="http://nrg.wustl.edu/{name}"'
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f'<xs:schema targetNamespace="http://nrg.wustl.edu/{name}" xmlns:xnat="http://nrg.wustl.edu/xnat"{own} '
-        'xmlns:xs="http://www.w3.org/2001/XMLSchema" elementFormDefault="qualified" attributeFormDefault="unqualified">\n'
+        f'<xs:schema targetNamespace="http://nrg.wustl.edu/{name}" '
+        f'xmlns:xnat="http://nrg.wustl.edu/xnat"{own} '
+        'xmlns:xs="http://www.w3.org/2001/XMLSchema" elementFormDefault="qualified" '
+        'attributeFormDefault="unqualified">\n'
         f"{declared}{''.join(types)}</xs:schema>\n"
     )
 
@@ -129,7 +161,11 @@ def _typed(text: str) -> tuple[str, str, str]:
     """`name[:type][*]` as name, type with prefix, and how often."""
     name, _, kind = text.rstrip("*").partition(":")
     known = any(item.name == kind for item in _TYPES)
-    return name, f"xnat:{kind}" if known else f"xs:{kind or 'string'}", ' maxOccurs="unbounded"' if text.endswith("*") else ""
+    return (
+        name,
+        f"xnat:{kind}" if known else f"xs:{kind or 'string'}",
+        ' maxOccurs="unbounded"' if text.endswith("*") else "",
+    )
 
 
 def _complex_type(item: _Type) -> str:
@@ -150,5 +186,8 @@ def _complex_type(item: _Type) -> str:
         name, kind, _ = _typed(text)
         content += f'<xs:attribute name="{name}" type="{kind}"/>'
     if item.base:
-        content = f'<xs:complexContent><xs:extension base="xnat:{item.base}">{content}</xs:extension></xs:complexContent>'
+        content = (
+            f"<xs:complexContent><xs:extension "
+            f'base="xnat:{item.base}">{content}</xs:extension></xs:complexContent>'
+        )
     return f'<xs:complexType name="{item.name}">{content}</xs:complexType>\n'

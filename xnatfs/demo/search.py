@@ -1,8 +1,7 @@
 """The search engine, as far as pyxnat needs it (xnat-rest.md 10, bx.md 6.1).
 
-Display fields are taken to be lower- or upper-cased aliases; enough for `interface.select(type, columns).where(...)`.
-Used by `routes`. Reads the archive on the event loop.
-"""
+Display fields are taken to be lower- or upper-cased aliases; enough for `interface.select(type,
+columns).where(...)`. Used by `routes`. Reads the archive on the event loop."""
 
 from __future__ import annotations
 
@@ -70,7 +69,11 @@ def handle(call: Call, parts: list[str]) -> Reply:
 
 
 def _types(call: Call) -> list[str]:
-    present = {experiment.xsi_type for experiment in call.archive.experiments.values() if call.view.experiment_readable(experiment)}
+    present = {
+        experiment.xsi_type
+        for experiment in call.archive.experiments.values()
+        if call.view.experiment_readable(experiment)
+    }
     return ["xnat:projectData", "xnat:subjectData", *sorted(present)]
 
 
@@ -78,13 +81,24 @@ def _elements(call: Call) -> Table:
     rows: list[Row] = []
     for name in _types(call):
         singular = name.partition(":")[2].removesuffix("Data")
-        rows.append({"ELEMENT_NAME": name, "SINGULAR": singular, "PLURAL": f"{singular}s", "SECURED": "true", "COUNT": ""})
+        rows.append(
+            {
+                "ELEMENT_NAME": name,
+                "SINGULAR": singular,
+                "PLURAL": f"{singular}s",
+                "SECURED": "true",
+                "COUNT": "",
+            }
+        )
     return Table(["ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT"], rows)
 
 
 def _fields(call: Call, element: str) -> Table:
     if element == "xnat:projectData":
-        shown = [(name.upper(), name, f"{element}.{name.upper()}", "string", "false", "", element, "0") for name in _PROJECT_FIELDS]
+        shown = [
+            (name.upper(), name, f"{element}.{name.upper()}", "string", "false", "", element, "0")
+            for name in _PROJECT_FIELDS
+        ]
         return Table(list(_FIELD_KEYS), [dict(zip(_FIELD_KEYS, values, strict=True)) for values in shown])
     root = subjects(call.archive) if element == "xnat:subjectData" else experiments(call.archive, element)
     rows: list[Row] = []
@@ -108,7 +122,9 @@ def _search(call: Call) -> Reply:
         return finish(call, _projects(call, element))
     if element.lower() == "xnat:subjectdata":
         root = subjects(call.archive)
-        objects: Sequence[Any] = [ListedSubject(item) for item in call.archive.subjects.values() if call.view.subject_readable(item)]
+        objects: Sequence[Any] = [
+            ListedSubject(item) for item in call.archive.subjects.values() if call.view.subject_readable(item)
+        ]
         identity = "subject_id"
     else:
         root = experiments(call.archive, element)
@@ -124,7 +140,11 @@ def _search(call: Call) -> Reply:
         found = _column(root, owner, name)
         if found is not None:
             # Fields of another element carry its name (as XNAT's own result tables do).
-            key = name.lower() if owner == element else f"{re.sub(r'[^a-z]', '_', owner.lower())}_{name.lower()}"
+            key = (
+                name.lower()
+                if owner == element
+                else f"{re.sub(r'[^a-z]', '_', owner.lower())}_{name.lower()}"
+            )
             columns.setdefault(key, Column(key, "", found.value))
     for key, alias in (
         (identity, "ID"),
@@ -145,7 +165,9 @@ def _search(call: Call) -> Reply:
 
 
 def _projects(call: Call, element: str) -> Table:
-    """The listed projects with their display fields; criteria are ignored (pyxnat's `repr(project)` asks for all of them)."""
+    """The listed projects with their display fields; criteria are ignored (pyxnat's `repr(project)` asks for
+    all of them).
+    """
     rows = []
     for project in call.archive.projects.values():
         if not call.view.listed(project):

@@ -6,9 +6,8 @@
         server.call(lambda: server.archive.touch(experiment))
         assert len(server.requests(r"^GET /data/projects")) == 1
 
-Threading: everything of the application lives on one event loop; `call` runs a function there. `switches` may be set and `log`
-read from any thread.
-"""
+Threading: everything of the application lives on one event loop; `call` runs a function there. `switches` may
+be set and `log` read from any thread."""
 
 from __future__ import annotations
 
@@ -83,8 +82,8 @@ def _config(application: Application, tls: tuple[Path | str, Path | str] | None)
 
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), backlog=1024)
-    # Inherited by the connections. asyncio sets it itself only where the socket says its protocol, and this one does not:
-    # without it a body that follows its head waits 40 ms for the client's delayed ACK.
+    # Inherited by the connections. asyncio sets it itself only where the socket says its protocol, and this
+    # one does not: without it a body that follows its head waits 40 ms for the client's delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -143,7 +142,9 @@ class DemoServer:
     def __enter__(self) -> DemoServer:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def clear_log(self) -> None:
@@ -154,7 +155,9 @@ class DemoServer:
         return self.log.matching(pattern)
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run a function on the event loop and give its result: the way to change the archive under a running server."""
+        """Run a function on the event loop and give its result: the way to change the archive under a running
+        server.
+        """
         if self._server is None or self._server.loop is None:
             return function()
 

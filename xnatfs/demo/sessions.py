@@ -1,8 +1,8 @@
-"""Experiments as they are listed by columns: what their paths mean depends on the root element (xnat-rest.md 12, 14 [X]).
+"""Experiments as they are listed by columns: what their paths mean depends on the root element (xnat-rest.md
+12, 14 [X]).
 
-A type that is neither above nor below the root is joined where the schemas relate them (scans, assessors, subjects), else the query
-fails. Used by `listings` and `search`. Reads the archive on the event loop.
-"""
+A type that is neither above nor below the root is joined where the schemas relate them (scans, assessors,
+subjects), else the query fails. Used by `listings` and `search`. Reads the archive on the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ EXPERIMENT, SUBJECT_ASSESSOR = "xnat:experimentdata", "xnat:subjectassessordata"
 IMAGE_SESSION, IMAGE_ASSESSOR = "xnat:imagesessiondata", "xnat:imageassessordata"
 
 _OWN = ("ID", "label", "project", "date", "time", "note", "visit", "visit_id", "protocol")
-_SESSION = ("scanner", "operator", "modality", "UID", "session_type", "dcmAccessionNumber", "dcmPatientId", "dcmPatientName")
+_SESSION = (
+    "scanner",
+    "operator",
+    "modality",
+    "UID",
+    "session_type",
+    "dcmAccessionNumber",
+    "dcmPatientId",
+    "dcmPatientName",
+)
 ALIASES: Mapping[str, str] = {
     **{name: f"xnat:experimentData/{name}" for name in _OWN},
     "xsiType": "xnat:experimentData/extension_item/element_name",
@@ -30,7 +39,10 @@ ALIASES: Mapping[str, str] = {
     "last_modified": "xnat:experimentData/meta/last_modified",
     "pi_firstname": "xnat:experimentData/investigator/firstname",
     "pi_lastname": "xnat:experimentData/investigator/lastname",
-    **{f"validation_{name}": f"xnat:experimentData/validation/{name}" for name in ("date", "method", "notes", "status")},
+    **{
+        f"validation_{name}": f"xnat:experimentData/validation/{name}"
+        for name in ("date", "method", "notes", "status")
+    },
     "subject_ID": "xnat:subjectAssessorData/subject_ID",
     "subject_label": "xnat:subjectData/label",
     "subject_project": "xnat:subjectData/project",
@@ -40,10 +52,16 @@ ALIASES: Mapping[str, str] = {
     **{name: f"xnat:imageSessionData/{name}" for name in _SESSION},
     "studyInstanceUID": "xnat:imageSessionData/UID",
     **{name: f"xnat:mrSessionData/{name}" for name in ("coil", "fieldStrength", "marker")},
-    **{name: f"xnat:petSessionData/{name}" for name in ("patientID", "patientName", "studyType", "stabilization")},
+    **{
+        name: f"xnat:petSessionData/{name}"
+        for name in ("patientID", "patientName", "studyType", "stabilization")
+    },
     "scan_start_time": "xnat:petSessionData/start_time_scan",
     "injection_start_time": "xnat:petSessionData/start_time_injection",
-    **{f"tracer_{name}": f"xnat:petSessionData/tracer/{name}" for name in ("dose", "intermediate", "name", "startTime", "totalmass")},
+    **{
+        f"tracer_{name}": f"xnat:petSessionData/tracer/{name}"
+        for name in ("dose", "intermediate", "name", "startTime", "totalmass")
+    },
     "tracer_isotope": "xnat:petSessionData/tracer/isotope/half-life",
     "tracer_sa": "xnat:petSessionData/tracer/specificActivity",
     "tracer_transmissions": "xnat:petSessionData/tracer/transmissions",
@@ -62,7 +80,9 @@ class ListedExperiment:
     @property
     def subject(self) -> Subject | None:
         session = self.session
-        return self.archive.subjects.get(self.experiment.subject_id or (session.subject_id if session is not None else ""))
+        return self.archive.subjects.get(
+            self.experiment.subject_id or (session.subject_id if session is not None else "")
+        )
 
     @property
     def session(self) -> Experiment | None:
@@ -90,7 +110,9 @@ def _scans_with_files(row: ListedExperiment) -> Iterable[tuple[ListedScan, Resou
             yield listed, None
 
 
-def _reconstructions(row: ListedExperiment) -> Iterable[tuple[Reconstruction, Resource | None, Resource | None]]:
+def _reconstructions(
+    row: ListedExperiment,
+) -> Iterable[tuple[Reconstruction, Resource | None, Resource | None]]:
     """Every combination of a reconstruction's out and in resources: two LEFT JOINs."""
     for reconstruction in row.experiment.reconstructions:
         nothing: list[Resource | None] = [None]
@@ -110,7 +132,11 @@ def _joins(archive: Archive) -> dict[str, Join]:
                 yield item, resource
 
     joins = [
-        Join("scan", lambda row: [(ListedScan(row.experiment, scan), None) for scan in row.experiment.scans], "scan file"),
+        Join(
+            "scan",
+            lambda row: [(ListedScan(row.experiment, scan), None) for scan in row.experiment.scans],
+            "scan file",
+        ),
         Join("scan file", _scans_with_files),
         Join("out", lambda row: row.experiment.out_resources),
         Join("in", lambda row: row.experiment.in_resources),
@@ -211,10 +237,14 @@ class _Paths:
 
 
 def experiment_stamp(element: str) -> Value:
-    """`<type>/meta/last_modified`: a base type's row moves with own fields only, the concrete type's with everything (xnat-rest.md 13)."""
+    """`<type>/meta/last_modified`: a base type's row moves with own fields only, the concrete type's with
+    everything (xnat-rest.md 13).
+    """
     if is_base(element):
         return lambda row: stamp(row.experiment.last_modified) if is_a(row.experiment, element) else ""
-    return lambda row: stamp(row.experiment.type_modified) if row.experiment.xsi_type.lower() == element else ""
+    return lambda row: (
+        stamp(row.experiment.type_modified) if row.experiment.xsi_type.lower() == element else ""
+    )
 
 
 _OF_RECONSTRUCTION: dict[str, Value] = {

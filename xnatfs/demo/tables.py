@@ -60,7 +60,9 @@ class Table:
     raw_names: bool = False  # the header is raw SQL names when there is no row (xnat-rest.md 2.1)
 
 
-def wanted_format(query: Mapping[str, str], accept: str, variants: tuple[str, ...] = ("json", "html", "xml")) -> str:
+def wanted_format(
+    query: Mapping[str, str], accept: str, variants: tuple[str, ...] = ("json", "html", "xml")
+) -> str:
     """The format of a reply: `format=`, else negotiated among the variants; nothing acceptable is a 406."""
     named = query.get("format", "")
     if named:
@@ -79,7 +81,9 @@ def wanted_format(query: Mapping[str, str], accept: str, variants: tuple[str, ..
 
 
 def stamp(moment: datetime | None) -> str:
-    """A java.sql.Timestamp: trailing zeros of the fraction trimmed, one digit at least (xnat-rest.md 2.1 [R])."""
+    """A java.sql.Timestamp: trailing zeros of the fraction trimmed, one digit at least (xnat-rest.md 2.1
+    [R]).
+    """
     if moment is None:
         return ""
     fraction = f"{moment.microsecond:06d}".rstrip("0") or "0"
@@ -93,11 +97,16 @@ def sort(table: Table, query: Mapping[str, str]) -> None:
         return
     names = {column.lower(): column for column in table.columns}
     found = [names[key.lower()] for key in keys if key.lower() in names]
-    table.rows.sort(key=lambda row: [row.get(key, "") for key in found], reverse=query.get("sortOrder", "").upper() == "DESC")
+    table.rows.sort(
+        key=lambda row: [row.get(key, "") for key in found],
+        reverse=query.get("sortOrder", "").upper() == "DESC",
+    )
 
 
 def page_of(table: Table, query: Mapping[str, str]) -> None:
-    """`limit` and `offset`: with either, the total is not told; 0 is no limit, what is no number a ValueError (xnat-rest.md 2.1, 12)."""
+    """`limit` and `offset`: with either, the total is not told; 0 is no limit, what is no number a ValueError
+    (xnat-rest.md 2.1, 12).
+    """
     if "limit" not in query and "offset" not in query:
         return
     limit, offset = query.get("limit", "100"), query.get("offset", "0")
@@ -150,7 +159,10 @@ def _xml(table: Table) -> str:
     meta = "".join(f' {name}="{escape(value)}"' for name, value in _meta(table).items())
     columns = "".join(f"<column>{escape(column)}</column>" for column in _header(table))
     rows = "".join(
-        "<row>" + "".join(f"<cell>{escape(row.get(column, ''))}</cell>" for column in table.columns) + "</row>" for row in table.rows
+        "<row>"
+        + "".join(f"<cell>{escape(row.get(column, ''))}</cell>" for column in table.columns)
+        + "</row>"
+        for row in table.rows
     )
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<ResultSet{meta}><results><columns>{columns}</columns>'
@@ -161,6 +173,7 @@ def _xml(table: Table) -> str:
 def _html(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in _header(table))
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(row.get(column, ''))}</td>" for column in table.columns) + "</tr>\n" for row in table.rows
+        "<tr>" + "".join(f"<td>{escape(row.get(column, ''))}</td>" for column in table.columns) + "</tr>\n"
+        for row in table.rows
     )
     return f"<html><body><table><tr>{head}</tr>\n{rows}</table></body></html>"

@@ -1,8 +1,8 @@
-"""Writing files and resources: PUT, POST and DELETE below `.../resources`, and catalog refreshes (xnat-rest.md 4, 13, 14 [X]).
+"""Writing files and resources: PUT, POST and DELETE below `.../resources`, and catalog refreshes
+(xnat-rest.md 4, 13, 14 [X]).
 
-With XNAT's quirks: percent-codes stay in the stored name, a DELETE takes every path that begins alike, what a user may not write is a 200
-that stores nothing. Used by `routes`. Changes the archive on the event loop.
-"""
+With XNAT's quirks: percent-codes stay in the stored name, a DELETE takes every path that begins alike, what a
+user may not write is a 200 that stores nothing. Used by `routes`. Changes the archive on the event loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def handle(call: Call, address: Address) -> Reply:
     target = resolve(address, call.view)
     _single(target, address)
     if address.tail == "files":
-        return _delete_files(call, address, target) if call.method == "DELETE" else _put_files(call, address, target)
+        return (
+            _delete_files(call, address, target)
+            if call.method == "DELETE"
+            else _put_files(call, address, target)
+        )
     if call.method == "DELETE":
         return _delete_resource(call, address, target)
     return _make_resource(call, address, target)
@@ -38,12 +42,16 @@ def handle(call: Call, address: Address) -> Reply:
 def _single(target: Target, address: Address) -> None:
     """Only GET takes several objects: two scans that one name picks are "not found" here."""
     lists = (target.experiments, target.scans, target.assessors, target.reconstructions)
-    if any(items is not None and len(items) > 1 for items in lists) or ("experiments" in address.names and not target.experiments):
+    if any(items is not None and len(items) > 1 for items in lists) or (
+        "experiments" in address.names and not target.experiments
+    ):
         raise HttpError(404)
 
 
 def owner_of(target: Target) -> Owner:
-    """Where a resource of the addressed object goes; what is put into an assessor or reconstruction lands in its `out`, always."""
+    """Where a resource of the addressed object goes; what is put into an assessor or reconstruction lands in
+    its `out`, always.
+    """
     if target.scans:
         session, scan = target.scans[0]
         return Owner(scan.resources, session, scan)
@@ -122,8 +130,15 @@ def _new_resource(call: Call, address: Address, owner: Owner) -> Resource:
     label = plain(address.names.get("resources", ""))
     if re.fullmatch(r"[0-9]+", label):
         raise HttpError(404)  # a number that is none
-    raw = "RAW" if owner.scan is not None and not owner.group else ""  # the first resource of a scan is taken to be the raw data
-    return Resource(call.archive.next_number(), label, content=call.query.get("content", raw), format=call.query.get("format", ""))
+    raw = (
+        "RAW" if owner.scan is not None and not owner.group else ""
+    )  # the first resource of a scan is taken to be the raw data
+    return Resource(
+        call.archive.next_number(),
+        label,
+        content=call.query.get("content", raw),
+        format=call.query.get("format", ""),
+    )
 
 
 def _sent(call: Call, address: Address) -> list[tuple[str, bytes]]:
@@ -145,7 +160,9 @@ def _form(call: Call) -> Iterator[tuple[str, bytes]]:
     kind = call.headers.get("content-type", "")
     if not kind.startswith("multipart/"):
         return
-    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + call.body)
+    message = BytesParser(policy=HTTP).parsebytes(
+        b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + call.body
+    )
     for part in message.iter_parts():
         name, data = part.get_filename(), part.get_payload(decode=True)
         if name and isinstance(data, bytes):
@@ -199,7 +216,12 @@ def _make_resource(call: Call, address: Address, target: Target) -> Reply:
 
 def _unlabelled(call: Call) -> Resource:
     """POST to a list of resources: no label is taken from the query."""
-    return Resource(call.archive.next_number(), "", format=call.query.get("format", ""), content=call.query.get("content", ""))
+    return Resource(
+        call.archive.next_number(),
+        "",
+        format=call.query.get("format", ""),
+        content=call.query.get("content", ""),
+    )
 
 
 def _delete_resource(call: Call, address: Address, target: Target) -> Reply:
@@ -227,11 +249,26 @@ def refresh(call: Call) -> Reply:
     experiment: Experiment | None = None
     if kind == "experiments":
         experiment = call.view.find_experiment(name)
-    owned = [one for one in changes.owners(archive) if one.project is not None and kind == "projects" and one.project.id == name]
-    owned += [one for one in changes.owners(archive) if one.subject is not None and kind == "subjects" and one.subject.id == name]
+    owned = [
+        one
+        for one in changes.owners(archive)
+        if one.project is not None and kind == "projects" and one.project.id == name
+    ]
+    owned += [
+        one
+        for one in changes.owners(archive)
+        if one.subject is not None and kind == "subjects" and one.subject.id == name
+    ]
     if experiment is not None:
-        below = {experiment.id, *(item.id for item in archive.experiments.values() if item.session_id == experiment.id)}
-        owned += [one for one in changes.owners(archive) if one.experiment is not None and one.experiment.id in below]
+        below = {
+            experiment.id,
+            *(item.id for item in archive.experiments.values() if item.session_id == experiment.id),
+        }
+        owned += [
+            one
+            for one in changes.owners(archive)
+            if one.experiment is not None and one.experiment.id in below
+        ]
     if not owned:
         raise HttpError(400, "Unable to identify resource.")
     label = rest.partition("/resources/")[2].strip("/")

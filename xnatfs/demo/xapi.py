@@ -15,7 +15,10 @@ async def handle(call: Call, started: float) -> Reply:
     """Answer one request; Spring writes these replies, not Restlet."""
     reply = _answer(call, started)
     reply.from_restlet = False
-    reply.headers = [(name, value.replace("json;charset=ISO-8859-1", "json;charset=UTF-8")) for name, value in reply.headers]
+    reply.headers = [
+        (name, value.replace("json;charset=ISO-8859-1", "json;charset=UTF-8"))
+        for name, value in reply.headers
+    ]
     return reply
 
 

@@ -1,10 +1,10 @@
 """The mount: `vfs` for the kernel, through mfusepy. Translation only.
 
-Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would take libfuse 2 first), with what was measured to matter:
-READDIRPLUS (one request a folder in place of one a file), 256 threads and 512 background requests (else a dozen stuck reads starve
-everybody), interrupts, and the page cache (never plain direct_io: mmap readers such as MRtrix fail on it).
-Threading: libfuse calls from up to 256 threads of its own.
-"""
+Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would take libfuse 2 first), with what was
+measured to matter:
+READDIRPLUS (one request a folder in place of one a file), 256 threads and 512 background requests (else a
+dozen stuck reads starve everybody), interrupts, and the page cache (never plain direct_io: mmap readers such
+as MRtrix fail on it). Threading: libfuse calls from up to 256 threads of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from xnatfs.config import Limits
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
-if not (os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")) and ctypes.util.find_library("fuse3"):
+if not (
+    os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")
+) and ctypes.util.find_library("fuse3"):
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
 
 import mfusepy
@@ -87,19 +89,26 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         self._revoking: set[str] = set()  # paths that the kernel is told to be sockets
         self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep what was given up
         self.ending = threading.Event()
-        self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}  # for `status` and for tests: races may lose a few
+        self.counts = {
+            "getattr": 0,
+            "readdirplus": 0,
+            "open": 0,
+            "read": 0,
+        }  # for `status` and for tests: races may lose a few
 
-    # --- life ----------------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------------------------------------
 
     def init_with_config(self, conn: Any, config: Any) -> None:
         """Set what libfuse has no mount option for."""
         if conn is not None and LIBFUSE[0] == 3:
             conn.max_background = conn.congestion_threshold = 512
-            # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over 100,000 files, 1 without.
+            # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over
+            # 100,000 files, 1 without.
             conn.want = (conn.want | (conn.capable & _CAP_READDIRPLUS)) & ~_CAP_READDIRPLUS_AUTO
         if config is not None:
             config.attr_timeout = config.entry_timeout = self._limits.kernel_ttl
-            # What is new on the server has to appear at once after `xnatfs refresh`; the answer costs 30 us from memory.
+            # What is new on the server has to appear at once after `xnatfs refresh`; the answer costs 30 us
+            # from memory.
             config.negative_timeout = 0.0
             config.use_ino = 1
             config.intr = 1
@@ -109,17 +118,21 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """The last call."""
         self.ending.set()
 
-    # --- names ---------------------------------------------------------------------------------------------------
+    # --- names ----------------------------------------------------------------------------------------------
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         """`stat`."""
         self.counts["getattr"] += 1
         with self._operation():
             told = self._pages.told(path, self._vfs.attributes(path))
-        return self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
+        return (
+            self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
+        )
 
     def opendir(self, path: str) -> int:
-        """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the same in each."""
+        """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the
+        same in each.
+        """
         listed = self._list(path)
         with self._lock:
             self._next_folder += 1
@@ -131,10 +144,15 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             entries = self._vfs.entries(path)
         if names := self._pages.open_below(path):
             above = path.rstrip("/")
-            entries = [(name, self._pages.told(f"{above}/{name}", told) if name in names else told) for name, told in entries]
+            entries = [
+                (name, self._pages.told(f"{above}/{name}", told) if name in names else told)
+                for name, told in entries
+            ]
         return [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
 
-    def fill(self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]) -> None:
+    def fill(
+        self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]
+    ) -> None:
         """Give the entries from `offset` on to `add` until it says that its buffer is full."""
         if flags & _READDIR_PLUS:
             self.counts["readdirplus"] += 1
@@ -158,7 +176,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             self._folders.pop(fh, None)
         return 0
 
-    # --- contents ------------------------------------------------------------------------------------------------
+    # --- contents -------------------------------------------------------------------------------------------
 
     def open(self, path: str, fi: Any) -> int:
         """Open; a size that turned out otherwise is corrected in the kernel before this returns."""
@@ -169,11 +187,14 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         keep, past = self._pages.opened(path, opened)
         if past and self._revoked(path, opened):
             self._vfs.release(opened.handle)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # upon which the kernel looks the path up anew and opens it again
+            raise OSError(
+                errno.ESTALE, os.strerror(errno.ESTALE)
+            )  # upon which the kernel looks the path up anew and opens it again
         fi.keep_cache, fi.direct_io = int(keep), int(past)
         if opened.size_changed:
-            # What the kernel was told may be older than this content: by an earlier listing, or under the other path of the same file,
-            # whose size was corrected since. It would cut every read at the old size.
+            # What the kernel was told may be older than this content: by an earlier listing, or under the
+            # other path of the same file, whose size was corrected since. It would cut every read at the old
+            # size.
             try:
                 self._invalidate_soon(path)
             except OSError:
@@ -197,15 +218,26 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             self.invalidate(path)
         return 0
 
-    # --- the rest ------------------------------------------------------------------------------------------------
+    # --- the rest -------------------------------------------------------------------------------------------
 
     def statfs(self, path: str) -> dict[str, int]:
-        """`df`: answered here, never from the server. Free space must not be 0: LibreOffice and installers look at it."""
+        """`df`: answered here, never from the server. Free space must not be 0: LibreOffice and installers
+        look at it.
+        """
         blocks = 1 << 38  # 1 PiB in blocks of 4 KiB
-        return {"f_bsize": 4096, "f_frsize": 4096, "f_blocks": blocks, "f_bfree": blocks, "f_bavail": blocks, "f_namemax": 255}
+        return {
+            "f_bsize": 4096,
+            "f_frsize": 4096,
+            "f_blocks": blocks,
+            "f_bfree": blocks,
+            "f_bavail": blocks,
+            "f_namemax": 255,
+        }
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-        """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the path."""
+        """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the
+        path.
+        """
         if not name.startswith(XATTR_PREFIX):
             raise OSError(_NO_ATTRIBUTE, os.strerror(_NO_ATTRIBUTE))
         with self._operation():
@@ -217,14 +249,17 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             return self._vfs.xattrs(path)
 
     def invalidate(self, path: str) -> None:
-        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`, kernel.md 4)."""
+        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`,
+        kernel.md 4).
+        """
         context = _library.fuse_get_context()
         if LIBFUSE >= (3, 2) and context:
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
 
     def _invalidate_soon(self, path: str) -> None:
-        """The same for who may be interrupted: the kernel waits until pages of the file that another program is reading have come, which
-        from a server that has fallen silent takes as long as that program's patience.
+        """The same for who may be interrupted: the kernel waits until pages of the file that another program
+        is reading have come, which from a server that has fallen silent takes as long as that program's
+        patience.
 
         Raises:
             Failure: INTERRUPTED, or TIMED_OUT.
@@ -232,7 +267,11 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         context = _library.fuse_get_context()
         if LIBFUSE < (3, 2) or not context:
             return
-        fuse, name, condition = context.contents.fuse, path.encode("utf-8", "surrogateescape"), threading.Condition()
+        fuse, name, condition = (
+            context.contents.fuse,
+            path.encode("utf-8", "surrogateescape"),
+            threading.Condition(),
+        )
         done: list[bool] = []
 
         def invalidate() -> None:
@@ -246,16 +285,19 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
 
     def _revoked(self, path: str, opened: Opened) -> bool:
-        """Have the kernel give up what it has of a path whose older version is still open: who has that open gets EIO from here on.
+        """Have the kernel give up what it has of a path whose older version is still open: who has that open
+        gets EIO from here on.
 
-        There is no call for it. But a file that becomes something else is another file to the kernel: at the first look it marks what it
-        has as broken, at the second it replaces it, with all its pages (`fuse_make_bad` in its fs/fuse). False: it did not.
-        """
+        There is no call for it. But a file that becomes something else is another file to the kernel: at the
+        first look it marks what it has as broken, at the second it replaces it, with all its pages
+        (`fuse_make_bad` in its fs/fuse). False: it did not."""
         if not self.mountpoint:
             return False
         with self._revocation:
             if path in self._revoking:
-                wait_until(self._revocation, lambda: path not in self._revoking, self._limits.progress_deadline)
+                wait_until(
+                    self._revocation, lambda: path not in self._revoking, self._limits.progress_deadline
+                )
             if not self._pages.in_the_way(path, opened):
                 return True
             self._revoking.add(path)
@@ -300,8 +342,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         }
 
     def set_stat(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
-        """Fill a `struct stat` for READDIRPLUS that holds the attributes `before` it. Only what differs, field by field: mfusepy's loop
-        over a dict costs 15 us an entry, all fields 5, this 1."""
+        """Fill a `struct stat` for READDIRPLUS that holds the attributes `before` it. Only what differs,
+        field by field: mfusepy's loop over a dict costs 15 us an entry, all fields 5, this 1."""
         st.st_ino = attributes.inode
         st.st_size = attributes.size
         st.st_blocks = attributes.blocks
@@ -329,21 +371,23 @@ def _is_a_socket(path: str) -> bool:
 
 
 def _nanoseconds(mtime: float) -> int:
-    """A time for the kernel, to the microsecond. In one place: a listing and a `stat` that differ by a nanosecond cost the page cache."""
+    """A time for the kernel, to the microsecond. In one place: a listing and a `stat` that differ by a
+    nanosecond cost the page cache.
+    """
     return round(mtime * 1e6) * 1000
 
 
 class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
     """mfusepy's loop with READDIRPLUS.
 
-    It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO cleared (`init_with_config`).
-    libfuse before 3.17 drops the attributes of an entry whose offset is 0.
-    """
+    It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO
+    cleared (`init_with_config`). libfuse before 3.17 drops the attributes of an entry whose offset is 0."""
 
     def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         if not getattr(_thread, "stays", False):
-            # Without this Python makes a new thread state for each call from a thread of libfuse's and destroys it after it, with a
-            # mapping of memory each time: half of what a `find` cost. The state is kept with the thread, of which there are at most 256.
+            # Without this Python makes a new thread state for each call from a thread of libfuse's and
+            # destroys it after it, with a mapping of memory each time: half of what a `find` cost. The state
+            # is kept with the thread, of which there are at most 256.
             ctypes.pythonapi.PyGILState_Ensure()
             _thread.stays = True
         return super()._wrapper(func, *args, **kwargs)
@@ -379,7 +423,9 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
 
 
 def keep_ctrl_c() -> None:
-    """Leave SIGINT to this process: mfusepy gives it to libfuse, which ends its loop and unmounts by itself."""
+    """Leave SIGINT to this process: mfusepy gives it to libfuse, which ends its loop and unmounts by
+    itself.
+    """
     mfusepy.signal = lambda number, handler: signal.getsignal(number)
 
 
@@ -389,7 +435,8 @@ def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_o
     Raises:
         RuntimeError: libfuse could not mount.
     """
-    # libfuse interrupts a waiting handler with SIGUSR1 but installs no handler on this path: the default would kill the daemon.
+    # libfuse interrupts a waiting handler with SIGUSR1 but installs no handler on this path: the default
+    # would kill the daemon.
     signal.signal(signal.SIGUSR1, lambda *_: None)
     options: dict[str, Any] = {
         "foreground": True,

@@ -1,4 +1,5 @@
-"""The tree as the lower layer of an overlay: the same files, told so that overlay file systems get them right. Raises `OSError`.
+"""The tree as the lower layer of an overlay: the same files, told so that overlay file systems get them
+right. Raises `OSError`.
 
 Used by `core` for `mount --overlay`; everything else is `vfs`.
 Threading: any thread, as `vfs`; the names remembered have a lock, held for moments.
@@ -18,17 +19,22 @@ from xnatfs.tree.node import File, OpenContent
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
 _FOLDERS = 50_000  # whose names are remembered
-_ROOM_FOR_XATTRS = 2048  # bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
-_OF_THE_MOMENT = ("cached", "verified")  # would be copied with the file and then be said of what the user wrote
+# bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
+_ROOM_FOR_XATTRS = 2048
+_OF_THE_MOMENT = (
+    "cached",
+    "verified",
+)  # would be copied with the file and then be said of what the user wrote
 
 
 class Lower(Vfs):
     """A file system that an overlay lies upon.
 
-    - Modes are 0644 and 0755: they are those of the copy the overlay makes of a file that is written to, and who is not root may write
-      to a copy of mode 0444 as little as to the original.
-    - Inode numbers are of paths, not of files: fuse-overlayfs takes two names of one number for hard links of one file, and serves one
-      for the other (measured: a file new on the server that had got the number of a removed one). Their order within a folder stays.
+    - Modes are 0644 and 0755: they are those of the copy the overlay makes of a file that is written to, and
+      who is not root may write to a copy of mode 0444 as little as to the original.
+    - Inode numbers are of paths, not of files: fuse-overlayfs takes two names of one number for hard links of
+      one file, and serves one for the other (measured: a file new on the server that had got the number of a
+      removed one). Their order within a folder stays.
     - Few extended attributes are listed, since an overlay copies all that are.
     """
 
@@ -39,11 +45,12 @@ class Lower(Vfs):
         self._told_lock = threading.Lock()
 
     def attributes(self, path: str) -> Attributes:
-        """`stat`. With `for_program`, a name that was listed before and is gone from the server keeps its attributes.
+        """`stat`. With `for_program`, a name that was listed before and is gone from the server keeps its
+        attributes.
 
-        fuse-overlayfs holds on to the names of a folder. One whose `stat` fails with ENOENT ends its listing there, which the C library
-        takes for the end of the folder: everything behind it would vanish without an error (measured). Opening it says that it is gone.
-        """
+        fuse-overlayfs holds on to the names of a folder. One whose `stat` fails with ENOENT ends its listing
+        there, which the C library takes for the end of the folder: everything behind it would vanish without
+        an error (measured). Opening it says that it is gone."""
         try:
             return _as_lower(super().attributes(path), path)
         except Failure as failure:
@@ -55,14 +62,18 @@ class Lower(Vfs):
     def entries(self, path: str) -> list[tuple[str, Attributes]]:
         """`readdir`."""
         above = path.rstrip("/")
-        listed = [(name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)]
+        listed = [
+            (name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)
+        ]
         if self.for_program:
             with self._told_lock:
                 self._told[above] = {**self._told.get(above, {}), **dict(listed)}
         return listed
 
     def xattrs(self, path: str) -> list[str]:
-        """The names of the extended attributes that fit where the overlay will copy them; the others can be asked for by name."""
+        """The names of the extended attributes that fit where the overlay will copy them; the others can be
+        asked for by name.
+        """
         left = _ROOM_FOR_XATTRS
         names = []
         with self._reported(path):
@@ -73,8 +84,8 @@ class Lower(Vfs):
         return names
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
-        """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, without waiting and without reading (it looks for
-        an attribute of its own): that must not fetch them all."""
+        """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, without waiting and
+        without reading (it looks for an attribute of its own): that must not fetch them all."""
         if self.for_program and flags & os.O_NONBLOCK and not flags & os.O_ACCMODE:
             with self._reported(path):
                 node = self._walk(path)
@@ -100,12 +111,16 @@ class _Later:
         self._lock = threading.Lock()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`; ESTALE if the size told at the opening was not the true one, which the next opening tells."""
+        """Bytes from `offset`; ESTALE if the size told at the opening was not the true one, which the next
+        opening tells.
+        """
         content = self._content
         if content is None:
             opened = self._node.open()  # no lock is held over it: another reader may do the same
             with self._lock:
-                self._content, spare = (self._content, opened) if self._content is not None else (opened, None)
+                self._content, spare = (
+                    (self._content, opened) if self._content is not None else (opened, None)
+                )
                 content = self._content
             if spare is not None:
                 spare.close()
@@ -120,7 +135,9 @@ class _Later:
 
 
 def _as_lower(attributes: Attributes, path: str) -> Attributes:
-    """43 bits of a hash of the path, below the 20 bits that order the entries of a folder (`tree.node.inode_of`)."""
+    """43 bits of a hash of the path, below the 20 bits that order the entries of a folder
+    (`tree.node.inode_of`).
+    """
     digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     inode = (attributes.inode & 0xFFFFF) << 43 | int.from_bytes(digest, "big") & ((1 << 43) - 1) | 1
     return attributes._replace(mode=attributes.mode | 0o200, inode=inode)

@@ -1,11 +1,12 @@
 """What the kernel holds of open files: its pages and its one size are a path's, not an open file's.
 
-Used by `fuse`. Two programs may have two versions of one path open: the file was overwritten on the server while the first one reads it.
-Both would read, and fill, the same pages: measured, the first got the second one's bytes in the middle of its own, and was cut at the
-second one's size without an error. So
+Used by `fuse`. Two programs may have two versions of one path open: the file was overwritten on the server
+while the first one reads it. Both would read, and fill, the same pages: measured, the first got the second
+one's bytes in the middle of its own, and was cut at the second one's size without an error. So
 
-- when a version is opened while another one is open, the kernel is made to give up what it has of the path (`fuse.Adapter._revoked`); where
-  it does not, or below an overlay, the second goes past the pages (`direct_io`), which stay those of the first;
+- when a version is opened while another one is open, the kernel is made to give up what it has of the path
+  (`fuse.Adapter._revoked`); where it does not, or below an overlay, the second goes past the pages
+  (`direct_io`), which stay those of the first;
 - before that, a smaller size is not told as long as the first is open: the kernel would cut its reads there;
 - where a larger size is told, the first gets ESTALE: the kernel would fill what it reads up with zeros.
 
@@ -34,7 +35,9 @@ class Pages:
         self._doubtful: set[str] = set()  # paths of which the kernel may know the size of another version
 
     def opened(self, path: str, opened: Opened) -> tuple[bool, bool]:
-        """A file was opened: whether the kernel may keep the pages it has of this path, and whether this one has to go past them."""
+        """A file was opened: whether the kernel may keep the pages it has of this path, and whether this one
+        has to go past them.
+        """
         with self._lock:
             held = self._open.setdefault(path, {})
             if _others(held, opened):
@@ -93,7 +96,9 @@ class Pages:
         """The names in a folder that are open."""
         above = folder.rstrip("/")
         with self._lock:
-            return {name for parent, _, name in (path.rpartition("/") for path in self._open) if parent == above}
+            return {
+                name for parent, _, name in (path.rpartition("/") for path in self._open) if parent == above
+            }
 
 
 def _others(held: dict[int, Opened], opened: Opened) -> bool:
@@ -101,7 +106,9 @@ def _others(held: dict[int, Opened], opened: Opened) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two handles are of one version. A stamp that is not known (the server told no date) is no other one."""
+    """Whether two handles are of one version. A stamp that is not known (the server told no date) is no other
+    one.
+    """
     if one == other:
         return bool(one)
     shorter, longer = sorted((one, other), key=len)

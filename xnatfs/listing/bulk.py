@@ -1,7 +1,8 @@
-"""A project in bulk: its handful of listings side by side, put together, and doubted where they may keep something back.
+"""A project in bulk: its handful of listings side by side, put together, and doubted where they may keep
+something back.
 
-Used by `listing.service`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md 4.1).
-Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
+Used by `listing.service`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md
+4.1). Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ _REFUSED = frozenset({Cause.UNPROVEN, Cause.NOT_ALLOWED, Cause.SERVER_ERROR, Cau
 class BulkLoader:
     """Loads projects of one server."""
 
-    def __init__(self, listings: ListingRequests, resources: Resources, experiments: ExperimentListings, calls: SingleFlight, patience: float) -> None:
+    def __init__(
+        self,
+        listings: ListingRequests,
+        resources: Resources,
+        experiments: ExperimentListings,
+        calls: SingleFlight,
+        patience: float,
+    ) -> None:
         self._listings = listings
         self._experiments = experiments
         self._resources = resources
@@ -41,29 +49,44 @@ class BulkLoader:
         self._patience = patience
 
     def load(
-        self, record: ProjectRecord, experiments: dict[str, ExperimentRecord], own_resources: Callable[[], list[ResourceRecord]]
+        self,
+        record: ProjectRecord,
+        experiments: dict[str, ExperimentRecord],
+        own_resources: Callable[[], list[ResourceRecord]],
     ) -> ProjectSnapshot:
-        """Everything the bulk listings tell of a project whose experiments are already listed; `own_resources` lists its own."""
+        """Everything the bulk listings tell of a project whose experiments are already listed;
+        `own_resources` lists its own.
+        """
         identity, listings, patience = record.id, self._listings, self._patience
         snapshot = ProjectSnapshot(record, experiments=experiments, loaded=time.monotonic())
         subjects = self._begin(("subjects", identity), lambda: listings.subjects(identity))
         own = self._begin(("project resources", identity), own_resources)
         if experiments:
-            labels = self._begin(("experiment resources", identity), lambda: listings.experiment_resources(identity))
+            labels = self._begin(
+                ("experiment resources", identity), lambda: listings.experiment_resources(identity)
+            )
             if any(one.may_have_scans for one in experiments.values()):
                 scans = self._begin(("scans", identity), lambda: listings.scans(identity))
                 assessors = self._begin(("assessors", identity), lambda: listings.assessors(identity))
                 own_labels = labels.wait(patience)
-                experiments = snapshot.experiments = self._experiments.confirm(identity, experiments, own_labels.seen)
+                experiments = snapshot.experiments = self._experiments.confirm(
+                    identity, experiments, own_labels.seen
+                )
                 # Without the labels each session is asked singly anyhow, which tells its reconstructions too.
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions
                 below = self._settle_doubts(identity, experiments, own_labels, *below)
                 snapshot.add_sessions(own_labels, *below)
             else:
-                snapshot.add_sessions(labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing())
+                snapshot.add_sessions(
+                    labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing()
+                )
         people, their_resources = subjects.wait(patience)
-        if their_resources.blank and len(people) <= _FEW and self._has_resources(Owner("subject", one.id) for one in people[:2]):
+        if (
+            their_resources.blank
+            and len(people) <= _FEW
+            and self._has_resources(Owner("subject", one.id) for one in people[:2])
+        ):
             their_resources.known.clear()
         snapshot.add_subjects(people, their_resources)
         snapshot.own_resources = own.wait(patience)
@@ -81,38 +104,55 @@ class BulkLoader:
     ) -> tuple[ScanListing, AssessorListing, ReconstructionListing | None]:
         """Blank columns and empty lists are believed only after a look at a few sessions.
 
-        A server may answer a path it does not know with blanks in place of dropping the column, and one that lists no assessors at
-        all may only not list them in this form.
-        """
+        A server may answer a path it does not know with blanks in place of dropping the column, and one that
+        lists no assessors at all may only not list them in this form."""
         if not own.known:
             return scans, assessors, reconstructions
         sessions = [one.id for one in experiments.values() if one.may_have_scans]
         few = len(sessions) <= _FEW
         seen: set[str] = set()
         assessed: set[str] = set()  # sessions
-        if own.blank or not assessors.assessors or reconstructions is None or not reconstructions.reconstructions:
+        if (
+            own.blank
+            or not assessors.assessors
+            or reconstructions is None
+            or not reconstructions.reconstructions
+        ):
             wanted = 4 if few else 1 if reconstructions is not None else _SAMPLED
-            looks = [self._begin(("look", one), partial(self._resources.of_session, one)) for one in _spread(sessions, wanted)]
+            looks = [
+                self._begin(("look", one), partial(self._resources.of_session, one))
+                for one in _spread(sessions, wanted)
+            ]
             found = self._answered(looks)
             seen = {resource.owner.level for resource in found}
             assessed = {resource.owner.part for resource in found if resource.owner.level == "assessor"}
         if own.blank and "experiment" in seen:
             own.known.clear()
-        # Those of a session that is shared into this project may all be in another one, which this user reads as well (xnat-rest.md 12).
-        if not assessors.assessors and any(self._listings.assessors_of_session(one, project) for one in sorted(assessed)[:3]):
+        # Those of a session that is shared into this project may all be in another one, which this user reads
+        # as well (xnat-rest.md 12).
+        if not assessors.assessors and any(
+            self._listings.assessors_of_session(one, project) for one in sorted(assessed)[:3]
+        ):
             self._listings.capabilities.refuse("assessors of a project")
             own.known.clear()
         asked = assessors.assessors[:3]
-        if "in" in assessors.resources.blank and self._has_inputs("assessor", (one.session_id for one in asked)):
+        if "in" in assessors.resources.blank and self._has_inputs(
+            "assessor", (one.session_id for one in asked)
+        ):
             assessors.resources.known.clear()
-        if "" in assessors.resources.blank and self._has_resources(Owner("experiment", one.id) for one in asked[:1]):
+        if "" in assessors.resources.blank and self._has_resources(
+            Owner("experiment", one.id) for one in asked[:1]
+        ):
             assessors.resources.known.clear()
         return scans, assessors, self._doubt_reconstructions(reconstructions, seen, few)
 
-    def _doubt_reconstructions(self, listing: ReconstructionListing | None, seen: set[str], few: bool) -> ReconstructionListing | None:
+    def _doubt_reconstructions(
+        self, listing: ReconstructionListing | None, seen: set[str], few: bool
+    ) -> ReconstructionListing | None:
         if listing is None:
-            # No form lists them all. In a large project with none in the sampled sessions, one request for every session would be
-            # spent on what is almost never there; a session's own file listing still brings to light what it has.
+            # No form lists them all. In a large project with none in the sampled sessions, one request for
+            # every session would be spent on what is almost never there; a session's own file listing still
+            # brings to light what it has.
             return None if few or "reconstruction" in seen else ReconstructionListing()
         if not listing.reconstructions and "reconstruction" in seen:
             return None
@@ -123,19 +163,24 @@ class BulkLoader:
 
     def _has_inputs(self, level: str, sessions: Iterable[str]) -> bool:
         looks = [
-            self._begin(("inputs", level, one), partial(self._resources.inputs_of_session, one, level)) for one in dict.fromkeys(sessions)
+            self._begin(("inputs", level, one), partial(self._resources.inputs_of_session, one, level))
+            for one in dict.fromkeys(sessions)
         ]
         return bool(self._answered(looks))
 
     def _has_resources(self, owners: Iterable[Owner]) -> bool:
-        return bool(self._answered([self._begin(("resources", one), partial(self._resources.of, one)) for one in owners]))
+        return bool(
+            self._answered(
+                [self._begin(("resources", one), partial(self._resources.of, one)) for one in owners]
+            )
+        )
 
     def _answered(self, looks: list[SharedCall[list[ResourceRecord]]]) -> list[ResourceRecord]:
-        """What the looks at single sessions found. A session may be listed and not be readable (xnat-rest.md 12): the others are looked at.
+        """What the looks at single sessions found. A session may be listed and not be readable (xnat-rest.md
+        12): the others are looked at.
 
-        Raises:
-            Failure: what keeps the server from answering; what the last of them was refused with, if all were.
-        """
+        Raises: Failure: what keeps the server from answering; what the last of them was refused with, if all
+            were."""
         found: list[ResourceRecord] = []
         refused: Failure | None = None
         answered = not looks

@@ -1,7 +1,7 @@
 """Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listing_store`.
 
-Used by `listing.service`. JSON, not pickle: what is read back from a disk must never run. A body in another form than this version writes is
-as good as none.
+Used by `listing.service`. JSON, not pickle: what is read back from a disk must never run. A body in another
+form than this version writes is as good as none.
 Threading: any thread; values in, values out.
 """
 
@@ -51,7 +51,7 @@ class StoredListings:
         self._store = store
         self._forms: list[Any] | None = None  # as last put
 
-    # --- projects ------------------------------------------------------------------------------------------------
+    # --- projects -------------------------------------------------------------------------------------------
 
     def projects(self) -> Kept[dict[str, ProjectRecord]] | None:
         """The list of projects."""
@@ -87,7 +87,7 @@ class StoredListings:
         """The project is not this user's any more."""
         self._store.drop("project", identity)
 
-    # --- sessions and subjects -----------------------------------------------------------------------------------
+    # --- sessions and subjects ------------------------------------------------------------------------------
 
     def session(self, project: str, identity: str) -> Kept[SessionSnapshot] | None:
         """A session that was listed singly."""
@@ -112,7 +112,7 @@ class StoredListings:
         """Keep the resources of a subject."""
         self._put("subject", identity, stamp, _rows(resources))
 
-    # --- outlines ------------------------------------------------------------------------------------------------
+    # --- outlines -------------------------------------------------------------------------------------------
 
     def summary(self, project: str) -> ProjectSummary | None:
         """A project's outline."""
@@ -135,7 +135,7 @@ class StoredListings:
         """The project is not this user's any more."""
         self._store.drop("outline", project)
 
-    # --- files ---------------------------------------------------------------------------------------------------
+    # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileIndex] | None:
         """The files under a key of `listing.service`."""
@@ -158,11 +158,17 @@ class StoredListings:
                 groups[-1][-1].append((file.path, file.size, file.digest))
         self._put("files", json.dumps(key), stamp, {"groups": groups, "odd": snapshot.odd})
 
-    # --- what the server takes -----------------------------------------------------------------------------------
+    # --- what the server takes ------------------------------------------------------------------------------
 
     def forms(self) -> tuple[dict[str, float], set[str]]:
-        """The forms the server refused, with the time of the refusal in epoch seconds, and those it proved to be right in."""
-        kept = self._get("forms", "", lambda body: ({str(one): float(at) for one, at in body[0]}, {str(one) for one in body[1]}))
+        """The forms the server refused, with the time of the refusal in epoch seconds, and those it proved to
+        be right in.
+        """
+        kept = self._get(
+            "forms",
+            "",
+            lambda body: ({str(one): float(at) for one, at in body[0]}, {str(one) for one in body[1]}),
+        )
         return kept.value if kept and kept.age < _PROVEN_FOR_S else ({}, set())
 
     def put_forms(self, refused: dict[str, float], proven: list[str]) -> None:
@@ -181,7 +187,7 @@ class StoredListings:
         """Write what waits, and end."""
         self._store.close()
 
-    # --- helpers -------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     def _get(self, kind: str, key: str, build: Callable[[Any], T]) -> Kept[T] | None:
         row = self._store.get(kind, key)
@@ -201,7 +207,9 @@ class StoredListings:
 
 
 def _rows(records: Iterable[Any]) -> list[Any]:
-    """Records as lists of their fields, in the order the classes declare them. `astuple` would copy deeply: 20 us each, this 1."""
+    """Records as lists of their fields, in the order the classes declare them. `astuple` would copy deeply:
+    20 us each, this 1.
+    """
     return [[getattr(one, name) for name in one.__dataclass_fields__] for one in records]
 
 
@@ -219,7 +227,11 @@ def _by_owner(rows: list[list[Any]]) -> dict[Owner, list[ResourceRecord]]:
 
 def _project_record(row: list[Any]) -> ProjectRecord:
     record = ProjectRecord(*row)
-    return record if record.resources is None else replace(record, resources=tuple((one[0], one[1], one[2]) for one in record.resources))
+    return (
+        record
+        if record.resources is None
+        else replace(record, resources=tuple((one[0], one[1], one[2]) for one in record.resources))
+    )
 
 
 def _project(body: Any) -> ProjectSnapshot:

@@ -1,9 +1,9 @@
-"""File listings: one request a session (several sessions a request, where the server takes that), held, kept on disk, compared.
+"""File listings: one request a session (several sessions a request, where the server takes that), held, kept
+on disk, compared.
 
-Used by `listing.service`. A listing holds while the stamp it came with stays (`stamps`); one from an earlier mount is shown at once and asked
-for again a moment later if it is old. What it lacks of the one before has to be proven gone (`proof`).
-Threading: any thread; one lock guards the maps, never held over I/O.
-"""
+Used by `listing.service`. A listing holds while the stamp it came with stays (`stamps`); one from an earlier
+mount is shown at once and asked for again a moment later if it is old. What it lacks of the one before has to
+be proven gone (`proof`). Threading: any thread; one lock guards the maps, never held over I/O."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 _TOGETHER = "files of several sessions"
 _AT_ONCE = 8  # sessions of one request ...
 _JUST_NOW = 10.0  # seconds for which a listing is not doubted because a file is not what it says
-_ROWS = 4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
+_ROWS = (
+    4000  # ... and the files it may list: a longer answer comes later than several short ones side by side
+)
 _AGAIN_S = 5.0  # what could not be listed again, and is shown as it was, is not asked for again before
 
 Load = Callable[[], FileListing]
@@ -87,7 +89,7 @@ class FileListings:
         self._refreshed = 0.0  # epoch seconds; what was stored before is not shown unasked
         self.changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def of_session(self, session: str, stamp: str) -> FileIndex:
         """The files of a session and all below it."""
@@ -101,12 +103,13 @@ class FileListings:
                     raise
         return self.of(("session", session), stamp, *self._of_session(session))
 
-    def of(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileIndex:
+    def of(
+        self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None
+    ) -> FileIndex:
         """The files under `key`, asked for with `load` unless they are held.
 
-        Args:
-            counts: asks for the files each of the resources counts.
-            oldest: the age in seconds from which a listing is asked for again, in place of `Limits.relist_after`.
+        Args: counts: asks for the files each of the resources counts. oldest: the age in seconds from which a
+            listing is asked for again, in place of `Limits.relist_after`.
 
         Raises:
             Failure: what keeps the server from answering, if nothing was ever listed.
@@ -121,12 +124,16 @@ class FileListings:
         try:
             work = partial(self._load, key, stamp, load, counts, oldest)
             give_up = self._patience(held=self._any(key) is not None)
-            return self._single_flight.get((self._epoch, "files", key, stamp), work, self._limits.listing_deadline, give_up)
+            return self._single_flight.get(
+                (self._epoch, "files", key, stamp), work, self._limits.listing_deadline, give_up
+            )
         except Failure as failure:
             stale = self._any(key) if failure.cause in UNANSWERED else None
             if stale is None:
                 raise
-            log.warning("the files of %s could not be listed again and are shown as they were: %s", key, failure)
+            log.warning(
+                "the files of %s could not be listed again and are shown as they were: %s", key, failure
+            )
             self._diagnostics.failed(failure)
             stale = replace(stale, stale=True)
             with self._lock:
@@ -134,7 +141,9 @@ class FileListings:
             return stale
 
     def distrust(self, key: Hashable) -> None:
-        """The listing under `key` was found to lack what it should have: it is asked for again at the next look, but not at every one."""
+        """The listing under `key` was found to lack what it should have: it is asked for again at the next
+        look, but not at every one.
+        """
         with self._lock:
             if key in self._distrusted:
                 return
@@ -149,9 +158,10 @@ class FileListings:
         return found[2] if found is not None and (stamp is None or stamp == found[0] != "") else None
 
     def outdated(self, key: Hashable, load: Load, counts: Counts, record: FileRecord) -> bool:
-        """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once, whatever the listing's stamp says:
-        a file may be overwritten without one (xnat-rest.md 13); but not of a listing that was made just now. False where the server does
-        not say."""
+        """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once,
+        whatever the listing's stamp says:
+        a file may be overwritten without one (xnat-rest.md 13); but not of a listing that was made just now.
+        False where the server does not say."""
         with self._lock:
             held = self._held.get(key)
         if held is None:
@@ -161,7 +171,9 @@ class FileListings:
             epoch = self._epoch
             work = partial(self._again, key, stamp, load, counts, epoch)
             try:
-                snapshot = self._single_flight.get((epoch, "files again", key), work, self._limits.listing_deadline)
+                snapshot = self._single_flight.get(
+                    (epoch, "files again", key), work, self._limits.listing_deadline
+                )
             except Failure as failure:
                 if failure.cause not in UNANSWERED:
                     raise
@@ -176,7 +188,9 @@ class FileListings:
         return self._hold(key, stamp, load, counts, epoch)
 
     def ahead(self, sessions: Iterable[tuple[str, str]]) -> None:
-        """Begin to list sessions (accession id, stamp) that will be asked for soon, as few requests as the server allows."""
+        """Begin to list sessions (accession id, stamp) that will be asked for soon, as few requests as the
+        server allows.
+        """
         wanted = []
         for session, stamp in sessions:
             with self._lock:
@@ -188,16 +202,23 @@ class FileListings:
             for session, stamp in wanted:
                 self._begin(session, stamp)
             return
-        # Only full groups, unless nothing is on its way: a walk takes up one session after the other, and each moves the window by one.
+        # Only full groups, unless nothing is on its way: a walk takes up one session after the other, and
+        # each moves the window by one.
         with self._lock:
             idle = not self._together
         for start in range(0, len(wanted) if idle else len(wanted) - len(wanted) % size, size):
             self._begin_together(wanted[start : start + size])
 
-    def begin(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> None:
+    def begin(
+        self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None
+    ) -> None:
         """Begin to list what will be asked for with `of` soon."""
         if not self._ready(key, stamp, oldest):
-            self._single_flight.start((self._epoch, "files", key, stamp), partial(self._load, key, stamp, load, counts, oldest), urgent=False)
+            self._single_flight.start(
+                (self._epoch, "files", key, stamp),
+                partial(self._load, key, stamp, load, counts, oldest),
+                urgent=False,
+            )
 
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
@@ -213,7 +234,7 @@ class FileListings:
         with self._lock:
             return len(self._held), int(self._held.currsize)
 
-    # --- several sessions ----------------------------------------------------------------------------------------
+    # --- several sessions -----------------------------------------------------------------------------------
 
     def _group(self) -> int:
         if not self._resources.capabilities.may(_TOGETHER) or not self._rows:
@@ -234,7 +255,9 @@ class FileListings:
                 self._begin(session, stamp)
             return
         call = self._single_flight.start(
-            (self._epoch, "files together", tuple(wanted)), lambda: self._load_together(wanted, witness), urgent=False
+            (self._epoch, "files together", tuple(wanted)),
+            lambda: self._load_together(wanted, witness),
+            urgent=False,
         )
         with self._lock:
             for session, _ in wanted:
@@ -261,14 +284,16 @@ class FileListings:
                 self._resources.capabilities.refuse(_TOGETHER)
                 return
             for session, stamp in wanted:
-                # A session without rows is asked for by itself: a server might only look at the first one named.
+                # A session without rows is asked for by itself: a server might only look at the first one
+                # named.
                 if told[session].files:
                     self._proven = True
                     load, counts = self._of_session(session)
                     self._hold(("session", session), stamp, _first(told[session], load), counts, epoch)
         except Failure as failure:
-            # One of them may be what breaks the whole (a catalog that cannot be read: xnat-rest.md 12): each is asked for by itself when it
-            # is looked at. Where the form has never worked, one that is answered singly tells that it is the form.
+            # One of them may be what breaks the whole (a catalog that cannot be read: xnat-rest.md 12): each
+            # is asked for by itself when it is looked at. Where the form has never worked, one that is
+            # answered singly tells that it is the form.
             log.info("the files of several sessions could not be listed at once: %s", failure)
             if not self._proven and failure.status and self._answered(*wanted[0]):
                 self._resources.capabilities.refuse(_TOGETHER)
@@ -288,11 +313,13 @@ class FileListings:
         """How the files of a session are asked for, and how many its resources count."""
 
         def counts() -> dict[int, int | None]:
-            return {one.id: one.file_count for one in self._resources.of_session(session) if one.id is not None}
+            return {
+                one.id: one.file_count for one in self._resources.of_session(session) if one.id is not None
+            }
 
         return partial(self._resources.files_of_session, session), counts
 
-    # --- holding -------------------------------------------------------------------------------------------------
+    # --- holding --------------------------------------------------------------------------------------------
 
     def _ready(self, key: Hashable, stamp: str, oldest: float | None = None) -> FileIndex | None:
         with self._lock:
@@ -313,7 +340,8 @@ class FileListings:
                 self._held[key] = (stamp, time.monotonic() - (0.0 if old else kept.age), kept.value)
         self._note_rows(kept.value.count)
         if old:
-            self._later.add(key, partial(self._renew, str(key[1]), stamp))  # type: ignore[index]  # of a session, see above
+            # of a session, see above
+            self._later.add(key, partial(self._renew, str(key[1]), stamp))  # type: ignore[index]
         return kept.value
 
     def _renew(self, session: str, stamp: str) -> None:
@@ -329,7 +357,9 @@ class FileListings:
         kept = self._stored.files(key)
         return kept.value if kept is not None else None
 
-    def _load(self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None) -> FileIndex:
+    def _load(
+        self, key: Hashable, stamp: str, load: Load, counts: Counts, oldest: float | None = None
+    ) -> FileIndex:
         held = self._ready(key, stamp, oldest)
         if held is not None:
             return held  # came between the look for it and this

@@ -1,9 +1,8 @@
 """A project's holdings brought up to date with what changed, in place of listing all of it again.
 
-Used by `projects`. An experiment or subject is taken as changed when its row is: its stamp moves with every change below it (`stamps`).
-A changed session is marked as not complete and is asked for by itself when it is looked at; so is a changed subject.
-Threading: pure; the holdings given are not changed.
-"""
+Used by `projects`. An experiment or subject is taken as changed when its row is: its stamp moves with every
+change below it (`stamps`). A changed session is marked as not complete and is asked for by itself when it is
+looked at; so is a changed subject. Threading: pure; the holdings given are not changed."""
 
 from __future__ import annotations
 
@@ -29,11 +28,15 @@ def apply_changes(
 ) -> ProjectSnapshot | None:
     """The holdings as they are now: the same object if nothing changed, None if all has to be listed again.
 
-    `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the project, and is called if a
-    session changed: a session's own listing has no assessor that has no resource, and all of a shared session's.
-    """
+    `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the
+    project, and is called if a session changed: a session's own listing has no assessor that has no resource,
+    and all of a shared session's."""
     # Of an experiment without a stamp nothing tells whether it changed.
-    changed = {identity for identity, one in experiments.items() if not one.changed or held.experiments.get(identity) != one}
+    changed = {
+        identity
+        for identity, one in experiments.items()
+        if not one.changed or held.experiments.get(identity) != one
+    }
     gone = held.experiments.keys() - experiments.keys()
     if len(changed) > _MOST:
         return None
@@ -42,7 +45,11 @@ def apply_changes(
     if people is not None:
         subjects = {one.id: one for one in people}
         made_up = {one.id for one in held.subjects.values() if not one.changed and one.id not in subjects}
-        stale = {identity for identity, one in subjects.items() if not one.changed or held.subjects.get(identity) != one}
+        stale = {
+            identity
+            for identity, one in subjects.items()
+            if not one.changed or held.subjects.get(identity) != one
+        }
         stale |= held.subjects.keys() - subjects.keys() - made_up
         if len(stale) > _MOST_SUBJECTS:
             return None
@@ -51,7 +58,9 @@ def apply_changes(
     if not (changed or gone or stale) and own_resources == held.own_resources and record == held.project:
         return held
     touched = changed | gone
-    resources = {owner: found for owner, found in list(held.resources.items()) if not _is_of(owner, touched, stale)}
+    resources = {
+        owner: found for owner, found in list(held.resources.items()) if not _is_of(owner, touched, stale)
+    }
     fresh = replace(
         held,
         project=record,

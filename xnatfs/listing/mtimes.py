@@ -1,11 +1,11 @@
 """When files changed, as far as this machine saw it: the mtime of a file that is no longer what it first was.
 
-Used by `listing.service`, which compares a new file listing with the one before it, and by `content.manager`, which finds contents overwritten behind
-an unchanged listing; read by the tree. XNAT tells no time of change for a file (its listings have none, and `Last-Modified` costs a
-request each), so: the date of insertion of its session until a change is seen, then the `last_modified` that came with the change
-(design.md 4.5). Kept in the state directory, not in the cache: `rsync` after `cache clear` must find the same times.
-Threading: any thread; maps are only ever added to.
-"""
+Used by `listing.service`, which compares a new file listing with the one before it, and by `content.manager`,
+which finds contents overwritten behind an unchanged listing; read by the tree. XNAT tells no time of change
+for a file (its listings have none, and `Last-Modified` costs a request each), so: the date of insertion of
+its session until a change is seen, then the `last_modified` that came with the change (design.md 4.5). Kept
+in the state directory, not in the cache: `rsync` after `cache clear` must find the same times. Threading: any
+thread; maps are only ever added to."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class MtimeHistory:
     def compare(self, before: FileIndex, after: FileIndex, old_stamp: str, new_stamp: str) -> int:
         """Note every file that has another size or digest than before; how many there were.
 
-        A stamp that did not move with the change says nothing about it (xnat-rest.md 5): then it is the time of the discovery.
-        """
+        A stamp that did not move with the change says nothing about it (xnat-rest.md 5): then it is the time
+        of the discovery."""
         told = parse_stamp(new_stamp) if new_stamp != old_stamp else None
         count = 0
         for number, files in after.by_resource.items():
@@ -63,5 +63,9 @@ class MtimeHistory:
 
 
 def _differ(old: FileRecord | None, new: FileRecord) -> bool:
-    """Whether the content is another one. A digest that appears or goes is only a catalog that was refreshed."""
-    return old is not None and (old.size != new.size or (old.digest != new.digest and "" not in (old.digest, new.digest)))
+    """Whether the content is another one. A digest that appears or goes is only a catalog that was
+    refreshed.
+    """
+    return old is not None and (
+        old.size != new.size or (old.digest != new.digest and "" not in (old.digest, new.digest))
+    )

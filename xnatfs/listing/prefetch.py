@@ -1,9 +1,8 @@
 """When things are asked for in order, what comes next?
 
-Used by `listing.service`: a `find` visits session after session; fetching the next ones meanwhile, in parallel, takes the round trips out of it.
-One look fetches nothing ahead: `ls` of one session in a project of 20,000 must not ask for the others.
-Threading: any thread; one lock, held for moments.
-"""
+Used by `listing.service`: a `find` visits session after session; fetching the next ones meanwhile, in
+parallel, takes the round trips out of it. One look fetches nothing ahead: `ls` of one session in a project of
+20,000 must not ask for the others. Threading: any thread; one lock, held for moments."""
 
 from __future__ import annotations
 
@@ -19,7 +18,9 @@ _FORGOTTEN = 20.0  # seconds after which a walk over the same place is a new one
 
 
 class WalkOrder:
-    """Ids in the order the tree lists them (by label: `find`, `rsync`) and by the number in them (inode order: `cp -r`)."""
+    """Ids in the order the tree lists them (by label: `find`, `rsync`) and by the number in them (inode
+    order: `cp -r`).
+    """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self.ids = list(ids)
@@ -41,7 +42,10 @@ class WalkDetector:
             return []
         best: tuple[int, list[str], int] = (1, [], 0)
         with self._lock:
-            for name, ids, positions in (("label", order.ids, order.position), ("number", order.by_number, order.number_position)):
+            for name, ids, positions in (
+                ("label", order.ids, order.position),
+                ("number", order.by_number, order.number_position),
+            ):
                 position = positions[current]
                 if (walk, name, position) in self._runs:
                     return []  # told a moment ago: a session is looked into many times

@@ -1,10 +1,12 @@
-"""The projects of a server: which there are, and what each holds down to its resources. Listed once, held, brought up to date.
+"""The projects of a server: which there are, and what each holds down to its resources. Listed once, held,
+brought up to date.
 
-Used by `listing.service`. Cost (design.md 4.1): a project in about eight requests; a look whether anything changed in four, and what did is listed
-again. What was proven last stays until a listing that came back right says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is
-gone when the list of projects is without it.
-Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held over I/O.
-"""
+Used by `listing.service`. Cost (design.md 4.1): a project in about eight requests; a look whether anything
+changed in four, and what did is listed again. What was proven last stays until a listing that came back right
+says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is gone when the list of projects is without
+it.
+Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held
+over I/O."""
 
 from __future__ import annotations
 
@@ -35,17 +37,11 @@ log = logging.getLogger(__name__)
 class ProjectListings:
     """The projects of one server, for one user.
 
-    Args:
-        listings, resources: where they come from.
-        experiments: lists the experiments of a project with the stamps that move.
-        flights: fetches single listings.
-        limits: how long a listing holds.
-        troubles: what is odd on the server is reported there.
-        stored: what earlier mounts listed: shown at once where the server's stamps agree, or where the server is away.
-        later: renews what was shown from the store.
-        patience: when not to wait on.
-        only: show only these projects (none: all).
-    """
+    Args: listings, resources: where they come from. experiments: lists the experiments of a project with the
+        stamps that move. flights: fetches single listings. limits: how long a listing holds. troubles: what
+        is odd on the server is reported there. stored: what earlier mounts listed: shown at once where the
+        server's stamps agree, or where the server is away. later: renews what was shown from the store.
+        patience: when not to wait on. only: show only these projects (none: all)."""
 
     def __init__(
         self,
@@ -70,7 +66,8 @@ class ProjectListings:
         self._later = later
         self._patience = patience
         self._only = only
-        # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would wait for each other.
+        # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would
+        # wait for each other.
         self._composers = WorkerPool("project", 32)
         self._composing = SingleFlight(self._composers)
         self._bulk = BulkLoader(listings, resources, experiments, calls, limits.listing_deadline)
@@ -81,9 +78,11 @@ class ProjectListings:
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = False
         # Called with the holdings before and after when a project was compared with the server.
-        self.on_renewed: Callable[[ProjectSnapshot | None, ProjectSnapshot], None] = lambda before, after: None
+        self.on_renewed: Callable[[ProjectSnapshot | None, ProjectSnapshot], None] = lambda before, after: (
+            None
+        )
 
-    # --- which there are -----------------------------------------------------------------------------------------
+    # --- which there are ------------------------------------------------------------------------------------
 
     def projects(self) -> dict[str, ProjectRecord]:
         """The projects shown, by id."""
@@ -95,11 +94,18 @@ class ProjectListings:
             if kept is not None:
                 found = self._shown(kept.value)
                 self._projects = (time.monotonic(), found)
-                self._later.add("projects", lambda: self._single_flight.start((self._epoch, "projects"), self._load_projects, urgent=False))
+                self._later.add(
+                    "projects",
+                    lambda: self._single_flight.start(
+                        (self._epoch, "projects"), self._load_projects, urgent=False
+                    ),
+                )
                 return found
         try:
             give_up = self._patience(held=held is not None)
-            return self._single_flight.get((self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up)
+            return self._single_flight.get(
+                (self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up
+            )
         except Failure as failure:
             if failure.cause is Cause.INTERRUPTED:
                 raise
@@ -123,7 +129,7 @@ class ProjectListings:
             self._projects = (time.monotonic(), found)
         return found
 
-    # --- one of them ---------------------------------------------------------------------------------------------
+    # --- one of them ----------------------------------------------------------------------------------------
 
     def fresh(self, identity: str) -> ProjectSnapshot | None:
         """A project's holdings if they need not be renewed; no request."""
@@ -133,20 +139,25 @@ class ProjectListings:
     def get(self, identity: str) -> ProjectSnapshot:
         """A project's holdings, at most `ttl` old.
 
-        Raises:
-            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if nothing is held yet.
-        """
+        Raises: Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
+            nothing is held yet."""
         if (fresh := self.fresh(identity)) is not None:
             return fresh
         held = self.held.get(identity)
         try:
             give_up = self._patience(held=held is not None)
-            return self._composing.get((self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline, give_up)
+            return self._composing.get(
+                (self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline, give_up
+            )
         except Failure as failure:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
             if held is None:
-                kept = self._stored.project(identity) if failure.cause in UNANSWERED and self._may_show(identity) else None
+                kept = (
+                    self._stored.project(identity)
+                    if failure.cause in UNANSWERED and self._may_show(identity)
+                    else None
+                )
                 if kept is None:
                     raise
                 held = self.held.setdefault(identity, kept.value)
@@ -158,12 +169,20 @@ class ProjectListings:
         return not self._only or identity in self._only
 
     def _renew(self, identity: str) -> ProjectSnapshot:
-        """One to four requests tell whether anything changed since the holdings were made; only what did is listed again."""
+        """One to four requests tell whether anything changed since the holdings were made; only what did is
+        listed again.
+        """
         epoch = self._epoch
         held = self.held.get(identity)
-        kept = self._stored.project(identity) if held is None and not self._refreshed and self._may_show(identity) else None
+        kept = (
+            self._stored.project(identity)
+            if held is None and not self._refreshed and self._may_show(identity)
+            else None
+        )
         if kept is not None:
-            record: ProjectRecord | None = kept.value.project  # whether it still is this user's tells the next request
+            record: ProjectRecord | None = (
+                kept.value.project
+            )  # whether it still is this user's tells the next request
         else:
             record = self.projects().get(identity)
         if record is None:
@@ -176,7 +195,9 @@ class ProjectListings:
         experiments = self._listed(identity, people, before)
         fresh = self._patched(record, experiments, people, held, kept)
         if fresh is None:
-            fresh = self._bulk.load(record, experiments, partial(self.own_resources, identity, _expected(record, before)))
+            fresh = self._bulk.load(
+                record, experiments, partial(self.own_resources, identity, _expected(record, before))
+            )
             fresh.made = time.monotonic()
             if before is not None:
                 fresh.take_over(before)
@@ -195,7 +216,9 @@ class ProjectListings:
         self, identity: str, people: Callable[[], list[SubjectRecord]], before: ProjectSnapshot | None
     ) -> dict[str, ExperimentRecord]:
         try:
-            return self._experiments.get(identity, people, before.experiments.values() if before is not None else ())
+            return self._experiments.get(
+                identity, people, before.experiments.values() if before is not None else ()
+            )
         except Failure as failure:
             if failure.cause is Cause.NOT_ALLOWED:
                 self.held.pop(identity, None)
@@ -224,11 +247,19 @@ class ProjectListings:
             return fresh
         if held is None or time.monotonic() - held.made >= self._limits.relist_after:
             return None
-        return apply_changes(held, record, experiments, people(), self.own_resources(identity, _expected(record, held)), assessors)
+        return apply_changes(
+            held,
+            record,
+            experiments,
+            people(),
+            self.own_resources(identity, _expected(record, held)),
+            assessors,
+        )
 
     def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
-        """The resources of the project itself. Their listing can come back right and empty while a query inside it fails 
-        (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be lacking in the list of projects, too.
+        """The resources of the project itself. Their listing can come back right and empty while a query
+        inside it fails (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be
+        lacking in the list of projects, too.
 
         Raises:
             Failure: UNPROVEN if it is not; what keeps the server from answering.
@@ -242,11 +273,14 @@ class ProjectListings:
             else:  # the list of projects does not tell, perhaps because of the same query
                 lacking = {one for one in lacking if self._answers_for(identity, one)}
         if lacking:
-            raise Failure(Cause.UNPROVEN, f"the resources of project {identity}", f"{len(lacking)} are not listed")
+            raise Failure(
+                Cause.UNPROVEN, f"the resources of project {identity}", f"{len(lacking)} are not listed"
+            )
         return found
 
     def _answers_for(self, identity: str, number: int) -> bool:
-        """Whether the server still knows a resource of a project: of an unknown number it says 404, of one it cannot read just now 500.
+        """Whether the server still knows a resource of a project: of an unknown number it says 404, of one it
+        cannot read just now 500.
 
         Raises:
             Failure: what keeps the server from answering.
@@ -266,7 +300,8 @@ class ProjectListings:
             self._composing.start((self._epoch, identity), lambda: self._renew(identity), urgent=False)
 
     def check(self, identity: str) -> None:
-        """Return if the server answers about a project, asked now: what it refuses otherwise is then its own failure.
+        """Return if the server answers about a project, asked now: what it refuses otherwise is then its own
+        failure.
 
         Raises:
             Failure: UNPROVEN, or what keeps the server from answering.
@@ -286,7 +321,7 @@ class ProjectListings:
         self.held.pop(identity, None)
         self._stored.drop_project(identity)
 
-    # --- all of them ---------------------------------------------------------------------------------------------
+    # --- all of them ----------------------------------------------------------------------------------------
 
     def refresh(self, project: str | None = None) -> None:
         """Forget what is held, of one project or of all: the next look asks the server."""
@@ -310,6 +345,8 @@ class ProjectListings:
 
 
 def _expected(record: ProjectRecord, before: ProjectSnapshot | None) -> set[int]:
-    """The numbers of the resources a project should have: as the list of projects says, and as was known before."""
+    """The numbers of the resources a project should have: as the list of projects says, and as was known
+    before.
+    """
     known = {one.id for one in before.own_resources if one.id is not None} if before is not None else set()
     return known | {number for number, _, _ in record.resources or ()}

@@ -1,9 +1,9 @@
 """What the server holds, as far as anybody has asked: listings fetched once, held, renewed when they age.
 
-Used by the tree. Projects are in `projects.py`, files in `filelists.py`. A session costs one request for its files; one whose resources
-no bulk listing tells costs one more, and both are fetched ahead, in parallel, when sessions are walked in order.
-Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held over I/O.
-"""
+Used by the tree. Projects are in `projects.py`, files in `filelists.py`. A session costs one request for its
+files; one whose resources no bulk listing tells costs one more, and both are fetched ahead, in parallel, when
+sessions are walked in order. Threading: any thread. Published holdings are never changed in place; one lock
+guards the maps, never held over I/O."""
 
 from __future__ import annotations
 
@@ -45,14 +45,10 @@ _SOON = 2.0  # seconds until what an earlier mount stored is asked for again
 class ListingService:
     """The listings of one server, for one user.
 
-    Args:
-        listings: where they come from.
-        limits: how long they hold, how many file records are kept.
-        troubles: what is odd on the server is reported there.
-        stored: what earlier mounts listed: shown at once where the server's stamps agree, or where the server is away.
-        history: when files changed.
-        only: show only these projects (none: all).
-    """
+    Args: listings: where they come from. limits: how long they hold, how many file records are kept.
+        troubles: what is odd on the server is reported there. stored: what earlier mounts listed: shown at
+        once where the server's stamps agree, or where the server is away. history: when files changed. only:
+        show only these projects (none: all)."""
 
     def __init__(
         self,
@@ -74,17 +70,41 @@ class ListingService:
         self._single_flight = SingleFlight(self._workers)
         self._later = Debouncer(_SOON)
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str, str], tuple[str, float, SessionSnapshot]] = {}  # by project and experiment
+        self._sessions: dict[
+            tuple[str, str], tuple[str, float, SessionSnapshot]
+        ] = {}  # by project and experiment
         self._patience = StalePolicy(listings.breaker)
-        self._files = FileListings(self._resources, self._single_flight, limits, diagnostics, stored, history, self._later, self._patience)
+        self._files = FileListings(
+            self._resources,
+            self._single_flight,
+            limits,
+            diagnostics,
+            stored,
+            history,
+            self._later,
+            self._patience,
+        )
         self.experiments = ExperimentListings(listings, diagnostics)
         self._projects = ProjectListings(
-            *(listings, self._resources, self.experiments, self._single_flight, limits, diagnostics, stored, self._later, self._patience), only
+            *(
+                listings,
+                self._resources,
+                self.experiments,
+                self._single_flight,
+                limits,
+                diagnostics,
+                stored,
+                self._later,
+                self._patience,
+            ),
+            only,
         )
         self._projects.on_renewed = self._renewed
         self._single = SingleLoader(listings, self._resources)
         self._ahead = WalkDetector()
-        self.names = SessionNames(listings, self._begin, limits.listing_deadline, self._patience, self.fresh, self.project)
+        self.names = SessionNames(
+            listings, self._begin, limits.listing_deadline, self._patience, self.fresh, self.project
+        )
         self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
         self._refreshed = 0.0  # epoch seconds of that
         refused, proofs = stored.forms()
@@ -92,7 +112,7 @@ class ListingService:
         self._single.items_proven = "items" in proofs
         self.experiments.proven = "stamps" in proofs
 
-    # --- projects ------------------------------------------------------------------------------------------------
+    # --- projects -------------------------------------------------------------------------------------------
 
     def projects(self) -> dict[str, ProjectRecord]:
         """The projects shown, by id."""
@@ -132,7 +152,7 @@ class ListingService:
                 self._sessions[after.project.id, identity] = old.changed, time.monotonic(), session
         self.keep_forms()
 
-    # --- sessions ------------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------------------------------------
 
     def session(self, project: str, identity: str) -> SessionSnapshot:
         """One experiment of a project, down to its resources."""
@@ -148,9 +168,13 @@ class ListingService:
             for other in self._ahead.window(("sessions", project), snapshot.order, identity):
                 one = snapshot.experiments[other]
                 if self._held_session(project, one) is None and snapshot.session(one) is None:
-                    self._begin(("session", project, other), partial(self._load_session, snapshot, one), urgent=False)
+                    self._begin(
+                        ("session", project, other), partial(self._load_session, snapshot, one), urgent=False
+                    )
             try:
-                found = self._get(("session", project, identity), lambda: self._load_session(snapshot, experiment))
+                found = self._get(
+                    ("session", project, identity), lambda: self._load_session(snapshot, experiment)
+                )
             except Failure as failure:
                 found = self._as_it_was(project, identity, failure)
                 if found is None:
@@ -158,7 +182,9 @@ class ListingService:
         return self._with_files(found)
 
     def _as_it_was(self, project: str, identity: str, failure: Failure) -> SessionSnapshot | None:
-        """What was last known of a session that the server does not tell of now; None if nothing was, or it is no trouble of the server."""
+        """What was last known of a session that the server does not tell of now; None if nothing was, or it
+        is no trouble of the server.
+        """
         if failure.cause not in UNANSWERED:
             return None
         held = self._sessions.get((project, identity))
@@ -175,7 +201,12 @@ class ListingService:
         if held is not None:
             return held[2] if self._holds(held[0], held[1], experiment.changed) else None
         kept = self._stored.session(*key) if experiment.changed else None
-        if kept is None or kept.stamp != experiment.changed or kept.value.experiment != experiment or self._predates(kept.age):
+        if (
+            kept is None
+            or kept.stamp != experiment.changed
+            or kept.value.experiment != experiment
+            or self._predates(kept.age)
+        ):
             return None
         self._sessions[key] = (kept.stamp, time.monotonic(), kept.value)
         return kept.value
@@ -185,7 +216,10 @@ class ListingService:
         return held or self._hold_session(snapshot, self._single.session(snapshot, experiment))
 
     def _hold_session(self, snapshot: ProjectSnapshot, session: SessionSnapshot) -> SessionSnapshot:
-        key = snapshot.project.id, session.experiment.id  # a shared session has other labels, and other assessors, in each project
+        key = (
+            snapshot.project.id,
+            session.experiment.id,
+        )  # a shared session has other labels, and other assessors, in each project
         self._sessions[key] = (session.experiment.changed, time.monotonic(), session)
         self._stored.put_session(snapshot.project.id, session)
         return session
@@ -196,7 +230,11 @@ class ListingService:
             return
         for other in self._ahead.window(("items", snapshot.project.id), snapshot.subject_order, subject):
             if other not in snapshot.complete_subjects and other not in snapshot.without_item:
-                self._begin(("item", snapshot.project.id, other), partial(self._load_item, snapshot, other), urgent=False)
+                self._begin(
+                    ("item", snapshot.project.id, other),
+                    partial(self._load_item, snapshot, other),
+                    urgent=False,
+                )
         self._get(("item", snapshot.project.id, subject), lambda: self._load_item(snapshot, subject))
 
     def _load_item(self, snapshot: ProjectSnapshot, subject: str) -> None:
@@ -206,14 +244,16 @@ class ListingService:
         if told is None:
             snapshot.without_item.add(subject)
             return
-        # An item comes without resources while a query inside it fails (xnat-rest.md 13): where it tells less than was known, they are
-        # asked for by themselves.
+        # An item comes without resources while a query inside it fails (xnat-rest.md 13): where it tells less
+        # than was known, they are asked for by themselves.
         for session in told[1]:
             if self._known_numbers(snapshot.project.id, session.experiment.id) <= _numbers(session):
                 self._hold_session(snapshot, session)
             else:
                 snapshot.without_item.add(subject)
-        if subject in snapshot.complete_subjects:  # of a subject that is not shared along with its session, nothing is shown
+        if (
+            subject in snapshot.complete_subjects
+        ):  # of a subject that is not shared along with its session, nothing is shown
             return
         kept = self._stored.subject(subject)
         if kept is None or {one.id for one in kept.value} <= {one.id for one in told[0]}:
@@ -228,7 +268,9 @@ class ListingService:
         return set() if known is None else _numbers(known)
 
     def _with_files(self, session: SessionSnapshot) -> SessionSnapshot:
-        """Add resources that only the file listing told of (a bulk listing may hide one behind an equal label)."""
+        """Add resources that only the file listing told of (a bulk listing may hide one behind an equal
+        label).
+        """
         # Of the same stamp: an older one tells of resources that are gone by now.
         held = self._files.held(session.experiment.id, session.experiment.changed or None)
         if held is None:
@@ -250,14 +292,20 @@ class ListingService:
         if subject not in snapshot.complete_subjects:
             for other in self._ahead.window(("subjects", project), snapshot.subject_order, subject):
                 if other not in snapshot.complete_subjects:
-                    self._begin(("subject", project, other), partial(self._load_subject, snapshot, other), urgent=False)
+                    self._begin(
+                        ("subject", project, other),
+                        partial(self._load_subject, snapshot, other),
+                        urgent=False,
+                    )
             try:
                 self._get(("subject", project, subject), lambda: self._load_subject(snapshot, subject))
             except Failure as failure:
                 kept = self._stored.subject(subject) if failure.cause in UNANSWERED else None
                 if kept is None:
                     raise
-                log.warning("subject %s could not be listed again and is shown as it was: %s", subject, failure)
+                log.warning(
+                    "subject %s could not be listed again and is shown as it was: %s", subject, failure
+                )
                 self._diagnostics.failed(failure)
                 return kept.value
         return snapshot.resources.get(owner, [])
@@ -278,14 +326,14 @@ class ListingService:
             snapshot.resources[Owner("subject", subject)] = kept.value
             snapshot.complete_subjects.add(subject)
 
-    # --- files ---------------------------------------------------------------------------------------------------
+    # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, project: str, resource: ResourceRecord) -> FileIndex:
-        """The holdings that have the files of `resource`: all of its session, subject or project in one request.
+        """The holdings that have the files of `resource`: all of its session, subject or project in one
+        request.
 
-        Raises:
-            Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it is asked.
-        """
+        Raises: Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it
+            is asked."""
         owner = resource.owner
         snapshot = self.project(project)
         session = owner_session(owner)
@@ -295,17 +343,24 @@ class ListingService:
             found = self._files.of(("owner", owner), stamp, *self._of_owner(owner))
         else:
             window = self._ahead.window(("files", project), snapshot.order, session)
-            self._files.ahead((other, snapshot.experiments[other].changed) for other in window if self._may_have_files(snapshot, other))
+            self._files.ahead(
+                (other, snapshot.experiments[other].changed)
+                for other in window
+                if self._may_have_files(snapshot, other)
+            )
             found = self._files.of_session(session, stamp)
         if found.of_resource(resource) is None and resource.file_count != 0:
-            # Seen on a real server: no rows although the resource counts files (xnat-rest.md 15.25); asked singly before it is believed.
+            # Seen on a real server: no rows although the resource counts files (xnat-rest.md 15.25); asked
+            # singly before it is believed.
             singly = self._files.of(*self._one_resource(resource, stamp))
             if session and singly.of_resource(resource):
                 self._files.distrust(("session", session))
             return singly
         return found
 
-    def _of_owner(self, owner: Owner) -> tuple[Callable[[], FileListing], Callable[[], dict[int, int | None]]]:
+    def _of_owner(
+        self, owner: Owner
+    ) -> tuple[Callable[[], FileListing], Callable[[], dict[int, int | None]]]:
         """How the files of one object are asked for, and how many its resources count."""
 
         def counts() -> dict[int, int | None]:
@@ -326,7 +381,9 @@ class ListingService:
         return self._files.session_outdated(session, record)
 
     def list_files(self, project: str, sessions: Sequence[str]) -> None:
-        """Begin to list the files of these sessions, in parallel and several a request: each will be asked for with `files` next."""
+        """Begin to list the files of these sessions, in parallel and several a request: each will be asked
+        for with `files` next.
+        """
         experiments = self.project(project).experiments
         self._files.ahead((one, experiments[one].changed) for one in sessions if one in experiments)
 
@@ -335,13 +392,15 @@ class ListingService:
         known = snapshot.session(snapshot.experiments[session])
         return known is None or bool(known.resources)
 
-    def resource_files(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> list[FileRecord]:
+    def resource_files(
+        self, resource: ResourceRecord, stamp: str, oldest: float | None = None
+    ) -> list[FileRecord]:
         """The files of one resource, in catalog order; see `listing_of`."""
         return self.listing_of(resource, stamp, oldest).of_resource(resource) or []
 
     def listing_of(self, resource: ResourceRecord, stamp: str, oldest: float | None = None) -> FileIndex:
-        """Holdings with the files of one resource, as of the stamp of its session: its session's listing where that is held, else one
-        request for just this resource. `oldest`: see `FileListings.of`.
+        """Holdings with the files of one resource, as of the stamp of its session: its session's listing
+        where that is held, else one request for just this resource. `oldest`: see `FileListings.of`.
 
         Raises:
             Failure: what keeps the server from answering.
@@ -354,11 +413,15 @@ class ListingService:
         return self._files.of(*self._one_resource(resource, stamp), oldest)
 
     def listings_of(
-        self, resources: Sequence[tuple[ResourceRecord, str]], progress: Callable[[int, int], object] | None = None
+        self,
+        resources: Sequence[tuple[ResourceRecord, str]],
+        progress: Callable[[int, int], object] | None = None,
     ) -> list[FileIndex]:
-        """The same for many resources, each with the stamp of its session; those not held are listed in parallel.
+        """The same for many resources, each with the stamp of its session; those not held are listed in
+        parallel.
 
-        `progress` is told how many are listed, and of how many. Ends with the first failure; what was listed until then is kept.
+        `progress` is told how many are listed, and of how many. Ends with the first failure; what was listed
+        until then is kept.
 
         Raises:
             Failure: what keeps the server from answering; INTERRUPTED.
@@ -366,7 +429,8 @@ class ListingService:
         found: list[FileIndex] = []
         begun = 0
         for resource, stamp in resources:
-            # Only so many ahead of the one waited for: who interrupts this does not leave thousands of requests behind.
+            # Only so many ahead of the one waited for: who interrupts this does not leave thousands of
+            # requests behind.
             for other, its_stamp in resources[begun : len(found) + _LISTED_AHEAD]:
                 begun += 1
                 if self._files.held(_session_of(other), its_stamp) is None and addressable(other):
@@ -386,9 +450,15 @@ class ListingService:
         listing = self._resources.files_of_resource(resource)
         if not listing.files and not listing.odd:
             # The bulk listings of labels do not tell counts.
-            count = self._resources.file_count(resource) if resource.file_count is None else resource.file_count
+            count = (
+                self._resources.file_count(resource) if resource.file_count is None else resource.file_count
+            )
             if count:
-                raise Failure(Cause.LISTING_EMPTY, f"{resource.label} of {resource.owner.part or resource.owner.id}", f"it counts {count}")
+                raise Failure(
+                    Cause.LISTING_EMPTY,
+                    f"{resource.label} of {resource.owner.part or resource.owner.id}",
+                    f"it counts {count}",
+                )
         return listing
 
     @staticmethod
@@ -396,7 +466,7 @@ class ListingService:
         subject = snapshot.subjects.get(owner.id)
         return subject.changed if subject is not None and owner.level == "subject" else ""
 
-    # --- helpers -------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     def resources_of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of one object with all the server tells of them, asked now."""
@@ -418,7 +488,11 @@ class ListingService:
     def counts(self) -> dict[str, int]:
         """For `status`."""
         listings, records = self._files.counts()
-        return {"projects listed": len(self._projects.held), "file listings held": listings, "file records held": records}
+        return {
+            "projects listed": len(self._projects.held),
+            "file listings held": listings,
+            "file records held": records,
+        }
 
     @property
     def refused_forms(self) -> list[str]:
@@ -433,17 +507,21 @@ class ListingService:
         self._stored.close()
 
     def _holds(self, held_stamp: str, held_at: float, stamp: str) -> bool:
-        # With a stamp a listing holds until that moves; some changes move none (xnat-rest.md 13), so it is asked for again after some
-        # hours all the same. Without one, age is all there is.
+        # With a stamp a listing holds until that moves; some changes move none (xnat-rest.md 13), so it is
+        # asked for again after some hours all the same. Without one, age is all there is.
         age = time.monotonic() - held_at
-        return held_stamp == stamp and age < (max(self._limits.relist_after, self._limits.ttl) if stamp else self._limits.ttl)
+        return held_stamp == stamp and age < (
+            max(self._limits.relist_after, self._limits.ttl) if stamp else self._limits.ttl
+        )
 
     def _predates(self, age: float) -> bool:
         """Whether something of this age was listed before the last refresh."""
         return time.time() - age < self._refreshed
 
     def _get(self, key: Hashable, work: Callable[[], T], *, held: bool = False) -> T:
-        return self._single_flight.get((self._epoch, key), work, self._limits.listing_deadline, self._patience(held=held))
+        return self._single_flight.get(
+            (self._epoch, key), work, self._limits.listing_deadline, self._patience(held=held)
+        )
 
     def _begin(self, key: Hashable, work: Callable[[], T], *, urgent: bool = True) -> SharedCall[T]:
         return self._single_flight.start((self._epoch, key), work, urgent=urgent)

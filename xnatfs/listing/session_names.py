@@ -1,10 +1,9 @@
 """Sessions by accession id or label, wherever this user can read them: for the lists of the user's.
 
-Used by `tree.lists`. The server's search over all projects (`/data/experiments`) knows primary labels only, may show what cannot be read
-and lack what can (xnat-rest.md 12): what it says is believed where the listing of a project has the session; whatever is left open is
-looked for in the listings of the projects this user sees. A project that may not be read holds nothing up.
-Threading: any thread; no state.
-"""
+Used by `tree.lists`. The server's search over all projects (`/data/experiments`) knows primary labels only,
+may show what cannot be read and lack what can (xnat-rest.md 12): what it says is believed where the listing
+of a project has the session; whatever is left open is looked for in the listings of the projects this user
+sees. A project that may not be read holds nothing up. Threading: any thread; no state."""
 
 from __future__ import annotations
 
@@ -36,11 +35,11 @@ class Found(NamedTuple):
 
 @dataclass
 class NameSearch:
-    """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked through, being too many.
+    """What was found; `closed` are projects that may not be looked into, `skipped` how many were not looked
+    through, being too many.
 
-    `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so answers a server without
-    its database (xnat-rest.md 13).
-    """
+    `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so
+    answers a server without its database (xnat-rest.md 13)."""
 
     found: list[Found] = field(default_factory=list)
     closed: dict[str, str] = field(default_factory=dict)  # -> why
@@ -104,7 +103,9 @@ class SessionNames:
             self._look_through(search, open_names, [one for one in shown if one not in search.closed])
         return search
 
-    def _look_through(self, search: NameSearch, wanted: Mapping[str, frozenset[str]], projects: list[str]) -> None:
+    def _look_through(
+        self, search: NameSearch, wanted: Mapping[str, frozenset[str]], projects: list[str]
+    ) -> None:
         if len(projects) > _LOOKED_THROUGH:
             search.skipped = len(projects)
             return
@@ -112,9 +113,13 @@ class SessionNames:
         calls: dict[str, SharedCall[list[ExperimentRecord]]] = {}
         for project in projects:
             if self._fresh(project) is None:
-                calls[project] = self._start(("experiments", project), partial(self._listings.experiments, project))
+                calls[project] = self._start(
+                    ("experiments", project), partial(self._listings.experiments, project)
+                )
         for project in projects:
-            for one in self._read(search, project, partial(self._listed, project, calls.get(project))).values():
+            for one in self._read(
+                search, project, partial(self._listed, project, calls.get(project))
+            ).values():
                 asked = wanted.get(one.id, frozenset()) | wanted.get(one.label, frozenset())
                 if asked and one.id not in known:
                     known.add(one.id)
@@ -123,14 +128,18 @@ class SessionNames:
     def _shown_in(self, project: str) -> Mapping[str, ExperimentRecord]:
         return self._project(project).experiments
 
-    def _listed(self, project: str, call: SharedCall[list[ExperimentRecord]] | None) -> Mapping[str, ExperimentRecord]:
+    def _listed(
+        self, project: str, call: SharedCall[list[ExperimentRecord]] | None
+    ) -> Mapping[str, ExperimentRecord]:
         return self._shown_in(project) if call is None else {one.id: one for one in self._wait(call)}
 
     def _wait(self, call: SharedCall[Any]) -> Any:
         return call.wait(self._deadline, self._patience(held=False))
 
     @staticmethod
-    def _read(search: NameSearch, project: str, read: Callable[[], Mapping[str, ExperimentRecord]]) -> Mapping[str, ExperimentRecord]:
+    def _read(
+        search: NameSearch, project: str, read: Callable[[], Mapping[str, ExperimentRecord]]
+    ) -> Mapping[str, ExperimentRecord]:
         try:
             return read()
         except Failure as failure:

@@ -1,7 +1,7 @@
 """What the bulk listings do not tell, session by session or subject by subject.
 
-Used by `listing.service`. A subject's item tells the subject and all its sessions in one request, where it can be believed; else one request a
-session, and one a subject.
+Used by `listing.service`. A subject's item tells the subject and all its sessions in one request, where it
+can be believed; else one request a session, and one a subject.
 Threading: any thread; called in workers.
 """
 
@@ -36,29 +36,39 @@ class SingleLoader:
         return self._listings.capabilities.may(_ITEMS)
 
     def session(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> SessionSnapshot:
-        """One experiment: `resources?all=true`, and the `in` resources where there is something that can have them."""
+        """One experiment: `resources?all=true`, and the `in` resources where there is something that can have
+        them.
+        """
         identity = experiment.id
         assessors = snapshot.assessors.get(identity, [])
         found = self._resources.of_session(identity)
-        if not self._listings.capabilities.may("assessors of a project") and any(one.owner.level == "assessor" for one in found):
+        if not self._listings.capabilities.may("assessors of a project") and any(
+            one.owner.level == "assessor" for one in found
+        ):
             assessors = self._listings.assessors_of_session(identity, snapshot.project.id)
         ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
-        reconstructions = snapshot.reconstructions.get(identity) or [ReconstructionRecord(identity, one) for one in sorted(ids)]
+        reconstructions = snapshot.reconstructions.get(identity) or [
+            ReconstructionRecord(identity, one) for one in sorted(ids)
+        ]
         for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
             if present:
                 found += self._resources.inputs_of_session(identity, level)
-        return SessionSnapshot(experiment, self._scans(snapshot, experiment), assessors, reconstructions, _by_owner(found))
+        return SessionSnapshot(
+            experiment, self._scans(snapshot, experiment), assessors, reconstructions, _by_owner(found)
+        )
 
     def subject(self, subject: str) -> list[ResourceRecord]:
         """The resources of one subject."""
         return self._resources.of(Owner("subject", subject))
 
-    def by_item(self, snapshot: ProjectSnapshot, subject: str) -> tuple[list[ResourceRecord], list[SessionSnapshot]] | None:
+    def by_item(
+        self, snapshot: ProjectSnapshot, subject: str
+    ) -> tuple[list[ResourceRecord], list[SessionSnapshot]] | None:
         """The subject's resources and its sessions from its item; None where the item cannot be believed.
 
-        An item is believed whole if it has every session of the subject, and every session the scans and resource labels that the
-        proven bulk listing has. The first one is also compared with `resources?all=true`.
-        """
+        An item is believed whole if it has every session of the subject, and every session the scans and
+        resource labels that the proven bulk listing has. The first one is also compared with
+        `resources?all=true`."""
         try:
             item = self._listings.subject_item(subject)
         except Failure as failure:
@@ -70,7 +80,9 @@ class SingleLoader:
             return None
         theirs = snapshot.of_subject.get(subject, [])
         evidence = [self._agrees(snapshot, one, item) for one in theirs]
-        if False in evidence or not (self.items_proven or self._first_proof(snapshot, theirs, item, evidence)):
+        if False in evidence or not (
+            self.items_proven or self._first_proof(snapshot, theirs, item, evidence)
+        ):
             if False in evidence:
                 self._listings.capabilities.refuse(_ITEMS)
             return None
@@ -80,11 +92,23 @@ class SingleLoader:
             assessors = snapshot.assessors.get(one.id, [])
             if not self._listings.capabilities.may("assessors of a project"):
                 assessors = told.assessors
-            sessions.append(SessionSnapshot(one, self._scans(snapshot, one), assessors, told.reconstructions, _by_owner(told.resources)))
+            sessions.append(
+                SessionSnapshot(
+                    one,
+                    self._scans(snapshot, one),
+                    assessors,
+                    told.reconstructions,
+                    _by_owner(told.resources),
+                )
+            )
         return item.resources, sessions
 
     def _first_proof(
-        self, snapshot: ProjectSnapshot, theirs: list[ExperimentRecord], item: SubjectItem, evidence: list[bool | None]
+        self,
+        snapshot: ProjectSnapshot,
+        theirs: list[ExperimentRecord],
+        item: SubjectItem,
+        evidence: list[bool | None],
     ) -> bool:
         witness = next((one for one, agrees in zip(theirs, evidence, strict=True) if agrees), None)
         if witness is None:
@@ -92,7 +116,11 @@ class SingleLoader:
         listed = {one.id for one in self._resources.of_session(witness.id)}
         told = {one.id for one in item.experiments[witness.id].resources if one.owner.direction != "in"}
         spare = len(snapshot.experiments) > len(snapshot.subjects)
-        if listed != told or (spare and {one.id for one in self.subject(item_subject(item, theirs))} != {one.id for one in item.resources}):
+        if listed != told or (
+            spare
+            and {one.id for one in self.subject(item_subject(item, theirs))}
+            != {one.id for one in item.resources}
+        ):
             log.info("a subject's item does not tell all that the listings of %s do", witness.id)
             self._listings.capabilities.refuse(_ITEMS)
             return False
@@ -101,7 +129,9 @@ class SingleLoader:
 
     @staticmethod
     def _agrees(snapshot: ProjectSnapshot, experiment: ExperimentRecord, item: SubjectItem) -> bool | None:
-        """Whether the item tells this experiment as the bulk listing does; None where that has nothing to compare with."""
+        """Whether the item tells this experiment as the bulk listing does; None where that has nothing to
+        compare with.
+        """
         told: ExperimentItem | None = item.experiments.get(experiment.id)
         if told is None:
             return False
@@ -112,7 +142,9 @@ class SingleLoader:
             return False
         labels = Counter((one.owner.part, one.label) for one in told.resources if one.owner.level == "scan")
         bulk = Counter(
-            (scan.id, resource.label) for scan in scans for resource in snapshot.resources.get(Owner("scan", experiment.id, scan.id), [])
+            (scan.id, resource.label)
+            for scan in scans
+            for resource in snapshot.resources.get(Owner("scan", experiment.id, scan.id), [])
         )
         # The bulk listing may have merged equal labels and cannot tell a resource without one.
         if any(key not in labels for key in bulk) or any(key not in bulk for key in labels if key[1]):

@@ -1,7 +1,7 @@
 """What one project, and one session, are known to hold: plain values built from records.
 
-Made by `listing.service`, read by the tree. Immutable by agreement once published: a change makes a new value.
-"""
+Made by `listing.service`, read by the tree. Immutable by agreement once published: a change makes a new
+value."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Derived:
 class ProjectSnapshot:
     """A project down to the labels of resources, as far as bulk listings tell.
 
-    `complete` holds the ids of experiments, and `complete_subjects` of subjects, whose resources are all in `resources`; `speaks_for`
-    the sessions whose scans are all in `scans`. `order` is the experiments, `subject_order` the subjects, as the tree lists them.
-    """
+    `complete` holds the ids of experiments, and `complete_subjects` of subjects, whose resources are all in
+    `resources`; `speaks_for` the sessions whose scans are all in `scans`. `order` is the experiments,
+    `subject_order` the subjects, as the tree lists them."""
 
     project: ProjectRecord
     subjects: dict[str, SubjectRecord] = field(default_factory=dict)
@@ -65,7 +65,9 @@ class ProjectSnapshot:
     complete: set[str] = field(default_factory=set)
     complete_subjects: set[str] = field(default_factory=set)
     without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
-    renewed: set[str] = field(default_factory=set)  # sessions that changed since the bulk listings: each is asked for by itself
+    renewed: set[str] = field(
+        default_factory=set
+    )  # sessions that changed since the bulk listings: each is asked for by itself
     own_resources: list[ResourceRecord] = field(default_factory=list)
     loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
     made: float = 0.0  # ... and of the last time all of it was listed
@@ -84,7 +86,9 @@ class ProjectSnapshot:
         assessors: AssessorListing,
         reconstructions: ReconstructionListing | None,
     ) -> None:
-        """What the listings below experiments told. An experiment is complete where every one of them speaks for it."""
+        """What the listings below experiments told. An experiment is complete where every one of them speaks
+        for it.
+        """
         for scan in scans.scans:
             self.scans.setdefault(scan.session_id, []).append(scan)
         self.speaks_for = scans.sessions
@@ -100,29 +104,43 @@ class ProjectSnapshot:
         else:
             for reconstruction in reconstructions.reconstructions:
                 self.reconstructions.setdefault(reconstruction.session_id, []).append(reconstruction)
-            complete -= {one.session_id for one in reconstructions.reconstructions} - reconstructions.resources.known
+            complete -= {
+                one.session_id for one in reconstructions.reconstructions
+            } - reconstructions.resources.known
             parts.append(reconstructions.resources)
         for part in parts:
             self.add_resources(part.resources)
         self.complete = complete
 
     def take_over(self, before: ProjectSnapshot) -> None:
-        """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp did not move meanwhile: a
-        form that fails for a minute must not make anything less known than it was."""
+        """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp
+        did not move meanwhile: a form that fails for a minute must not make anything less known than it
+        was."""
         lacking = [
             one
             for identity, one in self.experiments.items()
-            if one.changed and before.experiments.get(identity) == one and self.session(one) is None and before.session(one) is not None
+            if one.changed
+            and before.experiments.get(identity) == one
+            and self.session(one) is None
+            and before.session(one) is not None
         ]
         theirs = {one.id for one in lacking}
-        unknown = [one for one in self.subjects.values() if one.changed and one.id not in self.complete_subjects]
-        subjects = {one.id for one in unknown if one.id in before.complete_subjects and before.subjects.get(one.id) == one}
+        unknown = [
+            one for one in self.subjects.values() if one.changed and one.id not in self.complete_subjects
+        ]
+        subjects = {
+            one.id
+            for one in unknown
+            if one.id in before.complete_subjects and before.subjects.get(one.id) == one
+        }
         if not theirs and not subjects:
             return
         self.scans = _with(self.scans, before.scans, theirs)
         self.assessors = _with(self.assessors, before.assessors, theirs)
         self.reconstructions = _with(self.reconstructions, before.reconstructions, theirs)
-        self.resources = {owner: found for owner, found in self.resources.items() if owner_session(owner) not in theirs}
+        self.resources = {
+            owner: found for owner, found in self.resources.items() if owner_session(owner) not in theirs
+        }
         for owner, found in before.resources.items():
             if owner_session(owner) in theirs or (owner.level == "subject" and owner.id in subjects):
                 self.resources[owner] = found
@@ -133,14 +151,22 @@ class ProjectSnapshot:
         self.memo = Derived()
 
     def put_in_order(self) -> None:
-        """Fill `of_subject` and `order` from `subjects` and `experiments`; subjects nobody listed are made up from the experiments."""
+        """Fill `of_subject` and `order` from `subjects` and `experiments`; subjects nobody listed are made up
+        from the experiments.
+        """
         for experiment in self.experiments.values():
             subject = experiment.subject_id or experiment.subject_label
             if subject not in self.subjects:
-                self.subjects[subject] = SubjectRecord(subject, experiment.subject_label, experiment.inserted, "")
-                self.complete_subjects.add(subject)  # not shared into this project, so neither are its resources
+                self.subjects[subject] = SubjectRecord(
+                    subject, experiment.subject_label, experiment.inserted, ""
+                )
+                self.complete_subjects.add(
+                    subject
+                )  # not shared into this project, so neither are its resources
             self.of_subject.setdefault(subject, []).append(experiment)
-        self.subjects = {one.id: one for one in sorted(self.subjects.values(), key=lambda one: (one.label, one.id))}
+        self.subjects = {
+            one.id: one for one in sorted(self.subjects.values(), key=lambda one: (one.label, one.id))
+        }
         for subject in self.subjects:
             theirs = self.of_subject.setdefault(subject, [])
             theirs.sort(key=lambda one: (one.label, one.id))
@@ -159,9 +185,13 @@ class ProjectSnapshot:
         owners = [Owner("experiment", identity)]
         owners += [Owner("scan", identity, one.id) for one in self.scans.get(identity, [])]
         owners += [Owner("assessor", one.id, identity, way) for one in assessors for way in ("out", "in", "")]
-        owners += [Owner("reconstruction", identity, one.id, way) for one in reconstructions for way in ("out", "in")]
+        owners += [
+            Owner("reconstruction", identity, one.id, way) for one in reconstructions for way in ("out", "in")
+        ]
         resources = {owner: list(self.resources[owner]) for owner in owners if owner in self.resources}
-        return SessionSnapshot(experiment, self.scans.get(identity, []), assessors, reconstructions, resources)
+        return SessionSnapshot(
+            experiment, self.scans.get(identity, []), assessors, reconstructions, resources
+        )
 
     def add_resources(self, resources: Iterable[ResourceRecord]) -> None:
         """File resources under their owners."""
@@ -182,7 +212,9 @@ class SessionSnapshot:
     merged: tuple[FileIndex, SessionSnapshot] | None = None  # with what that file listing told besides
 
     def of(self, level: str, part: str = "") -> list[ResourceRecord]:
-        """The resources of the experiment itself, of one scan (by its id), of one reconstruction or assessor (in, out and plain)."""
+        """The resources of the experiment itself, of one scan (by its id), of one reconstruction or assessor
+        (in, out and plain).
+        """
         found: list[ResourceRecord] = []
         for owner, resources in self.resources.items():
             own = owner.id if level == "assessor" else owner.part
@@ -191,22 +223,31 @@ class SessionSnapshot:
         return found
 
     def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionSnapshot:
-        """These holdings and the resources among `resources` that are not yet in them; the same object if there are none."""
+        """These holdings and the resources among `resources` that are not yet in them; the same object if
+        there are none.
+        """
         known = [resource for group in self.resources.values() for resource in group]
         ids = {one.id for one in known}
         grown = {owner: list(group) for owner, group in self.resources.items()}
         extras = 0
         for one in resources:
-            if one.id in ids or any(it.id is None and it.label == one.label and same_owner(it.owner, one.owner) for it in known):
+            if one.id in ids or any(
+                it.id is None and it.label == one.label and same_owner(it.owner, one.owner) for it in known
+            ):
                 continue
             grown.setdefault(one.owner, []).append(one)
             extras += 1
-        return SessionSnapshot(self.experiment, self.scans, self.assessors, self.reconstructions, grown) if extras else self
+        return (
+            SessionSnapshot(self.experiment, self.scans, self.assessors, self.reconstructions, grown)
+            if extras
+            else self
+        )
 
 
 @dataclass
 class FileIndex:
-    """The files of some resources, by numeric resource id, in catalog order; `odd` says what was left out and why.
+    """The files of some resources, by numeric resource id, in catalog order; `odd` says what was left out and
+    why.
 
     `stale`: the server would not list them now, and this is what it listed last.
     """
@@ -229,10 +270,10 @@ class FileIndex:
     def of_resource(self, resource: ResourceRecord) -> list[FileRecord] | None:
         """The files of one resource; None if no row is about it.
 
-        By its numeric id; while only the label is known, by owner and label. There the direction (in, out) may lack on either side.
-        With a number they are of the owner that the listing of resources names, whatever their URIs say: that one tells of each resource
-        whose it is, and a URI may only repeat what was asked (xnat-rest.md 13).
-        """
+        By its numeric id; while only the label is known, by owner and label. There the direction (in, out)
+        may lack on either side. With a number they are of the owner that the listing of resources names,
+        whatever their URIs say: that one tells of each resource whose it is, and a URI may only repeat what
+        was asked (xnat-rest.md 13)."""
         if resource.id is not None:
             files = self.by_resource.get(resource.id)
             if not files or same_owner(files[0].owner, resource.owner):
@@ -249,12 +290,17 @@ class FileIndex:
 
     def resources(self) -> list[ResourceRecord]:
         """The resources the files belong to."""
-        return [ResourceRecord(files[0].owner, files[0].resource_label, number) for number, files in self.by_resource.items()]
+        return [
+            ResourceRecord(files[0].owner, files[0].resource_label, number)
+            for number, files in self.by_resource.items()
+        ]
 
 
 @dataclass
 class ProjectSummary:
-    """A project's experiments by accession id; `own` has the resources of those in `server.identity`, `every` those of all levels below some."""
+    """A project's experiments by accession id; `own` has the resources of those in `server.identity`, `every`
+    those of all levels below some.
+    """
 
     project: str
     experiments: dict[str, ExperimentRecord]
@@ -274,14 +320,20 @@ class ProjectSummary:
 
 def _with(now: dict[str, list[T]], then: dict[str, list[T]], sessions: set[str]) -> dict[str, list[T]]:
     """What is known now, but of these sessions what was known then."""
-    return {one: found for one, found in now.items() if one not in sessions} | {one: then[one] for one in sessions & then.keys()}
+    return {one: found for one, found in now.items() if one not in sessions} | {
+        one: then[one] for one in sessions & then.keys()
+    }
 
 
 def owner_session(owner: Owner) -> str:
     """The experiment an owner is, or belongs to; "" for projects and subjects."""
-    return {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(owner.level, "")
+    return {"experiment": owner.id, "scan": owner.id, "reconstruction": owner.id, "assessor": owner.part}.get(
+        owner.level, ""
+    )
 
 
 def same_owner(left: Owner, right: Owner) -> bool:
     """Whether two owners are the same object, where one of them may not know the direction."""
-    return left[:3] == right[:3] and (left.direction == right.direction or "" in (left.direction, right.direction))
+    return left[:3] == right[:3] and (
+        left.direction == right.direction or "" in (left.direction, right.direction)
+    )

@@ -1,7 +1,8 @@
-"""How long to wait for a listing: not at all once the server is known to be away, and not long where there is an older one to show.
+"""How long to wait for a listing: not at all once the server is known to be away, and not long where there is
+an older one to show.
 
-Used by `listing.service`, `listing.files` and `listing.summaries`: what was listed is looked at on every `ls` and renewed when it has aged, and a server that
-says nothing must not make each of those wait.
+Used by `listing.service`, `listing.files` and `listing.summaries`: what was listed is looked at on every `ls`
+and renewed when it has aged, and a server that says nothing must not make each of those wait.
 Threading: any thread; no state.
 """
 
@@ -12,8 +13,8 @@ from collections.abc import Callable
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.breaker import Breaker
 
-# Seconds without any answer to anybody after which what is held is shown as it is. Its renewal goes on behind, so a slow server's answer
-# is shown as soon as it comes.
+# Seconds without any answer to anybody after which what is held is shown as it is. Its renewal goes on
+# behind, so a slow server's answer is shown as soon as it comes.
 QUIET = 2.0
 
 

@@ -1,13 +1,14 @@
 """The experiments of a project with the stamps that move: what every listing that is kept is kept by.
 
-Used by `listing.service` and `listing.summaries`. An experiment's own `last_modified` stays when anything below it changes and is blank until the
-experiment itself is edited. What moves is the stamp of its most derived type and the one of its subject (xnat-rest.md 13, executed on
-XNAT's own code); both come in one request beside the experiments (xnat-rest.md 14). Where a server tells neither, the subjects' listing
-does, which every XNAT answers; an experiment whose subject is not listed either has no stamp, and what is kept of it ages.
+Used by `listing.service` and `listing.summaries`. An experiment's own `last_modified` stays when anything
+below it changes and is blank until the experiment itself is edited. What moves is the stamp of its most
+derived type and the one of its subject (xnat-rest.md 13, executed on XNAT's own code); both come in one
+request beside the experiments (xnat-rest.md 14). Where a server tells neither, the subjects' listing does,
+which every XNAT answers; an experiment whose subject is not listed either has no stamp, and what is kept of
+it ages.
 
-What moves no stamp at all (a file overwritten by one of equal size) is found by listing anew after `Limits.relist_after`.
-Threading: any thread; the types of a project are replaced, never changed.
-"""
+What moves no stamp at all (a file overwritten by one of equal size) is found by listing anew after
+`Limits.relist_after`. Threading: any thread; the types of a project are replaced, never changed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,13 @@ log = logging.getLogger(__name__)
 
 NEVER = "never"  # a blank stamp: nothing was changed since it was made. It equals itself
 # Asked for in a project nobody has listed yet; another type found there costs a second request, once.
-_USUAL = ("xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData", "xnat:petmrSessionData", "xnat:subjectVariablesData")
+_USUAL = (
+    "xnat:mrSessionData",
+    "xnat:petSessionData",
+    "xnat:ctSessionData",
+    "xnat:petmrSessionData",
+    "xnat:subjectVariablesData",
+)
 
 Told = list[tuple[ExperimentRecord, str | None, str | None]]
 
@@ -38,7 +45,10 @@ class ExperimentListings:
         self.proven = False  # that the form with stamps lists what the plain one does
 
     def get(
-        self, project: str, people: Callable[[], Iterable[SubjectRecord]], before: Iterable[ExperimentRecord] = ()
+        self,
+        project: str,
+        people: Callable[[], Iterable[SubjectRecord]],
+        before: Iterable[ExperimentRecord] = (),
     ) -> dict[str, ExperimentRecord]:
         """The experiments by accession id, `changed` filled in.
 
@@ -61,28 +71,44 @@ class ExperimentListings:
             told = [(one, None, None) for one in self._listings.experiments(project)]
         if any(stamp is None and subject is None for _, stamp, subject in told):
             subjects = {one.id: one.changed or None for one in people()}
-            told = [(one, stamp, subjects.get(one.subject_id) if subject is None else subject) for one, stamp, subject in told]
+            told = [
+                (one, stamp, subjects.get(one.subject_id) if subject is None else subject)
+                for one, stamp, subject in told
+            ]
         return {one.id: replace(one, changed=_moving(stamp, subject)) for one, stamp, subject in told}
 
-    def confirm(self, project: str, experiments: dict[str, ExperimentRecord], witness: set[str]) -> dict[str, ExperimentRecord]:
-        """The experiments, once the form with stamps is known to leave out none: `witness` are those another form has (none: it was not
-        answered). Where they differ the plain form decides.
+    def confirm(
+        self, project: str, experiments: dict[str, ExperimentRecord], witness: set[str]
+    ) -> dict[str, ExperimentRecord]:
+        """The experiments, once the form with stamps is known to leave out none: `witness` are those another
+        form has (none: it was not answered). Where they differ the plain form decides.
 
         Raises:
             Failure: what keeps the server from answering.
         """
-        if not self._listings.capabilities.may(STAMPS) or (witness and witness <= experiments.keys()) or (not witness and self.proven):
+        if (
+            not self._listings.capabilities.may(STAMPS)
+            or (witness and witness <= experiments.keys())
+            or (not witness and self.proven)
+        ):
             self.proven = self.proven or bool(witness)
             return experiments
         plain = {one.id: one for one in self._listings.experiments(project)}
         lacking = plain.keys() - experiments.keys()
         if not lacking:
-            self.proven = True  # what the other form had was made a moment ago, or is no experiment of this listing
+            self.proven = (
+                True  # what the other form had was made a moment ago, or is no experiment of this listing
+            )
             return experiments
         again = self._told(project, self._types.get(project, _USUAL)) or []
         if plain.keys() <= {one.id for one, _, _ in again}:
-            return experiments | {one: plain[one] for one in lacking}  # made meanwhile; without a stamp it is asked for again soon
-        self._diagnostics.odd(f"project {project}: the listing of experiments with their stamps leaves out {len(lacking)} of {len(plain)}")
+            return experiments | {
+                one: plain[one] for one in lacking
+            }  # made meanwhile; without a stamp it is asked for again soon
+        self._diagnostics.odd(
+            f"project {project}: the listing of experiments with their stamps leaves out {len(lacking)} "
+            f"of {len(plain)}"
+        )
         self._listings.capabilities.refuse(STAMPS)
         return {one: experiments.get(one, record) for one, record in plain.items()}
 
@@ -95,8 +121,8 @@ class ExperimentListings:
 
 
 def _moving(stamp: str | None, subject: str | None) -> str:
-    """The stamp to keep things by. A type's that is blank says that nothing changed below; should a server leave the column blank whatever
-    happens, the subject's moves all the same."""
+    """The stamp to keep things by. A type's that is blank says that nothing changed below; should a server
+    leave the column blank whatever happens, the subject's moves all the same."""
     if stamp:
         return stamp
     if subject:

@@ -42,9 +42,8 @@ def is_alias(user: str) -> bool:
 def issue(connection: Connection) -> Issued:
     """A new alias token of the connection's user.
 
-    Raises:
-        Failure: NO_ENTRY, NOT_ALLOWED or SERVER_ERROR where the server gives none; NOT_DATA for an answer that is no token.
-    """
+    Raises: Failure: NO_ENTRY, NOT_ALLOWED or SERVER_ERROR where the server gives none; NOT_DATA for an answer
+        that is no token."""
     response = connection.get(_ISSUE)
     try:
         row = response.json()
@@ -57,7 +56,16 @@ def issue(connection: Connection) -> Issued:
 def token(connection: Connection, new: Issued) -> StoredToken:
     """The new token, as it is kept."""
     login = connection.logins.credentials
-    return StoredToken(connection.server, connection.user, new.alias, new.secret, new.issued, new.expires, verify=login.verify, proxy=login.proxy)
+    return StoredToken(
+        connection.server,
+        connection.user,
+        new.alias,
+        new.secret,
+        new.issued,
+        new.expires,
+        verify=login.verify,
+        proxy=login.proxy,
+    )
 
 
 def invalidate(connection: Connection, alias: str) -> None:
@@ -70,7 +78,8 @@ def invalidate(connection: Connection, alias: str) -> None:
 
 
 def times(connection: Connection, alias: str) -> tuple[float | None, float | None]:
-    """Since when and until when a token of the connection's user is good; None where the server does not say. One request.
+    """Since when and until when a token of the connection's user is good; None where the server does not say.
+    One request.
 
     Raises:
         Failure: the server does not show tokens (before XNAT 1.8), or does not answer.
@@ -92,6 +101,8 @@ def _time(row: dict[str, Any], name: str, response: requests.Response) -> float 
         return None
     now = time.time()
     try:
-        return there - email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() - 1 + now  # it says whole seconds
+        return (
+            there - email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() - 1 + now
+        )  # it says whole seconds
     except (KeyError, TypeError, ValueError):
         return there

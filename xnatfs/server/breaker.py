@@ -1,21 +1,23 @@
-"""Whether the server is there: while it is known to be away, requests fail at once in place of waiting for time-outs.
+"""Whether the server is there: while it is known to be away, requests fail at once in place of waiting for
+time-outs.
 
 Used by `connection.Connection`. The rule:
 
-- It is *suspected* once nothing was answered for `SPREAD` seconds though a request failed on its way (refused, no such host, reset,
-  silence), or for `SILENCE` seconds though a request waits. Any HTTP answer, a 503 too, ends the suspicion: then the server is there. So
-  what lasts a second or two (a restart, a refused connection, a reset) is left to retries, and one slow request among answered ones counts
-  nothing.
-- A suspicion is put to the test by a probe, one small question without credentials (it cannot lock anybody out). Only if that has no answer
-  either, it is *open*: known to be away. A certificate that is not trusted is a lasting cause and put to the test at once.
-- While it is open, probes go on behind everybody's back after 1, 1.5, 2.2 ... 15 s, so that the server is found again by itself; after 3 s
-  where somebody asks. Where a probe fails within a moment (refused: 1 ms), whoever asks is kept waiting for one, so the first to ask after
-  a restart gets through. If nobody asked for anything for `TIRED` seconds they end, and the next to ask waits for one, at most half a
-  second.
+- It is *suspected* once nothing was answered for `SPREAD` seconds though a request failed on its way
+  (refused, no such host, reset, silence), or for `SILENCE` seconds though a request waits. Any HTTP answer, a
+  503 too, ends the suspicion: then the server is there. So what lasts a second or two (a restart, a refused
+  connection, a reset) is left to retries, and one slow request among answered ones counts nothing.
+- A suspicion is put to the test by a probe, one small question without credentials (it cannot lock anybody
+  out). Only if that has no answer either, it is *open*: known to be away. A certificate that is not trusted
+  is a lasting cause and put to the test at once.
+- While it is open, probes go on behind everybody's back after 1, 1.5, 2.2 ... 15 s, so that the server is
+  found again by itself; after 3 s where somebody asks. Where a probe fails within a moment (refused: 1 ms),
+  whoever asks is kept waiting for one, so the first to ask after a restart gets through. If nobody asked for
+  anything for `TIRED` seconds they end, and the next to ask waits for one, at most half a second.
 - A laptop that was suspended, and `xnatfs refresh`, have it probed at once.
 
-Threading: any thread; one lock, held for moments. `Breaker` has no thread and reads no clock but the given ones; `Prober` is the thread.
-"""
+Threading: any thread; one lock, held for moments. `Breaker` has no thread and reads no clock but the given
+ones; `Prober` is the thread."""
 
 from __future__ import annotations
 
@@ -37,12 +39,14 @@ _ASKED = 3.0  # ... and at least this where somebody asks
 TIRED = 300.0
 _PATIENCE = 0.5  # who asks waits for a probe: the first after that time, or one that is ...
 _QUICK = 0.1  # ... as quick as this
-_LEAP = 5.0  # seconds the wall clock goes ahead of the monotonic one, which stands still in a suspended machine
+_LEAP = (
+    5.0  # seconds the wall clock goes ahead of the monotonic one, which stands still in a suspended machine
+)
 
 
 class Away(NamedTuple):
-    """The server is away: since when (epoch seconds), why (`words`: in a few), and in how many seconds it is asked again (None: when
-    somebody asks)."""
+    """The server is away: since when (epoch seconds), why (`words`: in a few), and in how many seconds it is
+    asked again (None: when somebody asks)."""
 
     since: float
     cause: Cause
@@ -58,11 +62,15 @@ class Breaker:
         clock, wall: monotonic seconds, and seconds since the epoch.
     """
 
-    def __init__(self, server: str, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, server: str, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
         self._server = server
         self._clock = clock
         self._wall = wall
-        self.condition = threading.Condition()  # notified when a probe may be due earlier than it was, and when one has ended
+        self.condition = (
+            threading.Condition()
+        )  # notified when a probe may be due earlier than it was, and when one has ended
         self._waiting: dict[int, float] = {}  # requests without an answer yet: since when
         self._number = 0
         self._answered = clock()  # when anything was last answered
@@ -71,7 +79,9 @@ class Breaker:
         self._open = False
         self._suspected = False
         self._next = 0.0  # the next probe while it is suspected or open
-        self._begun = self._ended = self._wanted = 0  # probes; `_wanted`: have begun so many as soon as possible
+        self._begun = self._ended = self._wanted = (
+            0  # probes; `_wanted`: have begun so many as soon as possible
+        )
         self._began = self._probed = clock()  # when the last one began, and ended
         self._took = _QUICK
         self._scheduled = False
@@ -79,7 +89,7 @@ class Breaker:
         self._asked = clock()
         self._offset = wall() - clock()
 
-    # --- for whoever asks the server ------------------------------------------------------------------------------
+    # --- for whoever asks the server ------------------------------------------------------------------------
 
     def check(self) -> None:
         """Before a request.
@@ -129,7 +139,11 @@ class Breaker:
         """A request that was sent at `began` has no answer and will have none; `words` say why."""
         with self.condition:
             self._note(cause, words, began)
-            if not self._open and not self._suspected and (cause is Cause.BAD_CERTIFICATE or self._clock() - self._since() >= SPREAD):
+            if (
+                not self._open
+                and not self._suspected
+                and (cause is Cause.BAD_CERTIFICATE or self._clock() - self._since() >= SPREAD)
+            ):
                 self._suspect()
 
     def failure(self) -> Failure | None:
@@ -143,7 +157,7 @@ class Breaker:
         failure.away = True
         return failure
 
-    # --- for who shows what is known of old -----------------------------------------------------------------------
+    # --- for who shows what is known of old -----------------------------------------------------------------
 
     def away(self) -> Away | None:
         """Whether the server is known to be away."""
@@ -182,10 +196,12 @@ class Breaker:
                 self._want()
         return True
 
-    # --- for the prober -------------------------------------------------------------------------------------------
+    # --- for the prober -------------------------------------------------------------------------------------
 
     def due(self) -> float | None:
-        """In how many seconds to look whether a probe is due (0: it is); None if nothing waits and nothing is suspected."""
+        """In how many seconds to look whether a probe is due (0: it is); None if nothing waits and nothing is
+        suspected.
+        """
         with self.condition:
             now = self._clock()
             if self._suspected or (self._open and self._wanted > self._begun):
@@ -224,7 +240,7 @@ class Breaker:
             self._next = now + self._delay
             self.condition.notify_all()
 
-    # --- with the lock held ---------------------------------------------------------------------------------------
+    # --- with the lock held ---------------------------------------------------------------------------------
 
     def _unanswered(self) -> float:
         return max(self._answered, min(self._waiting.values(), default=self._clock()))
@@ -250,14 +266,12 @@ class Breaker:
 
 
 class Prober:
-    """The thread that looks after a breaker: it runs while something waits or is suspected, and ends after a while without work.
+    """The thread that looks after a breaker: it runs while something waits or is suspected, and ends after a
+    while without work.
 
-    Args:
-        probe: asks the server something small; returns if it answered, raises `Failure` if it did not, with a few words on
-            why as its detail.
-        back: called when a probe was the first to have an answer again.
-        look: called each second while it runs: for a suspended machine.
-    """
+    Args: probe: asks the server something small; returns if it answered, raises `Failure` if it did not, with
+        a few words on why as its detail. back: called when a probe was the first to have an answer again.
+        look: called each second while it runs: for a suspended machine."""
 
     _LINGERS = 20.0  # seconds
     _SLICE = 1.0  # between looks for a suspended machine

@@ -26,9 +26,9 @@ from xnatfs.server.resultset import Row, has_column, number, pick
 class BulkResources:
     """Resources as a bulk listing tells them: `known` holds the objects whose resources are told completely.
 
-    `blank` names the columns (directions for assessors and reconstructions) that came back but were blank throughout. There may be
-    nothing to tell, or the server does not know the path: one object has to be asked singly before it is believed.
-    """
+    `blank` names the columns (directions for assessors and reconstructions) that came back but were blank
+    throughout. There may be nothing to tell, or the server does not know the path: one object has to be asked
+    singly before it is believed."""
 
     resources: list[ResourceRecord] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # accession ids of all the listing has a row of
@@ -47,7 +47,9 @@ class ScanListing:
 
 @dataclass
 class AssessorListing:
-    """Image assessors of a project; `resources.known` holds those whose resources (in, out and plain) are complete."""
+    """Image assessors of a project; `resources.known` holds those whose resources (in, out and plain) are
+    complete.
+    """
 
     assessors: list[AssessorRecord] = field(default_factory=list)
     resources: BulkResources = field(default_factory=BulkResources)
@@ -55,7 +57,9 @@ class AssessorListing:
 
 @dataclass
 class ReconstructionListing:
-    """Reconstructions of a project; `resources.known` holds the sessions whose reconstructions' resources are complete."""
+    """Reconstructions of a project; `resources.known` holds the sessions whose reconstructions' resources are
+    complete.
+    """
 
     reconstructions: list[ReconstructionRecord] = field(default_factory=list)
     resources: BulkResources = field(default_factory=BulkResources)
@@ -87,10 +91,20 @@ def projects_of(rows: Iterable[Row]) -> list[ProjectRecord]:
         theirs = resources.setdefault(identity, [])
         resource = number(pick(row, "/resources/resource/xnat_abstractresource_id"))
         if resource is not None:
-            theirs.append((resource, pick(row, "/resources/resource/label"), number(pick(row, "/resources/resource/file_count"))))
+            theirs.append(
+                (
+                    resource,
+                    pick(row, "/resources/resource/label"),
+                    number(pick(row, "/resources/resource/file_count")),
+                )
+            )
     return [
         ProjectRecord(
-            one, pick(row, "name"), pick(row, "description"), parse_stamp(pick(row, "/insert_date")), tuple(sorted(resources[one]))
+            one,
+            pick(row, "name"),
+            pick(row, "description"),
+            parse_stamp(pick(row, "/insert_date")),
+            tuple(sorted(resources[one])),
         )
         for one, row in heads.items()
     ]
@@ -103,18 +117,26 @@ def subjects_of(rows: Iterable[Row]) -> list[SubjectRecord]:
         if identity := pick(row, "id"):
             # Blank is a stamp, too: never changed. Without the column nothing is known of changes.
             changed = pick(row, "last_modified") or ("never" if "last_modified" in row else "")
-            found[identity] = SubjectRecord(identity, pick(row, "label"), parse_stamp(pick(row, "insert_date")), changed)
+            found[identity] = SubjectRecord(
+                identity, pick(row, "label"), parse_stamp(pick(row, "insert_date")), changed
+            )
     return list(found.values())
 
 
 def assessors_of(rows: Iterable[Row], session: str = "") -> list[AssessorRecord]:
-    """The assessors of their rows, each once; `session` is that of all of them where the rows do not tell it."""
+    """The assessors of their rows, each once; `session` is that of all of them where the rows do not tell
+    it.
+    """
     found: dict[str, AssessorRecord] = {}
     for row in rows:
         identity, parent = pick(row, "id"), pick(row, "session_id", "/imagesession_id") or session
         if identity and parent:
             found[identity] = AssessorRecord(
-                identity, pick(row, "label"), parent, pick(row, "xsitype"), parse_stamp(pick(row, "insert_date"))
+                identity,
+                pick(row, "label"),
+                parent,
+                pick(row, "xsitype"),
+                parse_stamp(pick(row, "insert_date")),
             )
     return list(found.values())
 
@@ -148,20 +170,30 @@ def scans_of(rows: Iterable[Row]) -> ScanListing:
                 pick(row, "/imagescandata/frames"),
             )
     listing.scans = list(scans.values())
-    collect(listing.resources, with_scan, "/imagescandata/file", lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id")))
+    collect(
+        listing.resources,
+        with_scan,
+        "/imagescandata/file",
+        lambda row: Owner("scan", pick(row, "id"), pick(row, "/imagescandata/id")),
+    )
     listing.resources.known |= listing.sessions - {pick(row, "id") for row in with_scan}
     return listing
 
 
 def collect(
-    bulk: BulkResources, rows: Iterable[Row], branch: str, owner_of: Callable[[Row], Owner], *, blank_is_none: bool = False
+    bulk: BulkResources,
+    rows: Iterable[Row],
+    branch: str,
+    owner_of: Callable[[Row], Owner],
+    *,
+    blank_is_none: bool = False,
 ) -> None:
     """Resources from the columns `branch/label` (and `branch/xnat_abstractresource_id`, ...) into `bulk`.
 
-    With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a resource without a label", and
-    a label that comes twice for one owner hides a second resource: such objects are left out of `server.identity` and asked singly.
-    `blank_is_none` takes a blank for "no resource" all the same, where most objects have none and asking each would cost a request.
-    """
+    With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a
+    resource without a label", and a label that comes twice for one owner hides a second resource: such
+    objects are left out of `server.identity` and asked singly. `blank_is_none` takes a blank for "no
+    resource" all the same, where most objects have none and asking each would cost a request."""
     seen: dict[tuple[Owner, int | str], ResourceRecord] = {}
     uncertain: set[str] = set()
     everyone: set[str] = set()
@@ -176,9 +208,16 @@ def collect(
             continue
         owner = owner_of(row)
         if identity is None and ((owner, label) in seen or has_column([row], id_column)):
-            uncertain.add(one)  # a column of ids that is there but blank is no better than none, and may hide equal labels
+            uncertain.add(
+                one
+            )  # a column of ids that is there but blank is no better than none, and may hide equal labels
         seen[owner, label if identity is None else identity] = ResourceRecord(
-            owner, label, identity, "", number(pick(row, f"{branch}/file_count")), number(pick(row, f"{branch}/file_size"))
+            owner,
+            label,
+            identity,
+            "",
+            number(pick(row, f"{branch}/file_count")),
+            number(pick(row, f"{branch}/file_size")),
         )
     bulk.resources += seen.values()
     bulk.seen |= everyone

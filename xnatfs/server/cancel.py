@@ -1,9 +1,9 @@
 """Ending a request from another thread: its socket is shut down under it.
 
-Used by `session` (what waits since before the server went away, when it is there again) and by `listing` and `content` (what nobody waits for any more). A
-thread that waits in a socket cannot be told anything otherwise, and would keep a worker and a connection until the time-out.
-Threading: `held` is for the thread that makes the request, `Hold.end` for any other.
-"""
+Used by `session` (what waits since before the server went away, when it is there again) and by `listing` and
+`content` (what nobody waits for any more). A thread that waits in a socket cannot be told anything otherwise,
+and would keep a worker and a connection until the time-out. Threading: `held` is for the thread that makes
+the request, `Hold.end` for any other."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ class CancelScope:
         self.sent = False  # a request is, or was, on its way: not only waiting for a connection
 
     def end(self) -> None:
-        """End the request, and any that begins under this hold: it fails as if the other side had closed the connection."""
+        """End the request, and any that begins under this hold: it fails as if the other side had closed the
+        connection.
+        """
         with self._lock:
             self.ended = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):
-                    # Who closes it resets it. Else a server that has filled the window is never told, since a socket that is shut down
-                    # announces no room: it kept its thread and the connection for a minute (FIN-WAIT-2, measured).
+                    # Who closes it resets it. Else a server that has filled the window is never told, since a
+                    # socket that is shut down announces no room: it kept its thread and the connection for a
+                    # minute (FIN-WAIT-2, measured).
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    # Not the method of a TLS socket, which would take the cipher away from under the thread that reads.
+                    # Not the method of a TLS socket, which would take the cipher away from under the thread
+                    # that reads.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _take(self, connection: socket.socket | None) -> None:

@@ -1,7 +1,7 @@
 """Which forms of listing a server refuses, remembered for a while.
 
-Used by `listings`, `resources` and what is above them. A refusal is not for ever: a table of the database that was locked for a minute
-looks the same (xnat-rest.md 13), and a server may be updated.
+Used by `listings`, `resources` and what is above them. A refusal is not for ever: a table of the database
+that was locked for a minute looks the same (xnat-rest.md 13), and a server may be updated.
 Threading: any thread.
 """
 
@@ -18,7 +18,9 @@ REFUSED_FOR_S = 3600.0  # then the form is tried again
 
 
 class Capabilities:
-    """The forms that were refused. Whoever calls `refuse` has seen a simpler form about the same objects succeed."""
+    """The forms that were refused. Whoever calls `refuse` has seen a simpler form about the same objects
+    succeed.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,10 +1,11 @@
-"""One logged-in connection to one XNAT: login, session cookie, retries, and the check that an answer is what it claims to be.
+"""One logged-in connection to one XNAT: login, session cookie, retries, and the check that an answer is what
+it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's API works on the same login.
-Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how often: `login`.
-"""
+Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's
+API works on the same login. Threading: any thread; requests run side by side on a connection pool. Who logs
+in when, and how often: `login`."""
 
 from __future__ import annotations
 
@@ -38,13 +39,16 @@ from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, t
 
 log = logging.getLogger(__name__)
 
-# Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (xnat-rest.md 1).
+# Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (xnat-rest.md
+# 1).
 USER_AGENT = f"xnatfs/{__version__}"
 
 
 # 500 too: XNAT answers it for passing troubles (a full database pool, a catalog being written).
 class _Patient(Retry):
-    """Retries what fails at once. A time-out is no such thing: four of them in a row would outlast every deadline above."""
+    """Retries what fails at once. A time-out is no such thing: four of them in a row would outlast every
+    deadline above.
+    """
 
     def increment(
         self,
@@ -56,11 +60,17 @@ class _Patient(Retry):
         _stacktrace: Any = None,
     ) -> _Patient:
         """See urllib3."""
-        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
-        if error is not None and ((isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or ended()):
+        refused = isinstance(
+            error, urllib3.exceptions.NewConnectionError
+        )  # which urllib3 derives from its time-outs
+        if error is not None and (
+            (isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or ended()
+        ):
             raise error
         if isinstance(error, urllib3.exceptions.SSLError) and transport_cause(error) is Cause.CUT_SHORT:
-            error = urllib3.exceptions.ProtocolError("the other side hung up", error)  # a server that is restarted: worth a try more
+            error = urllib3.exceptions.ProtocolError(
+                "the other side hung up", error
+            )  # a server that is restarted: worth a try more
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
@@ -117,24 +127,26 @@ class Connection:
         self.interface = self._make_interface()
         self._http: requests.Session = self.interface._http
 
-    # --- login ---------------------------------------------------------------------------------------------------
+    # --- login ----------------------------------------------------------------------------------------------
 
     def login(self, known: Known | None = None) -> str:
         """Log in and return the user's name on the server.
 
-        Args:
-            known: what an earlier login of these credentials found. It spares the look for the server: one request in place of three.
+        Args: known: what an earlier login of these credentials found. It spares the look for the server: one
+            request in place of three.
 
-        Raises:
-            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED, PLAIN_HTTP or LOGIN_REFUSED;
-                OFFLINE for an offline mount of a server nobody has logged in to from here.
-        """
+        Raises: Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED, PLAIN_HTTP
+            or LOGIN_REFUSED; OFFLINE for an offline mount of a server nobody has logged in to from here."""
         if self.settings.offline:
             if known is None:
-                raise Failure(Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached")
+                raise Failure(
+                    Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached"
+                )
             self._be_at(known)
             return self.user
-        usable = known is not None and self._may_move(known.server) and not self._is_readable_by_all(known.server)
+        usable = (
+            known is not None and self._may_move(known.server) and not self._is_readable_by_all(known.server)
+        )
         if known is not None and usable and self.logins.as_known(known):
             self._be_at(known)
             return self.user
@@ -182,8 +194,9 @@ class Connection:
         self._http.close()
 
     def _make_interface(self) -> Interface:
-        # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST): two steps towards
-        # XNAT's lock-out for one wrong password, so the entry point is set and the login is ours.
+        # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST): two
+        # steps towards XNAT's lock-out for one wrong password, so the entry point is set and the login is
+        # ours.
         login = self.logins.credentials
         interface = Interface(self.server, login.user, login.password, proxy=login.proxy, verify=login.verify)
         interface._entry = "/data"
@@ -191,24 +204,39 @@ class Connection:
         session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
         never_led_on(session)
         session.cookies.set_policy(FewCookies(session.cookies))
-        # pyxnat takes the proxy for http:// only, and where none is configured http_proxy without a look at no_proxy.
+        # pyxnat takes the proxy for http:// only, and where none is configured http_proxy without a look at
+        # no_proxy.
         session.proxies = {"http": login.proxy, "https": login.proxy} if login.proxy else {}
         if self.settings.verify is not None:
             session.verify = self.settings.verify
         if session.verify is False:
-            log.warning("the certificate of %s is not checked (verify is false): whoever is in between can read the password", self.server)
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it would say so with every request
-        elif session.verify is True and not any(map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))):
-            session.verify = os.environ.get("SSL_CERT_FILE") or True  # requests itself knows only the other two
+            log.warning(
+                "the certificate of %s is not checked (verify is false): whoever is in between can read "
+                "the password",
+                self.server,
+            )
+            urllib3.disable_warnings(
+                urllib3.exceptions.InsecureRequestWarning
+            )  # it would say so with every request
+        elif session.verify is True and not any(
+            map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        ):
+            session.verify = (
+                os.environ.get("SSL_CERT_FILE") or True
+            )  # requests itself knows only the other two
         pool = self.settings.limits.connections
         for scheme in ("http://", "https://"):
-            session.mount(scheme, CancellableAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY))
+            session.mount(
+                scheme, CancellableAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY)
+            )
         # A netrc entry of the same host must not replace the credentials that were chosen.
         session.auth = basic(login)
         return interface
 
     def _find_server(self) -> None:
-        """Ask for the build information, without credentials: is there an XNAT, and is it still at this address?"""
+        """Ask for the build information, without credentials: is there an XNAT, and is it still at this
+        address?
+        """
         for _ in range(5):
             response = self._send("GET", self.server + _BUILD_INFO, auth=as_stranger, timeout=self._timeout())
             if not response.is_redirect:
@@ -228,8 +256,9 @@ class Connection:
         # An XNAT before 1.7 has no /xapi; whether this is one shows in the login.
 
     def _may_move(self, target: str) -> bool:
-        """Whether the server named by the user may be found at this address: at another path, or in place of http:// at https://, whose
-        certificate says that it is the same host. Credentials never go to another host, nor unasked to another port or in the clear."""
+        """Whether the server named by the user may be found at this address: at another path, or in place of
+        http:// at https://, whose certificate says that it is the same host. Credentials never go to another
+        host, nor unasked to another port or in the clear."""
         asked, there = origin(self.settings.server), origin(target)
         if asked is None or there is None or asked.host != there.host:
             return False
@@ -243,7 +272,9 @@ class Connection:
         proxies = self._http.merge_environment_settings(server, {}, None, None, None)["proxies"]
         return not is_loopback(there.host) or bool(requests.utils.select_proxy(server, proxies))
 
-    def ask(self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None) -> requests.Response:
+    def ask(
+        self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None
+    ) -> requests.Response:
         """GET a URL as it is, whatever the status; for `login`.
 
         Raises:
@@ -251,18 +282,17 @@ class Connection:
         """
         return self._send("GET", url, timeout=self._timeout(), auth=auth)
 
-    # --- requests ------------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------------------
 
     def listing(self, path: str, params: Mapping[str, str], parse: Callable[[requests.Response], _T]) -> _T:
         """GET a listing and return `parse(response)`.
 
-        `parse` reads the body (with `bodies`) to its end. It raises `ValueError` for one that is not what it should be (cut, a web page);
-        it is then asked for again: a chunked reply may end early and cleanly (xnat-rest.md 9), so only parsing to the end proves it whole.
+        `parse` reads the body (with `bodies`) to its end. It raises `ValueError` for one that is not what it
+        should be (cut, a web page); it is then asked for again: a chunked reply may end early and cleanly
+        (xnat-rest.md 9), so only parsing to the end proves it whole.
 
-        Raises:
-            Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403), LOGIN_REFUSED, SERVER_ERROR,
-                BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
-        """
+        Raises: Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403),
+            LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT."""
         limits = self.settings.limits
         with self.slots.listing(limits.listing_deadline):
             deadline = time.monotonic() + limits.listing_deadline
@@ -272,7 +302,9 @@ class Connection:
                 if left <= 0:
                     raise Failure(Cause.TIMED_OUT, path)
                 try:
-                    response = self.get(path, params=params, stream=True, timeout=(limits.connect_timeout, left))
+                    response = self.get(
+                        path, params=params, stream=True, timeout=(limits.connect_timeout, left)
+                    )
                     with response:
                         json_stream.end_by(response, deadline)
                         return parse(response)
@@ -299,7 +331,8 @@ class Connection:
         timeout: tuple[float, float] | None = None,
         accept: frozenset[int] = frozenset({200}),
     ) -> requests.Response:
-        """GET `path` (already percent-encoded, below the server's URL) on the session; logs in again once if it has expired.
+        """GET `path` (already percent-encoded, below the server's URL) on the session; logs in again once if
+        it has expired.
 
         Raises:
             Failure: any status not in `accept`, and whatever keeps the server from answering.
@@ -307,13 +340,17 @@ class Connection:
         url = self.server + path
         for attempt in (1, 2):
             seen = self.logins.ready()
-            # The second time the login was taken just now: there the password heals whatever ends the session meanwhile.
+            # The second time the login was taken just now: there the password heals whatever ends the session
+            # meanwhile.
             bare, had = attempt == 1 and self.logins.bare, SESSION in self.cookies
             auth = without_password if bare else None
             patience = timeout or self._timeout(stream)
-            response = self._send("GET", url, params=params, headers=headers, stream=stream, timeout=patience, auth=auth)
-            # A new session for a request that brought one: that one is over. Where the password came along, XNAT says that the answer is
-            # still this user's (xnat-rest.md 1 [I]); a gateway that forgot the session may have kept the password to itself.
+            response = self._send(
+                "GET", url, params=params, headers=headers, stream=stream, timeout=patience, auth=auth
+            )
+            # A new session for a request that brought one: that one is over. Where the password came along,
+            # XNAT says that the answer is still this user's (xnat-rest.md 1 [I]); a gateway that forgot the
+            # session may have kept the password to itself.
             guest = had and SESSION in response.cookies and (bare or not self.logins.restless)
             self.logins.session_of_answer(new=had and SESSION in response.cookies)
             if attempt == 1 and (guest or self._looks_expired(response)):
@@ -334,22 +371,32 @@ class Connection:
     def _looks_expired(response: requests.Response) -> bool:
         if response.status_code == 401 or response.is_redirect:
             return True
-        # XNAT's downloads carry a Content-Disposition and its listings are JSON: a bare web page is a login page, whatever its status.
+        # XNAT's downloads carry a Content-Disposition and its listings are JSON: a bare web page is a login
+        # page, whatever its status.
         kind = response.headers.get("Content-Type", "")
-        return response.status_code == 200 and kind.startswith("text/html") and "Content-Disposition" not in response.headers
+        return (
+            response.status_code == 200
+            and kind.startswith("text/html")
+            and "Content-Disposition" not in response.headers
+        )
 
     def _status_failure(self, response: requests.Response, path: str) -> Failure:
         code = response.status_code
         if response.is_redirect:
-            # Never followed: XNAT redirects to its login page only (xnat-rest.md 1), and nobody else is to see cookie or password.
+            # Never followed: XNAT redirects to its login page only (xnat-rest.md 1), and nobody else is to
+            # see cookie or password.
             return Failure(Cause.NOT_DATA, path, f"it redirects to {_target(self.server + path, response)}")
         if code == 200:
             return Failure(Cause.NOT_DATA, path)
-        cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(code, Cause.SERVER_ERROR)
+        cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(
+            code, Cause.SERVER_ERROR
+        )
         return Failure(cause, path, f"HTTP {code}", code)
 
     def _timeout(self, stream: bool = False) -> tuple[float, float]:
-        """(connect, read). A stream is given up at less than half of a reader's patience, so that a second try can still reach it."""
+        """(connect, read). A stream is given up at less than half of a reader's patience, so that a second
+        try can still reach it.
+        """
         patience = self.settings.limits.progress_deadline
         return self.settings.limits.connect_timeout, patience * 0.4 if stream else patience
 
@@ -368,11 +415,18 @@ class Connection:
         with self.breaker.asking() as began, self._while_unanswered(unanswered), held(unanswered):
             try:
                 # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
-                response = self._http.request(method, url, allow_redirects=False, verify=self._http.verify, stream=True, **options)
+                response = self._http.request(
+                    method, url, allow_redirects=False, verify=self._http.verify, stream=True, **options
+                )
                 if not stream:
                     with response:
-                        response._content = json_stream.first(response)  # where requests itself puts it, which knows no bound
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # `_Patient` gives time-outs as they are
+                        response._content = json_stream.first(
+                            response
+                        )  # where requests itself puts it, which knows no bound
+            except (
+                requests.RequestException,
+                urllib3.exceptions.HTTPError,
+            ) as error:  # `_Patient` gives time-outs as they are
                 failure = Failure(transport_cause(error), self.server)
                 if not ended():
                     self.breaker.failed(failure.cause, transport_words(error), began)
@@ -394,12 +448,15 @@ class Connection:
             self._unanswered.discard(hold)
 
     def _back(self) -> None:
-        """The server is there again. What waits since before may wait for a connection that is long dead: it is asked anew."""
+        """The server is there again. What waits since before may wait for a connection that is long dead: it
+        is asked anew.
+        """
         for one in list(self._unanswered):
             one.end()
 
     def _probe(self) -> None:
-        """Ask for the build information, without credentials or cookies, on a connection of its own; any answer will do.
+        """Ask for the build information, without credentials or cookies, on a connection of its own; any
+        answer will do.
 
         Raises:
             Failure: there is none.

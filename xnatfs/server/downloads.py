@@ -1,7 +1,7 @@
 """The bytes of files: a single file as a stream, and a resource's files as XNAT's zip.
 
-Used by `content.manager`. Every answer is checked to be what it claims before a byte is passed on (see `connection.Connection.get`);
-bytes are passed on in pieces, never held whole.
+Used by `content.manager`. Every answer is checked to be what it claims before a byte is passed on (see
+`connection.Connection.get`); bytes are passed on in pieces, never held whole.
 Threading: any thread; each stream belongs to the thread that opened it.
 """
 
@@ -32,11 +32,12 @@ log = logging.getLogger(__name__)
 PIECE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _DAMAGED = (UnzipError, ValueError)  # the second is what stream-inflate, which it uses for Deflate64, raises
-# Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25` and `;`, and a folder called `x.zip` is taken for an
-# archive to look into (xnat-rest.md 3). All of them are in the resource's zip.
+# Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25` and `;`, and a folder called
+# `x.zip` is taken for an archive to look into (xnat-rest.md 3). All of them are in the resource's zip.
 _ARCHIVES = (".zip", ".jar", ".rar", ".ear", ".gar", ".mrb")
 _REFUSED_CHARACTERS = frozenset("%;")
-# To a backslash Tomcat answers 400 however it is written, and a catalogue has a TAB as a blank: no zip has these either (xnat-rest.md 13).
+# To a backslash Tomcat answers 400 however it is written, and a catalogue has a TAB as a blank: no zip has
+# these either (xnat-rest.md 13).
 _NOWHERE = frozenset("\\\t")
 
 
@@ -46,7 +47,9 @@ NO_WAY = "XNAT cannot be asked for a name with a backslash or a TAB"
 
 @dataclass
 class Stream:
-    """A file on its way: `size` in bytes as the answer says (None if it does not), `last_modified` as the header's text."""
+    """A file on its way: `size` in bytes as the answer says (None if it does not), `last_modified` as the
+    header's text.
+    """
 
     size: int | None
     last_modified: str
@@ -57,9 +60,9 @@ class Stream:
 class RangePart:
     """A part of a file on its way.
 
-    It begins at `start`; `size` is that of the whole file in bytes (None if the answer does not tell); it goes up to `end`, or to the
-    end of the file where that is None: the server does not do Range and sends the whole.
-    """
+    It begins at `start`; `size` is that of the whole file in bytes (None if the answer does not tell); it
+    goes up to `end`, or to the end of the file where that is None: the server does not do Range and sends the
+    whole."""
 
     start: int
     size: int | None
@@ -80,21 +83,25 @@ class Downloads:
     def file(self, record: FileRecord, hold: CancelScope | None = None) -> Iterator[Stream]:
         """Open one file as a stream; `hold` can end it.
 
-        Raises:
-            Failure: GONE if the server does not have what it listed; any transport or login failure. Iterating raises CUT_SHORT or
-                TIMED_OUT when the stream breaks.
-        """
+        Raises: Failure: GONE if the server does not have what it listed; any transport or login failure.
+            Iterating raises CUT_SHORT or TIMED_OUT when the stream breaks."""
         with _listed(record), self._open(_file_path(record), {}, hold=hold) as response:
-            size, stamp = number(response.headers.get("Content-Length", "")), response.headers.get("Last-Modified", "")
+            size, stamp = (
+                number(response.headers.get("Content-Length", "")),
+                response.headers.get("Last-Modified", ""),
+            )
             yield Stream(size, stamp, _pieces(response, self._patience))
 
     @contextmanager
-    def part(self, record: FileRecord, start: int, end: int, last_modified: str, hold: CancelScope | None = None) -> Iterator[RangePart]:
-        """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified ("" for the first look); `hold`
-        can end it.
+    def part(
+        self, record: FileRecord, start: int, end: int, last_modified: str, hold: CancelScope | None = None
+    ) -> Iterator[RangePart]:
+        """Open the bytes from `start` to `end` of a file, if it is still the one with this Last-Modified (""
+        for the first look); `hold` can end it.
 
-        `end` must not be past the end of the file as far as that is known: a real server then keeps the connection open and the
-        reader waiting for 20 s (xnat-rest.md 3). The size in Content-Range is in the answer before any of the body is read.
+        `end` must not be past the end of the file as far as that is known: a real server then keeps the
+        connection open and the reader waiting for 20 s (xnat-rest.md 3). The size in Content-Range is in the
+        answer before any of the body is read.
 
         Raises:
             Failure: CHANGED (412: it is another file now), GONE, or whatever keeps the server from answering.
@@ -102,12 +109,21 @@ class Downloads:
         headers = {"Range": f"bytes={start}-{end - 1}"}
         if last_modified:
             headers["If-Unmodified-Since"] = last_modified
-        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 206, 412}), hold=hold) as response:
+        with (
+            _listed(record),
+            self._open(_file_path(record), headers, accept=frozenset({200, 206, 412}), hold=hold) as response,
+        ):
             if response.status_code == 412:
                 raise Failure(Cause.CHANGED, record.uri)
             stamp = response.headers.get("Last-Modified", "")
             if response.status_code == 200:
-                yield RangePart(0, number(response.headers.get("Content-Length", "")), None, stamp, _pieces(response, self._patience))
+                yield RangePart(
+                    0,
+                    number(response.headers.get("Content-Length", "")),
+                    None,
+                    stamp,
+                    _pieces(response, self._patience),
+                )
                 return
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             if match is None or int(match[1]) != start:
@@ -117,26 +133,38 @@ class Downloads:
             yield RangePart(start, size, last, stamp, _pieces(response, self._patience, last - start))
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
-        """Whether the file is still the one with this Last-Modified: one conditional request, no body read (xnat-rest.md 3).
+        """Whether the file is still the one with this Last-Modified: one conditional request, no body read
+        (xnat-rest.md 3).
 
         Raises:
             Failure: GONE if the server does not have it any more; any transport or login failure.
         """
         headers = {"If-Modified-Since": last_modified}
         # As short as a listing's, so it need not wait until a stream ends.
-        with _listed(record), self._open(_file_path(record), headers, accept=frozenset({200, 304}), short=True) as response:
+        with (
+            _listed(record),
+            self._open(_file_path(record), headers, accept=frozenset({200, 304}), short=True) as response,
+        ):
             return response.status_code == 304 or response.headers.get("Last-Modified") == last_modified
 
     @contextmanager
-    def zip(self, record: FileRecord, hold: CancelScope | None = None) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
-        """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order; streamed. `hold` can end it.
+    def zip(
+        self, record: FileRecord, hold: CancelScope | None = None
+    ) -> Iterator[Iterator[tuple[str, int | None, Iterator[bytes]]]]:
+        """The whole resource of `record` as (path inside the resource, size, pieces), in the zip's order;
+        streamed. `hold` can end it.
 
-        XNAT leaves out files it cannot find and ends the archive validly (xnat-rest.md 3), so a missing member is no proof of anything.
+        XNAT leaves out files it cannot find and ends the archive validly (xnat-rest.md 3), so a missing
+        member is no proof of anything.
 
-        Raises:
-            Failure: GONE for a 404, which is no proof either (xnat-rest.md 13); any transport or login failure.
-        """
-        with _listed(record), self._open(files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold) as response:
+        Raises: Failure: GONE for a 404, which is no proof either (xnat-rest.md 13); any transport or login
+            failure."""
+        with (
+            _listed(record),
+            self._open(
+                files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold
+            ) as response,
+        ):
             yield _members(_pieces(response, self._patience))
 
     @contextmanager
@@ -151,7 +179,10 @@ class Downloads:
         short: bool = False,
     ) -> Iterator[requests.Response]:
         limits, slots = self._connection.settings.limits, self._connection.slots
-        with (slots.listing if short else slots.contents)(limits.listing_deadline), held(hold or CancelScope()):
+        with (
+            (slots.listing if short else slots.contents)(limits.listing_deadline),
+            held(hold or CancelScope()),
+        ):
             response = self._connection.get(path, params=params, headers=headers, stream=True, accept=accept)
             try:
                 yield response
@@ -161,7 +192,9 @@ class Downloads:
 
 @contextmanager
 def _listed(record: FileRecord) -> Iterator[None]:
-    """A 404 for a file that is listed: not "there is nothing of this name" but GONE; and so is a name that cannot be asked for at all."""
+    """A 404 for a file that is listed: not "there is nothing of this name" but GONE; and so is a name that
+    cannot be asked for at all.
+    """
     try:
         yield
     except Failure as failure:
@@ -177,22 +210,27 @@ def _file_path(record: FileRecord) -> str:
 
 
 def only_in_zip(path: str) -> bool:
-    """Whether the server may refuse this file by itself, so that it is worth looking for in the resource's zip."""
+    """Whether the server may refuse this file by itself, so that it is worth looking for in the resource's
+    zip.
+    """
     folders = path.lower().split("/")[:-1]
     return bool(_REFUSED_CHARACTERS & set(path)) or any(folder.endswith(_ARCHIVES) for folder in folders)
 
 
 def out_of_reach(path: str) -> bool:
-    """Whether no server is known to give a file of this name, in any way: it is asked for once, and never looked for in a zip."""
+    """Whether no server is known to give a file of this name, in any way: it is asked for once, and never
+    looked for in a zip.
+    """
     return bool(_NOWHERE & set(path))
 
 
 def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:
-    """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does one that only trickles: each
-    byte starts the time-out of the socket anew, but a piece has to come within `listing.stale_policy` seconds.
+    """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does
+    one that only trickles: each byte starts the time-out of the socket anew, but a piece has to come within
+    `listing.stale_policy` seconds.
 
-    Not a byte more is asked for than the file has: a server that promised more never sends it (xnat-rest.md 3).
-    """
+    Not a byte more is asked for than the file has: a server that promised more never sends it (xnat-rest.md
+    3)."""
     while left > 0:
         piece, trouble = _piece(response, min(PIECE, left), patience)
         if piece:
@@ -223,14 +261,17 @@ def _piece(response: requests.Response, length: int, patience: float) -> tuple[b
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = transport_cause(error)
         trouble = Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, subject)
-        trouble.__cause__ = error.with_traceback(None)  # which would hold the frame, with all its bytes, and the frame this error
+        trouble.__cause__ = error.with_traceback(
+            None
+        )  # which would hold the frame, with all its bytes, and the frame this error
     return parts[0] if len(parts) == 1 else b"".join(parts), trouble
 
 
 def _members(pieces: Iterator[bytes]) -> Iterator[tuple[str, int | None, Iterator[bytes]]]:
     try:
         for name, size, body in stream_unzip(pieces, chunk_size=PIECE):
-            # LABEL/scans/ID-TYPE/resources/RLABEL/files/PATH (xnat-rest.md 3): the path follows the first `/files/` after `/resources/`.
+            # LABEL/scans/ID-TYPE/resources/RLABEL/files/PATH (xnat-rest.md 3): the path follows the first
+            # `/files/` after `/resources/`.
             text = name.decode("utf-8", "surrogateescape")
             _, found, tail = text.partition("/resources/")
             path = tail.partition("/files/")[2] if found else text.partition("/files/")[2]

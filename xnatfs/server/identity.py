@@ -1,8 +1,8 @@
-"""What earlier logins found, by server and login: a remount need not look for the server again, and an offline one knows its user.
+"""What earlier logins found, by server and login: a remount need not look for the server again, and an
+offline one knows its user.
 
-Used by `core`. One small JSON file in the state directory, 0600; no secrets. A memory only: lost or damaged, it costs two requests.
-Threading: called once a mount, by one thread.
-"""
+Used by `core`. One small JSON file in the state directory, 0600; no secrets. A memory only: lost or damaged,
+it costs two requests. Threading: called once a mount, by one thread."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A subject as one JSON item: its own resources and those of everything below it, in one request (xnat-rest.md 2.6).
+"""A subject as one JSON item: its own resources and those of everything below it, in one request
+(xnat-rest.md 2.6).
 
-Used by `listing.service` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so a subject's has its
-experiments with scans, assessors, reconstructions and all their resources; `catalogs` checks that before it believes one.
-Pure functions but for `subject_item`.
-"""
+Used by `listing.service` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so
+a subject's has its experiments with scans, assessors, reconstructions and all their resources; `catalogs`
+checks that before it believes one. Pure functions but for `subject_item`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def subject_item(connection: Connection, subject: str) -> SubjectItem:
     Raises:
         Failure: see `Connection.listing`; BAD_LISTING for what is no item.
     """
-    return connection.listing(f"/data/subjects/{segment(subject)}", {"format": "json"}, lambda response: _subject(response, subject))
+    return connection.listing(
+        f"/data/subjects/{segment(subject)}", {"format": "json"}, lambda response: _subject(response, subject)
+    )
 
 
 def _subject(response: requests.Response, identity: str) -> SubjectItem:
@@ -71,7 +73,11 @@ def _experiment(item: Item, session: str) -> ExperimentItem:
     for one in _children(item, "assessors/assessor"):
         identity = _text(one, "ID")
         stamp = parse_stamp(_text(one, "insert_date"))
-        found.assessors.append(AssessorRecord(identity, _text(one, "label"), session, str(one["meta"].get("xsi:type", "")), stamp))
+        found.assessors.append(
+            AssessorRecord(
+                identity, _text(one, "label"), session, str(one["meta"].get("xsi:type", "")), stamp
+            )
+        )
         for branch, direction in (("out/file", "out"), ("in/file", "in"), ("resources/resource", "")):
             found.resources += _resources(one, branch, Owner("assessor", identity, session, direction))
     for one in _children(item, "reconstructions/reconstructedImage"):

@@ -1,8 +1,10 @@
-"""The bodies of answers, read in pieces and never beyond a bound: a server, or whoever sits before it, may send without an end.
+"""The bodies of answers, read in pieces and never beyond a bound: a server, or whoever sits before it, may
+send without an end.
 
-Used by `session` (short answers), `items` and `tables` (listings). Files have bounds of their own, in `listing` and `content`.
-Listings come as `{"ResultSet": {..., "Result": [row, row, ...], ...}}` and are read row by row, so that memory holds what is made of the
-rows and not the text too: a million files are 300 MB of text.
+Used by `session` (short answers), `items` and `tables` (listings). Files have bounds of their own, in
+`listing` and `content`. Listings come as `{"ResultSet": {..., "Result": [row, row, ...], ...}}` and are read
+row by row, so that memory holds what is made of the rows and not the text too: a million files are 300 MB of
+text.
 Threading: any thread; an answer belongs to the thread that asked.
 """
 
@@ -55,8 +57,8 @@ def first(response: requests.Response, longest: int = SHORT) -> bytes:
 
 
 def end_by(response: requests.Response, deadline: float) -> None:
-    """Whoever reads the body gets TIMED_OUT after `deadline` (of `time.monotonic`): each byte that trickles in starts the time-out of the
-    socket anew, so that alone would never end."""
+    """Whoever reads the body gets TIMED_OUT after `deadline` (of `time.monotonic`): each byte that trickles
+    in starts the time-out of the socket anew, so that alone would never end."""
     response.raw = _Timed(response.raw, deadline)
 
 
@@ -112,14 +114,16 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
                 break
     if not found:
         raise ValueError("no ResultSet in the listing")
-    # Always the number of rows, as a string, on every form used here (xnat-rest.md 12, executed). Where it is missing or no number nothing
-    # is proven, and nothing refuted.
+    # Always the number of rows, as a string, on every form used here (xnat-rest.md 12, executed). Where it is
+    # missing or no number nothing is proven, and nothing refuted.
     if str(total).isdecimal() and int(total) != count:
         raise ValueError(f"it says that it has {total} rows and has {count}")
 
 
 def _members(text: _Text) -> Iterator[str]:
-    """The keys of an object whose brace is read; whoever asks for the next one has read the value of the last."""
+    """The keys of an object whose brace is read; whoever asks for the next one has read the value of the
+    last.
+    """
     if text.peek() == "}":
         text.expect("}")
         return
@@ -149,7 +153,8 @@ class _Text:
         while True:
             if self._at < len(self._text) and (char := self._text[self._at]) not in " \t\r\n":
                 return char
-            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            # it matches nothing, too
+            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at == len(self._text) and not self._more():
                 return ""
 
@@ -176,7 +181,8 @@ class _Text:
             except RecursionError:
                 raise ValueError("it is nested too deeply") from None
             except json.JSONDecodeError as error:
-                # Not whole yet, or wrong: that shows when no more comes, or when it gets longer than anything true.
+                # Not whole yet, or wrong: that shows when no more comes, or when it gets longer than anything
+                # true.
                 if len(self._text) - self._at > ROW or not self._more():
                     raise ValueError(f"the listing is cut short or no JSON ({error.msg})") from None
                 continue
@@ -187,7 +193,9 @@ class _Text:
             return found
 
     def _more(self) -> bool:
-        """Read on; at least as much as is there, so that a long value is not scanned again for every piece."""
+        """Read on; at least as much as is there, so that a long value is not scanned again for every
+        piece.
+        """
         if self._ended:
             return False
         rest = self._text[self._at :]
@@ -234,4 +242,6 @@ def _pieces(response: requests.Response, longest: int, at_once: int = _PIECE) ->
         raise
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = transport_cause(error)
-        raise Failure(Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, response.url.partition("?")[0]) from error
+        raise Failure(
+            Cause.CUT_SHORT if cause is Cause.UNREACHABLE else cause, response.url.partition("?")[0]
+        ) from error

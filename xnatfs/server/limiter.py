@@ -1,7 +1,7 @@
 """A cap on the requests under way at one server, with room kept for listings.
 
-Used by `connection.Connection`. An `ls` must not wait for sixteen big downloads (fuse-type file systems are hated for that), so
-contents may use all slots but one.
+Used by `connection.Connection`. An `ls` must not wait for sixteen big downloads (fuse-type file systems are
+hated for that), so contents may use all slots but one.
 Threading: any thread; the condition is held for moments only, never over I/O.
 """
 

@@ -1,8 +1,9 @@
-"""What a project contains, in a handful of requests (xnat-rest.md 2.9): subjects, experiments, scans, assessors, reconstructions.
+"""What a project contains, in a handful of requests (xnat-rest.md 2.9): subjects, experiments, scans,
+assessors, reconstructions.
 
-Used by `listing.service`. Resources and files are in `resources.py`. Forms that an old server, a fork or a proxy may refuse are tried
-and the refusal is remembered for a while (`capabilities.py`); each has a fallback, and every method says in its result what it could not
-learn in bulk.
+Used by `listing.service`. Resources and files are in `resources.py`. Forms that an old server, a fork or a
+proxy may refuse are tried and the refusal is remembered for a while (`capabilities.py`); each has a fallback,
+and every method says in its result what it could not learn in bulk.
 Threading: any thread.
 """
 
@@ -52,7 +53,11 @@ _SCAN_COLUMNS = (
     *(f"{_SCAN}/{name}" for name in ("ID", "type", "series_description", "quality", "frames", "file/label")),
 )
 # With the numeric id (xnat-rest.md 12) two resources of one label, or of none, are told apart.
-_SCAN_EXTRAS = (f"{_SCAN}/file/xnat_abstractresource_id", f"{_SCAN}/file/file_count", f"{_SCAN}/file/file_size")
+_SCAN_EXTRAS = (
+    f"{_SCAN}/file/xnat_abstractresource_id",
+    f"{_SCAN}/file/file_count",
+    f"{_SCAN}/file/file_size",
+)
 
 
 STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
@@ -81,20 +86,30 @@ class ListingRequests:
         """GET a listing as rows."""
         return self._connection.listing(path, {"format": "json", **params}, rows_of)
 
-    # --- projects and subjects -----------------------------------------------------------------------------------
+    # --- projects and subjects ------------------------------------------------------------------------------
 
     def projects(self) -> list[ProjectRecord]:
-        """The projects this user can read, in the server's order, each with the resources of its own: one request.
+        """The projects this user can read, in the server's order, each with the resources of its own: one
+        request.
 
-        Where the server does not tell these columns (xnat-rest.md 14), two: the plain list has no dates (xnat-rest.md 2.3).
-        """
+        Where the server does not tell these columns (xnat-rest.md 14), two: the plain list has no dates
+        (xnat-rest.md 2.3)."""
         columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
         rows, granted = self._with_extras(
             "columns of projects",
             "/data/projects",
             columns,
-            (tuple(f"{_PROJECT_RESOURCE}/{name}" for name in ("label", "xnat_abstractresource_id", "file_count")),),
-            need=("/meta/insert_date", "/resources/resource/label", "/resources/resource/xnat_abstractresource_id"),
+            (
+                tuple(
+                    f"{_PROJECT_RESOURCE}/{name}"
+                    for name in ("label", "xnat_abstractresource_id", "file_count")
+                ),
+            ),
+            need=(
+                "/meta/insert_date",
+                "/resources/resource/label",
+                "/resources/resource/xnat_abstractresource_id",
+            ),
             plain=False,
         )
         if granted:
@@ -113,46 +128,74 @@ class ListingRequests:
         if refused:
             self.capabilities.refuse("projects?accessible")
         return [
-            ProjectRecord(pick(row, "id"), pick(row, "name"), pick(row, "description"), dates.get(pick(row, "id")))
+            ProjectRecord(
+                pick(row, "id"), pick(row, "name"), pick(row, "description"), dates.get(pick(row, "id"))
+            )
             for row in rows
             if pick(row, "id")
         ]
 
     def subjects(self, project: str) -> tuple[list[SubjectRecord], BulkResources]:
-        """The subjects of a project, shared ones included, with their resources where the server tells them."""
+        """The subjects of a project, shared ones included, with their resources where the server tells
+        them.
+        """
         path = f"/data/projects/{segment(project)}/subjects"
         rows, granted = self._with_extras(
-            "subject resource labels", path, _SUBJECT_COLUMNS, _label_tiers("xnat:subjectData/resources/resource")
+            "subject resource labels",
+            path,
+            _SUBJECT_COLUMNS,
+            _label_tiers("xnat:subjectData/resources/resource"),
         )
         bulk = BulkResources()
         if granted:
-            collect(bulk, rows, "/resources/resource", lambda row: Owner("subject", pick(row, "id")), blank_is_none=True)
+            collect(
+                bulk,
+                rows,
+                "/resources/resource",
+                lambda row: Owner("subject", pick(row, "id")),
+                blank_is_none=True,
+            )
         return subjects_of(rows), bulk
 
     def people(self, project: str) -> list[SubjectRecord]:
-        """The subjects of a project without their resources: half the bytes, for a look whether anything changed."""
-        return subjects_of(self.table(f"/data/projects/{segment(project)}/subjects", columns=",".join(_SUBJECT_COLUMNS)))
+        """The subjects of a project without their resources: half the bytes, for a look whether anything
+        changed.
+        """
+        return subjects_of(
+            self.table(f"/data/projects/{segment(project)}/subjects", columns=",".join(_SUBJECT_COLUMNS))
+        )
 
-    # --- experiments ---------------------------------------------------------------------------------------------
+    # --- experiments ----------------------------------------------------------------------------------------
 
     def experiments(self, project: str) -> list[ExperimentRecord]:
-        """Every experiment of a project that is no image assessor, shared ones included; `changed` is "" of all of them."""
-        rows = self.table(f"/data/projects/{segment(project)}/experiments", columns=",".join(_EXPERIMENT_COLUMNS))
-        return [experiment_of(row) for row in {pick(row, "id"): row for row in rows if pick(row, "id")}.values()]
+        """Every experiment of a project that is no image assessor, shared ones included; `changed` is "" of
+        all of them.
+        """
+        rows = self.table(
+            f"/data/projects/{segment(project)}/experiments", columns=",".join(_EXPERIMENT_COLUMNS)
+        )
+        return [
+            experiment_of(row) for row in {pick(row, "id"): row for row in rows if pick(row, "id")}.values()
+        ]
 
     def first_experiment(self, project: str) -> list[Row]:
-        """Some experiment of a project, or none: the cheapest look whether the server's database answers about it."""
+        """Some experiment of a project, or none: the cheapest look whether the server's database answers
+        about it.
+        """
         return self.table(f"/data/projects/{segment(project)}/experiments", columns="ID", limit="1")
 
-    def stamped_experiments(self, project: str, types: Sequence[str]) -> list[tuple[ExperimentRecord, str | None, str | None]] | None:
-        """The same experiments, each with the stamps that move with what is below it: its own type's and its subject's; None where the
-        server does not tell them.
+    def stamped_experiments(
+        self, project: str, types: Sequence[str]
+    ) -> list[tuple[ExperimentRecord, str | None, str | None]] | None:
+        """The same experiments, each with the stamps that move with what is below it: its own type's and its
+        subject's; None where the server does not tell them.
 
-        `types` are the concrete types to ask for; an experiment of another has None for the stamp, and so has one of a type that the
-        server does not know. "" is a stamp, too: nothing below was changed since it was made (xnat-rest.md 13).
+        `types` are the concrete types to ask for; an experiment of another has None for the stamp, and so has
+        one of a type that the server does not know. "" is a stamp, too: nothing below was changed since it
+        was made (xnat-rest.md 13).
 
-        One request (xnat-rest.md 14): without `xsiType` the first such column would narrow the rows to its type.
-        """
+        One request (xnat-rest.md 14): without `xsiType` the first such column would narrow the rows to its
+        type."""
         columns = [f"{one}/meta/last_modified" for one in types]
         rows, granted = self._with_extras(
             STAMPS,
@@ -174,11 +217,12 @@ class ListingRequests:
         return list(found.values())
 
     def find_experiments(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
-        """(accession id, label, primary project) of the experiments with these accession ids or labels, in any project: two requests for
-        each hundred names (a comma is "or" in a filter, xnat-rest.md 2.2). A name with a character that means something there is not found.
+        """(accession id, label, primary project) of the experiments with these accession ids or labels, in
+        any project: two requests for each hundred names (a comma is "or" in a filter, xnat-rest.md 2.2). A
+        name with a character that means something there is not found.
 
-        By primary labels, and neither surely readable nor surely all that can be read (xnat-rest.md 12): see `listing.session_names`.
-        """
+        By primary labels, and neither surely readable nor surely all that can be read (xnat-rest.md 12): see
+        `listing.session_names`."""
         asked = frozenset(names)
         plain = [name for name in names if not set(name) & set(",*%")]
         found: dict[str, tuple[str, str, str]] = {}
@@ -187,29 +231,40 @@ class ListingRequests:
             for column in ("ID", "label"):
                 for row in self.table("/data/experiments", columns="ID,label,project", **{column: some}):
                     one = pick(row, "id"), pick(row, "label"), pick(row, "project")
-                    if one[0] and asked.intersection(one[:2]):  # a server may not know the filter, and send everything
+                    if one[0] and asked.intersection(
+                        one[:2]
+                    ):  # a server may not know the filter, and send everything
                         found[one[0]] = one
         return list(found.values())
 
     def experiment_resources(self, project: str) -> BulkResources:
-        """The resource labels of all experiments in one request; nothing known where the server does not take the form."""
+        """The resource labels of all experiments in one request; nothing known where the server does not take
+        the form.
+        """
         bulk = BulkResources()
         path = f"/data/projects/{segment(project)}/experiments"
         form = "experiment resource labels"
         if self.capabilities.may(form):
-            rows, granted = self._with_extras(form, path, ("ID",), _label_tiers("xnat:experimentData/resources/resource"), plain=False)
+            rows, granted = self._with_extras(
+                form, path, ("ID",), _label_tiers("xnat:experimentData/resources/resource"), plain=False
+            )
             if granted:
-                collect(bulk, rows, "/resources/resource", lambda row: Owner("experiment", pick(row, "id")), blank_is_none=True)
+                collect(
+                    bulk,
+                    rows,
+                    "/resources/resource",
+                    lambda row: Owner("experiment", pick(row, "id")),
+                    blank_is_none=True,
+                )
         return bulk
 
-    # --- what sessions contain -----------------------------------------------------------------------------------
+    # --- what sessions contain ------------------------------------------------------------------------------
 
     def scans(self, project: str) -> ScanListing:
         """Every scan of a project with its resource labels: one row per scan x resource.
 
-        The form below the project [I] also has shared sessions; the proven one (`/data/experiments?project=`) has only those whose
-        primary project this is, so `sessions` says whom the answer speaks for.
-        """
+        The form below the project [I] also has shared sessions; the proven one (`/data/experiments?project=`)
+        has only those whose primary project this is, so `sessions` says whom the answer speaks for."""
         rows: list[Row] = []
         whole_project = False
         if self.capabilities.may("scans of a project"):
@@ -240,7 +295,9 @@ class ListingRequests:
 
     def scans_of_session(self, session: str) -> list[ScanRecord]:
         """The scans of one session."""
-        rows = self.table(f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames")
+        rows = self.table(
+            f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames"
+        )
         return [
             ScanRecord(
                 session,
@@ -256,7 +313,16 @@ class ListingRequests:
 
     def assessors(self, project: str) -> AssessorListing:
         """The image assessors of a project."""
-        columns = ("ID", "label", "project", "xsiType", "session_ID", "session_label", "insert_date", "last_modified")
+        columns = (
+            "ID",
+            "label",
+            "project",
+            "xsiType",
+            "session_ID",
+            "session_label",
+            "insert_date",
+            "last_modified",
+        )
         head = "xnat:imageAssessorData"
         branches = {"out": f"{head}/out/file", "in": f"{head}/in/file", "": f"{head}/resources/resource"}
         tiers = (*_label_tiers(*branches.values()), (f"{head}/out/file/label",))
@@ -266,8 +332,11 @@ class ListingRequests:
         except Failure as failure:
             if not _is_refusal(failure):
                 raise
-            # The documented way out (xnat-rest.md 2.9 point 4); it lists only what has its primary project here, none of the shared ones.
-            rows, _ = self._with_extras("assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project)
+            # The documented way out (xnat-rest.md 2.9 point 4); it lists only what has its primary project
+            # here, none of the shared ones.
+            rows, _ = self._with_extras(
+                "assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project
+            )
             self.capabilities.refuse("assessors of a project")
             rows = _of_project(rows, project)
         found = assessors_of(rows)
@@ -295,7 +364,9 @@ class ListingRequests:
         return subject_item(self._connection, subject)
 
     def reconstructions(self, project: str) -> ReconstructionListing | None:
-        """The reconstructions of a project with their resources; None where only one request a session can tell [I]."""
+        """The reconstructions of a project with their resources; None where only one request a session can
+        tell [I].
+        """
         form = "reconstructions of a project"
         if not self.capabilities.may(form):
             return None
@@ -307,7 +378,11 @@ class ListingRequests:
             f"/data/projects/{segment(project)}/experiments",
             columns,
             _label_tiers(*branches.values()),
-            need=("/reconstructedimagedata/id", "/reconstructedimagedata/out/file/label", "/reconstructedimagedata/in/file/label"),
+            need=(
+                "/reconstructedimagedata/id",
+                "/reconstructedimagedata/out/file/label",
+                "/reconstructedimagedata/in/file/label",
+            ),
             plain=False,
             xsiType="xnat:imageSessionData",
         )
@@ -318,7 +393,9 @@ class ListingRequests:
         for row in rows:
             session, identity = pick(row, "id"), pick(row, "/reconstructedimagedata/id")
             if session and identity:
-                found[session, identity] = ReconstructionRecord(session, identity, pick(row, "/reconstructedimagedata/type"))
+                found[session, identity] = ReconstructionRecord(
+                    session, identity, pick(row, "/reconstructedimagedata/type")
+                )
         theirs = [row for row in rows if pick(row, "/reconstructedimagedata/id")]
         complete = {pick(row, "id") for row in rows}
         for direction, branch in branches.items():
@@ -331,7 +408,7 @@ class ListingRequests:
         bulk.known = complete
         return ReconstructionListing(list(found.values()), bulk)
 
-    # --- helpers -------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     def _with_extras(
         self,
@@ -344,11 +421,13 @@ class ListingRequests:
         plain: bool = True,
         **params: str,
     ) -> tuple[list[Row], bool]:
-        """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came back).
+        """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came
+        back).
 
-        `need` are the columns without which the answer is worthless; by default the last tier's. A request that is refused with every
-        tier is asked without them if `plain`, else answered with no rows and False. What is refused is remembered as `form`, for a
-        while; but only if a simpler form about the same objects is answered: a database in trouble fails all of them.
+        `need` are the columns without which the answer is worthless; by default the last tier's. A request
+        that is refused with every tier is asked without them if `plain`, else answered with no rows and
+        False. What is refused is remembered as `form`, for a while; but only if a simpler form about the same
+        objects is answered: a database in trouble fails all of them.
 
         Raises:
             Failure: what keeps the server from answering; the refusal, if a simpler form is refused as well.
@@ -374,19 +453,27 @@ class ListingRequests:
             rows = self.table(path, columns=",".join(columns), **params)
         else:
             rows = []
-            self.table(path, columns="ID", **{name: value for name, value in params.items() if name == "project"})
+            self.table(
+                path, columns="ID", **{name: value for name, value in params.items() if name == "project"}
+            )
         self.capabilities.refuse(form)
         return rows, False
 
 
 def _of_project(rows: Iterable[Row], project: str) -> list[Row]:
-    """Of rows that were asked for with a filter, those it should have left: there are servers that do not know one (xnat-rest.md 12)."""
+    """Of rows that were asked for with a filter, those it should have left: there are servers that do not
+    know one (xnat-rest.md 12).
+    """
     return [row for row in rows if pick(row, "project") in ("", project)]
 
 
 def _is_refusal(failure: Failure) -> bool:
-    """Whether the server will not take this form: a passing trouble (429, 502, 503, 504, no answer) must not be remembered as one."""
-    return failure.status in (400, 403, 404, 405, 406, 417, 422, 500, 501) or failure.cause is Cause.BAD_LISTING
+    """Whether the server will not take this form: a passing trouble (429, 502, 503, 504, no answer) must not
+    be remembered as one.
+    """
+    return (
+        failure.status in (400, 403, 404, 405, 406, 417, 422, 500, 501) or failure.cause is Cause.BAD_LISTING
+    )
 
 
 def _label_tiers(*branches: str) -> tuple[tuple[str, ...], ...]:

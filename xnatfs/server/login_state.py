@@ -1,10 +1,11 @@
 """Whose login a connection uses, when it is sent, and how often at most.
 
-Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and every request may carry
-the password. So a login is single flight: whoever finds the session expired logs in, the others wait for that one. What the server refused
-is sent again by nobody until there are other credentials. And once the server is known to refuse strangers, requests carry the session's
-cookie alone, so that a session that ends with 16 requests on their way costs one login and not 16. An open server would serve an
-expired session as a guest, in silence: there each request carries both.
+Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and every
+request may carry the password. So a login is single flight: whoever finds the session expired logs in, the
+others wait for that one. What the server refused is sent again by nobody until there are other credentials.
+And once the server is known to refuse strangers, requests carry the session's cookie alone, so that a session
+that ends with 16 requests on their way costs one login and not 16. An open server would serve an expired
+session as a guest, in silence: there each request carries both.
 Threading: any thread. The login lock is held while a login is on its way; that is what it is for.
 """
 
@@ -33,16 +34,21 @@ SESSION = "JSESSIONID"
 _TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _NAME = 4096  # characters in which that is looked for
-# A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, xnat-rest.md 1): one more try, after a pause.
+# A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, xnat-rest.md 1):
+# one more try, after a pause.
 _MOMENT = 60.0
 _CALM = 2.0
 _REFUSALS = (401, 403)
 _IDLE = 900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
-_MISSES = 8  # in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it sent us)
+# in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it
+# sent us)
+_MISSES = 8
 
 
 class Known(NamedTuple):
-    """What a login found: the server's address (it may redirect), the user's name on it, its version, whether it refuses strangers."""
+    """What a login found: the server's address (it may redirect), the user's name on it, its version, whether
+    it refuses strangers.
+    """
 
     server: str
     user: str
@@ -53,12 +59,9 @@ class Known(NamedTuple):
 class Login:
     """The login of one connection.
 
-    Attributes:
-        count: logins so far.
-        closed: the server is known to refuse whoever is not logged in.
-        refused: the server refused these credentials; nothing is sent any more.
-        elsewhere: asked once when a login is refused in the middle: are there other credentials now where these were found?
-    """
+    Attributes: count: logins so far. closed: the server is known to refuse whoever is not logged in. refused:
+        the server refused these credentials; nothing is sent any more. elsewhere: asked once when a login is
+        refused in the middle: are there other credentials now where these were found?"""
 
     def __init__(self, connection: Connection, credentials: Credentials) -> None:
         self.credentials = credentials
@@ -75,21 +78,21 @@ class Login:
         self._bare_misses = 0
         self._renewed = 0
 
-    # --- what requests carry -------------------------------------------------------------------------------------
+    # --- what requests carry --------------------------------------------------------------------------------
 
     def ready(self) -> int:
         """Wait for a login that is under way; the number of logins so far.
 
-        Raises:
-            Failure: LOGIN_REFUSED: each request could carry the password, so each one would be another step towards a lock-out.
-        """
+        Raises: Failure: LOGIN_REFUSED: each request could carry the password, so each one would be another
+            step towards a lock-out."""
         if self._busy:
             with self._lock:
                 pass
         if self.refused:
             raise self._refusal()
         if not self.closed and self.count and _now() - self._good_at > self._idle:
-            # The session is over, and the server would make one for each of the requests that are about to come, or refuse each.
+            # The session is over, and the server would make one for each of the requests that are about to
+            # come, or refuse each.
             self.again(self.count, spent=False)
         return self.count
 
@@ -107,7 +110,9 @@ class Login:
             self._idle = float(self._connection.cookies[_TIMES].strip('"').split(",")[1]) / 1000
 
     def bare_missed(self, guest: bool) -> None:
-        """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so it is open."""
+        """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so
+        it is open.
+        """
         self._bare_misses += 1
         if guest or self._bare_misses > _MISSES:
             self.closed = False
@@ -122,15 +127,18 @@ class Login:
         return self._renewed > _MISSES
 
     def _afresh(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """A login: the password, and not the cookie of the session that is over. `requests` calls this last."""
+        """A login: the password, and not the cookie of the session that is over. `requests` calls this
+        last.
+        """
         request.headers.pop("Cookie", None)
         basic(self.credentials)(request)
         return request
 
-    # --- logging in ----------------------------------------------------------------------------------------------
+    # --- logging in -----------------------------------------------------------------------------------------
 
     def as_known(self, known: Known) -> bool:
-        """Ask who we are at the address of last time; the answer brings the session's cookie (xnat-rest.md 1). False: ask all again.
+        """Ask who we are at the address of last time; the answer brings the session's cookie (xnat-rest.md
+        1). False: ask all again.
 
         Raises:
             Failure: LOGIN_REFUSED, or what keeps the server from answering.
@@ -185,11 +193,14 @@ class Login:
                 self._log_in(spent)
                 return
             except Failure as failure:
-                # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused, so nothing is at risk.
+                # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused,
+                # so nothing is at risk.
                 if failure.cause is not Cause.NOT_AN_XNAT:
                     raise
                 if attempt == 3:
-                    raise Failure(Cause.NOT_DATA, self._connection.server, failure.detail or "at login") from None
+                    raise Failure(
+                        Cause.NOT_DATA, self._connection.server, failure.detail or "at login"
+                    ) from None
                 time.sleep(0.2 * 2**attempt)
 
     def _log_in(self, spent: bool = False) -> None:
@@ -212,7 +223,10 @@ class Login:
                 raise Failure(Cause.SERVER_ERROR, server, f"HTTP {response.status_code} at login")
             if response.is_redirect and ".vm" in response.headers["Location"]:
                 # Not remembered as refused: XNAT took the password, or a proxy redirects for a moment only.
-                detail = "the server sends this login to a web page: log in with a browser to see why (an expired password?)"
+                detail = (
+                    "the server sends this login to a web page: log in with a browser to see why (an "
+                    "expired password?)"
+                )
                 raise Failure(Cause.NOT_AN_XNAT if self.count else Cause.LOGIN_REFUSED, server, detail)
             raise Failure(Cause.NOT_AN_XNAT, server)
         name = match["name"]
@@ -233,10 +247,17 @@ class Login:
         login = self.credentials
         if not detail and login.source == STORED:
             over = login.expires is not None and login.expires < time.time()
-            detail = f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; call it again"
-        return Failure(Cause.LOGIN_REFUSED, self._connection.user or login.owner or login.user, detail or f"found in {login.source}")
+            detail = (
+                f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; "
+                f"call it again"
+            )
+        return Failure(
+            Cause.LOGIN_REFUSED,
+            self._connection.user or login.owner or login.user,
+            detail or f"found in {login.source}",
+        )
 
-    # --- other credentials ---------------------------------------------------------------------------------------
+    # --- other credentials ----------------------------------------------------------------------------------
 
     def take(self, login: Credentials) -> None:
         """Use other credentials of the same user from here on. Costs one login; what is under way goes on.
@@ -252,12 +273,19 @@ class Login:
         mark = _mark(login)
         whose = login.owner or login.user
         if mark in self._turned_down:
-            raise Failure(Cause.LOGIN_REFUSED, whose, f"what {login.source} has was refused before and is not sent again")
+            raise Failure(
+                Cause.LOGIN_REFUSED,
+                whose,
+                f"what {login.source} has was refused before and is not sent again",
+            )
         trial = self._connection.alike(login)
         try:
             name = trial.login(self._connection.known)
             if name != self._connection.user:
-                raise UsageError(f"{login.source} has a login of {name}, and the mount is {self._connection.user}'s: unmount it first")
+                raise UsageError(
+                    f"{login.source} has a login of {name}, and the mount is {self._connection.user}'s: "
+                    f"unmount it first"
+                )
         except (Failure, UsageError) as problem:
             if isinstance(problem, Failure) and problem.cause is Cause.LOGIN_REFUSED:
                 self._turned_down.add(mark)
@@ -274,7 +302,9 @@ class Login:
         return _mark(login) in self._turned_down
 
     def _found_others(self) -> bool:
-        """Whether other credentials are found now, and the server takes them: another mount renewed the token, somebody logged in anew."""
+        """Whether other credentials are found now, and the server takes them: another mount renewed the
+        token, somebody logged in anew.
+        """
         try:
             login = self.elsewhere()
             if login is None or _mark(login) == _mark(self.credentials):
@@ -292,7 +322,9 @@ class Login:
         Raises:
             Failure: what keeps the server from answering.
         """
-        self.closed = self._connection.ask(f"{self._connection.server}/data/auth", auth=as_stranger).status_code == 401
+        self.closed = (
+            self._connection.ask(f"{self._connection.server}/data/auth", auth=as_stranger).status_code == 401
+        )
 
 
 def basic(login: Credentials) -> requests.auth.HTTPBasicAuth:

@@ -25,9 +25,16 @@ def some_file(listings: ListingRequests) -> FileRecord | None:
     for project in itertools.islice(listings.projects(), _LOOKED_AT):
         try:
             owners = [Owner("project", project.id)]
-            owners += [Owner("experiment", one.id) for one in itertools.islice(listings.experiments(project.id), _LOOKED_AT)]
+            owners += [
+                Owner("experiment", one.id)
+                for one in itertools.islice(listings.experiments(project.id), _LOOKED_AT)
+            ]
             for owner in owners:
-                listed = resources.files_of(owner) if owner.level == "project" else resources.files_of_session(owner.id)
+                listed = (
+                    resources.files_of(owner)
+                    if owner.level == "project"
+                    else resources.files_of_session(owner.id)
+                )
                 for file in listed.files:
                     if file.size > 0:
                         return file
@@ -41,7 +48,9 @@ def range_works(connection: Connection, file: FileRecord) -> bool:
     path = f"{files_path(file)}/{encode(file.path)}"
     response = connection.get(path, headers={"Range": "bytes=0-0"}, stream=True, accept=frozenset({200, 206}))
     try:
-        if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith("bytes 0-0/"):
+        if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith(
+            "bytes 0-0/"
+        ):
             return False
         return len(response.raw.read(2)) == 1
     finally:

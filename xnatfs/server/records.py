@@ -1,8 +1,8 @@
 """The rows of XNAT's listings as typed records, under XNAT's own names.
 
-Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the epoch: XNAT's stamps carry no
-time zone (server local time, xnat-rest.md 2.1) and are read as UTC, so that they at least never change.
-"""
+Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the
+epoch: XNAT's stamps carry no time zone (server local time, xnat-rest.md 2.1) and are read as UTC, so that
+they at least never change."""
 
 from __future__ import annotations
 
@@ -31,16 +31,20 @@ def parse_stamp(text: str | None) -> float | None:
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that puts `2` before `10` and `2-MR1` after `2`."""
     # Python refuses to read numbers of thousands of digits.
-    return tuple((0, int(part), "") if part.isdecimal() and len(part) < 1000 else (1, 0, part) for part in _NUMBERS.split(text) if part)
+    return tuple(
+        (0, int(part), "") if part.isdecimal() and len(part) < 1000 else (1, 0, part)
+        for part in _NUMBERS.split(text)
+        if part
+    )
 
 
 class Owner(NamedTuple):
     """What a resource belongs to.
 
-    `level` is one of project, subject, experiment, scan, assessor, reconstruction; `id` the accession id of the project, subject or
-    experiment (for scans and reconstructions: of their session; for assessors: of the assessor itself); `part` the scan or
-    reconstruction id, or for an assessor the id of its session; `direction` is `in` or `out` for assessors and reconstructions.
-    """
+    `level` is one of project, subject, experiment, scan, assessor, reconstruction; `id` the accession id of
+    the project, subject or experiment (for scans and reconstructions: of their session; for assessors: of the
+    assessor itself); `part` the scan or reconstruction id, or for an assessor the id of its session;
+    `direction` is `in` or `out` for assessors and reconstructions."""
 
     level: str
     id: str
@@ -49,7 +53,9 @@ class Owner(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """Its address on the server, by ids only, not percent-encoded. Never through a project: who sees it in one need not see another."""
+        """Its address on the server, by ids only, not percent-encoded. Never through a project: who sees it
+        in one need not see another.
+        """
         way = f"/{self.direction}" if self.direction else ""
         if self.level == "scan":
             return f"/data/experiments/{self.id}/scans/{self.part}"
@@ -57,16 +63,17 @@ class Owner(NamedTuple):
             return f"/data/experiments/{self.id}/reconstructions/{self.part}{way}"
         if self.level == "assessor" and self.part:
             return f"/data/experiments/{self.part}/assessors/{self.id}{way}"
-        return f"/data/{self.level + 's' if self.level in ('project', 'subject') else 'experiments'}/{self.id}"
+        return (
+            f"/data/{self.level + 's' if self.level in ('project', 'subject') else 'experiments'}/{self.id}"
+        )
 
 
 @dataclass(frozen=True)
 class ProjectRecord:
     """A project the user may read.
 
-    `resources` are those of the project itself as the list of projects tells them (number, label, count of files), which bears witness
-    for the listing of its resources; None where the server does not tell.
-    """
+    `resources` are those of the project itself as the list of projects tells them (number, label, count of
+    files), which bears witness for the listing of its resources; None where the server does not tell."""
 
     id: str
     name: str = ""
@@ -79,9 +86,8 @@ class ProjectRecord:
 class SubjectRecord:
     """A subject as one project shows it (a shared subject has that project's label).
 
-    `changed` is the text of its `last_modified`, which moves with everything below it; `never` where that is blank, "" where the server
-    does not tell it.
-    """
+    `changed` is the text of its `last_modified`, which moves with everything below it; `never` where that is
+    blank, "" where the server does not tell it."""
 
     id: str
     label: str
@@ -93,9 +99,9 @@ class SubjectRecord:
 class ExperimentRecord:
     """An experiment that is no image assessor, as one project shows it.
 
-    `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the server tells none. It is not the
-    experiment's own `last_modified`, which moves with the experiment's own fields only (xnat-rest.md 13).
-    """
+    `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the
+    server tells none. It is not the experiment's own `last_modified`, which moves with the experiment's own
+    fields only (xnat-rest.md 13)."""
 
     id: str
     label: str
@@ -109,7 +115,9 @@ class ExperimentRecord:
 
     @property
     def may_have_scans(self) -> bool:
-        """False for what cannot be an image session. XNAT names those types `xnat:mrSessionData`, `xnat:petSessionData`, ..."""
+        """False for what cannot be an image session. XNAT names those types `xnat:mrSessionData`,
+        `xnat:petSessionData`, ...
+        """
         return self.xsi_type.endswith("SessionData")
 
 
@@ -147,7 +155,9 @@ class ReconstructionRecord:
 
 @dataclass(frozen=True)
 class ResourceRecord:
-    """A resource. `id` is None while only its label is known (the bulk listings); `file_count` None while not computed."""
+    """A resource. `id` is None while only its label is known (the bulk listings); `file_count` None while not
+    computed.
+    """
 
     owner: Owner
     label: str
@@ -160,9 +170,8 @@ class ResourceRecord:
 class FileRecord(NamedTuple):
     """A file of a resource's catalog.
 
-    `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it; `digest` MD5 hex or "".
-    `resource_id` is 0 for a guess in a resource of which only the label is known.
-    """
+    `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it;
+    `digest` MD5 hex or "". `resource_id` is 0 for a guess in a resource of which only the label is known."""
 
     owner: Owner
     resource_id: int
@@ -173,8 +182,8 @@ class FileRecord(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The address of the resource's `/files`, not percent-encoded: from what was asked, never the URI of a listing, which may lead
-        through a project that this user cannot read (xnat-rest.md 13)."""
+        """The address of the resource's `/files`, not percent-encoded: from what was asked, never the URI of
+        a listing, which may lead through a project that this user cannot read (xnat-rest.md 13)."""
         return f"{self.owner.uri}/resources/{self.resource_id or self.resource_label}/files"
 
     @property

@@ -1,11 +1,10 @@
 """Resources and their files: what a session, a subject, a project or one resource holds.
 
-Used by `listing.service`. Never one request a directory entry: one listing has all files of a session with sizes and digests
-(xnat-rest.md 2.4, 2.9 point 6).
-XNAT unites a scan with every scan whose *type* is its id, and gives a resource's number under any owner. So whose a resource is tells
-its row in a listing of resources (`cat_id`), or the number in a bulk listing; never an answer's having come (`_exactly`).
-Threading: any thread; no state but the connection's.
-"""
+Used by `listing.service`. Never one request a directory entry: one listing has all files of a session with
+sizes and digests (xnat-rest.md 2.4, 2.9 point 6). XNAT unites a scan with every scan whose *type* is its id,
+and gives a resource's number under any owner. So whose a resource is tells its row in a listing of resources
+(`cat_id`), or the number in a bulk listing; never an answer's having come (`_exactly`). Threading: any
+thread; no state but the connection's."""
 
 from __future__ import annotations
 
@@ -18,20 +17,40 @@ from functools import partial
 from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resultset import Row, number, pick
-from xnatfs.server.urls import addressable, all_of, awkward, owner_of, path_of, resource_path, segment, split_file_uri
+from xnatfs.server.urls import (
+    addressable,
+    all_of,
+    awkward,
+    owner_of,
+    path_of,
+    resource_path,
+    segment,
+    split_file_uri,
+)
 
 log = logging.getLogger(__name__)
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_LARGEST = 2**44  # bytes: ext4 holds no larger file, and what is here of one is remembered in a byte for each 128 KiB
+_LARGEST = (
+    2**44
+)  # bytes: ext4 holds no larger file, and what is here of one is remembered in a byte for each 128 KiB
 _DEEPEST = 250  # folders: with names of a few letters a path has at most 4096 bytes (PATH_MAX)
-_UNITED = frozenset({"scan", "reconstruction", "assessor"})  # addressed by what may mean another, too: its type, its label
-_CATEGORY_LEVELS = {"scans": "scan", "reconstructions": "reconstruction", "assessors": "assessor", "resources": "experiment"}
+_UNITED = frozenset(
+    {"scan", "reconstruction", "assessor"}
+)  # addressed by what may mean another, too: its type, its label
+_CATEGORY_LEVELS = {
+    "scans": "scan",
+    "reconstructions": "reconstruction",
+    "assessors": "assessor",
+    "resources": "experiment",
+}
 
 
 @dataclass
 class FileListing:
-    """Files of one or many resources, in catalog order; `odd` are rows that say no file that can be served, with the reason."""
+    """Files of one or many resources, in catalog order; `odd` are rows that say no file that can be served,
+    with the reason.
+    """
 
     files: list[FileRecord] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
@@ -44,7 +63,7 @@ class Resources:
         self._table = listings.table
         self.capabilities = listings.capabilities
 
-    # --- resources -----------------------------------------------------------------------------------------------
+    # --- resources ------------------------------------------------------------------------------------------
 
     def of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of exactly one object; none where it has or is none."""
@@ -65,13 +84,16 @@ class Resources:
         return None
 
     def of_session(self, session: str) -> list[ResourceRecord]:
-        """Every resource of a session: its own, its scans', its reconstructions' (out) and its assessors' (out and plain).
+        """Every resource of a session: its own, its scans', its reconstructions' (out) and its assessors'
+        (out and plain).
 
-        The rows tell the level and the scan, reconstruction or assessor id, but not whether an assessor's resource is `out` or plain
-        (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
+        The rows tell the level and the scan, reconstruction or assessor id, but not whether an assessor's
+        resource is `out` or plain (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
         """
         rows = self._table(f"/data/experiments/{segment(session)}/resources", all="true")
-        found: dict[tuple[int, Owner], ResourceRecord] = {}  # one resource may be mapped to two owners (xnat-rest.md 12)
+        found: dict[
+            tuple[int, Owner], ResourceRecord
+        ] = {}  # one resource may be mapped to two owners (xnat-rest.md 12)
         for row in rows:
             level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
             part = pick(row, "cat_id")
@@ -97,20 +119,24 @@ class Resources:
                 found.append(_resource(row, Owner(level, *ids, "in")))
         return found
 
-    # --- files ---------------------------------------------------------------------------------------------------
+    # --- files ----------------------------------------------------------------------------------------------
 
     def files_of_session(self, session: str) -> FileListing:
-        """All files of a session: its own resources', its scans', its reconstructions' (out) and its assessors' (out and plain)."""
+        """All files of a session: its own resources', its scans', its reconstructions' (out) and its
+        assessors' (out and plain).
+        """
         rows = self._table(f"/data/experiments/{segment(session)}/files", all="true")
         return _files(rows, partial(_of_session, session))
 
     def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
-        """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell which session it is of.
+        """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell
+        which session it is of.
 
-        Raises:
-            Failure: also for one session whose catalog cannot be read, which says nothing of the others (xnat-rest.md 12).
-        """
-        rows = self._table(f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true")
+        Raises: Failure: also for one session whose catalog cannot be read, which says nothing of the others
+            (xnat-rest.md 12)."""
+        rows = self._table(
+            f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true"
+        )
         theirs: dict[str, list[Row]] = {one: [] for one in sessions}
         for row in rows:
             split = split_file_uri(pick(row, "uri"), pick(row, "cat_id"))
@@ -127,7 +153,9 @@ class Resources:
         return _files(self._exactly(owner, rows), lambda _: owner)
 
     def files_of_resource(self, resource: ResourceRecord) -> FileListing:
-        """The files of one resource, asked for by its numeric id (by its label where that is all there is)."""
+        """The files of one resource, asked for by its numeric id (by its label where that is all there
+        is).
+        """
         owner = resource.owner
         if resource.id is not None:
             rows = self._table(f"{resource_path(owner, resource.id)}/files")
@@ -139,7 +167,9 @@ class Resources:
         return _files(rows, lambda _: owner)
 
     def _exactly(self, owner: Owner, rows: list[Row]) -> list[Row]:
-        """Of the rows that came for an object, its own. Their URIs tell; where one does not (`scans/2,4/...`), the listing of resources."""
+        """Of the rows that came for an object, its own. Their URIs tell; where one does not
+        (`scans/2,4/...`), the listing of resources.
+        """
         if owner.level not in _UNITED:
             return rows
         told = [_same_object(owner, _teller(row)) for row in rows]
@@ -147,7 +177,6 @@ class Resources:
             return [row for row, ours in zip(rows, told, strict=True) if ours]
         ours = {str(one.id) for one in self.of(owner)}
         return [row for row in rows if pick(row, "cat_id") in ours]
-
 
 
 def _resource(row: Row, owner: Owner) -> ResourceRecord:
@@ -169,7 +198,9 @@ def _teller(row: Row) -> Owner | None:
 def _same_object(owner: Owner, told: Owner | None) -> bool | None:
     """Whether a URI speaks of this scan, reconstruction or assessor; None where it does not say."""
     if told is None or told.level != owner.level:
-        return True if told == Owner("experiment", owner.id) and owner.level == "assessor" else None  # an assessor is an experiment, too
+        return (
+            True if told == Owner("experiment", owner.id) and owner.level == "assessor" else None
+        )  # an assessor is an experiment, too
     if owner.level == "assessor":
         return told.id == owner.id
     return told.part == owner.part or (None if awkward(told) or told.part == "ALL" else False)
@@ -190,8 +221,11 @@ def _within(owner: Owner | None, session: str) -> Owner:
 
 def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListing:
     listing = FileListing()
-    # What the files of a resource have in common is worked out once: a project has 160,000 rows and a few thousand resources.
-    known: dict[str, tuple[str, Owner, int, str]] = {}  # resource number -> the URIs' beginning, owner, number, label
+    # What the files of a resource have in common is worked out once: a project has 160,000 rows and a few
+    # thousand resources.
+    known: dict[
+        str, tuple[str, Owner, int, str]
+    ] = {}  # resource number -> the URIs' beginning, owner, number, label
     for row in rows:
         uri, resource = row.get("uri", ""), row.get("cat_id", "")
         common = known.get(resource)
@@ -205,7 +239,12 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
             if reason := hostile(base[1:]):
                 listing.odd.append(f"{uri!r}: below {reason}")
                 continue
-            common = known[resource] = (uri[: len(uri) - len(path)], owner_for(base), identity, row.get("collection", ""))
+            common = known[resource] = (
+                uri[: len(uri) - len(path)],
+                owner_for(base),
+                identity,
+                row.get("collection", ""),
+            )
         beginning, owner, identity, label = common
         path = uri[len(beginning) :]
         reason = hostile(path)
@@ -218,12 +257,16 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
             continue
         # The digest names the file in the cache: nothing but one gets there.
         digest = row.get("digest", "").lower()
-        listing.files.append(FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else ""))
+        listing.files.append(
+            FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else "")
+        )
     return listing
 
 
 def hostile(path: str) -> str:
-    """Why a catalog path must not be followed; "" if it may. Such a path is reported, never asked for and never written."""
+    """Why a catalog path must not be followed; "" if it may. Such a path is reported, never asked for and
+    never written.
+    """
     if path.startswith("/"):
         return "an absolute path"
     parts = path.split("/")

@@ -22,7 +22,8 @@ def rows_of(response: requests.Response) -> list[Row]:
 
 
 def each_row(response: requests.Response) -> Iterator[Row]:
-    """The rows of `{"ResultSet": {"Result": [...]}}` as they come, keys lower-cased, values as strings ("" for null).
+    """The rows of `{"ResultSet": {"Result": [...]}}` as they come, keys lower-cased, values as strings (""
+    for null).
 
     Raises:
         ValueError: the body is no such JSON, or does not parse to its end.
@@ -30,20 +31,24 @@ def each_row(response: requests.Response) -> Iterator[Row]:
     """
     names: dict[str, str] = {}  # every row has the same keys
     for row in json_stream.rows(response):
-        yield {names.get(key) or names.setdefault(key, key.lower()): "" if value is None else str(value) for key, value in row.items()}
+        yield {
+            names.get(key) or names.setdefault(key, key.lower()): "" if value is None else str(value)
+            for key, value in row.items()
+        }
 
 
 def has_column(rows: Iterable[Row], *names: str) -> bool:
-    """Whether the column came back, under any of its spellings. An unknown column is dropped silently (xnat-rest.md 2.2)."""
+    """Whether the column came back, under any of its spellings. An unknown column is dropped silently
+    (xnat-rest.md 2.2).
+    """
     return all(any(_find(row, name) is not None for name in names) for row in rows)
 
 
 def pick(row: Row, *names: str) -> str:
     """The value of a column, looked for under each name in turn; "" if there is none.
 
-    A name that starts with `/` matches the end of a lower-cased xpath (`xnat:imagescandata/id` for `/imagescandata/id`), because the
-    prefix differs with the root element of the query.
-    """
+    A name that starts with `/` matches the end of a lower-cased xpath (`xnat:imagescandata/id` for
+    `/imagescandata/id`), because the prefix differs with the root element of the query."""
     for name in names:
         value = _find(row, name)
         if value:
@@ -52,8 +57,9 @@ def pick(row: Row, *names: str) -> str:
 
 
 def number(text: str) -> int | None:
-    """A whole number from a table cell; None where there is none (all values are strings, "" while not computed), or none that a count
-    or a size can be: below zero, or beyond 18 digits, which SQLite and the kernel's 64 bits still hold."""
+    """A whole number from a table cell; None where there is none (all values are strings, "" while not
+    computed), or none that a count or a size can be: below zero, or beyond 18 digits, which SQLite and the
+    kernel's 64 bits still hold."""
     return int(text) if _NUMBER.fullmatch(text) else None
 
 

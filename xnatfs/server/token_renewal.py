@@ -1,11 +1,12 @@
-"""Looks after the login of a mount that lasts for weeks: warns before its token expires, renews it where it can, reads it again when told.
+"""Looks after the login of a mount that lasts for weeks: warns before its token expires, renews it where it
+can, reads it again when told.
 
 Used by `core` (which makes it), `run` (which starts it and passes on SIGHUP and the command `credentials`).
-What it does by itself, every half minute at most: a token that `xnatfs login` got is renewed in the last quarter of its life, at most
-12 hours before its end; one that another mount renewed, or somebody logged in anew, is taken; after a refusal it looks whether there
-are other credentials now, also on a cluster where `xnatfs login` was called on another machine.
-Threading: a thread of its own for that; `read_again` and `report` may be called by any.
-"""
+What it does by itself, every half minute at most: a token that `xnatfs login` got is renewed in the last
+quarter of its life, at most 12 hours before its end; one that another mount renewed, or somebody logged in
+anew, is taken; after a refusal it looks whether there are other credentials now, also on a cluster where
+`xnatfs login` was called on another machine. Threading: a thread of its own for that; `read_again` and
+`report` may be called by any."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 
 _LOOK = 30.0  # seconds between two looks; short of what a laptop sleeps, so a clock that jumps is noticed
 _SOON = 12 * 3600.0  # seconds before the end, at most: the rest is not worth a warning
-_LEARN = 300.0  # seconds after the mount: whether strangers are refused matters when the first session ends, 15 minutes from now at least
+# seconds after the mount: whether strangers are refused matters when the first session ends, 15 minutes from
+# now at least
+_LEARN = 300.0
 _LINGER = 60.0  # seconds until a token that was renewed is made worthless: other mounts have looked by then
 
 
@@ -67,7 +70,7 @@ class TokenRenewal:
         if not self._connection.breaker.quiet(1.0):
             self._give_back(all_of_them=True)
 
-    # --- what people see -----------------------------------------------------------------------------------------
+    # --- what people see ------------------------------------------------------------------------------------
 
     def state(self) -> str:
         """`ok`, `expires soon`, `expired`, or `refused` by the server."""
@@ -100,7 +103,7 @@ class TokenRenewal:
             "text": text,
         }
 
-    # --- told to -------------------------------------------------------------------------------------------------
+    # --- told to --------------------------------------------------------------------------------------------
 
     def hang_up(self) -> None:
         """Read the login again, and say in the log what came of it: for SIGHUP."""
@@ -128,9 +131,12 @@ class TokenRenewal:
             if login is None:
                 if _once_only(used):
                     raise UsageError(
-                        f"a password from the {used.source} cannot be read again; call `xnatfs login`, or unmount and mount anew"
+                        f"a password from the {used.source} cannot be read again; call `xnatfs login`, or "
+                        f"unmount and mount anew"
                     )
-                raise UsageError(f"there is no login of {STORED} for {self._connection.user} at {self._connection.server}")
+                raise UsageError(
+                    f"there is no login of {STORED} for {self._connection.user} at {self._connection.server}"
+                )
             if (login.user, login.password) == (used.user, used.password):
                 if self._connection.logins.refused:
                     raise UsageError(f"{login.source} has what the server refused; call `xnatfs login`")
@@ -157,7 +163,7 @@ class TokenRenewal:
         self._asked = self._asked or login.expires is not None
         self._try_at = 0.0
 
-    # --- where logins are ----------------------------------------------------------------------------------------
+    # --- where logins are -----------------------------------------------------------------------------------
 
     def _kept(self) -> Credentials | None:
         """What `xnatfs login` keeps for this server and user."""
@@ -166,7 +172,9 @@ class TokenRenewal:
 
     def _kept_token(self) -> token_store.StoredToken | None:
         here = (self._connection.server, self._connection.user)
-        return next((one for one in token_store.kept() if (one.server, one.user) == here and not one.expired), None)
+        return next(
+            (one for one in token_store.kept() if (one.server, one.user) == here and not one.expired), None
+        )
 
     def _from_its_place(self) -> Credentials | None:
         used = self._connection.logins.credentials
@@ -181,7 +189,7 @@ class TokenRenewal:
             log.warning("%s", problem)
             return None
 
-    # --- by itself -----------------------------------------------------------------------------------------------
+    # --- by itself ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause()):
@@ -199,7 +207,11 @@ class TokenRenewal:
         soon = min(self._life / 4, _SOON)
         if left > soon:
             return min(_LOOK, max(0.2, left - soon))
-        due = left > 0 and self._connection.logins.credentials.source == STORED and time.monotonic() >= self._try_at
+        due = (
+            left > 0
+            and self._connection.logins.credentials.source == STORED
+            and time.monotonic() >= self._try_at
+        )
         return 0.2 if due else _LOOK
 
     def look(self) -> None:
@@ -251,7 +263,9 @@ class TokenRenewal:
 
     def _ask_for_expiry(self, used: Credentials) -> None:
         if remote.is_alias(used.user):
-            with contextlib.suppress(Failure):  # a server before XNAT 1.8 does not show them; then the refusal will tell
+            with contextlib.suppress(
+                Failure
+            ):  # a server before XNAT 1.8 does not show them; then the refusal will tell
                 since, self._expires = remote.times(self._connection, used.user)
                 self._life = (self._expires or 0.0) - (since or time.time())
 
@@ -265,7 +279,9 @@ class TokenRenewal:
         with token_store.renewing() as alone:
             if not alone or self._take_newer(used):
                 return
-            fresh, _ = token_store.keep(remote.token(self._connection, remote.issue(self._connection)), kept.place)
+            fresh, _ = token_store.keep(
+                remote.token(self._connection, remote.issue(self._connection)), kept.place
+            )
             self._take(logins.of(fresh, used.again))
         log.info("the token of %s was renewed; it is valid until %s", STORED, _time(fresh.expires or 0.0))
         self._old.append((time.monotonic() + _LINGER, used.user))

@@ -1,4 +1,5 @@
-"""What lies below a request: what its exceptions mean, which cookies are kept, and that redirects lead nowhere.
+"""What lies below a request: what its exceptions mean, which cookies are kept, and that redirects lead
+nowhere.
 
 Used by `session`, `server.json_stream` and `contents`. Pure functions; any thread.
 """
@@ -17,8 +18,8 @@ from xnatfs.errors import Cause
 
 
 class FewCookies(http.cookiejar.DefaultCookiePolicy):
-    """Takes as many cookies as an XNAT and the proxies before it set, and no more: they are kept, and sent with every request, which a
-    Tomcat refuses with more than 8 KiB of headers."""
+    """Takes as many cookies as an XNAT and the proxies before it set, and no more: they are kept, and sent
+    with every request, which a Tomcat refuses with more than 8 KiB of headers."""
 
     _MOST = 4096  # characters of all of them
 
@@ -37,7 +38,9 @@ def _length(cookie: http.cookiejar.Cookie) -> int:
 
 
 def never_led_on(session: requests.Session) -> None:
-    """Even where a redirect is not followed, requests reads the whole body of one, and parses where it leads."""
+    """Even where a redirect is not followed, requests reads the whole body of one, and parses where it
+    leads.
+    """
     session.get_redirect_target = _nowhere  # type: ignore[method-assign,assignment]  # the way to say so
 
 
@@ -57,7 +60,11 @@ def _behind(error: BaseException | None) -> Iterator[BaseException]:
             todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
 
 
-_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)  # in the middle of a handshake: says nothing of the certificate
+_HUNG_UP = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ConnectionError,
+)  # in the middle of a handshake: says nothing of the certificate
 
 
 def transport_cause(error: BaseException | None) -> Cause:
@@ -65,13 +72,22 @@ def transport_cause(error: BaseException | None) -> Cause:
     found = Cause.UNREACHABLE
     for one in _behind(error):
         if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
-            return Cause.CUT_SHORT if any(isinstance(each, _HUNG_UP) for each in _behind(error)) else Cause.BAD_CERTIFICATE
+            return (
+                Cause.CUT_SHORT
+                if any(isinstance(each, _HUNG_UP) for each in _behind(error))
+                else Cause.BAD_CERTIFICATE
+            )
         if isinstance(one, urllib3.exceptions.NameResolutionError):
             return Cause.UNKNOWN_HOST
-        refused = isinstance(one, urllib3.exceptions.NewConnectionError)  # which urllib3 derives from its time-outs
+        refused = isinstance(
+            one, urllib3.exceptions.NewConnectionError
+        )  # which urllib3 derives from its time-outs
         if isinstance(one, (requests.Timeout, urllib3.exceptions.TimeoutError)) and not refused:
             found = Cause.TIMED_OUT
-        elif isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)) and found is Cause.UNREACHABLE:
+        elif (
+            isinstance(one, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError))
+            and found is Cause.UNREACHABLE
+        ):
             found = Cause.CUT_SHORT
     return found
 
@@ -85,9 +101,15 @@ _WORDS = {
 
 
 def transport_words(error: BaseException | None) -> str:
-    """The same in a few words; the system's own ("Connection refused", "No route to host") where it has some."""
+    """The same in a few words; the system's own ("Connection refused", "No route to host") where it has
+    some.
+    """
     cause = transport_cause(error)
     if cause in _WORDS:
         return _WORDS[cause]
-    told = (one.strerror for one in _behind(error) if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str))
+    told = (
+        one.strerror
+        for one in _behind(error)
+        if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str)
+    )
     return next(told, "cannot be reached").lower()

@@ -1,8 +1,8 @@
 """URLs of an XNAT: how objects, resources and files are addressed, and what a file's URI in a listing says.
 
-Used by `listings`, `resources` and `contents`. Pure functions. Addresses are made of what we asked: the owner's ids and the number of
-the resource. A URI of a listing only tells whose a row is, and its path inside the resource.
-"""
+Used by `listings`, `resources` and `contents`. Pure functions. Addresses are made of what we asked: the
+owner's ids and the number of the resource. A URI of a listing only tells whose a row is, and its path inside
+the resource."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
 _AWKWARD = frozenset("/,%;\\")
-# Labels are compared as they stand in the URL, still encoded; digits are always taken for a number, which any other resource of the server
-# may have, and `NULL` for those without a label (xnat-rest.md 7).
+# Labels are compared as they stand in the URL, still encoded; digits are always taken for a number, which any
+# other resource of the server may have, and `NULL` for those without a label (xnat-rest.md 7).
 _LABEL = re.compile(r"(?!(?:[0-9]+|NULL|\.\.?)$)[A-Za-z0-9_.-]+")
 _PREFIX = re.compile(r"^(?:/(?:data|REST|archive)(?=/))+")
 
@@ -25,12 +25,20 @@ def encode(path: str) -> str:
 
 
 def segment(text: str) -> str:
-    """Encode one path segment. A `.` or `..`, which every HTTP library would take out of the URL, becomes what is none: not found."""
-    return text.replace(".", "%252E") if text in (".", "..") else quote(text, safe="-._~", errors="surrogatepass")
+    """Encode one path segment. A `.` or `..`, which every HTTP library would take out of the URL, becomes
+    what is none: not found.
+    """
+    return (
+        text.replace(".", "%252E")
+        if text in (".", "..")
+        else quote(text, safe="-._~", errors="surrogatepass")
+    )
 
 
 def part(text: str) -> str:
-    """Encode a scan or reconstruction id, where XNAT takes a comma for a list and has its own escapes (xnat-rest.md 2.5)."""
+    """Encode a scan or reconstruction id, where XNAT takes a comma for a list and has its own escapes
+    (xnat-rest.md 2.5).
+    """
     return segment(text.replace("/", "[SLASH]").replace(",", "[COMMA]"))
 
 
@@ -40,11 +48,11 @@ def with_data(uri: str) -> str:
 
 
 def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
-    """(base, path) of a file row's URI: the base up to and with `/files`, and the path inside the resource; None if it is no such URI.
+    """(base, path) of a file row's URI: the base up to and with `/files`, and the path inside the resource;
+    None if it is no such URI.
 
-    The URI is not percent-encoded and the path is anybody's, so the *first* `/resources/<cat_ID>/files/` ends the base: what
-    comes before it (ids, scan ids) is the server's.
-    """
+    The URI is not percent-encoded and the path is anybody's, so the *first* `/resources/<cat_ID>/files/` ends
+    the base: what comes before it (ids, scan ids) is the server's."""
     marker = f"/resources/{resource_id}/files/"
     at = uri.find(marker)
     if at >= 0:
@@ -62,9 +70,8 @@ def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
 def owner_of(base: str) -> Owner | None:
     """What the resource at `base` belongs to, as far as the URI tells; None where it cannot be told.
 
-    Forms (xnat-rest.md 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] | /reconstructions/R[/in|/out]]`,
-    `[/projects/P]/subjects/S`, `/projects/P`.
-    """
+    Forms (xnat-rest.md 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] |
+    /reconstructions/R[/in|/out]]`, `[/projects/P]/subjects/S`, `/projects/P`."""
     head = re.split(r"/(?:resources/[^/]*/)?files$", base)[0]
     parts = _PREFIX.sub("", head).strip("/").split("/")
     found: dict[str, str] = {}
@@ -96,7 +103,9 @@ def owner_of(base: str) -> Owner | None:
 
 
 def path_of(owner: Owner) -> str:
-    """The encoded path of what a resource belongs to, by ids only (labels with spaces cannot be addressed, xnat-rest.md 7)."""
+    """The encoded path of what a resource belongs to, by ids only (labels with spaces cannot be addressed,
+    xnat-rest.md 7).
+    """
     top = "experiments" if owner.level not in ("project", "subject") else owner.level + "s"
     if owner.level == "scan":
         return f"/data/experiments/{segment(owner.id)}/scans/{part(owner.part)}"
@@ -108,18 +117,21 @@ def path_of(owner: Owner) -> str:
 
 
 def addressable(resource: ResourceRecord) -> bool:
-    """Whether one request can ask for just this resource: its scan id, or its label where that is all there is, may not stand in a URL."""
+    """Whether one request can ask for just this resource: its scan id, or its label where that is all there
+    is, may not stand in a URL.
+    """
     if awkward(resource.owner):
         return False
     return resource.id is not None or bool(_LABEL.fullmatch(resource.label))
 
 
 def resource_path(owner: Owner, number: int | None, label: str = "") -> str:
-    """The encoded path of a resource: by its number, which is exact; by its label where that is all there is (see `addressable`).
+    """The encoded path of a resource: by its number, which is exact; by its label where that is all there is
+    (see `addressable`).
 
-    Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall refuses `%`, `;` and `\\` even
-    when encoded (xnat-rest.md 3); the number says which one is meant among `ALL`.
-    """
+    Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall
+    refuses `%`, `;` and `\\` even when encoded (xnat-rest.md 3); the number says which one is meant among
+    `ALL`."""
     return f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources/{segment(label) if number is None else number}"
 
 
@@ -135,7 +147,9 @@ def all_of(owner: Owner) -> str:
 
 def awkward(owner: Owner) -> bool:
     """Whether it is named by a scan (or reconstruction) id that cannot stand in a URL."""
-    return owner.level in ("scan", "reconstruction") and (bool(_AWKWARD & set(owner.part)) or owner.part in (".", ".."))
+    return owner.level in ("scan", "reconstruction") and (
+        bool(_AWKWARD & set(owner.part)) or owner.part in (".", "..")
+    )
 
 
 def _direction(owner: Owner) -> str:

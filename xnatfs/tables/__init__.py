@@ -1,1 +1,3 @@
-"""Measurement tables: one module a pipeline, which says what files it reads, how they parse and which columns they give."""
+"""Measurement tables: one module a pipeline, which says what files it reads, how they parse and which columns
+they give.
+"""

@@ -1,7 +1,7 @@
 """The part of docs/tables.md that the tables themselves know: what each one reads and gives.
 
-Run as `python -m xnatfs.tables.reference docs/tables.md` it writes that part anew; a test compares the two. Plain functions.
-"""
+Run as `python -m xnatfs.tables.reference docs/tables.md` it writes that part anew; a test compares the two.
+Plain functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ PLACE = ("<!-- begin: python -m xnatfs.tables.reference docs/tables.md -->", "<!
 def reference() -> str:
     """A section for each pipeline, in the order of the catalogue."""
     lines: list[str] = []
-    tables = [table for table in all_tables().values() if table.pipeline != "archiving" and table.name != "tests"]
+    tables = [
+        table for table in all_tables().values() if table.pipeline != "archiving" and table.name != "tests"
+    ]
     for pipeline, group in groupby(tables, key=lambda table: table.pipeline):
         lines += [f"### {pipeline}", ""]
         held = list(group)
@@ -41,18 +43,30 @@ def _code(*texts: str) -> str:
 
 def _same(one: Table, other: Table) -> bool:
     """Whether two tables differ only in what is chosen from the same kind of file."""
-    return one.columns == other.columns and one.resources == other.resources and one.wide == other.wide and bool(one.columns)
+    return (
+        one.columns == other.columns
+        and one.resources == other.resources
+        and one.wide == other.wide
+        and bool(one.columns)
+    )
 
 
 def _section(alike: list[Table]) -> list[str]:
     first = alike[0]
     lines = [line for table in alike for line in _head(table)]
     shown = [*first.lead, *(column.name for column in first.columns), *first.trail]
-    named = _code(*shown) if first.columns else f"{_code(*first.lead)}, the columns of the file, {_code(*first.trail)}"
+    named = (
+        _code(*shown)
+        if first.columns
+        else f"{_code(*first.lead)}, the columns of the file, {_code(*first.trail)}"
+    )
     lines += [f"Columns: {named}", ""]
     if first.columns:
         lines += ["| column | unit | from |", "|---|---|---|"]
-        lines += [f"| `{_shown(column.name)}` | {_unit(column)} | {_shown(column.source)} |" for column in first.columns]
+        lines += [
+            f"| `{_shown(column.name)}` | {_unit(column)} | {_shown(column.source)} |"
+            for column in first.columns
+        ]
         lines += [""]
     if first.wide:
         name = "_".join(f"<{key}>" for key in first.wide.keys)
@@ -79,15 +93,25 @@ def _files(table: Table) -> Iterator[str]:
     for wanted in table.inputs:
         first = wanted.patterns[0]
         # `fields.anywhere` ends in the pattern that says it all.
-        shown = next((pattern for pattern in wanted.patterns if first.startswith("*/") and pattern == f"*{first[2:]}"), first)
-        yield f"`{_shown(shown)}`" + ("" if wanted.required else " (may be missing)") + (" (all)" if wanted.several else "")
+        shown = next(
+            (pattern for pattern in wanted.patterns if first.startswith("*/") and pattern == f"*{first[2:]}"),
+            first,
+        )
+        yield (
+            f"`{_shown(shown)}`"
+            + ("" if wanted.required else " (may be missing)")
+            + (" (all)" if wanted.several else "")
+        )
 
 
 def _validated() -> Iterator[str]:
     yield "### Validation reports"
     yield ""
     yield "From `BBRC_VALIDATOR`: the report `<Validator>*.json`. One row a session."
-    yield "Columns: `ID`, a column for each test that any session has, in the order first seen, `version`, `generated`."
+    yield (
+        "Columns: `ID`, a column for each test that any session has, in the order first seen, "
+        "`version`, `generated`."
+    )
     yield "A cell is `true`, `false`, or empty where the test was skipped or is not in the session's report."
     yield ""
     yield "| table | validator |"

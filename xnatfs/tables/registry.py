@@ -1,8 +1,7 @@
 """All measurement tables: the built-in ones in a fixed order, and those of plug-ins.
 
-Used by whoever lists or builds tables. Plain functions and values, any thread; plug-ins are other people's code and loaded once, when
-`with_plugins` is called.
-"""
+Used by whoever lists or builds tables. Plain functions and values, any thread; plug-ins are other people's
+code and loaded once, when `with_plugins` is called."""
 
 from __future__ import annotations
 
@@ -33,13 +32,15 @@ from xnatfs.tables.spec import Table
 
 log = logging.getLogger(__name__)
 
-PLUGINS = "xnatfs.tables"  # the entry points' group: each a Table, or an iterable of Tables, or a callable that returns one of these
+# the entry points' group: each a Table, or an iterable of Tables, or a callable that returns one of these
+PLUGINS = "xnatfs.tables"
 
 LEFT_OUT: dict[str, str] = {
     "basil/aal": "needs the AAL2 atlas image that bx carries with it",
     "teasl/aal": "needs the AAL2 atlas image that bx carries with it",
     "fdg/aging": "needs the mask image that bx carries with it",
-    "signature/dickerson": "needs two resources of a session, FREESURFER7 and label files in DICKERSON; a table reads one",
+    "signature/dickerson": "needs two resources of a session, FREESURFER7 and label files in DICKERSON; a "
+    "table reads one",
 }
 
 _MODULES = (
@@ -50,21 +51,26 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 def all_tables() -> dict[str, Table]:
-    """Key -> built-in table; a pipeline's tables together, in the order in which the pipelines first appear."""
+    """Key -> built-in table; a pipeline's tables together, in the order in which the pipelines first
+    appear.
+    """
     found = [table for module in _MODULES for table in module.TABLES]
     order = {pipeline: at for at, pipeline in enumerate(dict.fromkeys(table.pipeline for table in found))}
     return {table.key: table for table in sorted(found, key=lambda table: order[table.pipeline])}
 
 
 def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, Table], list[str]]:
-    """Built-in tables and those of plug-ins, and a sentence about each plug-in that cannot be used. One that fails spoils no other.
+    """Built-in tables and those of plug-ins, and a sentence about each plug-in that cannot be used. One that
+    fails spoils no other.
 
     Args:
         found: the plug-ins' entry points; those of all installed packages by default.
     """
     tables = all_tables()
     diagnostics: list[str] = []
-    for point in sorted(entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)):
+    for point in sorted(
+        entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)
+    ):
         try:
             offered = _tables_of(point.load())
         except (Exception, SystemExit) as error:

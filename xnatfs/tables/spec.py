@@ -1,11 +1,11 @@
-"""What a measurement table is: the files it reads, how one file parses into rows, its columns, and how a session's rows come together.
+"""What a measurement table is: the files it reads, how one file parses into rows, its columns, and how a
+session's rows come together.
 
-Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects and parses; by `tables.output.write`,
-which writes. Everything here is a plain value: no I/O, any thread.
+Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects
+and parses; by `tables.output.write`, which writes. Everything here is a plain value: no I/O, any thread.
 
-Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an empty cell. A number that
-was computed is written with `repr`, the shortest text that gives it back.
-"""
+Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an
+empty cell. A number that was computed is written with `repr`, the shortest text that gives it back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class ParseError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `unit` as in `mm3`, "" for none; `source` says where the value stands in the input; `text` columns are never numbers."""
+    """A column. `unit` as in `mm3`, "" for none; `source` says where the value stands in the input; `text`
+    columns are never numbers.
+    """
 
     name: str
     unit: str = ""
@@ -35,7 +37,9 @@ class Column:
 
 
 class Parsed(NamedTuple):
-    """The rows of one file, or of one session: column names, rows of as many cells, and sentences for the problems list."""
+    """The rows of one file, or of one session: column names, rows of as many cells, and sentences for the
+    problems list.
+    """
 
     columns: tuple[str, ...]
     rows: list[Row]
@@ -60,16 +64,14 @@ class SessionInfo:
 class Input:
     """A file a table needs from a session.
 
-    Args:
-        role: its name in `Table.combine` and in `tables.toml`.
-        pattern: shell patterns over the path inside the resource, matched as bx does: case-sensitive, `*` also crosses `/`. The first
-            pattern that matches anything counts. `{id}`, `{label}` and `{subject}` stand for the session's.
-        parse: one file into rows. May be called in any thread, and is handed a readable, seekable binary stream.
-        version: rises when `parse` changes its answer for the same bytes: parsed rows are kept.
-        required: without it the session is a row in the problems list instead of in the table.
-        several: all matches are read, in catalog order; else one.
-        prefer: among several matches, the one with the greatest key is read (default: the first in catalog order).
-    """
+    Args: role: its name in `Table.combine` and in `tables.toml`. pattern: shell patterns over the path inside
+        the resource, matched as bx does: case-sensitive, `*` also crosses `/`. The first pattern that matches
+        anything counts. `{id}`, `{label}` and `{subject}` stand for the session's. parse: one file into rows.
+        May be called in any thread, and is handed a readable, seekable binary stream. version: rises when
+        `parse` changes its answer for the same bytes: parsed rows are kept. required: without it the session
+        is a row in the problems list instead of in the table. several: all matches are read, in catalog
+        order; else one. prefer: among several matches, the one with the greatest key is read (default: the
+        first in catalog order)."""
 
     role: str
     pattern: str | tuple[str, ...]
@@ -110,11 +112,11 @@ def stack(parts: Iterable[Parsed]) -> Parsed:
 
 @dataclass(frozen=True)
 class Wide:
-    """How a long table gets one row a session: the cells of `keys` name the column, joined by `_`; `values` are the columns that fill it.
+    """How a long table gets one row a session: the cells of `keys` name the column, joined by `_`; `values`
+    are the columns that fill it.
 
-    With one value column the name is the keys' alone, with several it ends in `_<value column>`. Without keys a session's one row stays
-    as it is.
-    """
+    With one value column the name is the keys' alone, with several it ends in `_<value column>`. Without keys
+    a session's one row stays as it is."""
 
     keys: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -124,19 +126,14 @@ class Wide:
 class Table:
     """A measurement table, under bx's command and subcommand name.
 
-    Args:
-        pipeline, name: `freesurfer7`, `aseg`.
-        resources: labels of the resource that feeds it; the first a session has is taken.
-        inputs: the files.
-        columns: what it gives, in order, between `lead` and `trail`; tables that pass a CSV through find their columns in it and name
-            here what is documented of them (empty if nothing is).
-        combine: a session's files into its rows.
-        lead, trail: columns about the session before and after: among `ID`, `subject`, `subject_label`, `project`, `label`, `date`.
-            The builder adds `label` and `date` at the end where they are not yet.
-        wide: how it widens; None: not at all.
-        finish: what can only be computed over all sessions (a regression): all rows in, all rows out.
-        doc: one or two sentences for the user.
-    """
+    Args: pipeline, name: `freesurfer7`, `aseg`. resources: labels of the resource that feeds it; the first a
+        session has is taken. inputs: the files. columns: what it gives, in order, between `lead` and `trail`;
+        tables that pass a CSV through find their columns in it and name here what is documented of them
+        (empty if nothing is). combine: a session's files into its rows. lead, trail: columns about the
+        session before and after: among `ID`, `subject`, `subject_label`, `project`, `label`, `date`. The
+        builder adds `label` and `date` at the end where they are not yet. wide: how it widens; None: not at
+        all. finish: what can only be computed over all sessions (a regression): all rows in, all rows out.
+        doc: one or two sentences for the user."""
 
     pipeline: str
     name: str
@@ -178,11 +175,12 @@ class Rows:
         return iter(self.held)
 
 
-# --- reading text files ----------------------------------------------------------------------------------------------
+# --- reading text files -------------------------------------------------------------------------------------
 
 
 def text_lines(stream: BinaryIO, longest: int = 16 * 2**20) -> list[str]:
-    """The lines of a text file without their ends; CRLF, a missing final newline and a byte order mark make no difference.
+    """The lines of a text file without their ends; CRLF, a missing final newline and a byte order mark make
+    no difference.
 
     Raises:
         ParseError: it is empty, a web page (a login page or an error in place of the file), or no text.
@@ -200,7 +198,8 @@ def text_lines(stream: BinaryIO, longest: int = 16 * 2**20) -> list[str]:
         text = data.decode("latin-1")
     if "\0" in text:
         raise ParseError("it is not a text file")
-    # Not str.splitlines: that also ends lines at characters that are part of a name (U+0085 is the second byte of an Å read as latin-1).
+    # Not str.splitlines: that also ends lines at characters that are part of a name (U+0085 is the second
+    # byte of an Å read as latin-1).
     lines = _LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 

@@ -4,10 +4,10 @@
         /sub-*/sub-*_sessions.tsv
               /ses-*/sub-*_ses-*_scans.tsv, anat/ func/ dwi/ fmap/ perf/
 
-Used by `views`. Images are the nodes of their resources under other names. A sidecar that lacks something is made when it is opened; until
-then its size is a placeholder. Looking at the top lists no session's files; a session's are listed when its folder is looked at.
-Threading: any thread; values derived from listings are kept with them.
-"""
+Used by `views`. Images are the nodes of their resources under other names. A sidecar that lacks something is
+made when it is opened; until then its size is a placeholder. Looking at the top lists no session's files; a
+session's are listed when its folder is looked at. Threading: any thread; values derived from listings are
+kept with them."""
 
 from __future__ import annotations
 
@@ -62,12 +62,14 @@ class _BidsFolder:
     user_map: BidsMap | None
     made: GeneratedFolderState
 
-    # --- the top -------------------------------------------------------------------------------------------------
+    # --- the top --------------------------------------------------------------------------------------------
 
     def top(self) -> Mapping[str, Node]:
         snapshot = self.scope.members()
         maps = self.maps(snapshot)
-        return snapshot.memo.get((self.scope.identity, "bids top", self._prints(maps)), lambda: self._top(snapshot, maps))
+        return snapshot.memo.get(
+            (self.scope.identity, "bids top", self._prints(maps)), lambda: self._top(snapshot, maps)
+        )
 
     def _top(self, snapshot: Snapshot, maps: _Maps) -> Mapping[str, Node]:
         mtime = self._mtime(snapshot)
@@ -77,7 +79,9 @@ class _BidsFolder:
             return {"README": TextFile(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
         small = {
-            "dataset_description.json": metadata_files.description(self._title(snapshot), self.sources.settings.server, __version__),
+            "dataset_description.json": metadata_files.description(
+                self._title(snapshot), self.sources.settings.server, __version__
+            ),
             "README": metadata_files.readme(self._title(snapshot), __version__),
             ".bidsignore": metadata_files.IGNORED,
             "participants.tsv": metadata_files.participants(people.people.values()),
@@ -109,7 +113,7 @@ class _BidsFolder:
         stamps += [one.project.inserted for one in snapshot.project_snapshots.values()]
         return max((one for one in stamps if one is not None), default=0.0)
 
-    # --- maps ----------------------------------------------------------------------------------------------------
+    # --- maps -----------------------------------------------------------------------------------------------
 
     def maps(self, snapshot: Snapshot) -> _Maps:
         """Every project's map: the user's over the project's own over the usual."""
@@ -121,7 +125,11 @@ class _BidsFolder:
                 self.sources.diagnostics.odd(str(error))
                 return _Maps({}, str(error))
             user = self.user_map
-            key = ("bids whole map", own.fingerprint if own is not None else "", user.fingerprint if user is not None else "")
+            key = (
+                "bids whole map",
+                own.fingerprint if own is not None else "",
+                user.fingerprint if user is not None else "",
+            )
             found[project] = project_snapshots.memo.get(key, partial(_whole, own, user))
         return _Maps(found)
 
@@ -153,7 +161,7 @@ class _BidsFolder:
     def _prints(maps: _Maps) -> tuple[str, ...]:
         return (maps.problem, *(one.fingerprint for one in maps.maps.values()))
 
-    # --- people --------------------------------------------------------------------------------------------------
+    # --- people ---------------------------------------------------------------------------------------------
 
     def people(self, snapshot: Snapshot, maps: _Maps) -> _People:
         """Subjects and sessions under legal labels; only sessions that may have something to show."""
@@ -169,16 +177,22 @@ class _BidsFolder:
                 continue
             of_subject.setdefault(one.subject_id or one.subject_label, {}).setdefault(one.id, member)
         members = {subject: next(iter(theirs.values())) for subject, theirs in of_subject.items()}
-        # Every subject takes part in telling labels apart, shown or not: a first image must not rename another subject.
+        # Every subject takes part in telling labels apart, shown or not: a first image must not rename
+        # another subject.
         labels = file_names.labels(
-            {subject: file_names.subject_text(it.experiment.subject_label, maps.maps[it.project].subject) for subject, it in members.items()}
+            {
+                subject: file_names.subject_text(it.experiment.subject_label, maps.maps[it.project].subject)
+                for subject, it in members.items()
+            }
         )
         found = _People({}, {}, {}, hidden)
         for subject, theirs in of_subject.items():
             original = members[subject].experiment.subject_label
             inner = file_names.labels(
                 {
-                    id: file_names.session_text(it.experiment.label, it.experiment.subject_label, maps.maps[it.project].session)
+                    id: file_names.session_text(
+                        it.experiment.label, it.experiment.subject_label, maps.maps[it.project].session
+                    )
                     for id, it in theirs.items()
                 }
             )
@@ -203,20 +217,26 @@ class _BidsFolder:
             return True
         chosen = maps.maps[member.project]
         for scan in project_snapshots.scans.get(identity, []):
-            labels = [one.label for one in project_snapshots.resources.get(Owner("scan", identity, scan.id), [])]
+            labels = [
+                one.label for one in project_snapshots.resources.get(Owner("scan", identity, scan.id), [])
+            ]
             if chosen.choose(labels) is not None and chosen.may_place(scan):
                 return True
         return False
 
-    # --- subjects and sessions -----------------------------------------------------------------------------------
+    # --- subjects and sessions ------------------------------------------------------------------------------
 
     def _subject(self, label: str, accession: str, visits: Mapping[str, VisitRow]) -> Branch:
         where = (*self.scope.identity, accession)
         mtime = max((one.experiment.inserted or 0.0 for one in visits.values()), default=0.0)
         nodes: dict[str, Node] = {f"ses-{name}": self._session(label, one) for name, one in visits.items()}
         stem = f"sub-{label}_sessions"
-        nodes[f"{stem}.tsv"] = TextFile(metadata_files.sessions(visits.values()), mtime, *where, "sessions.tsv")
-        nodes[f"{stem}.json"] = TextFile(metadata_files.described(metadata_files.SESSIONS), mtime, *where, "sessions.json")
+        nodes[f"{stem}.tsv"] = TextFile(
+            metadata_files.sessions(visits.values()), mtime, *where, "sessions.tsv"
+        )
+        nodes[f"{stem}.json"] = TextFile(
+            metadata_files.described(metadata_files.SESSIONS), mtime, *where, "sessions.json"
+        )
         first = next(iter(visits.values())).experiment
         xattrs = {"subject": first.subject_label, "id": accession}
         inode = inode_in_order(accession, "bids", *self.scope.identity)
@@ -241,7 +261,8 @@ class _BidsFolder:
         if rules is None:
             raise Failure(Cause.NO_ENTRY, visit.experiment.label, maps.problem)
         result = self._gather(snapshot, rules, visit)
-        # What is derived lives with the listing it is derived from; where a session needs several, with the newest members.
+        # What is derived lives with the listing it is derived from; where a session needs several, with the
+        # newest members.
         key = (self.scope.identity, "bids session", subject, visit, rules.fingerprint, result.state)
         return snapshot.memo.get(key, lambda: self._show(subject, visit, rules, result))
 
@@ -269,13 +290,17 @@ class _BidsFolder:
                     nodes = {}
                 lists.append([node.record for node in nodes.values()])
                 found.nodes.update({node.record: node for node in nodes.values()})
-            given = ScanFiles(scan, label, lists[0], [record for some in lists[1:] for record in some], problem)
+            given = ScanFiles(
+                scan, label, lists[0], [record for some in lists[1:] for record in some], problem
+            )
             found.given.append(given)
             state.append((scan, label, problem, tuple(record for some in lists for record in some)))
         return found._replace(state=tuple(state))
 
     def _files(self, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
-        return file_nodes(self.sources, place, self.sources.listing_service.files(place.project, resource), resource)
+        return file_nodes(
+            self.sources, place, self.sources.listing_service.files(place.project, resource), resource
+        )
 
     def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: _Gathered) -> _Shown:
         one = visit.experiment
@@ -284,18 +309,26 @@ class _BidsFolder:
         where = (*self.scope.identity, one.id)
         for path, what in plan.files.items():
             folder, _, name = path.partition("/")
-            folders.setdefault(folder, {})[name] = self._node(what, result.nodes, one.inserted or 0.0, *where, path)
+            folders.setdefault(folder, {})[name] = self._node(
+                what, result.nodes, one.inserted or 0.0, *where, path
+            )
         nodes: dict[str, Node] = {}
         for folder in sorted(folders):
             inode = inode_of("bids", *where, folder)
             nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=one.inserted)
         if plan.rows:
             stem = f"sub-{subject}_ses-{visit.label}_scans"
-            nodes[f"{stem}.tsv"] = TextFile(metadata_files.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv")
-            nodes[f"{stem}.json"] = TextFile(metadata_files.described(metadata_files.SCANS), one.inserted or 0.0, *where, "scans.json")
+            nodes[f"{stem}.tsv"] = TextFile(
+                metadata_files.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv"
+            )
+            nodes[f"{stem}.json"] = TextFile(
+                metadata_files.described(metadata_files.SCANS), one.inserted or 0.0, *where, "scans.json"
+            )
         return _Shown(nodes, plan)
 
-    def _node(self, what: Same | Text | Sidecar, files: Mapping[FileRecord, ResourceFile], mtime: float, *where: str) -> Node:
+    def _node(
+        self, what: Same | Text | Sidecar, files: Mapping[FileRecord, ResourceFile], mtime: float, *where: str
+    ) -> Node:
         if isinstance(what, Same):
             return files[what.record]
         if isinstance(what, Text):
@@ -303,7 +336,9 @@ class _BidsFolder:
         if not what.sources and not what.preparation:
             return TextFile(sidecars.with_fields(b"", what.fields), mtime, *where)
         nodes = {record: files[record] for record in what.sources}
-        recipe = json.dumps([*what.fields.items(), what.header, what.preparation, sorted(what.borrowed)], default=str)
+        recipe = json.dumps(
+            [*what.fields.items(), what.header, what.preparation, sorted(what.borrowed)], default=str
+        )
         original = None if what.original is None else nodes[what.original]
 
         def key() -> str:
@@ -337,14 +372,25 @@ class _BidsFolder:
                 wanted.setdefault(name, echo)
         return sidecars.with_fields(original, wanted)
 
-    # --- what could not be mapped --------------------------------------------------------------------------------
+    # --- what could not be mapped ---------------------------------------------------------------------------
 
     def _unmapped_file(self, mtime: float) -> MadeFile:
         def key() -> str:
             snapshot = self.scope.members()
-            return snapshot.memo.get(("bids unmapped", self.scope.identity), lambda: f"unmapped {self.scope.identity} {id(snapshot)}")
+            return snapshot.memo.get(
+                ("bids unmapped", self.scope.identity),
+                lambda: f"unmapped {self.scope.identity} {id(snapshot)}",
+            )
 
-        return MadeFile(self.made, key, self._unmapped, lambda: mtime, *self.scope.identity, metadata_files.UNMAPPED, anew=True)
+        return MadeFile(
+            self.made,
+            key,
+            self._unmapped,
+            lambda: mtime,
+            *self.scope.identity,
+            metadata_files.UNMAPPED,
+            anew=True,
+        )
 
     def _unmapped(self) -> bytes:
         snapshot = self.scope.members()
@@ -358,11 +404,21 @@ class _BidsFolder:
             self.sources.listing_service.list_files(project, sessions)
         rows: list[tuple[VisitRow, str, Unmapped]] = []
         for label, visit in shown:
-            rows += [(visit, visit.experiment.subject_label, one) for one in self.session(label, visit).plan.unmapped]
+            rows += [
+                (visit, visit.experiment.subject_label, one)
+                for one in self.session(label, visit).plan.unmapped
+            ]
         for visit in people.hidden:
-            plan = arrange("x", visit.label, self._gather(snapshot, maps.maps[visit.project], visit).given, maps.maps[visit.project])
+            plan = arrange(
+                "x",
+                visit.label,
+                self._gather(snapshot, maps.maps[visit.project], visit).given,
+                maps.maps[visit.project],
+            )
             rows += [(visit, visit.experiment.subject_label, one) for one in plan.unmapped]
-        rows.sort(key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id)))
+        rows.sort(
+            key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id))
+        )
         return metadata_files.unmapped(rows)
 
 
@@ -413,7 +469,9 @@ def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
         content.close()
 
 
-def _wanted(rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]) -> tuple[str, list[ResourceRecord], str]:
+def _wanted(
+    rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]
+) -> tuple[str, list[ResourceRecord], str]:
     """The label of a scan's image resource, that resource and those with sidecars; or none, and why."""
     label = rules.choose([one.label for one in resources])
     if label is None or not rules.may_place(scan):

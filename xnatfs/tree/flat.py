@@ -2,10 +2,11 @@
 
     <subject>_<session>_<scan>_<session id>.<ext>         (bx.md 1.4)
 
-Used by the views by scan type. Where a scan has several files of one extension (echoes, magnitude and phase), each gets `_` and its own
-stem before the extension, so that nothing is left out; so does a file in a folder of its resource. What still has one name (two resources
-of one label) gets the number of its resource besides. The files are the nodes of their resources; only opening them is told to `FolderReadahead`,
-which fetches the next ones.
+Used by the views by scan type. Where a scan has several files of one extension (echoes, magnitude and phase),
+each gets `_` and its own stem before the extension, so that nothing is left out; so does a file in a folder
+of its resource. What still has one name (two resources of one label) gets the number of its resource besides.
+The files are the nodes of their resources; only opening them is told to `FolderReadahead`, which fetches the
+next ones.
 Threading: any thread; a folder is built once from listings and kept with them.
 """
 
@@ -82,7 +83,9 @@ class FlatFile(File):
 
 
 class FlatFolder(FileBranch):
-    """A folder of such files. What desktops and shells probe for is answered without listing 20,000 resources for it."""
+    """A folder of such files. What desktops and shells probe for is answered without listing 20,000 resources
+    for it.
+    """
 
     __slots__ = ()
 
@@ -130,9 +133,13 @@ class _Lazy:
         with self._lock:
             if self._made is None:
                 limits = self._sources.settings.limits
-                widest = 2 * max(1, limits.connections - 1)  # one under way and one in waiting for each connection but the reader's
+                widest = 2 * max(
+                    1, limits.connections - 1
+                )  # one under way and one in waiting for each connection but the reader's
                 most = min(limits.ahead, limits.cache_size // 4)
-                self._made = FolderReadahead(self._sources.content_manager.ahead_workers, widest, self._files, most)
+                self._made = FolderReadahead(
+                    self._sources.content_manager.ahead_workers, widest, self._files, most
+                )
             return self._made
 
 
@@ -150,7 +157,9 @@ def flat_names(part: FlatPart, paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def flat_nodes(sources: Sources, parts: Sequence[FlatPart], listings: Sequence[FileIndex]) -> Mapping[str, Node]:
+def flat_nodes(
+    sources: Sources, parts: Sequence[FlatPart], listings: Sequence[FileIndex]
+) -> Mapping[str, Node]:
     """The folder of these resources' files."""
     found: list[tuple[str, ResourceFile]] = []
     for part, snapshot in zip(parts, listings, strict=True):

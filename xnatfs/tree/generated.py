@@ -79,7 +79,13 @@ class MadeFile(File):
     __slots__ = ("_anew", "_inode", "_key", "_made", "_make", "_mtime")
 
     def __init__(
-        self, made: GeneratedFolderState, key: Callable[[], str], make: Callable[[], bytes], mtime: Callable[[], float], *identity: str, anew: bool = False
+        self,
+        made: GeneratedFolderState,
+        key: Callable[[], str],
+        make: Callable[[], bytes],
+        mtime: Callable[[], float],
+        *identity: str,
+        anew: bool = False,
     ) -> None:
         self._anew = anew
         self._made = made

@@ -2,10 +2,10 @@
 
     lists/NAME/by-scan-type/... by-description/... by-resource/... README.txt
 
-A list is a text file with an accession id or a label a line, in the configuration (`~/.config/xnatfs/lists/NAME.txt`) or named with
-`mount --list FILE`. Lines that begin with `#` are remarks; CRLF makes no difference. The room is there only if there is a list.
-Used by `root`. Threading: any thread; a list is read again when its file changes, and resolved again after a while.
-"""
+A list is a text file with an accession id or a label a line, in the configuration
+(`~/.config/xnatfs/lists/NAME.txt`) or named with `mount --list FILE`. Lines that begin with `#` are remarks;
+CRLF makes no difference. The room is there only if there is a list. Used by `root`. Threading: any thread; a
+list is read again when its file changes, and resolved again after a while."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def list_files(named: tuple[Path, ...]) -> dict[str, Path]:
     return {**_configured(config_home() / "lists"), **{path.stem: path for path in named}}
 
 
-_seen: dict[Path, tuple[int, dict[str, Path]]] = {}  # by folder, with the folder's mtime: every path is walked from the root
+_seen: dict[
+    Path, tuple[int, dict[str, Path]]
+] = {}  # by folder, with the folder's mtime: every path is walked from the root
 
 
 def _configured(folder: Path) -> dict[str, Path]:
@@ -82,7 +84,11 @@ def _configured(folder: Path) -> dict[str, Path]:
     if held is None or held[0] != stamp or time.time_ns() - stamp < _JUST_NOW:
         held = _seen[folder] = (
             stamp,
-            {path.stem: path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".") and path.is_file()},
+            {
+                path.stem: path
+                for path in sorted(folder.glob("*.txt"))
+                if not path.name.startswith(".") and path.is_file()
+            },
         )
     return held[1]
 
@@ -129,14 +135,20 @@ class _List:
                     raise
         with self._lock:
             last = self._snapshot
-            if last is not None and last.project_snapshots == project_snapshots and all(last.project_snapshots[one] is project_snapshots[one] for one in project_snapshots):
+            if (
+                last is not None
+                and last.project_snapshots == project_snapshots
+                and all(last.project_snapshots[one] is project_snapshots[one] for one in project_snapshots)
+            ):
                 return last
             members = [
                 Member(one.project, project_snapshots[one.project].experiments[one.id])
                 for one in resolved.search.found
                 if one.project in project_snapshots and one.id in project_snapshots[one.project].experiments
             ]
-            members.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
+            members.sort(
+                key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id)
+            )
             self._snapshot = Snapshot(members, project_snapshots, Derived())
             return self._snapshot
 
@@ -176,7 +188,9 @@ class _List:
         except Failure as failure:
             if failure.cause is Cause.INTERRUPTED:
                 raise
-            text = f"The sessions of the list {self._name} cannot be looked up now: {printable(str(failure))}.\n"
+            text = (
+                f"The sessions of the list {self._name} cannot be looked up now: {printable(str(failure))}.\n"
+            )
             return text.encode("utf-8", "backslashreplace")
         shown = {member.experiment.id for member in members}
         counts: Counter[str] = Counter()
@@ -184,14 +198,23 @@ class _List:
             counts.update(one.names if one.id in shown else ())
         missing = [name for name in resolved.names if name not in counts]
         several = [name for name in resolved.names if counts[name] > 1]
-        lines = [f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."]
+        lines = [
+            f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."
+        ]
         if missing:
             lines += ["", f"{len(missing)} names are no session you can read:", *missing]
         if missing and resolved.search.skipped:
-            many = f"You see {resolved.search.skipped} projects: too many to look for labels that sessions have only where they are shared."
+            many = (
+                f"You see {resolved.search.skipped} projects: too many to look for labels that "
+                f"sessions have only where they are shared."
+            )
             lines += ["", many]
         if missing and resolved.search.closed:
-            lines += ["", "These projects could not be looked into:", *(f"{one}: {why}" for one, why in resolved.search.closed.items())]
+            lines += [
+                "",
+                "These projects could not be looked into:",
+                *(f"{one}: {why}" for one, why in resolved.search.closed.items()),
+            ]
         if several:
             lines += ["", "These labels are those of several sessions, which are all here:", *several]
         return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")

@@ -1,15 +1,19 @@
-"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (README, "Names").
+"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (README,
+"Names").
 
 Used by the rooms. Pure functions.
 
 - A name that can be a file name stays as it is.
-- `/`, NUL, control characters (C0, DEL, C1) and lone surrogates become `%XX`, their UTF-8 bytes in hex; `.` becomes `%2E`.
-- A `%` becomes `%25` only where it could be taken for the start of such a spelling (before two hex digits, or before `~`).
-- A label that the tree has for itself at that place (a session called `RESOURCES`), or that every desktop and shell probes for
-  (`.git`, `.hidden`, ...: see `PROBED`), has its first character spelt `%XX`. Names of files are left as they are.
+- `/`, NUL, control characters (C0, DEL, C1) and lone surrogates become `%XX`, their UTF-8 bytes in hex; `.`
+  becomes `%2E`.
+- A `%` becomes `%25` only where it could be taken for the start of such a spelling (before two hex digits, or
+  before `~`).
+- A label that the tree has for itself at that place (a session called `RESOURCES`), or that every desktop and
+  shell probes for (`.git`, `.hidden`, ...: see `PROBED`), has its first character spelt `%XX`. Names of files
+  are left as they are.
 - Of several things with one name, the first (oldest id) keeps it; the others get `%~` and their id appended.
-- A name over 255 bytes is cut and gets `%~` and 12 hex digits of its SHA-256; the xattr `user.xnat.name` has it whole.
-"""
+- A name over 255 bytes is cut and gets `%~` and 12 hex digits of its SHA-256; the xattr `user.xnat.name` has
+it whole."""
 
 from __future__ import annotations
 
@@ -26,7 +30,8 @@ _T = TypeVar("_T")
 _SPELT = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?=[0-9A-Fa-f]{2}|~)")
 
 
-# What desktops, shells and version control look for in every folder: above the resources `vfs` answers them without asking anybody.
+# What desktops, shells and version control look for in every folder: above the resources `vfs` answers them
+# without asking anybody.
 PROBED = re.compile(
     r"""\.Trash.* | \.hidden | \._.* | \.~lock\..*\# | [Dd]esktop\.ini | autorun\.inf | \.directory | \.DS_Store | Thumbs\.db
         | \.xdg-volume-info | \.localized | \.Spotlight-V100 | \.fseventsd | \.git | \.svn | \.hg | \.bzr | \.envrc | \.comments""",
@@ -51,13 +56,17 @@ def spell(name: str) -> str:
 
 
 def unspell(spelt: str) -> str:
-    """The name behind a file name, without what `%~` appended. (A cut name cannot be restored from itself.)"""
+    """The name behind a file name, without what `%~` appended. (A cut name cannot be restored from
+    itself.)
+    """
     head = spelt.split("%~", 1)[0]
     return re.sub(r"(?:%[0-9A-Fa-f]{2})+", lambda match: _unpercent(match[0]), head)
 
 
 def scan_folder(scan: ScanRecord) -> str:
-    """`<ID>-<TYPE>`, every non-word character of the type as `_`, as in XNAT's own zips (`RestFileUtils.java`); `<ID>` without a type."""
+    """`<ID>-<TYPE>`, every non-word character of the type as `_`, as in XNAT's own zips
+    (`RestFileUtils.java`); `<ID>` without a type.
+    """
     kind = re.sub(r"\W", "_", scan.type, flags=re.ASCII)
     return f"{scan.id}-{kind}" if kind else scan.id
 
@@ -68,7 +77,9 @@ def distinct(
     id_of: Callable[[_T], Hashable],
     reserved: frozenset[str] = frozenset(),
 ) -> dict[str, _T]:
-    """Things by file name, in the order given; equal names are told apart by their ids, the lowest id keeps the plain name."""
+    """Things by file name, in the order given; equal names are told apart by their ids, the lowest id keeps
+    the plain name.
+    """
     groups: dict[str, list[_T]] = {}
     for thing in things:
         groups.setdefault(spell_label(name_of(thing) or str(id_of(thing)), reserved), []).append(thing)
@@ -78,7 +89,9 @@ def distinct(
             named[name] = group[0]
             continue
         for index, thing in enumerate(sorted(group, key=lambda one: natural(str(id_of(one))))):
-            named[name if index == 0 else _cut(f"{name}%~{spell(str(id_of(thing)))}", f"{name}{id_of(thing)}")] = thing
+            named[
+                name if index == 0 else _cut(f"{name}%~{spell(str(id_of(thing)))}", f"{name}{id_of(thing)}")
+            ] = thing
     return named
 
 

@@ -89,12 +89,16 @@ class File(Node):
 
     @property
     def listed_size(self) -> int:
-        """The size the server's listing tells: another mount, or the kernel under another path, may know only this one."""
+        """The size the server's listing tells: another mount, or the kernel under another path, may know only
+        this one.
+        """
         return self.size
 
     @property
     def version(self) -> str:
-        """Names this version of the content: while it stays, the kernel may keep its pages. "" for a text that changes."""
+        """Names this version of the content: while it stays, the kernel may keep its pages. "" for a text
+        that changes.
+        """
         return ""
 
     @abstractmethod
@@ -106,7 +110,8 @@ class File(Node):
         """
 
     def outdated(self, failure: Failure) -> bool:
-        """Whether it could not be opened because it is another file on the server by now: then it is looked up anew.
+        """Whether it could not be opened because it is another file on the server by now: then it is looked
+        up anew.
 
         Raises:
             Failure: INTERRUPTED.
@@ -115,28 +120,34 @@ class File(Node):
 
 
 def inode_of(*identity: str) -> int:
-    """A stable inode number for a folder or a resource: 43 bits of a hash, then 20 bits of zeros for the files of a resource.
+    """A stable inode number for a folder or a resource: 43 bits of a hash, then 20 bits of zeros for the
+    files of a resource.
 
-    Numbers rise with the catalog's order inside a resource, because `cp -r` opens in inode order (measured: hashed numbers make it
-    read a zip backwards). 43 bits: among 250,000 resources two share a number with a probability of 0.4 %, which harms no tool.
-    """
+    Numbers rise with the catalog's order inside a resource, because `cp -r` opens in inode order (measured:
+    hashed numbers make it read a zip backwards). 43 bits: among 250,000 resources two share a number with a
+    probability of 0.4 %, which harms no tool."""
     digest = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") & ((1 << 43) - 1) | 1) << 20
 
 
 def inode_in_order(identity: str, *parent: str) -> int:
-    """A stable inode number that rises with the number in an accession id (`XNAT_E00012`), for the folders in one parent.
+    """A stable inode number that rises with the number in an accession id (`XNAT_E00012`), for the folders in
+    one parent.
 
-    31 bits of a hash of the parent, 24 of the number, 8 of a hash of the id: two sites' ids with one number stay apart.
-    """
+    31 bits of a hash of the parent, 24 of the number, 8 of a hash of the id: two sites' ids with one number
+    stay apart."""
     numbers = re.findall(r"\d+", identity)
     top = inode_of(*parent) >> 32 & 0x7FFFFFFF
-    return top << 32 | (int(numbers[-1][-18:]) & 0xFFFFFF if numbers else 0) << 8 | inode_of(identity) >> 20 & 0xFF
+    return (
+        top << 32
+        | (int(numbers[-1][-18:]) & 0xFFFFFF if numbers else 0) << 8
+        | inode_of(identity) >> 20 & 0xFF
+    )
 
 
 def in_order(base: int, nodes: Mapping[str, Branch]) -> None:
-    """Number the folders of one parent in the order it lists them: `cp -r` visits them in inode order, and a walk in the listed order
-    is what fetching ahead understands."""
+    """Number the folders of one parent in the order it lists them: `cp -r` visits them in inode order, and a
+    walk in the listed order is what fetching ahead understands."""
     for rank, node in enumerate(nodes.values()):
         node.renumber(base + 1 + rank)
 
@@ -215,7 +226,8 @@ class BytesContent:
 
 
 class Rendered(File):
-    """A small file whose text is computed: the README, the control files. What `stat` told is what an `open` soon after reads.
+    """A small file whose text is computed: the README, the control files. What `stat` told is what an `open`
+    soon after reads.
 
     Args:
         identity: names the file, for its inode.

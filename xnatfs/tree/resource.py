@@ -70,7 +70,9 @@ class Sources:
 
 
 class ResourcePlace(NamedTuple):
-    """Where a resource hangs: the project to list it through, the date of what it belongs to, and that one's attributes."""
+    """Where a resource hangs: the project to list it through, the date of what it belongs to, and that one's
+    attributes.
+    """
 
     project: str
     mtime: float | None
@@ -123,7 +125,9 @@ class ResourceFile(File):
 
     def open_unwatched(self) -> ContentReader:
         """The content for fetching ahead: nobody is behind this who reads on in the resource."""
-        return self.owner.content_manager.open(self.record, ResourceAccess([self.record], self.owner.series.entries))
+        return self.owner.content_manager.open(
+            self.record, ResourceAccess([self.record], self.owner.series.entries)
+        )
 
     @property
     def kept(self) -> bool:
@@ -132,8 +136,16 @@ class ResourceFile(File):
 
     def xattrs(self) -> dict[str, str]:
         verified = self.owner.content_manager.cached(self.record)
-        found = {**self.owner.place.xattrs, "resource": self.record.resource_label, "resource_id": str(self.record.resource_id)}
-        found |= {"name": self.record.path.rsplit("/", 1)[-1], "uri": self.record.uri, "digest": self.record.digest}
+        found = {
+            **self.owner.place.xattrs,
+            "resource": self.record.resource_label,
+            "resource_id": str(self.record.resource_id),
+        }
+        found |= {
+            "name": self.record.path.rsplit("/", 1)[-1],
+            "uri": self.record.uri,
+            "digest": self.record.digest,
+        }
         found |= {"cached": "no" if verified is None else "yes", "verified": verified or "no"}
         return {name: value for name, value in found.items() if value}
 
@@ -158,7 +170,9 @@ class _Level:
     folders: dict[str, _Level] = field(default_factory=dict)
 
 
-def resource_folder(sources: Sources, place: ResourcePlace, resource: ResourceRecord, *where: str) -> FileBranch:
+def resource_folder(
+    sources: Sources, place: ResourcePlace, resource: ResourceRecord, *where: str
+) -> FileBranch:
     """The folder of one resource; `where` names its place in the tree, for its inode."""
 
     def entries() -> Mapping[str, Node]:
@@ -172,25 +186,44 @@ def resource_folder(sources: Sources, place: ResourcePlace, resource: ResourceRe
     xattrs = {**place.xattrs, "resource": resource.label, "format": resource.format}
     if resource.id is not None:
         xattrs["resource_id"] = str(resource.id)
-    return FileBranch(inode_of(*where), entries, mtime=place.mtime, xattrs={name: value for name, value in xattrs.items() if value})
+    return FileBranch(
+        inode_of(*where),
+        entries,
+        mtime=place.mtime,
+        xattrs={name: value for name, value in xattrs.items() if value},
+    )
 
 
-def file_nodes(sources: Sources, place: ResourcePlace, snapshot: FileIndex, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
-    """The files of a resource by their path on the server: the same nodes, under the same inode numbers, as in its folder."""
+def file_nodes(
+    sources: Sources, place: ResourcePlace, snapshot: FileIndex, resource: ResourceRecord
+) -> Mapping[str, ResourceFile]:
+    """The files of a resource by their path on the server: the same nodes, under the same inode numbers, as
+    in its folder.
+    """
     files = snapshot.of_resource(resource)
     if not files:
         return {}
     opener = _opener(sources, place, snapshot, files)
 
     def make() -> dict[str, ResourceFile]:
-        return {record.path: ResourceFile(opener, record, number) for number, record in _numbered(files, sources.diagnostics)}
+        return {
+            record.path: ResourceFile(opener, record, number)
+            for number, record in _numbered(files, sources.diagnostics)
+        }
 
     return snapshot.memo.get(("nodes", place.project, files[0].resource_id, files[0].owner), make)
 
 
 def _opener(sources: Sources, place: ResourcePlace, snapshot: FileIndex, files: list[FileRecord]) -> _Opener:
     series, inode = series_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
-    return _Opener(place, sources.content_manager, sources.listing_service.history, sources.listing_service.outdated, series, inode)
+    return _Opener(
+        place,
+        sources.content_manager,
+        sources.listing_service.history,
+        sources.listing_service.outdated,
+        series,
+        inode,
+    )
 
 
 def _numbered(files: Iterable[FileRecord], diagnostics: Diagnostics) -> Iterator[tuple[int, FileRecord]]:
@@ -220,14 +253,18 @@ def _nodes(level: _Level, opener: _Opener, path: str) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for name, number, record in level.files:
         spelt = spell(name)
-        if name in level.folders:  # a file and a folder of one name: the folder keeps it, for the sake of the paths below it
+        if (
+            name in level.folders
+        ):  # a file and a folder of one name: the folder keeps it, for the sake of the paths below it
             spelt = f"{spelt}%~file"
         nodes[spelt] = ResourceFile(opener, record, number)
     for name, below in level.folders.items():
         here = f"{path}/{name}"
         entries = _nodes(below, opener, here)
         resource = _any_file(below).resource_id
-        nodes[spell(name)] = FileBranch(inode_of("folder", str(resource), here), partial(_same, entries), mtime=opener.place.mtime)
+        nodes[spell(name)] = FileBranch(
+            inode_of("folder", str(resource), here), partial(_same, entries), mtime=opener.place.mtime
+        )
     return nodes
 
 

@@ -18,7 +18,8 @@ from xnatfs.tree.status_files import control_room
 from xnatfs.tree.table_files import Tables, list_tables, tables_room
 from xnatfs.tree.views import scope_views, views_room
 
-# Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media scanners.
+# Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media
+# scanners.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
 
 _README = """\
@@ -47,10 +48,18 @@ xnatfs unmount {mountpoint}
 """
 
 
-def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]) -> Branch:
+def root_folder(
+    sources: Sources, tables: Tables, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]
+) -> Branch:
     """The root of a mount."""
-    manner = "read-only below a layer for changes on this machine (see `xnatfs status`)" if sources.settings.lower else "read-only"
-    text = _README.format(server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001").encode()
+    manner = (
+        "read-only below a layer for changes on this machine (see `xnatfs status`)"
+        if sources.settings.lower
+        else "read-only"
+    )
+    text = _README.format(
+        server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001"
+    ).encode()
     entries: dict[str, Node] = {
         "README.txt": Rendered("README.txt", lambda: text),
         "projects": projects_room(sources),
@@ -60,7 +69,10 @@ def root_folder(sources: Sources, tables: Tables, user: str, mountpoint: str, re
     }
 
     def of_list(scope: SessionScope) -> Mapping[str, Node]:
-        return {**scope_views(sources, scope), "tables": list_tables(tables, scope.identity[-1], lambda: by_project(scope))}
+        return {
+            **scope_views(sources, scope),
+            "tables": list_tables(tables, scope.identity[-1], lambda: by_project(scope)),
+        }
 
     lists = lists_room(sources, of_list)
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}

@@ -1,7 +1,7 @@
 """The sessions a view is about: all of a project, or those of a list, which may come from several projects.
 
-Used by the views (by scan type, by resource, BIDS). A scope is a name and a way to its members; the members are looked up at each use, so
-that they are as fresh as the listings.
+Used by the views (by scan type, by resource, BIDS). A scope is a name and a way to its members; the members
+are looked up at each use, so that they are as fresh as the listings.
 Threading: immutable; any thread.
 """
 
@@ -26,7 +26,9 @@ class Member(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The members at one moment, in order, and the holdings of their projects; `memo` is kept as long as these are the newest."""
+    """The members at one moment, in order, and the holdings of their projects; `memo` is kept as long as
+    these are the newest.
+    """
 
     members: list[Member]
     project_snapshots: dict[str, ProjectSnapshot]
@@ -58,7 +60,12 @@ def project_scope(sources: Sources, project: str) -> SessionScope:
 
     def members() -> Snapshot:
         project_snapshots = sources.listing_service.project(project)
-        return project_snapshots.memo.get("scope", lambda: Snapshot(_ordered(project_snapshots, project), {project: project_snapshots}, project_snapshots.memo))
+        return project_snapshots.memo.get(
+            "scope",
+            lambda: Snapshot(
+                _ordered(project_snapshots, project), {project: project_snapshots}, project_snapshots.memo
+            ),
+        )
 
     return SessionScope((project,), f"project {project}", members)
 
@@ -71,13 +78,18 @@ def by_project(scope: SessionScope) -> list[tuple[str, tuple[str, ...]]]:
     return [(project, tuple(ids)) for project, ids in found.items()]
 
 
-def scans_of(sources: Sources, snapshot: Snapshot, member: Member) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
+def scans_of(
+    sources: Sources, snapshot: Snapshot, member: Member
+) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
     """The scans of a member with their resources; one request only where no bulk listing tells."""
     project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if not member.experiment.may_have_scans:
         return []
     if identity in project_snapshots.scans_known:
-        return [(scan, project_snapshots.resources.get(Owner("scan", identity, scan.id), [])) for scan in project_snapshots.scans.get(identity, [])]
+        return [
+            (scan, project_snapshots.resources.get(Owner("scan", identity, scan.id), []))
+            for scan in project_snapshots.scans.get(identity, [])
+        ]
     session = sources.listing_service.session(member.project, identity)
     return [(scan, session.of("scan", scan.id)) for scan in session.scans]
 
@@ -92,7 +104,9 @@ def scan_records(sources: Sources, snapshot: Snapshot, member: Member) -> list[S
     return sources.listing_service.session(member.project, identity).scans
 
 
-def scan_resources(sources: Sources, snapshot: Snapshot, member: Member, scan: ScanRecord) -> list[ResourceRecord]:
+def scan_resources(
+    sources: Sources, snapshot: Snapshot, member: Member, scan: ScanRecord
+) -> list[ResourceRecord]:
     """The resources of one scan of a member."""
     project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if identity in project_snapshots.scans_known:
@@ -101,5 +115,7 @@ def scan_resources(sources: Sources, snapshot: Snapshot, member: Member, scan: S
 
 
 def _ordered(project_snapshots: ProjectSnapshot, project: str) -> list[Member]:
-    found = sorted(project_snapshots.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id))
+    found = sorted(
+        project_snapshots.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id)
+    )
     return [Member(project, one) for one in found]

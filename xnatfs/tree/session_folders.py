@@ -1,8 +1,8 @@
-"""An experiment as a folder: SCANS, ASSESSORS, RECONSTRUCTIONS and RESOURCES, for both rooms that show sessions.
+"""An experiment as a folder: SCANS, ASSESSORS, RECONSTRUCTIONS and RESOURCES, for both rooms that show
+sessions.
 
-Used by `projects` and `archive`, which differ only in how they name a scan and where they put the resources of a non-imaging experiment.
-Threading: any thread; nodes are built from holdings and kept with them.
-"""
+Used by `projects` and `archive`, which differ only in how they name a scan and where they put the resources
+of a non-imaging experiment. Threading: any thread; nodes are built from holdings and kept with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from xnatfs.listing.snapshot import SessionSnapshot
-from xnatfs.server.records import AssessorRecord, ExperimentRecord, ReconstructionRecord, ResourceRecord, ScanRecord, natural
+from xnatfs.server.records import (
+    AssessorRecord,
+    ExperimentRecord,
+    ReconstructionRecord,
+    ResourceRecord,
+    ScanRecord,
+    natural,
+)
 from xnatfs.tree.names import distinct, scan_folder
 from xnatfs.tree.node import Branch, Node, in_order, inode_in_order, inode_of
 from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
@@ -18,7 +25,9 @@ from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 
 @dataclass(frozen=True)
 class Style:
-    """How a room shows sessions: its name, what it calls a scan, and whether a non-imaging experiment's resources lie at its top."""
+    """How a room shows sessions: its name, what it calls a scan, and whether a non-imaging experiment's
+    resources lie at its top.
+    """
 
     room: str
     scan_name: Callable[[ScanRecord], str]
@@ -30,11 +39,16 @@ PROJECTS = Style("projects", scan_folder)
 ARCHIVE = Style("archive", lambda scan: scan.id, flat_when_not_imaging=True, dicom_alias=True)
 
 
-def session_folder(sources: Sources, style: Style, project: str, experiment: ExperimentRecord, base: Mapping[str, str]) -> Branch:
+def session_folder(
+    sources: Sources, style: Style, project: str, experiment: ExperimentRecord, base: Mapping[str, str]
+) -> Branch:
     """The folder of an experiment; `base` are attributes of its project and subject."""
     view = _SessionFolder(sources, style, project, experiment, _experiment_xattrs(experiment, base))
     return Branch(
-        inode_in_order(experiment.id, style.room, project, "experiments"), view.top, mtime=experiment.inserted, xattrs=view.xattrs
+        inode_in_order(experiment.id, style.room, project, "experiments"),
+        view.top,
+        mtime=experiment.inserted,
+        xattrs=view.xattrs,
     )
 
 
@@ -70,16 +84,29 @@ def _experiment_xattrs(experiment: ExperimentRecord, base: Mapping[str, str]) ->
 
 
 def _scan_xattrs(base: Mapping[str, str], experiment: ExperimentRecord, scan: ScanRecord) -> dict[str, str]:
-    xattrs = {"scan": scan.id, "scan_type": scan.type, "series_description": scan.series_description, "quality": scan.quality}
+    xattrs = {
+        "scan": scan.id,
+        "scan_type": scan.type,
+        "series_description": scan.series_description,
+        "quality": scan.quality,
+    }
     return _with(base, xattrs, experiment, f"scans/{scan.id}")
 
 
-def _assessor_xattrs(base: Mapping[str, str], experiment: ExperimentRecord, assessor: AssessorRecord) -> dict[str, str]:
-    xattrs = {"assessor": assessor.id, "assessor_label": assessor.label, "assessor_xsiType": assessor.xsi_type}
+def _assessor_xattrs(
+    base: Mapping[str, str], experiment: ExperimentRecord, assessor: AssessorRecord
+) -> dict[str, str]:
+    xattrs = {
+        "assessor": assessor.id,
+        "assessor_label": assessor.label,
+        "assessor_xsiType": assessor.xsi_type,
+    }
     return _with(base, xattrs, experiment, f"assessors/{assessor.id}")
 
 
-def _with(base: Mapping[str, str], xattrs: Mapping[str, str], experiment: ExperimentRecord, below: str) -> dict[str, str]:
+def _with(
+    base: Mapping[str, str], xattrs: Mapping[str, str], experiment: ExperimentRecord, below: str
+) -> dict[str, str]:
     found = {**base, **xattrs, "uri": f"/data/experiments/{experiment.id}/{below}"}
     return {name: value for name, value in found.items() if value}
 
@@ -87,7 +114,14 @@ def _with(base: Mapping[str, str], xattrs: Mapping[str, str], experiment: Experi
 class _SessionFolder:
     """One experiment in one room."""
 
-    def __init__(self, sources: Sources, style: Style, project: str, experiment: ExperimentRecord, xattrs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        style: Style,
+        project: str,
+        experiment: ExperimentRecord,
+        xattrs: Mapping[str, str],
+    ) -> None:
         self._sources = sources
         self._style = style
         self._project = project
@@ -109,20 +143,27 @@ class _SessionFolder:
             named = distinct(scans, self._style.scan_name, lambda scan: scan.id)
             folders = {name: self._scan(session, scan) for name, scan in named.items()}
             of_id = {scan.id: folders[name] for name, scan in named.items()}
-            nodes["SCANS"] = self._branch("SCANS", folders, lambda name: of_id[name] if name in by_id else None)
+            nodes["SCANS"] = self._branch(
+                "SCANS", folders, lambda name: of_id[name] if name in by_id else None
+            )
         if session.assessors:
             named_assessors = distinct(
-                sorted(session.assessors, key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
+                sorted(session.assessors, key=lambda one: (one.label, one.id)),
+                lambda one: one.label,
+                lambda one: one.id,
             )
             assessors = {name: self._assessor(session, one) for name, one in named_assessors.items()}
             assessors_by_id = {one.id: assessors[name] for name, one in named_assessors.items()}
             nodes["ASSESSORS"] = self._branch("ASSESSORS", assessors, assessors_by_id.get)
         if session.reconstructions:
             named_recons = distinct(
-                sorted(session.reconstructions, key=lambda one: natural(one.id)), lambda one: one.id, lambda one: one.id
+                sorted(session.reconstructions, key=lambda one: natural(one.id)),
+                lambda one: one.id,
+                lambda one: one.id,
             )
             nodes["RECONSTRUCTIONS"] = self._branch(
-                "RECONSTRUCTIONS", {name: self._reconstruction(session, one) for name, one in named_recons.items()}
+                "RECONSTRUCTIONS",
+                {name: self._reconstruction(session, one) for name, one in named_recons.items()},
             )
         if own:
             nodes["RESOURCES"] = self._resources(own, self.xattrs, "RESOURCES")
@@ -144,24 +185,48 @@ class _SessionFolder:
         named = _with(self.xattrs, xattrs, self._experiment, f"reconstructions/{one.id}")
         return self._resources(found, named, f"RECONSTRUCTIONS/{one.id}")
 
-    def _resources(self, resources: list[ResourceRecord], xattrs: Mapping[str, str], where: str, mtime: float | None = None) -> Branch:
+    def _resources(
+        self,
+        resources: list[ResourceRecord],
+        xattrs: Mapping[str, str],
+        where: str,
+        mtime: float | None = None,
+    ) -> Branch:
         stamp = self._experiment.inserted if mtime is None else mtime
         identity = (self._style.room, self._project, self._experiment.id, where)
         return resources_folder(
-            self._sources, ResourcePlace(self._project, stamp, xattrs), resources, *identity, dicom_alias=self._style.dicom_alias
+            self._sources,
+            ResourcePlace(self._project, stamp, xattrs),
+            resources,
+            *identity,
+            dicom_alias=self._style.dicom_alias,
         )
 
-    def _branch(self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None) -> Branch:
+    def _branch(
+        self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None
+    ) -> Branch:
         inode = inode_of(self._style.room, self._project, self._experiment.id, name)
         in_order(inode, nodes)
         return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
 
 
-def resources_folder(sources: Sources, place: ResourcePlace, resources: list[ResourceRecord], *where: str, dicom_alias: bool = False) -> Branch:
+def resources_folder(
+    sources: Sources,
+    place: ResourcePlace,
+    resources: list[ResourceRecord],
+    *where: str,
+    dicom_alias: bool = False,
+) -> Branch:
     """A folder of resources by label; the numeric id is an alias."""
     ordered = sorted(resources, key=lambda one: (one.label, one.id or 0, one.owner.direction))
-    named = distinct(ordered, lambda one: one.label, lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled")
-    folders: dict[str, Branch] = {name: resource_folder(sources, place, one, *where, name) for name, one in named.items()}
+    named = distinct(
+        ordered,
+        lambda one: one.label,
+        lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled",
+    )
+    folders: dict[str, Branch] = {
+        name: resource_folder(sources, place, one, *where, name) for name, one in named.items()
+    }
     in_order(inode_of(*where), folders)
     aliases = {str(one.id): folders[name] for name, one in named.items() if one.id is not None}
 
@@ -170,9 +235,17 @@ def resources_folder(sources: Sources, place: ResourcePlace, resources: list[Res
             # xnatpy asks for this name wherever the *format* is DICOM; the bulk listings tell no formats.
             told = list(resources)
             if not any(one.format for one in told):
-                told = [one for owner in {one.owner for one in resources} for one in sources.listing_service.resources_of(owner)]
+                told = [
+                    one
+                    for owner in {one.owner for one in resources}
+                    for one in sources.listing_service.resources_of(owner)
+                ]
             dicom = {key for one in told if one.format.upper() == "DICOM" for key in (one.id, one.label)}
-            matches = (folders[name] for name, one in named.items() if (one.label if one.id is None else one.id) in dicom)
+            matches = (
+                folders[name]
+                for name, one in named.items()
+                if (one.label if one.id is None else one.id) in dicom
+            )
             return next(matches, None)
         return aliases.get(name)
 

@@ -44,14 +44,19 @@ def configuration(sources: Sources) -> dict[str, Any]:
 
 
 def _errors(sources: Sources) -> bytes:
-    lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(one.when))}  {printable(one.text)}" for one in sources.diagnostics.recent()]
+    lines = [
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(one.when))}  {printable(one.text)}"
+        for one in sources.diagnostics.recent()
+    ]
     return ("\n".join(lines) + "\n" if lines else "no errors\n").encode("utf-8", "backslashreplace")
 
 
 def _oddities(sources: Sources) -> bytes:
     lines = [printable(one) for one in sources.diagnostics.oddities()]
     head = "What the server lists and the tree cannot show as it is:\n"
-    return (head + "\n".join(lines) + "\n" if lines else "nothing odd was found\n").encode("utf-8", "backslashreplace")
+    return (head + "\n".join(lines) + "\n" if lines else "nothing odd was found\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _json(value: Any) -> bytes:

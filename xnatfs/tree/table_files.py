@@ -4,9 +4,8 @@
                   /{sessions,scandates,scans}.{csv,xlsx,parquet}
                   /sessions/SESSION/<pipeline>/...       the same for one session
 
-Used by `root`. A table is built when it is opened; until then its size is a placeholder, and `open` tells the true one before it returns.
-Threading: any thread; nodes hold no state of their own.
-"""
+Used by `root`. A table is built when it is opened; until then its size is a placeholder, and `open` tells the
+true one before it returns. Threading: any thread; nodes hold no state of their own."""
 
 from __future__ import annotations
 
@@ -54,7 +53,15 @@ class TableFile(File):
 
     __slots__ = ("_inode", "_key", "_mtime", "_project", "_sessions", "_tables", "_variant")
 
-    def __init__(self, tables: Tables, project: str, key: str, variant: Variant, sessions: tuple[str, ...], mtime: float | None) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        project: str,
+        key: str,
+        variant: Variant,
+        sessions: tuple[str, ...],
+        mtime: float | None,
+    ) -> None:
         self._tables = tables
         self._project = project
         self._key = key
@@ -110,7 +117,10 @@ def tables_room(sources: Sources, tables: Tables) -> Branch:
     """`tables/`."""
 
     def entries() -> Mapping[str, Node]:
-        return {spell_label(one.id): _project(sources, tables, one) for one in sources.listing_service.projects().values()}
+        return {
+            spell_label(one.id): _project(sources, tables, one)
+            for one in sources.listing_service.projects().values()
+        }
 
     return Branch(inode_of("tables"), entries)
 
@@ -131,10 +141,14 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
     def known(name: str) -> Node | None:
         return fixed().get(name) or _known_pipelines(tables, project, ()).get(name)
 
-    return _Asked(inode_of("tables", project.id), entries, known, mtime=project.inserted, xattrs={"project": project.id})
+    return _Asked(
+        inode_of("tables", project.id), entries, known, mtime=project.inserted, xattrs={"project": project.id}
+    )
 
 
-def list_tables(tables: Tables, name: str, members: Callable[[], Sequence[tuple[str, Sequence[str]]]]) -> Branch:
+def list_tables(
+    tables: Tables, name: str, members: Callable[[], Sequence[tuple[str, Sequence[str]]]]
+) -> Branch:
     """The tables over the sessions of a list: `members` gives its projects and the sessions of each."""
     group = ProjectRecord(f"list:{name}")  # no project's id has a colon
     tables.builder.groups[group.id] = members
@@ -167,7 +181,9 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
     def entries() -> Mapping[str, Node]:
         snapshot = sources.listing_service.project(project.id)
         named = distinct(
-            sorted(snapshot.experiments.values(), key=lambda one: (one.label, one.id)), lambda one: one.label, lambda one: one.id
+            sorted(snapshot.experiments.values(), key=lambda one: (one.label, one.id)),
+            lambda one: one.label,
+            lambda one: one.id,
         )
         return {name: folder(one.id, one.label) for name, one in named.items()}
 
@@ -196,8 +212,13 @@ def _known_pipelines(tables: Tables, project: ProjectRecord, sessions: tuple[str
     return _pipelines(tables, project, _at_once(tables, project), sessions)
 
 
-def _pipelines(tables: Tables, project: ProjectRecord, keys: list[str], sessions: tuple[str, ...]) -> dict[str, Node]:
-    return {name: _pipeline(tables, project, name, sessions) for name in dict.fromkeys(key.partition("/")[0] for key in keys)}
+def _pipelines(
+    tables: Tables, project: ProjectRecord, keys: list[str], sessions: tuple[str, ...]
+) -> dict[str, Node]:
+    return {
+        name: _pipeline(tables, project, name, sessions)
+        for name in dict.fromkeys(key.partition("/")[0] for key in keys)
+    }
 
 
 def _pipeline(tables: Tables, project: ProjectRecord, pipeline: str, sessions: tuple[str, ...]) -> Branch:
@@ -216,6 +237,11 @@ def _pipeline(tables: Tables, project: ProjectRecord, pipeline: str, sessions: t
     )
 
 
-def _files(tables: Tables, project: ProjectRecord, key: str, table: Table | None, sessions: tuple[str, ...]) -> dict[str, Node]:
+def _files(
+    tables: Tables, project: ProjectRecord, key: str, table: Table | None, sessions: tuple[str, ...]
+) -> dict[str, Node]:
     name = key.rpartition("/")[2]
-    return {f"{name}{one.suffix}": TableFile(tables, project.id, key, one, sessions, project.inserted) for one in variants(table)}
+    return {
+        f"{name}{one.suffix}": TableFile(tables, project.id, key, one, sessions, project.inserted)
+        for one in variants(table)
+    }

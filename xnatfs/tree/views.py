@@ -1,6 +1,7 @@
 """The room `views/`: one sequence, or one resource, over a whole project (or a list of sessions).
 
-    views/PROJECT/by-scan-type/<TYPE>/{usable,all}/<RESOURCE>/...          NIFTI: one flat folder; others: a folder a scan
+    views/PROJECT/by-scan-type/<TYPE>/{usable,all}/<RESOURCE>/...          NIFTI: one flat folder; others: a
+    folder a scan
                  /by-description/<SERIES DESCRIPTION>/{usable,all}/<RESOURCE>/...
                  /by-resource/<RESOURCE>/<SESSION>/...                     resources of sessions
                  /by-scan-resource/<RESOURCE>/<SESSION>/<SCAN>/...         of scans
@@ -26,7 +27,15 @@ from xnatfs.tree.flat import FlatFolder, FlatPart, flat_nodes
 from xnatfs.tree.names import distinct, scan_folder, spell_label
 from xnatfs.tree.node import Branch, Node, Rendered, inode_of
 from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
-from xnatfs.tree.scope import Member, SessionScope, Snapshot, project_scope, scan_records, scan_resources, scans_of
+from xnatfs.tree.scope import (
+    Member,
+    SessionScope,
+    Snapshot,
+    project_scope,
+    scan_records,
+    scan_resources,
+    scans_of,
+)
 from xnatfs.tree.session_folders import assessor_place, experiment_place, scan_place
 
 _FLAT = re.compile(r"nifti.*|nii", re.IGNORECASE)
@@ -58,7 +67,11 @@ def views_room(sources: Sources) -> Branch:
     def folder(project: ProjectRecord) -> Branch:
         if project not in known:
             nodes = scope_views(sources, project_scope(sources, project.id))
-            known[project] = Branch(inode_of("views", project.id), lambda: _visible(sources, project.id, nodes), mtime=project.inserted)
+            known[project] = Branch(
+                inode_of("views", project.id),
+                lambda: _visible(sources, project.id, nodes),
+                mtime=project.inserted,
+            )
         return known[project]
 
     def entries() -> Mapping[str, Node]:
@@ -79,15 +92,19 @@ def scope_views(sources: Sources, scope: SessionScope) -> dict[str, Node]:
         "by-description": _by_kind(sources, scope, "description", lambda scan: scan.series_description),
         "by-resource": _by_resource(sources, scope, "by-resource", partial(_own, sources)),
         "by-scan-resource": _by_resource(sources, scope, "by-scan-resource", partial(_of_scans, sources)),
-        "by-assessor-resource": _by_resource(sources, scope, "by-assessor-resource", partial(_of_assessors, sources)),
+        "by-assessor-resource": _by_resource(
+            sources, scope, "by-assessor-resource", partial(_of_assessors, sources)
+        ),
         "bids": bids_folder(sources, scope, sources.bids_map),
     }
 
 
-# --- by type, by description -----------------------------------------------------------------------------------------
+# --- by type, by description --------------------------------------------------------------------------------
 
 
-def _by_kind(sources: Sources, scope: SessionScope, what: str, kind_of: Callable[[ScanRecord], str]) -> Branch:
+def _by_kind(
+    sources: Sources, scope: SessionScope, what: str, kind_of: Callable[[ScanRecord], str]
+) -> Branch:
     where = ("views", *scope.identity, what)
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
@@ -97,13 +114,21 @@ def _by_kind(sources: Sources, scope: SessionScope, what: str, kind_of: Callable
                 progress(number, len(snapshot.members))
                 for scan in scan_records(sources, snapshot, member):
                     kinds.setdefault(kind_of(scan), _Kind(kind_of(scan))).scans.append((member, scan))
-        named = distinct(sorted(kinds.values(), key=lambda one: one.name), lambda one: one.name or _NO_TYPE, lambda one: "type")
-        return {name: _kind_folder(sources, scope, snapshot, what, where, kind) for name, kind in named.items()}
+        named = distinct(
+            sorted(kinds.values(), key=lambda one: one.name),
+            lambda one: one.name or _NO_TYPE,
+            lambda one: "type",
+        )
+        return {
+            name: _kind_folder(sources, scope, snapshot, what, where, kind) for name, kind in named.items()
+        }
 
     return Branch(inode_of(*where), lambda: scope.kept(what, build))
 
 
-def _kind_folder(sources: Sources, scope: SessionScope, snapshot: Snapshot, what: str, where: tuple[str, ...], kind: _Kind) -> Branch:
+def _kind_folder(
+    sources: Sources, scope: SessionScope, snapshot: Snapshot, what: str, where: tuple[str, ...], kind: _Kind
+) -> Branch:
     here = (*where, kind.name)
 
     def text() -> bytes:
@@ -131,10 +156,14 @@ def _quality_folder(sources: Sources, snapshot: Snapshot, where: tuple[str, ...]
                 place: ResourcePlace | None = None
                 for resource in scan_resources(sources, snapshot, member, scan):
                     place = place or scan_place(member.project, member.experiment, scan)
-                    parts.setdefault(resource.label, []).append(FlatPart(member.experiment, scan, resource, place))
+                    parts.setdefault(resource.label, []).append(
+                        FlatPart(member.experiment, scan, resource, place)
+                    )
         named = distinct(sorted(parts), lambda label: label, lambda _: _UNLABELLED)
         return {
-            name: (_flat_folder if _FLAT.fullmatch(label) else _scan_folders)(sources, (*where, label), parts[label])
+            name: (_flat_folder if _FLAT.fullmatch(label) else _scan_folders)(
+                sources, (*where, label), parts[label]
+            )
             for name, label in named.items()
         }
 
@@ -145,12 +174,14 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]
     held: list[tuple[float, list[FileIndex], Mapping[str, Node]]] = []  # one, replaced as a whole
 
     def entries() -> Mapping[str, Node]:
-        # Every look-up of a file comes here, and 20,000 listings are not gone through for each. (Another listing of the project, as after
-        # a refresh, makes another folder.)
+        # Every look-up of a file comes here, and 20,000 listings are not gone through for each. (Another
+        # listing of the project, as after a refresh, makes another folder.)
         if held and time.monotonic() < held[0][0]:
             return held[0][2]
         with sources.working(" / ".join(where[1:]), len(parts)) as progress:
-            listings = sources.listing_service.listings_of([(one.resource, one.experiment.changed) for one in parts], progress)
+            listings = sources.listing_service.listings_of(
+                [(one.resource, one.experiment.changed) for one in parts], progress
+            )
         same = bool(held) and all(old is new for old, new in zip(held[0][1], listings, strict=True))
         nodes = held[0][2] if same else flat_nodes(sources, parts, listings)
         held[:] = [(time.monotonic() + min(_SAME_FOR, sources.settings.limits.ttl), listings, nodes)]
@@ -167,21 +198,28 @@ def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[FlatPart
 
     def entries() -> Mapping[str, Node]:
         if "nodes" not in kept:
-            named = distinct(parts, label, lambda part: part.resource.id if part.resource.id is not None else part.scan.id)
-            kept["nodes"] = {name: resource_folder(sources, part.place, part.resource, *where, name) for name, part in named.items()}
+            named = distinct(
+                parts, label, lambda part: part.resource.id if part.resource.id is not None else part.scan.id
+            )
+            kept["nodes"] = {
+                name: resource_folder(sources, part.place, part.resource, *where, name)
+                for name, part in named.items()
+            }
         return kept["nodes"]
 
     return Branch(inode_of(*where), entries)
 
 
-# --- by resource -----------------------------------------------------------------------------------------------------
+# --- by resource --------------------------------------------------------------------------------------------
 
 _Found = list[
     tuple[Member, str, ResourceRecord, Callable[..., Node]]
 ]  # session, folder below it ("" for none), the resource, what makes it
 
 
-def _by_resource(sources: Sources, scope: SessionScope, what: str, find: Callable[[Snapshot], _Found]) -> Branch:
+def _by_resource(
+    sources: Sources, scope: SessionScope, what: str, find: Callable[[Snapshot], _Found]
+) -> Branch:
     where = ("views", *scope.identity, what)
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
@@ -190,7 +228,8 @@ def _by_resource(sources: Sources, scope: SessionScope, what: str, find: Callabl
             labels.setdefault(one[2].label, []).append(one)
         named = distinct(sorted(labels), lambda label: label, lambda _: _UNLABELLED)
         return {
-            name: Branch(inode_of(*where, label), _constant(_sessions((*where, label), labels[label]))) for name, label in named.items()
+            name: Branch(inode_of(*where, label), _constant(_sessions((*where, label), labels[label])))
+            for name, label in named.items()
         }
 
     return Branch(inode_of(*where), lambda: scope.kept(what, build))
@@ -208,7 +247,11 @@ def _sessions(where: tuple[str, ...], found: _Found) -> Mapping[str, Node]:
         if theirs[0][1] == "" and len(theirs) == 1:
             nodes[name] = theirs[0][3](*here)
             continue
-        below = distinct(theirs, lambda one: one[1] or str(one[2].id), lambda one: one[2].id or one[2].owner.direction or "other")
+        below = distinct(
+            theirs,
+            lambda one: one[1] or str(one[2].id),
+            lambda one: one[2].id or one[2].owner.direction or "other",
+        )
         inner = {inner: one[3](*here, inner) for inner, one in below.items()}
         nodes[name] = Branch(inode_of(*here), _constant(inner), mtime=member.experiment.inserted)
     return nodes
@@ -218,7 +261,11 @@ def _own(sources: Sources, snapshot: Snapshot) -> _Found:
     found: _Found = []
     for project, project_snapshots in snapshot.project_snapshots.items():
         theirs = [member for member in snapshot.members if member.project == project]
-        unknown = [member.experiment.id for member in theirs if member.experiment.id not in project_snapshots.complete]
+        unknown = [
+            member.experiment.id
+            for member in theirs
+            if member.experiment.id not in project_snapshots.complete
+        ]
         summary = None
         if unknown:
             summary = sources.summaries.get(project)
@@ -232,17 +279,23 @@ def _own(sources: Sources, snapshot: Snapshot) -> _Found:
             else:
                 own = (summary.session_resources(identity) if summary is not None else None) or []
             place = experiment_place(project, member.experiment)
-            found += [(member, "", resource, partial(resource_folder, sources, place, resource)) for resource in own]
+            found += [
+                (member, "", resource, partial(resource_folder, sources, place, resource)) for resource in own
+            ]
     return found
 
 
 def _of_scans(sources: Sources, snapshot: Snapshot) -> _Found:
     found: _Found = []
     for member in snapshot.members:
-        for scan, resources in sorted(scans_of(sources, snapshot, member), key=lambda one: natural(one[0].id)):
+        for scan, resources in sorted(
+            scans_of(sources, snapshot, member), key=lambda one: natural(one[0].id)
+        ):
             place = scan_place(member.project, member.experiment, scan)
             for resource in resources:
-                found.append((member, scan_folder(scan), resource, partial(resource_folder, sources, place, resource)))
+                found.append(
+                    (member, scan_folder(scan), resource, partial(resource_folder, sources, place, resource))
+                )
     return found
 
 
@@ -256,7 +309,9 @@ def _of_assessors(sources: Sources, snapshot: Snapshot) -> _Found:
         for assessor in sorted(session.assessors, key=lambda one: (one.label, one.id)):
             place = assessor_place(member.project, member.experiment, assessor)
             for resource in session.of("assessor", assessor.id):
-                found.append((member, assessor.label, resource, partial(resource_folder, sources, place, resource)))
+                found.append(
+                    (member, assessor.label, resource, partial(resource_folder, sources, place, resource))
+                )
     return found
 
 

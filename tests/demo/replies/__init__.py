@@ -1,8 +1,8 @@
 """The stand-in beside replies recorded from XNAT's own code.
 
-The recordings lie beside the repository, in `../shared/samples/xnat-replies`, and are never copied into it: `dataset` loads the data they
-were made on, `send` asks the stand-in the same, `compare` says what differs, `expected` lists what cannot agree and why.
-"""
+The recordings lie beside the repository, in `../shared/samples/xnat-replies`, and are never copied into it:
+`dataset` loads the data they were made on, `send` asks the stand-in the same, `compare` says what differs,
+`expected` lists what cannot agree and why."""
 
 from __future__ import annotations
 

@@ -41,4 +41,8 @@ if __name__ == "__main__":
                     print(f"      {line[:700]}")
             else:
                 agree[group] += 1
-    print(*(f"{group}: {agree[group]} of {total[group]}" for group in total), f"all: {agree.total()} of {total.total()}", sep="\n")
+    print(
+        *(f"{group}: {agree[group]} of {total[group]}" for group in total),
+        f"all: {agree.total()} of {total.total()}",
+        sep="\n",
+    )

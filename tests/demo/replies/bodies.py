@@ -1,4 +1,6 @@
-"""What the recorded writes sent: bodies of the recorded lengths and kinds, with other bytes; and what was done on the disk between them."""
+"""What the recorded writes sent: bodies of the recorded lengths and kinds, with other bytes; and what was
+done on the disk between them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from xnatfs.demo.model import Archive, BytesContent
 from . import Entry
 
 _BOUNDARY = re.compile(r"boundary=(\w+)")
-_FORMS = {"put-008": ("empty2.txt", b""), "put-010": ("multi.txt", b"multi"), "put-011": ("named by form.txt", b"form")}
+_FORMS = {
+    "put-008": ("empty2.txt", b""),
+    "put-010": ("multi.txt", b"multi"),
+    "put-011": ("named by form.txt", b"form"),
+}
 _NEW, _ASEG, _RESOURCE = "stats/new.stats", "stats/aseg.stats", 17
 
 
@@ -31,7 +37,10 @@ def _form(entry: Entry, name: str, data: bytes) -> bytes:
     found = _BOUNDARY.search(entry["request_headers"]["Content-Type"])
     assert found is not None
     mark = found[1].encode()
-    head = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    head = (
+        f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: '
+        f"application/octet-stream\r\n\r\n"
+    )
     return b"--" + mark + b"\r\n" + head.encode() + data + b"\r\n--" + mark + b"--\r\n"
 
 
@@ -48,7 +57,9 @@ def body_of(entry: Entry) -> bytes | None:
         return _zipped(d=b"ddd2", a__e=b"eee22")
     if entry["method"] == "PUT" and "inbody=true" in entry["target"]:
         seed = "put-005" if name == "put-006" else name  # the same bytes again
-        return (hashlib.md5(seed.encode(), usedforsecurity=False).digest() * 20)[: entry.get("request_body_length", 0)]
+        return (hashlib.md5(seed.encode(), usedforsecurity=False).digest() * 20)[
+            : entry.get("request_body_length", 0)
+        ]
     return b"" if entry["method"] in ("PUT", "POST") else None
 
 

@@ -13,14 +13,19 @@ from .compare import differences
 from .dataset import load
 from .send import Asker
 
-_NORMAL: dict[str, object] = {"database_down": False, "pool_exhausted": False, "failing_table": "", "failing_query": ""}
+_NORMAL: dict[str, object] = {
+    "database_down": False,
+    "pool_exhausted": False,
+    "failing_table": "",
+    "failing_query": "",
+}
 
 
 def switches_of(condition: str) -> list[dict[str, object]]:
     """Which switches stand for a recorded condition; of several any may.
 
-    How far a request got within a statement timeout was a matter of chance: nothing failed, its own query, or all from the beginning.
-    """
+    How far a request got within a statement timeout was a matter of chance: nothing failed, its own query, or
+    all from the beginning."""
     if condition.startswith("database stopped"):
         return [{"database_down": True}]
     if condition.startswith("table "):

@@ -1,7 +1,7 @@
 """What differs between a recorded reply and the stand-in's, as the recordings' README says to compare.
 
-Rows are sets, keys are sets; stamps are only "there" or "blank"; of an error the status alone counts; of zips the order is free.
-"""
+Rows are sets, keys are sets; stamps are only "there" or "blank"; of an error the status alone counts; of zips
+the order is free."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def differences(entry: Entry, answer: Answer) -> list[str]:
         return []
     found = list(_headers(entry, answer))
     if "transfer" in entry:
-        return found + ([] if answer.got == entry["got"] else [f"{answer.got} bytes came, recorded {entry['got']}"])
+        return found + (
+            [] if answer.got == entry["got"] else [f"{answer.got} bytes came, recorded {entry['got']}"]
+        )
     return found + _body(entry, answer)
 
 
@@ -49,7 +51,11 @@ def written(entry: Entry, answer: Answer) -> list[str]:
     if wrong:
         return wrong
     if "text_pattern" in body:
-        return [] if answer.body.decode() == body["text_pattern"] else [f"text {answer.body!r}, recorded {body['text_pattern']!r}"]
+        return (
+            []
+            if answer.body.decode() == body["text_pattern"]
+            else [f"text {answer.body!r}, recorded {body['text_pattern']!r}"]
+        )
     if body.get("html"):
         return [] if answer.headers.get("Content-Type", "").startswith("text/html") else ["no html"]
     if body == {"bytes": 0}:
@@ -118,8 +124,16 @@ def _body(entry: Entry, answer: Answer) -> list[str]:
             return ["no JSON"]
     if "md5" in body:
         if "varies" in entry:
-            return [] if len(answer.body) == body["length"] else [f"length {len(answer.body)}, recorded {body['length']}"]
-        return [] if hashlib.md5(answer.body, usedforsecurity=False).hexdigest() == body["md5"] else ["other bytes"]
+            return (
+                []
+                if len(answer.body) == body["length"]
+                else [f"length {len(answer.body)}, recorded {body['length']}"]
+            )
+        return (
+            []
+            if hashlib.md5(answer.body, usedforsecurity=False).hexdigest() == body["md5"]
+            else ["other bytes"]
+        )
     if "zip" in body:
         return _multiset("member", _zip(answer.body), Counter(_frozen(item) for item in body["zip"]))
     if "tar" in body:
@@ -128,12 +142,18 @@ def _body(entry: Entry, answer: Answer) -> list[str]:
         rows = list(csv.reader(io.StringIO(answer.body.decode())))
         found = [] if rows[0] == body["csv_header"] else [f"header {rows[0]}, recorded {body['csv_header']}"]
         return found + _multiset(
-            "row", Counter(_frozen(_masked(row)) for row in rows[1:]), Counter(map(_frozen, _masked(body["csv_rows"])))
+            "row",
+            Counter(_frozen(_masked(row)) for row in rows[1:]),
+            Counter(map(_frozen, _masked(body["csv_rows"]))),
         )
     if "xml_root" in body:
         return _xml(answer.body, body)
     if "bytes" in body and len(body) == 1:
-        return [] if len(answer.body) == body["bytes"] else [f"{len(answer.body)} bytes, recorded {body['bytes']}"]
+        return (
+            []
+            if len(answer.body) == body["bytes"]
+            else [f"{len(answer.body)} bytes, recorded {body['bytes']}"]
+        )
     if "text_pattern" in body:
         text = answer.body.decode()
         pattern = (
@@ -161,7 +181,10 @@ def _table(entry: Entry, answer: Answer) -> list[str]:
         found += _multiset("row", rows, Counter(_frozen(row) for row in wanted["Result"]))
     keys = {key for row in got["Result"] for key in row}
     if keys != set(entry["row_keys"]):
-        found.append(f"keys surplus {sorted(keys - set(entry['row_keys']))} missing {sorted(set(entry['row_keys']) - keys)}")
+        found.append(
+            f"keys surplus {sorted(keys - set(entry['row_keys']))} missing "
+            f"{sorted(set(entry['row_keys']) - keys)}"
+        )
     mine, theirs = ({key: value for key, value in part.items() if key != "Result"} for part in (got, wanted))
     if mine != theirs:
         found.append(f"beside the rows {mine}, recorded {theirs}")
@@ -172,8 +195,13 @@ def _multiset(what: str, got: Counter[str], wanted: Counter[str]) -> list[str]:
     surplus, missing = list((got - wanted).elements()), list((wanted - got).elements())
     found = []
     if surplus or missing:
-        found.append(f"{sum(got.values())} {what}s, recorded {sum(wanted.values())}; {len(surplus)} surplus, {len(missing)} missing")
-    return found + [f"  surplus {item}" for item in surplus[:2]] + [f"  missing {item}" for item in missing[:2]]
+        found.append(
+            f"{sum(got.values())} {what}s, recorded {sum(wanted.values())}; {len(surplus)} surplus, "
+            f"{len(missing)} missing"
+        )
+    return (
+        found + [f"  surplus {item}" for item in surplus[:2]] + [f"  missing {item}" for item in missing[:2]]
+    )
 
 
 def _tree(got: Any, wanted: Any, at: str = "") -> list[str]:
@@ -209,7 +237,9 @@ def _children(got: list[Any], wanted: list[Any], at: str) -> list[str]:
 
 def _key(item: Any) -> str:
     fields = item.get("data_fields", {})
-    parts = [str(fields.get(name, "")) for name in ("ID", "xnat_abstractresource_id", "name", "project", "label")]
+    parts = [
+        str(fields.get(name, "")) for name in ("ID", "xnat_abstractresource_id", "name", "project", "label")
+    ]
     return f"{item.get('meta', {}).get('xsi:type')} {parts}"
 
 
@@ -234,7 +264,10 @@ def _zip(data: bytes) -> Counter[str]:
 def _tar(data: bytes) -> Counter[str]:
     plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
-        return Counter(_frozen({"name": item.name, "size": item.size, "type": item.type.decode()}) for item in archive.getmembers())
+        return Counter(
+            _frozen({"name": item.name, "size": item.size, "type": item.type.decode()})
+            for item in archive.getmembers()
+        )
 
 
 def _xml(data: bytes, body: dict[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """The data set that the replies were recorded on, as an archive of the stand-in: same ids, same numbers.
 
-What the recording server made of what was put there is done here too: texts given in a query are stored with entities, uploads to an
-assessor's or reconstruction's `in` land in `out`, a resource that was never written to has no counts and no stamp.
-"""
+What the recording server made of what was put there is done here too: texts given in a query are stored with
+entities, uploads to an assessor's or reconstruction's `in` land in `out`, a resource that was never written
+to has no counts and no stamp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from xnatfs.demo.model import Archive, BytesContent, CatalogEntry, Experiment, Project, Reconstruction, Resource, Scan, Subject, User
+from xnatfs.demo.model import (
+    Archive,
+    BytesContent,
+    CatalogEntry,
+    Experiment,
+    Project,
+    Reconstruction,
+    Resource,
+    Scan,
+    Subject,
+    User,
+)
 
 # Login -> (the number the server gave, role in projects).
 _USERS = {"admin": 1, "u3": 3, "owner": 4, "u5": 5, "u6": 6}
@@ -36,21 +47,27 @@ class Loader:
         for user in data["users"]:
             login = user["login"]
             if login in _USERS:
-                archive.users[login] = User(login, user.get("password", ""), login == "admin", number=_USERS[login])
+                archive.users[login] = User(
+                    login, user.get("password", ""), login == "admin", number=_USERS[login]
+                )
         for project in data["projects"]:
             self._project(project)
         for user in data["users"]:
             for group in user.get("groups", []):
                 name, _, role = group.partition("_")
                 found = archive.projects[name]
-                {"owner": found.owners, "member": found.members, "collaborator": found.collaborators}[role].add(user["login"])
+                {"owner": found.owners, "member": found.members, "collaborator": found.collaborators}[
+                    role
+                ].add(user["login"])
         for subject in data["subjects"]:
             self._subject(subject)
         for experiment in data["experiments"]:
             self._experiment(experiment)
         for share in data["shares"]:
             self._share(share)
-        archive.start_numbers(1 + max(resource.id for resource in _resources(archive)), next(self._scan_numbers))
+        archive.start_numbers(
+            1 + max(resource.id for resource in _resources(archive)), next(self._scan_numbers)
+        )
         return archive
 
     def _project(self, raw: Raw) -> None:
@@ -84,8 +101,16 @@ class Loader:
         self.archive.subjects[subject.id] = subject
 
     def _experiment(self, raw: Raw) -> None:
-        fields = {name.partition("/")[2] or name: value for name, value in raw["fields"].items() if name not in _PLAIN_FIELDS}
-        subject = next(s for s in self.archive.subjects.values() if (s.project, s.label) == (raw["project"], raw["subject"]))
+        fields = {
+            name.partition("/")[2] or name: value
+            for name, value in raw["fields"].items()
+            if name not in _PLAIN_FIELDS
+        }
+        subject = next(
+            s
+            for s in self.archive.subjects.values()
+            if (s.project, s.label) == (raw["project"], raw["subject"])
+        )
         experiment = Experiment(
             raw["id"],
             raw["label"],
@@ -125,7 +150,9 @@ class Loader:
             session_id=session.id,
             fields=fields,
         )
-        assessor.out_resources = self._resources([*raw.get("out", []), *raw.get("in", []), *raw.get("resources", [])])
+        assessor.out_resources = self._resources(
+            [*raw.get("out", []), *raw.get("in", []), *raw.get("resources", [])]
+        )
         self.archive.experiments[assessor.id] = assessor
 
     def _scan(self, raw: Raw) -> Scan:
@@ -145,15 +172,24 @@ class Loader:
         return scan
 
     def _resources(self, raw: list[Raw], content: str = "") -> list[Resource]:
-        """`content` is what the first one gets where nothing is said: the first resource of a scan is taken to be the raw data."""
+        """`content` is what the first one gets where nothing is said: the first resource of a scan is taken
+        to be the raw data.
+        """
         return [self._resource(item, "" if number else content) for number, item in enumerate(raw)]
 
     def _resource(self, raw: Raw, content: str) -> Resource:
-        resource = Resource(int(raw["number"]), raw["label"] or "", format=raw.get("format") or "", content=raw.get("content") or content)
+        resource = Resource(
+            int(raw["number"]),
+            raw["label"] or "",
+            format=raw.get("format") or "",
+            content=raw.get("content") or content,
+        )
         for file in raw["files"]:
             data = file["text"].encode()
             gone = file["path"] in raw.get("missing", [])
-            entry = CatalogEntry(file["path"], None if gone else BytesContent(data), datetime(2026, 11, 30, 8, 0, 0))
+            entry = CatalogEntry(
+                file["path"], None if gone else BytesContent(data), datetime(2026, 11, 30, 8, 0, 0)
+            )
             if gone:
                 entry.catalog_size, entry.digest = file["size"], file["md5"]
             resource.entries.append(entry)

@@ -1,4 +1,6 @@
-"""Recorded replies that the stand-in does not give, each with its reason. A test fails if one of them starts agreeing."""
+"""Recorded replies that the stand-in does not give, each with its reason. A test fails if one of them starts
+agreeing.
+"""
 
 from __future__ import annotations
 

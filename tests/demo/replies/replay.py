@@ -28,7 +28,9 @@ def replayed(data: dict[str, Any], entries: list[Entry]) -> Iterator[tuple[str, 
             found = compare.written(entry, answer)
             mine, theirs = watch.changes(before, after), watch.recorded_changes(entry)
             found += [
-                f"{name}: {mine.get(name)}, recorded {theirs.get(name)}" for name in theirs | mine if mine.get(name) != theirs.get(name)
+                f"{name}: {mine.get(name)}, recorded {theirs.get(name)}"
+                for name in theirs | mine
+                if mine.get(name) != theirs.get(name)
             ]
             if found:
                 yield f"{entry['id']} {entry['method']} {entry['target']}", found

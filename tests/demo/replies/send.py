@@ -36,10 +36,19 @@ class Asker:
 
     def ask(self, entry: Entry, body: bytes | None = None, chunked: bool = False) -> Answer:
         headers = {"User-Agent": "compare"} | self._login(entry) | self._special(entry)
-        self.server.switches.require_login = entry["user"] != "guest" and "open site" not in (entry.get("note") or "")
+        self.server.switches.require_login = entry["user"] != "guest" and "open site" not in (
+            entry.get("note") or ""
+        )
         return self.send(entry["method"], entry["target"], headers, body, chunked)
 
-    def send(self, method: str, target: str, headers: dict[str, str], body: bytes | None = None, chunked: bool = False) -> Answer:
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        chunked: bool = False,
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
@@ -88,7 +97,11 @@ class Asker:
 
     def _filled(self, entry: Entry, value: str) -> str:
         if value == "<credentials>":
-            return "Bearer x" if entry["note"] == "Bearer" else _basic(entry["user"] or "", "wrong")["Authorization"]
+            return (
+                "Bearer x"
+                if entry["note"] == "Bearer"
+                else _basic(entry["user"] or "", "wrong")["Authorization"]
+            )
         found = _STAMP.fullmatch(value)
         if found is None:
             return value

@@ -1,4 +1,6 @@
-"""What the recording looked at before and after each write: stamps, resources, files and experiments, as an administrator over REST."""
+"""What the recording looked at before and after each write: stamps, resources, files and experiments, as an
+administrator over REST.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from .send import Answer, Asker
 
 _SESSIONS = ("XNAT_E00001", "XNAT_E00007", "XNAT_E00008")
 _CONCRETE = (
-    *("xnat:mrSessionData", "xnat:petSessionData", "xnat:ctSessionData", "xnat:subjectVariablesData", "xnat:qcManualAssessorData"),
+    *(
+        "xnat:mrSessionData",
+        "xnat:petSessionData",
+        "xnat:ctSessionData",
+        "xnat:subjectVariablesData",
+        "xnat:qcManualAssessorData",
+    ),
 )
 _OWN = "xnat:experimentData/resources/resource/"
 _FILE = "xnat:imageScanData/file/"
@@ -20,7 +28,9 @@ Row = dict[str, str]
 
 @dataclass
 class Look:
-    """One look: names of stamps with their values; resources by number; files by URI; experiments of P1 by id."""
+    """One look: names of stamps with their values; resources by number; files by URI; experiments of P1 by
+    id.
+    """
 
     stamps: dict[str, str] = field(default_factory=dict)
     resources: dict[str, Row] = field(default_factory=dict)
@@ -55,7 +65,9 @@ class Watcher:
                 }
             for row in self._rows(f"/data/{owner}/files?all=true&format=json"):
                 seen.files[row["URI"]] = {key: row[key] for key in ("Size", "digest", "collection")}
-        for row in self._rows("/data/projects/P1/experiments?xsiType=xnat:experimentData&columns=ID,label&format=json"):
+        for row in self._rows(
+            "/data/projects/P1/experiments?xsiType=xnat:experimentData&columns=ID,label&format=json"
+        ):
             seen.experiments[row["ID"]] = row["label"]
         return seen
 
@@ -66,7 +78,12 @@ class Watcher:
                 if name:
                     stamps[f"{kind} {name}"] = row[key.lower() if ":" in key else key]
 
-        add("project", "/data/projects?columns=ID,xnat:projectData/meta/last_modified", "xnat:projectData/meta/last_modified", "ID")
+        add(
+            "project",
+            "/data/projects?columns=ID,xnat:projectData/meta/last_modified",
+            "xnat:projectData/meta/last_modified",
+            "ID",
+        )
         add("subject", "/data/projects/P1/subjects?columns=ID,last_modified", "last_modified", "ID")
         every = "/data/experiments?xsiType=xnat:experimentData&columns=ID,last_modified"
         add("experiment(last_modified)", every, "last_modified", "ID")
@@ -86,8 +103,16 @@ class Watcher:
         for kind, target, prefix in (
             ("scan resource", p1, _FILE),
             ("session resource", "/data/projects/P1/experiments?columns=ID,", _OWN),
-            ("assessor resource", "/data/projects/P1/experiments?xsiType=xnat:imageAssessorData&columns=ID,", _OUT),
-            ("subject resource", "/data/projects/P1/subjects?columns=ID,", "xnat:subjectData/resources/resource/"),
+            (
+                "assessor resource",
+                "/data/projects/P1/experiments?xsiType=xnat:imageAssessorData&columns=ID,",
+                _OUT,
+            ),
+            (
+                "subject resource",
+                "/data/projects/P1/subjects?columns=ID,",
+                "xnat:subjectData/resources/resource/",
+            ),
             ("project resource", "/data/projects?columns=ID,", "xnat:projectData/resources/resource/"),
         ):
             number, stamp = f"{prefix}xnat_abstractresource_id", f"{prefix}meta/last_modified"
@@ -104,7 +129,8 @@ def changes(before: Look, after: Look) -> dict[str, object]:
         "stamps_gone": sorted(old.keys() - new.keys()),
         "resources_changed": _pairs(before.resources, after.resources),
         "files_changed": {
-            name: {when: _shown(row) for when, row in pair.items()} for name, pair in _pairs(before.files, after.files).items()
+            name: {when: _shown(row) for when, row in pair.items()}
+            for name, pair in _pairs(before.files, after.files).items()
         },
         "experiments_changed": {
             name: [before.experiments.get(name), after.experiments.get(name)]
@@ -117,7 +143,15 @@ def changes(before: Look, after: Look) -> dict[str, object]:
 
 def recorded_changes(entry: dict[str, object]) -> dict[str, object]:
     """The same out of a recorded step."""
-    names = ("stamps_moved", "stamps_first_set", "stamps_new", "stamps_gone", "resources_changed", "files_changed", "experiments_changed")
+    names = (
+        "stamps_moved",
+        "stamps_first_set",
+        "stamps_new",
+        "stamps_gone",
+        "resources_changed",
+        "files_changed",
+        "experiments_changed",
+    )
     found: dict[str, object] = {}
     for name in names:
         value = entry.get(name)
@@ -130,7 +164,11 @@ def recorded_changes(entry: dict[str, object]) -> dict[str, object]:
 
 def _pairs(before: dict[str, Row], after: dict[str, Row]) -> dict[str, dict[str, Row | None]]:
     names = before.keys() | after.keys()
-    return {name: {"before": before.get(name), "after": after.get(name)} for name in names if before.get(name) != after.get(name)}
+    return {
+        name: {"before": before.get(name), "after": after.get(name)}
+        for name in names
+        if before.get(name) != after.get(name)
+    }
 
 
 def _shown(row: Row | None) -> Row | None:

@@ -24,9 +24,13 @@ def file(scan: str, path: str, label: str = "NIFTI") -> FileRecord:
     return FileRecord(Owner("scan", "E1", scan), 7, label, path, 1000, "")
 
 
-def one(id: str, type: str, files: list[str], sidecars: tuple[str, ...] = (), frames: str = "10", **more: str) -> ScanFiles:
+def one(
+    id: str, type: str, files: list[str], sidecars: tuple[str, ...] = (), frames: str = "10", **more: str
+) -> ScanFiles:
     record = ScanRecord("E1", id, type, more.get("description", type), more.get("quality", "usable"), frames)
-    return ScanFiles(record, "NIFTI", [file(id, path) for path in files], [file(id, path, "BIDS") for path in sidecars])
+    return ScanFiles(
+        record, "NIFTI", [file(id, path) for path in files], [file(id, path, "BIDS") for path in sidecars]
+    )
 
 
 def plan(*scans: ScanFiles, rules: str = "") -> BidsPlan:
@@ -39,7 +43,11 @@ def reasons(found: BidsPlan) -> dict[str, str]:
 
 def test_runs_are_numbered_in_scan_order_where_there_are_several() -> None:
     found = plan(one("10", "T1", ["b.nii.gz"]), one("2", "T1", ["a.nii.gz"]), one("3", "T2", ["c.nii"]))
-    assert list(found.files) == ["anat/sub-01_ses-A_run-01_T1w.nii.gz", "anat/sub-01_ses-A_run-02_T1w.nii.gz", "anat/sub-01_ses-A_T2w.nii"]
+    assert list(found.files) == [
+        "anat/sub-01_ses-A_run-01_T1w.nii.gz",
+        "anat/sub-01_ses-A_run-02_T1w.nii.gz",
+        "anat/sub-01_ses-A_T2w.nii",
+    ]
     assert found.files["anat/sub-01_ses-A_run-01_T1w.nii.gz"] == Same(file("2", "a.nii.gz"))
     always = plan(one("3", "T2", ["c.nii"]), rules='runs = "always"')
     assert list(always.files) == ["anat/sub-01_ses-A_run-01_T2w.nii"]
@@ -49,7 +57,9 @@ def test_diffusion_needs_its_gradients() -> None:
     whole = plan(one("1", "DWI", ["d.nii.gz", "d.bval", "d.bvec", "d.json"]))
     assert {path.partition("_dwi")[2] for path in whole.files} == {".nii.gz", ".bval", ".bvec", ".json"}
     assert all(isinstance(what, Same) for what in whole.files.values())
-    assert reasons(plan(one("1", "DWI", ["d.nii.gz", "d.bval"]))) == {"1": "dwi/dwi wants a file bvec beside the image"}
+    assert reasons(plan(one("1", "DWI", ["d.nii.gz", "d.bval"]))) == {
+        "1": "dwi/dwi wants a file bvec beside the image"
+    }
     plain = plan(one("1", "DWI", ["dwi.nii.gz", "bvals", "bvecs"]))
     assert plain.files["dwi/sub-01_ses-A_dwi.bval"] == Same(file("1", "bvals"))
 
@@ -72,9 +82,16 @@ def test_echoes_and_parts_from_file_names() -> None:
 def test_field_maps() -> None:
     magnitude = one("1", "gre_field_mapping", ["f_e1.nii", "f_e1.json", "f_e2.nii", "f_e2.json"])
     found = plan(magnitude, one("2", "gre_field_mapping", ["f_e2_ph.nii", "f_e2_ph.json"]))
-    assert {"fmap/sub-01_ses-A_magnitude1.nii", "fmap/sub-01_ses-A_magnitude2.nii", "fmap/sub-01_ses-A_phasediff.nii"} < set(found.files)
+    assert {
+        "fmap/sub-01_ses-A_magnitude1.nii",
+        "fmap/sub-01_ses-A_magnitude2.nii",
+        "fmap/sub-01_ses-A_phasediff.nii",
+    } < set(found.files)
     made = found.files["fmap/sub-01_ses-A_phasediff.json"]
-    assert isinstance(made, Sidecar) and made.borrowed == {"EchoTime1": file("1", "f_e1.json"), "EchoTime2": file("1", "f_e2.json")}
+    assert isinstance(made, Sidecar) and made.borrowed == {
+        "EchoTime1": file("1", "f_e1.json"),
+        "EchoTime2": file("1", "f_e2.json"),
+    }
     assert reasons(plan(one("2", "gre_field_mapping", ["f_ph.nii"]))) == {
         "2": "fmap/phasediff demands EchoTime1 in a sidecar, and there is none"
     }
@@ -97,13 +114,20 @@ to = "perf/asl"
 aslcontext = ["control", "label"]
 """
     found = plan(
-        one("1", "SE_EPI", ["e.nii"]), one("2", "REST", ["r.nii.gz"]), one("3", "perf", ["p.nii", "p.json"], frames="4"), rules=rules
+        one("1", "SE_EPI", ["e.nii"]),
+        one("2", "REST", ["r.nii.gz"]),
+        one("3", "perf", ["p.nii", "p.json"], frames="4"),
+        rules=rules,
     )
     made = found.files["fmap/sub-01_ses-A_dir-AP_epi.json"]
     assert isinstance(made, Sidecar) and made.sources == []
     assert made.fields["IntendedFor"] == ["bids::sub-01/ses-A/func/sub-01_ses-A_task-rest_bold.nii.gz"]
-    assert found.files["perf/sub-01_ses-A_aslcontext.tsv"] == Text(b"volume_type\ncontrol\nlabel\ncontrol\nlabel\n")
-    assert reasons(plan(one("3", "ASL", ["p.nii", "p.json"]))) == {"3": "perf/asl wants a file aslcontext.tsv beside the image"}
+    assert found.files["perf/sub-01_ses-A_aslcontext.tsv"] == Text(
+        b"volume_type\ncontrol\nlabel\ncontrol\nlabel\n"
+    )
+    assert reasons(plan(one("3", "ASL", ["p.nii", "p.json"]))) == {
+        "3": "perf/asl wants a file aslcontext.tsv beside the image"
+    }
 
 
 def test_sidecars_from_the_resource_bids() -> None:
@@ -115,7 +139,9 @@ def test_sidecars_from_the_resource_bids() -> None:
     second = found.files["func/sub-01_ses-A_task-rest_run-02_bold.json"]
     assert isinstance(second, Sidecar) and second.original == file("2", "s.json", "BIDS") and second.header
     assert second.fields == {"TaskName": "rest"}
-    assert found.files["func/sub-01_ses-A_task-rest_run-01_events.tsv"] == Same(file("2", "r_events.tsv", "BIDS"))
+    assert found.files["func/sub-01_ses-A_task-rest_run-01_events.tsv"] == Same(
+        file("2", "r_events.tsv", "BIDS")
+    )
 
 
 def test_what_is_left_out_is_told() -> None:
@@ -127,7 +153,8 @@ def test_what_is_left_out_is_told() -> None:
         one("5", "REST", ["r.nii"], frames="1"),
         one("6", "mine", ["m.nii"], frames="1"),
         one("7", "MEGRE1", ["m.nii"]),
-        rules='[[rule]]\ntype = "mine"\nto = "func/bold"\nentities = { task = "x" }\n[[rule]]\ntype="MEGRE1"\nto="anat/MEGRE"',
+        rules='[[rule]]\ntype = "mine"\nto = "func/bold"\nentities = { task = "x" '
+        '}\n[[rule]]\ntype="MEGRE1"\nto="anat/MEGRE"',
     )
     assert list(found.files) == ["anat/sub-01_ses-A_T1w.nii.gz"]
     assert [(row.scan.id, row.reason) for row in found.unmapped] == [
@@ -145,10 +172,27 @@ def test_what_is_left_out_is_told() -> None:
 def test_a_name_is_given_once() -> None:
     rules = '[[rule]]\ntype = "T1"\nto = "anat/T1w"\nentities = { run = "1" }'
     found = plan(one("1", "T1", ["a.nii"]), one("2", "T1", ["b.nii"]), rules=rules)
-    assert list(found.files) == ["anat/sub-01_ses-A_run-01_T1w.nii"] and reasons(found) == {"2": "its name is that of scan 1"}
+    assert list(found.files) == ["anat/sub-01_ses-A_run-01_T1w.nii"] and reasons(found) == {
+        "2": "its name is that of scan 1"
+    }
 
 
-_TYPES = st.sampled_from(["T1", "REST", "DWI", "gre_field_mapping", "T2*", "FLAIR", "x", "", "fMRI é", "SE_EPI_PA", "pcasl", "SWI mag"])
+_TYPES = st.sampled_from(
+    [
+        "T1",
+        "REST",
+        "DWI",
+        "gre_field_mapping",
+        "T2*",
+        "FLAIR",
+        "x",
+        "",
+        "fMRI é",
+        "SE_EPI_PA",
+        "pcasl",
+        "SWI mag",
+    ]
+)
 _FILES = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "d/a"]),
@@ -161,12 +205,18 @@ _FILES = st.lists(
 
 
 @given(st.lists(st.tuples(_TYPES, _FILES, st.sampled_from(["", "1", "9"])), max_size=5))
-def test_every_image_has_one_legal_name_or_a_reason(scans: list[tuple[str, list[tuple[str, str, str]], str]]) -> None:
-    given = [one(str(n), type, ["".join(parts) for parts in files], frames=frames) for n, (type, files, frames) in enumerate(scans)]
+def test_every_image_has_one_legal_name_or_a_reason(
+    scans: list[tuple[str, list[tuple[str, str, str]], str]],
+) -> None:
+    given = [
+        one(str(n), type, ["".join(parts) for parts in files], frames=frames)
+        for n, (type, files, frames) in enumerate(scans)
+    ]
     found = plan(*given)
     for path in found.files:
         assert re.fullmatch(
-            r"(anat|func|dwi|fmap|perf)/sub-01_ses-A(_[a-z]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+(\.nii|\.nii\.gz|\.json|\.bval|\.bvec|\.tsv)", path
+            r"(anat|func|dwi|fmap|perf)/sub-01_ses-A(_[a-z]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+(\.nii|\.nii\.gz|\.json|\.bval|\.bvec|\.tsv)",
+            path,
         )
     every = {(it.scan.id, record.path) for it in given for record in it.files if picture(record)}
     placed = [(row.scan.id, row.source) for row in found.rows]
@@ -176,7 +226,7 @@ def test_every_image_has_one_legal_name_or_a_reason(scans: list[tuple[str, list[
     assert len(used) == len(set(used)) == len(placed)
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
+# --- labels -------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_legal_and_the_oldest_keeps_the_plain_one() -> None:
@@ -184,7 +234,10 @@ def test_labels_are_legal_and_the_oldest_keeps_the_plain_one() -> None:
     assert found == {"X_S9": "a1", "X_S10": "a1xXS10", "X_S11": "A1xXS11", "X_S12": "eno", "X_S13": "XS13"}
 
 
-@given(st.dictionaries(st.from_regex(r"[A-Z]_S\d{1,3}", fullmatch=True), st.text(max_size=6), max_size=8), st.text(max_size=6))
+@given(
+    st.dictionaries(st.from_regex(r"[A-Z]_S\d{1,3}", fullmatch=True), st.text(max_size=6), max_size=8),
+    st.text(max_size=6),
+)
 def test_labels_stay_when_a_later_one_comes(texts: dict[str, str], later: str) -> None:
     before = file_names.labels(texts)
     assert len({label.lower() for label in before.values()}) == len(texts)
@@ -207,14 +260,18 @@ def test_a_session_is_named_without_its_subject(label: str, subject: str, text: 
     assert file_names.session_text(label, subject) == text
 
 
-# --- sidecars --------------------------------------------------------------------------------------------------------
+# --- sidecars -----------------------------------------------------------------------------------------------
 
 
 def test_a_sidecar_keeps_its_own_text() -> None:
     original = b'{\n\t"RepetitionTime": 2.00000000000000001,\n\t"EchoTime": 3e-2\n}\n'
     assert sidecars.with_fields(original, {"EchoTime": 9}) == original
     made = sidecars.with_fields(original, {"TaskName": "r\u00e9st", "EchoTime": 9})
-    assert made.startswith(original[:58]) and json.loads(made) == {"RepetitionTime": 2.0, "EchoTime": 0.03, "TaskName": "r\u00e9st"}
+    assert made.startswith(original[:58]) and json.loads(made) == {
+        "RepetitionTime": 2.0,
+        "EchoTime": 0.03,
+        "TaskName": "r\u00e9st",
+    }
     assert json.loads(sidecars.with_fields(b"\xef\xbb\xbf{ }", {"A": [1]})) == {"A": [1]}
     assert json.loads(sidecars.with_fields(b"no json", {"A": 1})) == {"A": 1}
     assert sidecars.with_fields(b"", {}) == b"{}\n"
@@ -233,6 +290,8 @@ def test_the_repetition_time_of_a_header() -> None:
 
 def test_tables_have_one_line_a_row_whatever_a_label_has() -> None:
     assert texts.table(["a", "b"], [["x\ty\n", ""]]) == b"a\tb\nx y\tn/a\n"
-    experiment = ExperimentRecord("E1", "l", "S1", "s", "xnat:mrSessionData", "2024-02-10", None, "", "10:30:00.0")
+    experiment = ExperimentRecord(
+        "E1", "l", "S1", "s", "xnat:mrSessionData", "2024-02-10", None, "", "10:30:00.0"
+    )
     assert texts.acquired(experiment) == "2024-02-10T10:30:00"
     assert texts.acquired(ExperimentRecord("E1", "l", "S1", "s", "t", "", None, "", "10:30:00")) == ""

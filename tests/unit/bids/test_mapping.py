@@ -25,7 +25,9 @@ def where(one: ScanRecord, file: str = "x.nii.gz", rules: BidsMap | None = None)
     found = (rules or usual_map()).place(one, file)
     if isinstance(found, Nowhere):
         return found.reason
-    return f"{found.datatype}/{found.suffix}" + "".join(f" {name}-{value}" for name, value in found.entities.items())
+    return f"{found.datatype}/{found.suffix}" + "".join(
+        f" {name}-{value}" for name, value in found.entities.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,10 +73,20 @@ def test_the_usual_types(type: str, description: str, frames: str, expected: str
         ("localizer", "3-plane localizer", "3", "a localizer"),
         ("AAHead_Scout", "", "128", "a localizer"),
         ("REST", "rest fMRI", "1", "func/bold wants 2 or more frames, it has 1"),
-        ("REST", "rest fMRI", "", "func/bold wants 2 or more frames, the server does not say how many it has"),
+        (
+            "REST",
+            "rest fMRI",
+            "",
+            "func/bold wants 2 or more frames, the server does not say how many it has",
+        ),
         ("DTI", "ep2d_diff_ADC", "30", "computed by the scanner from diffusion images"),
         ("SWI", "SWI_Images", "", "BIDS has no name for susceptibility-weighted and projected images"),
-        ("PET_FDG", "FDG static", "1", "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list"),
+        (
+            "PET_FDG",
+            "FDG static",
+            "1",
+            "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list",
+        ),
         ("", "", "", "no rule fits its type and description"),
     ],
 )
@@ -110,8 +122,13 @@ entities = { task = "rest" }
     assert where(scan("mprage", "POST contrast"), rules=rules) == "anat/T1w acq-POST ce-gad"
     assert where(scan("MPRAGE", "", "150"), rules=rules) == "anat/T1w acq-hires"
     assert where(scan("MPRAGE", "", "50"), rules=rules) == "anat/T1w"
-    assert where(scan("x", "my rest"), rules=rules) == "func/bold task-rest"  # a lab that says so needs no frames
-    assert where(scan("x", "rest eyes"), rules=rules) == "func/bold wants 2 or more frames, the server does not say how many it has"
+    assert (
+        where(scan("x", "my rest"), rules=rules) == "func/bold task-rest"
+    )  # a lab that says so needs no frames
+    assert (
+        where(scan("x", "rest eyes"), rules=rules)
+        == "func/bold wants 2 or more frames, the server does not say how many it has"
+    )
     alone = parse("only = true\n" + text, "mine").over(usual_map())
     assert where(scan("T2"), rules=alone) == "no rule fits its type and description"
 
@@ -149,10 +166,16 @@ RULE = '[[rule]]\nany = "x"\n'
         (RULE + "to = 'anat/T9w'", "m: rule 1: anat has no suffix 'T9w', but T1w"),
         (RULE + "to = 'func/bold'", "m: rule 1: func/bold has to have the entity 'task'"),
         (RULE + "to = 'anat/T1w'\nentities = { dir = 'AP' }", "m: rule 1: anat/T1w has no entity 'dir', but"),
-        (RULE + "to = 'anat/T1w'\nentities = { acq = '{what}' }", "m: rule 1: entities.acq uses {what}, which no pattern"),
+        (
+            RULE + "to = 'anat/T1w'\nentities = { acq = '{what}' }",
+            "m: rule 1: entities.acq uses {what}, which no pattern",
+        ),
         (RULE + "to = 'anat/T1w'\nentities = { echo = 'two' }", "m: rule 1: entities.echo is a number"),
         (RULE + "to = 'anat/T1w'\nentities = { part = 'half' }", "m: rule 1: entities.part is one of mag"),
-        (RULE + "to = 'anat/T1w'\nentities = { acq = '--' }", "m: rule 1: entities.acq has to have letters or digits"),
+        (
+            RULE + "to = 'anat/T1w'\nentities = { acq = '--' }",
+            "m: rule 1: entities.acq has to have letters or digits",
+        ),
         (RULE + "to = 'anat/T1w'\nframes = 'many'", "m: rule 1: frames is a number or a range"),
         (RULE + "to = 'anat/T1w'\nframes = '9-3'", "m: rule 1: frames runs from the smaller"),
         (RULE + "to = 'anat/T1w'\naslcontext = 'label'", "m: rule 1: aslcontext is for perf/asl only"),

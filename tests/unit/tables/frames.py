@@ -12,9 +12,52 @@ from hypothesis import strategies as st
 from xnatfs.tables.spec import Column, Row, Rows
 
 ODD_CELLS = [
-    *("007", "-0", "+5", "1e5", "1E5", "NaN", "nan", "inf", "-inf", "1_000", "0", "12.3400", "0.30000000000000004", "9007199254740993"),
-    *("9007199254740992", "123456789012345678901", "-9223372036854775808", "1e-400", "1e308", "1e-310", ".5", "5.", " 5", "\u0663"),
-    *("=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "\0=1", "-", "--1", "-1.2.3", "-e", "-1e5", "-5\n", "\uff1d1"),
+    *(
+        "007",
+        "-0",
+        "+5",
+        "1e5",
+        "1E5",
+        "NaN",
+        "nan",
+        "inf",
+        "-inf",
+        "1_000",
+        "0",
+        "12.3400",
+        "0.30000000000000004",
+        "9007199254740993",
+    ),
+    *(
+        "9007199254740992",
+        "123456789012345678901",
+        "-9223372036854775808",
+        "1e-400",
+        "1e308",
+        "1e-310",
+        ".5",
+        "5.",
+        " 5",
+        "\u0663",
+    ),
+    *(
+        "=1+1",
+        "+a",
+        "-a",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        " =1",
+        "\n=1",
+        "\0=1",
+        "-",
+        "--1",
+        "-1.2.3",
+        "-e",
+        "-1e5",
+        "-5\n",
+        "\uff1d1",
+    ),
     *("true", "FALSE", "2020-01-31", "2020-02-30", "1899-12-31", "NA", "n/a", ".", "null"),
     *(
         'a"b',
@@ -35,7 +78,16 @@ ODD_CELLS = [
         "\ufffe",
         "_x0041_",
     ),
-    *("<r>", "<r></r>", "<r><t>x</t></r></is></c><c><f>1+1</f></c><c><is><r></r>", "&amp;", "<b>", "{=1}", "http://x.org", "mailto:a@b"),
+    *(
+        "<r>",
+        "<r></r>",
+        "<r><t>x</t></r></is></c><c><f>1+1</f></c><c><is><r></r>",
+        "&amp;",
+        "<b>",
+        "{=1}",
+        "http://x.org",
+        "mailto:a@b",
+    ),
 ]
 
 NUMBERS = st.one_of(
@@ -43,7 +95,13 @@ NUMBERS = st.one_of(
     st.integers().map(str),
     st.decimals(-1000, 1000, places=4).map(str),
 )
-CELLS = st.one_of(st.just(""), st.sampled_from(ODD_CELLS), NUMBERS, st.text(max_size=8), st.text("=+-@\t\r\n ,\"'0a", max_size=6))
+CELLS = st.one_of(
+    st.just(""),
+    st.sampled_from(ODD_CELLS),
+    NUMBERS,
+    st.text(max_size=8),
+    st.text("=+-@\t\r\n ,\"'0a", max_size=6),
+)
 
 
 def frames(cells: st.SearchStrategy[str] = CELLS) -> st.SearchStrategy[Rows]:

@@ -1,4 +1,6 @@
-"""What the tests of the tables share: a session's files into rows the way the builder does, and writers of the text formats."""
+"""What the tests of the tables share: a session's files into rows the way the builder does, and writers of
+the text formats.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,11 @@ def value(parsed: Parsed, want: str = "value", **cells: str) -> str:
 @st.composite
 def line_ends(draw: Any) -> tuple[str, str, bool]:
     """A line end, blanks before it, and whether the last line has one."""
-    return draw(st.sampled_from(["\n", "\r\n"])), draw(st.sampled_from(["", " ", "  ", "\t"])), draw(st.booleans())
+    return (
+        draw(st.sampled_from(["\n", "\r\n"])),
+        draw(st.sampled_from(["", " ", "  ", "\t"])),
+        draw(st.booleans()),
+    )
 
 
 def text(lines: Sequence[str], ends: tuple[str, str, bool] = ("\n", "", True)) -> str:
@@ -73,27 +79,45 @@ def text(lines: Sequence[str], ends: tuple[str, str, bool] = ("\n", "", True)) -
 
 
 def aseg_file(
-    measures: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], ends: tuple[str, str, bool] = ("\n", "", True), counted: bool = True
+    measures: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    ends: tuple[str, str, bool] = ("\n", "", True),
+    counted: bool = True,
 ) -> str:
     """aseg.stats: measures (name, value, unit), rows of ten cells."""
     lines = ["# Title Segmentation Statistics", "#", "# cvs_version 7.1.1"]
-    lines += [f"# Measure {name.removesuffix('Vol')}, {name}, A description, of it, {cell}, {unit}" for name, cell, unit in measures]
+    lines += [
+        f"# Measure {name.removesuffix('Vol')}, {name}, A description, of it, {cell}, {unit}"
+        for name, cell, unit in measures
+    ]
     lines += [f"# NRows {len(rows)}", "# NTableCols 10"] if counted else []
-    lines += ["# ColHeaders  Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange"]
+    lines += [
+        "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax "
+        "normRange"
+    ]
     return text(lines + ["  " + "   ".join(row) for row in rows], ends)
 
 
 def aparc_file(
-    measures: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], ends: tuple[str, str, bool] = ("\n", "", True), comma: bool = True
+    measures: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    ends: tuple[str, str, bool] = ("\n", "", True),
+    comma: bool = True,
 ) -> str:
-    """?h.aparc.stats: measures (name, value, unit), rows of ten cells. FreeSurfer 6 forgets the comma behind CortexVol."""
+    """?h.aparc.stats: measures (name, value, unit), rows of ten cells. FreeSurfer 6 forgets the comma behind
+    CortexVol.
+    """
     lines = ["# Table of FreeSurfer cortical parcellation anatomical statistics", "#", "# hemi lh"]
     for name, cell, unit in measures:
-        lines.append(f"# Measure Cortex, {name}{'' if name == 'CortexVol' and not comma else ','} Some description, {cell}, {unit}")
+        lines.append(
+            f"# Measure Cortex, {name}{'' if name == 'CortexVol' and not comma else ','} Some "
+            f"description, {cell}, {unit}"
+        )
     lines += [
         "# NTableCols 10",
         "# TableCol  1 ColHeader StructName",
         "# TableCol  1 Units     NA",
-        "# ColHeaders StructName NumVert SurfArea GrayVol ThickAvg ThickStd MeanCurv GausCurv FoldInd CurvInd",
+        "# ColHeaders StructName NumVert SurfArea GrayVol ThickAvg ThickStd MeanCurv GausCurv FoldInd "
+        "CurvInd",
     ]
     return text(lines + [row[0].ljust(40) + "  ".join(row[1:]) for row in rows], ends)

@@ -46,7 +46,14 @@ def test_stats_are_those_of_numpy(seed: int) -> None:
             inside = (depth == level) & (lobes == lobe)
             held = lesions[inside].astype(np.float64)
             number = len(np.unique(components[inside]))
-            expected.append((str(int(level)), LOBES[lobe], str(number), held[held >= 0.5].sum() * np.float64(np.float32(1.2))))
+            expected.append(
+                (
+                    str(int(level)),
+                    LOBES[lobe],
+                    str(number),
+                    held[held >= 0.5].sum() * np.float64(np.float32(1.2)),
+                )
+            )
     assert [row[:3] for row in found.rows] == [row[:3] for row in expected]
     assert [float(row[3]) for row in found.rows] == pytest.approx([row[3] for row in expected], rel=1e-12)
 
@@ -73,6 +80,8 @@ def test_an_atlas_with_fractions_is_refused() -> None:
 
 
 def test_the_arterial_table_is_the_pipelines_own() -> None:
-    found = session("bamosarterial/stats", {"bamos_arterial_stats.csv": "territory,n,volume\nACA_L,3,12.50\nMCA_L,,0\n"})
+    found = session(
+        "bamosarterial/stats", {"bamos_arterial_stats.csv": "territory,n,volume\nACA_L,3,12.50\nMCA_L,,0\n"}
+    )
     assert found.columns == ("territory", "n", "volume")
     assert found.rows == [("ACA_L", "3", "12.50"), ("MCA_L", "", "0")]

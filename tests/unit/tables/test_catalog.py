@@ -62,7 +62,9 @@ def test_every_table_is_whole() -> None:
 
 def test_tables_of_a_pipeline_stand_together() -> None:
     pipelines = [table.pipeline for table in all_tables().values()]
-    assert list(dict.fromkeys(pipelines)) == [name for at, name in enumerate(pipelines) if at == 0 or pipelines[at - 1] != name]
+    assert list(dict.fromkeys(pipelines)) == [
+        name for at, name in enumerate(pipelines) if at == 0 or pipelines[at - 1] != name
+    ]
 
 
 def test_the_documentation_names_every_table() -> None:
@@ -86,7 +88,13 @@ def test_plug_ins_add_tables_and_a_broken_one_spoils_nothing(caplog: pytest.LogC
     assert tables["freesurfer6/aseg"] is not taken
     assert len(diagnostics) == 6 and len(caplog.records) == 6
     said = " ".join(diagnostics)
-    for part in ("no licence", "already a table freesurfer6/aseg", "no name for a table", "str is not a Table", "missing"):
+    for part in (
+        "no licence",
+        "already a table freesurfer6/aseg",
+        "no name for a table",
+        "str is not a Table",
+        "missing",
+    ):
         assert part in said
 
 

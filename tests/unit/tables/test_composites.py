@@ -1,4 +1,6 @@
-"""What is computed from other tables: Braak stages, Jack's signature; and DONSURF, which is aparc in other words."""
+"""What is computed from other tables: Braak stages, Jack's signature; and DONSURF, which is aparc in other
+words.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,12 @@ import pytest
 from tests.unit.tables.support import aparc_file, aseg_file, session, value
 from xnatfs.tables.pipelines.braak import STAGES
 
-CORTEX = [name for stage in STAGES for name in stage.cortex] + ["supramarginal", "parsorbitalis", "parsopercularis", "parstriangularis"]
+CORTEX = [name for stage in STAGES for name in stage.cortex] + [
+    "supramarginal",
+    "parsorbitalis",
+    "parsopercularis",
+    "parstriangularis",
+]
 BELOW = [f"{side}-{name}" for stage in STAGES for name in stage.below for side in ("Left", "Right")]
 
 
@@ -20,7 +27,14 @@ def cell(*key: object) -> int:
 
 def aparc(side: str, without: str = "") -> str:
     rows = [
-        (name, "10", f"{cell(side, name, 'area')}", f"{cell(side, name, 'volume')}", f"{cell(side, name, 'thick') / 300:.3f}", *["1"] * 5)
+        (
+            name,
+            "10",
+            f"{cell(side, name, 'area')}",
+            f"{cell(side, name, 'volume')}",
+            f"{cell(side, name, 'thick') / 300:.3f}",
+            *["1"] * 5,
+        )
         for name in CORTEX
         if name != without
     ]
@@ -28,11 +42,25 @@ def aparc(side: str, without: str = "") -> str:
 
 
 def aseg(rename: bool = False) -> str:
-    rows = [("1", "4", "9", f"{cell(name)}.5", f"{name}-Proper" if rename and "Thalamus" in name else name, *["1"] * 5) for name in BELOW]
+    rows = [
+        (
+            "1",
+            "4",
+            "9",
+            f"{cell(name)}.5",
+            f"{name}-Proper" if rename and "Thalamus" in name else name,
+            *["1"] * 5,
+        )
+        for name in BELOW
+    ]
     return aseg_file([], rows)
 
 
-FILES = {"stats/lh.aparc.stats": aparc("left"), "stats/rh.aparc.stats": aparc("right"), "stats/aseg.stats": aseg()}
+FILES = {
+    "stats/lh.aparc.stats": aparc("left"),
+    "stats/rh.aparc.stats": aparc("right"),
+    "stats/aseg.stats": aseg(),
+}
 SIDES = ("left", "right")
 
 
@@ -56,7 +84,9 @@ def test_braak_thickness_is_weighted_by_area() -> None:
     found = session("braak/thickness", FILES)
     assert found.columns == ("Braak region", "measurement", "value")
     for stage in STAGES:
-        pairs = [(round(cell(s, n, "thick") / 300, 3), cell(s, n, "area")) for n in stage.cortex for s in SIDES]
+        pairs = [
+            (round(cell(s, n, "thick") / 300, 3), cell(s, n, "area")) for n in stage.cortex for s in SIDES
+        ]
         expected = sum(a * b for a, b in pairs) / sum(b for _, b in pairs)
         assert float(value(found, **{"Braak region": stage.name})) == pytest.approx(expected, rel=1e-12)
 
@@ -70,8 +100,12 @@ def test_braak_fdg_is_weighted_by_voxels() -> None:
     for stage in STAGES:
         held = [f"ctx-{side}-{name}" for name in stage.cortex for side in ("lh", "rh")]
         held += [f"{side}-{name}" for name in stage.below for side in ("Left", "Right")]
-        expected = sum(cell(name) / 100 * cell(name, "n") for name in held) / sum(cell(name, "n") for name in held)
-        assert float(value(found, region=stage.name, measurement="suvr")) == pytest.approx(expected, rel=1e-12)
+        expected = sum(cell(name) / 100 * cell(name, "n") for name in held) / sum(
+            cell(name, "n") for name in held
+        )
+        assert float(value(found, region=stage.name, measurement="suvr")) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_a_missing_region_leaves_its_stage_empty_and_is_named() -> None:
@@ -88,7 +122,11 @@ def test_jacks_signature(key: str) -> None:
     assert found.columns == ("signature", "weighted", "measurement", "value")
     order = [("false", "ThickAvg"), ("false", "GrayVol"), ("true", "ThickAvg"), ("true", "GrayVol")]
     assert [row[:3] for row in found.rows] == [("jack", *pair) for pair in order]
-    places = [(side, name) for name in ("entorhinal", "inferiortemporal", "middletemporal", "fusiform") for side in SIDES]
+    places = [
+        (side, name)
+        for name in ("entorhinal", "inferiortemporal", "middletemporal", "fusiform")
+        for side in SIDES
+    ]
     area = [cell(*place, "area") for place in places]
     for measurement, numbers in (
         ("ThickAvg", [round(cell(*place, "thick") / 300, 3) for place in places]),
@@ -97,7 +135,9 @@ def test_jacks_signature(key: str) -> None:
         plain = float(value(found, weighted="false", measurement=measurement))
         by_area = float(value(found, weighted="true", measurement=measurement))
         assert plain == pytest.approx(math.fsum(numbers) / 8, rel=1e-12)
-        assert by_area == pytest.approx(sum(a * b for a, b in zip(numbers, area, strict=True)) / sum(area), rel=1e-12)
+        assert by_area == pytest.approx(
+            sum(a * b for a, b in zip(numbers, area, strict=True)) / sum(area), rel=1e-12
+        )
 
 
 def test_jack_without_a_region_is_empty_and_says_why() -> None:
@@ -109,7 +149,9 @@ def test_jack_without_a_region_is_empty_and_says_why() -> None:
 def test_donsurf_renames_thickness() -> None:
     own = [("NumVert", "3", "unitless"), ("MeanThickness", "2.4", "mm"), ("BrainSegVol", "1.5", "mm^3")]
     files = {
-        f"{metric}/stats/{side}h.aparc.stats": aparc_file(own, [("insula", f"{at}", "20", "30", "0.8", "0.1", "5", "6", "7", "8")])
+        f"{metric}/stats/{side}h.aparc.stats": aparc_file(
+            own, [("insula", f"{at}", "20", "30", "0.8", "0.1", "5", "6", "7", "8")]
+        )
         for at, metric in enumerate(("GM-MD", "GM-MD-koo", "SWM-MD"))
         for side in "lr"
     }

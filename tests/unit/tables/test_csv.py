@@ -18,14 +18,16 @@ def csv(rows: Any, ends: Any = ("\n", "", True)) -> str:
     return text([",".join(row) for row in rows], (ends[0], "", ends[2]))
 
 
-# --- ALPS ------------------------------------------------------------------------------------------------------------
+# --- ALPS ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40)
 @given(st.lists(decimals, min_size=11, max_size=11), line_ends())
 def test_alps_is_passed_through_without_id_and_scanner(cells: list[str], ends: Any) -> None:
     columns = [column.name for column in all_tables()["alps/stats"].columns]
-    found = session("alps/stats", {"alps.stat/alps.csv": csv([["id", "scanner", *columns], ["S01", "", *cells]], ends)})
+    found = session(
+        "alps/stats", {"alps.stat/alps.csv": csv([["id", "scanner", *columns], ["S01", "", *cells]], ends)}
+    )
     assert found.columns == tuple(columns) and found.rows == [tuple(cells)]
 
 
@@ -42,7 +44,7 @@ def test_alps_diffusion_has_a_row_a_metric() -> None:
         session("alps/diffusion", {"alps.stat/fa+md_alps.csv": "id,FA\nS01,1\n"})
 
 
-# --- ASL -------------------------------------------------------------------------------------------------------------
+# --- ASL ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pipeline", ["basil", "teasl"])
@@ -75,10 +77,17 @@ def test_regional_perfusion() -> None:
     row = ["Left Hippocampus", "120", "45.10", "5.0", "44", "6.5", "45.2", "80"]
     folder = "native_space/region_analysis"
     files = {
-        f"native_space/pvcorr/region_analysis{end}.csv": csv([REGIONS, ["other", *row[1:]]]) for end in PARTS.values()
+        f"native_space/pvcorr/region_analysis{end}.csv": csv([REGIONS, ["other", *row[1:]]])
+        for end in PARTS.values()
     }  # the first in the catalogue, and not the one to read
-    files |= {f"{folder}/region_analysis{end}.csv": csv([REGIONS, [f"{name} region", *row[1:]]]) for name, end in PARTS.items()}
-    files |= {f"{folder}/region_analysis_arrival{end}.csv": csv([REGIONS, [f"{name} arrival", *row[1:]]]) for name, end in PARTS.items()}
+    files |= {
+        f"{folder}/region_analysis{end}.csv": csv([REGIONS, [f"{name} region", *row[1:]]])
+        for name, end in PARTS.items()
+    }
+    files |= {
+        f"{folder}/region_analysis_arrival{end}.csv": csv([REGIONS, [f"{name} arrival", *row[1:]]])
+        for name, end in PARTS.items()
+    }
     found = session("basil/stats", files)
     assert found.columns == ("region_analysis", *REGIONS)
     assert found.rows == [(name, f"{name} region", *row[1:]) for name in PARTS]
@@ -92,7 +101,10 @@ def test_regional_perfusion() -> None:
 def test_3d_asl_is_split_by_atlas() -> None:
     content = "atlas,region,mean,std\nglobal,GM,50.5,4\nglobal,WM,20.25,3\naal2,Precentral_L,48.1,\n"
     files = {"quantification_results.csv": content}
-    assert session("asl3d/perfusion", files).rows == [("global", "GM", "50.5", "4"), ("global", "WM", "20.25", "3")]
+    assert session("asl3d/perfusion", files).rows == [
+        ("global", "GM", "50.5", "4"),
+        ("global", "WM", "20.25", "3"),
+    ]
     assert session("asl3d/aal", files).rows == [("aal2", "Precentral_L", "48.1", "")]
     with pytest.raises(ParseError, match="no rows of the atlas aal2"):
         session("asl3d/aal", {"quantification_results.csv": "atlas,region,mean\nglobal,GM,50.5\n"})
@@ -100,7 +112,7 @@ def test_3d_asl_is_split_by_atlas() -> None:
         session("asl3d/perfusion", {"quantification_results.csv": "atlas,region,mean\nglobal,GM,x\n"})
 
 
-# --- PET -------------------------------------------------------------------------------------------------------------
+# --- PET ----------------------------------------------------------------------------------------------------
 
 PET = ("region", "atlas", "reference_region", "measurement", "optimized_pet", "value", "nvoxels")
 REFERENCE = {"fdg": "vermis", "ftm": "whole_cerebellum"}
@@ -110,7 +122,11 @@ ATLAS = {"hammers": "hammers", "aal": "AAL", "dk": "aparc+aseg"}
 def pet_rows(value: str = "1.25000") -> list[list[str]]:
     return [
         [region, atlas, reference, measurement, optimized, value, "120"]
-        for region, atlas in (("landau_Composite", ""), ("cortex", "nan"), *((f"r-{atlas}", atlas) for atlas in ATLAS.values()))
+        for region, atlas in (
+            ("landau_Composite", ""),
+            ("cortex", "nan"),
+            *((f"r-{atlas}", atlas) for atlas in ATLAS.values()),
+        )
         for reference in ("pons", "vermis", "whole_cerebellum")
         for measurement in ("suvr", "centiloid")
         for optimized in ("True", "False")
@@ -120,7 +136,10 @@ def pet_rows(value: str = "1.25000") -> list[list[str]]:
 @pytest.mark.parametrize("pipeline", ["fdg", "ftm"])
 def test_pet_regions_are_those_of_the_reference_and_the_atlas(pipeline: str) -> None:
     files = {"quantification_results.csv": csv([PET, *pet_rows()])}
-    expected = {name: (f"r-{atlas}", atlas, REFERENCE[pipeline], "suvr", "True", "1.25000", "120") for name, atlas in ATLAS.items()}
+    expected = {
+        name: (f"r-{atlas}", atlas, REFERENCE[pipeline], "suvr", "True", "1.25000", "120")
+        for name, atlas in ATLAS.items()
+    }
     for name, row in expected.items():
         found = session(f"{pipeline}/regional_{name}", files)
         assert found.columns == PET and found.rows == [row] and not found.notes
@@ -133,7 +152,9 @@ def test_single_pet_values() -> None:
         row[5] = f"{at}.50"
     files = {"quantification_results.csv": csv([PET, *rows])}
     (landau,) = [row for row in rows if row[:5] == ["landau_Composite", "", "vermis", "suvr", "False"]]
-    (centiloid,) = [row for row in rows if row[:5] == ["cortex", "nan", "whole_cerebellum", "centiloid", "False"]]
+    (centiloid,) = [
+        row for row in rows if row[:5] == ["cortex", "nan", "whole_cerebellum", "centiloid", "False"]
+    ]
     assert session("fdg/landau", files) == (("landau",), [(landau[5],)], ())
     assert session("ftm/centiloids", files) == (("centiloids",), [(centiloid[5],)], ())
 
@@ -166,7 +187,9 @@ def test_tau_and_centaur() -> None:
     files = {"centaurz_quantification_results.csv": csv([columns, *rows])}
     assert session("centaur/centaurz", files).rows == [("1.5",)]
     assert [row[:2] for row in session("centaur/regional", files).rows] == [
-        (region, measurement) for region in ("Universal", "MesialTemporal") for measurement in ("centaurz", "suvr")
+        (region, measurement)
+        for region in ("Universal", "MesialTemporal")
+        for measurement in ("centaurz", "suvr")
     ]
 
 
@@ -194,7 +217,7 @@ def test_atlases_called_alike_are_noted() -> None:
     assert len(found.rows) == 2 and found.notes == ("several atlases are called so: aal, aal2",)
 
 
-# --- QSMxT -----------------------------------------------------------------------------------------------------------
+# --- QSMxT --------------------------------------------------------------------------------------------------
 
 QSM = ("subject", "roi", "num_voxels", "min", "max", "median", "mean", "std")
 
@@ -206,10 +229,12 @@ def test_qsmxt_has_xnats_subject_in_place_of_its_own() -> None:
     assert found.rows == [("A1", "B2", "S01", "Left-Pallidum", "1200", "-0.1", "0.2", "0.05", "0.0510", "")]
     assert all_tables()["qsmxt/stats"].trail == ()
     with pytest.raises(ParseError, match="mean is 'x'"):
-        session("qsmxt/stats", {"region_analysis/all.csv": csv([QSM, ("s", "r", "1", "2", "3", "4", "x", "5")])})
+        session(
+            "qsmxt/stats", {"region_analysis/all.csv": csv([QSM, ("s", "r", "1", "2", "3", "4", "x", "5")])}
+        )
 
 
-# --- Pyment ----------------------------------------------------------------------------------------------------------
+# --- Pyment -------------------------------------------------------------------------------------------------
 
 
 def pyment(*people: tuple[str, str]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -230,7 +255,18 @@ def pyment(*people: tuple[str, str]) -> tuple[tuple[str, ...], list[tuple[str, .
 def test_the_gap_is_the_residual_of_the_regression(people: list[tuple[int, int]]) -> None:
     columns, rows = pyment(*((f"{a / 100}", f"{b / 100}") for a, b in people))
     assert columns == (
-        *("ID", "prediction", "chronological_age", "model", "bag_raw", "subject", "prediction_corrected", "bag", "label", "date"),
+        *(
+            "ID",
+            "prediction",
+            "chronological_age",
+            "model",
+            "bag_raw",
+            "subject",
+            "prediction_corrected",
+            "bag",
+            "label",
+            "date",
+        ),
     )
     y, x = (np.array([pair[at] for pair in people], np.float64) / 100 for at in (0, 1))
     design = np.stack((np.ones(len(x)), x - x.mean()), axis=1)
@@ -248,7 +284,7 @@ def test_one_prediction_has_no_regression() -> None:
     assert rows[1][4:8] == ("", "S01", "", "") and rows[0][7]
 
 
-# --- connectivity ----------------------------------------------------------------------------------------------------
+# --- connectivity -------------------------------------------------------------------------------------------
 
 nodes = st.lists(names.filter(lambda name: name not in ("Node", "NA")), min_size=1, max_size=5, unique=True)
 
@@ -257,9 +293,14 @@ nodes = st.lists(names.filter(lambda name: name not in ("Node", "NA")), min_size
 @given(nodes, st.data(), line_ends())
 def test_matrices_are_those_written(found_nodes: list[str], data: Any, ends: Any) -> None:
     size = len(found_nodes)
-    cells = data.draw(st.lists(st.lists(decimals, min_size=size, max_size=size), min_size=size, max_size=size))
+    cells = data.draw(
+        st.lists(st.lists(decimals, min_size=size, max_size=size), min_size=size, max_size=size)
+    )
     named = text(
-        ["\t".join(["Node", *found_nodes]), *("\t".join(row) for row in ([n, *c] for n, c in zip(found_nodes, cells, strict=True)))]
+        [
+            "\t".join(["Node", *found_nodes]),
+            *("\t".join(row) for row in ([n, *c] for n, c in zip(found_nodes, cells, strict=True))),
+        ]
     )
     found = session("xcpd/conmat", {"xcp_d/sub-1_atlas-DK_measure-pearsoncorrelation_conmat.tsv": named})
     assert found.columns == ("Node", *found_nodes)
@@ -278,7 +319,12 @@ def test_matrices_that_are_not_square_are_refused() -> None:
     for content in ("1,2\n3\n", "1,2\n", "1,x\n3,4\n"):
         with pytest.raises(ParseError):
             session("mrtrix3/connectome", {"connectome.csv": content})
-    for content in ("Node\ta\tb\na\t1\t2\n", "a\tNode\n1\ta\n", "Node\ta\tb\na\t1\t2\nc\t1\t2\n", "Node\ta\na\tx\n"):
+    for content in (
+        "Node\ta\tb\na\t1\t2\n",
+        "a\tNode\n1\ta\n",
+        "Node\ta\tb\na\t1\t2\nc\t1\t2\n",
+        "Node\ta\na\tx\n",
+    ):
         with pytest.raises(ParseError):
             session("xcpd/conmat", {"s_atlas-DK_measure-pearsoncorrelation_conmat.tsv": content})
     found = session("xcpd/conmat", {"s_atlas-DK_measure-pearsoncorrelation_conmat.tsv": "Node\ta\na\tn/a\n"})

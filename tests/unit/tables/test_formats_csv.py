@@ -29,14 +29,18 @@ def kept(cell: str) -> str:
 @given(frames())
 def test_pythons_reader_finds_every_cell(path: Path, table: Rows) -> None:
     write(table, "csv", path)
-    assert csv_rows(path) == texts([[column.name for column in table.columns], *([kept(cell) for cell in row] for row in table.held)])
+    assert csv_rows(path) == texts(
+        [[column.name for column in table.columns], *([kept(cell) for cell in row] for row in table.held)]
+    )
 
 
 @given(frames())
 def test_pandas_finds_every_cell(path: Path, table: Rows) -> None:
     write(table, "csv", path)
     read = pandas.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
-    assert [[str(cell) for cell in row] for row in read.to_numpy().tolist()] == [[kept(cell) for cell in row] for row in table.held]
+    assert [[str(cell) for cell in row] for row in read.to_numpy().tolist()] == [
+        [kept(cell) for cell in row] for row in table.held
+    ]
 
 
 @given(frames())
@@ -45,7 +49,12 @@ def test_no_cell_can_be_a_formula(path: Path, table: Rows) -> None:
     for row in csv_rows(path):
         for cell in row:
             start = cell.lstrip("\t\r\n\f\v \0\ufeff")[:1]
-            assert not start or start not in "=+-@" or is_number(cell) or cell.lower()[1:] in ("nan", "inf", "infinity")
+            assert (
+                not start
+                or start not in "=+-@"
+                or is_number(cell)
+                or cell.lower()[1:] in ("nan", "inf", "infinity")
+            )
 
 
 @given(frames())
@@ -58,7 +67,25 @@ def test_what_is_written_fast_is_what_is_written_cell_by_cell(path: Path, table:
 
 
 @pytest.mark.parametrize(
-    "cell", ["=1+1", "+a", "-a", "@x", "\t=1", "\r=1", "\n=1", " =1", "-", "=", "-1.2.3", "-e", "+1_000", "--1", "=-1", "\uff1d1"]
+    "cell",
+    [
+        "=1+1",
+        "+a",
+        "-a",
+        "@x",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "-",
+        "=",
+        "-1.2.3",
+        "-e",
+        "+1_000",
+        "--1",
+        "=-1",
+        "\uff1d1",
+    ],
 )
 def test_text_that_starts_like_a_formula_gets_an_apostrophe(path: Path, cell: str) -> None:
     assert risky(cell)
@@ -67,7 +94,23 @@ def test_text_that_starts_like_a_formula_gets_an_apostrophe(path: Path, cell: st
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "a=b", "'=1", "-0", "+5", "-1e5", "-1.5", "-.5", "-inf", "+NaN", "-Infinity", "1_000", "007", "2020-01-01"]
+    "cell",
+    [
+        "",
+        "a=b",
+        "'=1",
+        "-0",
+        "+5",
+        "-1e5",
+        "-1.5",
+        "-.5",
+        "-inf",
+        "+NaN",
+        "-Infinity",
+        "1_000",
+        "007",
+        "2020-01-01",
+    ],
 )
 def test_numbers_and_harmless_text_stay_as_they_are(path: Path, cell: str) -> None:
     assert not risky(cell)
@@ -90,7 +133,9 @@ def test_a_name_like_a_formula_is_changed_and_said(path: Path) -> None:
     table = frame("=a b", ("1", "2"))
     write(table, "csv", path)
     assert path.read_text() == "'=a,b\n1,2\n"
-    assert problems(table) == ("the column name '=a' could be taken for a formula; the .csv has an apostrophe before it",)
+    assert problems(table) == (
+        "the column name '=a' could be taken for a formula; the .csv has an apostrophe before it",
+    )
 
 
 def test_each_changed_cell_is_said_once_with_its_column() -> None:
@@ -98,7 +143,8 @@ def test_each_changed_cell_is_said_once_with_its_column() -> None:
     said = problems(table)
     assert said == (
         "column 'note': '=1\\n' could be taken for a formula; the .csv has an apostrophe before it",
-        "column 'note': 'a\\x07' has characters that not every format can hold; there they are spelled out, as \\x07",
+        "column 'note': 'a\\x07' has characters that not every format can hold; there they are spelled "
+        "out, as \\x07",
         f"column 'note': '{'b' * 80}...' is 40000 characters long; the .xlsx has the first 32,767 at most",
         "column 'x': '@x' could be taken for a formula; the .csv has an apostrophe before it",
     )
@@ -112,7 +158,16 @@ def test_the_list_of_changed_cells_ends() -> None:
 
 
 def test_ordinary_tables_have_no_notes() -> None:
-    assert problems(frame("ID x date note", ("E1", "-1.5", "2020-01-01", "left (h\xe4) & more, 'so'"), ("E2", "nan", "", "a\nb"))) == ()
+    assert (
+        problems(
+            frame(
+                "ID x date note",
+                ("E1", "-1.5", "2020-01-01", "left (h\xe4) & more, 'so'"),
+                ("E2", "nan", "", "a\nb"),
+            )
+        )
+        == ()
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -141,7 +196,13 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path, kind: str) ->
 
 @pytest.mark.parametrize(
     ("names", "found"),
-    [("a b", "a b"), ("a a a", "a a_2 a_3"), ("a a a_2", "a a_3 a_2"), ("a_2 a a", "a_2 a a_3"), ("a A", "a A")],
+    [
+        ("a b", "a b"),
+        ("a a a", "a a_2 a_3"),
+        ("a a a_2", "a a_3 a_2"),
+        ("a_2 a a", "a_2 a a_3"),
+        ("a A", "a A"),
+    ],
 )
 def test_no_two_columns_have_one_name(names: str, found: str) -> None:
     assert distinct(tuple(names.split())) == tuple(found.split())

@@ -75,7 +75,11 @@ def test_every_cell_is_found_with_its_value(path: Path, table: Rows) -> None:
         (["2020-01-31"], "string", ["2020-01-31"]),
         (["true"], "string", ["true"]),
         (["", ""], "string", [None, None]),
-        (["=1", "\0", "a\r\nb", "\ud800", "\U0001f9e0"], "string", ["=1", "\0", "a\r\nb", "\\ud800", "\U0001f9e0"]),
+        (
+            ["=1", "\0", "a\r\nb", "\ud800", "\U0001f9e0"],
+            "string",
+            ["=1", "\0", "a\r\nb", "\\ud800", "\U0001f9e0"],
+        ),
     ],
 )
 def test_types(path: Path, cells: list[str], kind: str, values: list[Any]) -> None:
@@ -106,7 +110,9 @@ def test_units_and_sources_are_in_the_metadata(path: Path) -> None:
     schema = read(path).schema
     assert schema.metadata == {b"title": b"freesurfer7/aseg"}
     assert schema.field("ID").metadata is None
-    assert {key: value for key, value in schema.field("v").metadata.items() if key != b"PARQUET:field_id"} == {
+    assert {
+        key: value for key, value in schema.field("v").metadata.items() if key != b"PARQUET:field_id"
+    } == {
         b"unit": b"mm3",
         b"source": b"aseg.stats",
     }

@@ -30,7 +30,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sheets(path: Path) -> dict[str, list[list[Any]]]:
     """Every sheet's cells; empty ones are None."""
     with contextlib.closing(openpyxl.load_workbook(path)) as book:
-        return {sheet.title: [[cell.value for cell in row] for row in sheet.iter_rows()] for sheet in book.worksheets}
+        return {
+            sheet.title: [[cell.value for cell in row] for row in sheet.iter_rows()]
+            for sheet in book.worksheets
+        }
 
 
 def cells(path: Path, table: Rows, title: str = "") -> list[Any]:
@@ -41,7 +44,9 @@ def cells(path: Path, table: Rows, title: str = "") -> list[Any]:
 
 def parts(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
-        return "".join(archive.read(name).decode() for name in archive.namelist() if name.startswith("xl/worksheets/"))
+        return "".join(
+            archive.read(name).decode() for name in archive.namelist() if name.startswith("xl/worksheets/")
+        )
 
 
 @settings(max_examples=80)
@@ -79,7 +84,16 @@ def test_no_sheet_has_a_formula_or_a_link(path: Path, table: Rows) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["=1+1", "{=1}", "http://x.org", "mailto:a@b", "<r></r>", "<r>a</r>", "<r><t>x</t></r></is></c><c><f>1+1</f></c><c><is><r></r>", "<r>"],
+    [
+        "=1+1",
+        "{=1}",
+        "http://x.org",
+        "mailto:a@b",
+        "<r></r>",
+        "<r>a</r>",
+        "<r><t>x</t></r></is></c><c><f>1+1</f></c><c><is><r></r>",
+        "<r>",
+    ],
 )
 @pytest.mark.parametrize("text", [True, False])
 def test_markup_and_formulas_are_text(path: Path, cell: str, text: bool) -> None:
@@ -132,7 +146,12 @@ def test_a_text_column_called_date_still_has_dates(path: Path) -> None:
 
 
 def test_the_sheet_has_a_frozen_header_and_a_filter_over_all(path: Path) -> None:
-    write(frame("ID a b", *[(f"E{number}", "1", "2") for number in range(20)]), "xlsx", path, title="freesurfer7/aseg")
+    write(
+        frame("ID a b", *[(f"E{number}", "1", "2") for number in range(20)]),
+        "xlsx",
+        path,
+        title="freesurfer7/aseg",
+    )
     with contextlib.closing(openpyxl.load_workbook(path)) as book:
         assert book.sheetnames == ["aseg", "about"]
         sheet = book["aseg"]
@@ -143,7 +162,9 @@ def test_the_sheet_has_a_frozen_header_and_a_filter_over_all(path: Path) -> None
 
 
 def test_the_last_sheet_is_about_the_columns(path: Path) -> None:
-    table = Rows((Column("ID", text=True), Column("volume", "mm3", "aseg.stats, column Volume_mm3")), [("E1", "1.5")])
+    table = Rows(
+        (Column("ID", text=True), Column("volume", "mm3", "aseg.stats, column Volume_mm3")), [("E1", "1.5")]
+    )
     write(table, "xlsx", path, title="freesurfer7/aseg")
     assert sheets(path)["about"] == [
         ["freesurfer7/aseg", None, None],
@@ -161,14 +182,20 @@ def test_a_table_without_rows_has_its_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [8, 9, 10, 18, 19])
-def test_further_sheets_take_the_rows_that_do_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_further_sheets_take_the_rows_that_do_not_fit(
+    path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     monkeypatch.setattr(xlsx, "MAX_ROWS", 10)
     rows = [(f"E{number}", str(number)) for number in range(count)]
     write(frame("ID x", *rows), "xlsx", path, title="aseg")
     found = sheets(path)
     assert list(found) == [*["aseg", "aseg 2", "aseg 3"][: -(-count // 9)], "about"]
-    assert [(row[0], str(row[1])) for name, sheet in found.items() if name != "about" for row in sheet[1:]] == rows
-    assert all(sheet[0] == ["ID", "x"] and len(sheet) <= 10 for name, sheet in found.items() if name != "about")
+    assert [
+        (row[0], str(row[1])) for name, sheet in found.items() if name != "about" for row in sheet[1:]
+    ] == rows
+    assert all(
+        sheet[0] == ["ID", "x"] and len(sheet) <= 10 for name, sheet in found.items() if name != "about"
+    )
 
 
 def test_too_many_columns_are_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""FreeSurfer's files: known values in, the same values out, in bx's order, for every way the files are written."""
+"""FreeSurfer's files: known values in, the same values out, in bx's order, for every way the files are
+written.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tables.support import UNFINISHED, aparc_file, aseg_file, decimals, line_ends, names, session, text, value, wholes
+from tests.unit.tables.support import (
+    UNFINISHED,
+    aparc_file,
+    aseg_file,
+    decimals,
+    line_ends,
+    names,
+    session,
+    text,
+    value,
+    wholes,
+)
 from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, ASEG_COLUMNS
 from xnatfs.tables.pipelines import freesurfer
 from xnatfs.tables.registry import all_tables
@@ -23,7 +36,9 @@ def aseg_rows(values: st.SearchStrategy[str] = decimals) -> st.SearchStrategy[li
 
 
 def aparc_rows() -> st.SearchStrategy[list[tuple[str, ...]]]:
-    return st.lists(st.tuples(names, *[wholes] * 3, *[decimals] * 6), min_size=1, max_size=6, unique_by=lambda row: row[0])
+    return st.lists(
+        st.tuples(names, *[wholes] * 3, *[decimals] * 6), min_size=1, max_size=6, unique_by=lambda row: row[0]
+    )
 
 
 @st.composite
@@ -34,7 +49,9 @@ def measures(draw: Any, wanted: tuple[str, ...]) -> list[tuple[str, str, str]]:
 
 @settings(max_examples=60)
 @given(measures((*VOLUMES, *UNITLESS, "CortexVol")), aseg_rows(), line_ends(), st.booleans())
-def test_aseg_gives_what_is_written(header: list[tuple[str, str, str]], rows: Any, ends: Any, counted: bool) -> None:
+def test_aseg_gives_what_is_written(
+    header: list[tuple[str, str, str]], rows: Any, ends: Any, counted: bool
+) -> None:
     found = session("freesurfer6/aseg", {"S01/stats/aseg.stats": aseg_file(header, rows, ends, counted)})
     held = {name: cell for name, cell, _ in header}
     expected = [("Volume_mm3", name, held[name]) for name in VOLUMES if name in held]
@@ -46,13 +63,22 @@ def test_aseg_gives_what_is_written(header: list[tuple[str, str, str]], rows: An
     assert found.rows == expected
     missing = [name for name in (*VOLUMES, *UNITLESS) if name not in held]
     cut = not ends[2]
-    assert found.notes == (*([UNFINISHED] if cut else []), *([f"its header has no {', '.join(missing)}"] if missing else []))
+    assert found.notes == (
+        *([UNFINISHED] if cut else []),
+        *([f"its header has no {', '.join(missing)}"] if missing else []),
+    )
 
 
 @settings(max_examples=60)
 @given(measures(freesurfer.APARC_VOLUMES), aparc_rows(), aparc_rows(), line_ends(), st.booleans())
-def test_aparc_gives_what_is_written(header: list[tuple[str, str, str]], left: Any, right: Any, ends: Any, comma: bool) -> None:
-    own = [("NumVert", "120000", "unitless"), ("WhiteSurfArea", "80000.5", "mm^2"), ("MeanThickness", "2.45000", "mm")]
+def test_aparc_gives_what_is_written(
+    header: list[tuple[str, str, str]], left: Any, right: Any, ends: Any, comma: bool
+) -> None:
+    own = [
+        ("NumVert", "120000", "unitless"),
+        ("WhiteSurfArea", "80000.5", "mm^2"),
+        ("MeanThickness", "2.45000", "mm"),
+    ]
     files = {
         "S01/stats/lh.aparc.stats": aparc_file(own + header, left, ends, comma),
         "S01/stats/rh.aparc.stats": aparc_file(own + header, right, ends, comma),
@@ -65,9 +91,14 @@ def test_aparc_gives_what_is_written(header: list[tuple[str, str, str]], left: A
     held = {name: cell for name, cell, _ in header}
     expected = [("", "Volume_mm3", name, held[name]) for name in freesurfer.APARC_VOLUMES if name in held]
     for side, rows in (("left", left), ("right", right)):
-        expected += [(side, "Thickness_mm", "MeanThickness", "2.45000"), (side, "SurfArea_mm2", "WhiteSurfArea", "80000.5")]
+        expected += [
+            (side, "Thickness_mm", "MeanThickness", "2.45000"),
+            (side, "SurfArea_mm2", "WhiteSurfArea", "80000.5"),
+        ]
         expected += [(side, "unitless", "NumVert", "120000")]
-        expected += [(side, column, row[0], row[at]) for at, column in enumerate(APARC_COLUMNS) if at for row in rows]
+        expected += [
+            (side, column, row[0], row[at]) for at, column in enumerate(APARC_COLUMNS) if at for row in rows
+        ]
     assert found.rows == expected
 
 
@@ -75,7 +106,18 @@ def full_header() -> list[tuple[str, str, str]]:
     return [(name, f"{1000 + at}.500000", "mm^3") for at, name in enumerate((*VOLUMES, *UNITLESS))]
 
 
-ROW = ("1", "4", "9000", "9100.5", "Left-Lateral-Ventricle", "25.1000", "10.2000", "4.0000", "80.0000", "76.0000")
+ROW = (
+    "1",
+    "4",
+    "9000",
+    "9100.5",
+    "Left-Lateral-Ventricle",
+    "25.1000",
+    "10.2000",
+    "4.0000",
+    "80.0000",
+    "76.0000",
+)
 
 
 def test_a_whole_aseg_of_each_version_has_as_many_rows_as_in_bx() -> None:
@@ -113,7 +155,12 @@ def test_the_aseg_of_aseg_is_read_not_that_of_aparc_and_aseg() -> None:
 
 def test_one_side_alone_is_given_with_a_note_and_none_gives_nothing() -> None:
     rows = [(f"region{at}", *["1"] * 9) for at in range(34)]
-    own = [("NumVert", "3", "unitless"), ("WhiteSurfArea", "80.5", "mm^2"), ("MeanThickness", "2.4", "mm"), ("eTIV", "1.5", "mm^3")]
+    own = [
+        ("NumVert", "3", "unitless"),
+        ("WhiteSurfArea", "80.5", "mm^2"),
+        ("MeanThickness", "2.4", "mm"),
+        ("eTIV", "1.5", "mm^3"),
+    ]
     found = session("freesurfer7/aparc", {"stats/rh.aparc.stats": aparc_file(own, rows)})
     assert len(found.rows) == 309
     assert {row[0] for row in found.rows} == {"right"}
@@ -185,14 +232,17 @@ def test_what_is_no_aseg_is_refused_in_a_sentence(content: str | bytes, sentence
         session("freesurfer7/aseg", {"stats/aseg.stats": content})
 
 
-# --- lines of name and value -----------------------------------------------------------------------------------------
+# --- lines of name and value --------------------------------------------------------------------------------
 
 
 @st.composite
 def subregions(draw: Any, *ends: str) -> tuple[list[tuple[str, str]], str]:
     """Names and values, and the file they stand in."""
     found = draw(st.lists(st.tuples(names, decimals), max_size=6, unique_by=lambda pair: pair[0]))
-    pairs = [*((name, cell) for name, cell in found if name not in ends), *((name, draw(decimals)) for name in ends)]
+    pairs = [
+        *((name, cell) for name, cell in found if name not in ends),
+        *((name, draw(decimals)) for name in ends),
+    ]
     blank = draw(st.sampled_from([" ", "  ", "\t"]))
     return pairs, text([f"{name}{blank}{cell}" for name, cell in pairs], draw(line_ends()))
 
@@ -200,7 +250,10 @@ def subregions(draw: Any, *ends: str) -> tuple[list[tuple[str, str]], str]:
 @settings(max_examples=60)
 @given(subregions("Whole_hippocampus"), subregions("Whole_hippocampus"), st.sampled_from([10, 20, 21, 22]))
 def test_hippocampal_subfields(left: Any, right: Any, version: int) -> None:
-    files = {f"S01/mri/{side}h.hippoSfVolumes-T1.v{version}.txt": content for side, (_, content) in (("r", right), ("l", left))}
+    files = {
+        f"S01/mri/{side}h.hippoSfVolumes-T1.v{version}.txt": content
+        for side, (_, content) in (("r", right), ("l", left))
+    }
     expected = [(side, *pair) for side, (pairs, _) in (("left", left), ("right", right)) for pair in pairs]
     for pipeline in ("freesurfer6", "freesurfer6hires", "freesurfer7"):
         found = session(f"{pipeline}/hippoSfVolumes", files)
@@ -212,7 +265,10 @@ def test_hippocampal_subfields(left: Any, right: Any, version: int) -> None:
 @settings(max_examples=60)
 @given(subregions("Whole_amygdala"), subregions("Whole_amygdala"))
 def test_amygdalar_nuclei(left: Any, right: Any) -> None:
-    files = {f"mri/{side}h.amygNucVolumes-T1.v21.txt": content for side, (_, content) in (("l", left), ("r", right))}
+    files = {
+        f"mri/{side}h.amygNucVolumes-T1.v21.txt": content
+        for side, (_, content) in (("l", left), ("r", right))
+    }
     expected = [(side, *pair) for side, (pairs, _) in (("left", left), ("right", right)) for pair in pairs]
     assert session("freesurfer7/amygNucVolumes", files).rows == expected
 
@@ -228,7 +284,14 @@ nuclei = st.one_of(names, st.sampled_from(["L-Sg", "MV(Re)", "VLa", "PuMm"]))
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from(["Left", "Right"]), nuclei, decimals), unique_by=lambda row: row[:2], max_size=8), line_ends())
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["Left", "Right"]), nuclei, decimals),
+        unique_by=lambda row: row[:2],
+        max_size=8,
+    ),
+    line_ends(),
+)
 def test_thalamus(rows: list[tuple[str, str, str]], ends: Any) -> None:
     rows = [row for row in rows if row[1] != "Whole_thalamus"]
     rows += [("Left", "Whole_thalamus", "6000.5"), ("Right", "Whole_thalamus", "6001.5")]
@@ -240,7 +303,10 @@ def test_thalamus(rows: list[tuple[str, str, str]], ends: Any) -> None:
 @settings(max_examples=60)
 @given(st.lists(decimals, min_size=6, max_size=6), line_ends())
 def test_hypothalamus(cells: list[str], ends: Any) -> None:
-    header = "subject,left anterior-inferior,left tubular inferior,right anterior-inferior,right tubular inferior,whole left,whole right"
+    header = (
+        "subject,left anterior-inferior,left tubular inferior,right anterior-inferior,right tubular "
+        "inferior,whole left,whole right"
+    )
     content = text([header, ",".join(["S01", *cells])], ends)
     found = session("freesurfer7/hypothalamus", {"S/mri/hypothalamic_subunits_volumes.v1.csv": content})
     regions = ("anterior-inferior", "tubular inferior")
@@ -258,9 +324,14 @@ def test_of_two_versions_the_newest_is_read() -> None:
         for side in "lr"
     }
     found = session("freesurfer7/hippoSfVolumes", files)
-    assert [row for row in found.rows if row[1] == "CA1"] == [("left", "CA1", "21.5"), ("right", "CA1", "21.5")]
+    assert [row for row in found.rows if row[1] == "CA1"] == [
+        ("left", "CA1", "21.5"),
+        ("right", "CA1", "21.5"),
+    ]
     del files["mri/rh.hippoSfVolumes-T1.v21.txt"]
-    assert session("freesurfer7/hippoSfVolumes", files).notes == ("the sides are of different versions: v21 left and v10 right",)
+    assert session("freesurfer7/hippoSfVolumes", files).notes == (
+        "the sides are of different versions: v21 left and v10 right",
+    )
 
 
 def test_multispectral_subfields_are_not_taken() -> None:
@@ -272,20 +343,50 @@ def test_multispectral_subfields_are_not_taken() -> None:
     ("key", "path", "content", "sentence"),
     [
         ("hippoSfVolumes", "lh.hippoSfVolumes-T1.v21.txt", "CA1 1.5\n", "no Whole_hippocampus"),
-        ("hippoSfVolumes", "lh.hippoSfVolumes-T1.v21.txt", "CA1 1.5 2\nWhole_hippocampus 3\n", "line 1 has 3 fields"),
-        ("hippoSfVolumes", "lh.hippoSfVolumes-T1.v21.txt", "CA1\nWhole_hippocampus 3\n", "line 1 has 1 fields"),
-        ("hippoSfVolumes", "lh.hippoSfVolumes-T1.v21.txt", "CA1 1\nCA1 2\nWhole_hippocampus 3\n", "CA1 twice"),
+        (
+            "hippoSfVolumes",
+            "lh.hippoSfVolumes-T1.v21.txt",
+            "CA1 1.5 2\nWhole_hippocampus 3\n",
+            "line 1 has 3 fields",
+        ),
+        (
+            "hippoSfVolumes",
+            "lh.hippoSfVolumes-T1.v21.txt",
+            "CA1\nWhole_hippocampus 3\n",
+            "line 1 has 1 fields",
+        ),
+        (
+            "hippoSfVolumes",
+            "lh.hippoSfVolumes-T1.v21.txt",
+            "CA1 1\nCA1 2\nWhole_hippocampus 3\n",
+            "CA1 twice",
+        ),
         ("amygNucVolumes", "lh.amygNucVolumes-T1.v21.txt", "Whole_amygdala big\n", "'big', not a number"),
         ("brainstem", "brainstemSsVolumes.v12.txt", "<html></html>", "web page"),
-        ("thalamus", "ThalamicNuclei.v12.T1.volumes.txt", "Left-Whole_thalamus 1\n", "no Right-Whole_thalamus"),
+        (
+            "thalamus",
+            "ThalamicNuclei.v12.T1.volumes.txt",
+            "Left-Whole_thalamus 1\n",
+            "no Right-Whole_thalamus",
+        ),
         (
             *("thalamus", "ThalamicNuclei.v12.T1.volumes.txt"),
             *("AV 1\nLeft-Whole_thalamus 1\nRight-Whole_thalamus 2\n", "does not begin with Left- or Right-"),
         ),
-        ("hypothalamus", "hypothalamic_subunits_volumes.v1.csv", "subject,whole left\nS,1,2\n", "3 cells where the header has 2"),
+        (
+            "hypothalamus",
+            "hypothalamic_subunits_volumes.v1.csv",
+            "subject,whole left\nS,1,2\n",
+            "3 cells where the header has 2",
+        ),
         ("hypothalamus", "hypothalamic_subunits_volumes.v1.csv", "subject,whole left\nS,x\n", "not a number"),
         ("hypothalamus", "hypothalamic_subunits_volumes.v1.csv", "subject,whole left\n", "no rows"),
-        ("hypothalamus", "hypothalamic_subunits_volumes.v1.csv", "subject,whole left\nS,1\nT,2\n", "2 rows of values"),
+        (
+            "hypothalamus",
+            "hypothalamic_subunits_volumes.v1.csv",
+            "subject,whole left\nS,1\nT,2\n",
+            "2 rows of values",
+        ),
         ("hypothalamus", "hypothalamic_subunits_volumes.v1.csv", "subject,volume\nS,1\n", "names no side"),
     ],
 )
@@ -296,6 +397,13 @@ def test_what_is_no_subregion_file_is_refused(key: str, path: str, content: str,
 
 def test_wide_names_are_clear() -> None:
     tables = all_tables()
-    assert tables["freesurfer7/aseg"].wide and tables["freesurfer7/aseg"].wide.keys == ("region", "measurement")
-    assert tables["freesurfer7/aparc"].wide and tables["freesurfer7/aparc"].wide.keys == ("side", "region", "measurement")
+    assert tables["freesurfer7/aseg"].wide and tables["freesurfer7/aseg"].wide.keys == (
+        "region",
+        "measurement",
+    )
+    assert tables["freesurfer7/aparc"].wide and tables["freesurfer7/aparc"].wide.keys == (
+        "side",
+        "region",
+        "measurement",
+    )
     assert tables["freesurfer7/brainstem"].wide and tables["freesurfer7/brainstem"].wide.keys == ("region",)

@@ -26,7 +26,12 @@ TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64
 
 
 def image(
-    data: Any, voxel: tuple[float, float, float] = (1.0, 1.0, 1.0), slope: float = 1.0, inter: float = 0.0, qfac: int = 1, **more: Any
+    data: Any,
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    slope: float = 1.0,
+    inter: float = 0.0,
+    qfac: int = 1,
+    **more: Any,
 ) -> bytes:
     """A NIfTI file of stored numbers; `data * slope + inter` are its values."""
     kind = nib.Nifti2Image if more.get("two") else nib.Nifti1Image
@@ -63,7 +68,9 @@ def truth(content: bytes) -> tuple[Any, float]:
     st.sampled_from(["", "two", "offset"]),
     st.integers(0, 2**32 - 1),
 )
-def test_the_volume_is_that_of_numpy(kind: str, scaling: Any, qfac: int, voxel: Any, packed: bool, big: bool, form: str, seed: int) -> None:
+def test_the_volume_is_that_of_numpy(
+    kind: str, scaling: Any, qfac: int, voxel: Any, packed: bool, big: bool, form: str, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     shape = tuple(random.integers(1, 9, 3))
     if kind.startswith("float"):
@@ -88,12 +95,18 @@ def test_a_threshold_counts_scaled_values() -> None:
     data = np.array([[[0, 127, 128, 255]]], np.uint8)
     content = image(data, (2.0, 2.0, 2.0), 1 / 255)
     values, size = truth(content)
-    assert nifti.volume(io.BytesIO(content), 0.5) == pytest.approx(values[values >= 0.5].sum() * size, rel=1e-12)
+    assert nifti.volume(io.BytesIO(content), 0.5) == pytest.approx(
+        values[values >= 0.5].sum() * size, rel=1e-12
+    )
 
 
 def test_labels_are_counted_by_their_scaled_value() -> None:
     data = np.array([[[0, 10, 10, 11, 58]]], np.int16)
-    for content in (image(data), image(data.astype(np.float32)), image((data // 1 + 5).astype(np.uint8), inter=-5.0)):
+    for content in (
+        image(data),
+        image(data.astype(np.float32)),
+        image((data // 1 + 5).astype(np.uint8), inter=-5.0),
+    ):
         assert nifti.label_counts(io.BytesIO(content))[1] == {0.0: 1, 10.0: 2, 11.0: 1, 58.0: 1}
 
 
@@ -184,7 +197,7 @@ def test_a_large_image_is_never_in_memory(tmp_path: Any, kind: str) -> None:
     assert peak < 40e6
 
 
-# --- the tables ------------------------------------------------------------------------------------------------------
+# --- the tables ---------------------------------------------------------------------------------------------
 
 
 def probability(seed: int) -> bytes:
@@ -197,11 +210,19 @@ def probability(seed: int) -> bytes:
     [
         ("spm12/volumes", ("c1", "c2", "c3"), ("c1T1.nii.gz", "c2T1.nii.gz", "c3T1.nii.gz")),
         ("spm12/volumes", ("c1", "c2", "c3"), ("c1T1.nii", "c2T1.nii", "c3T1.nii")),
-        ("cat12/volumes", ("mri/p1", "mri/p2", "mri/p3"), ("mri/p1T1.nii.gz", "mri/p2T1.nii.gz", "mri/p3T1.nii.gz")),
+        (
+            "cat12/volumes",
+            ("mri/p1", "mri/p2", "mri/p3"),
+            ("mri/p1T1.nii.gz", "mri/p2T1.nii.gz", "mri/p3T1.nii.gz"),
+        ),
         (
             "fslanat/volumes",
             ("T1_fast_pve_0", "T1_fast_pve_1", "T1_fast_pve_2"),
-            ("fsl.anat/T1_fast_pve_0.nii.gz", "fsl.anat/T1_fast_pve_1.nii.gz", "fsl.anat/T1_fast_pve_2.nii.gz"),
+            (
+                "fsl.anat/T1_fast_pve_0.nii.gz",
+                "fsl.anat/T1_fast_pve_1.nii.gz",
+                "fsl.anat/T1_fast_pve_2.nii.gz",
+            ),
         ),
     ],
 )
@@ -219,7 +240,9 @@ def test_tissue_volumes(key: str, names: tuple[str, ...], paths: tuple[str, ...]
 def test_subcortical_volumes() -> None:
     random = np.random.default_rng(7)
     data = random.choice([0, 9, *STRUCTURES.values()], (20, 20, 20)).astype(np.int16)
-    found = session("fslanat/subcortical", {"fsl.anat/T1_subcort_seg.nii.gz": image(data, (1.0, 1.0, 1.25), packed=True)})
+    found = session(
+        "fslanat/subcortical", {"fsl.anat/T1_subcort_seg.nii.gz": image(data, (1.0, 1.0, 1.25), packed=True)}
+    )
     assert [row[0] for row in found.rows] == list(STRUCTURES)
     for name, label in STRUCTURES.items():
         assert float(value(found, "volume", region=name)) == (data == label).sum() * 1.25

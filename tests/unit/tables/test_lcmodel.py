@@ -36,10 +36,15 @@ def workbook(rows: list[list[str | float | None]], shared: bool = True, places: 
         lines.append(f"<row>{''.join(cells)}</row>")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("xl/worksheets/sheet1.xml", f"<worksheet {MAIN}><sheetData>{''.join(lines)}</sheetData></worksheet>")
+        archive.writestr(
+            "xl/worksheets/sheet1.xml",
+            f"<worksheet {MAIN}><sheetData>{''.join(lines)}</sheetData></worksheet>",
+        )
         archive.writestr("xl/worksheets/sheet10.xml", f"<worksheet {MAIN}><sheetData/></worksheet>")
         if shared:
-            items = "".join(f"<si><r><t>{escape(text[:1])}</t></r><r><t>{escape(text[1:])}</t></r></si>" for text in texts)
+            items = "".join(
+                f"<si><r><t>{escape(text[:1])}</t></r><r><t>{escape(text[1:])}</t></r></si>" for text in texts
+            )
             archive.writestr("xl/sharedStrings.xml", f"<sst {MAIN}>{items}</sst>")
     return out.getvalue()
 
@@ -60,12 +65,17 @@ ROWS: list[list[str | float | None]] = [
 def test_a_region_is_a_row_and_a_measurement_a_column(shared: bool, places: bool) -> None:
     found = session("lcmodel/stats", {"lcmodel/S01_lcmodel.xlsx": workbook([HEADER, *ROWS], shared, places)})
     assert found.columns == ("subject", "region", "NAA", "NAA_SD", "FWHM", "Cr")
-    assert found.rows == [("S01", "precuneus", "7.125", "3", "0.049", ""), ("S01", "hippocampus & co", "6.5", "", "", "")]
+    assert found.rows == [
+        ("S01", "precuneus", "7.125", "3", "0.049", ""),
+        ("S01", "hippocampus & co", "6.5", "", "", ""),
+    ]
     assert not found.notes
 
 
 def test_tissue_correction_is_passed_through_without_its_id() -> None:
-    content = workbook([[None, "id", "subject", "region", "GM"], [0, "XNAT_E00009", "S01", "precuneus", 0.625]])
+    content = workbook(
+        [[None, "id", "subject", "region", "GM"], [0, "XNAT_E00009", "S01", "precuneus", 0.625]]
+    )
     found = session("lcmodel/correction", {"tissue_correction/mrs_tissue_corr.xlsx": content})
     assert found.columns == ("subject", "region", "GM") and found.rows == [("S01", "precuneus", "0.625")]
     assert found.notes == ("the file says that it is of XNAT_E00009",)
@@ -111,6 +121,8 @@ def test_what_is_no_workbook_of_lcmodel_is_refused(content: bytes, sentence: str
 def test_a_workbook_with_entities_is_refused() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("xl/worksheets/sheet1.xml", '<!DOCTYPE a [<!ENTITY b "c">]><worksheet>&b;</worksheet>')
+        archive.writestr(
+            "xl/worksheets/sheet1.xml", '<!DOCTYPE a [<!ENTITY b "c">]><worksheet>&b;</worksheet>'
+        )
     with pytest.raises(ParseError, match="no workbook that a pipeline writes"):
         first_sheet(out)

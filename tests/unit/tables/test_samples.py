@@ -1,4 +1,6 @@
-"""Real files, where they are: XNATFS_SAMPLES, or `shared/samples` beside the checkout. They are no part of the project."""
+"""Real files, where they are: XNATFS_SAMPLES, or `shared/samples` beside the checkout. They are no part of
+the project.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def test_real_files_give_as_many_rows_as_bx_counts(key: str, name: str, rows: in
 
 
 def test_the_cortex_of_freesurfer_6_is_found_without_its_comma() -> None:
-    assert value(session("freesurfer6/aparc", folder("freesurfer/fs6.0.0")), region="CortexVol") == "536883.609483"
+    assert (
+        value(session("freesurfer6/aparc", folder("freesurfer/fs6.0.0")), region="CortexVol")
+        == "536883.609483"
+    )
 
 
 def test_composites_can_be_computed_from_real_files() -> None:

@@ -1,4 +1,6 @@
-"""`tables.toml`: what it may say, what a table is read from then, and the one sentence for what it may not say."""
+"""`tables.toml`: what it may say, what a table is read from then, and the one sentence for what it may not
+say.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,17 @@ def test_without_a_word_every_table_is_as_bx_has_it() -> None:
 
 def test_a_label_is_another_wherever_it_is_read() -> None:
     site = read('[labels]\nFREESURFER7 = "recon-all"\nFREESURFER6 = ["FS6", "fs:fsData/DATA", "a/b"]\n')
-    assert wanted(site, "freesurfer7/aseg") == wanted(site, "braak/volumes") == wanted(site, "signature/jack") == ["recon-all"]
-    assert site.spec(TABLES["freesurfer6/aparc"]).wanted == (Wanted("FS6"), Wanted("DATA", "fs:fsData"), Wanted("a/b"))
+    assert (
+        wanted(site, "freesurfer7/aseg")
+        == wanted(site, "braak/volumes")
+        == wanted(site, "signature/jack")
+        == ["recon-all"]
+    )
+    assert site.spec(TABLES["freesurfer6/aparc"]).wanted == (
+        Wanted("FS6"),
+        Wanted("DATA", "fs:fsData"),
+        Wanted("a/b"),
+    )
     assert wanted(site, "freesurfer6hires/aseg") == ["FREESURFER6_HIRES"]
     assert wanted(read('[labels]\nSPM12_SEGMENT = "SEG"\n'), "spm12/volumes") == ["SEG", "SPM12_SEGMENT_T1T2"]
 
@@ -63,12 +74,22 @@ def test_one_table_or_all_of_a_pipeline() -> None:
 
 def test_files_are_parsed_as_before() -> None:
     before, after = read(""), read('[tables."ashs/volumes"]\nfiles.icv = "vol.txt"\n')
-    for old, new in zip(before.spec(TABLES["ashs/volumes"]).inputs, after.spec(TABLES["ashs/volumes"]).inputs, strict=True):
-        assert (old.role, old.parse, old.required, old.version) == (new.role, new.parse, new.required, new.version)
+    for old, new in zip(
+        before.spec(TABLES["ashs/volumes"]).inputs, after.spec(TABLES["ashs/volumes"]).inputs, strict=True
+    ):
+        assert (old.role, old.parse, old.required, old.version) == (
+            new.role,
+            new.parse,
+            new.required,
+            new.version,
+        )
 
 
 def test_the_users_word_counts_more_than_the_projects() -> None:
-    project = read('[labels]\nASHS = "theirs"\nFREESURFER6 = "FS"\n[tables.ashs]\nfiles.left = "theirs"\nfiles.right = "theirs"\n')
+    project = read(
+        '[labels]\nASHS = "theirs"\nFREESURFER6 = "FS"\n[tables.ashs]\nfiles.left = "theirs"\nfiles.right '
+        '= "theirs"\n'
+    )
     user = read('[labels]\nASHS = "mine"\n[tables.ashs]\nfiles.left = "mine"\n')
     both = user.over(project)
     assert wanted(both, "ashs/volumes") == ["mine"] and wanted(both, "freesurfer6/aseg") == ["FS"]
@@ -98,12 +119,18 @@ def test_what_would_be_read_otherwise_has_another_fingerprint() -> None:
         ("[label]\n", "'label' is no part of a tables.toml; it has [labels] and [tables.NAME]"),
         ("labels = 3\n", "labels is a section, [labels]"),
         ("tables = 'x'\n", "tables is a section, [tables]"),
-        ("[labels]\nFREESURFER9 = 'x'\n", "no table reads a resource 'FREESURFER9'; `xnatfs table --list` shows what is read"),
+        (
+            "[labels]\nFREESURFER9 = 'x'\n",
+            "no table reads a resource 'FREESURFER9'; `xnatfs table --list` shows what is read",
+        ),
         ("[labels]\nASHS = 3\n", "labels.ASHS is a text or a list of texts"),
         ("[labels]\nASHS = []\n", "labels.ASHS is a text or a list of texts"),
         ("[labels]\nASHS = ['']\n", "labels.ASHS is a text or a list of texts"),
         ("[labels]\nASHS = ['a', 3]\n", "labels.ASHS is a text or a list of texts"),
-        ("[tables.ash]\nresources = 'x'\n", "there is no table or pipeline 'ash'; `xnatfs table --list` shows them"),
+        (
+            "[tables.ash]\nresources = 'x'\n",
+            "there is no table or pipeline 'ash'; `xnatfs table --list` shows them",
+        ),
         (
             "[tables.ashs.volumes]\nresources = 'x'\n",
             '[tables.ashs] has `resources` and `files` only; the table is written [tables."ashs/volumes"]',
@@ -111,7 +138,10 @@ def test_what_would_be_read_otherwise_has_another_fingerprint() -> None:
         ("[tables]\nashs = 'x'\n", "[tables.ashs] has `resources` and `files` only"),
         ("[tables.ashs]\nfiles = 'x'\n", "tables.ashs.files is a section, [tables.ashs.files]"),
         ("[tables.ashs]\nfiles.middle = 'x'\n", "ashs has no file 'middle', but icv, left, report, right"),
-        ("[tables.'ashs/volumes']\nfiles.left = 3\n", "tables.ashs/volumes.files.left is a text or a list of texts"),
+        (
+            "[tables.'ashs/volumes']\nfiles.left = 3\n",
+            "tables.ashs/volumes.files.left is a text or a list of texts",
+        ),
         ("[tables.ashs]\nresources = 3\n", "tables.ashs.resources is a text or a list of texts"),
     ],
 )

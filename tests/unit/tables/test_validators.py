@@ -21,10 +21,16 @@ REPORT = {
 }
 
 
-@pytest.mark.parametrize("key", [f"{pipeline}/tests" for pipeline in VALIDATED] + [f"archiving/{name}" for name in ARCHIVING])
+@pytest.mark.parametrize(
+    "key", [f"{pipeline}/tests" for pipeline in VALIDATED] + [f"archiving/{name}" for name in ARCHIVING]
+)
 def test_outcomes_are_true_false_or_empty(key: str) -> None:
     validator = VALIDATED[key.split("/")[0]][1][0] if key.endswith("/tests") else ARCHIVING[key.split("/")[1]]
-    files = {f"{validator}_S01.pdf": "", f"Other{validator}.json": "", f"{validator}_S01.json": json.dumps(REPORT, ensure_ascii=False)}
+    files = {
+        f"{validator}_S01.pdf": "",
+        f"Other{validator}.json": "",
+        f"{validator}_S01.json": json.dumps(REPORT, ensure_ascii=False),
+    }
     found = session(key, files)
     assert found.columns == ("HasCorrectItems", "HasLogs", "Snapshot", "version", "generated")
     assert found.rows == [("true", "false", "", "12345678", "2021-03-04, 10:20")]
@@ -69,7 +75,7 @@ def test_what_is_no_report_is_refused(content: str, sentence: str) -> None:
         session("ashs/tests", {"ASHSValidator_S01.json": content})
 
 
-# --- the MRI session of a PET session --------------------------------------------------------------------------------
+# --- the MRI session of a PET session -----------------------------------------------------------------------
 
 ANSWER = {"ID": "X_E2", "date": "2020-01-02", "project": "P2", "scan": 301}
 

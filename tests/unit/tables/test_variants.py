@@ -12,7 +12,11 @@ from xnatfs.tables.spec import ParseError, csv_table
 
 ROW = ("4", "9000", "9100.5", "Left-Lateral-Ventricle", "25.1000", "10.2000", "4.0000", "80.0000", "76.0000")
 MEASURES = [("BrainSegVol", "1100000.500000", "mm^3"), ("eTIV", "1500000.250000", "mm^3")]
-CORTEX = [("NumVert", "120000", "unitless"), ("WhiteSurfArea", "80000.5", "mm^2"), ("MeanThickness", "2.45", "mm")]
+CORTEX = [
+    ("NumVert", "120000", "unitless"),
+    ("WhiteSurfArea", "80000.5", "mm^2"),
+    ("MeanThickness", "2.45", "mm"),
+]
 ASEG = aseg_file(MEASURES, [("1", *ROW), ("2", *ROW[:3], "Right-Putamen", *ROW[4:])])
 APARC = aparc_file(CORTEX, [(f"region{at}", *["1"] * 3, *["2.5"] * 6) for at in range(34)])
 HIPPO = "CA1 123.456789\nGC-ML-DG 1.5\nWhole_hippocampus 3412.25\n"
@@ -21,8 +25,13 @@ FILES: dict[str, dict[str, str]] = {
     "freesurfer7/aseg": {"S/stats/aseg.stats": ASEG},
     "freesurfer7/aparc": {f"S/stats/{side}h.aparc.stats": APARC for side in "lr"},
     "freesurfer7/hippoSfVolumes": {f"S/mri/{side}h.hippoSfVolumes-T1.v21.txt": HIPPO for side in "lr"},
-    "freesurfer7/brainstem": {"S/mri/brainstemSsVolumes.v12.txt": "Medulla 4600.5\nPons 15100.25\nWhole_brainstem 27100.5\n"},
-    "freesurfer7/thalamus": {"S/mri/ThalamicNuclei.v12.T1.volumes.txt": "Left-AV 1.5\nLeft-Whole_thalamus 9\nRight-Whole_thalamus 8\n"},
+    "freesurfer7/brainstem": {
+        "S/mri/brainstemSsVolumes.v12.txt": "Medulla 4600.5\nPons 15100.25\nWhole_brainstem 27100.5\n"
+    },
+    "freesurfer7/thalamus": {
+        "S/mri/ThalamicNuclei.v12.T1.volumes.txt": "Left-AV 1.5\nLeft-Whole_thalamus "
+        "9\nRight-Whole_thalamus 8\n"
+    },
     "ashs/volumes": {
         "final/S_left_corr_nogray_volumes.txt": "S left CA1 26 678.901\nS left CA2+3 26 12.5\n",
         "final/S_right_corr_nogray_volumes.txt": "S right CA1 26 670.901\nS right CA2+3 26 13.5\n",
@@ -43,8 +52,12 @@ HARMLESS: dict[str, Callable[[str], bytes]] = {
     "blanks behind each line": _lines(lambda line: line[:-1] + " \t \n"),
     "blank lines between and at the end": _lines(lambda line: line + "  \n\n"),
     "remarks": lambda text: f"# by hand, 5, mm\n{text}# the end\n".encode(),
-    "a remark in latin-1 with a control character": lambda text: b"# user \xc5\x85se \x85 \xe9 at lab\n" + text.encode(),
-    "a remark with other line separators": lambda text: ("# jos\u00e9 \u2028 \u0085 \x0b \x0c \x1c here\n" + text).encode(),
+    "a remark in latin-1 with a control character": lambda text: (
+        b"# user \xc5\x85se \x85 \xe9 at lab\n" + text.encode()
+    ),
+    "a remark with other line separators": lambda text: (
+        "# jos\u00e9 \u2028 \u0085 \x0b \x0c \x1c here\n" + text
+    ).encode(),
 }
 
 
@@ -60,7 +73,9 @@ def test_what_changes_no_number_changes_no_row(key: str, how: str) -> None:
 def test_tabs_in_the_header_of_a_stats_file() -> None:
     tabbed = ASEG.replace("# Measure ", "#\tMeasure\t").replace("# ColHeaders ", "#\tColHeaders\t")
     assert tabbed != ASEG
-    assert session("freesurfer7/aseg", {"aseg.stats": tabbed}) == session("freesurfer7/aseg", {"aseg.stats": ASEG})
+    assert session("freesurfer7/aseg", {"aseg.stats": tabbed}) == session(
+        "freesurfer7/aseg", {"aseg.stats": ASEG}
+    )
 
 
 @pytest.mark.parametrize("key", FILES)
@@ -78,7 +93,9 @@ def test_nor_in_the_header_alone() -> None:
 
 def test_more_columns_are_given_if_the_header_names_them_and_refused_if_not() -> None:
     more = "".join(
-        line if line.startswith("#") and "ColHeaders" not in line else f"{line[:-1]} {'Extra' if line[0] == '#' else '7.5'}\n"
+        line
+        if line.startswith("#") and "ColHeaders" not in line
+        else f"{line[:-1]} {'Extra' if line[0] == '#' else '7.5'}\n"
         for line in APARC.splitlines(keepends=True)
     )
     files = FILES["freesurfer7/aparc"]

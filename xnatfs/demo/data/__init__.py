@@ -1,8 +1,8 @@
 """The sample data of the stand-in: archives built in memory, the same bytes, ids and dates at every build.
 
-Used by the stand-in's commands and by tests. `build("lab")` is a small imaging lab (see `lab.py`), `build("scale", ...)` any
-number of sessions (see `scale.py`), `build("empty")` a server with logins and nothing else.
-"""
+Used by the stand-in's commands and by tests. `build("lab")` is a small imaging lab (see `lab.py`),
+`build("scale", ...)` any number of sessions (see `scale.py`), `build("empty")` a server with logins and
+nothing else."""
 
 from __future__ import annotations
 
@@ -22,4 +22,7 @@ def build(name: str = "lab", **options: Any) -> Archive:
         return scale.build(**options)
     if name == "empty" and not options:
         return scale.build(sessions=0)
-    raise ValueError(f"no sample data {name!r} with options {sorted(options)}; there are {', '.join(NAMES)} (options: scale only)")
+    raise ValueError(
+        f"no sample data {name!r} with options {sorted(options)}; there are {', '.join(NAMES)} (options: "
+        f"scale only)"
+    )

@@ -1,7 +1,8 @@
-"""Project BROKEN of the `lab` data: results that are damaged, or that a spreadsheet would misread, each with a name.
+"""Project BROKEN of the `lab` data: results that are damaged, or that a spreadsheet would misread, each with
+a name.
 
-Used by `lab.py`; `CASES` says what each session is, by its label. A session has FREESURFER6 and ASHS with the numbers of `measurements.py`
-but for what its case says, so that a table can be compared with them row by row.
+Used by `lab.py`; `CASES` says what each session is, by its label. A session has FREESURFER6 and ASHS with the
+numbers of `measurements.py` but for what its case says, so that a table can be compared with them row by row.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ Files = dict[str, bytes]
 
 CASES = {
     "b_healthy": "nothing is wrong here",
-    "b_truncated": "aseg.stats, lh.aparc.stats, a hippocampus and ASHS's left volumes end in the middle of a line",
+    "b_truncated": "aseg.stats, lh.aparc.stats, a hippocampus and ASHS's left volumes end in the middle "
+    "of a line",
     "b_html": "aseg.stats and ASHS's icv.txt are HTML pages: somebody uploaded a log-in page",
     "b_empty": "aseg.stats, lh.aparc.stats, a hippocampus and ASHS's icv.txt are 0 bytes long",
     "b_nrows": "aseg.stats says NRows 45 and has 40 rows",
     "b_hemisphere": "nothing of the right hemisphere: no rh.*, no right volumes of ASHS",
-    "b_formula": "text cells that a spreadsheet would run, in BAMOS_ARTERIAL and in a structure of aseg.stats",
+    "b_formula": "text cells that a spreadsheet would run, in BAMOS_ARTERIAL and in a structure of "
+    "aseg.stats",
     "b_nan": "nan, NaN and inf instead of numbers in aseg.stats and in a hippocampus",
     "b_twice": "two subjects in one FREESURFER6, so two aseg.stats",
     "b_gone": "aseg.stats is listed, and is gone from the disk",
@@ -32,12 +35,20 @@ CASES = {
     "1E5": "nothing is wrong, but subject and session are called 1E5",
 }
 FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(1,1)", '=HYPERLINK("http://127.0.0.1/")', "\tTab")
-HTML = b'<!DOCTYPE html>\n<html><head><title>XNAT</title></head><body><form action="/j_spring_security_check">Log in</form></body></html>\n'
+HTML = (
+    b"<!DOCTYPE html>\n<html><head><title>XNAT</title></head><body><form "
+    b'action="/j_spring_security_check">Log in</form></body></html>\n'
+)
 
 
 def add(make: Maker) -> Project:
     """Add the project to the archive."""
-    project = make.project("BROKEN", "Damaged results (sample data)", members=["demo"], description="Damaged results, each named.")
+    project = make.project(
+        "BROKEN",
+        "Damaged results (sample data)",
+        members=["demo"],
+        description="Damaged results, each named.",
+    )
     for number, label in enumerate(CASES):
         make.wait(minutes=30)
         subject = make.subject(project, label if label[0].isdigit() else f"s{label[1:]}")
@@ -48,7 +59,11 @@ def add(make: Maker) -> Project:
         _damage(label, files, ashs, session)
         if label == "b_formula":
             rows = [[depth, region, 1, "12.5"] for depth, region in enumerate(FORMULAS)]
-            make.resource(session, "BAMOS_ARTERIAL", {"bamos_arterial_stats.csv": csv(["depth", "region", "n", "volume"], rows)})
+            make.resource(
+                session,
+                "BAMOS_ARTERIAL",
+                {"bamos_arterial_stats.csv": csv(["depth", "region", "n", "volume"], rows)},
+            )
         made = make.resource(session, "FREESURFER6", files)
         if label == "b_gone":
             (entry,) = (entry for entry in made.entries if entry.name == "aseg.stats")
@@ -59,7 +74,11 @@ def add(make: Maker) -> Project:
 
 def _damage(label: str, files: Files, ashs: Files, session: Experiment) -> None:
     """Do to the files what `CASES` says."""
-    aseg, aparc, hippo = f"{label}/stats/aseg.stats", f"{label}/stats/lh.aparc.stats", f"{label}/mri/lh.hippoSfVolumes-T1.v10.txt"
+    aseg, aparc, hippo = (
+        f"{label}/stats/aseg.stats",
+        f"{label}/stats/lh.aparc.stats",
+        f"{label}/mri/lh.hippoSfVolumes-T1.v10.txt",
+    )
     icv, left = f"final/{label}_icv.txt", f"final/{label}_left_corr_nogray_volumes.txt"
     if label == "b_truncated":
         for path in (aseg, aparc, hippo):

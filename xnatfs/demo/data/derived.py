@@ -1,10 +1,10 @@
 """What the further MR pipelines of project PIPES measured: the one place of truth for their numbers.
 
-Used by `mr_outputs.py`, which writes them into files in each program's syntax, and by tests, which compare tables with them.
-As in `measurements.py`: every function takes the accession id of the session, and the text of a `Decimal` is the text in the file.
-`FREESURFER6_HIRES` is `measurements.aseg(hires(session), "6")` and so on; the tissue maps of CAT12, FSL_ANAT, BASIL and
-3DASL_QUANTIFICATION are `measurements.tissue_volumes` under a key of their own.
-"""
+Used by `mr_outputs.py`, which writes them into files in each program's syntax, and by tests, which compare
+tables with them. As in `measurements.py`: every function takes the accession id of the session, and the text
+of a `Decimal` is the text in the file. `FREESURFER6_HIRES` is `measurements.aseg(hires(session), "6")` and so
+on; the tissue maps of CAT12, FSL_ANAT, BASIL and 3DASL_QUANTIFICATION are `measurements.tissue_volumes` under
+a key of their own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ NODES = tuple(  # the nodes of the connectomes: Desikan-Killiany and the deep gr
     + [
         f"{side}-{name}"
         for _, side in SIDES
-        for name in ("Cerebellum-Cortex", "Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens-area")
+        for name in (
+            "Cerebellum-Cortex",
+            "Thalamus",
+            "Caudate",
+            "Putamen",
+            "Pallidum",
+            "Hippocampus",
+            "Amygdala",
+            "Accumbens-area",
+        )
     ]
 )
 SUBCORTICAL = {  # FSL FIRST: name -> (label, rough volume in mm3)
@@ -60,7 +69,24 @@ LAYERS = 6  # 0 is background; 5 is counted as 4
 LESION_VOXEL = Decimal("1.5")  # mm3
 ARTERIES = ("left ACA", "right ACA", "left MCA", "right MCA", "left PCA", "right PCA", "vertebrobasilar")
 QSM_REGIONS = tuple(name for _, name, volume in m.ASEG_STRUCTURES if volume > 400)
-METABOLITES = ("Ala", "Asp", "Cr", "PCr", "GABA", "Glc", "Gln", "Glu", "Ins", "Lac", "GPC", "NAA", "NAAG", "Cr+PCr", "NAA+NAAG", "Glu+Gln")
+METABOLITES = (
+    "Ala",
+    "Asp",
+    "Cr",
+    "PCr",
+    "GABA",
+    "Glc",
+    "Gln",
+    "Glu",
+    "Ins",
+    "Lac",
+    "GPC",
+    "NAA",
+    "NAAG",
+    "Cr+PCr",
+    "NAA+NAAG",
+    "Glu+Gln",
+)
 MRS_REGIONS = ("PCC", "precuneus")
 
 
@@ -76,14 +102,19 @@ def cat12_volumes(session: str) -> dict[str, float]:
 
 
 def pve_volumes(session: str, resource: str = "FSL_ANAT") -> dict[str, float]:
-    """FAST's maps in mm3: T1_fast_pve_0 (CSF), _1 (grey), _2 (white matter). BASIL and 3DASL_QUANTIFICATION have them too."""
+    """FAST's maps in mm3: T1_fast_pve_0 (CSF), _1 (grey), _2 (white matter). BASIL and 3DASL_QUANTIFICATION
+    have them too.
+    """
     volumes = m.tissue_volumes(f"{session}/{resource}")
     return {"T1_fast_pve_0": volumes["c3"], "T1_fast_pve_1": volumes["c1"], "T1_fast_pve_2": volumes["c2"]}
 
 
 def subcortical_voxels(session: str) -> dict[str, int]:
     """FIRST's structures: how many voxels of 8 mm3."""
-    return {name: int(draw(f"{session}/first/{name}", size / 9, size / 7, 0)) for name, (_, size) in SUBCORTICAL.items()}
+    return {
+        name: int(draw(f"{session}/first/{name}", size / 9, size / 7, 0))
+        for name, (_, size) in SUBCORTICAL.items()
+    }
 
 
 def subcortical_volumes(session: str) -> dict[str, float]:
@@ -93,7 +124,9 @@ def subcortical_volumes(session: str) -> dict[str, float]:
 
 @cache
 def lesions(session: str) -> dict[tuple[int, int], tuple[tuple[int, ...], ...]]:
-    """BAMOS: (layer, lobe) -> the lesions there, each the probabilities of its voxels in quarters (1 to 4). None in the background."""
+    """BAMOS: (layer, lobe) -> the lesions there, each the probabilities of its voxels in quarters (1 to 4).
+    None in the background.
+    """
     found = {}
     for layer in range(LAYERS):
         for lobe in range(len(LOBES)):
@@ -101,14 +134,18 @@ def lesions(session: str) -> dict[tuple[int, int], tuple[tuple[int, ...], ...]]:
             count = int(draw(key, 0, 3, 0)) if layer and lobe else 0
             sizes = [int(draw(f"{key}/{n}", 1, 8, 0)) for n in range(count)]
             found[layer, lobe] = tuple(
-                tuple(int(draw(f"{key}/{n}/{voxel}", 1, 4, 0)) for voxel in range(size)) for n, size in enumerate(sizes)
+                tuple(int(draw(f"{key}/{n}/{voxel}", 1, 4, 0)) for voxel in range(size))
+                for n, size in enumerate(sizes)
             )
     return found
 
 
 def _lesion_volume(some: tuple[tuple[int, ...], ...]) -> Decimal:
     """The sum of the probabilities of at least one half, in mm3."""
-    return sum((Decimal(quarters) / 4 for lesion in some for quarters in lesion if quarters >= 2), Decimal(0)) * LESION_VOXEL
+    return (
+        sum((Decimal(quarters) / 4 for lesion in some for quarters in lesion if quarters >= 2), Decimal(0))
+        * LESION_VOXEL
+    )
 
 
 def bamos_volume(session: str) -> Decimal:
@@ -117,7 +154,9 @@ def bamos_volume(session: str) -> Decimal:
 
 
 def bamos_stats(session: str) -> dict[tuple[int, str], tuple[int, Decimal]]:
-    """BAMOS as bx tells it: (depth, region) -> (n, mm3). n counts labels, and healthy tissue's label 0 is one of them."""
+    """BAMOS as bx tells it: (depth, region) -> (n, mm3). n counts labels, and healthy tissue's label 0 is one
+    of them.
+    """
     table = {}
     for layer in range(LAYERS - 1):
         for lobe, region in enumerate(LOBES):
@@ -151,7 +190,9 @@ def alps(session: str) -> dict[str, Decimal]:
     digits = Decimal("1.00000000000000000000")
     for side in ("L", "R"):
         across = values[f"x_proj_{side}"] + values[f"x_assoc_{side}"]
-        values[f"alps_{side}"] = (across / (values[f"y_proj_{side}"] + values[f"z_assoc_{side}"])).quantize(digits)
+        values[f"alps_{side}"] = (across / (values[f"y_proj_{side}"] + values[f"z_assoc_{side}"])).quantize(
+            digits
+        )
     values["alps"] = ((values["alps_R"] + values["alps_L"]) / 2).quantize(digits)
     return values
 
@@ -160,7 +201,11 @@ def alps_diffusion(session: str) -> list[Row]:
     """`alps.stat/fa+md_alps.csv` but for its columns id and scanner: one row for FA, one for MD."""
     rows: list[Row] = []
     for metric, low, high in (("FA", 0.35, 0.65), ("MD", 0.0006, 0.0009)):
-        parts = {f"{b}_{s}": draw(f"{session}/alps/{metric}/{b}/{s}", low, high, 6) for b in ("proj", "assoc") for s in ("L", "R")}
+        parts = {
+            f"{b}_{s}": draw(f"{session}/alps/{metric}/{b}/{s}", low, high, 6)
+            for b in ("proj", "assoc")
+            for s in ("L", "R")
+        }
         means = {f"mean_{b}": (parts[f"{b}_L"] + parts[f"{b}_R"]) / 2 for b in ("proj", "assoc")}
         order = ("proj_L", "assoc_L", "proj_R", "assoc_R")
         rows.append({"diffusion_metric": metric, **{name: parts[name] for name in order}, **means})
@@ -173,7 +218,9 @@ def donsurf_header(session: str, side: str) -> dict[str, tuple[Decimal, str]]:
 
 
 def donsurf(session: str, metric: str, side: str) -> dict[str, m.Rows]:
-    """The table of `<metric>/stats/<side>.aparc.stats`, diffusivity (10^-3 mm2/s) stands in the columns of thickness."""
+    """The table of `<metric>/stats/<side>.aparc.stats`, diffusivity (10^-3 mm2/s) stands in the columns of
+    thickness.
+    """
     table = m.aparc(f"{session}/donsurf", "6", side)
     for region, row in table.items():
         key = f"{session}/donsurf/{metric}/{side}/{region}"
@@ -210,7 +257,15 @@ def lcmodel(session: str) -> list[Row]:
         key = f"{session}/mrs/{region}"
         for name in METABOLITES:
             value = draw(f"{key}/{name}", 0.1, 12, 3)
-            rows.append({"region": region, "table": "concentration", "measurement": name, "value": value, "units": "mM"})
+            rows.append(
+                {
+                    "region": region,
+                    "table": "concentration",
+                    "measurement": name,
+                    "value": value,
+                    "units": "mM",
+                }
+            )
             rows.append(
                 {
                     "region": region,
@@ -225,7 +280,15 @@ def lcmodel(session: str) -> list[Row]:
             ("S/N", draw(f"{key}/SN", 8, 60, 0), ""),
             ("Data shift", draw(f"{key}/shift", -0.02, 0.02, 3), "ppm"),
         ):
-            rows.append({"region": region, "table": "miscellaneous", "measurement": name, "value": value, "units": units})
+            rows.append(
+                {
+                    "region": region,
+                    "table": "miscellaneous",
+                    "measurement": name,
+                    "value": value,
+                    "units": units,
+                }
+            )
     return rows
 
 
@@ -237,7 +300,13 @@ def lcmodel_correction(session: str) -> list[Row]:
         grey, white = draw(f"{key}/gm", 0.4, 0.6, 4), draw(f"{key}/wm", 0.2, 0.35, 4)
         fluid = 1 - grey - white
         rows.append(
-            {"region": region, "fGM": grey, "fWM": white, "fCSF": fluid, "corr_factor": (1 / (1 - fluid)).quantize(Decimal("1.000000"))}
+            {
+                "region": region,
+                "fGM": grey,
+                "fWM": white,
+                "fCSF": fluid,
+                "corr_factor": (1 / (1 - fluid)).quantize(Decimal("1.000000")),
+            }
         )
     return rows
 
@@ -245,15 +314,23 @@ def lcmodel_correction(session: str) -> list[Row]:
 def connectome(session: str) -> list[list[Decimal]]:
     """MRtrix3's `connectome.csv`: a symmetric matrix over `NODES`."""
     size = len(NODES)
-    upper = {(a, b): draw(f"{session}/connectome/{a}/{b}", 0, 9, 5) for a in range(size) for b in range(a, size)}
+    upper = {
+        (a, b): draw(f"{session}/connectome/{a}/{b}", 0, 9, 5) for a in range(size) for b in range(a, size)
+    }
     return [[upper[min(a, b), max(a, b)] for b in range(size)] for a in range(size)]
 
 
 def correlations(session: str) -> list[list[Decimal]]:
     """XCP-D's matrix of Pearson correlations over `NODES`: symmetric, 1 in the diagonal."""
     size = len(NODES)
-    upper = {(a, b): draw(f"{session}/xcpd/{a}/{b}", -0.4, 0.95, 6) for a in range(size) for b in range(a + 1, size)}
-    return [[Decimal("1.0") if a == b else upper[min(a, b), max(a, b)] for b in range(size)] for a in range(size)]
+    upper = {
+        (a, b): draw(f"{session}/xcpd/{a}/{b}", -0.4, 0.95, 6)
+        for a in range(size)
+        for b in range(a + 1, size)
+    }
+    return [
+        [Decimal("1.0") if a == b else upper[min(a, b), max(a, b)] for b in range(size)] for a in range(size)
+    ]
 
 
 def timeseries(session: str, volumes: int = 12) -> list[list[Decimal]]:

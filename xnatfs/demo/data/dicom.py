@@ -36,19 +36,30 @@ def uid(key: str) -> str:
     return f"2.25.{int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), 'big')}"
 
 
-def slices(series: Series, volume: Volume, spacing: tuple[float, float, float], tilted: bool = False) -> dict[str, bytes]:
+def slices(
+    series: Series, volume: Volume, spacing: tuple[float, float, float], tilted: bool = False
+) -> dict[str, bytes]:
     """One DICOM file per slice: name -> bytes.
 
-    `volume` is in NIfTI order (x to the right, y to the front, z up) as dcm2niix writes it, so that a conversion gives it back.
-    `tilted`: each slice in a plane of its own, as a localizer has them.
-    """
+    `volume` is in NIfTI order (x to the right, y to the front, z up) as dcm2niix writes it, so that a
+    conversion gives it back. `tilted`: each slice in a plane of its own, as a localizer has them."""
     key = f"{series.project}/{series.session}/{series.number}"
     dataset = pydicom.dcmread(io.BytesIO(pydicom_file("MR_small.dcm")))
-    for keyword in ("DataSetTrailingPadding", "TimezoneOffsetFromUTC", "ImageComments", "InstanceCreationDate", "InstanceCreationTime"):
+    for keyword in (
+        "DataSetTrailingPadding",
+        "TimezoneOffsetFromUTC",
+        "ImageComments",
+        "InstanceCreationDate",
+        "InstanceCreationTime",
+    ):
         delattr(dataset, keyword)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
     dataset.PatientName, dataset.PatientID, dataset.PatientSex = series.subject, series.session, series.sex
-    dataset.StudyDescription, dataset.SeriesDescription, dataset.ProtocolName = series.project, series.description, series.description
+    dataset.StudyDescription, dataset.SeriesDescription, dataset.ProtocolName = (
+        series.project,
+        series.description,
+        series.description,
+    )
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = series.date
     dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = series.time
     dataset.StudyID, dataset.AccessionNumber = series.session[:16], ""
@@ -70,7 +81,8 @@ def slices(series: Series, volume: Volume, spacing: tuple[float, float, float], 
         instance = UID(uid(f"{key}/{index}"))
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = instance
         dataset.InstanceNumber = index + 1
-        # DICOM's x and y run against NIfTI's: the last row and column of the picture are the first of the volume.
+        # DICOM's x and y run against NIfTI's: the last row and column of the picture are the first of the
+        # volume.
         z = corner[2] + index * spacing[2]
         dataset.ImageOrientationPatient = planes[index % 3 if tilted else 0]
         dataset.ImagePositionPatient = [f"{corner[0]:.4f}", f"{corner[1]:.4f}", f"{0.0 if tilted else z:.4f}"]
@@ -78,5 +90,7 @@ def slices(series: Series, volume: Volume, spacing: tuple[float, float, float], 
         dataset.PixelData = volume[::-1, ::-1, index].T.astype("<i2").tobytes()
         stream = io.BytesIO()
         dataset.save_as(stream)
-        files[f"{series.session}.MR.{series.description}.{series.number}.{index + 1:04d}.{instance[-8:]}.dcm"] = stream.getvalue()
+        files[
+            f"{series.session}.MR.{series.description}.{series.number}.{index + 1:04d}.{instance[-8:]}.dcm"
+        ] = stream.getvalue()
     return files

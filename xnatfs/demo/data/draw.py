@@ -1,8 +1,7 @@
 """Numbers drawn from a key: the same on every machine, and no two keys alike.
 
-Used by the sample data. A hash and integer arithmetic only: a random generator's or a compressor's output may differ
-from one library version to the next, and the sample data must not.
-"""
+Used by the sample data. A hash and integer arithmetic only: a random generator's or a compressor's output may
+differ from one library version to the next, and the sample data must not."""
 
 from __future__ import annotations
 
@@ -15,7 +14,9 @@ import numpy as np
 
 
 def draw(key: str, low: float, high: float, decimals: int) -> Decimal:
-    """A number from `low` to `high` with exactly so many decimals; `str()` of it is the text that is written to files."""
+    """A number from `low` to `high` with exactly so many decimals; `str()` of it is the text that is written
+    to files.
+    """
     unit = Decimal(1).scaleb(-decimals)
     first, last = int(Decimal(str(low)) / unit), int(Decimal(str(high)) / unit)
     value = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
@@ -48,17 +49,29 @@ _REPEAT_258, _REPEAT_10, _END = format(0xC5, "08b") + "00000", format(8, "07b") 
 
 
 def gzip_runs(data: bytes) -> bytes:
-    """`data` as a gzip file in which only runs of one byte are compressed: as good as a compressor for masks and label images.
+    """`data` as a gzip file in which only runs of one byte are compressed: as good as a compressor for masks
+    and label images.
 
     One block of fixed codes and a rule that leaves no choice, for the same reason as `gzip_stored`.
     """
     values = np.frombuffer(data, dtype=np.uint8)
-    starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1, [len(values)]]) if len(values) else np.zeros(1, dtype=int)
+    starts = (
+        np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1, [len(values)]])
+        if len(values)
+        else np.zeros(1, dtype=int)
+    )
     bits = ["110"]  # the last block, of fixed codes
     for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         literal, rest = _LITERAL[values[start]], stop - start - 1
-        bits += [literal, _REPEAT_258 * (rest // 258), _REPEAT_10 * (rest % 258 // 10), literal * (rest % 258 % 10)]
+        bits += [
+            literal,
+            _REPEAT_258 * (rest // 258),
+            _REPEAT_10 * (rest % 258 // 10),
+            literal * (rest % 258 % 10),
+        ]
     bits.append(_END)
-    packed = np.packbits(np.frombuffer("".join(bits).encode(), dtype=np.uint8) - ord("0"), bitorder="little").tobytes()
+    packed = np.packbits(
+        np.frombuffer("".join(bits).encode(), dtype=np.uint8) - ord("0"), bitorder="little"
+    ).tobytes()
     tail = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
     return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff" + packed + tail

@@ -1,9 +1,9 @@
-"""Project FJORD on a site of its own: what a BIDS dataset can hold, and what it cannot, with the lab's own map.
+"""Project FJORD on a site of its own: what a BIDS dataset can hold, and what it cannot, with the lab's own
+map.
 
-Used by tests of the BIDS view; not a part of the `lab` data. Three subjects, two of whose labels differ in one character that BIDS has
-not; four sessions. `SCANS` says what each scan is there for. Sidecars lie in a resource `BIDS` beside `NIFTI`, as the container that
-converts for XNAT leaves them, or beside the images.
-"""
+Used by tests of the BIDS view; not a part of the `lab` data. Three subjects, two of whose labels differ in
+one character that BIDS has not; four sessions. `SCANS` says what each scan is there for. Sidecars lie in a
+resource `BIDS` beside `NIFTI`, as the container that converts for XNAT leaves them, or beside the images."""
 
 from __future__ import annotations
 
@@ -96,10 +96,19 @@ def _image(key: str, volumes: int = 1, tr: float = 0.0, gz: bool = True) -> byte
 def _session(make: Maker, session: Experiment) -> None:
     stem = session.label.split("/")[-1].encode("ascii", "ignore").decode().replace(" ", "_")
 
-    def put(id: str, files: dict[str, bytes], sidecars: dict[str, dict[str, Any]], events: bytes = b"", beside: bool = False) -> None:
+    def put(
+        id: str,
+        files: dict[str, bytes],
+        sidecars: dict[str, dict[str, Any]],
+        events: bytes = b"",
+        beside: bool = False,
+    ) -> None:
         type, description, frames = SCANS[id]
         scan = make.scan(session, id, type, description, frames=frames)
-        texts = {f"{stem}_{id}{end}.json": images.sidecar(SeriesNumber=int(id), **fields) for end, fields in sidecars.items()}
+        texts = {
+            f"{stem}_{id}{end}.json": images.sidecar(SeriesNumber=int(id), **fields)
+            for end, fields in sidecars.items()
+        }
         pictures = {f"{stem}_{id}{end}": data for end, data in files.items()}
         make.resource(scan, "NIFTI", pictures | (texts if beside else {}), format="NIFTI")
         if events:
@@ -111,29 +120,53 @@ def _session(make: Maker, session: Experiment) -> None:
         return f"{session.id}/{id}{end}"
 
     put("1", {".nii.gz": _image(key("1"))}, {})
-    put("2", {".nii.gz": _image(key("2")), ".nii": _image(key("2"), gz=False)}, {"": {"EchoTime": 0.003, "FlipAngle": 9}})
+    put(
+        "2",
+        {".nii.gz": _image(key("2")), ".nii": _image(key("2"), gz=False)},
+        {"": {"EchoTime": 0.003, "FlipAngle": 9}},
+    )
     echoes = {1: 0.0148, 2: 0.0331, 3: 0.0514}
     put(
         "3",
         {f"_e{n}.nii.gz": _image(key("3", f"e{n}"), 4, 1.5) for n in echoes},
-        {f"_e{n}": {"EchoTime": te, "RepetitionTime": 1.5, "SliceTiming": [0.0, 0.75] * 4} for n, te in echoes.items()},
+        {
+            f"_e{n}": {"EchoTime": te, "RepetitionTime": 1.5, "SliceTiming": [0.0, 0.75] * 4}
+            for n, te in echoes.items()
+        },
         EVENTS,
     )
     put("4", {".nii.gz": _image(key("4"))}, {"": {"EchoTime": 0.03}})
     for id in ("5", "6"):
         put(id, {".nii.gz": _image(key(id), 5, 2.2)}, {"": {"EchoTime": 0.03}}, beside=True)
     put("7", {".nii.gz": _image(key("7"))}, {})
-    put("8", {f"_e{n}.nii.gz": _image(key("8", f"e{n}")) for n in (1, 2)}, {"_e1": {"EchoTime": 0.00492}, "_e2": {"EchoTime": 0.00738}})
+    put(
+        "8",
+        {f"_e{n}.nii.gz": _image(key("8", f"e{n}")) for n in (1, 2)},
+        {"_e1": {"EchoTime": 0.00492}, "_e2": {"EchoTime": 0.00738}},
+    )
     put("9", {"_e2_ph.nii.gz": _image(key("9"))}, {"_e2_ph": {"EchoTime": 0.00738}})
     for id, way in (("10", "j-"), ("11", "j")):
-        put(id, {".nii.gz": _image(key(id), 3, 7.0)}, {"": {"PhaseEncodingDirection": way, "TotalReadoutTime": 0.05}})
+        put(
+            id,
+            {".nii.gz": _image(key(id), 3, 7.0)},
+            {"": {"PhaseEncodingDirection": way, "TotalReadoutTime": 0.05}},
+        )
     put("12", {".nii.gz": _image(key("12"), 4, 4.6)}, {"": {"EchoTime": 0.012, "RepetitionTime": 4.6}})
     put("13", {".nii.gz": _image(key("13"))}, {"": {"EchoTime": 0.012, "RepetitionTime": 6.0}})
     gradients = {".bval": images.bval(), ".bvec": images.bvec()}
-    put("14", {".nii.gz": _image(key("14"), 7, 8.0), **gradients}, {"": {"PhaseEncodingDirection": "j"}}, beside=True)
+    put(
+        "14",
+        {".nii.gz": _image(key("14"), 7, 8.0), **gradients},
+        {"": {"PhaseEncodingDirection": "j"}},
+        beside=True,
+    )
     put("15", {".nii.gz": _image(key("15"))}, {})
     put("16", {".nii.gz": _image(key("16"))}, {})
-    put("17", {f"_e{n}.nii.gz": _image(key("17", f"e{n}")) for n in (1, 2, 3)}, {f"_e{n}": {"EchoTime": 0.01 * n} for n in (1, 2, 3)})
+    put(
+        "17",
+        {f"_e{n}.nii.gz": _image(key("17", f"e{n}")) for n in (1, 2, 3)},
+        {f"_e{n}": {"EchoTime": 0.01 * n} for n in (1, 2, 3)},
+    )
     put("18", {".nii.gz": _image(key("18"))}, {})
     put("19", {"_readme.txt": b"not converted\n"}, {})
     put("20", {".nii": _image(key("20"), gz=False)}, {})

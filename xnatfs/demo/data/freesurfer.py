@@ -1,4 +1,5 @@
-"""FreeSurfer's output as text, in the exact syntax of versions 6.0 and 7.x, from the numbers of `measurements.py`.
+"""FreeSurfer's output as text, in the exact syntax of versions 6.0 and 7.x, from the numbers of
+`measurements.py`.
 
 Used by the `lab` data set for the resources FREESURFER6, FREESURFER7 and FREESURFER7_EXTRAS.
 """
@@ -16,7 +17,10 @@ from xnatfs.demo.data.images import MGHImage
 _LONG = {  # name -> (first field, long name) of a `# Measure` line
     "BrainSegVol": ("BrainSeg", "Brain Segmentation Volume"),
     "BrainSegVolNotVent": ("BrainSegNotVent", "Brain Segmentation Volume Without Ventricles"),
-    "BrainSegVolNotVentSurf": ("BrainSegNotVentSurf", "Brain Segmentation Volume Without Ventricles from Surf"),
+    "BrainSegVolNotVentSurf": (
+        "BrainSegNotVentSurf",
+        "Brain Segmentation Volume Without Ventricles from Surf",
+    ),
     "VentricleChoroidVol": ("VentricleChoroidVol", "Volume of ventricles and choroid plexus"),
     "lhCortexVol": ("lhCortex", "Left hemisphere cortical gray matter volume"),
     "rhCortexVol": ("rhCortex", "Right hemisphere cortical gray matter volume"),
@@ -76,7 +80,10 @@ _CVS = {
 
 
 def _measures(values: dict[str, tuple[Decimal, str]]) -> list[str]:
-    return [f"# Measure {_LONG[name][0]}, {name}, {_LONG[name][1]}, {value}, {unit}" for name, (value, unit) in values.items()]
+    return [
+        f"# Measure {_LONG[name][0]}, {name}, {_LONG[name][1]}, {value}, {unit}"
+        for name, (value, unit) in values.items()
+    ]
 
 
 def _columns(table: tuple[tuple[str, str, str], ...]) -> list[str]:
@@ -109,7 +116,8 @@ def aseg_text(header: Header, table: dict[str, m.Rows], version: str, subject: s
         "# ",
         "# generating_program mri_segstats",
         f"# cvs_version {_CVS[version]}",
-        f"# cmdline mri_segstats --seg mri/aseg.mgz --sum stats/aseg.stats --pv mri/norm.mgz --empty --subject {subject} ",
+        f"# cmdline mri_segstats --seg mri/aseg.mgz --sum stats/aseg.stats --pv mri/norm.mgz --empty "
+        f"--subject {subject} ",
         "# sysname  Linux",
         "# hostname node01",
         "# machine  x86_64",
@@ -127,7 +135,10 @@ def aseg_text(header: Header, table: dict[str, m.Rows], version: str, subject: s
     lines.append("# ColHeaders  " + " ".join(column for column, _, _ in _ASEG_TABLE) + "  ")
     for name, row in table.items():
         numbers = " ".join(f"{row[column]:>10}" for column in m.ASEG_COLUMNS[4:])
-        lines.append(f"{row['Index']:>3} {row['SegId']:>3}  {row['NVoxels']:>8}   {row['Volume_mm3']:>8}  {name:<33} {numbers} ")
+        lines.append(
+            f"{row['Index']:>3} {row['SegId']:>3}  {row['NVoxels']:>8}   {row['Volume_mm3']:>8}  "
+            f"{name:<33} {numbers} "
+        )
     return _text(lines)
 
 
@@ -137,14 +148,17 @@ def aparc_stats(session: str, version: str, side: str, subject: str, atlas: str 
     return aparc_text(header, table, version, side, subject, atlas)
 
 
-def aparc_text(header: Header, table: dict[str, m.Rows], version: str, side: str, subject: str, atlas: str = "aparc") -> bytes:
+def aparc_text(
+    header: Header, table: dict[str, m.Rows], version: str, side: str, subject: str, atlas: str = "aparc"
+) -> bytes:
     """A file `<side>.<atlas>.stats` with these numbers."""
     lines = [
         "# Table of FreeSurfer cortical parcellation anatomical statistics ",
         "# ",
         "# generating_program mris_anatomical_stats",
         f"# cvs_version {_CVS[version].replace('mri_segstats.c,v 1.121', 'mris_anatomical_stats.c,v 1.79')}",
-        f"# cmdline mris_anatomical_stats -mgz -f ../stats/{side}.{atlas}.stats -a ../label/{side}.{atlas}.annot {subject} {side} white ",
+        f"# cmdline mris_anatomical_stats -mgz -f ../stats/{side}.{atlas}.stats -a "
+        f"../label/{side}.{atlas}.annot {subject} {side} white ",
         "# sysname  Linux",
         "# hostname node01",
         "# machine  x86_64",
@@ -176,7 +190,9 @@ def volumes_text(values: dict[str, Decimal], prefix: str = "") -> bytes:
 
 def thalamus_text(session: str) -> bytes:
     """`ThalamicNuclei.v12.T1.volumes.txt`."""
-    return volumes_text(m.thalamus(session, "left"), "Left-") + volumes_text(m.thalamus(session, "right"), "Right-")
+    return volumes_text(m.thalamus(session, "left"), "Left-") + volumes_text(
+        m.thalamus(session, "right"), "Right-"
+    )
 
 
 def hypothalamus_csv(session: str, subject: str) -> bytes:
@@ -203,13 +219,17 @@ def subject_directory(session: str, version: str, subject: str) -> dict[str, byt
         "mri/T1.mgz": _mgz(f"{key}/T1.mgz"),
         "mri/aseg.mgz": _mgz(f"{key}/aseg.mgz"),
         "mri/orig/001.mgz": _mgz(f"{key}/001.mgz"),
-        "scripts/recon-all.log": f"recon-all -s {subject} -all\nrecon-all -s {subject} finished without error\n".encode(),
+        "scripts/recon-all.log": (
+            f"recon-all -s {subject} -all\nrecon-all -s {subject} finished without error\n"
+        ).encode(),
         "scripts/recon-all.done": b"",
         "stats/aseg.stats": aseg_stats(session, version, subject),
     }
     for side in ("lh", "rh"):
         files[f"stats/{side}.aparc.stats"] = aparc_stats(session, version, side, subject)
-        files[f"stats/{side}.aparc.a2009s.stats"] = aparc_stats(session, version, side, subject, "aparc.a2009s")
+        files[f"stats/{side}.aparc.a2009s.stats"] = aparc_stats(
+            session, version, side, subject, "aparc.a2009s"
+        )
         hippo = "v10" if version == "6" else "v21"
         files[f"mri/{side}.hippoSfVolumes-T1.{hippo}.txt"] = volumes_text(m.hippocampus(session, hippo, side))
         if version == "7":

@@ -1,4 +1,5 @@
-"""Images: NIfTI files with made-up but anatomically shaped content, and the few real ones that nibabel and pydicom carry.
+"""Images: NIfTI files with made-up but anatomically shaped content, and the few real ones that nibabel and
+pydicom carry.
 
 Used by the sample data. Integer arithmetic only, so that every machine makes the same bytes.
 """
@@ -34,7 +35,9 @@ BVECS = (
 
 @cache
 def _shells(shape: tuple[int, int, int]) -> Volume:
-    """A head of nested ellipsoids: air 0, scalp 700, skull 120, fluid 300, grey 620, white 900, ventricles 250."""
+    """A head of nested ellipsoids: air 0, scalp 700, skull 120, fluid 300, grey 620, white 900, ventricles
+    250.
+    """
     radius = np.zeros(shape, dtype=np.int32)  # 1000 times the squared distance, 1000 at the faces of the box
     for axis, size in enumerate(shape):
         steps = (2 * np.arange(size, dtype=np.int32) - (size - 1)) ** 2 * 1000 // (size * size)
@@ -57,7 +60,14 @@ def series(key: str, shape: tuple[int, int, int], count: int, step: int = -4) ->
     return np.stack([head(f"{key}/{number}", shape, 100 + step * number) for number in range(count)], axis=-1)
 
 
-def nifti(data: NDArray[Any], affine: NDArray[Any], description: str = "", slope: float = 1.0, tr: float = 0.0, gz: bool = True) -> bytes:
+def nifti(
+    data: NDArray[Any],
+    affine: NDArray[Any],
+    description: str = "",
+    slope: float = 1.0,
+    tr: float = 0.0,
+    gz: bool = True,
+) -> bytes:
     """A NIfTI-1 single file, `.nii.gz` or `.nii`."""
     header = Nifti1Image(data, affine).header
     header.set_xyzt_units("mm", "sec")

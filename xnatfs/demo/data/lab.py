@@ -1,9 +1,9 @@
 """The `lab` data: the projects of a small imaging lab on the site DEMO.
 
-Used by `build("lab")`. ALFA is clean, DWI is a methods project that shares from it, MESSY has every nasty case, SECRET is what ordinary
-members must never see. PIPES has the results of many pipelines, NORD is another laboratory's way to name things, BROKEN has damaged
-results. Logins: admin/admin, demo/demo (member of all but SECRET), outsider/outsider (of nothing).
-"""
+Used by `build("lab")`. ALFA is clean, DWI is a methods project that shares from it, MESSY has every nasty
+case, SECRET is what ordinary members must never see. PIPES has the results of many pipelines, NORD is another
+laboratory's way to name things, BROKEN has damaged results. Logins: admin/admin, demo/demo (member of all but
+SECRET), outsider/outsider (of nothing)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def _dwi(make: Maker, alfa_project: Project) -> None:
         "Diffusion methods (sample data)",
         members=["demo"],
         access="public",
-        description="Real acquisitions from the test data of nibabel, and a session and two subjects shared from ALFA.",
+        description="Real acquisitions from the test data of nibabel, and a session and two subjects "
+        "shared from ALFA.",
         pi=("Grace", "Example"),
     )
     phantom = make.subject(project, "phantom")
@@ -68,9 +69,13 @@ def _dwi(make: Maker, alfa_project: Project) -> None:
         files = {
             f"{session.label}.bval": images.bval(),
             f"{session.label}.bvec": images.bvec(),
-            f"{session.label}.nii.gz": images.nifti(dwi, images.affine_of(shape, (7.0, 7.0, 12.0)), session.id, tr=8.0),
+            f"{session.label}.nii.gz": images.nifti(
+                dwi, images.affine_of(shape, (7.0, 7.0, 12.0)), session.id, tr=8.0
+            ),
         }
-        make.resource(make.scan(session, "13", "DWI", frames="7"), "NIFTI", files, format="NIFTI", content="NIFTI_RAW")
+        make.resource(
+            make.scan(session, "13", "DWI", frames="7"), "NIFTI", files, format="NIFTI", content="NIFTI_RAW"
+        )
     volunteer = make.subject(project, "volunteer", gender="female", yob="1990")
     session = make.experiment(volunteer, "volunteer_EPI", date="2010-02-01")
     epi = {"example4d.nii.gz": images.nibabel_file("tests/data/example4d.nii.gz")}
@@ -81,7 +86,8 @@ def _dwi(make: Maker, alfa_project: Project) -> None:
     ct = {"CT_small.dcm": images.pydicom_file("CT_small.dcm")}
     scan = make.scan(session, "2", "CT", "e+1", frames="1", xsi_type="xnat:ctScanData")
     make.resource(scan, "DICOM", ct, format="DICOM", content="RAW")
-    # A session under another label together with its subject under another label; and a subject without any session.
+    # A session under another label together with its subject under another label; and a subject without any
+    # session.
     subject_by_label(make.archive, alfa_project.id, "sub002").shares[project.id] = "dwi02"
     by_label(make.archive, alfa_project.id, "sub002_MR1").shares[project.id] = "dwi02_scan"
     subject_by_label(make.archive, alfa_project.id, "007").shares[project.id] = "bond"
@@ -89,7 +95,9 @@ def _dwi(make: Maker, alfa_project: Project) -> None:
 
 
 def _secret(make: Maker) -> None:
-    project = make.project("SECRET", "Not for you", description="Only the administrator may see this project.")
+    project = make.project(
+        "SECRET", "Not for you", description="Only the administrator may see this project."
+    )
     subject = make.subject(project, "nobody")
     session = make.experiment(subject, "nobody_MR1", date="2020-01-01")
     make.resource(make.scan(session, "1", "T1w"), "NIFTI", {"secret.txt": b"the secret\n"})

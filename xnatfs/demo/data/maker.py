@@ -1,8 +1,8 @@
 """Builds an archive step by step: ids, numbers and dates come out the same at every build.
 
-Used by the data sets (`lab`, `messy`, `scale`). Subjects and experiments get their ids in the order they are made
-(`DEMO_S00001`, `DEMO_E00001`), stamps come from the archive's own clock, file dates follow their owner's insert date.
-"""
+Used by the data sets (`lab`, `messy`, `scale`). Subjects and experiments get their ids in the order they are
+made (`DEMO_S00001`, `DEMO_E00001`), stamps come from the archive's own clock, file dates follow their owner's
+insert date."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Maker:
         self.archive.clock += timedelta(**interval)
 
     def _stamps(self) -> tuple[datetime, datetime]:
-        """Insert date (XNAT keeps milliseconds) and the stamp that is there from the beginning (set by SQL NOW(): microseconds)."""
+        """Insert date (XNAT keeps milliseconds) and the stamp that is there from the beginning (set by SQL
+        NOW(): microseconds).
+        """
         stamp = self.archive.tick()
         return stamp.replace(microsecond=stamp.microsecond // 1000 * 1000), stamp
 
@@ -74,7 +76,9 @@ class Maker:
         self.archive.projects[id] = project
         return project
 
-    def subject(self, project: Project, label: str, gender: str = "", yob: str = "", group: str = "") -> Subject:
+    def subject(
+        self, project: Project, label: str, gender: str = "", yob: str = "", group: str = ""
+    ) -> Subject:
         inserted, modified = self._stamps()
         id = f"{self.archive.site}_S{len(self.archive.subjects) + 1:05d}"
         subject = Subject(id, label, project.id, inserted, modified, group=group, gender=gender, yob=yob)
@@ -95,19 +99,37 @@ class Maker:
         inserted, modified = self._stamps()
         id = f"{self.archive.site}_E{len(self.archive.experiments) + 1:05d}"
         experiment = Experiment(
-            id, label, subject.project, subject.id, xsi_type, inserted, date=date, time=time, note=note, fields=dict(fields or {})
+            id,
+            label,
+            subject.project,
+            subject.id,
+            xsi_type,
+            inserted,
+            date=date,
+            time=time,
+            note=note,
+            fields=dict(fields or {}),
         )
         experiment.type_modified = modified
         self.archive.experiments[id] = experiment
         self.archive.touch(experiment)
         return experiment
 
-    def assessor(self, session: Experiment, label: str, xsi_type: str = "fs:fsData", date: str = "") -> Experiment:
+    def assessor(
+        self, session: Experiment, label: str, xsi_type: str = "fs:fsData", date: str = ""
+    ) -> Experiment:
         """An image assessor of a session."""
         inserted, modified = self._stamps()
         id = f"{self.archive.site}_E{len(self.archive.experiments) + 1:05d}"
         assessor = Experiment(
-            id, label, session.project, session.subject_id, xsi_type, inserted, date=date or session.date, session_id=session.id
+            id,
+            label,
+            session.project,
+            session.subject_id,
+            xsi_type,
+            inserted,
+            date=date or session.date,
+            session_id=session.id,
         )
         assessor.type_modified = modified
         self.archive.experiments[id] = assessor
@@ -144,7 +166,9 @@ class Maker:
         scan.type_modified = self.archive.clock
         return scan
 
-    def reconstruction(self, session: Experiment, id: str, type: str, base_scan_type: str = "") -> Reconstruction:
+    def reconstruction(
+        self, session: Experiment, id: str, type: str, base_scan_type: str = ""
+    ) -> Reconstruction:
         reconstruction = Reconstruction(id, type, self.archive.next_number(), base_scan_type)
         session.reconstructions.append(reconstruction)
         self.archive.touch(session)
@@ -161,14 +185,23 @@ class Maker:
         stats_known: bool = True,
     ) -> Resource:
         """A resource of `owner` (or of a list of its: `assessor.out_resources`)."""
-        resource = Resource(self.archive.next_number(), label, format=format, content=content, tags=tags, stats_known=stats_known)
+        resource = Resource(
+            self.archive.next_number(),
+            label,
+            format=format,
+            content=content,
+            tags=tags,
+            stats_known=stats_known,
+        )
         self.add(resource, files)
         resource.last_modified = self.archive.clock if resource.entries else None
         (owner if isinstance(owner, list) else owner.resources).append(resource)
         return resource
 
     def add(self, resource: Resource, files: Files) -> None:
-        """More catalog entries for a resource; plain `path: bytes` become entries with a true size and digest."""
+        """More catalog entries for a resource; plain `path: bytes` become entries with a true size and
+        digest.
+        """
         if isinstance(files, LazyEntries):
             resource.entries = files
         elif isinstance(files, Mapping):

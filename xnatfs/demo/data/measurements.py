@@ -1,11 +1,12 @@
 """The true measurement values of the sample sessions: what a right table must say.
 
-Used by the sample data, which writes them into files in FreeSurfer's and ASHS's own syntax (`freesurfer.py`, `pipelines.py`),
-and by tests, which compare tables with them. Values are `Decimal`: their text is exactly the text in the files.
-Every function takes the accession id of the session; the numbers are invented, drawn from that id.
+Used by the sample data, which writes them into files in FreeSurfer's and ASHS's own syntax (`freesurfer.py`,
+`pipelines.py`), and by tests, which compare tables with them. Values are `Decimal`: their text is exactly the
+text in the files. Every function takes the accession id of the session; the numbers are invented, drawn from
+that id.
 
-FreeSurfer versions are "6" (resource FREESURFER6) and "7" (FREESURFER7); hippocampal subfields "v10" (6) and "v21" (7).
-"""
+FreeSurfer versions are "6" (resource FREESURFER6) and "7" (FREESURFER7); hippocampal subfields "v10" (6) and
+"v21" (7)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# SegId and name as FreeSurfer 7 writes them; the second number is the rough volume in mm3 (0: a structure nobody has).
+# SegId and name as FreeSurfer 7 writes them; the second number is the rough volume in mm3 (0: a structure
+# nobody has).
 ASEG_STRUCTURES: tuple[tuple[int, str, int], ...] = (
     (4, "Left-Lateral-Ventricle", 7000),
     (5, "Left-Inf-Lat-Vent", 250),
@@ -66,57 +68,111 @@ ASEG_STRUCTURES: tuple[tuple[int, str, int], ...] = (
     (254, "CC_Mid_Anterior", 540),
     (255, "CC_Anterior", 900),
 )
-ASEG_COLUMNS = ("Index", "SegId", "NVoxels", "Volume_mm3", "normMean", "normStdDev", "normMin", "normMax", "normRange")
+ASEG_COLUMNS = (
+    "Index",
+    "SegId",
+    "NVoxels",
+    "Volume_mm3",
+    "normMean",
+    "normStdDev",
+    "normMin",
+    "normMax",
+    "normRange",
+)
 
 DESIKAN = _words(
-    "bankssts caudalanteriorcingulate caudalmiddlefrontal cuneus entorhinal fusiform inferiorparietal inferiortemporal "
-    "isthmuscingulate lateraloccipital lateralorbitofrontal lingual medialorbitofrontal middletemporal parahippocampal "
-    "paracentral parsopercularis parsorbitalis parstriangularis pericalcarine postcentral posteriorcingulate precentral "
-    "precuneus rostralanteriorcingulate rostralmiddlefrontal superiorfrontal superiorparietal superiortemporal "
+    "bankssts caudalanteriorcingulate caudalmiddlefrontal cuneus entorhinal fusiform inferiorparietal "
+    "inferiortemporal "
+    "isthmuscingulate lateraloccipital lateralorbitofrontal lingual medialorbitofrontal middletemporal "
+    "parahippocampal "
+    "paracentral parsopercularis parsorbitalis parstriangularis pericalcarine postcentral "
+    "posteriorcingulate precentral "
+    "precuneus rostralanteriorcingulate rostralmiddlefrontal superiorfrontal superiorparietal "
+    "superiortemporal "
     "supramarginal frontalpole temporalpole transversetemporal insula"
 )
 # A part of the Destrieux atlas, under its own spellings.
 DESTRIEUX = _words(
-    "G&S_frontomargin G&S_occipital_inf G&S_paracentral G&S_subcentral G&S_transv_frontopol G&S_cingul-Ant G&S_cingul-Mid-Ant "
-    "G_cuneus G_front_inf-Opercular G_front_middle G_front_sup G_insular_short G_oc-temp_lat-fusifor G_orbital G_postcentral "
-    "G_precentral G_precuneus G_rectus G_subcallosal G_temporal_middle Lat_Fis-post Pole_occipital Pole_temporal S_calcarine "
+    "G&S_frontomargin G&S_occipital_inf G&S_paracentral G&S_subcentral G&S_transv_frontopol "
+    "G&S_cingul-Ant G&S_cingul-Mid-Ant "
+    "G_cuneus G_front_inf-Opercular G_front_middle G_front_sup G_insular_short G_oc-temp_lat-fusifor "
+    "G_orbital G_postcentral "
+    "G_precentral G_precuneus G_rectus G_subcallosal G_temporal_middle Lat_Fis-post Pole_occipital "
+    "Pole_temporal S_calcarine "
     "S_central S_front_inf S_intrapariet&P_trans S_parieto_occipital S_temporal_sup S_temporal_transverse"
 )
-APARC_COLUMNS = ("NumVert", "SurfArea", "GrayVol", "ThickAvg", "ThickStd", "MeanCurv", "GausCurv", "FoldInd", "CurvInd")
+APARC_COLUMNS = (
+    "NumVert",
+    "SurfArea",
+    "GrayVol",
+    "ThickAvg",
+    "ThickStd",
+    "MeanCurv",
+    "GausCurv",
+    "FoldInd",
+    "CurvInd",
+)
 
 HIPPO_V10 = _words(
-    "Hippocampal_tail subiculum CA1 hippocampal-fissure presubiculum parasubiculum molecular_layer_HP GC-ML-DG CA3 CA4 fimbria HATA "
+    "Hippocampal_tail subiculum CA1 hippocampal-fissure presubiculum parasubiculum molecular_layer_HP "
+    "GC-ML-DG CA3 CA4 fimbria HATA "
     "Whole_hippocampus"
 )
 HIPPO_V21 = _words(
-    "Hippocampal_tail subiculum-body CA1-body subiculum-head hippocampal-fissure presubiculum-head CA1-head presubiculum-body "
-    "parasubiculum molecular_layer_HP-head molecular_layer_HP-body GC-ML-DG-head CA3-body GC-ML-DG-body CA4-head CA4-body fimbria "
+    "Hippocampal_tail subiculum-body CA1-body subiculum-head hippocampal-fissure presubiculum-head "
+    "CA1-head presubiculum-body "
+    "parasubiculum molecular_layer_HP-head molecular_layer_HP-body GC-ML-DG-head CA3-body GC-ML-DG-body "
+    "CA4-head CA4-body fimbria "
     "CA3-head HATA Whole_hippocampal_body Whole_hippocampal_head Whole_hippocampus"
 )
 AMYGDALA = _words(
-    "Lateral-nucleus Basal-nucleus Accessory-Basal-nucleus Anterior-amygdaloid-area-AAA Central-nucleus Medial-nucleus "
+    "Lateral-nucleus Basal-nucleus Accessory-Basal-nucleus Anterior-amygdaloid-area-AAA Central-nucleus "
+    "Medial-nucleus "
     "Cortical-nucleus Corticoamygdaloid-transitio Paralaminar-nucleus Whole_amygdala"
 )
 BRAINSTEM = ("Medulla", "Pons", "SCP", "Midbrain", "Whole_brainstem")
-THALAMUS = _words("AV CeM CL CM LD LGN LP L-Sg MDl MDm MGN MV(Re) Pc Pf Pt PuA PuI PuL PuM VA VAmc VLa VLp VM VPL Whole_thalamus")
+THALAMUS = _words(
+    "AV CeM CL CM LD LGN LP L-Sg MDl MDm MGN MV(Re) Pc Pf Pt PuA PuI PuL PuM VA VAmc VLa VLp VM VPL "
+    "Whole_thalamus"
+)
 HYPOTHALAMUS = ("anterior-inferior", "anterior-superior", "posterior", "tubular inferior", "tubular superior")
 ASHS_REGIONS = ("CA1", "CA2", "CA3", "DG", "SUB", "ERC", "BA35", "BA36")
 ASHS_MODES = ("corr_nogray", "corr_usegray", "heur")
 
 VALIDATOR_TESTS = {
-    "FreeSurferValidator": ("HasAllItems", "HasCorrectNumberOfFiles", "IsFreeSurferVersion6", "HasPlausibleVolumes"),
-    "FreeSurfer7Validator": ("HasAllItems", "HasCorrectNumberOfFiles", "IsFreeSurferVersion7", "HasPlausibleVolumes"),
+    "FreeSurferValidator": (
+        "HasAllItems",
+        "HasCorrectNumberOfFiles",
+        "IsFreeSurferVersion6",
+        "HasPlausibleVolumes",
+    ),
+    "FreeSurfer7Validator": (
+        "HasAllItems",
+        "HasCorrectNumberOfFiles",
+        "IsFreeSurferVersion7",
+        "HasPlausibleVolumes",
+    ),
     "ASHSValidator": ("HasCorrectItems", "AreCAVolumesConsistent", "HasNormalSubfieldVolumes"),
     "SPM12SegmentValidator": ("HasCorrectItems", "IsGrayMatterVolumePlausible"),
-    "ArchivingValidator": ("HasUsableT1", "HasUsableT2", "HasUsableDWI", "HasNIfTIOfEveryScan", "IsAccessionDateRecent"),
+    "ArchivingValidator": (
+        "HasUsableT1",
+        "HasUsableT2",
+        "HasUsableDWI",
+        "HasNIfTIOfEveryScan",
+        "IsAccessionDateRecent",
+    ),
     "PetSessionValidator": ("HasUsableT1", "HasStaticScan", "HasCorrectNumberOfFrames"),
     "TauPetSessionValidator": ("HasUsableT1", "HasStaticScan", "HasCorrectNumberOfFrames"),
     **dict.fromkeys(
         _words(
-            "ALPSValidator ANTSValidator ASL3DQuantificationValidator BAMOSArterialValidator BAMOSValidator BASILValidator "
-            "CAT12SegmentValidator CenTaurZValidator DONSURFValidator DTIFITValidator DWIFSLPreprocDTIFITValidator "
-            "DartelNorm2MNIValidator FDGQuantificationValidator FMRIPrepValidator FSLANATValidator FTMQuantificationValidator "
-            "FreeSurfer7ExtrasValidator FreeSurferHiresValidator LCModelValidator MRIRefaceValidator MRtrix3Validator "
+            "ALPSValidator ANTSValidator ASL3DQuantificationValidator BAMOSArterialValidator "
+            "BAMOSValidator BASILValidator "
+            "CAT12SegmentValidator CenTaurZValidator DONSURFValidator DTIFITValidator "
+            "DWIFSLPreprocDTIFITValidator "
+            "DartelNorm2MNIValidator FDGQuantificationValidator FMRIPrepValidator FSLANATValidator "
+            "FTMQuantificationValidator "
+            "FreeSurfer7ExtrasValidator FreeSurferHiresValidator LCModelValidator MRIRefaceValidator "
+            "MRtrix3Validator "
             "PETPreprocessingValidator PYMENTValidator QSMxTValidator SPM12SegmentT1T2Validator "
             "TEASLValidator TauQuantificationValidator XCPDValidator"
         ),
@@ -128,12 +184,16 @@ Rows = dict[str, Decimal]
 
 
 def etiv(session: str) -> Decimal:
-    """Estimated total intracranial volume, mm3: one per session, in FreeSurfer's and (rounded) in ASHS's files."""
+    """Estimated total intracranial volume, mm3: one per session, in FreeSurfer's and (rounded) in ASHS's
+    files.
+    """
     return draw(f"{session}/eTIV", 1_250_000, 1_750_000, 6)
 
 
 def aseg_header(session: str, version: str) -> dict[str, tuple[Decimal, str]]:
-    """The header measures of aseg.stats, in file order: name -> (value, unit). 22 of them in version 6, 20 in 7."""
+    """The header measures of aseg.stats, in file order: name -> (value, unit). 22 of them in version 6, 20 in
+    7.
+    """
 
     def volume(name: str, low: int, high: int) -> Decimal:
         return draw(f"{session}/{version}/aseg/{name}", low, high, 0).quantize(Decimal("1.000000"))
@@ -167,7 +227,10 @@ def aseg_header(session: str, version: str) -> dict[str, tuple[Decimal, str]]:
         "SupraTentorialVolNotVent": (Decimal(supratentorial) - ventricles, "mm^3"),
     }
     if version == "6":
-        values["SupraTentorialVolNotVentVox"] = (volume("SupraTentorialVolNotVentVox", 980_000, 1_100_000), "mm^3")
+        values["SupraTentorialVolNotVentVox"] = (
+            volume("SupraTentorialVolNotVentVox", 980_000, 1_100_000),
+            "mm^3",
+        )
     values |= {
         "MaskVol": (mask, "mm^3"),
         "BrainSegVol-to-eTIV": ((brain / etiv(session)).quantize(ratio), "unitless"),
@@ -204,8 +267,8 @@ def aseg(session: str, version: str) -> dict[str, Rows]:
 
 
 def aparc_header(session: str, version: str, side: str) -> dict[str, tuple[Decimal, str]]:
-    """The header measures of `lh` or `rh` aparc.stats: name -> (value, unit). CortexVol is there in version 6 too,
-    but its line lacks a comma (a bug of FreeSurfer 6): bx loses it there."""
+    """The header measures of `lh` or `rh` aparc.stats: name -> (value, unit). CortexVol is there in version 6
+    too, but its line lacks a comma (a bug of FreeSurfer 6): bx loses it there."""
     whole = aseg_header(session, version)
     key = f"{session}/{version}/aparc/{side}"
     not_vent = whole.get("BrainSegVolNotVentSurf", whole["BrainSegVolNotVent"])
@@ -246,7 +309,11 @@ def _parts(key: str, names: tuple[str, ...], low: float, high: float, wholes: di
     """Volumes with six decimals; `wholes` maps a name to the suffix of the parts it is the sum of."""
     values = {name: draw(f"{key}/{name}", low, high, 6) for name in names if name not in wholes}
     for whole, suffix in wholes.items():
-        parts = (v for n, v in values.items() if n.endswith(suffix) and n not in wholes and n != "hippocampal-fissure")
+        parts = (
+            v
+            for n, v in values.items()
+            if n.endswith(suffix) and n not in wholes and n != "hippocampal-fissure"
+        )
         values[whole] = sum(parts, Decimal("0.000000"))
     return {name: values[name] for name in names}
 
@@ -285,7 +352,8 @@ def ashs(session: str, side: str, mode: str = "corr_nogray") -> dict[str, tuple[
     """`*_<side>_<mode>_volumes.txt`, side `left` or `right`: region -> (slices, mm3)."""
     key = f"{session}/ashs/{side}"
     return {
-        region: (int(draw(f"{key}/{region}/slices", 14, 30, 0)), draw(f"{key}/{mode}/{region}", 25, 1900, 3)) for region in ASHS_REGIONS
+        region: (int(draw(f"{key}/{region}/slices", 14, 30, 0)), draw(f"{key}/{mode}/{region}", 25, 1900, 3))
+        for region in ASHS_REGIONS
     }
 
 
@@ -297,13 +365,18 @@ def ashs_icv(session: str) -> str:
 def tissue_voxels(session: str) -> dict[str, tuple[int, int]]:
     """SPM12's c1, c2, c3: how many voxels of probability 1 and of 1/2 (voxels are 4 mm cubes: 64 mm3)."""
     return {
-        name: (int(draw(f"{session}/spm/{name}/full", low, high, 0)), int(draw(f"{session}/spm/{name}/half", 100, 999, 0)))
+        name: (
+            int(draw(f"{session}/spm/{name}/full", low, high, 0)),
+            int(draw(f"{session}/spm/{name}/half", 100, 999, 0)),
+        )
         for name, low, high in (("c1", 8_000, 11_000), ("c2", 6_500, 8_500), ("c3", 4_000, 6_000))
     }
 
 
 def tissue_volumes(session: str) -> dict[str, float]:
-    """SPM12's c1, c2, c3 (grey matter, white matter, CSF) in mm3: the sum of the probabilities times 64 mm3."""
+    """SPM12's c1, c2, c3 (grey matter, white matter, CSF) in mm3: the sum of the probabilities times 64
+    mm3.
+    """
     return {name: (full + half / 2) * 64.0 for name, (full, half) in tissue_voxels(session).items()}
 
 

@@ -1,7 +1,8 @@
-"""The output files of the further MR pipelines, from the numbers of `derived.py`: folders, names and syntax of each program.
+"""The output files of the further MR pipelines, from the numbers of `derived.py`: folders, names and syntax
+of each program.
 
-Used by `pipes.py`. Every function returns the files of one resource: path -> bytes. Images are small, and plain shapes inside.
-"""
+Used by `pipes.py`. Every function returns the files of one resource: path -> bytes. Images are small, and
+plain shapes inside."""
 
 from __future__ import annotations
 
@@ -35,9 +36,13 @@ def records(rows: Sequence[Mapping[str, object]], **first: object) -> bytes:
     return csv([*first, *rows[0]], [[*first.values(), *row.values()] for row in rows])
 
 
-def image(data: NDArray[Any], spacing: tuple[float, float, float], description: str, slope: float = 1.0) -> bytes:
+def image(
+    data: NDArray[Any], spacing: tuple[float, float, float], description: str, slope: float = 1.0
+) -> bytes:
     """A `.nii.gz` of masks, labels or levels."""
-    return gzip_runs(images.nifti(data, images.affine_of(data.shape[:3], spacing), description[:79], slope=slope, gz=False))
+    return gzip_runs(
+        images.nifti(data, images.affine_of(data.shape[:3], spacing), description[:79], slope=slope, gz=False)
+    )
 
 
 def picture(key: str, size: int = 16) -> bytes:
@@ -50,7 +55,10 @@ def _tissue(key: str, names: Mapping[str, str]) -> Files:
     """Tissue maps: `names` says which paths are c1, c2 and c3."""
     maps = pipelines.tissues(key)
     affine = pipelines.tissue_affine()
-    return {path: gzip_runs(images.nifti(maps[name], affine, f"{key} {name}"[:79], slope=0.5, gz=False)) for path, name in names.items()}
+    return {
+        path: gzip_runs(images.nifti(maps[name], affine, f"{key} {name}"[:79], slope=0.5, gz=False))
+        for path, name in names.items()
+    }
 
 
 def freesurfer6_hires(session: str, subject: str) -> Files:
@@ -61,8 +69,13 @@ def freesurfer7(session: str, subject: str) -> Files:
     """As in ALFA, and the thickness of two small surfaces of 200 vertices."""
     files = freesurfer.subject_directory(session, "7", subject)
     for side in ("lh", "rh"):
-        thickness = np.frombuffer(noise(f"{session}/{side}.thickness", 400), dtype=">u2").astype(">f4") / 65536 * 2 + 1.5
-        files[f"{subject}/surf/{side}.thickness"] = b"\xff\xff\xff" + struct.pack(">iii", 200, 396, 1) + thickness.astype(">f4").tobytes()
+        thickness = (
+            np.frombuffer(noise(f"{session}/{side}.thickness", 400), dtype=">u2").astype(">f4") / 65536 * 2
+            + 1.5
+        )
+        files[f"{subject}/surf/{side}.thickness"] = (
+            b"\xff\xff\xff" + struct.pack(">iii", 200, 396, 1) + thickness.astype(">f4").tobytes()
+        )
     return files
 
 
@@ -81,7 +94,9 @@ def dickerson(session: str) -> Files:
 
 def cat12(session: str, stem: str) -> Files:
     paths = {f"mri/p{n}{stem}.nii.gz": f"c{n}" for n in (1, 2, 3)}
-    files = _tissue(f"{session}/CAT12_SEGMENT", paths | {f"mri/rp{n}{stem}_affine.nii.gz": f"c{n}" for n in (1, 2)})
+    files = _tissue(
+        f"{session}/CAT12_SEGMENT", paths | {f"mri/rp{n}{stem}_affine.nii.gz": f"c{n}" for n in (1, 2)}
+    )
     return files | {
         f"report/catlog_{stem}.txt": b"CAT12.8 (r1871): segmentation finished\n",
         f"mri/m{stem}.nii.gz": picture(f"{session}/cat"),
@@ -90,7 +105,10 @@ def cat12(session: str, stem: str) -> Files:
 
 def pve(session: str, resource: str, folder: str) -> Files:
     """The tissue maps of FSL FAST, below `folder`."""
-    return _tissue(f"{session}/{resource}", {f"{folder}T1_fast_pve_{n}.nii.gz": name for n, name in enumerate(("c3", "c1", "c2"))})
+    return _tissue(
+        f"{session}/{resource}",
+        {f"{folder}T1_fast_pve_{n}.nii.gz": name for n, name in enumerate(("c3", "c1", "c2"))},
+    )
 
 
 def fsl_anat(session: str) -> Files:
@@ -102,13 +120,17 @@ def fsl_anat(session: str) -> Files:
     return {
         **pve(session, "FSL_ANAT", "fsl.anat/"),
         "fsl.anat/T1_biascorr.nii.gz": picture(f"{session}/biascorr"),
-        "fsl.anat/T1_subcort_seg.nii.gz": image(labels.reshape(24, 24, 24), (2.0, 2.0, 2.0), f"{session} FIRST"),
+        "fsl.anat/T1_subcort_seg.nii.gz": image(
+            labels.reshape(24, 24, 24), (2.0, 2.0, 2.0), f"{session} FIRST"
+        ),
         "fsl.anat/log.txt": b"fsl_anat: finished\n",
     }
 
 
 def bamos(session: str) -> Files:
-    """A block of 4 x 4 x 8 voxels for every layer (first axis) and lobe (second axis); a lesion is a column in its block."""
+    """A block of 4 x 4 x 8 voxels for every layer (first axis) and lobe (second axis); a lesion is a column
+    in its block.
+    """
     shape = (4 * d.LAYERS, 4 * len(d.LOBES), 8)
     lesion, label, layers, lobes = (np.zeros(shape, dtype=np.uint8) for _ in range(4))
     number = 0
@@ -161,7 +183,9 @@ def qsmxt(session: str, subject: str, label: str) -> Files:
     header = ["subject", "roi", *next(iter(table.values()))]
     return {
         f"qsm/{name}_part-phase_MEGRE_scaled_qsm-filled_000_average.nii.gz": picture(f"{session}/qsm"),
-        f"region_analysis/{name}_qsm_stats.csv": csv(header, [[name, roi, *row.values()] for roi, row in table.items()]),
+        f"region_analysis/{name}_qsm_stats.csv": csv(
+            header, [[name, roi, *row.values()] for roi, row in table.items()]
+        ),
         "references.txt": b"QSMxT 1.3.3\n",
     }
 
@@ -186,7 +210,10 @@ def lcmodel(session: str, subject: str) -> Files:
 
 def mrtrix3(session: str) -> Files:
     rows = d.connectome(session)
-    return {"connectome.csv": csv([str(v) for v in rows[0]], rows[1:]), "nodes.nii.gz": picture(f"{session}/nodes")}
+    return {
+        "connectome.csv": csv([str(v) for v in rows[0]], rows[1:]),
+        "nodes.nii.gz": picture(f"{session}/nodes"),
+    }
 
 
 def xcp_d(session: str, subject: str, label: str) -> Files:
@@ -199,11 +226,17 @@ def xcp_d(session: str, subject: str, label: str) -> Files:
 
 
 def dtifit(session: str, stem: str) -> Files:
-    return {f"{stem}_{name}.nii.gz": picture(f"{session}/{stem}/{name}") for name in ("FA", "L1", "L2", "L3", "MD", "RD", "S0", "V1")}
+    return {
+        f"{stem}_{name}.nii.gz": picture(f"{session}/{stem}/{name}")
+        for name in ("FA", "L1", "L2", "L3", "MD", "RD", "S0", "V1")
+    }
 
 
 def dartel(session: str, stem: str) -> Files:
-    return {f"smwc1{stem}.nii.gz": picture(f"{session}/smwc1"), f"u_rc1{stem}_Template.nii.gz": picture(f"{session}/u_rc1")}
+    return {
+        f"smwc1{stem}.nii.gz": picture(f"{session}/smwc1"),
+        f"u_rc1{stem}_Template.nii.gz": picture(f"{session}/u_rc1"),
+    }
 
 
 def mri_reface(session: str) -> Files:
@@ -215,17 +248,32 @@ def fmriprep(session: str, subject: str, label: str) -> Files:
     name = f"sub-{subject}_ses-{label}"
     folder = f"fmriprep/sub-{subject}/ses-{label}"
     return {
-        "fmriprep/dataset_description.json": images.sidecar(Name="fMRIPrep", BIDSVersion="1.4.0", DatasetType="derivative"),
+        "fmriprep/dataset_description.json": images.sidecar(
+            Name="fMRIPrep", BIDSVersion="1.4.0", DatasetType="derivative"
+        ),
         f"fmriprep/sub-{subject}.html": f"<html><body>{name}</body></html>\n".encode(),
         f"{folder}/func/{name}_task-rest_desc-confounds_timeseries.tsv": b"csf\tframewise_displacement\n0.5\tn/a\n0.4\t0.123\n",
-        f"{folder}/func/{name}_task-rest_space-MNI152NLin6Asym_desc-preproc_bold.nii.gz": picture(f"{session}/bold"),
+        f"{folder}/func/{name}_task-rest_space-MNI152NLin6Asym_desc-preproc_bold.nii.gz": picture(
+            f"{session}/bold"
+        ),
     }
 
 
 def ants(session: str) -> Files:
-    return {"antsBrainSegmentation.nii.gz": picture(f"{session}/ants"), "antsCorticalThickness.nii.gz": picture(f"{session}/antsct")}
+    return {
+        "antsBrainSegmentation.nii.gz": picture(f"{session}/ants"),
+        "antsCorticalThickness.nii.gz": picture(f"{session}/antsct"),
+    }
 
 
 def spm12(key: str, stem: str) -> Files:
     """The tissue maps of SPM12, and those that DARTEL imports."""
-    return _tissue(key, {f"{prefix}c{n}{stem}.nii.gz": f"c{n}" for prefix in ("", "r") for n in (1, 2, 3) if (prefix, n) != ("r", 3)})
+    return _tissue(
+        key,
+        {
+            f"{prefix}c{n}{stem}.nii.gz": f"c{n}"
+            for prefix in ("", "r")
+            for n in (1, 2, 3)
+            if (prefix, n) != ("r", 3)
+        },
+    )

@@ -1,10 +1,9 @@
 """Project NORD of the `lab` data: another laboratory, with other names for the same things.
 
-Used by `lab.py`. Three subjects, four MR sessions. FreeSurfer lies in image assessors (resource `DATA`) or in a resource `recon-all`,
-ASHS in a resource `ashs_out` of a scan, SPM's maps in the folder `spm_seg/` of a resource `SEG`; scans have other types and ids, their
-images lie in `nii`. The numbers are those of `measurements.py`, by the session's accession id; `QUIRKS` says which files are written in
-an unusual way.
-"""
+Used by `lab.py`. Three subjects, four MR sessions. FreeSurfer lies in image assessors (resource `DATA`) or in
+a resource `recon-all`, ASHS in a resource `ashs_out` of a scan, SPM's maps in the folder `spm_seg/` of a
+resource `SEG`; scans have other types and ids, their images lie in `nii`. The numbers are those of
+`measurements.py`, by the session's accession id; `QUIRKS` says which files are written in an unusual way."""
 
 from __future__ import annotations
 
@@ -20,15 +19,32 @@ from xnatfs.demo.model import Experiment, Project, Scan
 
 Files = dict[str, bytes]
 
-FIRST, SECOND, THIRD, FOURTH = "NORD_0001_20190314", "NORD_0001_20200402", "NORD_0002_20190509", "NORD_0003_20190620"
+FIRST, SECOND, THIRD, FOURTH = (
+    "NORD_0001_20190314",
+    "NORD_0001_20200402",
+    "NORD_0002_20190509",
+    "NORD_0003_20190620",
+)
 SESSIONS = {FIRST: "2019-03-14", SECOND: "2020-04-02", THIRD: "2019-05-09", FOURTH: "2019-06-20"}
-SCANS = {"00301": "MPRAGE", "00401": "t2 flair 3d", "00501": "DTI_64", "00601": "rest bold"}  # scan id -> type, in the first two sessions
-OTHER_SCANS = {"se3": "MPRAGE", "se4": "t2 flair 3d", "se5": "DTI_64", "se6-repeat": "rest bold"}  # in the others
+SCANS = {
+    "00301": "MPRAGE",
+    "00401": "t2 flair 3d",
+    "00501": "DTI_64",
+    "00601": "rest bold",
+}  # scan id -> type, in the first two sessions
+OTHER_SCANS = {
+    "se3": "MPRAGE",
+    "se4": "t2 flair 3d",
+    "se5": "DTI_64",
+    "se6-repeat": "rest bold",
+}  # in the others
 
 
 @dataclass(frozen=True)
 class Quirk:
-    """A file that is written in an unusual way: the end of its path, in a resource of a session (or of the session's assessor or scan)."""
+    """A file that is written in an unusual way: the end of its path, in a resource of a session (or of the
+    session's assessor or scan).
+    """
 
     session: str
     resource: str
@@ -75,8 +91,15 @@ def aseg5(session: str) -> dict[str, m.Rows]:
 
 def add(make: Maker) -> Project:
     """Add the project to the archive."""
-    project = make.project("NORD", "Another laboratory (sample data)", members=["demo"], description="The same things under other names.")
-    subjects = {f"NORD_{n:04d}": make.subject(project, f"NORD_{n:04d}", gender="MFF"[n - 1]) for n in (1, 2, 3)}
+    project = make.project(
+        "NORD",
+        "Another laboratory (sample data)",
+        members=["demo"],
+        description="The same things under other names.",
+    )
+    subjects = {
+        f"NORD_{n:04d}": make.subject(project, f"NORD_{n:04d}", gender="MFF"[n - 1]) for n in (1, 2, 3)
+    }
     sessions: dict[str, Experiment] = {}
     scans: dict[str, Scan] = {}
     for label, date in SESSIONS.items():
@@ -100,7 +123,11 @@ def add(make: Maker) -> Project:
     for label in (FIRST, SECOND):
         id = sessions[label].id
         maps = {f"spm_seg/{path}": data for path, data in spm12(id, "MPRAGE").items()}
-        make.resource(sessions[label], "SEG", {**maps, "spm_seg/MPRAGE_seg8.mat": b"MATLAB 5.0 MAT-file\n", "README": b"see spm_seg\n"})
+        make.resource(
+            sessions[label],
+            "SEG",
+            {**maps, "spm_seg/MPRAGE_seg8.mat": b"MATLAB 5.0 MAT-file\n", "README": b"see spm_seg\n"},
+        )
     return project
 
 
@@ -109,7 +136,9 @@ def _image(key: str, type: str) -> bytes:
     if volumes is None:
         return picture(key)
     shape = (16, 16, 8)
-    return images.nifti(images.series(key, shape, volumes), images.affine_of(shape, (14.0, 14.0, 28.0)), key[:79], tr=2.5)
+    return images.nifti(
+        images.series(key, shape, volumes), images.affine_of(shape, (14.0, 14.0, 28.0)), key[:79], tr=2.5
+    )
 
 
 def _assessor(make: Maker, session: Experiment) -> None:

@@ -1,4 +1,5 @@
-"""The output files of the PET and perfusion pipelines, from the numbers of `tracers.py`: folders, names and syntax of each program.
+"""The output files of the PET and perfusion pipelines, from the numbers of `tracers.py`: folders, names and
+syntax of each program.
 
 Used by `pipes.py`. Every function returns the files of one resource: path -> bytes.
 """
@@ -20,14 +21,18 @@ REFERENCES = ("cgm", "pons", "wc", "wcbs", "wm")
 
 def uniform(session: str, map: str) -> bytes:
     """A map in standard space with the same value everywhere: 900,000 voxels in 6 kB."""
-    return image(np.ones(STANDARD, dtype=np.uint8), (2.0, 2.0, 2.0), f"{session} {map}", slope=t.uniform(session, map))
+    return image(
+        np.ones(STANDARD, dtype=np.uint8), (2.0, 2.0, 2.0), f"{session} {map}", slope=t.uniform(session, map)
+    )
 
 
 def _regions(session: str, resource: str, analyses: Mapping[str, str]) -> Files:
     files = {}
     for analysis, ending in analyses.items():
         rows = [[name, *row.values()] for name, row in t.regions(session, resource, analysis).items()]
-        files[f"native_space/region_analysis/region_analysis{ending}.csv"] = csv(["name", *t.REGION_COLUMNS], rows)
+        files[f"native_space/region_analysis/region_analysis{ending}.csv"] = csv(
+            ["name", *t.REGION_COLUMNS], rows
+        )
     return files
 
 
@@ -35,7 +40,10 @@ def _asl(session: str, resource: str, analyses: Mapping[str, str], maps: tuple[s
     files = {path: f"{value}\n".encode() for path, (_, _, value) in t.perfusion(session, resource).items()}
     files |= _regions(session, resource, analyses) | pve(session, resource, "fsl_anat.anat/")
     for map in maps:
-        files |= {f"{space}_space/{map}.nii.gz": picture(f"{session}/{resource}/{space}/{map}") for space in ("native", "struct")}
+        files |= {
+            f"{space}_space/{map}.nii.gz": picture(f"{session}/{resource}/{space}/{map}")
+            for space in ("native", "struct")
+        }
         files[f"std_space/{map}.nii.gz"] = uniform(session, f"{resource}/{map}")
     return dict(sorted(files.items()))
 
@@ -49,13 +57,27 @@ def te_asl(session: str) -> Files:
 
 
 def asl3d(session: str) -> Files:
-    maps = {f"{name}.nii.gz": picture(f"{session}/asl3d/{name}") for name in ("asl2std", "asl2struct", "masked_asl")}
-    return {**maps, "quantification_results.csv": records(t.asl3d(session)), **pve(session, "3DASL_QUANTIFICATION", "fsl_anat.anat/")}
+    maps = {
+        f"{name}.nii.gz": picture(f"{session}/asl3d/{name}")
+        for name in ("asl2std", "asl2struct", "masked_asl")
+    }
+    return {
+        **maps,
+        "quantification_results.csv": records(t.asl3d(session)),
+        **pve(session, "3DASL_QUANTIFICATION", "fsl_anat.anat/"),
+    }
 
 
 def _pet(session: str, tracer: str, references: tuple[str, ...]) -> Files:
-    files = {f"GLOBAL/wstatic_pet_scaled_{name}.nii.gz": uniform(session, f"{tracer}/{name}") for name in references}
-    return {**files, "quantification_results.csv": records(t.pet(session, tracer)), "static_pet.nii.gz": picture(f"{session}/{tracer}")}
+    files = {
+        f"GLOBAL/wstatic_pet_scaled_{name}.nii.gz": uniform(session, f"{tracer}/{name}")
+        for name in references
+    }
+    return {
+        **files,
+        "quantification_results.csv": records(t.pet(session, tracer)),
+        "static_pet.nii.gz": picture(f"{session}/{tracer}"),
+    }
 
 
 def fdg(session: str) -> Files:
@@ -72,18 +94,32 @@ def tau(session: str) -> Files:
 
 
 def centaurz(session: str) -> Files:
-    return {"centaurz_quantification_results.csv": records(t.centaur(session)), "wstatic_pet.nii.gz": picture(f"{session}/centaur")}
+    return {
+        "centaurz_quantification_results.csv": records(t.centaur(session)),
+        "wstatic_pet.nii.gz": picture(f"{session}/centaur"),
+    }
 
 
 def preprocessing(session: str) -> Files:
-    return {"static_pet.nii.gz": picture(f"{session}/static"), "rstatic_pet_coregT1.nii.gz": picture(f"{session}/coreg")}
+    return {
+        "static_pet.nii.gz": picture(f"{session}/static"),
+        "rstatic_pet_coregT1.nii.gz": picture(f"{session}/coreg"),
+    }
 
 
 def session_validator(session: str, name: str, mri: Mapping[str, str] | None) -> Files:
-    """PetSessionValidator or TauPetSessionValidator: its test HasUsableT1 names the MR session (None: there is none, it failed)."""
-    report: dict[str, object] = {"version": "0390c55f", "generated": "2024-02-03, 10:21", "experiment_id": session}
+    """PetSessionValidator or TauPetSessionValidator: its test HasUsableT1 names the MR session (None: there
+    is none, it failed).
+    """
+    report: dict[str, object] = {
+        "version": "0390c55f",
+        "generated": "2024-02-03, 10:21",
+        "experiment_id": session,
+    }
     report["HasUsableT1"] = {"has_passed": mri is not None, "data": [dict(mri)] if mri else []}
-    report |= {test: {"has_passed": True, "data": []} for test in ("HasStaticScan", "HasCorrectNumberOfFrames")}
+    report |= {
+        test: {"has_passed": True, "data": []} for test in ("HasStaticScan", "HasCorrectNumberOfFrames")
+    }
     return {
         f"{name}_{session}.json": json.dumps(report, indent=1).encode(),
         f"{name}_{session}.pdf": pdf(f"{name} {session}", f"{session}/{name}"),

@@ -23,7 +23,10 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
     files = {f"final/{subject}_icv.txt": f"{subject} {m.ashs_icv(session)}\n".encode()}
     for side in ("left", "right"):
         for mode in m.ASHS_MODES:
-            lines = [f"{subject} {side} {region} {slices} {volume}\n" for region, (slices, volume) in m.ashs(session, side, mode).items()]
+            lines = [
+                f"{subject} {side} {region} {slices} {volume}\n"
+                for region, (slices, volume) in m.ashs(session, side, mode).items()
+            ]
             files[f"final/{subject}_{side}_{mode}_volumes.txt"] = "".join(lines).encode()
     return {path: files[path] for path in sorted(files)}
 
@@ -31,12 +34,16 @@ def ashs_files(session: str, subject: str) -> dict[str, bytes]:
 @cache
 def _from_the_middle() -> NDArray[np.int64]:
     """The voxels of a tissue map, from the middle outwards."""
-    distance = sum((2 * axis - (size - 1)) ** 2 for axis, size in zip(np.indices(_SPM_SHAPE), _SPM_SHAPE, strict=True)).ravel()
+    distance = sum(
+        (2 * axis - (size - 1)) ** 2 for axis, size in zip(np.indices(_SPM_SHAPE), _SPM_SHAPE, strict=True)
+    ).ravel()
     return np.argsort(distance, kind="stable")
 
 
 def tissues(session: str) -> dict[str, NDArray[np.uint8]]:
-    """Grey matter (c1), white matter (c2), fluid (c3): nested shells of 0, 1 and 2 half probabilities, as many as `m.tissue_voxels`."""
+    """Grey matter (c1), white matter (c2), fluid (c3): nested shells of 0, 1 and 2 half probabilities, as
+    many as `m.tissue_voxels`.
+    """
     order = _from_the_middle()
     maps: dict[str, NDArray[np.uint8]] = {}
     start = 0
@@ -99,8 +106,14 @@ def validator_files(session: str, names: list[str]) -> dict[str, bytes]:
     """BBRC_VALIDATOR: a JSON report and a PDF for each validator: path -> bytes."""
     files = {}
     for name in names:
-        report: dict[str, object] = {"version": "a1b2c3d4", "generated": "2024-02-03, 10:20", "experiment_id": session}
-        report |= {test: {"has_passed": passed, "data": []} for test, passed in m.validator(session, name).items()}
+        report: dict[str, object] = {
+            "version": "a1b2c3d4",
+            "generated": "2024-02-03, 10:20",
+            "experiment_id": session,
+        }
+        report |= {
+            test: {"has_passed": passed, "data": []} for test, passed in m.validator(session, name).items()
+        }
         files[f"{name}_{session}.json"] = json.dumps(report, indent=1).encode()
         files[f"{name}_{session}.pdf"] = pdf(f"{name} {session}", f"{session}/{name}")
     return files

@@ -1,7 +1,7 @@
 """Archives of any size, with nothing on disk and little in memory: for benchmarks and scale tests.
 
-Used by `build("scale", ...)`. Contents are computed from their paths; catalogs are made when they are first looked at.
-"""
+Used by `build("scale", ...)`. Contents are computed from their paths; catalogs are made when they are first
+looked at."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class NiftiContent:
 
 
 def large_nifti(key: str, size: int) -> NiftiContent:
-    """A `.nii` of exactly `size` bytes: slices of 1024 x 1024 unsigned bytes, or one row where it is smaller than that.
+    """A `.nii` of exactly `size` bytes: slices of 1024 x 1024 unsigned bytes, or one row where it is smaller
+    than that.
 
     What is left over after the last whole slice lies behind the last voxel, which NIfTI allows.
     """
@@ -54,9 +55,14 @@ def large_nifti(key: str, size: int) -> NiftiContent:
     return NiftiContent(header.binaryblock + b"\0\0\0\0", ComputedContent(key, count))
 
 
-def _catalog(prefix: str, names: Callable[[int], str], count: int, size: int, stamp: datetime, digest: str | None) -> LazyEntries:
+def _catalog(
+    prefix: str, names: Callable[[int], str], count: int, size: int, stamp: datetime, digest: str | None
+) -> LazyEntries:
     def make() -> list[CatalogEntry]:
-        return [CatalogEntry(names(n), ComputedContent(f"{prefix}/{names(n)}", size), stamp, digest=digest) for n in range(1, count + 1)]
+        return [
+            CatalogEntry(names(n), ComputedContent(f"{prefix}/{names(n)}", size), stamp, digest=digest)
+            for n in range(1, count + 1)
+        ]
 
     return LazyEntries(make, count, count * size)
 
@@ -81,19 +87,20 @@ def build(
     nifti: int = 0,
     nifti_size: int = 200_000,
 ) -> Archive:
-    """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called `resource`.
+    """Project SCALE: `sessions` x `scans` x `files` files of `file_size` bytes in resources called
+    `resource`.
 
-    `digests=False`: the catalogs have none. With digests, a file's MD5 is computed when its catalog is first listed.
-    `big_files` (file name -> bytes, such as `{"one.nii": 1 << 30}`) makes a project BIG, one session and one resource NIFTI for each;
-    their digests are left out unless `big_digests`, because hashing 1 GiB takes seconds. A name ending `.nii` is an image that opens.
-    `flat` makes a project FLAT: one session with one resource FLAT of so many files of `flat_size` bytes.
-    `dicom` makes a project DCM: one session with one scan of so many true DICOM slices of `dicom_pixels` squared (272: 150 kB each),
-    which are held in memory.
-    `cohort` makes a project COHORT: so many sessions with the results of FreeSurfer 6 and ASHS (see `cohort.py`); with `cohort_images` also
-    SPM12's tissue maps in their real size.
+    `digests=False`: the catalogs have none. With digests, a file's MD5 is computed when its catalog is first
+    listed. `big_files` (file name -> bytes, such as `{"one.nii": 1 << 30}`) makes a project BIG, one session
+    and one resource NIFTI for each; their digests are left out unless `big_digests`, because hashing 1 GiB
+    takes seconds. A name ending `.nii` is an image that opens. `flat` makes a project FLAT: one session with
+    one resource FLAT of so many files of `flat_size` bytes. `dicom` makes a project DCM: one session with one
+    scan of so many true DICOM slices of `dicom_pixels` squared (272: 150 kB each), which are held in memory.
+    `cohort` makes a project COHORT: so many sessions with the results of FreeSurfer 6 and ASHS (see
+    `cohort.py`); with `cohort_images` also SPM12's tissue maps in their real size.
     `types`: the scans of SCALE have so many types in all, in turn (0: one for each scan of a session).
-    `nifti` makes a project NIFTI: so many sessions with one scan T1, whose resource NIFTI is one file of `nifti_size` bytes.
-    """
+    `nifti` makes a project NIFTI: so many sessions with one scan T1, whose resource NIFTI is one file of
+    `nifti_size` bytes."""
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
     make.user("admin", admin=True)
@@ -102,44 +109,78 @@ def build(
     digest = None if digests else ""
     suffix = ".dcm" if resource == "DICOM" else ".bin"
     if sessions:
-        project = make.project("SCALE", "Scale", members=["demo"], description=f"{sessions} sessions, {scans} scans, {files} files")
+        project = make.project(
+            "SCALE",
+            "Scale",
+            members=["demo"],
+            description=f"{sessions} sessions, {scans} scans, {files} files",
+        )
         for number in range(1, sessions + 1):
             if (number - 1) % sessions_per_subject == 0:
                 subject = make.subject(project, f"sub{(number - 1) // sessions_per_subject + 1:05d}")
-            session = make.experiment(subject, f"{subject.label}_MR{(number - 1) % sessions_per_subject + 1}", date="2024-01-08")
+            session = make.experiment(
+                subject, f"{subject.label}_MR{(number - 1) % sessions_per_subject + 1}", date="2024-01-08"
+            )
             for scan_number in range(1, scans + 1):
                 kind = ((number - 1) * scans + scan_number - 1) % types + 1 if types else scan_number
                 scan = make.scan(session, str(scan_number), f"TYPE{kind}", frames=str(files))
-                catalog = _catalog(f"{session.id}/{scan_number}", lambda n: f"{n:04d}{suffix}", files, file_size, archive.clock, digest)
+                catalog = _catalog(
+                    f"{session.id}/{scan_number}",
+                    lambda n: f"{n:04d}{suffix}",
+                    files,
+                    file_size,
+                    archive.clock,
+                    digest,
+                )
                 make.resource(scan, resource, catalog, format=resource, content="RAW")
     if big_files:
         project = make.project("BIG", "Single large files", members=["demo"])
         subject = make.subject(project, "big")
         for number, (name, size) in enumerate(big_files.items(), 1):
             session = make.experiment(subject, f"big_MR{number}", date="2024-01-08")
-            content = large_nifti(f"big/{name}", size) if name.endswith(".nii") else ComputedContent(f"big/{name}", size)
+            content = (
+                large_nifti(f"big/{name}", size)
+                if name.endswith(".nii")
+                else ComputedContent(f"big/{name}", size)
+            )
             entry = make.entry(name, content, digest=None if big_digests else "")
             make.resource(make.scan(session, "1", "T1"), "NIFTI", [entry], format="NIFTI")
     if flat:
         project = make.project("FLAT", "One resource with very many files", members=["demo"])
         session = make.experiment(make.subject(project, "flat"), "flat_MR1", date="2024-01-08")
-        make.resource(session, "FLAT", _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest))
+        make.resource(
+            session,
+            "FLAT",
+            _catalog("flat", lambda n: f"{n:06d}.bin", flat, flat_size, archive.clock, digest),
+        )
     if dicom:
         project = make.project("DCM", "One scan of true DICOM files", members=["demo"])
         session = make.experiment(make.subject(project, "dcm", "female"), "dcm_MR1", date="2024-01-08")
         series = Series("DCM", "dcm", session.label, 1, "T1", "20240108", "091500", "F")
         volume = head("DCM/T1", (dicom_pixels, dicom_pixels, dicom))
         files_made = slices(series, volume, (1.0, 1.0, 1.0))
-        made = make.resource(make.scan(session, "1", "T1", frames=str(dicom)), "DICOM", files_made, format="DICOM", content="RAW")
+        made = make.resource(
+            make.scan(session, "1", "T1", frames=str(dicom)),
+            "DICOM",
+            files_made,
+            format="DICOM",
+            content="RAW",
+        )
         if not digests:
             for entry in made.entries:
                 entry.digest = ""
     if nifti:
-        project = make.project("NIFTI", "One image a session", members=["demo"], description=f"{nifti} sessions")
+        project = make.project(
+            "NIFTI", "One image a session", members=["demo"], description=f"{nifti} sessions"
+        )
         for number in range(1, nifti + 1):
-            session = make.experiment(make.subject(project, f"n{number:05d}"), f"n{number:05d}_MR1", date="2024-01-08")
+            session = make.experiment(
+                make.subject(project, f"n{number:05d}"), f"n{number:05d}_MR1", date="2024-01-08"
+            )
             made = make.resource(make.scan(session, "1", "T1"), "NIFTI", format="NIFTI")
-            made.entries = _catalog(session.id, lambda n: f"image{n}.nii.gz", 1, nifti_size, archive.clock, digest)
+            made.entries = _catalog(
+                session.id, lambda n: f"image{n}.nii.gz", 1, nifti_size, archive.clock, digest
+            )
     if cohort:
         measured.add(make, cohort, cohort_images, digest)
     return archive

@@ -1,8 +1,8 @@
 """What the PET and perfusion pipelines of project PIPES measured: the one place of truth for their numbers.
 
-Used by `pet_outputs.py`, which writes them into files in each program's syntax, and by tests, which compare tables with them.
-As in `measurements.py`: every function takes the accession id of the session, and the text of a `Decimal` is the text in the file.
-"""
+Used by `pet_outputs.py`, which writes them into files in each program's syntax, and by tests, which compare
+tables with them. As in `measurements.py`: every function takes the accession id of the session, and the text
+of a `Decimal` is the text in the file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,27 @@ TEASL_REGIONS = {
     "GM_arrival": "_arrival_gm",
     "WM_arrival": "_arrival_wm",
 }
-AAL = ("Precentral_L", "Precentral_R", "Hippocampus_L", "Hippocampus_R", "Amygdala_L", "Amygdala_R", "Cuneus_L", "Cuneus_R", "Vermis_3")
-HAMMERS = ("Hippocampus_l", "Hippocampus_r", "Amygdala_l", "Amygdala_r", "Insula_l", "Insula_r", "Putamen_l", "Putamen_r")
+AAL = (
+    "Precentral_L",
+    "Precentral_R",
+    "Hippocampus_L",
+    "Hippocampus_R",
+    "Amygdala_L",
+    "Amygdala_R",
+    "Cuneus_L",
+    "Cuneus_R",
+    "Vermis_3",
+)
+HAMMERS = (
+    "Hippocampus_l",
+    "Hippocampus_r",
+    "Amygdala_l",
+    "Amygdala_r",
+    "Insula_l",
+    "Insula_r",
+    "Putamen_l",
+    "Putamen_r",
+)
 ATLASES = {"hammers": HAMMERS, "aal": AAL, "aparc+aseg": NODES}
 FDG_REFERENCES = ("vermis", "pons")
 FTM_REFERENCES = ("whole_cerebellum", "pons")
@@ -69,26 +88,47 @@ def perfusion(session: str, resource: str) -> dict[str, tuple[str, bool, Decimal
                 low, high = (0.7, 1.9) if _seconds(name) else (15, 70)
                 value = draw(f"{session}/{resource}/{measurement}/{corrected}", low, high, 6)
                 file = MISSPELT.get(measurement, measurement) if corrected else measurement
-                table[f"native_space/{'pvcorr/' if corrected else ''}{file}.txt"] = (measurement, corrected, value)
+                table[f"native_space/{'pvcorr/' if corrected else ''}{file}.txt"] = (
+                    measurement,
+                    corrected,
+                    value,
+                )
     return dict(sorted(table.items()))
 
 
 def regions(session: str, resource: str, analysis: str) -> dict[str, dict[str, Decimal]]:
-    """BASIL's or TE_ASL's region analysis (a key of `BASIL_REGIONS`, `TEASL_REGIONS`): region -> column -> value."""
+    """BASIL's or TE_ASL's region analysis (a key of `BASIL_REGIONS`, `TEASL_REGIONS`): region -> column ->
+    value.
+    """
     table = {}
     for name in HARVARD_OXFORD:
         key = f"{session}/{resource}/{analysis}/{name}"
         low, high = (0.7, 1.9) if "arrival" in analysis else (15, 70)
         row = {"Nvoxels": draw(f"{key}/Nvoxels", 20, 9000, 0)}
-        row |= {column: draw(f"{key}/{column}", low, high, 12) for column in ("Mean", "Median", "Precision-weighted mean")}
-        row |= {"Std": draw(f"{key}/Std", 0.1, 9, 12), "IQR": draw(f"{key}/IQR", 0.1, 12, 12), "I2": draw(f"{key}/I2", 0, 100, 10)}
+        row |= {
+            column: draw(f"{key}/{column}", low, high, 12)
+            for column in ("Mean", "Median", "Precision-weighted mean")
+        }
+        row |= {
+            "Std": draw(f"{key}/Std", 0.1, 9, 12),
+            "IQR": draw(f"{key}/IQR", 0.1, 12, 12),
+            "I2": draw(f"{key}/I2", 0, 100, 10),
+        }
         table[name] = {column: row[column] for column in REGION_COLUMNS}
     return table
 
 
 def uniform(session: str, map: str) -> float:
-    """The value of a map in standard space, which is the same everywhere: so any mask or atlas has this mean."""
-    return float(np.float32(draw(f"{session}/{map}", 20, 60, 4) if "perfusion" in map else draw(f"{session}/{map}", 0.8, 1.6, 4)))
+    """The value of a map in standard space, which is the same everywhere: so any mask or atlas has this
+    mean.
+    """
+    return float(
+        np.float32(
+            draw(f"{session}/{map}", 20, 60, 4)
+            if "perfusion" in map
+            else draw(f"{session}/{map}", 0.8, 1.6, 4)
+        )
+    )
 
 
 def asl3d(session: str) -> list[Row]:
@@ -115,7 +155,9 @@ def pet(session: str, tracer: str) -> list[Row]:
     """`quantification_results.csv` of FDG_QUANTIFICATION2 (tracer `fdg`) or FTM_QUANTIFICATION2 (`ftm`)."""
     rows: list[Row] = []
 
-    def add(region: str, atlas: str, reference: str, measurement: str, optimized: bool, low: float, high: float) -> None:
+    def add(
+        region: str, atlas: str, reference: str, measurement: str, optimized: bool, low: float, high: float
+    ) -> None:
         key = f"{session}/{tracer}/{atlas}/{region}/{reference}/{measurement}/{optimized}"
         value, deviation = draw(key, low, high, 15), draw(f"{key}/std", 0.01, 0.4, 15)
         nvoxels = draw(f"{session}/{tracer}/{atlas}/{region}/nvoxels", 30, 9000, 0)
@@ -152,12 +194,20 @@ def _one(rows: list[Row], **wanted: str) -> Decimal:
 
 def landau(session: str) -> Decimal:
     """What `bx fdg landau` tells: not optimized, reference vermis."""
-    return _one(pet(session, "fdg"), region="landau_Composite", reference_region="vermis", optimized_pet="False")
+    return _one(
+        pet(session, "fdg"), region="landau_Composite", reference_region="vermis", optimized_pet="False"
+    )
 
 
 def centiloids(session: str) -> Decimal:
     """What `bx ftm centiloids` tells: not optimized, reference whole cerebellum."""
-    return _one(pet(session, "ftm"), region="cortex", reference_region="whole_cerebellum", measurement="centiloid", optimized_pet="False")
+    return _one(
+        pet(session, "ftm"),
+        region="cortex",
+        reference_region="whole_cerebellum",
+        measurement="centiloid",
+        optimized_pet="False",
+    )
 
 
 def tau(session: str) -> list[Row]:
@@ -190,7 +240,15 @@ def centaur(session: str) -> list[Row]:
         for region in CENTAUR_REGIONS:
             for measurement, low, high in (("suvr", 0.8, 2.2), ("suvr_spm8", 0.8, 2.2), ("centaurz", -2, 12)):
                 value = draw(f"{session}/centaur/{region}/{smoothing}/{measurement}", low, high, 15)
-                rows.append({"region": region, "measurement": measurement, "smoothing_type": smoothing, "kernel": kernel, "value": value})
+                rows.append(
+                    {
+                        "region": region,
+                        "measurement": measurement,
+                        "smoothing_type": smoothing,
+                        "kernel": kernel,
+                        "value": value,
+                    }
+                )
     return rows
 
 

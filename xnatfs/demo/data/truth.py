@@ -1,12 +1,13 @@
 """What a project really holds: the ground truth that tests compare a client's, or the mount's, view with.
 
-Used by tests only. Worked out from the archive's objects alone, by the rules below, without any HTTP or client code.
+Used by tests only. Worked out from the archive's objects alone, by the rules below, without any HTTP or
+client code.
 
-A login may read a project if it is an administrator or a member, or if the project is public; anonymous (`""`) reads public projects.
-A project holds its own subjects and experiments and those shared into it, under the labels they have there. Of a session that is
-shared into it, it holds everything but the assessors that are not shared into it themselves: XNAT's project listings have only those.
-A session shared without its subject stands under that subject's own label.
-"""
+A login may read a project if it is an administrator or a member, or if the project is public; anonymous
+(`""`) reads public projects. A project holds its own subjects and experiments and those shared into it, under
+the labels they have there. Of a session that is shared into it, it holds everything but the assessors that
+are not shared into it themselves: XNAT's project listings have only those. A session shared without its
+subject stands under that subject's own label."""
 
 from __future__ import annotations
 
@@ -102,7 +103,9 @@ def readable(archive: Archive, project: Project, login: str) -> bool:
 
 
 def files(archive: Archive, project_id: str, login: str) -> list[TrueFile]:
-    """Every file of a project, each path of a resource once, in the archive's order; nothing for a login that may not read it."""
+    """Every file of a project, each path of a resource once, in the archive's order; nothing for a login that
+    may not read it.
+    """
     project = archive.projects[project_id]
     return list(_files(archive, project)) if readable(archive, project, login) else []
 
@@ -149,12 +152,22 @@ def _files(archive: Archive, project: Project) -> Iterator[TrueFile]:
             yield from _session(project, experiment, label, subject, subject_label)
 
 
-def _session(project: Project, session: Experiment, label: str, subject: Subject, subject_label: str) -> Iterator[TrueFile]:
-    yield from _of(_Place(project.id, subject, subject_label, label, session.id, "session"), "", session.resources)
+def _session(
+    project: Project, session: Experiment, label: str, subject: Subject, subject_label: str
+) -> Iterator[TrueFile]:
+    yield from _of(
+        _Place(project.id, subject, subject_label, label, session.id, "session"), "", session.resources
+    )
     for scan in session.scans:
-        yield from _of(_Place(project.id, subject, subject_label, label, session.id, "scan", scan.id, scan.type), "", scan.resources)
+        yield from _of(
+            _Place(project.id, subject, subject_label, label, session.id, "scan", scan.id, scan.type),
+            "",
+            scan.resources,
+        )
     for image in session.reconstructions:
-        place = _Place(project.id, subject, subject_label, label, session.id, "reconstruction", assessor=image.id)
+        place = _Place(
+            project.id, subject, subject_label, label, session.id, "reconstruction", assessor=image.id
+        )
         yield from _of(place, "in", image.in_resources)
         yield from _of(place, "out", image.out_resources)
 
@@ -166,7 +179,16 @@ def _assessor(
     session_label = label_in(session, project.id)
     if session_label is None:
         return
-    place = _Place(project.id, subject, subject_label, session_label, session.id, "assessor", assessor=label, assessor_id=assessor.id)
+    place = _Place(
+        project.id,
+        subject,
+        subject_label,
+        session_label,
+        session.id,
+        "assessor",
+        assessor=label,
+        assessor_id=assessor.id,
+    )
     yield from _of(place, "", assessor.resources)
     yield from _of(place, "in", assessor.in_resources)
     yield from _of(place, "out", assessor.out_resources)

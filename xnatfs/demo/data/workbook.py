@@ -1,8 +1,8 @@
 """Excel workbooks, the same bytes at every build.
 
-Used by the sample data for the pipelines whose results are workbooks. Written out by hand, because the libraries for it put today's
-date into the file: one sheet, text as inline strings, numbers as numbers, nothing compressed.
-"""
+Used by the sample data for the pipelines whose results are workbooks. Written out by hand, because the
+libraries for it put today's date into the file: one sheet, text as inline strings, numbers as numbers,
+nothing compressed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ _PARTS = {
         f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
     ),
     "xl/workbook.xml": (
-        f'<workbook xmlns="{_SHEET}" xmlns:r="{_OFFICE}"><sheets><sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets></workbook>'
+        f'<workbook xmlns="{_SHEET}" xmlns:r="{_OFFICE}"><sheets><sheet name="Sheet1" sheetId="1" '
+        f'r:id="rId1"/></sheets></workbook>'
     ),
     "xl/_rels/workbook.xml.rels": (
         f'<Relationships xmlns="{_PACKAGE}/relationships">'
@@ -44,7 +45,10 @@ _PARTS = {
 def xlsx(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
     """A workbook of one sheet: a header line and these rows. None is an empty cell."""
     lines = "".join(f"<row>{''.join(_cell(value) for value in row)}</row>" for row in (header, *rows))
-    parts = {**_PARTS, "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{_SHEET}"><sheetData>{lines}</sheetData></worksheet>'}
+    parts = {
+        **_PARTS,
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{_SHEET}"><sheetData>{lines}</sheetData></worksheet>',
+    }
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, text in parts.items():

@@ -1,9 +1,10 @@
-"""A table over a project or some of its sessions: collected in parallel, kept by session, read back row by row.
+"""A table over a project or some of its sessions: collected in parallel, kept by session, read back row by
+row.
 
-Used by `tables.engine.materialize` (which writes files) and by `xnatfs.table`. Memory: what is held of a session is which files it gave, never its rows;
-`BuiltTable.rows` reads them back from the store session by session (but for tables with `finish`, which need all rows at once).
-Threading: `build` may be called by any thread and waits; its sessions run in the pool of the builder.
-"""
+Used by `tables.engine.materialize` (which writes files) and by `xnatfs.table`. Memory: what is held of a
+session is which files it gave, never its rows; `BuiltTable.rows` reads them back from the store session by
+session (but for tables with `finish`, which need all rows at once). Threading: `build` may be called by any
+thread and waits; its sessions run in the pool of the builder."""
 
 from __future__ import annotations
 
@@ -68,7 +69,15 @@ class TableSession:
 class BuiltTable:
     """A table whose rows are in the store. See `table.Frame`."""
 
-    def __init__(self, spec: Spec, project: str, sessions: list[TableSession], collector: Collector, as_of: float, state: str = "") -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        project: str,
+        sessions: list[TableSession],
+        collector: Collector,
+        as_of: float,
+        state: str = "",
+    ) -> None:
         self._spec = spec
         self._project = project
         self._collector = collector
@@ -103,17 +112,29 @@ class BuiltTable:
             parsed = _combined(self._spec, self._project, session, self._collector)
             about = _about(visit_of(self._project, session.experiment))
             at = {name: number for number, name in enumerate(parsed.columns)}
-            # A column of the table itself wins over one of ours of the same name (bx's `subject` of a file is overwritten, as `lead`).
+            # A column of the table itself wins over one of ours of the same name (bx's `subject` of a file is
+            # overwritten, as `lead`).
             ours = {*self.table.lead, *self.table.trail, *_OURS}
-            picks = [(None, about[name]) if name in ours and name not in at else (at.get(name), about.get(name, "")) for name in names]
+            picks = [
+                (None, about[name])
+                if name in ours and name not in at
+                else (at.get(name), about.get(name, ""))
+                for name in names
+            ]
             for row in parsed.rows:
                 yield tuple(fixed if number is None else row[number] for number, fixed in picks)
 
     def problems(self, notes: Sequence[str] = ()) -> Rows:
-        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on the table as a whole. Names in
-        a reason are somebody else's, and a terminal may show it."""
+        """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on
+        the table as a whole. Names in a reason are somebody else's, and a terminal may show it."""
         found: list[Row] = [
-            (one.experiment.id, one.experiment.subject_label, one.experiment.label, one.experiment.date, printable(problem))
+            (
+                one.experiment.id,
+                one.experiment.subject_label,
+                one.experiment.label,
+                one.experiment.date,
+                printable(problem),
+            )
             for one in self.sessions
             for problem in one.result.problems
         ]
@@ -121,7 +142,9 @@ class BuiltTable:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same rows and problems: what files were read, in which version, by which definition."""
+        """The same for the same rows and problems: what files were read, in which version, by which
+        definition.
+        """
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for one in self.sessions:
             about = visit_of(self._project, one.experiment)
@@ -193,8 +216,12 @@ class Builder:
         self._workers = WorkerPool("table", 2 * limits.connections)
         self._readers = WorkerPool("site", 2)
         self.running: dict[int, Status] = {}
-        self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}  # lists: name -> their projects and sessions
-        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()  # tables that were built since somebody asked for a refresh
+        self.groups: dict[
+            str, Callable[[], Sequence[tuple[str, Sequence[str]]]]
+        ] = {}  # lists: name -> their projects and sessions
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = (
+            set()
+        )  # tables that were built since somebody asked for a refresh
         self.asked_again = 0.0  # when that was, epoch seconds
 
     def site(self, summary: ProjectSummary) -> Site:
@@ -210,7 +237,10 @@ class Builder:
         file = next((one for one in files if one.path.rsplit("/", 1)[-1] == overrides.NAME), None)
         held = self._sites.get(summary.project)
         if held is None or held[0] != file:
-            held = self._sites[summary.project] = file, Site() if file is None else self._read_site(summary.project, file)
+            held = self._sites[summary.project] = (
+                file,
+                Site() if file is None else self._read_site(summary.project, file),
+            )
         return self._site.over(held[1])
 
     def spec(self, summary: ProjectSummary, key: str) -> Spec:
@@ -224,7 +254,9 @@ class Builder:
             raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
         return self.site(summary).spec(table)
 
-    def build(self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None) -> BuiltTable:
+    def build(
+        self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None
+    ) -> BuiltTable:
         """A table over a project, or over some of its sessions (labels or accession ids).
 
         Raises:
@@ -235,28 +267,47 @@ class Builder:
             if key not in self.tables:
                 raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
             as_of = time.time()
-            return JoinedTable([self.build(one, key, theirs, progress) for one, theirs in self.parts(project)], self.tables[key], as_of)
+            return JoinedTable(
+                [self.build(one, key, theirs, progress) for one, theirs in self.parts(project)],
+                self.tables[key],
+                as_of,
+            )
         as_of = time.time()
         summary = self.summaries.get(project)
         spec = self.spec(summary, key)
-        chosen = sorted(chosen_sessions(summary, sessions), key=lambda one: (one.subject_label, one.label, one.id))
+        chosen = sorted(
+            chosen_sessions(summary, sessions), key=lambda one: (one.subject_label, one.label, one.id)
+        )
         status = Status(project, key, len(chosen))
         self.running[id(status)] = status
         try:
             self.summaries.look_into(summary, [one.id for one in chosen], all_of_them=False)
             check = self._to_check(project, key, sessions)
-            collector = Collector(spec, summary, self.listing_service, self._loose, self._store, self._limits.relist_after, check=check)
-            found = _Parallel(self._workers, collector, spec, project, self._limits.table_deadline).run(chosen, status, progress)
+            collector = Collector(
+                spec,
+                summary,
+                self.listing_service,
+                self._loose,
+                self._store,
+                self._limits.relist_after,
+                check=check,
+            )
+            found = _Parallel(self._workers, collector, spec, project, self._limits.table_deadline).run(
+                chosen, status, progress
+            )
             if check and self.asked_again <= as_of:
                 self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
         troubled = any(one.result.trouble is not None or one.result.passing for one in found)
-        return BuiltTable(spec, project, found, collector, as_of, "" if troubled else self._state(project, spec, chosen))
+        return BuiltTable(
+            spec, project, found, collector, as_of, "" if troubled else self._state(project, spec, chosen)
+        )
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
-        """The same as long as a build would give the same table: the sessions with their stamps, and what is read of them. "" if only
-        building tells: for tables made from listings, servers without stamps, and once after `check_again`.
+        """The same as long as a build would give the same table: the sessions with their stamps, and what is
+        read of them. "" if only building tells: for tables made from listings, servers without stamps, and
+        once after `check_again`.
 
         Raises:
             UsageError, Failure: see `build`.
@@ -271,7 +322,8 @@ class Builder:
         return self._state(project, self.spec(summary, key), chosen)
 
     def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
-        """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of sessions).
+        """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of
+        sessions).
 
         Raises:
             Failure: NO_ENTRY if there is no such project; what keeps the server from answering.
@@ -282,7 +334,9 @@ class Builder:
         return [(project, sessions)]
 
     def check_again(self) -> None:
-        """At its next build, each table asks for all its files again, whatever the sessions' stamps say (`If-Modified-Since`)."""
+        """At its next build, each table asks for all its files again, whatever the sessions' stamps say
+        (`If-Modified-Since`).
+        """
         self._checked = set()
         self.asked_again = time.time()
 
@@ -293,7 +347,9 @@ class Builder:
             Failure: it cannot be had.
         """
         # Not in the caller's thread, which may serve an operation: a socket is deaf to Ctrl-C.
-        return self._readers.do(lambda: self._loose.fetch(file, listed=True).stream, self._limits.listing_deadline)
+        return self._readers.do(
+            lambda: self._loose.fetch(file, listed=True).stream, self._limits.listing_deadline
+        )
 
     def close(self) -> None:
         """Start nothing more."""
@@ -327,9 +383,13 @@ _LOOKED_AT = 200  # sessions, the same with those that have not even the resourc
 
 
 class _Parallel:
-    """The sessions of one build: one by one until a session has shown where its files lie, then many at once."""
+    """The sessions of one build: one by one until a session has shown where its files lie, then many at
+    once.
+    """
 
-    def __init__(self, workers: WorkerPool, collector: Collector, spec: Spec, project: str, patience: float) -> None:
+    def __init__(
+        self, workers: WorkerPool, collector: Collector, spec: Spec, project: str, patience: float
+    ) -> None:
         self._workers = workers
         self._collector = collector
         self._spec = spec
@@ -341,14 +401,17 @@ class _Parallel:
         self._sent = 0
         self._ending = False
 
-    def run(self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None) -> list[TableSession]:
+    def run(
+        self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None
+    ) -> list[TableSession]:
         deadline = time.monotonic() + self._patience
         self._collector.on_learnt = self._wake
         told = 0
         try:
             while told < len(experiments):
                 for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
-                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]  # a default binds the loop's variable; mypy cannot type such a lambda
+                    # a default binds the loop's variable; mypy cannot type such a lambda
+                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
                 self._sent = max(self._sent, allowed)
                 self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
                 if len(self._found) > told:
@@ -379,7 +442,11 @@ class _Parallel:
         """
 
         def news() -> bool:
-            return len(self._found) > told or self._failure is not None or self._sent < self._allowed(experiments, told)
+            return (
+                len(self._found) > told
+                or self._failure is not None
+                or self._sent < self._allowed(experiments, told)
+            )
 
         with self._condition:
             wait_until(self._condition, news, patience)
@@ -400,7 +467,9 @@ class _Parallel:
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
                 log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
-                error = Failure(Cause.BAD_LISTING, experiment.label, f"the table {self._spec.table.key} failed: {error!r}")
+                error = Failure(
+                    Cause.BAD_LISTING, experiment.label, f"the table {self._spec.table.key} failed: {error!r}"
+                )
             with self._condition:
                 self._failure = self._failure or error
                 self._condition.notify_all()
@@ -417,7 +486,8 @@ class _Parallel:
         except (Failure, UsageError):
             raise
         except Exception as error:
-            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the table.
+            # A mistake in a table's definition, which may be a plug-in's, costs the session and not the
+            # table.
             log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
             problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
             return
@@ -436,8 +506,14 @@ def _joined(states: Sequence[str]) -> str:
 
 
 def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
-    middle = list(own) or [column.name for column in table.columns]  # a file that is passed through keeps its own order
-    names = [*table.lead, *(name for name in middle if name not in table.lead and name not in table.trail), *table.trail]
+    middle = list(own) or [
+        column.name for column in table.columns
+    ]  # a file that is passed through keeps its own order
+    names = [
+        *table.lead,
+        *(name for name in middle if name not in table.lead and name not in table.trail),
+        *table.trail,
+    ]
     return tuple(names + [name for name in _OURS if name not in names])
 
 

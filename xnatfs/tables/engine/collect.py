@@ -1,10 +1,12 @@
-"""One session's part of a table: which resource, which files, their parsed rows; from what is kept where the server's stamps agree.
+"""One session's part of a table: which resource, which files, their parsed rows; from what is kept where the
+server's stamps agree.
 
-Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first sessions (the path with the
-subject's and session's names taken out) and tried first; a listing of the resource is asked for only where that fails, or where a table
-wants the newest or all of several files. What was parsed is kept with the stamp of its session (`listing.stamps`): while that stays
-nothing is asked, but for a listing of the resource after some hours, whose digests tell of what moves no stamp. When the stamp has moved,
-a file is fetched again and compared.
+Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first
+sessions (the path with the subject's and session's names taken out) and tried first; a listing of the
+resource is asked for only where that fails, or where a table wants the newest or all of several files. What
+was parsed is kept with the stamp of its session (`listing.stamps`): while that stays nothing is asked, but
+for a listing of the resource after some hours, whose digests tell of what moves no stamp. When the stamp has
+moved, a file is fetched again and compared.
 Threading: any thread; one lock around the learnt paths.
 """
 
@@ -35,10 +37,18 @@ from xnatfs.tables.spec import Input, Parsed, ParseError, SessionInfo
 log = logging.getLogger(__name__)
 
 _FORM = 1
-_JUST_NOW_S = 60.0  # a listing of this age is new enough to compare what is kept with: the formats of a table are built one by one
-_BY_LABEL = ("experiment", "subject", "project")  # of these; scans and the like may be united with others (xnat-rest.md 13)
+# a listing of this age is new enough to compare what is kept with: the formats of a table are built one by
+# one
+_JUST_NOW_S = 60.0
+_BY_LABEL = (
+    "experiment",
+    "subject",
+    "project",
+)  # of these; scans and the like may be united with others (xnat-rest.md 13)
 _LEARNT = 4  # paths a role
-_IN_VAIN = 3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
+_IN_VAIN = (
+    3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
+)
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
 _NO_LISTING = frozenset({Cause.BAD_LISTING, Cause.LISTING_EMPTY})
 
@@ -53,7 +63,9 @@ class ParsedInput(NamedTuple):
 
 @dataclass
 class SessionResult:
-    """What a session gives: the files that were read, or why nothing; sentences for the problems list either way."""
+    """What a session gives: the files that were read, or why nothing; sentences for the problems list either
+    way.
+    """
 
     reads: list[ParsedInput] = field(default_factory=list)
     resource: str = ""  # where they lie, for `--explain`
@@ -61,21 +73,17 @@ class SessionResult:
     missing: bool = False  # the session has no such resource
     failed: bool = False  # it has one, but the rows could not be had
     trouble: Failure | None = None  # the server would not give a file: asked again at the next build
-    passing: bool = False  # it does not have a file it lists, or a damaged one: that may be so for ever, but is asked again too
+    # it does not have a file it lists, or a damaged one: that may be so for ever, but is asked again too
+    passing: bool = False
 
 
 class Collector:
     """Gathers for one table of one project.
 
-    Args:
-        spec: the table.
-        outline: the project's sessions with their own resources.
-        catalogs: for what lies below scans and assessors, and for listings of resources.
-        loose: fetches files.
-        store: keeps rows.
-        relist_after: the age in seconds from which a kept choice is compared with a new listing, though no stamp moved.
-        check: ask for every file again, whatever the stamps say.
-    """
+    Args: spec: the table. outline: the project's sessions with their own resources. catalogs: for what lies
+        below scans and assessors, and for listings of resources. loose: fetches files. store: keeps rows.
+        relist_after: the age in seconds from which a kept choice is compared with a new listing, though no
+        stamp moved. check: ask for every file again, whatever the stamps say."""
 
     def __init__(
         self,
@@ -99,7 +107,9 @@ class Collector:
         self.on_learnt: Callable[[], None] = lambda: None  # called when `learnt` may have become true
         self._paths: dict[str, list[str]] = {}  # by role, the first learnt first
         self._digests: dict[str, str] = {}  # by key of a read
-        self._luck: Counter[str] = Counter()  # by role: sessions in which a learnt path was right, less those in which none was
+        self._luck: Counter[str] = (
+            Counter()
+        )  # by role: sessions in which a learnt path was right, less those in which none was
 
     @property
     def learnt(self) -> bool:
@@ -125,9 +135,13 @@ class Collector:
             found, stale = self._resources(experiment)
         except Failure as failure:
             if removed(failure, experiment):
-                return SessionResult(problems=["it was removed while the table was made"], missing=True, passing=True)
+                return SessionResult(
+                    problems=["it was removed while the table was made"], missing=True, passing=True
+                )
             self._must_be_its_own(failure)
-            refused = SessionResult(problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure)
+            refused = SessionResult(
+                problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure
+            )
             return self._as_it_was(key, refused)
         if not found:
             names = " or ".join(map(str, self._spec.wanted))
@@ -136,12 +150,16 @@ class Collector:
             result = self._read_all(found[0], visit, experiment, aged)
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
-                result.problems.append(f"{len(found)} resources would do; {_place(found[0])} was read, {others} not")
+                result.problems.append(
+                    f"{len(found)} resources would do; {_place(found[0])} was read, {others} not"
+                )
         result.passing = result.passing or stale
         if result.trouble is not None and not result.reads:
             return self._as_it_was(key, result)
         if experiment.changed and result.trouble is None and not result.passing:
-            body = json.dumps([_FORM, result.reads, result.resource, result.problems, result.missing, result.failed])
+            body = json.dumps(
+                [_FORM, result.reads, result.resource, result.problems, result.missing, result.failed]
+            )
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
         return result
 
@@ -153,7 +171,9 @@ class Collector:
         """
         kept = self._store.parsed(read.key)
         if kept is None:
-            raise Failure(Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again")
+            raise Failure(
+                Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again"
+            )
         self._digests[read.key] = kept.digest
         return _parsed(kept)
 
@@ -161,7 +181,7 @@ class Collector:
         """The MD5 of a file whose `rows` were asked for."""
         return self._digests.get(read.key, "")
 
-    # --- what is kept --------------------------------------------------------------------------------------------
+    # --- what is kept ---------------------------------------------------------------------------------------
 
     def _kept(self, key: str, experiment: ExperimentRecord) -> tuple[SessionResult | None, bool]:
         """What is kept of a session, and whether it is so old that a new listing has to agree with it."""
@@ -181,18 +201,30 @@ class Collector:
         return result, aged
 
     def _as_it_was(self, key: str, result: SessionResult) -> SessionResult:
-        """A session that the server refuses now: with the rows it had, if it had any. They stay until it is known what became of them."""
+        """A session that the server refuses now: with the rows it had, if it had any. They stay until it is
+        known what became of them.
+        """
         choice = self._store.choice(key)
-        if choice is None or choice.spec != self._spec.fingerprint or result.trouble is None or result.trouble.cause is Cause.NOT_ALLOWED:
+        if (
+            choice is None
+            or choice.spec != self._spec.fingerprint
+            or result.trouble is None
+            or result.trouble.cause is Cause.NOT_ALLOWED
+        ):
             return result
         before = _chosen(choice.body)
-        if before is None or not before.reads or any(self._store.stamp(read.key) is None for read in before.reads):
+        if (
+            before is None
+            or not before.reads
+            or any(self._store.stamp(read.key) is None for read in before.reads)
+        ):
             return result
         problems = [*result.problems, "its rows are those from before"]
         return SessionResult(before.reads, before.resource, problems, trouble=result.trouble, passing=True)
 
     def _must_be_its_own(self, failure: Failure) -> None:
-        """Return if a listing failed for reasons of its own: a catalogue that cannot be read, a session in quarantine.
+        """Return if a listing failed for reasons of its own: a catalogue that cannot be read, a session in
+        quarantine.
 
         Raises:
             Failure: the server is away, or in trouble.
@@ -201,13 +233,15 @@ class Collector:
             raise failure
         self._listing_service.check(self._summary.project)
 
-    # --- resources -----------------------------------------------------------------------------------------------
+    # --- resources ------------------------------------------------------------------------------------------
 
     def _resources(self, experiment: ExperimentRecord) -> tuple[list[ResourceRecord], bool]:
-        """The resources that would do, best first: the session's own, its assessors', its scans'; each in the order the site names them.
-        And whether they are those of another moment than the stamp."""
+        """The resources that would do, best first: the session's own, its assessors', its scans'; each in the
+        order the site names them. And whether they are those of another moment than the stamp."""
         own = self._summary.session_resources(experiment.id) or []
-        found = [one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label]
+        found = [
+            one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label
+        ]
         if found:
             return found, False
         every = self._summary.every.get(experiment.id)
@@ -222,13 +256,21 @@ class Collector:
         found: list[ResourceRecord] = []
         for want in self._spec.wanted:
             for level in ("experiment", "assessor", "reconstruction", "scan"):
-                fits = [one for one in resources if one.owner.level == level and one.label == want.label and _is(want, one, types)]
-                found += sorted(fits, key=lambda one: (natural(one.owner.id + "/" + one.owner.part), one.id or 0))
+                fits = [
+                    one
+                    for one in resources
+                    if one.owner.level == level and one.label == want.label and _is(want, one, types)
+                ]
+                found += sorted(
+                    fits, key=lambda one: (natural(one.owner.id + "/" + one.owner.part), one.id or 0)
+                )
         return found
 
-    # --- files ---------------------------------------------------------------------------------------------------
+    # --- files ----------------------------------------------------------------------------------------------
 
-    def _read_all(self, resource: ResourceRecord, visit: SessionInfo, experiment: ExperimentRecord, aged: bool) -> SessionResult:
+    def _read_all(
+        self, resource: ResourceRecord, visit: SessionInfo, experiment: ExperimentRecord, aged: bool
+    ) -> SessionResult:
         result = SessionResult(resource=_place(resource))
         snapshot: FileIndex | None = None
 
@@ -252,7 +294,8 @@ class Collector:
         if result.failed:
             result.reads = []
         elif not result.reads:
-            # All its files are optional, and none is there or can be read: `combine` would have nothing to say.
+            # All its files are optional, and none is there or can be read: `combine` would have nothing to
+            # say.
             if not result.problems:
                 names = ", ".join(_filled(one, visit)[0] for one in self._spec.inputs)
                 result.problems.append(f"{_place(resource)} has none of the files {names}")
@@ -270,11 +313,17 @@ class Collector:
         aged: bool,
     ) -> list[ParsedInput]:
         problems = result.problems
-        if not aged and _guessable(one) and (resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource))):
+        if (
+            not aged
+            and _guessable(one)
+            and (resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource)))
+        ):
             with self._lock:
                 hopeless = self._luck[one.role] < -_IN_VAIN
                 shapes = () if hopeless else self._paths.get(one.role, ())
-                paths = [path for path in (_fill(shape, visit) for shape in shapes) if _best(one, path, visit)]
+                paths = [
+                    path for path in (_fill(shape, visit) for shape in shapes) if _best(one, path, visit)
+                ]
             for path in paths:
                 before = len(problems)
                 try:
@@ -285,7 +334,9 @@ class Collector:
                     continue
                 if found is None:
                     continue
-                if not found:  # it does not parse. Perhaps it was damaged on its way: the listing has its digest
+                if (
+                    not found
+                ):  # it does not parse. Perhaps it was damaged on its way: the listing has its digest
                     del problems[before:]
                     continue
                 self._lucky(one.role, 1)
@@ -320,9 +371,11 @@ class Collector:
                 self._learn(read.role, read.path, visit)
         return reads
 
-    def _read_for_sure(self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool) -> list[ParsedInput]:
-        """A listed file, read. What the server does not give is its own failure only if the server answers otherwise: without its
-        database XNAT says 404 or 500 to everything (xnat-rest.md 13).
+    def _read_for_sure(
+        self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool
+    ) -> list[ParsedInput]:
+        """A listed file, read. What the server does not give is its own failure only if the server answers
+        otherwise: without its database XNAT says 404 or 500 to everything (xnat-rest.md 13).
 
         Raises:
             Failure: it cannot be had, or the server is in trouble.
@@ -336,10 +389,16 @@ class Collector:
             return self._read(one, record, True, stamp, problems, aged) or []
 
     def _read(
-        self, one: Input, record: FileRecord, listed: bool, stamp: str, problems: list[str], aged: bool = False
+        self,
+        one: Input,
+        record: FileRecord,
+        listed: bool,
+        stamp: str,
+        problems: list[str],
+        aged: bool = False,
     ) -> list[ParsedInput] | None:
-        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut short. `aged`: that the
-        stamp is the same proves nothing."""
+        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut
+        short. `aged`: that the stamp is the same proves nothing."""
         place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
         read = ParsedInput(one.role, record.path, key)
@@ -347,7 +406,10 @@ class Collector:
         if (
             kept is not None
             and not self._check
-            and ((kept.stamp == stamp != "" and not aged) or (listed and record.digest and kept.digest == record.digest))
+            and (
+                (kept.stamp == stamp != "" and not aged)
+                or (listed and record.digest and kept.digest == record.digest)
+            )
         ):
             if kept.stamp != stamp:
                 self._store.confirm(key, stamp)
@@ -376,8 +438,15 @@ class Collector:
         return [read]
 
     def _learn_from(self, files: list[FileRecord], visit: SessionInfo) -> None:
-        """Where the files lie, from a listing: the other sessions need not wait until this one's are fetched."""
-        chosen = [(one.role, file) for one in self._spec.inputs if _guessable(one) for file in _choose(one, files, visit, [])]
+        """Where the files lie, from a listing: the other sessions need not wait until this one's are
+        fetched.
+        """
+        chosen = [
+            (one.role, file)
+            for one in self._spec.inputs
+            if _guessable(one)
+            for file in _choose(one, files, visit, [])
+        ]
         with self._lock:
             for role, file in chosen:
                 self._learn(role, file.path, visit)
@@ -395,7 +464,9 @@ class Collector:
 
 
 def of_this_file(failure: Failure) -> bool:
-    """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing is said of the file."""
+    """Whether the server refuses just this file: not that it is away or busy, where waiting helps and nothing
+    is said of the file.
+    """
     return failure.cause is Cause.TOO_LARGE or failure.status in (400, 403, 404, 410, 500)
 
 
@@ -413,7 +484,11 @@ def _chosen(body: str) -> SessionResult | None:
     """A choice as it was kept."""
     try:
         form, reads, resource, problems, missing, failed = json.loads(body)
-        return SessionResult([ParsedInput(*one) for one in reads], resource, problems, missing, failed) if form == _FORM else None
+        return (
+            SessionResult([ParsedInput(*one) for one in reads], resource, problems, missing, failed)
+            if form == _FORM
+            else None
+        )
     except (ValueError, TypeError):
         return None
 
@@ -429,7 +504,9 @@ def _guessable(one: Input) -> bool:
 
 
 def _best(one: Input, path: str, visit: SessionInfo) -> bool:
-    """Whether no file that an earlier pattern prefers can lie beside this one, unless it is of the same name in another folder."""
+    """Whether no file that an earlier pattern prefers can lie beside this one, unless it is of the same name
+    in another folder.
+    """
     first = _filled(one, visit)[0]
     return fnmatch.fnmatchcase(path.rpartition("/")[2], first.rpartition("/")[2]) and any(
         fnmatch.fnmatchcase(path, pattern) for pattern in _filled(one, visit)
@@ -466,8 +543,13 @@ def _fill(path: str, visit: SessionInfo) -> str:
 
 
 def _shape(path: str, visit: SessionInfo) -> str:
-    """A path with the names of subject and session taken out, the longest first: `sub001_MR1` holds `sub001`."""
-    names = sorted((("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)), key=lambda one: -len(one[1]))
+    """A path with the names of subject and session taken out, the longest first: `sub001_MR1` holds
+    `sub001`.
+    """
+    names = sorted(
+        (("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)),
+        key=lambda one: -len(one[1]),
+    )
     for name, value in names:
         if value:
             path = path.replace(value, name)
@@ -475,7 +557,9 @@ def _shape(path: str, visit: SessionInfo) -> str:
 
 
 def _is(want: Wanted, resource: ResourceRecord, types: Mapping[str, str]) -> bool:
-    return not want.xsi_type or (resource.owner.level == "assessor" and types.get(resource.owner.id) == want.xsi_type)
+    return not want.xsi_type or (
+        resource.owner.level == "assessor" and types.get(resource.owner.id) == want.xsi_type
+    )
 
 
 def _place(resource: ResourceRecord) -> str:

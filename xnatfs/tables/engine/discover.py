@@ -1,9 +1,8 @@
 """Which tables a project has: those whose resource exists in it, anywhere below its sessions.
 
-Used by the tree's room `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on a server that has no bulk
-listing of session resources, each session has to be asked, and what is not known after some seconds is looked for behind.
-Threading: any thread.
-"""
+Used by the tree's room `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on a
+server that has no bulk listing of session resources, each session has to be asked, and what is not known
+after some seconds is looked for behind. Threading: any thread."""
 
 from __future__ import annotations
 
@@ -34,7 +33,9 @@ class PresentTables:
 
     keys: list[str]
     whole: bool
-    labels: set[tuple[str, str]] = field(default_factory=set)  # (level, label) of every resource below the sessions
+    labels: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # (level, label) of every resource below the sessions
     types: set[tuple[str, str]] = field(default_factory=set)  # (xsiType, label) of the assessors' resources
     made: float = field(default_factory=time.monotonic)
 
@@ -59,7 +60,9 @@ class TableDiscovery:
         """
         if project in self._builder.groups:
             found = [self.present(one) for one, _ in self._builder.parts(project)]
-            return PresentTables(self._in_order(key for one in found for key in one.keys), all(one.whole for one in found))
+            return PresentTables(
+                self._in_order(key for one in found for key in one.keys), all(one.whole for one in found)
+            )
         summary = self._builder.summaries.get(project)
         held = self._held.get(project)
         if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
@@ -73,9 +76,11 @@ class TableDiscovery:
             return self._of(summary, whole=False)
 
     def at_once(self, project: str) -> list[str]:
-        """The tables that are known from the outline alone: fed by a resource of a session itself, where the server lists those.
+        """The tables that are known from the outline alone: fed by a resource of a session itself, where the
+        server lists those.
 
-        Whoever names a table asks here first: looking below scans and assessors costs about ten requests more.
+        Whoever names a table asks here first: looking below scans and assessors costs about ten requests
+        more.
 
         Raises:
             Failure: see `tables.engine.discover`.
@@ -89,7 +94,9 @@ class TableDiscovery:
         before = self._known.get(project)
         if before is not None and before[0] is summary:
             return before[1]
-        names = {one.label for identity in summary.experiments for one in summary.session_resources(identity) or ()}
+        names = {
+            one.label for identity in summary.experiments for one in summary.session_resources(identity) or ()
+        }
         keys = self._keys(summary, names, set())
         if keys:
             self._known[project] = summary, keys
@@ -98,11 +105,13 @@ class TableDiscovery:
     def newest(self, project: str, sessions: Sequence[str] = ()) -> float:
         """When a session of the project (or of these) changed last, epoch seconds; 0 if that is not known.
 
-        A table's time of change has to be the same before and after it is built, else `rsync` would copy everything twice.
-        """
+        A table's time of change has to be the same before and after it is built, else `rsync` would copy
+        everything twice."""
         try:
             if project in self._builder.groups:
-                return max((self.newest(one, theirs) for one, theirs in self._builder.parts(project)), default=0.0)
+                return max(
+                    (self.newest(one, theirs) for one, theirs in self._builder.parts(project)), default=0.0
+                )
             summary = self._builder.summaries.get(project)
         except Failure:
             return 0.0
@@ -111,7 +120,10 @@ class TableDiscovery:
         if before is None or before[0] is not summary:
             chosen = (one for one in summary.experiments.values() if not sessions or one.id in sessions)
             # Without a stamp nothing was changed since it was made.
-            before = self._newest[key] = summary, max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0)
+            before = self._newest[key] = (
+                summary,
+                max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0),
+            )
         return before[1]
 
     def _in_order(self, keys: Iterable[str]) -> list[str]:
@@ -145,7 +157,13 @@ class TableDiscovery:
         types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
         for identity in summary.experiments:
             labels.update({(one.owner.level, one.label) for one in summary.session_resources(identity) or ()})
-            labels.update({(one.owner.level, one.label) for one in summary.every.get(identity, ()) if one.owner.level != "experiment"})
+            labels.update(
+                {
+                    (one.owner.level, one.label)
+                    for one in summary.every.get(identity, ())
+                    if one.owner.level != "experiment"
+                }
+            )
         asked_all = len(summary.every) >= len(summary.experiments)  # one by one, with all that is below them
         below = [one for found in list(summary.every.values()) for one in found]
         try:
@@ -158,7 +176,9 @@ class TableDiscovery:
         if snapshot is not None:
             kinds = {one.id: one.xsi_type for group in snapshot.assessors.values() for one in group}
             below += [one for group in list(snapshot.resources.values()) for one in group]
-            types = {(kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"}
+            types = {
+                (kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"
+            }
             if not asked_all:
                 labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
         return PresentTables(self._keys(summary, {label for _, label in labels}, types), whole, labels, types)
@@ -168,19 +188,26 @@ class TableDiscovery:
         keys = []
         for key, table in self._builder.tables.items():
             spec = site.spec(table)
-            there = any(((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names for want in spec.wanted)
+            there = any(
+                ((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names
+                for want in spec.wanted
+            )
             if there and self._worth(key, site, names, types, summary):
                 keys.append(key)
         return keys
 
     @staticmethod
-    def _worth(key: str, site: overrides.Site, names: set[str], types: set[tuple[str, str]], summary: ProjectSummary) -> bool:
-        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something of QSMxT, `fdg/mri` where
-        there are PET sessions."""
+    def _worth(
+        key: str, site: overrides.Site, names: set[str], types: set[tuple[str, str]], summary: ProjectSummary
+    ) -> bool:
+        """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something
+        of QSMxT, `fdg/mri` where there are PET sessions."""
         pipeline, _, name = key.partition("/")
         if name == "mri" and pipeline in VALIDATED:
             return any(one.xsi_type.lower().startswith("xnat:pet") for one in summary.experiments.values())
         if name != "tests" or pipeline not in VALIDATED:
             return True
         labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]
-        return any((tuple(label.rsplit("/", 1)) in types) if "/" in label else label in names for label in labels)
+        return any(
+            (tuple(label.rsplit("/", 1)) in types) if "/" in label else label in names for label in labels
+        )

@@ -9,7 +9,12 @@ from xnatfs.tables.engine import overrides
 from xnatfs.tables.engine.build import Builder
 from xnatfs.tables.engine.discover import TableDiscovery
 
-_LEVELS = {"experiment": "session", "scan": "scan", "assessor": "assessor", "reconstruction": "reconstruction"}
+_LEVELS = {
+    "experiment": "session",
+    "scan": "scan",
+    "assessor": "assessor",
+    "reconstruction": "reconstruction",
+}
 
 
 def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
@@ -28,20 +33,29 @@ def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
     for key in present.keys:
         for want in site.spec(builder.tables[key]).wanted:
             for level, label in present.labels:
-                fits = label == want.label and (not want.xsi_type or (level == "assessor" and (want.xsi_type, label) in types))
+                fits = label == want.label and (
+                    not want.xsi_type or (level == "assessor" and (want.xsi_type, label) in types)
+                )
                 if fits:
                     feeds.setdefault((level, label), []).append(key)
     lines = [f"project {project}: {len(summary.experiments)} sessions"]
     own = any(one.label == overrides.RESOURCE for one in summary.resources)
-    lines.append(f"overrides: {overrides.user_file()} ({'there' if overrides.user_file().exists() else 'not there'})")
-    lines.append(f"           {overrides.NAME} in the project's resource {overrides.RESOURCE} ({'there' if own else 'not there'})")
+    lines.append(
+        f"overrides: {overrides.user_file()} ({'there' if overrides.user_file().exists() else 'not there'})"
+    )
+    lines.append(
+        f"           {overrides.NAME} in the project's resource {overrides.RESOURCE} "
+        f"({'there' if own else 'not there'})"
+    )
     lines.append("")
     lines.append("resources and the tables they feed:")
     for level, label in sorted(present.labels, key=lambda one: (list(_LEVELS).index(one[0]), one[1])):
         kinds = sorted(kind for kind, name in types if name == label and kind) if level == "assessor" else []
         name = f"{'|'.join(kinds)}/{label}" if kinds else label or "(no label)"
         where = f"{_LEVELS[level]} resource {name}"
-        lines.append(f"  {where}: {', '.join(sorted(set(feeds.get((level, label), ())))) or 'nothing claims it'}")
+        lines.append(
+            f"  {where}: {', '.join(sorted(set(feeds.get((level, label), ())))) or 'nothing claims it'}"
+        )
     if not present.labels:
         lines.append("  the sessions have no resources")
     return "\n".join(lines)

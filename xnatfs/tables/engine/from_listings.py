@@ -1,8 +1,7 @@
 """Tables made from listings alone: sessions, their dates, their scans.
 
-Used by `tables.engine.materialize` and the command `table`. bx calls the first two `id` and `scandates` (bx.md 1.3 and 1.5).
-Threading: any thread.
-"""
+Used by `tables.engine.materialize` and the command `table`. bx calls the first two `id` and `scandates`
+(bx.md 1.3 and 1.5). Threading: any thread."""
 
 from __future__ import annotations
 
@@ -32,7 +31,8 @@ class Listed:
 
 def _sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = [
-        (one.id, one.label, one.subject_label, project, one.xsi_type, one.date) for one in _ordered(builder, project, sessions)
+        (one.id, one.label, one.subject_label, project, one.xsi_type, one.date)
+        for one in _ordered(builder, project, sessions)
     ]
     return Rows(LISTED["sessions"].columns, rows)
 
@@ -51,7 +51,17 @@ def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
         session = _session(builder, project, one)
         scans = session.scans if session is not None else []
         rows += [
-            (one.id, one.label, one.subject_label, scan.id, scan.type, scan.series_description, scan.quality, scan.frames, one.date)
+            (
+                one.id,
+                one.label,
+                one.subject_label,
+                scan.id,
+                scan.type,
+                scan.series_description,
+                scan.quality,
+                scan.frames,
+                one.date,
+            )
             for scan in sorted(scans, key=lambda scan: natural(scan.id))
         ]
     return Rows(LISTED["scans"].columns, rows)
@@ -64,7 +74,14 @@ LISTED: dict[str, Listed] = {
     "sessions": Listed(
         _sessions,
         "Every experiment of the project with its ids (bx id).",
-        (_ID, _LABEL, _SUBJECT, Column("project", text=True), Column("xsiType", text=True), Column("date", text=True)),
+        (
+            _ID,
+            _LABEL,
+            _SUBJECT,
+            Column("project", text=True),
+            Column("xsiType", text=True),
+            Column("date", text=True),
+        ),
     ),
     "scandates": Listed(
         _scandates,
@@ -88,7 +105,10 @@ LISTED: dict[str, Listed] = {
 
 
 def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
-    return sorted(chosen_sessions(builder.summaries.get(project), sessions), key=lambda one: (one.subject_label, one.label, one.id))
+    return sorted(
+        chosen_sessions(builder.summaries.get(project), sessions),
+        key=lambda one: (one.subject_label, one.label, one.id),
+    )
 
 
 def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
@@ -102,13 +122,17 @@ def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> Se
 
 
 def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord) -> str:
-    """The acquisition date in a DICOM file of a session, "" if there is none: of the first scan that has DICOM files."""
+    """The acquisition date in a DICOM file of a session, "" if there is none: of the first scan that has
+    DICOM files.
+    """
     if not experiment.may_have_scans:
         return ""
     session = _session(builder, project, experiment)
     if session is None:
         return ""
-    scans: list[ScanRecord] = sorted(session.scans, key=lambda scan: (scan.id.startswith(("OT-", "O-", "0-")), natural(scan.id)))
+    scans: list[ScanRecord] = sorted(
+        session.scans, key=lambda scan: (scan.id.startswith(("OT-", "O-", "0-")), natural(scan.id))
+    )
     for scan in scans:
         for resource in session.of("scan", scan.id):
             if resource.label != "DICOM" and resource.format != "DICOM":
@@ -124,19 +148,40 @@ def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
 
     try:
         with _content(builder, project, file) as stream:
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["AcquisitionDate", "AcquisitionDateTime", "StudyDate"])
+            header = pydicom.dcmread(
+                stream,
+                stop_before_pixels=True,
+                specific_tags=["AcquisitionDate", "AcquisitionDateTime", "StudyDate"],
+            )
         # Values are decoded when they are asked for.
-        date = str(header.get("AcquisitionDate") or str(header.get("AcquisitionDateTime") or "")[:8] or header.get("StudyDate") or "")
-    except Exception as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
-        if isinstance(error, Failure) and error.cause not in (Cause.GONE, Cause.BAD_DIGEST) and not of_this_file(error):
+        date = str(
+            header.get("AcquisitionDate")
+            or str(header.get("AcquisitionDateTime") or "")[:8]
+            or header.get("StudyDate")
+            or ""
+        )
+    except (
+        Exception
+    ) as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
+        if (
+            isinstance(error, Failure)
+            and error.cause not in (Cause.GONE, Cause.BAD_DIGEST)
+            and not of_this_file(error)
+        ):
             raise  # the server is away or busy: that says nothing of the file
         log.info("no date from %s: %s", file.uri, error)
         return ""
-    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isascii() and date.isdecimal() else ""
+    return (
+        f"{date[:4]}-{date[4:6]}-{date[6:8]}"
+        if len(date) == 8 and date.isascii() and date.isdecimal()
+        else ""
+    )
 
 
 def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
-    """A file; one that the server does not give is asked for again once the server is known to answer otherwise."""
+    """A file; one that the server does not give is asked for again once the server is known to answer
+    otherwise.
+    """
     try:
         return builder.content(file)
     except Failure as failure:

@@ -1,10 +1,12 @@
-"""Tables as files on this machine: built when first opened, and built anew from what changed when opened later.
+"""Tables as files on this machine: built when first opened, and built anew from what changed when opened
+later.
 
-Used by the tree's room `tables/`. One folder a table below the cache directory, with the files of the newest build (named after its
-fingerprint) and `manifest.json`, which says what they are. Files are written under another name and renamed; who has one open keeps its
-bytes. A new build is put in place only while nobody has the old one open: the kernel keeps one set of pages a path. Who opens a table
-that was not compared with the server lately waits for that some seconds; if it takes longer, he gets the table as it was, and it is
-renewed behind.
+Used by the tree's room `tables/`. One folder a table below the cache directory, with the files of the newest
+build (named after its fingerprint) and `manifest.json`, which says what they are. Files are written under
+another name and renamed; who has one open keeps its bytes. A new build is put in place only while nobody has
+the old one open: the kernel keeps one set of pages a path. Who opens a table that was not compared with the
+server lately waits for that some seconds; if it takes longer, he gets the table as it was, and it is renewed
+behind.
 Threading: any thread. One build of a table at a time, shared by all who wait for it; no lock is held over it.
 """
 
@@ -77,7 +79,8 @@ class Manifest:
     sizes: dict[str, int]
     checked: float  # epoch seconds of the last agreement with the server
     state: str = ""  # of the project when it was built, see `Builder.state`
-    compared: float = 0.0  # epoch seconds of the last build: some changes move no stamp, so it is built again after some hours
+    # epoch seconds of the last build: some changes move no stamp, so it is built again after some hours
+    compared: float = 0.0
 
 
 class OpenFile:
@@ -115,7 +118,9 @@ class TableFiles:
         self._builds = SingleFlight(self._building)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()  # handles by table
-        self._waiting: dict[str, tuple[Manifest, Callable[[], None]]] = {}  # new builds that wait for the last handle
+        self._waiting: dict[
+            str, tuple[Manifest, Callable[[], None]]
+        ] = {}  # new builds that wait for the last handle
         self._manifests: dict[str, Manifest | None] = {}
         self._clear_away()
 
@@ -136,7 +141,10 @@ class TableFiles:
         name = _name(project, key, sessions)
         manifest = self.manifest(project, key, sessions)
         if manifest is not None and variant.suffix in manifest.sizes:
-            if time.time() - manifest.checked > max(self._limits.ttl, _FRESH) or manifest.checked <= self._builder.asked_again:
+            if (
+                time.time() - manifest.checked > max(self._limits.ttl, _FRESH)
+                or manifest.checked <= self._builder.asked_again
+            ):
                 self._news(project, key, sessions, variant)
                 manifest = self.manifest(project, key, sessions) or manifest
             opened = self._opened(name, manifest, variant)
@@ -147,7 +155,8 @@ class TableFiles:
             manifest = self.manifest(project, key, sessions)
             opened = self._opened(name, manifest, variant) if manifest is not None else None
             if opened is None and (waiting := self._waiting.get(name)) is not None:
-                # Somebody has another file of the old build open; this one was not in it, so nobody can mix the two.
+                # Somebody has another file of the old build open; this one was not in it, so nobody can mix
+                # the two.
                 opened = self._opened(name, waiting[0], variant)
             if opened is not None:
                 return opened
@@ -158,10 +167,12 @@ class TableFiles:
         self._workers.close()
         self._building.close()
 
-    # --- building ------------------------------------------------------------------------------------------------
+    # --- building -------------------------------------------------------------------------------------------
 
     def _news(self, project: str, key: str, sessions: Sequence[str], variant: Variant) -> None:
-        """Compare a table that is there with the server. If that takes long or the server is away, it stays as it is."""
+        """Compare a table that is there with the server. If that takes long or the server is away, it stays
+        as it is.
+        """
         try:
             self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
         except Failure as failure:
@@ -171,7 +182,9 @@ class TableFiles:
 
     def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> Any:
         name = _name(project, key, sessions)
-        return self._single_flight.start((name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted))
+        return self._single_flight.start(
+            (name, tuple(wanted)), lambda: self._renew(project, key, sessions, wanted)
+        )
 
     def _renew(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> None:
         name = _name(project, key, sessions)
@@ -180,7 +193,12 @@ class TableFiles:
             state = self._builder.state(project, key, sessions)
             before = self.manifest(project, key, sessions)
             young = before is not None and 0 <= now - before.compared < self._limits.relist_after
-            if before is not None and young and before.state == state != "" and all(one.suffix in before.sizes for one in wanted):
+            if (
+                before is not None
+                and young
+                and before.state == state != ""
+                and all(one.suffix in before.sizes for one in wanted)
+            ):
                 before.checked = now
                 before.about |= {"as_of": _iso(now)}
                 return
@@ -193,10 +211,16 @@ class TableFiles:
         except Failure as failure:
             if failure.cause is not Cause.CACHE_BROKEN:
                 raise
-            log.info("the table %s of %s is built again: %s", key, project, failure)  # the cache was cleared meanwhile
-            self._renew_from(name, self.manifest(project, key, sessions), self._build(project, key, sessions), wanted)
+            log.info(
+                "the table %s of %s is built again: %s", key, project, failure
+            )  # the cache was cleared meanwhile
+            self._renew_from(
+                name, self.manifest(project, key, sessions), self._build(project, key, sessions), wanted
+            )
 
-    def _renew_from(self, name: str, before: Manifest | None, built: _Finished, wanted: Sequence[Variant]) -> None:
+    def _renew_from(
+        self, name: str, before: Manifest | None, built: _Finished, wanted: Sequence[Variant]
+    ) -> None:
         if before is not None and before.fingerprint == built.fingerprint:
             before.checked, before.state, before.compared = built.as_of, built.state, built.as_of
             before.about |= built.about
@@ -235,7 +259,9 @@ class TableFiles:
         def publish() -> None:
             with self._lock:
                 there = self._manifests.get(name)
-                if there is not None and there.fingerprint == new.fingerprint:  # another format of it was written meanwhile
+                if (
+                    there is not None and there.fingerprint == new.fingerprint
+                ):  # another format of it was written meanwhile
                     new.sizes = there.sizes | new.sizes
                 self._manifests[name] = new
             self._write_manifest(name, new)
@@ -254,7 +280,7 @@ class TableFiles:
                 return
         publish()
 
-    # --- handles -------------------------------------------------------------------------------------------------
+    # --- handles --------------------------------------------------------------------------------------------
 
     def _opened(self, name: str, manifest: Manifest, variant: Variant) -> OpenFile | None:
         path = self._folder / name / f"{manifest.fingerprint}{variant.suffix}"
@@ -279,7 +305,9 @@ class TableFiles:
             waiting[1]()
 
     def _make_room(self, newest: str) -> None:
-        """Remove the tables that were opened longest ago until all take a quarter of the cache's size; never the newest or an open one."""
+        """Remove the tables that were opened longest ago until all take a quarter of the cache's size; never
+        the newest or an open one.
+        """
         folders: list[tuple[float, int, Path]] = []
         for folder in self._folder.iterdir():
             with contextlib.suppress(OSError):
@@ -296,7 +324,7 @@ class TableFiles:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
 
-    # --- manifests -----------------------------------------------------------------------------------------------
+    # --- manifests ------------------------------------------------------------------------------------------
 
     def _read_manifest(self, name: str) -> Manifest | None:
         path = self._folder / name / _MANIFEST
@@ -306,7 +334,11 @@ class TableFiles:
             os.utime(path)  # used just now
         except (OSError, ValueError, TypeError):
             return None
-        there = {suffix: size for suffix, size in manifest.sizes.items() if _size(path.parent / f"{manifest.fingerprint}{suffix}") == size}
+        there = {
+            suffix: size
+            for suffix, size in manifest.sizes.items()
+            if _size(path.parent / f"{manifest.fingerprint}{suffix}") == size
+        }
         manifest.sizes = there
         return manifest if there else None
 
@@ -355,7 +387,13 @@ class _Finished:
         elif variant.wide and self.table is not None:
             write(widen(self.frame, self.table), variant.format, path, title=f"{title}_wide")
         else:
-            write(self.frame, variant.format, path, title=title, scanned=self._scanned() if variant.format != "csv" else None)
+            write(
+                self.frame,
+                variant.format,
+                path,
+                title=title,
+                scanned=self._scanned() if variant.format != "csv" else None,
+            )
 
     def _scanned(self) -> ColumnScan:
         if self._scan is None:
@@ -366,7 +404,17 @@ class _Finished:
 def _finished(built: BuiltTable) -> _Finished:
     about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
     fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
-    return _Finished(built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built.table, built, built.state)
+    return _Finished(
+        built.table.key,
+        fingerprint,
+        built.as_of,
+        about,
+        variants(built.table),
+        built,
+        built.table,
+        built,
+        built.state,
+    )
 
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
@@ -391,7 +439,9 @@ def _iso(when: float) -> str:
 
 
 def _name(project: str, key: str, sessions: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join([project, key, *sorted(sessions)]).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return hashlib.sha256(
+        "\0".join([project, key, *sorted(sessions)]).encode("utf-8", "surrogatepass")
+    ).hexdigest()[:24]
 
 
 def _size(path: Path) -> int:

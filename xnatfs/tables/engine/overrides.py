@@ -1,14 +1,16 @@
 """How a site names its pipelines' resources and files: `tables.toml` over the defaults of the table modules.
 
-Used by `build` (which finds inputs) and the command `table`. Labels differ from lab to lab, and so do folders; a table's definition only
-says bx's. Read from the project's resource `XNATFS`, then from the user's configuration, which wins.
+Used by `build` (which finds inputs) and the command `table`. Labels differ from lab to lab, and so do
+folders; a table's definition only says bx's. Read from the project's resource `XNATFS`, then from the user's
+configuration, which wins.
 
-    [labels]                                    # wherever a table reads the resource on the left, read one of those on the right
-    FREESURFER6 = ["FS6", "fs:fsData/DATA"]     # TYPE/LABEL: the resource LABEL of an assessor of that type
+    [labels]                                    # wherever a table reads the resource on the left, read one of
+    those on the right FREESURFER6 = ["FS6", "fs:fsData/DATA"]     # TYPE/LABEL: the resource LABEL of an
+    assessor of that type
 
-    [tables."ashs/volumes"]                     # one table, or a pipeline's all: [tables.ashs]
-    resources = ["ashs_out"]
-    files.left = "*left*nogray*.txt"            # by the role the table gives the file; shell patterns, * also crosses /
+    [tables."ashs/volumes"]                     # one table, or a pipeline's all: [tables.ashs] resources =
+    ["ashs_out"] files.left = "*left*nogray*.txt"            # by the role the table gives the file; shell
+    patterns, * also crosses /
 
 Threading: immutable values; no I/O but `user_file`.
 """
@@ -36,7 +38,9 @@ RESOURCE = "XNATFS"  # of a project, with a file NAME
 
 
 class Wanted(NamedTuple):
-    """A resource that would do: its label, and for an assessor's the assessor's xsiType ("" for any place)."""
+    """A resource that would do: its label, and for an assessor's the assessor's xsiType ("" for any
+    place).
+    """
 
     label: str
     xsi_type: str = ""
@@ -57,7 +61,9 @@ class Spec:
     def fingerprint(self) -> str:
         """Changes when other files would be chosen or parsed in another way."""
         told = [self.table.key, *map(str, self.wanted)]
-        told += [repr((one.role, one.patterns, one.version, one.required, one.several)) for one in self.inputs]
+        told += [
+            repr((one.role, one.patterns, one.version, one.required, one.several)) for one in self.inputs
+        ]
         return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
@@ -75,12 +81,17 @@ class Site:
         if not labels:
             labels = [other for label in table.resources for other in self.labels.get(label, (label,))]
         patterns = {**self.files.get(table.pipeline, {}), **self.files.get(table.key, {})}
-        inputs = tuple(replace(one, pattern=patterns[one.role]) if one.role in patterns else one for one in table.inputs)
+        inputs = tuple(
+            replace(one, pattern=patterns[one.role]) if one.role in patterns else one for one in table.inputs
+        )
         return Spec(table, tuple(dict.fromkeys(map(_wanted, labels))), inputs)
 
     def over(self, below: Site) -> Site:
         """These overrides on top of others."""
-        files = {key: {**below.files.get(key, {}), **self.files.get(key, {})} for key in (*below.files, *self.files)}
+        files = {
+            key: {**below.files.get(key, {}), **self.files.get(key, {})}
+            for key in (*below.files, *self.files)
+        }
         return Site({**below.labels, **self.labels}, {**below.resources, **self.resources}, files)
 
 
@@ -97,24 +108,40 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     """
     try:
         found = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
     unknown = set(found) - {"labels", "tables"}
     if unknown:
-        raise UsageError(f"{where}: {sorted(unknown)[0]!r} is no part of a {NAME}; it has [labels] and [tables.NAME]")
-    labels = {label: _texts(value, f"{where}: labels.{label}") for label, value in _section(found, "labels", where).items()}
+        raise UsageError(
+            f"{where}: {sorted(unknown)[0]!r} is no part of a {NAME}; it has [labels] and [tables.NAME]"
+        )
+    labels = {
+        label: _texts(value, f"{where}: labels.{label}")
+        for label, value in _section(found, "labels", where).items()
+    }
     used = {label for table in tables.values() for label in table.resources}
     for label in labels:
         if label not in used:
-            raise UsageError(f"{where}: no table reads a resource {label!r}; `xnatfs table --list` shows what is read")
+            raise UsageError(
+                f"{where}: no table reads a resource {label!r}; `xnatfs table --list` shows what is read"
+            )
     resources: dict[str, tuple[str, ...]] = {}
     files: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, value in _section(found, "tables", where).items():
         meant = [table for table in tables.values() if name in (table.key, table.pipeline)]
         if not meant:
-            raise UsageError(f"{where}: there is no table or pipeline {name!r}; `xnatfs table --list` shows them")
+            raise UsageError(
+                f"{where}: there is no table or pipeline {name!r}; `xnatfs table --list` shows them"
+            )
         if not isinstance(value, dict) or set(value) - {"resources", "files"}:
-            meant_key = next((f"{name}/{one}" for one in value if f"{name}/{one}" in tables), "") if isinstance(value, dict) else ""
+            meant_key = (
+                next((f"{name}/{one}" for one in value if f"{name}/{one}" in tables), "")
+                if isinstance(value, dict)
+                else ""
+            )
             hint = f'; the table is written [tables."{meant_key}"]' if meant_key else ""
             raise UsageError(f"{where}: [tables.{name}] has `resources` and `files` only{hint}")
         if "resources" in value:

@@ -1,9 +1,9 @@
 """A finished table as a `.parquet`: verbatim columns, for pandas, polars, duckdb, R and MATLAB.
 
-Used by `tables.output.write`. Any thread; one writer a path. Texts are strings, numbers are 64-bit integers where all of a column are (in their plain
-spelling), else doubles, an empty cell is null. Dates stay the strings they are: a column is not one type in one project and another in the
-next because of a single odd cell. A column's unit and source are in its field's metadata, the table's name in the schema's.
-"""
+Used by `tables.output.write`. Any thread; one writer a path. Texts are strings, numbers are 64-bit integers
+where all of a column are (in their plain spelling), else doubles, an empty cell is null. Dates stay the
+strings they are: a column is not one type in one project and another in the next because of a single odd
+cell. A column's unit and source are in its field's metadata, the table's name in the schema's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from xnatfs.tables.output.types import CellKind, ColumnScan, encodable, header, 
 from xnatfs.tables.spec import Frame
 
 _GROUP = 500_000  # cells in a row group: some 5 MB, of which a few are held at once
-_TYPES = {CellKind.TEXT: pyarrow.string(), CellKind.INTEGER: pyarrow.int64(), CellKind.NUMBER: pyarrow.float64()}
+_TYPES = {
+    CellKind.TEXT: pyarrow.string(),
+    CellKind.INTEGER: pyarrow.int64(),
+    CellKind.NUMBER: pyarrow.float64(),
+}
 
 
 def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
@@ -24,11 +28,15 @@ def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
     kinds = [facts.stored_kind for facts in scanned.facts]
     fields = []
     for name, column, kind in zip(header(frame), frame.columns, kinds, strict=True):
-        about = {key: encodable(text) for key, text in (("unit", column.unit), ("source", column.source)) if text}
+        about = {
+            key: encodable(text) for key, text in (("unit", column.unit), ("source", column.source)) if text
+        }
         fields.append(pyarrow.field(encodable(name), _TYPES[kind], metadata=about or None))
     schema = pyarrow.schema(fields, metadata={"title": encodable(title)} if title else None)
     # snappy, since every reader has it.
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="snappy", version="2.6", data_page_version="1.0") as writer:
+    with pyarrow.parquet.ParquetWriter(
+        path, schema, compression="snappy", version="2.6", data_page_version="1.0"
+    ) as writer:
         held: list[pyarrow.RecordBatch] = []
         rows = 0
         for piece in pieces(frame):
@@ -50,7 +58,9 @@ def _flush(writer: pyarrow.parquet.ParquetWriter, held: list[pyarrow.RecordBatch
     writer.write_table(pyarrow.Table.from_batches(held), row_group_size=rows)
 
 
-def _values(kind: CellKind, cells: tuple[str, ...]) -> list[str | None] | list[int | None] | list[float | None]:
+def _values(
+    kind: CellKind, cells: tuple[str, ...]
+) -> list[str | None] | list[int | None] | list[float | None]:
     if kind is CellKind.INTEGER:
         return [int(cell) if cell else None for cell in cells]
     if kind is CellKind.NUMBER:

@@ -1,10 +1,12 @@
-"""What the cells of a finished table are: numbers, dates or text by column, and which of them a format cannot hold as they are.
+"""What the cells of a finished table are: numbers, dates or text by column, and which of them a format cannot
+hold as they are.
 
-Used by `tables.output.write` and the writers beside it, which need to know a column before its first cell is written; by `build` for the problems
-list. `scan` reads a table once, in pieces, and keeps a few words a column. No other I/O, any thread.
+Used by `tables.output.write` and the writers beside it, which need to know a column before its first cell is
+written; by `build` for the problems list. `scan` reads a table once, in pieces, and keeps a few words a
+column. No other I/O, any thread.
 
-A column is decided as a whole: one `007` among its cells makes all of them text, since whoever wrote it meant a name and not seven.
-"""
+A column is decided as a whole: one `007` among its cells makes all of them text, since whoever wrote it meant
+a name and not seven."""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ LISTED = 200  # sentences about changed cells that a problems list gets at most
 
 _PIECE = 20_000  # cells read at once
 
-_FORMULA = re.compile("[\\s\\0\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")  # with the full-width forms, which Japanese Excel takes as well
+_FORMULA = re.compile(
+    "[\\s\\0\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
+)  # with the full-width forms, which Japanese Excel takes as well
 _ILLEGAL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff\ud800-\udfff]")  # in XML 1.0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -63,7 +67,9 @@ class Facts:
     filled: bool = False  # there is a cell that is not empty
 
     def add(self, cell: str) -> bool:
-        """Take a cell, which is not empty, into account. True if it is a number, which every format holds as it is."""
+        """Take a cell, which is not empty, into account. True if it is a number, which every format holds as
+        it is.
+        """
         self.filled = True
         self.longest = max(self.longest, len(cell))
         if plain_number(cell):
@@ -77,7 +83,9 @@ class Facts:
             else:
                 self.whole = False
                 digits = cell.strip("+-")
-                if _ZERO_FIRST.match(cell) or (float(cell) == 0 and re.search("[1-9]", re.split("[eE]", cell)[0])):
+                if _ZERO_FIRST.match(cell) or (
+                    float(cell) == 0 and re.search("[1-9]", re.split("[eE]", cell)[0])
+                ):
                     self.named = True
                 elif digits.isdigit() and (len(digits) >= 100 or int(digits) > _EXACT):
                     self.huge = self.beyond = True
@@ -95,7 +103,9 @@ class Facts:
 
     @property
     def sheet_kind(self) -> CellKind:
-        """What the column is in a spreadsheet: people's own marks for a missing value do not stop it from being numbers."""
+        """What the column is in a spreadsheet: people's own marks for a missing value do not stop it from
+        being numbers.
+        """
         name = self.column.name.lower()
         if self.filled and self.dates and (not self.column.text or name.endswith("date")):
             return CellKind.DATE
@@ -103,11 +113,15 @@ class Facts:
             return CellKind.TEXT
         if self.booleans:
             return CellKind.BOOLEAN
-        return CellKind.NUMBER if self.numbers and not (self.words or self.named or self.huge) else CellKind.TEXT
+        return (
+            CellKind.NUMBER if self.numbers and not (self.words or self.named or self.huge) else CellKind.TEXT
+        )
 
     @property
     def stored_kind(self) -> CellKind:
-        """What the column is in a verbatim format: TEXT, NUMBER or INTEGER, and what is not a double's value stays text."""
+        """What the column is in a verbatim format: TEXT, NUMBER or INTEGER, and what is not a double's value
+        stays text.
+        """
         if self.column.text or not self.numbers or self.words or self.missing or self.named or self.beyond:
             return CellKind.TEXT
         if self.whole:
@@ -117,7 +131,9 @@ class Facts:
 
 @dataclass
 class ColumnScan:
-    """A table read once: its number of rows, the facts of every column, and sentences about cells a format has to change."""
+    """A table read once: its number of rows, the facts of every column, and sentences about cells a format
+    has to change.
+    """
 
     rows: int
     facts: tuple[Facts, ...]
@@ -140,7 +156,11 @@ class _Notes:
 
     def all(self) -> tuple[str, ...]:
         """What was said; the last sentence tells if there is more."""
-        return (*self.said, f"more cells are changed than the {LISTED} listed") if self.left else tuple(self.said)
+        return (
+            (*self.said, f"more cells are changed than the {LISTED} listed")
+            if self.left
+            else tuple(self.said)
+        )
 
 
 def plain_number(cell: str) -> bool:
@@ -161,9 +181,9 @@ def is_date(cell: str) -> bool:
 def risky(cell: str) -> bool:
     """Whether a spreadsheet that opens a .csv may take the cell for a formula.
 
-    That is free text that starts with `=`, `+`, `-` or `@`, also behind blanks and control characters. Numbers are none, nor are `-inf`
-    and `-nan`: no formula can be made of them, and an apostrophe would keep programs from reading the column.
-    """
+    That is free text that starts with `=`, `+`, `-` or `@`, also behind blanks and control characters.
+    Numbers are none, nor are `-inf` and `-nan`: no formula can be made of them, and an apostrophe would keep
+    programs from reading the column."""
     return bool(_FORMULA.match(cell)) and not is_number(cell) and not _NOT_FINITE.fullmatch(cell)
 
 
@@ -254,25 +274,37 @@ def scan(frame: Frame) -> ColumnScan:
     for piece in pieces(frame):
         count += len(piece)
         for about, fact, cells in zip(abouts, facts, zip(*piece, strict=True), strict=True):
-            for cell in dict.fromkeys(cells):  # in the order of the rows, so that the sentences are; most columns repeat themselves
+            for cell in dict.fromkeys(
+                cells
+            ):  # in the order of the rows, so that the sentences are; most columns repeat themselves
                 if cell and not fact.add(cell) and not (len(cell) < 80 and cell.isalnum()):
                     _note(notes, about, cell)
     return ColumnScan(count, facts, notes.all())
 
 
 def problems(frame: Frame) -> tuple[str, ...]:
-    """Sentences for the problems list: each distinct cell that a format cannot hold as it is, at most `LISTED`. Reads the table once."""
+    """Sentences for the problems list: each distinct cell that a format cannot hold as it is, at most
+    `LISTED`. Reads the table once.
+    """
     return scan(frame).notes
 
 
 def _note(notes: _Notes, about: str, cell: str) -> None:
     """Say what becomes of a cell (or a name) that a format cannot hold as it is."""
     if risky(cell):
-        notes.add(f"{about} {_shown(cell)} could be taken for a formula; the .csv has an apostrophe before it")
+        notes.add(
+            f"{about} {_shown(cell)} could be taken for a formula; the .csv has an apostrophe before it"
+        )
     if _ILLEGAL.search(cell):
-        notes.add(f"{about} {_shown(cell)} has characters that not every format can hold; there they are spelled out, as \\x07")
+        notes.add(
+            f"{about} {_shown(cell)} has characters that not every format can hold; there they are "
+            f"spelled out, as \\x07"
+        )
     if len(cell) > XLSX_LONGEST // 2 and units16(cell) > XLSX_LONGEST:
-        notes.add(f"{about} {_shown(cell)} is {len(cell)} characters long; the .xlsx has the first {XLSX_LONGEST:,} at most")
+        notes.add(
+            f"{about} {_shown(cell)} is {len(cell)} characters long; the .xlsx has the first "
+            f"{XLSX_LONGEST:,} at most"
+        )
 
 
 def _shown(cell: str, longest: int = 80) -> str:

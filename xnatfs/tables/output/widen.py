@@ -1,8 +1,7 @@
 """A long table with one row a session: what was a row becomes columns.
 
-Used by `build`. The long table is read once for the columns' names and again for the rows; one session's rows and the names are held. Any
-thread.
-"""
+Used by `build`. The long table is read once for the columns' names and again for the rows; one session's rows
+and the names are held. Any thread."""
 
 from __future__ import annotations
 
@@ -13,14 +12,17 @@ from itertools import groupby
 from xnatfs.tables.spec import Column, Frame, Row, Table
 
 _ADDED = ("label", "date")  # what the builder puts at the end where a table has none
-_Slot = tuple[Row, int, int]  # the keys' cells, how often this session had them before, which of the value columns
+_Slot = tuple[
+    Row, int, int
+]  # the keys' cells, how often this session had them before, which of the value columns
 
 
 def widen(frame: Frame, table: Table) -> Frame:
     """The table with one row a session, its columns in the order they are first seen in, over all sessions.
 
-    A session that has the same keys twice gets a second column (`..._2`), also if the cells are equal: nothing is overwritten. A name that
-    is taken, by a column about the session or by other keys that read the same once joined, gets `_2` as well.
+    A session that has the same keys twice gets a second column (`..._2`), also if the cells are equal:
+    nothing is overwritten. A name that is taken, by a column about the session or by other keys that read the
+    same once joined, gets `_2` as well.
 
     Raises:
         ValueError: the table does not widen, or lacks a column it widens by.
@@ -43,8 +45,8 @@ def widen(frame: Frame, table: Table) -> Frame:
 def _about_session(names: list[str], table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where the columns about the session stand, before and after the measurements.
 
-    By their place where they are at the two ends, since a measurement may have the name of one of them (`label`).
-    """
+    By their place where they are at the two ends, since a measurement may have the name of one of them
+    (`label`)."""
     count = len(table.lead)
     if tuple(names[:count]) == table.lead:
         added = tuple(name for name in _ADDED if name not in table.lead + table.trail)
@@ -54,7 +56,9 @@ def _about_session(names: list[str], table: Table) -> tuple[tuple[int, ...], tup
             if first >= count and tuple(names[first:]) == tail:
                 return tuple(range(count)), tuple(range(first, len(names)))
     lead = tuple(names.index(name) for name in table.lead if name in names)
-    return lead, tuple(names.index(name) for name in table.trail + _ADDED if name in names and names.index(name) not in lead)
+    return lead, tuple(
+        names.index(name) for name in table.trail + _ADDED if name in names and names.index(name) not in lead
+    )
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """A finished table as a file: `.csv` here, `.xlsx` and `.parquet` by the modules beside it.
 
-Used by `build`. A table is read in pieces, twice where a format has to know a column before its first cell; a few thousand rows at most are
-held, so memory does not grow with the table. The same table gives the same bytes. Any thread; one writer a path.
+Used by `build`. A table is read in pieces, twice where a format has to know a column before its first cell; a
+few thousand rows at most are held, so memory does not grow with the table. The same table gives the same
+bytes. Any thread; one writer a path.
 
-`.csv` is for programs: UTF-8 without a byte order mark, lines end in `\\n` (what `wc -l` and `diff` expect, and every reader of RFC 4180's
-`\\r\\n` takes), numbers in the source's own decimal text. Only what a spreadsheet might run is changed, see `cells.risky`.
-"""
+`.csv` is for programs: UTF-8 without a byte order mark, lines end in `\\n` (what `wc -l` and `diff` expect,
+and every reader of RFC 4180's `\\r\\n` takes), numbers in the source's own decimal text. Only what a
+spreadsheet might run is changed, see `cells.risky`."""
 
 from __future__ import annotations
 
@@ -19,24 +20,25 @@ __all__ = ["FORMATS", "ColumnScan", "problems", "risky", "scan", "write"]
 
 FORMATS = ("csv", "xlsx", "parquet")
 
-# A row of cells between NULs that needs a closer look: a formula, or something to quote. A minus is let through before what is all
-# a number: those are many.
+# A row of cells between NULs that needs a closer look: a formula, or something to quote. A minus is let
+# through before what is all a number: those are many.
 _SEPARATOR = "\0"
-_CLOSER = re.compile('[,"\r\n]|(?:^|\0)[\\s\ufeff]*(?:[=+@\uff1d\uff0b\uff0d\uff20]|-(?![0-9]+(?:\\.[0-9]*)?(?:\0|\\Z)))')
+_CLOSER = re.compile(
+    '[,"\r\n]|(?:^|\0)[\\s\ufeff]*(?:[=+@\uff1d\uff0b\uff0d\uff20]|-(?![0-9]+(?:\\.[0-9]*)?(?:\0|\\Z)))'
+)
 _QUOTING = ',"\r'
-_BEGINNINGS = "=+-@ \t\v\f\x1c\x1d\x1e\x1f"  # of a cell that may be a formula: its signs, and blanks, which may stand before one
+# of a cell that may be a formula: its signs, and blanks, which may stand before one
+_BEGINNINGS = "=+-@ \t\v\f\x1c\x1d\x1e\x1f"
 _QUOTED = re.compile('[,"\r\n]')
 
 
 def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: ColumnScan | None = None) -> None:
     """Write the table to `path`, over what is there.
 
-    Args:
-        frame: read once for a .csv, twice for the others.
-        kind: one of `FORMATS`.
-        path: a file the caller renames into place; removed if writing fails.
-        title: the table's name, as in `freesurfer7/aseg`: names the sheets, and is part of what the file says about itself.
-        scanned: what `scan` said of this table, if the caller knows: saves the first reading.
+    Args: frame: read once for a .csv, twice for the others. kind: one of `FORMATS`. path: a file the caller
+        renames into place; removed if writing fails. title: the table's name, as in `freesurfer7/aseg`: names
+        the sheets, and is part of what the file says about itself. scanned: what `scan` said of this table,
+        if the caller knows: saves the first reading.
 
     Raises:
         ValueError: the table cannot be written in this format; the text is a sentence for the user.
@@ -83,7 +85,9 @@ def _write_csv(frame: Frame, path: Path) -> None:
 
 
 def _simple(text: str, rows: int, separators: int) -> bool:
-    """Whether none of these rows needs a closer look. A few searches in a piece take a tenth of the time of one expression a row."""
+    """Whether none of these rows needs a closer look. A few searches in a piece take a tenth of the time of
+    one expression a row.
+    """
     return (
         separators > 0
         and text.isascii()
@@ -91,12 +95,17 @@ def _simple(text: str, rows: int, separators: int) -> bool:
         and text.count(_SEPARATOR) == rows * separators
         and not any(mark in text for mark in _QUOTING)
         and text[0] not in _BEGINNINGS
-        and not any(first in text and (f"{_SEPARATOR}{first}" in text or f"\n{first}" in text) for first in _BEGINNINGS)
+        and not any(
+            first in text and (f"{_SEPARATOR}{first}" in text or f"\n{first}" in text)
+            for first in _BEGINNINGS
+        )
     )
 
 
 def csv_cell(cell: str) -> str:
-    r"""The cell as a .csv has it: with `'` before what could be taken for a formula, between quotes if need be, a NUL spelled out."""
+    r"""The cell as a .csv has it: with `'` before what could be taken for a formula, between quotes if need
+    be, a NUL spelled out.
+    """
     if risky(cell):
         cell = f"'{cell}"
     if "\0" in cell:  # Python's own reader refuses it before 3.11

@@ -1,11 +1,13 @@
-"""A finished table as an `.xlsx`, for people: typed cells, a header that stays in sight, a filter, and never a formula.
+"""A finished table as an `.xlsx`, for people: typed cells, a header that stays in sight, a filter, and never
+a formula.
 
-Used by `tables.output.write`. Any thread; one writer a path. XlsxWriter keeps one row at a time ("constant memory"); the rows wait, uncompressed and
-twice for a moment, in a folder beside the file until it is closed: some 60 bytes a cell each.
+Used by `tables.output.write`. Any thread; one writer a path. XlsxWriter keeps one row at a time ("constant
+memory"); the rows wait, uncompressed and twice for a moment, in a folder beside the file until it is closed:
+some 60 bytes a cell each.
 
-A sheet is named for its table, further ones `aseg 2`, `aseg 3`; the last, `about`, lists the columns with their units. Numbers are the
-double nearest to the source's text, dates real dates. Identifiers are texts, see `cells.Facts.sheet_kind`.
-"""
+A sheet is named for its table, further ones `aseg 2`, `aseg 3`; the last, `about`, lists the columns with
+their units. Numbers are the double nearest to the source's text, dates real dates. Identifiers are texts, see
+`cells.Facts.sheet_kind`."""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
     names = tuple(fitting(_clean(name)) for name in header(frame))
     if len(names) > MAX_COLUMNS:
         raise ValueError(
-            f"the table has {len(names):,} columns, and a sheet in an .xlsx at most {MAX_COLUMNS:,}; take the .csv or .parquet"
+            f"the table has {len(names):,} columns, and a sheet in an .xlsx at most {MAX_COLUMNS:,}; take "
+            f"the .csv or .parquet"
         )
     with tempfile.TemporaryDirectory(prefix=".xlsx-", dir=path.parent) as folder:
         options = {
@@ -84,7 +87,9 @@ def _fill(book: Any, frame: Frame, names: tuple[str, ...], scanned: ColumnScan, 
     bold = book.add_format({"bold": True})
     iso = book.add_format({"num_format": "yyyy-mm-dd"})
     kinds = [facts.sheet_kind for facts in scanned.facts]
-    widths = [_width(name, facts, kind) for name, facts, kind in zip(names, scanned.facts, kinds, strict=True)]
+    widths = [
+        _width(name, facts, kind) for name, facts, kind in zip(names, scanned.facts, kinds, strict=True)
+    ]
     label = sheet_name(title)
     rows = chain.from_iterable(pieces(frame))
     left, number = scanned.rows, 1
@@ -126,12 +131,19 @@ def _writer(sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> Call
 
 
 class _Fast:
-    """Writes rows as XlsxWriter does, byte for byte, in a fifth of the time: a cell's XML is asked of it once a text and column.
+    """Writes rows as XlsxWriter does, byte for byte, in a fifth of the time: a cell's XML is asked of it once
+    a text and column.
 
-    A table of 1.25 million rows takes it a minute. Cells of a long table are mostly the same few texts, and numbers, which are simple.
-    """
+    A table of 1.25 million rows takes it a minute. Cells of a long table are mostly the same few texts, and
+    numbers, which are simple."""
 
-    USED = ("fh", "table", "_write_cell", "_write_single_row", "_check_dimensions")  # of XlsxWriter's own, besides what is documented
+    USED = (
+        "fh",
+        "table",
+        "_write_cell",
+        "_write_single_row",
+        "_check_dimensions",
+    )  # of XlsxWriter's own, besides what is documented
     _KEPT = 20_000  # texts a column
 
     def __init__(self, sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> None:
@@ -139,7 +151,10 @@ class _Fast:
         self._sheet = sheet
         self._puts = puts
         self._file = sheet.fh
-        self._columns = [(f'<c r="{xl_col_to_name(at)}', kind is CellKind.NUMBER, at, dict[str, str]()) for at, kind in enumerate(kinds)]
+        self._columns = [
+            (f'<c r="{xl_col_to_name(at)}', kind is CellKind.NUMBER, at, dict[str, str]())
+            for at, kind in enumerate(kinds)
+        ]
 
     def write(self, at: int, row: Row) -> None:
         """Write the row of this number."""
@@ -194,8 +209,8 @@ def _texts(sheet: Any) -> Callable[..., object]:
     def text(row: int, column: int, cell: str, *form: Any) -> object:
         cell = fitting(_clean(cell))
         if cell.startswith("<r>") and cell.endswith("</r>"):
-            # XlsxWriter takes such a text for markup it made itself and writes it as it is: a cell could write its own formula. In pieces
-            # it is escaped.
+            # XlsxWriter takes such a text for markup it made itself and writes it as it is: a cell could
+            # write its own formula. In pieces it is escaped.
             return sheet.write_rich_string(row, column, "<", "r>", cell[3:], *form)
         return plain(row, column, cell, *form)
 

@@ -1,14 +1,14 @@
-"""FreeSurfer's `.stats` files: measures in the header, then a table. What `mri_segstats` and `mris_anatomical_stats` write.
+"""FreeSurfer's `.stats` files: measures in the header, then a table. What `mri_segstats` and
+`mris_anatomical_stats` write.
 
 Used by `freesurfer` and `donsurf`. Plain functions, any thread.
 
-    # Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, 1100000.000000, mm^3
-    # NRows 45
-    # ColHeaders  Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange
-      1   4      9000     9100.5  Left-Lateral-Ventricle            25.1000    10.2000     4.0000    80.0000    76.0000
+    # Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, 1100000.000000, mm^3 # NRows 45 # ColHeaders
+    Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange 1   4      9000
+    9100.5  Left-Lateral-Ventricle            25.1000    10.2000     4.0000    80.0000    76.0000
 
-The format, as seen in files of FreeSurfer 5.1 to 8: https://surfer.nmr.mgh.harvard.edu/fswiki (aseg.stats, mris_anatomical_stats).
-"""
+The format, as seen in files of FreeSurfer 5.1 to 8: https://surfer.nmr.mgh.harvard.edu/fswiki (aseg.stats,
+mris_anatomical_stats)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,34 @@ from typing import BinaryIO, NamedTuple
 from xnatfs.tables.parse.helpers import emptied, number, unfinished
 from xnatfs.tables.spec import ParseError, Row, is_number, text_lines
 
-ASEG_COLUMNS = ("Index", "SegId", "NVoxels", "Volume_mm3", "StructName", "normMean", "normStdDev", "normMin", "normMax", "normRange")
-APARC_COLUMNS = ("StructName", "NumVert", "SurfArea", "GrayVol", "ThickAvg", "ThickStd", "MeanCurv", "GausCurv", "FoldInd", "CurvInd")
+ASEG_COLUMNS = (
+    "Index",
+    "SegId",
+    "NVoxels",
+    "Volume_mm3",
+    "StructName",
+    "normMean",
+    "normStdDev",
+    "normMin",
+    "normMax",
+    "normRange",
+)
+APARC_COLUMNS = (
+    "StructName",
+    "NumVert",
+    "SurfArea",
+    "GrayVol",
+    "ThickAvg",
+    "ThickStd",
+    "MeanCurv",
+    "GausCurv",
+    "FoldInd",
+    "CurvInd",
+)
 NAME = "StructName"
 
-# A measure's names before FreeSurfer 6, which calls the same numbers otherwise: what `mri_segstats --etiv` and `--surf-wm-vol` print.
+# A measure's names before FreeSurfer 6, which calls the same numbers otherwise: what `mri_segstats --etiv`
+# and `--surf-wm-vol` print.
 FORMER = {
     "eTIV": "ICV",
     "lhCerebralWhiteMatterVol": "lhCorticalWhiteMatterVol",
@@ -46,9 +69,8 @@ def read_stats(stream: BinaryIO, usual: tuple[str, ...]) -> Stats:
     Args:
         usual: the table's columns where the file does not name them.
 
-    Raises:
-        ParseError: a line is not what the format says, or the table is not as long or wide as the header says.
-    """
+    Raises: ParseError: a line is not what the format says, or the table is not as long or wide as the header
+        says."""
     measures: dict[str, str] = {}
     said: dict[str, int] = {}
     columns = usual
@@ -83,14 +105,19 @@ def read_stats(stream: BinaryIO, usual: tuple[str, ...]) -> Stats:
 def _measure(text: str, count: int) -> tuple[str, str]:
     """Name and value of `Cortex, CortexVol, Total cortical gray matter volume, 536883.6, mm^3`.
 
-    FreeSurfer 6 leaves out the comma after `CortexVol` in aparc.stats, so the name is the second field's first word: no name has a blank.
-    """
+    FreeSurfer 6 leaves out the comma after `CortexVol` in aparc.stats, so the name is the second field's
+    first word: no name has a blank."""
     fields = [field.strip() for field in text.split(",")]
     if len(fields) < 4 or not fields[1]:
-        raise ParseError(f"line {count}: a measure has {len(fields)} fields, not structure, name, description, value and unit")
+        raise ParseError(
+            f"line {count}: a measure has {len(fields)} fields, not structure, name, description, value "
+            f"and unit"
+        )
     name = fields[1].split()[0]
     if len(fields) > 5 and is_number(fields[-3]):
-        raise ParseError(f"line {count}: {name} is {','.join(fields[-3:-1])[:40]!r}: a decimal comma, or two values")
+        raise ParseError(
+            f"line {count}: {name} is {','.join(fields[-3:-1])[:40]!r}: a decimal comma, or two values"
+        )
     return name, number(fields[-2], f"line {count}: {name}")
 
 
@@ -108,7 +135,9 @@ def _rows(lines: Sequence[tuple[int, list[str]]], columns: tuple[str, ...]) -> l
     seen: set[str] = set()
     for count, fields in lines:
         if len(fields) != len(columns):
-            raise ParseError(f"line {count} has {len(fields)} fields where the table has {len(columns)} columns")
+            raise ParseError(
+                f"line {count} has {len(fields)} fields where the table has {len(columns)} columns"
+            )
         if fields[at] in seen:
             raise ParseError(f"it has {fields[at][:60]} twice")
         seen.add(fields[at])
@@ -124,15 +153,19 @@ def _rows(lines: Sequence[tuple[int, list[str]]], columns: tuple[str, ...]) -> l
 def melted(stats: Stats) -> list[tuple[str, str, str]]:
     """The table as (column, structure, value), column by column: the order in which bx writes it."""
     at = stats.columns.index(NAME)
-    return [(name, row[at], row[where]) for where, name in enumerate(stats.columns) if where != at for row in stats.rows]
+    return [
+        (name, row[at], row[where])
+        for where, name in enumerate(stats.columns)
+        if where != at
+        for row in stats.rows
+    ]
 
 
 def chosen(stats: Stats, wanted: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Header measures in the wanted order.
 
-    Returns:
-        (name, value) of those there are; names that are missing; names that stand there under their former name.
-    """
+    Returns: (name, value) of those there are; names that are missing; names that stand there under their
+        former name."""
     found, missing, former = [], [], []
     for name in wanted:
         if name in stats.measures:

@@ -1,4 +1,5 @@
-"""Small things the pipeline modules share: numbers and missing values as texts, versions in file names, ways to put files together.
+"""Small things the pipeline modules share: numbers and missing values as texts, versions in file names, ways
+to put files together.
 
 Used by the pipeline modules beside it. Plain functions, any thread.
 """
@@ -9,9 +10,20 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import BinaryIO
 
-from xnatfs.tables.spec import Inputs, Parsed, ParseError, Parser, Row, SessionInfo, csv_table, is_number, text_lines
+from xnatfs.tables.spec import (
+    Inputs,
+    Parsed,
+    ParseError,
+    Parser,
+    Row,
+    SessionInfo,
+    csv_table,
+    is_number,
+    text_lines,
+)
 
-# What pandas.read_csv takes for a missing value (its documented `na_values`): bx reads the CSV files of the pipelines with it.
+# What pandas.read_csv takes for a missing value (its documented `na_values`): bx reads the CSV files of the
+# pipelines with it.
 MISSING = frozenset(
     (
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
@@ -47,18 +59,24 @@ def value_of(cell: str) -> float | None:
 
 
 def version_in(path: str) -> int:
-    """The 21 of `lh.hippoSfVolumes-T1.v21.txt`; -1 without a version. For `Input.prefer`: the newest is read."""
+    """The 21 of `lh.hippoSfVolumes-T1.v21.txt`; -1 without a version. For `Input.prefer`: the newest is
+    read.
+    """
     found = _VERSION.findall(path.rpartition("/")[2])
     return int(found[-1][:18]) if found else -1
 
 
 def anywhere(name: str) -> tuple[str, ...]:
-    """Patterns for a file of this name: in any folder, at the top, and last as bx searches (anything before the name)."""
+    """Patterns for a file of this name: in any folder, at the top, and last as bx searches (anything before
+    the name).
+    """
     return (f"*/{name}", name, f"*{name}")
 
 
 def unfinished(stream: BinaryIO) -> tuple[str, ...]:
-    """A note on a text file whose last line does not end: all tools end it, so the last number may be cut. For after reading."""
+    """A note on a text file whose last line does not end: all tools end it, so the last number may be cut.
+    For after reading.
+    """
     stream.seek(-1, 2)
     return () if stream.read(1).isspace() else (UNFINISHED,)
 
@@ -66,9 +84,8 @@ def unfinished(stream: BinaryIO) -> tuple[str, ...]:
 def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tuple[str, str]]:
     """A file of lines `name value`, as FreeSurfer's subregion tools write.
 
-    Args:
-        ends: names that a whole file has: FreeSurfer writes the total of the structure last, so without it the file is cut short.
-        what: what the values are, for the error's sentence.
+    Args: ends: names that a whole file has: FreeSurfer writes the total of the structure last, so without it
+        the file is cut short. what: what the values are, for the error's sentence.
 
     Raises:
         ParseError: a line is no name with a number, a name stands twice, or an end is missing.
@@ -95,7 +112,10 @@ def emptied(cells: Iterable[str]) -> tuple[str, ...]:
     count = sum(1 for cell in cells if not cell)
     if not count:
         return ()
-    return (f"{count} of its values {'is not a number' if count == 1 else 'are not numbers'} (nan or inf) and left empty",)
+    return (
+        f"{count} of its values {'is not a number' if count == 1 else 'are not numbers'} (nan or inf) and "
+        f"left empty",
+    )
 
 
 def passed_csv(numbers: Collection[str] = (), needed: Collection[str] = (), delimiter: str = ",") -> Parser:
@@ -112,8 +132,12 @@ def passed_csv(numbers: Collection[str] = (), needed: Collection[str] = (), deli
     return parse
 
 
-def checked_csv(stream: BinaryIO, numbers: Collection[str] = (), needed: Collection[str] = (), delimiter: str = ",") -> Parsed:
-    """See `passed_csv`. A column without a name is called `Unnamed: <number>`, as pandas (and so bx) calls it."""
+def checked_csv(
+    stream: BinaryIO, numbers: Collection[str] = (), needed: Collection[str] = (), delimiter: str = ","
+) -> Parsed:
+    """See `passed_csv`. A column without a name is called `Unnamed: <number>`, as pandas (and so bx) calls
+    it.
+    """
     found = csv_table(stream, delimiter)
     columns = tuple(name or f"Unnamed: {at}" for at, name in enumerate(found.columns))
     for name in needed:
@@ -134,12 +158,18 @@ def checked_csv(stream: BinaryIO, numbers: Collection[str] = (), needed: Collect
 def without(parsed: Parsed, names: Collection[str]) -> Parsed:
     """The rows without these columns."""
     kept = [at for at, name in enumerate(parsed.columns) if name not in names]
-    return Parsed(tuple(parsed.columns[at] for at in kept), [tuple(row[at] for at in kept) for row in parsed.rows], parsed.notes)
+    return Parsed(
+        tuple(parsed.columns[at] for at in kept),
+        [tuple(row[at] for at in kept) for row in parsed.rows],
+        parsed.notes,
+    )
 
 
 def where(parsed: Parsed, matches: Callable[[dict[str, str]], bool]) -> Parsed:
     """The rows that match."""
-    return parsed._replace(rows=[row for row in parsed.rows if matches(dict(zip(parsed.columns, row, strict=True)))])
+    return parsed._replace(
+        rows=[row for row in parsed.rows if matches(dict(zip(parsed.columns, row, strict=True)))]
+    )
 
 
 def only(inputs: Inputs, role: str) -> Parsed | None:
@@ -161,7 +191,9 @@ def all_notes(parts: Iterable[Parsed]) -> tuple[str, ...]:
 
 
 def both_sides(visit: SessionInfo, inputs: Inputs) -> Parsed:
-    """The left file's rows, then the right one's; with one of them missing the other's and a note. Roles `left` and `right`."""
+    """The left file's rows, then the right one's; with one of them missing the other's and a note. Roles
+    `left` and `right`.
+    """
     files = {side: inputs[side][0] for side in ("left", "right") if inputs.get(side)}
     if not files:
         return Parsed((), [], ("neither the left nor the right file is there",))
@@ -169,8 +201,14 @@ def both_sides(visit: SessionInfo, inputs: Inputs) -> Parsed:
     notes = list(all_notes(parts))
     if len(files) == 1:
         (there,) = files
-        notes.append(f"the {'right' if there == 'left' else 'left'} file is missing or cannot be read: only the {there} side is given")
+        notes.append(
+            f"the {'right' if there == 'left' else 'left'} file is missing or cannot be read: only the "
+            f"{there} side is given"
+        )
     versions = {side: version_in(path) for side, (path, _) in files.items()}
     if len(set(versions.values())) > 1:
-        notes.append(f"the sides are of different versions: {' and '.join(f'v{n} {side}' for side, n in versions.items())}")
+        notes.append(
+            f"the sides are of different versions: "
+            f"{' and '.join(f'v{n} {side}' for side, n in versions.items())}"
+        )
     return Parsed(parts[0].columns, [row for part in parts for row in part.rows], tuple(notes))

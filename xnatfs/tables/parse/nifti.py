@@ -2,9 +2,9 @@
 
 Used by the pipelines whose numbers are in the voxels (`spm`, `fsl`, `bamos`). Plain functions, any thread.
 
-Integer images are summed as integers and scaled once, so their sums are exact; floating point ones in float64, pairwise within a block
-and exactly across blocks. The header is that of NIfTI-1 and -2 (https://nifti.nimh.nih.gov/nifti-1, nifti-2).
-"""
+Integer images are summed as integers and scaled once, so their sums are exact; floating point ones in
+float64, pairwise within a block and exactly across blocks. The header is that of NIfTI-1 and -2
+(https://nifti.nimh.nih.gov/nifti-1, nifti-2)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,26 @@ Block = NDArray[Any]
 
 _BLOCK = 2**18  # voxels: 2 MiB as float64
 _PACKED = 2**18  # bytes of a gzip file at once
-_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
 _MOST_LABELS = 100_000
 _TOO_LARGE = "its sum is larger than any number"
 
 
 def _inflating() -> Any:
-    """zlib-ng where there is a wheel of it: a tissue map's 10.8 MB, most of them zeros, are unpacked and checked in 1.6 ms of one processor
-    instead of 7.5, noise among them in 10 instead of 16. Else zlib, which gives the same."""
+    """zlib-ng where there is a wheel of it: a tissue map's 10.8 MB, most of them zeros, are unpacked and
+    checked in 1.6 ms of one processor instead of 7.5, noise among them in 10 instead of 16. Else zlib, which
+    gives the same."""
     try:
         return importlib.import_module("zlib_ng.zlib_ng")
     except ImportError:
@@ -45,7 +57,9 @@ _zlib = _inflating()
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the sums need to know of an image: its shape, how voxels are stored and scaled, and a voxel's volume in mm3."""
+    """What the sums need to know of an image: its shape, how voxels are stored and scaled, and a voxel's
+    volume in mm3.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -85,9 +99,8 @@ def _opened(stream: BinaryIO) -> _Source:
 class _Inflated:
     """The content of a gzip file, of one or several members, each checked at its end.
 
-    As `gzip.GzipFile`, but in large pieces: that one inflates 8 KiB at a time, and with sixteen images at once its threads spend more time
-    waiting for the interpreter after each than they work.
-    """
+    As `gzip.GzipFile`, but in large pieces: that one inflates 8 KiB at a time, and with sixteen images at
+    once its threads spend more time waiting for the interpreter after each than they work."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -110,7 +123,9 @@ class _Inflated:
                 if not self._data:
                     continue
                 self._member = _zlib.decompressobj(31)
-            found: bytes = self._member.decompress(self._data, size)  # also with no data: it may hold some back
+            found: bytes = self._member.decompress(
+                self._data, size
+            )  # also with no data: it may hold some back
             self._data = self._member.unconsumed_tail
             if self._member.eof:
                 self._data = self._member.unused_data
@@ -153,9 +168,16 @@ def _header(stream: _Source) -> ImageHeader:
         magic, least = start[4:8], 544
         dim, (kind,) = struct.unpack(order + "8q", start[16:80]), struct.unpack(order + "h", start[12:14])
         pixdim = struct.unpack(order + "8d", start[104:168])
-        (offset,), (slope, inter) = struct.unpack(order + "q", start[168:176]), struct.unpack(order + "2d", start[176:192])
+        (offset,), (slope, inter) = (
+            struct.unpack(order + "q", start[168:176]),
+            struct.unpack(order + "2d", start[176:192]),
+        )
     if magic[:2] != b"n+":
-        raise ParseError("it is an image header whose voxels are in another file" if magic[:2] == b"ni" else "it is no NIfTI image")
+        raise ParseError(
+            "it is an image header whose voxels are in another file"
+            if magic[:2] == b"ni"
+            else "it is no NIfTI image"
+        )
     if not 1 <= dim[0] <= 7 or any(edge < 1 for edge in dim[1 : dim[0] + 1]):
         raise ParseError("its header gives no shape")
     if kind not in _TYPES:
@@ -170,7 +192,9 @@ def _header(stream: _Source) -> ImageHeader:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     at = int(offset) if math.isfinite(offset) and offset > least else least
-    return ImageHeader(shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at)
+    return ImageHeader(
+        shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at
+    )
 
 
 def read(stream: BinaryIO) -> tuple[ImageHeader, Iterator[Block]]:
@@ -197,7 +221,9 @@ def _blocks(opened: _Source, header: ImageHeader) -> Iterator[Block]:
         wanted = min(left, _BLOCK)
         data = _exactly(opened, wanted * width)
         if len(data) < wanted * width:
-            raise ParseError(f"it is cut short: {left - len(data) // width} of its {header.count} voxels are missing")
+            raise ParseError(
+                f"it is cut short: {left - len(data) // width} of its {header.count} voxels are missing"
+            )
         left -= wanted
         yield np.frombuffer(data, header.dtype)
     while _exactly(opened, 2**16):  # to the end: only there gzip tells whether all of it was right
@@ -234,7 +260,9 @@ def total(stream: BinaryIO, least: float | None = None) -> tuple[ImageHeader, Fr
 def _whole_sum(block: Block) -> int:
     """The exact sum of integers."""
     if block.dtype.itemsize == 1:
-        return int(block.sum(dtype=np.int32))  # a block of bytes cannot overflow 32 bits, in which numpy is twice as fast
+        return int(
+            block.sum(dtype=np.int32)
+        )  # a block of bytes cannot overflow 32 bits, in which numpy is twice as fast
     if block.dtype.itemsize < 8:
         return int(block.sum(dtype=np.int64))  # nor one of 32-bit numbers 64 bits
     return (int((block >> 32).sum(dtype=np.int64)) << 32) + int((block & 0xFFFFFFFF).sum(dtype=np.int64))

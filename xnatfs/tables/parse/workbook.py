@@ -2,9 +2,9 @@
 
 Used by `lcmodel`. Plain functions, any thread.
 
-ECMA-376 part 1, 18.3 and 18.4: a zip of XML files. Numbers keep the text they are stored with, which a library that turns them into
-floats does not promise; that, and one dependency less, is why this is not openpyxl. Dates stay serial numbers: no table here has one.
-"""
+ECMA-376 part 1, 18.3 and 18.4: a zip of XML files. Numbers keep the text they are stored with, which a
+library that turns them into floats does not promise; that, and one dependency less, is why this is not
+openpyxl. Dates stay serial numbers: no table here has one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ _STRICT = "{http://purl.oclc.org/ooxml/spreadsheetml/main}"
 _CELL = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 _LARGEST = 64 * 2**20  # bytes of one member, unpacked
 _MOST_CELLS = 2**21  # with the empty ones between: a cell ZZZ1 makes its whole row 18,278 wide
-# What zipfile, its decompressors and expat raise for what they do not understand; an encoding that expat does not know is a LookupError.
+# What zipfile, its decompressors and expat raise for what they do not understand; an encoding that expat does
+# not know is a LookupError.
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ElementTree.ParseError),
+    *(
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        OSError,
+        ElementTree.ParseError,
+    ),
     *(NotImplementedError, RuntimeError, OverflowError, ValueError, LookupError),
 )
 
@@ -39,7 +48,9 @@ def first_sheet(stream: BinaryIO) -> list[list[str]]:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
-            sheets = sorted((name for name in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", name)), key=_count)
+            sheets = sorted(
+                (name for name in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", name)), key=_count
+            )
             if not sheets:
                 raise ParseError("it is no workbook: it has no sheet")
             shared = _shared(archive) if "xl/sharedStrings.xml" in names else []
@@ -64,7 +75,9 @@ def _root(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
 
 
 class _NoEntities(ElementTree.TreeBuilder):
-    """Refuses entities of a document's own, which can make gigabytes of a line: where they are declared, in whatever encoding."""
+    """Refuses entities of a document's own, which can make gigabytes of a line: where they are declared, in
+    whatever encoding.
+    """
 
     def doctype(self, *_: str | None) -> None:
         """Called for a DOCTYPE, which has the declarations in it."""

@@ -1,8 +1,7 @@
 """ALPS: diffusivity along the perivascular space.
 
-Used by `catalog`. Plain functions and values, any thread. The CSV files of https://github.com/gbarisano/alps are passed through without
-their columns `id` and `scanner`, as bx does.
-"""
+Used by `catalog`. Plain functions and values, any thread. The CSV files of https://github.com/gbarisano/alps
+are passed through without their columns `id` and `scanner`, as bx does."""
 
 from __future__ import annotations
 
@@ -26,7 +25,16 @@ def alps_csv(stream: BinaryIO, _: str, needed: Collection[str]) -> Parsed:
     return found
 
 
-_DIFFUSIVITIES = ("x_proj_L", "x_assoc_L", "y_proj_L", "z_assoc_L", "x_proj_R", "x_assoc_R", "y_proj_R", "z_assoc_R")
+_DIFFUSIVITIES = (
+    "x_proj_L",
+    "x_assoc_L",
+    "y_proj_L",
+    "z_assoc_L",
+    "x_proj_R",
+    "x_assoc_R",
+    "y_proj_R",
+    "z_assoc_R",
+)
 _MEANS = ("proj_L", "assoc_L", "proj_R", "assoc_R", "mean_proj", "mean_assoc")
 _SOURCE = "the column of the CSV file"
 
@@ -35,7 +43,11 @@ TABLES: tuple[Table, ...] = (
         "alps",
         "stats",
         ("ALPS",),
-        (Input("stats", ("alps.stat/alps.csv", "*/alps.stat/alps.csv"), partial(alps_csv, needed=("alps",))),),
+        (
+            Input(
+                "stats", ("alps.stat/alps.csv", "*/alps.stat/alps.csv"), partial(alps_csv, needed=("alps",))
+            ),
+        ),
         (
             *(Column(name, "mm2/s", _SOURCE) for name in _DIFFUSIVITIES),
             *(Column(name, "", _SOURCE) for name in ("alps_L", "alps_R", "alps")),
@@ -46,7 +58,13 @@ TABLES: tuple[Table, ...] = (
         "alps",
         "diffusion",
         ("ALPS",),
-        (Input("stats", ("alps.stat/fa+md_alps.csv", "*/alps.stat/fa+md_alps.csv"), partial(alps_csv, needed=(_METRIC, *_MEANS))),),
+        (
+            Input(
+                "stats",
+                ("alps.stat/fa+md_alps.csv", "*/alps.stat/fa+md_alps.csv"),
+                partial(alps_csv, needed=(_METRIC, *_MEANS)),
+            ),
+        ),
         (
             Column(_METRIC, source=_SOURCE, text=True),
             *(Column(name, "FA: none; MD: mm2/s", _SOURCE) for name in _MEANS),

@@ -2,10 +2,10 @@
 
 Used by `catalog`. Plain functions and values, any thread.
 
-The text files ASHS writes into `final/` (https://sites.google.com/view/ashs-dox): `S01_left_corr_nogray_volumes.txt` with lines
-`subject side region slices volume`, and `S01_icv.txt` with `subject volume`. `heur`, `corr_usegray` and `corr_nogray` are three
-variants of the segmentation; bx gives the last one.
-"""
+The text files ASHS writes into `final/` (https://sites.google.com/view/ashs-dox):
+`S01_left_corr_nogray_volumes.txt` with lines `subject side region slices volume`, and `S01_icv.txt` with
+`subject volume`. `heur`, `corr_usegray` and `corr_nogray` are three variants of the segmentation; bx gives
+the last one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from functools import partial
 from typing import BinaryIO
 
 from xnatfs.tables.parse.helpers import UNFINISHED, emptied, number, only, unfinished
-from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table, Wide, is_number, stacked, text_lines
+from xnatfs.tables.spec import (
+    Column,
+    Input,
+    Inputs,
+    Parsed,
+    ParseError,
+    Row,
+    SessionInfo,
+    Table,
+    Wide,
+    is_number,
+    stacked,
+    text_lines,
+)
 
 _COLUMNS = ("side", "region", "n_slices", "volume")
 
@@ -29,7 +42,9 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
         # An atlas may call a region by two words; a number among them means that something else is wrong.
         region = fields[2:-2]
         if not region or any(is_number(word) for word in region):
-            raise ParseError(f"line {count} has {len(fields)} fields, not subject, side, region, slices and volume")
+            raise ParseError(
+                f"line {count} has {len(fields)} fields, not subject, side, region, slices and volume"
+            )
         if fields[1] != side:
             raise ParseError(f"line {count} is of the side {fields[1][:40]!r} in the file of the {side} one")
         name = " ".join(region)
@@ -37,7 +52,10 @@ def side_volumes(stream: BinaryIO, _: str, side: str) -> Parsed:
             raise ParseError(f"it has {name[:60]} twice")
         seen.add(name)
         if not (fields[-2].isascii() and fields[-2].isdecimal()):
-            raise ParseError(f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a whole number")
+            raise ParseError(
+                f"line {count}: the number of slices of {name[:60]} is {fields[-2][:40]!r}, not a "
+                f"whole number"
+            )
         rows.append((side, name, fields[-2], number(fields[-1], f"line {count}: the volume of {name[:60]}")))
     return Parsed(_COLUMNS, rows, (*unfinished(stream), *emptied(row[-1] for row in rows)))
 
@@ -52,17 +70,23 @@ def icv(stream: BinaryIO, _: str) -> Parsed:
 
 
 def both_and_icv(visit: SessionInfo, inputs: Inputs) -> Parsed:
-    """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a line's end.
+    """Left, right, `tiv`; a note if the sides have not the same regions, as when one file is cut short at a
+    line's end.
 
-    Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last number may be wrong.
-    """
+    Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last
+    number may be wrong."""
     found = stacked(visit, inputs)
     sides = {side: parsed for side in ("left", "right") if (parsed := only(inputs, side))}
     left, right = ({row[1] for row in parsed.rows} for parsed in sides.values())
     for side, lacking in (("left", right - left), ("right", left - right)):
         if lacking and UNFINISHED in sides[side].notes:
             return Parsed(
-                _COLUMNS, [], (f"the {side} file is cut short: it lacks {', '.join(sorted(lacking))} and the end of its last line",)
+                _COLUMNS,
+                [],
+                (
+                    f"the {side} file is cut short: it lacks {', '.join(sorted(lacking))} and the end of "
+                    f"its last line",
+                ),
             )
     if left == right:
         return found
@@ -81,7 +105,9 @@ def _table(name: str, kind: str, doc: str) -> Table:
         ),
         (
             Column("side", source="left or right; empty for the intracranial volume", text=True),
-            Column("region", source="the region's name in the atlas; tiv for the intracranial volume", text=True),
+            Column(
+                "region", source="the region's name in the atlas; tiv for the intracranial volume", text=True
+            ),
             Column("n_slices", source="slices the region was found in; empty for tiv"),
             Column("volume", "mm3", "the number as written"),
         ),
@@ -94,7 +120,11 @@ def _table(name: str, kind: str, doc: str) -> Table:
 
 
 TABLES: tuple[Table, ...] = (
-    _table("volumes", "corr_nogray", "Subfield volumes after bias correction without gray levels, and the intracranial volume."),
+    _table(
+        "volumes",
+        "corr_nogray",
+        "Subfield volumes after bias correction without gray levels, and the intracranial volume.",
+    ),
     _table("volumes_heur", "heur", "The same before bias correction."),
     _table("volumes_corr_usegray", "corr_usegray", "The same after bias correction with gray levels."),
 )

@@ -2,9 +2,8 @@
 
 Used by `catalog`. Plain functions and values, any thread.
 
-oxford_asl (https://oxford-asl.readthedocs.io) leaves one number a file in `native_space/*.txt`, and regional tables in
-`region_analysis*.csv`. The 3D ASL pipeline has one CSV file with all atlases.
-"""
+oxford_asl (https://oxford-asl.readthedocs.io) leaves one number a file in `native_space/*.txt`, and regional
+tables in `region_analysis*.csv`. The 3D ASL pipeline has one CSV file with all atlases."""
 
 from __future__ import annotations
 
@@ -31,7 +30,8 @@ def mean_file(stream: BinaryIO, path: str) -> Parsed:
     stem = path.rpartition("/")[2].split(".txt")[0]
     corrected = "true" if "pvcorr" in path else "false"
     return Parsed(
-        ("measurement", "pvcorr", "value", "filepath"), [(_TWICE.get(stem, stem), corrected, number(fields[0], "its content"), path)]
+        ("measurement", "pvcorr", "value", "filepath"),
+        [(_TWICE.get(stem, stem), corrected, number(fields[0], "its content"), path)],
     )
 
 
@@ -61,7 +61,9 @@ def _not_corrected(path: str) -> bool:
 _PERFUSION = (
     Column("measurement", source="the file's name without .txt", text=True),
     Column("pvcorr", source="true if the path says pvcorr: corrected for partial volumes", text=True),
-    Column("value", "perfusion: ml/100 g/min if calibrated, else arbitrary; arrival: s", "the file's content"),
+    Column(
+        "value", "perfusion: ml/100 g/min if calibrated, else arbitrary; arrival: s", "the file's content"
+    ),
     Column("filepath", source="path inside the resource", text=True),
 )
 _REGIONS = (
@@ -88,10 +90,14 @@ def _stats(pipeline: str, resource: str, files: dict[str, str]) -> Table:
         pipeline,
         "stats",
         (resource,),
-        tuple(Input(name, f"*{file}", partial(regions, analysis=name), prefer=_not_corrected) for name, file in files.items()),
+        tuple(
+            Input(name, f"*{file}", partial(regions, analysis=name), prefer=_not_corrected)
+            for name, file in files.items()
+        ),
         _REGIONS,
         wide=Wide(("region_analysis", "name"), NUMBERS),
-        doc="Perfusion in the regions of the Harvard-Oxford atlases, over all tissue, gray matter and white matter.",
+        doc="Perfusion in the regions of the Harvard-Oxford atlases, over all tissue, gray matter and "
+        "white matter.",
     )
 
 
@@ -122,7 +128,10 @@ TABLES: tuple[Table, ...] = (
         "TE_ASL",
         {
             **{"whole_brain_perfusion": _BRAIN, "GM_perfusion": _GM, "WM_perfusion": _WM},
-            **{"whole_brain_arrival": "region_analysis_arrival.csv", "GM_arrival": "region_analysis_arrival_gm.csv"},
+            **{
+                "whole_brain_arrival": "region_analysis_arrival.csv",
+                "GM_arrival": "region_analysis_arrival_gm.csv",
+            },
             **{"WM_arrival": "region_analysis_arrival_wm.csv"},
         },
     ),

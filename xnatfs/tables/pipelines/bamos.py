@@ -2,9 +2,9 @@
 
 Used by `catalog`. Plain functions and values, any thread.
 
-`stats` looks at four images voxel by voxel, but each file is parsed (and its rows kept) on its own. So a parsed image is one row that
-holds what the table needs of it, compressed: of the two atlases a byte a voxel, of the lesions only the voxels inside.
-"""
+`stats` looks at four images voxel by voxel, but each file is parsed (and its rows kept) on its own. So a
+parsed image is one row that holds what the table needs of it, compressed: of the two atlases a byte a voxel,
+of the lesions only the voxels inside."""
 
 from __future__ import annotations
 
@@ -23,12 +23,22 @@ from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, S
 
 # The labels of the `Lobes_` image, in bx's words (C. Sudre et al., J Neuroradiol 2018).
 LOBES = (
-    *("background", "left frontal", "right frontal", "left parietal", "right parietal", "left occipital", "right occipital"),
+    *(
+        "background",
+        "left frontal",
+        "right frontal",
+        "left parietal",
+        "right parietal",
+        "left occipital",
+        "right occipital",
+    ),
     *("left temporal", "right temporal", "basal ganglia", "infratentorial"),
 )
 _LEAST = 0.5  # a voxel belongs to a lesion from this probability on
 _DEEPEST = 4  # layer 5 counts as layer 4
-_MOST = 2**27  # voxels of an image: 512 x 512 x 512. A small gzip file can hold a thousand times its size in zeros
+_MOST = (
+    2**27
+)  # voxels of an image: 512 x 512 x 512. A small gzip file can hold a thousand times its size in zeros
 _MOST_INSIDE = 2**22  # voxels of lesions: 4 l at 1 mm, more than a brain
 _PACKED = ("shape", "voxel", "labels", "places", "values")
 
@@ -65,7 +75,9 @@ def packed_labels(stream: BinaryIO, _: str) -> Parsed:
         with np.errstate(all="ignore"):
             small = labels.astype(np.uint8)
         if not np.array_equal(small, labels):
-            raise ParseError("it is no image of labels: some of its voxels are not whole numbers from 0 to 255")
+            raise ParseError(
+                "it is no image of labels: some of its voxels are not whole numbers from 0 to 255"
+            )
         parts.append(packer.compress(small.tobytes()))
     return _row(header, b"".join((*parts, packer.flush())), b"", b"")
 
@@ -92,7 +104,9 @@ def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
     where = np.concatenate(places) if places else np.zeros(0, np.int64)
     steps = np.diff(where, prepend=0).astype("<i8")  # neighbours mostly: compresses well
     what = np.concatenate(values) if values else np.zeros(0)
-    return _row(header, b"", zlib.compress(steps.tobytes(), 6), zlib.compress(what.astype("<f8").tobytes(), 6))
+    return _row(
+        header, b"", zlib.compress(steps.tobytes(), 6), zlib.compress(what.astype("<f8").tobytes(), 6)
+    )
 
 
 class _LabelImage(NamedTuple):
@@ -109,11 +123,15 @@ def _unpacked(parsed: Parsed) -> _LabelImage:
         return np.frombuffer(zlib.decompress(data) if data else b"", kind)
 
     shape, voxel, labels, places, values = parsed.rows[0]
-    return _LabelImage(shape, float(voxel), array(labels, "u1"), np.cumsum(array(places, "<i8")), array(values, "<f8"))
+    return _LabelImage(
+        shape, float(voxel), array(labels, "u1"), np.cumsum(array(places, "<i8")), array(values, "<f8")
+    )
 
 
 def _parts(layers: NDArray[np.uint8], lobes: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """One number for the depth and the lobe of each voxel. Two bytes each: an image has ten million voxels."""
+    """One number for the depth and the lobe of each voxel. Two bytes each: an image has ten million
+    voxels.
+    """
     depth = layers.astype(np.uint16)
     depth[depth == _DEEPEST + 1] = _DEEPEST
     depth *= len(LOBES)
@@ -130,15 +148,22 @@ def _counts(part: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
 
 
 def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
-    """Number and volume of the lesions in each part: depth by depth, in it lobe by lobe, for all depths and lobes there are.
+    """Number and volume of the lesions in each part: depth by depth, in it lobe by lobe, for all depths and
+    lobes there are.
 
-    `n` is the number of different values of the components' image in the part, as bx counts: the outside of the lesions is one of them.
-    """
+    `n` is the number of different values of the components' image in the part, as bx counts: the outside of
+    the lesions is one of them."""
     columns = ("depth", "region", "n", "volume")
-    images = [_unpacked(parsed) for role in ("components", "lesions", "layers", "lobes") if (parsed := only(inputs, role))]
+    images = [
+        _unpacked(parsed)
+        for role in ("components", "lesions", "layers", "lobes")
+        if (parsed := only(inputs, role))
+    ]
     components, lesions, layers, lobes = images
     if len({image.shape for image in images}) > 1:
-        return Parsed(columns, [], (f"its images differ in shape: {', '.join(image.shape for image in images)}",))
+        return Parsed(
+            columns, [], (f"its images differ in shape: {', '.join(image.shape for image in images)}",)
+        )
     if (odd := int(lobes.labels.max(initial=0))) >= len(LOBES):
         return Parsed(columns, [], (f"its lobes have the unknown label {odd}",))
     part = _parts(layers.labels, lobes.labels)
@@ -184,7 +209,9 @@ TABLES: tuple[Table, ...] = (
         (
             Column("depth", source="the layer, 0 for none; layer 5 counts as 4"),
             Column("region", source="the lobe", text=True),
-            Column("n", source="different components in the part, the outside of the lesions counting as one"),
+            Column(
+                "n", source="different components in the part, the outside of the lesions counting as one"
+            ),
             Column("volume", "mm3", "sum of the probabilities of at least 0.5 x voxel volume"),
         ),
         by_lobe_and_depth,

@@ -2,9 +2,9 @@
 
 Used by `catalog`. Plain functions and values, any thread.
 
-Which of FreeSurfer's regions belong to which stages is bx's choice (after Braak et al. 2006, Schoell et al. 2016); its stages V and VI
-leave out the pars opercularis, orbitalis and triangularis and the supramarginal gyrus.
-"""
+Which of FreeSurfer's regions belong to which stages is bx's choice (after Braak et al. 2006, Schoell et al.
+2016); its stages V and VI leave out the pars opercularis, orbitalis and triangularis and the supramarginal
+gyrus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from xnatfs.tables.spec import Column, Input, Inputs, Parsed, Row, SessionInfo, 
 
 
 class Stage(NamedTuple):
-    """Two stages: cortical regions of either side, and subcortical structures of either side (as in aseg, without `Left-`)."""
+    """Two stages: cortical regions of either side, and subcortical structures of either side (as in aseg,
+    without `Left-`).
+    """
 
     name: str
     cortex: tuple[str, ...]
@@ -32,7 +34,15 @@ STAGES = (
     Stage(
         "Braak_III_IV",
         (
-            *("caudalanteriorcingulate", "fusiform", "inferiortemporal", "insula", "isthmuscingulate", "lingual", "middletemporal"),
+            *(
+                "caudalanteriorcingulate",
+                "fusiform",
+                "inferiortemporal",
+                "insula",
+                "isthmuscingulate",
+                "lingual",
+                "middletemporal",
+            ),
             *("parahippocampal", "posteriorcingulate", "rostralanteriorcingulate", "temporalpole"),
         ),
         ("Amygdala", "Thalamus"),
@@ -40,8 +50,24 @@ STAGES = (
     Stage(
         "Braak_V_VI",
         (
-            *("bankssts", "caudalmiddlefrontal", "cuneus", "frontalpole", "inferiorparietal", "lateraloccipital", "lateralorbitofrontal"),
-            *("medialorbitofrontal", "paracentral", "pericalcarine", "postcentral", "precentral", "precuneus", "rostralmiddlefrontal"),
+            *(
+                "bankssts",
+                "caudalmiddlefrontal",
+                "cuneus",
+                "frontalpole",
+                "inferiorparietal",
+                "lateraloccipital",
+                "lateralorbitofrontal",
+            ),
+            *(
+                "medialorbitofrontal",
+                "paracentral",
+                "pericalcarine",
+                "postcentral",
+                "precentral",
+                "precuneus",
+                "rostralmiddlefrontal",
+            ),
             *("superiorfrontal", "superiorparietal", "superiortemporal", "transversetemporal"),
         ),
         ("Accumbens-area", "Caudate", "Putamen"),
@@ -80,7 +106,9 @@ class _Gaps(list[str]):
         return value or 0.0
 
 
-def _stages(measurement: str, compute: Callable[[Stage, _Gaps], float | None], first: str = "region") -> Parsed:
+def _stages(
+    measurement: str, compute: Callable[[Stage, _Gaps], float | None], first: str = "region"
+) -> Parsed:
     """A row for each stage; with an empty value and a note where a region is missing."""
     rows: list[Row] = []
     notes: list[str] = []
@@ -100,9 +128,15 @@ def volumes(_: SessionInfo, inputs: Inputs) -> Parsed:
     below = {row[1]: row[2] for row in (aseg.rows if aseg else ()) if row[0] == "Volume_mm3"}
 
     def compute(stage: Stage, gaps: _Gaps) -> float:
-        parts = [gaps.known(cortex(side, name, "GrayVol"), f"{side} {name}") for name in stage.cortex for side in SIDES]
+        parts = [
+            gaps.known(cortex(side, name, "GrayVol"), f"{side} {name}")
+            for name in stage.cortex
+            for side in SIDES
+        ]
         names = [f"{side.capitalize()}-{name}" for name in stage.below for side in SIDES]
-        return math.fsum((*parts, *(gaps.known(value_of(with_former_name(below, name)), name) for name in names)))
+        return math.fsum(
+            (*parts, *(gaps.known(value_of(with_former_name(below, name)), name) for name in names))
+        )
 
     return _stages("Volume_mm3", compute)
 
@@ -188,7 +222,12 @@ TABLES: tuple[Table, ...] = (
             Input(
                 "results",
                 ("quantification_results.csv", "*/quantification_results.csv"),
-                partial(regional, needed=_NEEDED, chosen=_DK, what="uptake relative to the vermis (optimised) in the atlas dk"),
+                partial(
+                    regional,
+                    needed=_NEEDED,
+                    chosen=_DK,
+                    what="uptake relative to the vermis (optimised) in the atlas dk",
+                ),
             ),
         ),
         _columns("ratio to the vermis", "mean of value weighted by nvoxels (quantification_results.csv)"),

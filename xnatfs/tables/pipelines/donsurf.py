@@ -1,8 +1,8 @@
 """DONSURF: cortical mean diffusivity, in FreeSurfer's aparc format.
 
-Used by `catalog`. Plain functions and values, any thread. The pipeline puts diffusivity where FreeSurfer has thickness, so `ThickAvg`
-and `ThickStd` become `DiffuAvg` and `DiffuStd`; what makes no sense for diffusivity is left out, as in bx.
-"""
+Used by `catalog`. Plain functions and values, any thread. The pipeline puts diffusivity where FreeSurfer has
+thickness, so `ThickAvg` and `ThickStd` become `DiffuAvg` and `DiffuStd`; what makes no sense for diffusivity
+is left out, as in bx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _KEPT = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "
 def diffusivity(stream: BinaryIO, _: str, side: str) -> Parsed:
     """GM-MD/stats/?h.aparc.stats."""
     stats = read_stats(stream, APARC_COLUMNS)
-    rows: list[Row] = [(side, _KEPT[name], region, cell) for name, region, cell in melted(stats) if name in _KEPT]
+    rows: list[Row] = [
+        (side, _KEPT[name], region, cell) for name, region, cell in melted(stats) if name in _KEPT
+    ]
     return Parsed(("side", "measurement", "region", "value"), rows, stats.notes)
 
 
@@ -39,9 +41,15 @@ TABLES: tuple[Table, ...] = (
         ),
         (
             Column("side", source="left or right, from the file's name", text=True),
-            Column("measurement", source="NumVert; SurfArea; DiffuAvg and DiffuStd, which stand in ThickAvg and ThickStd", text=True),
+            Column(
+                "measurement",
+                source="NumVert; SurfArea; DiffuAvg and DiffuStd, which stand in ThickAvg and ThickStd",
+                text=True,
+            ),
             Column("region", source="StructName (Desikan-Killiany atlas)", text=True),
-            Column("value", "SurfArea: mm2; DiffuAvg, DiffuStd: as the pipeline has it", "the number as written"),
+            Column(
+                "value", "SurfArea: mm2; DiffuAvg, DiffuStd: as the pipeline has it", "the number as written"
+            ),
         ),
         both_sides,
         wide=Wide(("side", "region", "measurement"), ("value",)),

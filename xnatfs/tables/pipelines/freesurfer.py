@@ -1,10 +1,11 @@
-"""FreeSurfer's tables: aseg, aparc, hippocampal subfields, amygdalar nuclei, and the extra segmentations of FreeSurfer 7.
+"""FreeSurfer's tables: aseg, aparc, hippocampal subfields, amygdalar nuclei, and the extra segmentations of
+FreeSurfer 7.
 
-Used by `catalog`; the aparc and aseg parsers also by `braak` and `signature`. Plain functions and values, any thread.
+Used by `catalog`; the aparc and aseg parsers also by `braak` and `signature`. Plain functions and values, any
+thread.
 
-Formats: `stats` (aseg, aparc); lines `name value` in mm3 (the subregion tools' `*.v<n>.txt`); one header and one value line
-(`hypothalamic_subunits_volumes.v1.csv`). Rows and their order are those of bx 0.9.2.
-"""
+Formats: `stats` (aseg, aparc); lines `name value` in mm3 (the subregion tools' `*.v<n>.txt`); one header and
+one value line (`hypothalamic_subunits_volumes.v1.csv`). Rows and their order are those of bx 0.9.2."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import BinaryIO
 
-from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, ASEG_COLUMNS, Stats, chosen, melted, read_stats
+from xnatfs.tables.parse.freesurfer_stats import (
+    APARC_COLUMNS,
+    ASEG_COLUMNS,
+    Stats,
+    chosen,
+    melted,
+    read_stats,
+)
 from xnatfs.tables.parse.helpers import (
     UNFINISHED,
     anywhere,
@@ -28,8 +36,21 @@ from xnatfs.tables.parse.helpers import (
 from xnatfs.tables.spec import Column, Input, Parsed, ParseError, Parser, Row, Table, Wide
 
 ASEG_VOLUMES = (
-    *("BrainSegVol", "BrainSegVolNotVent", "BrainSegVolNotVentSurf", "VentricleChoroidVol", "lhCortexVol", "rhCortexVol"),
-    *("lhCerebralWhiteMatterVol", "rhCerebralWhiteMatterVol", "CerebralWhiteMatterVol", "SubCortGrayVol", "TotalGrayVol"),
+    *(
+        "BrainSegVol",
+        "BrainSegVolNotVent",
+        "BrainSegVolNotVentSurf",
+        "VentricleChoroidVol",
+        "lhCortexVol",
+        "rhCortexVol",
+    ),
+    *(
+        "lhCerebralWhiteMatterVol",
+        "rhCerebralWhiteMatterVol",
+        "CerebralWhiteMatterVol",
+        "SubCortGrayVol",
+        "TotalGrayVol",
+    ),
     *("SupraTentorialVol", "SupraTentorialVolNotVent", "SupraTentorialVolNotVentVox", "MaskVol", "eTIV"),
 )
 ASEG_UNITLESS = ("BrainSegVol-to-eTIV", "MaskVol-to-eTIV", "lhSurfaceHoles", "rhSurfaceHoles", "SurfaceHoles")
@@ -37,22 +58,46 @@ APARC_VOLUMES = (  # of both hemispheres: the two files repeat them
     *("BrainSegVol", "BrainSegVolNotVent", "BrainSegVolNotVentSurf", "CortexVol", "SupraTentorialVol"),
     *("SupraTentorialVolNotVent", "eTIV"),
 )
-APARC_OF_SIDE = (("Thickness_mm", "MeanThickness"), ("SurfArea_mm2", "WhiteSurfArea"), ("unitless", "NumVert"))
+APARC_OF_SIDE = (
+    ("Thickness_mm", "MeanThickness"),
+    ("SurfArea_mm2", "WhiteSurfArea"),
+    ("unitless", "NumVert"),
+)
 
 # FreeSurfer 7 no longer writes these into aseg.stats; bx never reads them from a resource FREESURFER7.
 NOT_IN_7 = frozenset(("BrainSegVolNotVentSurf", "SupraTentorialVolNotVentVox"))
-# `recon-all -hires` of FreeSurfer 6 wrote these in voxels instead of mm3: https://surfer.nmr.mgh.harvard.edu/fswiki/BrainVolStatsFixed
+# `recon-all -hires` of FreeSurfer 6 wrote these in voxels instead of mm3:
+# https://surfer.nmr.mgh.harvard.edu/fswiki/BrainVolStatsFixed
 WRONG_IN_HIRES = frozenset(
     (
-        *("BrainSegVol", "BrainSegVolNotVent", "SupraTentorialVol", "SupraTentorialVolNotVent", "SubCortGrayVol", "TotalGrayVol"),
-        *("lhCerebralWhiteMatterVol", "rhCerebralWhiteMatterVol", "CerebralWhiteMatterVol", "lhCortexVol", "rhCortexVol", "CortexVol"),
+        *(
+            "BrainSegVol",
+            "BrainSegVolNotVent",
+            "SupraTentorialVol",
+            "SupraTentorialVolNotVent",
+            "SubCortGrayVol",
+            "TotalGrayVol",
+        ),
+        *(
+            "lhCerebralWhiteMatterVol",
+            "rhCerebralWhiteMatterVol",
+            "CerebralWhiteMatterVol",
+            "lhCortexVol",
+            "rhCortexVol",
+            "CortexVol",
+        ),
         *("MaskVol", "MaskVol-to-eTIV", "BrainSegVol-to-eTIV"),
     )
 )
-# Rows that bx has not: (side, measurement, region). FreeSurfer 6 forgets a comma in this line, so bx does not find it.
+# Rows that bx has not: (side, measurement, region). FreeSurfer 6 forgets a comma in this line, so bx does not
+# find it.
 EXTRA_ROWS: dict[str, tuple[Row, ...]] = {"freesurfer6/aparc": (("", "Volume_mm3", "CortexVol"),)}
 
-_REGIONS = {"aparc": 34, "aparc.a2009s": 74, "aparc.DKTatlas": 31}  # of a hemisphere: Desikan 2006, Destrieux 2010, Klein 2012
+_REGIONS = {
+    "aparc": 34,
+    "aparc.a2009s": 74,
+    "aparc.DKTatlas": 31,
+}  # of a hemisphere: Desikan 2006, Destrieux 2010, Klein 2012
 
 
 def aseg(stream: BinaryIO, _: str, ignored: Collection[str] = (), dropped: Collection[str] = ()) -> Parsed:
@@ -67,7 +112,9 @@ def aseg(stream: BinaryIO, _: str, ignored: Collection[str] = (), dropped: Colle
     notes = list(stats.notes)
     missing: list[str] = []
     for measurement, wanted in (("Volume_mm3", ASEG_VOLUMES), ("unitless", ASEG_UNITLESS)):
-        found, absent, former = chosen(stats, [name for name in wanted if name not in ignored and name not in dropped])
+        found, absent, former = chosen(
+            stats, [name for name in wanted if name not in ignored and name not in dropped]
+        )
         rows += [(measurement, name, cell) for name, cell in found]
         missing += absent
         notes += _former_note(former)
@@ -77,7 +124,9 @@ def aseg(stream: BinaryIO, _: str, ignored: Collection[str] = (), dropped: Colle
 
 
 def aparc(stream: BinaryIO, _: str, side: str, atlas: str = "aparc", dropped: Collection[str] = ()) -> Parsed:
-    """?h.aparc.stats: header measures, then the table column by column. Those of the whole brain are taken from the left file only."""
+    """?h.aparc.stats: header measures, then the table column by column. Those of the whole brain are taken
+    from the left file only.
+    """
     stats = read_stats(stream, APARC_COLUMNS)
     rows: list[Row] = []
     missing: list[str] = []
@@ -125,7 +174,9 @@ def brainstem(stream: BinaryIO, _: str) -> Parsed:
 
 
 def thalamus(stream: BinaryIO, _: str) -> Parsed:
-    """ThalamicNuclei.v<n>.T1.volumes.txt: `Left-AV 130.5`. Nuclei keep their own hyphens and brackets: `L-Sg`, `MV(Re)`."""
+    """ThalamicNuclei.v<n>.T1.volumes.txt: `Left-AV 130.5`. Nuclei keep their own hyphens and brackets:
+    `L-Sg`, `MV(Re)`.
+    """
     rows: list[Row] = []
     found = named_values(stream, ("Left-Whole_thalamus", "Right-Whole_thalamus"), "volume")
     for name, cell in found:
@@ -137,7 +188,9 @@ def thalamus(stream: BinaryIO, _: str) -> Parsed:
 
 
 def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
-    """hypothalamic_subunits_volumes.v<n>.csv: `subject,left anterior-inferior,...,whole left,whole right` and one line of values."""
+    """hypothalamic_subunits_volumes.v<n>.csv: `subject,left anterior-inferior,...,whole left,whole right` and
+    one line of values.
+    """
     found = without(checked_csv(stream), ("subject",))
     if len(found.rows) != 1:
         raise ParseError(f"it has {len(found.rows)} rows of values, not one")
@@ -156,19 +209,32 @@ def _remarks(stream: BinaryIO, found: Iterable[tuple[str, str]]) -> tuple[str, .
     return (*unfinished(stream), *emptied(cell for _, cell in found))
 
 
-# --- the tables ------------------------------------------------------------------------------------------------------
+# --- the tables ---------------------------------------------------------------------------------------------
 
 _LONG = (
-    Column("measurement", source="the column of the table, or Volume_mm3 / unitless for a measure of the header", text=True),
+    Column(
+        "measurement",
+        source="the column of the table, or Volume_mm3 / unitless for a measure of the header",
+        text=True,
+    ),
     Column("region", source="StructName, or the name of the measure", text=True),
     Column("value", "by measurement", "the number as written"),
 )
-_SIDE = Column("side", source="left or right, from the file's name; empty for measures of the whole brain", text=True)
-_MM3 = (Column("region", source="the name before the number", text=True), Column("value", "mm3", "the number as written"))
+_SIDE = Column(
+    "side", source="left or right, from the file's name; empty for measures of the whole brain", text=True
+)
+_MM3 = (
+    Column("region", source="the name before the number", text=True),
+    Column("value", "mm3", "the number as written"),
+)
 
 
-def aparc_inputs(atlas: str = "aparc", dropped: Collection[str] = (), required: bool = False) -> tuple[Input, Input]:
-    """The two files of a surface atlas. Unless both are `required` each may be missing: the other's rows are still given."""
+def aparc_inputs(
+    atlas: str = "aparc", dropped: Collection[str] = (), required: bool = False
+) -> tuple[Input, Input]:
+    """The two files of a surface atlas. Unless both are `required` each may be missing: the other's rows are
+    still given.
+    """
     # FreeSurfer 5.3 wrote aparc.DKTatlas40.stats.
     names = (f"{atlas}.stats", f"{atlas}40.stats") if atlas.endswith("DKTatlas") else (f"{atlas}.stats",)
     left, right = (
@@ -190,13 +256,21 @@ def aseg_input(ignored: Collection[str] = (), dropped: Collection[str] = ()) -> 
 
 def _subfield_inputs(name: str, whole: str) -> tuple[Input, Input]:
     left, right = (
-        Input(side, f"*{side[0]}h.{name}-T1.v*.txt", partial(subfields, side=side, whole=whole), required=False, prefer=version_in)
+        Input(
+            side,
+            f"*{side[0]}h.{name}-T1.v*.txt",
+            partial(subfields, side=side, whole=whole),
+            required=False,
+            prefer=version_in,
+        )
         for side in ("left", "right")
     )
     return left, right
 
 
-def _aparc(pipeline: str, resource: str, name: str, atlas: str, doc: str, dropped: Collection[str] = ()) -> Table:
+def _aparc(
+    pipeline: str, resource: str, name: str, atlas: str, doc: str, dropped: Collection[str] = ()
+) -> Table:
     return Table(
         pipeline,
         name,
@@ -211,15 +285,26 @@ def _aparc(pipeline: str, resource: str, name: str, atlas: str, doc: str, droppe
 
 def _subfields(pipeline: str, resource: str, name: str, whole: str, doc: str) -> Table:
     wide = Wide(("side", "region"), ("value",))
-    return Table(pipeline, name, (resource,), _subfield_inputs(name, whole), (_SIDE, *_MM3), both_sides, wide=wide, doc=doc)
+    return Table(
+        pipeline,
+        name,
+        (resource,),
+        _subfield_inputs(name, whole),
+        (_SIDE, *_MM3),
+        both_sides,
+        wide=wide,
+        doc=doc,
+    )
 
 
-def _pipeline(pipeline: str, resource: str, ignored: Collection[str] = (), dropped: Collection[str] = ()) -> list[Table]:
+def _pipeline(
+    pipeline: str, resource: str, ignored: Collection[str] = (), dropped: Collection[str] = ()
+) -> list[Table]:
     """The tables that all versions have."""
     without = " Without the measures that -hires wrote in voxels." if dropped else ""
     cortex = (
-        "Cortical regions: number of vertices, area (mm2), gray matter volume (mm3), thickness (mm), curvature; whole-brain measures."
-        + without
+        "Cortical regions: number of vertices, area (mm2), gray matter volume (mm3), thickness (mm), "
+        "curvature; whole-brain measures." + without
     )
     return [
         Table(
@@ -229,27 +314,67 @@ def _pipeline(pipeline: str, resource: str, ignored: Collection[str] = (), dropp
             (aseg_input(ignored, dropped),),
             _LONG,
             wide=Wide(("region", "measurement"), ("value",)),
-            doc="Subcortical structures: volume (mm3), voxels, intensity of the normalised image; whole-brain measures." + without,
+            doc="Subcortical structures: volume (mm3), voxels, intensity of the normalised image; "
+            "whole-brain measures." + without,
         ),
         _aparc(pipeline, resource, "aparc", "aparc", f"Desikan-Killiany atlas. {cortex}", dropped),
         _aparc(pipeline, resource, "aparc_a2009s", "aparc.a2009s", f"Destrieux atlas. {cortex}", dropped),
-        _aparc(pipeline, resource, "aparc_DKT", "aparc.DKTatlas", f"Desikan-Killiany-Tourville atlas. {cortex}", dropped),
-        _subfields(pipeline, resource, "hippoSfVolumes", "Whole_hippocampus", "Volumes of the hippocampal subfields, from the T1."),
+        _aparc(
+            pipeline,
+            resource,
+            "aparc_DKT",
+            "aparc.DKTatlas",
+            f"Desikan-Killiany-Tourville atlas. {cortex}",
+            dropped,
+        ),
+        _subfields(
+            pipeline,
+            resource,
+            "hippoSfVolumes",
+            "Whole_hippocampus",
+            "Volumes of the hippocampal subfields, from the T1.",
+        ),
     ]
 
 
 def _extra(name: str, pattern: str, parse: Parser, columns: tuple[Column, ...], doc: str) -> Table:
     keys = tuple(column.name for column in columns if column.name != "value")
     found = Input("volumes", pattern, parse, prefer=version_in)
-    return Table("freesurfer7", name, ("FREESURFER7_EXTRAS",), (found,), columns, wide=Wide(keys, ("value",)), doc=doc)
+    return Table(
+        "freesurfer7", name, ("FREESURFER7_EXTRAS",), (found,), columns, wide=Wide(keys, ("value",)), doc=doc
+    )
 
 
 TABLES: tuple[Table, ...] = (
     *_pipeline("freesurfer6", "FREESURFER6"),
     *_pipeline("freesurfer6hires", "FREESURFER6_HIRES", dropped=WRONG_IN_HIRES),
     *_pipeline("freesurfer7", "FREESURFER7", ignored=NOT_IN_7),
-    _subfields("freesurfer7", "FREESURFER7", "amygNucVolumes", "Whole_amygdala", "Volumes of the nuclei of the amygdala, from the T1."),
-    _extra("brainstem", "*brainstemSsVolumes.v*.txt", brainstem, _MM3, "Volumes of the substructures of the brainstem."),
-    _extra("thalamus", "*ThalamicNuclei.v*.T1.volumes.txt", thalamus, (_SIDE, *_MM3), "Volumes of the thalamic nuclei."),
-    _extra("hypothalamus", "*hypothalamic_subunits_volumes.v*.csv", hypothalamus, (_SIDE, *_MM3), "Volumes of the hypothalamic subunits."),
+    _subfields(
+        "freesurfer7",
+        "FREESURFER7",
+        "amygNucVolumes",
+        "Whole_amygdala",
+        "Volumes of the nuclei of the amygdala, from the T1.",
+    ),
+    _extra(
+        "brainstem",
+        "*brainstemSsVolumes.v*.txt",
+        brainstem,
+        _MM3,
+        "Volumes of the substructures of the brainstem.",
+    ),
+    _extra(
+        "thalamus",
+        "*ThalamicNuclei.v*.T1.volumes.txt",
+        thalamus,
+        (_SIDE, *_MM3),
+        "Volumes of the thalamic nuclei.",
+    ),
+    _extra(
+        "hypothalamus",
+        "*hypothalamic_subunits_volumes.v*.csv",
+        hypothalamus,
+        (_SIDE, *_MM3),
+        "Volumes of the hypothalamic subunits.",
+    ),
 )

@@ -12,9 +12,19 @@ from xnatfs.tables.parse.nifti import label_counts
 from xnatfs.tables.pipelines.spm import map_columns, map_inputs
 from xnatfs.tables.spec import Column, Input, Parsed, Table, Wide
 
-# FIRST's labels, which are those of FreeSurfer: https://fsl.fmrib.ox.ac.uk/fsl/docs/#/structural/first. Names and order as bx gives them.
+# FIRST's labels, which are those of FreeSurfer: https://fsl.fmrib.ox.ac.uk/fsl/docs/#/structural/first. Names
+# and order as bx gives them.
 STRUCTURES = {
-    **{"L_Thal": 10, "L_Caud": 11, "L_Puta": 12, "L_Pall": 13, "BrStem": 16, "L_Hipp": 17, "L_Amyg": 18, "L_Accu": 26},
+    **{
+        "L_Thal": 10,
+        "L_Caud": 11,
+        "L_Puta": 12,
+        "L_Pall": 13,
+        "BrStem": 16,
+        "L_Hipp": 17,
+        "L_Amyg": 18,
+        "L_Accu": 26,
+    },
     **{"R_Thal": 49, "R_Caud": 50, "R_Puta": 51, "R_Pall": 52, "R_Hipp": 53, "R_Amyg": 54, "R_Accu": 58},
 }
 
@@ -24,7 +34,10 @@ def subcortical(stream: BinaryIO, _: str) -> Parsed:
     header, counts = label_counts(stream)
     return Parsed(
         ("region", "volume"),
-        [(name, repr(float(counts.get(float(label), 0) * header.exact_voxel))) for name, label in STRUCTURES.items()],
+        [
+            (name, repr(float(counts.get(float(label), 0) * header.exact_voxel)))
+            for name, label in STRUCTURES.items()
+        ],
     )
 
 

@@ -1,8 +1,8 @@
 """LCModel: metabolite concentrations from MR spectroscopy.
 
-Used by `catalog`. Plain functions and values, any thread. The pipeline leaves workbooks: `*lcmodel.xlsx`, a row for each region, table
-and measurement, and `*mrs_tissue_corr.xlsx`, a row for each region. Their column `id` is the session's ID.
-"""
+Used by `catalog`. Plain functions and values, any thread. The pipeline leaves workbooks: `*lcmodel.xlsx`, a
+row for each region, table and measurement, and `*mrs_tissue_corr.xlsx`, a row for each region. Their column
+`id` is the session's ID."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from xnatfs.tables.parse.workbook import first_sheet
 from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table
 
 _LONG = ("id", "subject", "region", "table", "measurement", "value")
-_ENDINGS = {"concentration": "", "miscellaneous": "", "concentration_SD": "_SD"}  # what a table adds to a measurement's name
+_ENDINGS = {
+    "concentration": "",
+    "miscellaneous": "",
+    "concentration_SD": "_SD",
+}  # what a table adds to a measurement's name
 
 
 def _sheet(stream: BinaryIO) -> Parsed:
@@ -79,7 +83,8 @@ TABLES: tuple[Table, ...] = (
         _KEYS,
         of_session,
         trail=(),
-        doc="Metabolite concentrations with their standard deviations (%), and measures of the spectrum's quality, by region.",
+        doc="Metabolite concentrations with their standard deviations (%), and measures of the spectrum's "
+        "quality, by region.",
     ),
     Table(
         "lcmodel",

@@ -2,9 +2,9 @@
 
 Used by `catalog`; `quantified` also by `braak`. Plain functions and values, any thread.
 
-Each pipeline leaves one CSV file with a row for each region, atlas, reference region and way of processing; a table is a choice among
-its rows, the same as bx makes. `mri` comes from the validator's report on the PET session.
-"""
+Each pipeline leaves one CSV file with a row for each region, atlas, reference region and way of processing; a
+table is a choice among its rows, the same as bx makes. `mri` comes from the validator's report on the PET
+session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from xnatfs.tables.pipelines.validators import Report, read_report, report_patte
 from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, SessionInfo, Table, Wide
 
 Chosen = Callable[[dict[str, str]], bool]
-ATLASES = {"hammers": "hammers", "aal": "aal", "dk": "aparc+aseg"}  # bx's word -> what the atlas column contains
+ATLASES = {
+    "hammers": "hammers",
+    "aal": "aal",
+    "dk": "aparc+aseg",
+}  # bx's word -> what the atlas column contains
 _PET = ("region", "atlas", "reference_region", "measurement", "optimized_pet", "value")
 _TAU = ("region", "atlas", "measurement", "smoothing_type", "value")
 _CENTAUR = ("region", "measurement", "smoothing_type", "value")
@@ -63,7 +67,10 @@ def in_atlas(row: dict[str, str], atlases: Sequence[str]) -> bool:
 def suvr(row: dict[str, str], reference: str, atlases: Sequence[str]) -> bool:
     """FDG and FTM: the ratio to a reference region in the optimised image."""
     return (
-        row["reference_region"] == reference and row["measurement"] == "suvr" and is_true(row["optimized_pet"]) and in_atlas(row, atlases)
+        row["reference_region"] == reference
+        and row["measurement"] == "suvr"
+        and is_true(row["optimized_pet"])
+        and in_atlas(row, atlases)
     )
 
 
@@ -91,20 +98,25 @@ def _centiloid(row: dict[str, str]) -> bool:
 
 
 def _centaurz(row: dict[str, str]) -> bool:
-    return row["region"] == "Universal" and row["measurement"] == "centaurz" and row["smoothing_type"] == "harmonized"
+    return (
+        row["region"] == "Universal"
+        and row["measurement"] == "centaurz"
+        and row["smoothing_type"] == "harmonized"
+    )
 
 
 def _centaur_regions(row: dict[str, str]) -> bool:
     return row["smoothing_type"] == "harmonized" and row["measurement"] != "suvr_spm8"
 
 
-# --- which MRI session goes with the PET session ---------------------------------------------------------------------
+# --- which MRI session goes with the PET session ------------------------------------------------------------
 
 _MRI = ("MRI_ID", "MRI_date", "MRI_project", "MRI_scanID")
 
 
 def mri_of(stream: BinaryIO, _: str) -> Parsed:
-    """The MRI session that the test HasUsableT1 found: the values of its answer, in their order, and its notes.
+    """The MRI session that the test HasUsableT1 found: the values of its answer, in their order, and its
+    notes.
 
     The row is empty where the test did not pass.
     """
@@ -138,36 +150,65 @@ def _mri(pipeline: str, validator: str) -> Table:
         "mri",
         ("BBRC_VALIDATOR",),
         (Input("report", report_patterns(validator), mri_of),),
-        tuple(Column(name, source=f"{what}, by the test HasUsableT1 of {validator}", text=True) for name, what in texts),
+        tuple(
+            Column(name, source=f"{what}, by the test HasUsableT1 of {validator}", text=True)
+            for name, what in texts
+        ),
         lead=("subject_label", "ID", "date", "project"),
         trail=(),
         doc="The MRI session whose T1 goes with the PET session.",
     )
 
 
-# --- the tables ------------------------------------------------------------------------------------------------------
+# --- the tables ---------------------------------------------------------------------------------------------
 
 
-def _single(pipeline: str, name: str, resource: str, file: str, needed: Sequence[str], chosen: Chosen, what: str, doc: str) -> Table:
+def _single(
+    pipeline: str,
+    name: str,
+    resource: str,
+    file: str,
+    needed: Sequence[str],
+    chosen: Chosen,
+    what: str,
+    doc: str,
+) -> Table:
     parse = partial(single, column=name, needed=needed, chosen=chosen, what=what)
     column = Column(name, source=f"value of the {what}")
-    return Table(pipeline, name, (resource,), (Input("results", (file, f"*/{file}"), parse),), (column,), doc=doc)
+    return Table(
+        pipeline, name, (resource,), (Input("results", (file, f"*/{file}"), parse),), (column,), doc=doc
+    )
 
 
 def _atlas_notes(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows; a note if a table of one atlas found several that are called like it."""
     ((_path, found),) = inputs["results"]
     names = sorted({row[found.columns.index("atlas")] for row in found.rows})
-    return found if len(names) == 1 else found._replace(notes=(*found.notes, f"several atlases are called so: {', '.join(names)}"))
+    return (
+        found
+        if len(names) == 1
+        else found._replace(notes=(*found.notes, f"several atlases are called so: {', '.join(names)}"))
+    )
 
 
-def _regional(pipeline: str, resource: str, file: str, needed: Sequence[str], chosen: Callable[..., bool], what: str) -> list[Table]:
+def _regional(
+    pipeline: str, resource: str, file: str, needed: Sequence[str], chosen: Callable[..., bool], what: str
+) -> list[Table]:
     """One table with all atlases, and one each under bx's name."""
     columns = tuple(
-        Column(name, "" if name != "value" else "ratio to the reference region", "the column of the CSV file", text=name != "value")
+        Column(
+            name,
+            "" if name != "value" else "ratio to the reference region",
+            "the column of the CSV file",
+            text=name != "value",
+        )
         for name in needed
     )
-    columns += (Column("nvoxels", source="the column of the CSV file: voxels of the region"),) if "optimized_pet" in needed else ()
+    columns += (
+        (Column("nvoxels", source="the column of the CSV file: voxels of the region"),)
+        if "optimized_pet" in needed
+        else ()
+    )
     tables = []
     for atlas in ("", *ATLASES):
         atlases = (atlas,) if atlas else tuple(ATLASES)
@@ -175,7 +216,15 @@ def _regional(pipeline: str, resource: str, file: str, needed: Sequence[str], ch
         parse = partial(regional, needed=needed, chosen=partial(chosen, atlases=atlases), what=words)
         inputs = (Input("results", (file, f"*/{file}"), parse),)
         name, keys = (f"regional_{atlas}", ("region",)) if atlas else ("regional", ("atlas", "region"))
-        table = Table(pipeline, name, (resource,), inputs, columns, wide=Wide(keys, ("value",)), doc=f"{words[0].upper()}{words[1:]}.")
+        table = Table(
+            pipeline,
+            name,
+            (resource,),
+            inputs,
+            columns,
+            wide=Wide(keys, ("value",)),
+            doc=f"{words[0].upper()}{words[1:]}.",
+        )
         tables.append(replace(table, combine=_atlas_notes) if atlas else table)
     return tables
 
@@ -189,7 +238,8 @@ TABLES: tuple[Table, ...] = (
         doc="Uptake in Landau's meta-region, relative to the vermis.",
     ),
     *_regional(
-        *("fdg", "FDG_QUANTIFICATION2", _RESULTS, _PET, partial(suvr, reference="vermis")), what="uptake relative to the vermis (optimised)"
+        *("fdg", "FDG_QUANTIFICATION2", _RESULTS, _PET, partial(suvr, reference="vermis")),
+        what="uptake relative to the vermis (optimised)",
     ),
     _mri("fdg", "PetSessionValidator"),
     _single(
@@ -202,7 +252,10 @@ TABLES: tuple[Table, ...] = (
         what="uptake relative to the whole cerebellum (optimised)",
     ),
     _mri("ftm", "PetSessionValidator"),
-    *_regional(*("tau", "TAU_QUANTIFICATION", "tau_quantification_results.csv", _TAU, _tau_suvr), what="uptake ratio (harmonised)"),
+    *_regional(
+        *("tau", "TAU_QUANTIFICATION", "tau_quantification_results.csv", _TAU, _tau_suvr),
+        what="uptake ratio (harmonised)",
+    ),
     _mri("tau", "TauPetSessionValidator"),
     _single(
         *("centaur", "centaurz", "CENTAURZ", "centaurz_quantification_results.csv", _CENTAUR, _centaurz),

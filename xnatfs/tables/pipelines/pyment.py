@@ -2,9 +2,9 @@
 
 Used by `catalog`. Plain functions and values, any thread.
 
-Predictions lean to the mean age. The table corrects for that as bx does: with a linear regression of prediction on age over all
-sessions of the table; what is left of a prediction then is the brain age gap (`bag`).
-"""
+Predictions lean to the mean age. The table corrects for that as bx does: with a linear regression of
+prediction on age over all sessions of the table; what is left of a prediction then is the brain age gap
+(`bag`)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,17 @@ def with_room(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows with the subject, and room for what `corrected` computes."""
     ((_path, found),) = inputs["prediction"]
     plain = without(found, ("subject", _CORRECTED, _GAP))
-    return Parsed((*plain.columns, "subject", _CORRECTED, _GAP), [(*row, visit.subject, "", "") for row in plain.rows], found.notes)
+    return Parsed(
+        (*plain.columns, "subject", _CORRECTED, _GAP),
+        [(*row, visit.subject, "", "") for row in plain.rows],
+        found.notes,
+    )
 
 
 def corrected(columns: Sequence[str], rows: list[Row]) -> tuple[tuple[str, ...], list[Row]]:
-    """All rows with the residual of the regression over them; empty for a single session, whose residual would be 0 by construction."""
+    """All rows with the residual of the regression over them; empty for a single session, whose residual
+    would be 0 by construction.
+    """
     names = tuple(columns)
     if not {_PREDICTED, _AGE, _CORRECTED, _GAP} <= set(names):
         return names, rows
@@ -74,11 +80,16 @@ TABLES: tuple[Table, ...] = (
             Column("bag_raw", "years", "prediction - chronological_age"),
             Column("subject", source="XNAT's label of the subject", text=True),
             Column(_CORRECTED, "years", "chronological_age + bag"),
-            Column(_GAP, "years", "what the regression of prediction on age over all rows leaves of the prediction"),
+            Column(
+                _GAP,
+                "years",
+                "what the regression of prediction on age over all rows leaves of the prediction",
+            ),
         ),
         with_room,
         trail=(),
         finish=corrected,
-        doc="Predicted age of the brain, and its difference to the age, corrected over all sessions of the table.",
+        doc="Predicted age of the brain, and its difference to the age, corrected over all sessions of "
+        "the table.",
     ),
 )

@@ -1,8 +1,7 @@
 """QSMxT: magnetic susceptibility of the structures of FreeSurfer's aseg.
 
-Used by `catalog`. Plain functions and values, any thread. https://github.com/QSMxT/QSMxT writes one CSV file a session into
-`region_analysis/`, whose `subject` is `sub-<X>_ses-<Y>`.
-"""
+Used by `catalog`. Plain functions and values, any thread. https://github.com/QSMxT/QSMxT writes one CSV file
+a session into `region_analysis/`, whose `subject` is `sub-<X>_ses-<Y>`."""
 
 from __future__ import annotations
 
@@ -23,7 +22,11 @@ def regions(stream: BinaryIO, _: str) -> Parsed:
         first, _, rest = subject.partition("_")
         return first.removeprefix("sub-"), rest.partition("_")[0].removeprefix("ses-")
 
-    return Parsed(("subject_id", "session_id", *found.columns), [(*parts(row[at]), *row) for row in found.rows], found.notes)
+    return Parsed(
+        ("subject_id", "session_id", *found.columns),
+        [(*parts(row[at]), *row) for row in found.rows],
+        found.notes,
+    )
 
 
 def with_subject(visit: SessionInfo, inputs: Inputs) -> Parsed:

@@ -1,7 +1,7 @@
 """Jack's cortical signature of Alzheimer's disease, from FreeSurfer's aparc.
 
-Used by `catalog`, under the two names it has in bx. Plain functions and values, any thread. Jack et al., Alzheimers Dement. 2017.
-"""
+Used by `catalog`, under the two names it has in bx. Plain functions and values, any thread. Jack et al.,
+Alzheimers Dement. 2017."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _REGIONS = ("entorhinal", "inferiortemporal", "middletemporal", "fusiform")
 
 
 def jack(_: SessionInfo, inputs: Inputs) -> Parsed:
-    """Thickness and volume over four regions of both sides: their mean, and their mean weighted by surface area."""
+    """Thickness and volume over four regions of both sides: their mean, and their mean weighted by surface
+    area.
+    """
     cortex = cortex_of(inputs)
     places = [(side, region) for region in _REGIONS for side in SIDES]
     rows: list[Row] = []
@@ -47,7 +49,11 @@ def _table(pipeline: str) -> Table:
             Column("signature", source="jack", text=True),
             Column("weighted", source="true: weighted by SurfArea; false: plain mean", text=True),
             Column("measurement", source="ThickAvg or GrayVol (aparc)", text=True),
-            Column("value", "ThickAvg: mm; GrayVol: mm3", "mean over entorhinal, inferiortemporal, middletemporal, fusiform, both sides"),
+            Column(
+                "value",
+                "ThickAvg: mm; GrayVol: mm3",
+                "mean over entorhinal, inferiortemporal, middletemporal, fusiform, both sides",
+            ),
         ),
         jack,
         wide=Wide(("signature", "measurement", "weighted"), ("value",)),

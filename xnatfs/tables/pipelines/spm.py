@@ -21,12 +21,18 @@ def map_volume(stream: BinaryIO, _: str, column: str) -> Parsed:
 
 def map_inputs(names: Sequence[str], before: str = "") -> tuple[Input, ...]:
     """One image for each name its path begins with (after `before`)."""
-    return tuple(Input(name, (f"{before}{name}*.nii.gz", f"{before}{name}*.nii"), partial(map_volume, column=name)) for name in names)
+    return tuple(
+        Input(name, (f"{before}{name}*.nii.gz", f"{before}{name}*.nii"), partial(map_volume, column=name))
+        for name in names
+    )
 
 
 def map_columns(names: Sequence[str], tissues: Sequence[str]) -> tuple[Column, ...]:
     """Their columns."""
-    return tuple(Column(name, "mm3", f"{tissue}: sum over {name}*") for name, tissue in zip(names, tissues, strict=True))
+    return tuple(
+        Column(name, "mm3", f"{tissue}: sum over {name}*")
+        for name, tissue in zip(names, tissues, strict=True)
+    )
 
 
 _TISSUES = ("gray matter", "white matter", "cerebrospinal fluid")
@@ -44,5 +50,13 @@ TABLES: tuple[Table, ...] = (
         one_row,
         doc=_DOC,
     ),
-    Table("cat12", "volumes", ("CAT12_SEGMENT",), map_inputs(_CAT), map_columns(_CAT, _TISSUES), one_row, doc=_DOC),
+    Table(
+        "cat12",
+        "volumes",
+        ("CAT12_SEGMENT",),
+        map_inputs(_CAT),
+        map_columns(_CAT, _TISSUES),
+        one_row,
+        doc=_DOC,
+    ),
 )

@@ -3,9 +3,9 @@
 Used by `catalog`; reading a report also by `pet`. Plain functions and values, any thread.
 
 A report is a JSON file in the resource BBRC_VALIDATOR, named after the validator:
-`{"version": "a1b2c3d4", "generated": "2021-03-04, 10:20", "experiment_id": "X_E1", "HasCorrectItems": {"has_passed": true, "data": []}}`,
-where `has_passed` may also be false or null (skipped). https://gitlab.com/bbrc/xnat/bbrc-validator
-"""
+`{"version": "a1b2c3d4", "generated": "2021-03-04, 10:20", "experiment_id": "X_E1", "HasCorrectItems":
+{"has_passed": true, "data": []}}`, where `has_passed` may also be false or null (skipped).
+https://gitlab.com/bbrc/xnat/bbrc-validator"""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ from xnatfs.tables.spec import Column, Input, Parsed, ParseError, Row, Table, te
 RESOURCE = "BBRC_VALIDATOR"
 Report = dict[str, Any]
 
-# pipeline -> (labels of its own resource, its validators). `tests` is worth showing where the pipeline's resource is.
+# pipeline -> (labels of its own resource, its validators). `tests` is worth showing where the pipeline's
+# resource is.
 VALIDATED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "freesurfer6": (("FREESURFER6",), ("FreeSurferValidator",)),
     "freesurfer6hires": (("FREESURFER6_HIRES",), ("FreeSurferHiresValidator",)),
     "freesurfer7": (("FREESURFER7",), ("FreeSurfer7Validator",)),
     "freesurfer7extras": (("FREESURFER7_EXTRAS",), ("FreeSurfer7ExtrasValidator",)),
     "ashs": (("ASHS",), ("ASHSValidator",)),
-    "spm12": (("SPM12_SEGMENT", "SPM12_SEGMENT_T1T2"), ("SPM12SegmentValidator", "SPM12SegmentT1T2Validator")),
+    "spm12": (
+        ("SPM12_SEGMENT", "SPM12_SEGMENT_T1T2"),
+        ("SPM12SegmentValidator", "SPM12SegmentT1T2Validator"),
+    ),
     "cat12": (("CAT12_SEGMENT",), ("CAT12SegmentValidator",)),
-    "dartel": (("DARTEL_NORM2MNI", "DARTEL_NORM2MNI_T1T2"), ("DartelNorm2MNIValidator", "DartelNorm2MNIT1T2Validator")),
+    "dartel": (
+        ("DARTEL_NORM2MNI", "DARTEL_NORM2MNI_T1T2"),
+        ("DartelNorm2MNIValidator", "DartelNorm2MNIT1T2Validator"),
+    ),
     "dtifit": (("TOPUP_DTIFIT", "DWIFSLPREPROC_DTIFIT"), ("DTIFITValidator", "DWIFSLPreprocDTIFITValidator")),
     "alps": (("ALPS",), ("ALPSValidator",)),
     "bamos": (("BAMOS",), ("BAMOSValidator",)),
@@ -80,7 +87,9 @@ def read_report(stream: BinaryIO) -> Report:
 
 
 def outcomes(stream: BinaryIO, _: str) -> Parsed:
-    """A report as one row: true, false or empty (skipped) for each test, then its version and when it was made."""
+    """A report as one row: true, false or empty (skipped) for each test, then its version and when it was
+    made.
+    """
     report = read_report(stream)
     cells: dict[str, str] = {}
     for name, test in report.items():
@@ -98,12 +107,18 @@ def outcomes(stream: BinaryIO, _: str) -> Parsed:
 
 
 def ends_last(columns: Sequence[str], rows: list[Row]) -> tuple[tuple[str, ...], list[Row]]:
-    """Version and date behind all tests, also those first seen in later sessions; only the builder's own columns come after them."""
+    """Version and date behind all tests, also those first seen in later sessions; only the builder's own
+    columns come after them.
+    """
     ours = len(columns)
     while ours and columns[ours - 1] in ("label", "date"):
         ours -= 1
     tests = [at for at in range(ours) if columns[at] not in _END]
-    order = [*tests, *(list(columns).index(name) for name in _END if name in columns[:ours]), *range(ours, len(columns))]
+    order = [
+        *tests,
+        *(list(columns).index(name) for name in _END if name in columns[:ours]),
+        *range(ours, len(columns)),
+    ]
     return tuple(columns[at] for at in order), [tuple(row[at] for at in order) for row in rows]
 
 
@@ -126,12 +141,20 @@ def _table(pipeline: str, name: str, validators: Sequence[str], doc: str) -> Tab
 TABLES: tuple[Table, ...] = (
     *(
         _table(
-            pipeline, "tests", validators, f"Outcome of each automatic test of {' or '.join(validators)}: true, false or empty (skipped)."
+            pipeline,
+            "tests",
+            validators,
+            f"Outcome of each automatic test of {' or '.join(validators)}: true, false or empty (skipped).",
         )
         for pipeline, (_, validators) in VALIDATED.items()
     ),
     *(
-        _table("archiving", name, (validator,), f"Outcome of each automatic test of {validator} on the session as it was archived.")
+        _table(
+            "archiving",
+            name,
+            (validator,),
+            f"Outcome of each automatic test of {validator} on the session as it was archived.",
+        )
         for name, validator in ARCHIVING.items()
     ),
 )
