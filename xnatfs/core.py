@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.bids.mapping import BidsMap, user_map
 from xnatfs.cache.contents import ContentCache

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.auth.credentials import without_passwords
 from xnatfs.errors import Failure, UsageError
 from xnatfs.text import printable, printable_lines

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, make_folder, state_home

@@ -26,7 +26,7 @@ from pyxnat import Interface
 from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure

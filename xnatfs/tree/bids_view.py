@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.bids import file_names, mapping, metadata_files, sidecars
 from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange
 from xnatfs.bids.default_rules import usual_map

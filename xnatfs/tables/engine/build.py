@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.cache.measurement_store import MeasurementStore
 from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.concurrency.waiting import wait_until

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xnatfs import __version__
+from xnatfs._version import __version__
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits, private_folder
 from xnatfs.errors import UNANSWERED, Cause, Failure, UsageError
