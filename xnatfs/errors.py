@@ -65,6 +65,7 @@ class Cause(Enum):
     BAD_LIST = (errno.EIO, "the list of sessions cannot be read")
     NO_SPACE = (errno.ENOSPC, "the cache is full")
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
+    NOT_INSTALLED = (errno.EOPNOTSUPP, "this needs a part of xnatfs that is not installed")
 
     @property
     def errno(self) -> int:
@@ -117,3 +118,15 @@ class Failure(OSError):
 
 class UsageError(Exception):
     """The user asked for something that cannot be done; the text is the one plain sentence to show."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """An optional part of xnatfs is needed and not installed.
+
+    Attributes:
+        extra: the extra to install, as in `pip install 'xnatfs[extra]'`.
+    """
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        self.extra = extra
+        super().__init__(f"support for {purpose} is not installed; `pip install 'xnatfs[{extra}]'` adds it")

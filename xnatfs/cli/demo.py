@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from xnatfs import extras
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import unmount
 from xnatfs.cli.mount import check_fuse, check_mountpoint
@@ -36,6 +37,7 @@ def command(mountpoint: str | None, once: bool) -> None:
 
     The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
     """
+    extras.check("demo")
     ended = threading.Event()
     for number in (
         signal.SIGTERM,

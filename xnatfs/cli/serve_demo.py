@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
+from xnatfs import extras
 from xnatfs.config import parse_size
-from xnatfs.demo.data import build
 from xnatfs.demo.faults import PROFILES, Switches
-from xnatfs.demo.server import serve
 from xnatfs.errors import UsageError
 
 
@@ -117,6 +116,10 @@ def command(
 
     Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches;
     GET /demo/log shows the requests it got."""
+    extras.check("demo")
+    from xnatfs.demo.data import build
+    from xnatfs.demo.server import serve
+
     options: dict[str, Any] = {"sessions": sessions, "scans": scans, "files": files, "file_size": file_size}
     options |= {
         "big_files": _sizes(big),

@@ -16,7 +16,7 @@ from xnatfs.core import Core
 from xnatfs.errors import Failure, UsageError
 from xnatfs.tables.engine.explain import explain
 from xnatfs.tables.engine.from_listings import LISTED
-from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.output.write import FORMATS, check_format, write
 from xnatfs.tables.registry import LEFT_OUT, with_plugins
 
 
@@ -76,6 +76,7 @@ def command(
     kind = output.suffix[1:].lower() if output is not None else "csv"
     if kind not in FORMATS:
         raise UsageError(f"{output}: a table is written as .csv, .xlsx or .parquet")
+    check_format(kind)
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"{output.absolute().parent} is not a folder")
     settings, login = where.settings()

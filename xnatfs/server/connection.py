@@ -3,9 +3,9 @@ it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`. It rides on pyxnat's `Interface` (its `requests` session), so that pyxnat's
-API works on the same login. Threading: any thread; requests run side by side on a connection pool. Who logs
-in when, and how often: `login`."""
+Used by `listings` and `contents`. pyxnat's `Interface` works on the same session and login, for whoever asks
+for it. Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how
+often: `login`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from urllib.parse import urljoin
 
 import requests
 import urllib3
-from pyxnat import Interface
 from requests.cookies import RequestsCookieJar
 from urllib3.util.retry import Retry
 
@@ -30,6 +29,7 @@ from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure
+from xnatfs.extras import load
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker, Prober
 from xnatfs.server.cancel import CancellableAdapter, CancelScope, ended, held
@@ -124,8 +124,8 @@ class Connection:
         self.requests = 0  # sent so far, for `status`
         self._count_lock = threading.Lock()
         self.logins = Login(self, credentials)
-        self.interface = self._make_interface()
-        self._http: requests.Session = self.interface._http
+        self._http = self._make_session()
+        self._pyxnat: Any = None
 
     # --- login ----------------------------------------------------------------------------------------------
 
@@ -158,7 +158,6 @@ class Connection:
 
     def _be_at(self, known: Known) -> None:
         self.server, self.user, self.version, _ = known
-        self.interface._server = self.server
 
     @property
     def known(self) -> Known:
@@ -179,7 +178,8 @@ class Connection:
         login = other.logins.credentials
         self._http.cookies = other.cookies
         self._http.auth = basic(login)
-        self.interface._user, self.interface._pwd = login.user, login.password
+        if self._pyxnat is not None:
+            self._pyxnat._user, self._pyxnat._pwd = login.user, login.password
         with self._count_lock:
             self.requests += other.requests
         other._prober.close()
@@ -193,19 +193,34 @@ class Connection:
                 self._send("DELETE", f"{self.server}/data/JSESSION", timeout=5)
         self._http.close()
 
-    def _make_interface(self) -> Interface:
-        # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST): two
-        # steps towards XNAT's lock-out for one wrong password, so the entry point is set and the login is
-        # ours.
+    @property
+    def pyxnat(self) -> Any:
+        """pyxnat's `Interface` on this session: logged in, with the same proxy and certificates.
+
+        Raises:
+            MissingExtra: pyxnat is not installed.
+            Failure: OFFLINE.
+        """
+        if self.settings.offline:
+            raise Failure(Cause.OFFLINE, self.server, "pyxnat asks the server")
+        if self._pyxnat is None:
+            login = self.logins.credentials
+            # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST):
+            # two steps towards XNAT's lock-out for one wrong password, so the entry point is set and the
+            # login is ours.
+            interface = load("pyxnat", "pyxnat").Interface(self.server, login.user, login.password)
+            interface._entry = "/data"
+            interface._http.close()
+            interface._http = self._http
+            self._pyxnat = interface
+        return self._pyxnat
+
+    def _make_session(self) -> requests.Session:
         login = self.logins.credentials
-        interface = Interface(self.server, login.user, login.password, proxy=login.proxy, verify=login.verify)
-        interface._entry = "/data"
-        session: requests.Session = interface._http
+        session = requests.Session()
         session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
         never_led_on(session)
         session.cookies.set_policy(FewCookies(session.cookies))
-        # pyxnat takes the proxy for http:// only, and where none is configured http_proxy without a look at
-        # no_proxy.
         session.proxies = {"http": login.proxy, "https": login.proxy} if login.proxy else {}
         if self.settings.verify is not None:
             session.verify = self.settings.verify
@@ -231,7 +246,7 @@ class Connection:
             )
         # A netrc entry of the same host must not replace the credentials that were chosen.
         session.auth = basic(login)
-        return interface
+        return session
 
     def _find_server(self) -> None:
         """Ask for the build information, without credentials: is there an XNAT, and is it still at this
@@ -249,7 +264,6 @@ class Connection:
                 raise Failure(Cause.MOVED, self.server, f"it redirects to {target}")
             log.warning("%s redirects to %s, which is used from here on", self.server, moved)
             self.server = moved
-            self.interface._server = moved
         if response.ok:
             with contextlib.suppress(ValueError, AttributeError, RecursionError):
                 self.version = str(json.loads(response.content).get("version", ""))[:100]

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from xnatfs.cache.measurement_store import MeasurementStore, ParsedFile
 from xnatfs.content.temporary import TemporaryDownloads
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import Cause, Failure, MissingExtra
 from xnatfs.listing.service import ListingService
 from xnatfs.listing.snapshot import FileIndex, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
@@ -428,6 +428,8 @@ class Collector:
             except ParseError as error:
                 problems.append(f"{record.path}: {error}")
                 return []
+            except MissingExtra:
+                raise  # nothing is known of the file: not to be kept
             except Exception as error:
                 # A mistake in a parser, which may be a plug-in's, costs the session and not the table.
                 log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, one.role)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from xnatfs.errors import Cause, Failure
+from xnatfs.extras import load
 from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.engine.build import Builder, chosen_sessions
@@ -144,8 +145,7 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
 
 
 def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
-    import pydicom
-
+    pydicom = load("pydicom", "tables")
     try:
         with _content(builder, project, file) as stream:
             header = pydicom.dcmread(

@@ -29,12 +29,12 @@ from typing import Any
 from xnatfs._version import __version__
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits, private_folder
-from xnatfs.errors import UNANSWERED, Cause, Failure, UsageError
+from xnatfs.errors import UNANSWERED, Cause, Failure, MissingExtra, UsageError
 from xnatfs.tables.engine.build import Builder, BuiltTable
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.output.types import ColumnScan, scan
 from xnatfs.tables.output.widen import widen
-from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.output.write import FORMATS, check_format, write
 from xnatfs.tables.spec import Frame, Rows, Table
 
 log = logging.getLogger(__name__)
@@ -190,6 +190,8 @@ class TableFiles:
         name = _name(project, key, sessions)
         now = time.time()
         try:
+            for variant in wanted:
+                check_format(variant.format)
             state = self._builder.state(project, key, sessions)
             before = self.manifest(project, key, sessions)
             young = before is not None and 0 <= now - before.compared < self._limits.relist_after
@@ -206,6 +208,8 @@ class TableFiles:
             built = build.wait(self._limits.table_deadline)
             # Not the state of above: the build may have been under way, and know less.
             self._renew_from(name, self.manifest(project, key, sessions), built, wanted)
+        except MissingExtra as error:
+            raise Failure(Cause.NOT_INSTALLED, key, str(error)) from error
         except UsageError as error:
             raise Failure(Cause.BAD_LISTING, key, str(error)) from error
         except Failure as failure:

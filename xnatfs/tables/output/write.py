@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from xnatfs.extras import load
 from xnatfs.tables.output.types import ColumnScan, header, pieces, problems, risky, scan
 from xnatfs.tables.spec import Frame
 
-__all__ = ["FORMATS", "ColumnScan", "problems", "risky", "scan", "write"]
+__all__ = ["FORMATS", "ColumnScan", "check_format", "problems", "risky", "scan", "write"]
 
 FORMATS = ("csv", "xlsx", "parquet")
+_WRITERS = {"xlsx": "xlsxwriter", "parquet": "pyarrow"}  # packages of the extra `tables`
 
 # A row of cells between NULs that needs a closer look: a formula, or something to quote. A minus is let
 # through before what is all a number: those are many.
@@ -32,6 +34,16 @@ _BEGINNINGS = "=+-@ \t\v\f\x1c\x1d\x1e\x1f"
 _QUOTED = re.compile('[,"\r\n]')
 
 
+def check_format(kind: str) -> None:
+    """See that tables can be written in this format, before one is built for it.
+
+    Raises:
+        MissingExtra: what writes it is not installed.
+    """
+    if kind in _WRITERS:
+        load(_WRITERS[kind], "tables")
+
+
 def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: ColumnScan | None = None) -> None:
     """Write the table to `path`, over what is there.
 
@@ -43,9 +55,11 @@ def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: Colu
     Raises:
         ValueError: the table cannot be written in this format; the text is a sentence for the user.
         OSError: the file cannot be written.
+        MissingExtra: what writes this format is not installed.
     """
     if kind not in FORMATS:
         raise ValueError(f"a table is written as {', '.join(FORMATS)}, not as {kind!r}")
+    check_format(kind)
     header(frame)
     try:
         if kind == "csv":

@@ -15,14 +15,18 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from xnatfs.extras import Lazy
 from xnatfs.tables.spec import ParseError
 
-Block = NDArray[Any]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Block = NDArray[Any]
+else:
+    np = Lazy("numpy", "tables")
 
 _BLOCK = 2**18  # voxels: 2 MiB as float64
 _PACKED = 2**18  # bytes of a gzip file at once

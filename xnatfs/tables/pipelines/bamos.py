@@ -9,17 +9,24 @@ of the lesions only the voxels inside."""
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from xnatfs.extras import Lazy
 from xnatfs.tables.parse.helpers import only, passed_csv
-from xnatfs.tables.parse.nifti import Block, ImageHeader, read, volume
+from xnatfs.tables.parse.nifti import ImageHeader, read, volume
 from xnatfs.tables.spec import Column, Input, Inputs, Parsed, ParseError, Row, SessionInfo, Table, Wide
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xnatfs.tables.parse.nifti import Block
+else:
+    np = Lazy("numpy", "tables")
 
 # The labels of the `Lobes_` image, in bx's words (C. Sudre et al., J Neuroradiol 2018).
 LOBES = (
@@ -185,7 +192,7 @@ def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
 
 _inside = partial(packed_inside, least=_LEAST)
 # Components are numbered from 1: everything above nothing is inside.
-_components = partial(packed_inside, least=float(np.nextafter(0.0, 1.0)))
+_components = partial(packed_inside, least=math.ulp(0.0))
 
 TABLES: tuple[Table, ...] = (
     Table(
