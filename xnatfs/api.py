@@ -1,29 +1,39 @@
-"""Tables without a mount: what `xnatfs.table` and the command `table` are made of.
+"""The library: an XNAT server without a mount, and its tables.
 
-Threading: one thread; the building itself runs in pools.
+Public are `connect`, `Client` and `table`, by way of `xnatfs` (docs/python.md); the rest is for the command
+`table`. Threading: a `Client` and what it opens may be used by any thread; one file object by one at a time.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from xnatfs.auth.credentials import Credentials, find
 from xnatfs.config import Limits, Settings, cache_home
 from xnatfs.core import Core, compose
 from xnatfs.errors import UsageError
+from xnatfs.extras import check
 from xnatfs.tables.engine.build import PROBLEM_COLUMNS, Progress
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.output.widen import widen
 from xnatfs.tables.output.write import problems, write
 from xnatfs.tables.spec import Frame, Rows
+from xnatfs.vfs import Vfs
+from xnatfs.vfs_io import BUFFER, RawFile, absolute, glob, stat_result
 
 if TYPE_CHECKING:
     import pandas
+
+    StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,66 @@ def make(
     return Made(name, frame_out, built.problems(problems(built)), about)
 
 
+def connect(
+    server: str | None = None,
+    *,
+    user: str | None = None,
+    projects: Sequence[str] = (),
+    cache_dir: StrPath | None = None,
+    offline: bool = False,
+    allow_http: bool = False,
+) -> Client:
+    """Log in to an XNAT server and use it as a directory, without a mount.
+
+    Parameters
+    ----------
+    server : str, optional
+        URL of the server; needed only where logins for several are known.
+    user : str, optional
+        User name; needed only where several are known. The password or token is found as for `xnatfs mount`
+        (environment, `xnatfs login`, netrc, pyxnat's files), never passed.
+    projects : sequence of str, optional
+        Ids of the only projects to show. By default all that the user may read.
+    cache_dir : path, optional
+        Where contents and listings are kept, by default where mounts keep them. What is there and has not
+        changed on the server is not fetched again.
+    offline : bool, optional
+        Ask the server nothing: serve what was listed and read before.
+    allow_http : bool, optional
+        Send the password over plain http:// to another machine.
+
+    Returns
+    -------
+    Client
+        A context manager; without `with`, call `close()`.
+
+    Raises
+    ------
+    xnatfs.errors.UsageError
+        No login fits.
+    xnatfs.errors.Failure
+        An `OSError`: the server cannot be reached (EHOSTDOWN, ETIMEDOUT), is no XNAT (EPROTO) or refuses the
+        login (EACCES), or the cache directory cannot be used (EIO).
+
+    Examples
+    --------
+    >>> with xnatfs.connect() as xnat:
+    ...     xnat.listdir("projects")
+    """
+    login = find(server, user, expired=offline)
+    settings = Settings(
+        server=login.server,
+        cache_dir=Path(cache_dir).expanduser().absolute() if cache_dir is not None else cache_home(),
+        projects=tuple(projects),
+        verify=login.verify,
+        proxy=login.proxy,
+        offline=offline,
+        allow_http=allow_http,
+        limits=Limits(),
+    )
+    return Client(compose(settings, login, ""))
+
+
 def table(
     project: str,
     name: str,
@@ -90,47 +160,279 @@ def table(
     wide: bool = False,
     server: str | None = None,
     user: str | None = None,
-    cache_dir: Path | str | None = None,
+    cache_dir: StrPath | None = None,
     offline: bool = False,
     allow_http: bool = False,
 ) -> pandas.DataFrame:
-    """A measurement table as a pandas DataFrame.
+    """Read a measurement table: `Client.table` in a connection of its own.
 
-    Args: project: the project's id. name: `freesurfer7/aseg`, `ashs/volumes`, `scandates`, ...; `xnatfs table
-        --list` shows them. sessions: labels or accession ids; none means all of the project. wide: one row a
-        session in place of one a measurement. server, user: needed only where several are known; the login is
-        found as for `xnatfs mount`. cache_dir: where parsed measurements are kept; what has not changed on
-        the server is not fetched again. offline: ask the server nothing. allow_http: send the password over
-        plain http:// to another machine.
+    Parameters
+    ----------
+    project, name, sessions, wide
+        See `Client.table`.
+    server, user, cache_dir, offline, allow_http
+        See `connect`.
 
-    Returns: Numbers as numbers, ids and labels as text. `.attrs["problems"]` is a DataFrame of the sessions
-        that are not, or not wholly, in it, with the reasons; `.attrs` also counts the sessions used, without
-        the resource (`missing`) and failed.
+    Returns
+    -------
+    pandas.DataFrame
+        See `Client.table`.
 
-    Raises:
-        UsageError: no login fits, or there is no such table or session.
-        Failure: the server cannot be used, or shows this user no such project.
+    Raises
+    ------
+    xnatfs.errors.UsageError
+        No login fits, or there is no such table or session.
+    xnatfs.errors.MissingExtra
+        Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+    xnatfs.errors.Failure
+        An `OSError`: the server cannot be used, or shows this user no such project (ENOENT).
+
+    Examples
+    --------
+    >>> volumes = xnatfs.table("ALFA", "ashs/volumes", wide=True)
     """
-    login = find(server, user)
-    settings = Settings(
-        server=login.server,
-        cache_dir=Path(cache_dir).expanduser().absolute() if cache_dir is not None else cache_home(),
-        verify=login.verify,
-        proxy=login.proxy,
-        offline=offline,
-        allow_http=allow_http,
-        limits=Limits(),
-    )
-    with opened(settings, login) as mounted:
-        made = make(mounted, project, name, sessions, wide=wide)
-        found = data_frame(made.frame)
-        found.attrs |= {name: int(value) for name, value in made.about.items()}
-        found.attrs["problems"] = data_frame(made.problems)
-    return found
+    check("tables")
+    with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as client:
+        return client.table(project, name, sessions=sessions, wide=wide)
+
+
+class Client:
+    """A server as a directory of names and files, as `connect` gives it.
+
+    Paths are those of a mount, from its top: `projects/ALFA/subjects/007/...`, `tables/ALFA/...`,
+    `views/ALFA/...` (README.txt at the top describes them); a leading `/` makes no difference. All methods
+    may be called from any thread, and raise `ValueError` once the client is closed. Do not use it in a
+    process forked from the one that made it.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._files: weakref.WeakSet[RawFile] = weakref.WeakSet()
+        self._closed = False
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        connection = self._core.connection
+        return f"<xnatfs.Client of {connection.server} as {connection.user}>"
+
+    def close(self) -> None:
+        """Log out and end everything; files that are still open are closed. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        for file in list(self._files):
+            file.close()
+        self._core.close()
+
+    @property
+    def server(self) -> str:
+        """The server's URL, after redirects."""
+        return self._core.connection.server
+
+    @property
+    def user(self) -> str:
+        """The user's name on the server."""
+        return self._core.connection.user
+
+    # --- tables -------------------------------------------------------------------------------------------
+
+    def tables(self, project: str | None = None) -> list[str]:
+        """Names of measurement tables.
+
+        Parameters
+        ----------
+        project : str, optional
+            Id of a project: only the tables that its sessions have files for. By default all that xnatfs
+            knows, those of plug-ins among them.
+
+        Returns
+        -------
+        list of str
+            As `table` takes them: `scandates`, `freesurfer7/aseg`, ...
+
+        Raises
+        ------
+        xnatfs.errors.UsageError
+            The project's tables.toml cannot be understood.
+        xnatfs.errors.Failure
+            ENOENT if this user sees no such project, or what keeps the server from answering.
+        """
+        core = self._opened()
+        return [*LISTED, *(core.builder.tables if project is None else core.finder.present(project).keys)]
+
+    def table(
+        self, project: str, name: str, *, sessions: Sequence[str] = (), wide: bool = False
+    ) -> pandas.DataFrame:
+        """Read a measurement table.
+
+        Parameters
+        ----------
+        project : str
+            Id of the project.
+        name : str
+            `freesurfer7/aseg`, `ashs/volumes`, `scandates`, ...; see `tables`.
+        sessions : sequence of str, optional
+            Labels or accession ids; by default all sessions of the project.
+        wide : bool, optional
+            One row per session instead of one per measurement.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (rows, columns)
+            Numbers as int64 or float64 (in the units that docs/tables.md gives; an empty cell is NaN), ids,
+            labels and dates as text. `.attrs["problems"]` is a DataFrame of the sessions that are not, or not
+            wholly, in it, with the reasons; `.attrs` also counts the sessions used, without the resource
+            (`missing`) and failed. The same data on the server give the same frame.
+
+        Raises
+        ------
+        xnatfs.errors.UsageError
+            There is no such table or session, or the table has no wide form.
+        xnatfs.errors.MissingExtra
+            Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+        xnatfs.errors.Failure
+            ENOENT if this user sees no such project, or what keeps the server or the cache from being used.
+        """
+        core = self._opened()
+        check("tables")
+        made = make(core, project, name, sessions, wide=wide)
+        frame = data_frame(made.frame)
+        frame.attrs |= {key: int(value) for key, value in made.about.items()}
+        frame.attrs["problems"] = data_frame(made.problems)
+        return frame
+
+    # --- names and files ----------------------------------------------------------------------------------
+
+    def listdir(self, path: StrPath = "") -> list[str]:
+        """Names in a directory, in the order in which a mount lists them.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            By default the top.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        xnatfs.errors.Failure
+            ENOENT, ENOTDIR, or what keeps the server from answering.
+        """
+        return [name for name, _ in self._vfs.entries(absolute(path))]
+
+    def stat(self, path: StrPath) -> os.stat_result:
+        """Attributes of a file or directory, as `os.stat` gives them in a mount.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        os.stat_result
+            `st_size` in bytes (of a directory 4096), `st_mtime` in seconds since the epoch, `st_mode`
+            read-only, `st_ino` the same at each connection.
+
+        Raises
+        ------
+        xnatfs.errors.Failure
+            ENOENT, ENOTDIR, or what keeps the server from answering.
+        """
+        return stat_result(self._vfs.attributes(absolute(path)))
+
+    def open(self, path: StrPath) -> io.BufferedReader:
+        """Open a file for reading bytes.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        io.BufferedReader
+            Readable and seekable, for whatever takes a binary file; `io.TextIOWrapper` makes it one of text.
+            A large file is fetched only as far as it is read, and no byte is returned that differs from the
+            server's digest where it has one.
+
+        Raises
+        ------
+        xnatfs.errors.Failure
+            ENOENT, EISDIR, EOPNOTSUPP for a table whose format needs `xnatfs[tables]`, or what keeps the
+            server from answering. Reading raises it too: ESTALE if the file changed on the server.
+        """
+        raw = RawFile(self._vfs, absolute(path))
+        self._files.add(raw)
+        return io.BufferedReader(raw, BUFFER)
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """Paths that match a shell pattern.
+
+        Parameters
+        ----------
+        pattern : str
+            `*`, `?` and `[...]` as in a shell, within one name and not at a leading dot; `**` stands for any
+            number of directories. Case matters.
+
+        Yields
+        ------
+        str
+            A path, with a leading `/` if the pattern has one. Each once, in the order in which directories
+            list them.
+
+        Raises
+        ------
+        xnatfs.errors.Failure
+            What keeps the server from answering. What is not there is no error.
+
+        Examples
+        --------
+        >>> list(xnat.glob("projects/ALFA/subjects/*/*/SCANS/*T1*/NIFTI/*.nii.gz"))
+        """
+        return glob(self._vfs, pattern)
+
+    @property
+    def pyxnat(self) -> Any:
+        """pyxnat's `Interface`, logged in on this client's session.
+
+        Its requests count neither among the client's own nor towards their limit. It ends with the client.
+
+        Raises
+        ------
+        xnatfs.errors.MissingExtra
+            Also an `ImportError`: `pip install 'xnatfs[pyxnat]'`.
+        xnatfs.errors.Failure
+            EHOSTDOWN for an offline client.
+        """
+        return self._opened().connection.pyxnat
+
+    # --- helpers ------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Core:
+        if self._closed:
+            raise ValueError("this client is closed")
+        return self._core
+
+    @property
+    def _vfs(self) -> Vfs:
+        return self._opened().vfs
 
 
 def data_frame(frame: Frame) -> pandas.DataFrame:
-    """A table as pandas has it, by way of its Parquet form: one place decides what is a number."""
+    """A table as pandas has it, by way of its Parquet form: one place decides what is a number.
+
+    Raises:
+        MissingExtra: pandas or pyarrow is not installed.
+    """
+    check("tables")
     import pandas
 
     with tempfile.TemporaryDirectory() as folder:

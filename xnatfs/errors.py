@@ -10,6 +10,8 @@ import errno
 import os
 from enum import Enum
 
+__all__ = ["Cause", "Failure", "MissingExtra", "UsageError"]
+
 
 class Cause(Enum):
     """A cause: the errno a program sees and the sentence a person reads (`xnatfs status`, the log, the

@@ -21,13 +21,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+INSTALLED = ("tables", "demo", "pyxnat", "keyring")
 PACKAGE = Path(xnatfs.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# Some are in two extras, within the same bounds.
 DECLARED = [
-    Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["keyring"])
+    Requirement(text)
+    for text in sorted({*PROJECT["dependencies"], *(text for extra in INSTALLED for text in EXTRAS[extra])})
 ]
-# Needed by what is imported, which does not say so itself: pyxnat needs pandas (and we use it), uvicorn's
-# fast parser is httptools.
+# Needed by what is imported, which does not say so itself: uvicorn's fast parser is httptools.
 BY_OTHERS = {"httptools"}
 
 
@@ -41,7 +44,7 @@ def imported() -> set[str]:
                 found.add(node.module.split(".")[0])
             elif (
                 isinstance(node, ast.Call)
-                and ast.unparse(node.func) == "importlib.import_module"
+                and ast.unparse(node.func) in ("importlib.import_module", "load", "Lazy")
                 and isinstance(node.args[0], ast.Constant)
             ):
                 found.add(str(node.args[0].value).split(".")[0])
@@ -55,6 +58,16 @@ def test_a_dependency_is_bounded_on_both_sides_and_installed_within(one: Require
     assert one.url is None, "from the package index, not from an address"
     if one.name != "keyring" and (one.marker is None or one.marker.evaluate()):  # that one is optional
         assert one.specifier.contains(version(one.name), prereleases=True)
+
+
+def test_a_package_is_bounded_the_same_wherever_it_is_declared() -> None:
+    assert len({one.name for one in DECLARED}) == len(DECLARED)
+
+
+def test_all_is_every_extra_for_users_but_the_keyring() -> None:
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert everything.name == PROJECT["name"]
+    assert everything.extras == set(INSTALLED) - {"keyring"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

@@ -15,10 +15,11 @@ import pytest
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli
-from xnatfs.cli import doctor, format, mount, serve_demo, status
+from xnatfs.cli import doctor, format, mount, status
 from xnatfs.daemon import dead_mounts, mount_table, registry
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.registry import Registration
+from xnatfs.demo import server as demo_server
 from xnatfs.errors import UsageError
 
 
@@ -326,7 +327,7 @@ def test_serve_demo_refuses_what_it_does_not_know(run: Any, arguments: list[str]
 def test_serve_demo_sets_its_switches(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
     monkeypatch.setattr(
-        serve_demo, "serve", lambda archive, settings, **more: served.append((archive, settings, more))
+        demo_server, "serve", lambda archive, settings, **more: served.append((archive, settings, more))
     )
     said = run(
         "serve-demo",

@@ -12,6 +12,7 @@ from importlinter.application.use_cases import lint_imports
 from importlinter.configuration import configure
 
 import xnatfs
+from xnatfs.extras import EXTRAS
 
 PACKAGE = Path(xnatfs.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -73,14 +74,55 @@ def test_http_is_spoken_by_the_server_layer_alone() -> None:
     assert users == {"server"}
 
 
-def test_what_is_imported_is_declared() -> None:
-    # Python 3.10 has no TOML reader, and the list is simple.
+def declared(extra: str) -> set[str]:
+    """The packages of an extra, or of the core ("dependencies"); as they are imported."""
+    # Python 3.10 has no TOML reader, and the lists are simple.
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    declared = project.partition("\ndependencies = [")[2].partition("\n]")[0]
-    names = {
-        match.replace("-", "_").lower()
-        for match in re.findall(r'^\s*"([A-Za-z0-9_-]+)', declared, re.MULTILINE)
-    }
-    assert "requests" in names
+    listed = project.partition(f"\n{extra} = [")[2].partition("\n]")[0]
+    names = re.findall(r'^\s*"([A-Za-z0-9_-]+)', listed, re.MULTILINE)
+    return {name.replace("-", "_").lower() for name in names}
+
+
+def at_once(module: Path) -> set[str]:
+    """The top-level packages that are imported when a module is."""
+    found: set[str] = set()
+    todo: list[ast.stmt] = list(ast.parse(module.read_text(encoding="utf-8")).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING":
+            todo += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            todo += node.body
+    return found - set(sys.stdlib_module_names) - {"xnatfs"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    core = declared("dependencies")
+    assert "requests" in core
+    extras = declared("tables") | declared("demo") | declared("pyxnat") | declared("keyring")
     used = set().union(*(imported(module) for module in MODULES)) - set(sys.stdlib_module_names) - {"xnatfs"}
-    assert used <= names
+    assert used <= core | extras
+
+
+# Imported by `tables.output.write` once a table is to be written in their format.
+WRITERS = ("tables/output/xlsx.py", "tables/output/parquet.py")
+
+
+def test_nothing_is_loaded_of_an_extra_until_it_is_needed() -> None:
+    core = declared("dependencies")
+    loaded = {
+        name(module): at_once(module) - core
+        for module in MODULES
+        if not name(module).startswith("demo/") and name(module) not in WRITERS
+    }
+    assert {module: packages for module, packages in loaded.items() if packages} == {}
+
+
+def test_the_extras_are_as_the_package_knows_them() -> None:
+    assert {extra for extra in EXTRAS if declared(extra)} == set(EXTRAS)
+    for extra, (_, packages) in EXTRAS.items():
+        assert set(packages) <= declared(extra)

@@ -3,9 +3,8 @@ it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`. pyxnat's `Interface` works on the same session and login, for whoever asks
-for it. Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how
-often: `login`."""
+Used by `listings` and `contents`. Threading: any thread; requests run side by side on a connection pool. Who
+logs in when, and how often: `login`."""
 
 from __future__ import annotations
 
@@ -29,12 +28,12 @@ from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure
-from xnatfs.extras import load
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker, Prober
 from xnatfs.server.cancel import CancellableAdapter, CancelScope, ended, held
 from xnatfs.server.limiter import RequestLimiter
 from xnatfs.server.login_state import SESSION, Known, Login, as_stranger, basic, without_password
+from xnatfs.server.pyxnat_interface import make_interface
 from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, transport_words
 
 log = logging.getLogger(__name__)
@@ -178,8 +177,7 @@ class Connection:
         login = other.logins.credentials
         self._http.cookies = other.cookies
         self._http.auth = basic(login)
-        if self._pyxnat is not None:
-            self._pyxnat._user, self._pyxnat._pwd = login.user, login.password
+        self._pyxnat = None  # the next one names the new user
         with self._count_lock:
             self.requests += other.requests
         other._prober.close()
@@ -204,15 +202,7 @@ class Connection:
         if self.settings.offline:
             raise Failure(Cause.OFFLINE, self.server, "pyxnat asks the server")
         if self._pyxnat is None:
-            login = self.logins.credentials
-            # pyxnat sends nothing until its first call. It would then try the password twice (/data, /REST):
-            # two steps towards XNAT's lock-out for one wrong password, so the entry point is set and the
-            # login is ours.
-            interface = load("pyxnat", "pyxnat").Interface(self.server, login.user, login.password)
-            interface._entry = "/data"
-            interface._http.close()
-            interface._http = self._http
-            self._pyxnat = interface
+            self._pyxnat = make_interface(self.server, self.logins.credentials, self._http)
         return self._pyxnat
 
     def _make_session(self) -> requests.Session:
