@@ -366,7 +366,7 @@ class Client:
         Raises
         ------
         xnatfs.errors.Failure
-            ENOENT, EISDIR, EOPNOTSUPP for a table whose format needs `xnatfs[tables]`, or what keeps the
+            ENOENT, EISDIR, ENOTSUP for a table whose format needs `xnatfs[tables]`, or what keeps the
             server from answering. Reading raises it too: ESTALE if the file changed on the server.
         """
         raw = RawFile(self._vfs, absolute(path))

@@ -67,7 +67,7 @@ class Cause(Enum):
     BAD_LIST = (errno.EIO, "the list of sessions cannot be read")
     NO_SPACE = (errno.ENOSPC, "the cache is full")
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
-    NOT_INSTALLED = (errno.EOPNOTSUPP, "this needs a part of xnatfs that is not installed")
+    NOT_INSTALLED = (errno.ENOTSUP, "this needs a part of xnatfs that is not installed")
 
     @property
     def errno(self) -> int:

@@ -44,6 +44,7 @@ def imported() -> set[str]:
                 found.add(node.module.split(".")[0])
             elif (
                 isinstance(node, ast.Call)
+                and node.args
                 and ast.unparse(node.func) in ("importlib.import_module", "load", "Lazy")
                 and isinstance(node.args[0], ast.Constant)
             ):

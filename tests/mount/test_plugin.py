@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import venv
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ T_E00001,parietal,3,87.05,s1,s1_MR1,2024-01-08
 T_E00002,frontal,1,10.0,s2,s2_MR1,2024-01-09
 """
 BREAKS = """\
-from xnatfs.tables.spec import Column, Input, Parsed, Table
+from xnatfs.plugin import Column, Input, Parsed, Table
 
 
 def clumsy(stream, path):
@@ -171,3 +172,26 @@ def test_a_mistake_in_a_parser_costs_the_session(mounted: Mount) -> None:
     problems = read(folder / "clumsy.problems.csv").decode()
     assert "T_E00002" in problems and "T_E00003" in problems and "IndexError" in problems
     assert read(folder / "volumes.csv") == ROWS
+
+
+def test_it_passes_strict_type_checking_from_outside(tmp_path: Path) -> None:
+    # As pip leaves them: both in one environment, found as installed packages, whose types count only where
+    # they have a py.typed.
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
+    (site / "xnatfs").symlink_to(DOC.parents[1] / "xnatfs")
+    install(site, block("toml"), lesions=block("python"))
+    (tmp_path / "lesions.py").write_text(block("python"))
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", tmp_path / "venv/bin/python")
+    options = ("--config-file=", f"--cache-dir={tmp_path / 'cache'}")
+    env = {"PYTHONPATH": "", "MYPYPATH": ""}
+    done = run(*mypy, *options, "lesions.py", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stdout
+    wrong = (
+        block("python")
+        .replace('resources=("LESIONS",)', "resources=7")
+        .replace("import Column", "import Columns")
+    )
+    (tmp_path / "lesions.py").write_text(wrong)
+    done = run(*mypy, *options, "lesions.py", cwd=tmp_path, env=env)
+    assert 'has no attribute "Columns"' in done.stdout and '"resources" to "Table"' in done.stdout
