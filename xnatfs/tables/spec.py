@@ -26,8 +26,18 @@ class ParseError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `unit` as in `mm3`, "" for none; `source` says where the value stands in the input; `text`
-    columns are never numbers.
+    """A column of a table.
+
+    Parameters
+    ----------
+    name : str
+        As in the header.
+    unit : str
+        As in `mm3`; "" for none.
+    source : str
+        Where the value stands in the input, for the documentation.
+    text : bool
+        It is never one of numbers, whatever its cells look like.
     """
 
     name: str
@@ -37,8 +47,16 @@ class Column:
 
 
 class Parsed(NamedTuple):
-    """The rows of one file, or of one session: column names, rows of as many cells, and sentences for the
-    problems list.
+    """The rows of one file, or of one session.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Names of the columns.
+    rows : list of tuple of str
+        Shape (rows, columns): each row has a cell for every column.
+    notes : tuple of str
+        Sentences for the problems list.
     """
 
     columns: tuple[str, ...]
@@ -51,12 +69,26 @@ Parser = Callable[[BinaryIO, str], Parsed]  # (content, path inside the resource
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """The experiment the rows are about, as the table shows it."""
+    """The experiment the rows are about, as the table shows it.
+
+    Attributes
+    ----------
+    id : str
+        Its accession id.
+    label : str
+        Its label in the project.
+    subject : str
+        The subject's label.
+    date : str
+        As ISO has it, "" if there is none.
+    project : str
+        The project's id.
+    """
 
     id: str
     label: str
-    subject: str  # the subject's label
-    date: str = ""  # ISO
+    subject: str
+    date: str = ""
     project: str = ""
 
 
@@ -64,14 +96,27 @@ class SessionInfo:
 class Input:
     """A file a table needs from a session.
 
-    Args: role: its name in `Table.combine` and in `tables.toml`. pattern: shell patterns over the path inside
-        the resource, matched as bx does: case-sensitive, `*` also crosses `/`. The first pattern that matches
-        anything counts. `{id}`, `{label}` and `{subject}` stand for the session's. parse: one file into rows.
-        May be called in any thread, and is handed a readable, seekable binary stream. version: rises when
-        `parse` changes its answer for the same bytes: parsed rows are kept. required: without it the session
-        is a row in the problems list instead of in the table. several: all matches are read, in catalog
-        order; else one. prefer: among several matches, the one with the greatest key is read (default: the
-        first in catalog order)."""
+    Parameters
+    ----------
+    role : str
+        Its name in `Table.combine` and in `tables.toml`.
+    pattern : str or tuple of str
+        Shell patterns over the path inside the resource, matched as bx does: case-sensitive, `*` also crosses
+        `/`. The first pattern that matches anything counts. `{id}`, `{label}` and `{subject}` stand for the
+        session's.
+    parse : callable
+        One file into rows: takes a readable, seekable binary stream and the file's path inside the resource,
+        gives `Parsed`, raises `ParseError`. May be called in any thread.
+    version : int
+        Rises when `parse` changes its answer for the same bytes: parsed rows are kept.
+    required : bool
+        Without it the session is a row in the problems list instead of in the table.
+    several : bool
+        All matches are read, in catalog order; else one.
+    prefer : callable, optional
+        Among several matches, the one whose path has the greatest key is read; by default the first in
+        catalog order.
+    """
 
     role: str
     pattern: str | tuple[str, ...]
@@ -112,11 +157,18 @@ def stack(parts: Iterable[Parsed]) -> Parsed:
 
 @dataclass(frozen=True)
 class Wide:
-    """How a long table gets one row a session: the cells of `keys` name the column, joined by `_`; `values`
-    are the columns that fill it.
+    """How a long table gets one row per session.
 
-    With one value column the name is the keys' alone, with several it ends in `_<value column>`. Without keys
-    a session's one row stays as it is."""
+    With one value column a column's name is the keys' alone, with several it ends in `_<value column>`.
+    Without keys a session's one row stays as it is.
+
+    Parameters
+    ----------
+    keys : tuple of str
+        The columns whose cells name the column, joined by `_`.
+    values : tuple of str
+        The columns that fill it.
+    """
 
     keys: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -126,14 +178,29 @@ class Wide:
 class Table:
     """A measurement table, under bx's command and subcommand name.
 
-    Args: pipeline, name: `freesurfer7`, `aseg`. resources: labels of the resource that feeds it; the first a
-        session has is taken. inputs: the files. columns: what it gives, in order, between `lead` and `trail`;
-        tables that pass a CSV through find their columns in it and name here what is documented of them
-        (empty if nothing is). combine: a session's files into its rows. lead, trail: columns about the
-        session before and after: among `ID`, `subject`, `subject_label`, `project`, `label`, `date`. The
-        builder adds `label` and `date` at the end where they are not yet. wide: how it widens; None: not at
-        all. finish: what can only be computed over all sessions (a regression): all rows in, all rows out.
-        doc: one or two sentences for the user."""
+    Parameters
+    ----------
+    pipeline, name : str
+        `freesurfer7`, `aseg`: letters, digits, `-`, `_`, `.` and `+`.
+    resources : tuple of str
+        Labels of the resource that feeds it; the first a session has is taken.
+    inputs : tuple of Input
+        The files.
+    columns : tuple of Column
+        What it gives, in order, between `lead` and `trail`. Tables that pass a CSV through find their columns
+        in it and name here what is documented of them (empty if nothing is).
+    combine : callable
+        A session's files into its rows; by default they follow one another (`stacked`).
+    lead, trail : tuple of str
+        Columns about the session before and after: among `ID`, `subject`, `subject_label`, `project`,
+        `label`, `date`. The builder adds `label` and `date` at the end where they are not yet.
+    wide : Wide, optional
+        How it widens; None: not at all.
+    finish : callable, optional
+        What can only be computed over all sessions (a regression): takes all columns and rows, gives all.
+    doc : str
+        One or two sentences for the user.
+    """
 
     pipeline: str
     name: str
