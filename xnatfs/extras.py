@@ -66,11 +66,13 @@ class Lazy:
         self._extra = extra
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of the module, kept from then on.
+        """A public attribute of the module, kept from then on.
 
         Raises:
             MissingExtra: the module is not installed.
         """
+        if name.startswith("__"):  # of somebody who looks at what this is, not at numbers
+            raise AttributeError(name)
         value = getattr(load(self._package, self._extra), name)
         setattr(self, name, value)
         return value
