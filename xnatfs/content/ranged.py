@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from xnatfs import retry
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
@@ -42,8 +43,6 @@ SECOND = 4 * 2**20
 WINDOW = 32 * 2**20  # a stream keeps at most this far ahead of its readers
 NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
 _IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
-_ATTEMPTS = 6
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 _NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
 
@@ -355,25 +354,25 @@ class RangedFile:
                 self._close()
 
     def _fetch(self, fetch: _Fetch) -> None:
-        failures = 0
-        while fetch.position < fetch.end:
-            before = fetch.position
-            try:
-                if not self._receive(fetch):
-                    return
-            except Failure as failure:
-                if fetch.hold.ended:
-                    # given up on purpose, which says nothing of the server: whoever came since has another
-                    # one sent
-                    return
-                failures = 1 if fetch.position > before else failures + 1
-                lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
-                if lasting or failures >= _ATTEMPTS:
-                    raise
-                if not self._readers:
-                    return  # and no failure: whoever comes just now did not see anything fail, and asks anew
-                log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
-                time.sleep(min(2.0, 0.1 * 2**failures))
+        with retry.Attempts(retry.CONTENTS) as attempts:
+            while fetch.position < fetch.end:
+                before = fetch.position
+                try:
+                    if not self._receive(fetch):
+                        return
+                except Failure as failure:
+                    if fetch.hold.ended:
+                        # given up on purpose, which says nothing of the server: whoever came since has
+                        # another one sent
+                        return
+                    if fetch.position > before:
+                        attempts.progressed()
+                    if self._host.length_refused or not attempts.may_cure(failure):
+                        raise
+                    if not self._readers:
+                        return  # and no failure: whoever comes just now saw nothing fail, and asks again
+                    log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                    attempts.pause()
         self._finish()
 
     def _receive(self, fetch: _Fetch) -> bool:
