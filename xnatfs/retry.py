@@ -50,6 +50,9 @@ REQUEST = Policy(frozenset())  # a request by itself: no more than what fails be
 CONTENTS = Policy(_ON_THE_WAY | {Cause.SERVER_ERROR, Cause.NOT_DATA, Cause.BAD_DIGEST})
 # A file that the server may refuse by itself: it leaves most of the budget to the zip it is also in.
 REFUSABLE = Policy(frozenset(), requests=2)
+# A table's file, in all: one request more is kept for when a check has shown that the server is well.
+TABLE_FILE = CONTENTS._replace(requests=4)
+GUESS = Policy(frozenset(), requests=2)  # of its path: where that does not work, the path is looked up
 # What a zip did not bring is fetched singly: a web page instead of one is not asked for again.
 ZIP = Policy(_ON_THE_WAY, answers=3)
 # Its deadline is that of all tries together, so a time-out is the end.
@@ -82,6 +85,8 @@ class Attempts:
             return False
         if failure.status and failure.status not in STATUSES:
             return False
+        if self._spent:  # by the request this failure is of
+            return False
         self._answers += 1
         return self._spend() and self._answers < self._policy.answers
 
@@ -110,9 +115,17 @@ class Attempts:
         """
         if told > 0:
             time.sleep(min(told, LONGEST_PAUSE_S))
-        elif self._failed > 1 or not first_at_once:
-            backoff = min(LONGEST_BACKOFF_S, FIRST_PAUSE_S * 2.0 ** (self._failed - 1))
+        elif (failed := self._failed_in_all) > 1 or not first_at_once:
+            backoff = min(LONGEST_BACKOFF_S, FIRST_PAUSE_S * 2.0 ** (failed - 1))
             time.sleep(backoff * random.uniform(1 - JITTER, 1 + JITTER))
+
+    @property
+    def _failed_in_all(self) -> int:
+        return self._failed if self._outer is None else max(self._failed, self._outer._failed_in_all)
+
+    @property
+    def _spent(self) -> bool:
+        return self._failed >= self._policy.requests or (self._outer is not None and self._outer._spent)
 
     def _spend(self) -> bool:
         self._failed += 1

@@ -132,13 +132,23 @@ def test_a_listing(shelf: Shelf, compose: Compose, status: int) -> None:
     check(shelf.server.requests(r"/files(\?|$)"))
 
 
-@TROUBLE
-def test_a_file_of_a_table(shelf: Shelf, compose: Compose, status: int) -> None:
+def test_a_file_of_a_table(shelf: Shelf, compose: Compose) -> None:
+    """Where its path is guessed, where the listing has it, and after a look whether the server is well."""
     with_aseg(shelf, "one", "two", "three")
     mounted = compose(shelf.server, limits=NOW)
-    fail(shelf, "two/stats", status)
+    fail(shelf, "two/stats", 500)
     assert {row["label"] for row in rows(mounted, TABLE)} == {"one", "three"}
-    check(shelf.server.requests("two/stats"))
+    requests = shelf.server.requests("two/stats")
+    assert len(requests) == retry.REQUESTS
+    assert requests[-1].time - requests[0].time > 0.2 * (1 - retry.JITTER)
+
+
+def test_a_file_of_a_table_while_the_server_is_busy(shelf: Shelf, compose: Compose) -> None:
+    with_aseg(shelf, "one", "two", "three")
+    vfs = compose(shelf.server, limits=NOW).vfs
+    fail(shelf, "two/stats", 503)
+    assert refused(vfs, TABLE) == errno.EIO
+    assert 2 <= len(shelf.server.requests("two/stats")) <= retry.REQUESTS
 
 
 @pytest.mark.parametrize("times", [1, 2, 4])
