@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 from xnatfs import retry
 from xnatfs.cache.contents import ContentCache
 from xnatfs.content.manager import ContentManager
+from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.downloads import NOT_IN_ZIP, Downloads, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
@@ -152,5 +153,5 @@ class TemporaryDownloads:
         except BaseException as error:
             spool.close()
             if isinstance(error, OSError) and not isinstance(error, Failure):
-                raise Failure(Cause.CACHE_BROKEN, str(self._folder), str(error)) from error
+                raise disk_failure(error, str(self._folder)) from error
             raise

@@ -20,6 +20,7 @@ from xnatfs.cache.contents import Entry
 from xnatfs.cache.writers import CacheWriter
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
+from xnatfs.disk import write_all
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.cancel import CancelScope
 from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
@@ -45,11 +46,7 @@ class Memory:
 
     def write(self, piece: bytes | memoryview) -> None:
         """Append."""
-        view = memoryview(piece)
-        while view:
-            count = os.pwrite(self.fd, view, self.written)
-            self.written += count
-            view = view[count:]
+        self.written = write_all(self.fd, piece, self.written)
 
     def rewind(self) -> None:
         """Write from the start again."""
