@@ -184,7 +184,6 @@ class Limits:
     kernel_ttl: float = (
         40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
     )
-    negative_ttl: float = 5.0
     progress_deadline: float = 30.0  # without any progress
     listing_deadline: float = 120.0
     table_deadline: float = 900.0  # for building a table
