@@ -15,11 +15,11 @@ import pytest
 from tests.faults.catalogue import switched_off
 from tests.faults.truth import build
 from tests.support import change_password
+from xnatfs import retry
 from xnatfs.cache import database as databases
 from xnatfs.cache import index
-from xnatfs.content import ranged, uncached, whole_file, zip_batch
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import connection, login_state
+from xnatfs.server import login_state
 from xnatfs.tables.engine import materialize
 
 _CAP_DAC = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -38,13 +38,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As short, beside the pauses of a real mount, as the deadlines of these tests are beside the real
     ones.
     """
-    monkeypatch.setattr(connection, "_RETRY", connection._RETRY.new(backoff_factor=0.02))
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(materialize, "_FRESH", 0.3)
     for database in (index, databases):
         monkeypatch.setattr(database, "OPENING", 0.7)
         monkeypatch.setattr(database, "patience", lambda _: 0.15)
-    for module in (whole_file, ranged, uncached, zip_batch, connection, login_state):
-        monkeypatch.setattr(module, "time", Hasty())
+    monkeypatch.setattr(login_state, "time", Hasty())
 
 
 @pytest.fixture(autouse=True, scope="module")

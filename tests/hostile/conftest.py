@@ -8,8 +8,8 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, Script, scripted, xnat
+from xnatfs import retry
 from xnatfs.config import Limits
-from xnatfs.server import connection as session
 from xnatfs.server.connection import Connection
 
 LIMITS = Limits(progress_deadline=20.0, listing_deadline=60.0, connect_timeout=10.0)
@@ -17,8 +17,8 @@ LIMITS = Limits(progress_deadline=20.0, listing_deadline=60.0, connect_timeout=1
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between tries are the library's; what is tested here is what is tried."""
-    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.01))
+    """What is tested here is what is tried, not the pauses between (`tests/unit/test_retry.py`)."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
 
 
 class Evil:

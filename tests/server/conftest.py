@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from xnatfs import retry
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Limits, Settings
 from xnatfs.demo.data import build
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import connection as session
 from xnatfs.server.connection import Connection
 from xnatfs.server.listing_requests import ListingRequests
 
@@ -39,8 +39,8 @@ def connection(
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between tries are the library's; what is tested here is what is tried."""
-    monkeypatch.setattr(session, "_RETRY", session._RETRY.new(backoff_factor=0.01))
+    """What is tested here is what is tried, not the pauses between (`tests/unit/test_retry.py`)."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="package")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.support import until
+from xnatfs import retry
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
@@ -95,9 +96,7 @@ def test_a_server_that_is_known_to_be_away_is_not_asked_and_is_found_again(
 
 @pytest.mark.parametrize("seconds", [0.3, 1.2])
 def test_a_restart_is_not_noticed(own: DemoServer, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(
-        session, "_RETRY", session._RETRY.new(backoff_factor=0.2)
-    )  # as it is outside of tests
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.2)  # as it is outside of tests
     with connection(own.url) as made:
         made.login()
         own.stop()
@@ -133,7 +132,7 @@ def test_a_listing_that_trickles_ends_in_time() -> None:
 def test_a_pause_that_is_asked_for_has_a_limit(
     server: DemoServer, logged_in: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.2)
     server.switches.fail_status, server.switches.fail_next, server.switches.retry_after = 429, 1, "3600"
     began = time.monotonic()
     assert projects(logged_in)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import composed
+from xnatfs import retry
 from xnatfs.config import Limits
 from xnatfs.core import Core
 from xnatfs.demo.data import build
@@ -18,7 +19,6 @@ from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive, CatalogEntry, Resource
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import connection
 
 # Nothing ages by itself in a test that does not ask for it.
 LIMITS = Limits(cache_size=10**9, ttl=3600.0, progress_deadline=20.0, listing_deadline=30.0)
@@ -29,8 +29,8 @@ Compose = Callable[..., Core]
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between tries are the library's; what is tested here is what is tried."""
-    monkeypatch.setattr(connection, "_RETRY", connection._RETRY.new(backoff_factor=0.01))
+    """What is tested here is what is tried, not the pauses between (`tests/unit/test_retry.py`)."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="package")

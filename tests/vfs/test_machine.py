@@ -35,7 +35,6 @@ from tests.vfs.machine import EXCUSED, KIB, Opened, Truth, watched
 from xnatfs.cache import maintenance
 from xnatfs.cache.contents import ContentCache
 from xnatfs.config import Limits
-from xnatfs.content import ranged, uncached, whole_file, zip_batch
 from xnatfs.core import Core
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import ComputedContent
@@ -410,17 +409,8 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _Hasty:
-    """The module `time`, with short pauses between tries: what is tested is what is tried."""
-
-    def __getattr__(self, name: str) -> Any:
-        return (lambda seconds: time.sleep(seconds / 20)) if name == "sleep" else getattr(time, name)
-
-
 @pytest.mark.timeout(SECONDS + 300)
 def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (whole_file, ranged, uncached, zip_batch):
-        monkeypatch.setattr(module, "time", _Hasty())
     for name in ("XNATFS_CACHE_DIR", "XNATFS_STATE_DIR"):
         monkeypatch.delenv(name)
     chosen = settings(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import private_folder, state_home
+from xnatfs.disk import write_private_json
 from xnatfs.errors import UsageError
 
 FILE, KEYRING = "file", "keyring"
@@ -154,20 +155,10 @@ def _write(token: StoredToken) -> StoredToken:
 
 def _replace(tokens: list[StoredToken]) -> None:
     path = _path()
-    draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
     try:
-        # O_EXCL: a name that somebody put there is not written through.
-        with os.fdopen(
-            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-        ) as stream:
-            json.dump([asdict(one) for one in tokens], stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
+        write_private_json(path, [asdict(one) for one in tokens])
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _path() -> Path:

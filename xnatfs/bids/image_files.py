@@ -36,11 +36,6 @@ class Picture:
         return self.record.path.rsplit("/", 1)[-1]
 
 
-def is_image(path: str) -> bool:
-    """Whether a path is a NIfTI file's."""
-    return _IMAGE.search(path) is not None
-
-
 def picture(record: FileRecord) -> Picture | None:
     """What a file's name says; None if it is no image."""
     found = _IMAGE.search(record.path)

@@ -1,5 +1,5 @@
 """The bytes of a sidecar: the original's, with the fields added that BIDS demands and it lacks. And the
-numbers of a NIfTI header.
+repetition time of an image.
 
 An original that lacks nothing stays as it is, byte for byte; fields are added at its end, so that its own
 numbers keep their digits."""
@@ -7,47 +7,28 @@ numbers keep their digits."""
 from __future__ import annotations
 
 import json
-import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from xnatfs.nifti_header import stored_header
 
 HEADER_BYTES = 16384  # of a file, to be read for its header: enough for its 540 bytes behind any gzip header
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 
-class NiftiHeader(NamedTuple):
-    """What a NIfTI header says of time: dimensions, and the repetition time in seconds (0: it says none)."""
-
-    dimensions: tuple[int, ...]
-    repetition: float
-
-
-def header(start: bytes) -> NiftiHeader | None:
-    """The header from the first bytes of a `.nii` or `.nii.gz`; None if there is none."""
+def repetition_time(start: bytes) -> float | None:
+    """The repetition time in seconds from the first bytes of a `.nii` or `.nii.gz`; None if it says none."""
     if start[:2] == b"\x1f\x8b":
         try:
             start = zlib.decompressobj(31).decompress(start, 1024)
         except zlib.error:
             return None
-    for order in "<>":
-        if len(start) >= 348 and struct.unpack_from(order + "i", start)[0] == 348:
-            dims = struct.unpack_from(order + "8h", start, 40)
-            step = float(struct.unpack_from(order + "8f", start, 76)[4])
-            units = start[123]
-        elif len(start) >= 540 and struct.unpack_from(order + "i", start)[0] == 540:
-            dims = struct.unpack_from(order + "8q", start, 16)
-            step = float(struct.unpack_from(order + "8d", start, 104)[4])
-            units = struct.unpack_from(order + "i", start, 500)[0]
-        else:
-            continue
-        count = dims[0] if 0 <= dims[0] <= 7 else 0
-        seconds = step * _SECONDS.get(units & 0x38, 1.0)
-        told = seconds if count >= 4 and 0 < seconds < 1000 else 0.0
-        return NiftiHeader(
-            tuple(dims[1 : 1 + count]), float(f"{told:.7g}")
-        )  # a float of 32 bits has seven digits
-    return None
+    stored = stored_header(start)
+    if stored is None or not 4 <= stored.dimensions[0] <= 7:
+        return None
+    seconds = stored.steps[4] * _SECONDS.get(stored.units & 0x38, 1.0)
+    return float(f"{seconds:.7g}") if 0 < seconds < 1000 else None  # 32 bits have seven digits
 
 
 def read(data: bytes) -> dict[str, Any] | None:

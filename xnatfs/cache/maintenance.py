@@ -9,7 +9,6 @@ Threading: one thread.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.index import file_system, network_file_system
 from xnatfs.cache.recovery import in_use, sweep_all
+from xnatfs.disk import md5_of
 from xnatfs.errors import Cause, Failure
 
 _UNLIMITED = 1 << 62
@@ -215,17 +215,10 @@ def _verify_object(cache: ContentCache, key: str, size: int, verified: str, foun
 
 
 def _md5(fd: int) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    position = 0
-    while True:
-        try:
-            piece = os.pread(fd, _PIECE, position)
-        except OSError as error:  # the disk cannot read it
-            return f"unknown, {error.strerror}"
-        if not piece:
-            return digest.hexdigest()
-        digest.update(piece)
-        position += len(piece)
+    try:
+        return md5_of(fd)
+    except OSError as error:  # the disk cannot read it
+        return f"unknown, {error.strerror}"
 
 
 def clear(scope: CacheScope) -> tuple[int, int]:

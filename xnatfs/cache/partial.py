@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import threading
 from typing import TYPE_CHECKING
 
-from xnatfs.errors import Cause, Failure
+from xnatfs.disk import disk_failure, write_all
+from xnatfs.errors import Failure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,17 +88,10 @@ class Partial:
         Raises:
             Failure: NO_SPACE or CACHE_BROKEN.
         """
-        view = memoryview(data)
         try:
-            while view:
-                count = os.pwrite(self.fd, view, offset)
-                offset += count
-                view = view[count:]
+            write_all(self.fd, data, offset)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failure(
-                Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)
-            ) from error
+            raise disk_failure(error, str(self._path.parent)) from error
 
     @property
     def gone(self) -> bool:

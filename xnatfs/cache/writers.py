@@ -8,13 +8,13 @@ Threading: one writer each; readers may `os.pread` from a draft's descriptor mea
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xnatfs.config import private_folder
+from xnatfs.disk import disk_failure, write_all
 from xnatfs.errors import Cause, Failure
 
 if TYPE_CHECKING:
@@ -78,17 +78,10 @@ class CacheWriter:
             more = max(_RESERVE_STEP, self.written + len(piece) - self._reserved)
             self._cache.reserve_more(self.name, more)
             self._reserved += more
-        view = memoryview(piece)
         try:
-            while view:
-                count = os.pwrite(self.fd, view, self.written)
-                self.written += count
-                view = view[count:]
+            self.written = write_all(self.fd, piece, self.written)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failure(
-                Cause.NO_SPACE if full else Cause.CACHE_BROKEN, str(self._path.parent), str(error)
-            ) from error
+            raise disk_failure(error, str(self._path.parent)) from error
 
     def rewind(self) -> None:
         """Write from the start again, over what is there: readers of the part already served go on
@@ -149,15 +142,10 @@ class BatchWriter:
 
     def write(self, piece: bytes) -> None:
         """Append to it."""
-        view = memoryview(piece)
         try:
-            while view:  # a disk that is nearly full takes a part, and says so only the next time
-                count = os.write(self._fd, view)
-                self._written += count
-                view = view[count:]
+            self._written = write_all(self._fd, piece, self._written)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, self._path, str(error)) from error
+            raise disk_failure(error, self._path) from error
 
     @property
     def written(self) -> int:

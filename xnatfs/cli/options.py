@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -87,6 +88,7 @@ _OPTIONS = (
 def where(command: F) -> F:
     """Give a command these options, as one argument `where`."""
 
+    @functools.wraps(command)
     def call(
         *arguments: Any,
         server: str | None,
@@ -105,10 +107,4 @@ def where(command: F) -> F:
             **more,
         )
 
-    call.__name__, call.__doc__ = command.__name__, command.__doc__
-    # click keeps earlier options there
-    call.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
-    wrapped: Any = call
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]  # what click's decorators give
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), cast(F, call))

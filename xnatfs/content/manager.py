@@ -34,6 +34,7 @@ from xnatfs.content.ranged import FIRST, RangedFile
 from xnatfs.content.whole_file import Transfer
 from xnatfs.content.zip_batch import ZipBatch
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.disk import md5_of
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.mtimes import MtimeHistory
 from xnatfs.listing.stale_policy import StalePolicy
@@ -438,7 +439,7 @@ class ContentManager:
         After an unclean boot nothing is believed that was not read again (`verified` is "" then).
         """
         if record.digest and entry.verified == "":
-            if _md5_of(entry) != record.digest:
+            if md5_of(entry.fd) != record.digest:
                 entry.close()
                 self.cache.forget(entry.key)
                 return False
@@ -477,12 +478,3 @@ def identity(record: FileRecord) -> str:
     something else.
     """
     return f"{record.resource_id}:{record.size}:{record.digest}:{record.path}"
-
-
-def _md5_of(entry: Entry) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    position = 0
-    while piece := os.pread(entry.fd, 2**20, position):
-        digest.update(piece)
-        position += len(piece)
-    return digest.hexdigest()

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from xnatfs import retry
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
@@ -42,8 +43,6 @@ SECOND = 4 * 2**20
 WINDOW = 32 * 2**20  # a stream keeps at most this far ahead of its readers
 NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
 _IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
-_ATTEMPTS = 6
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 _NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
 
@@ -147,7 +146,11 @@ class RangedFile:
             with self.condition:
                 if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
                     self._failure = None
-                wait_until(self.condition, self._told, self._host.limits.progress_deadline, self._progress)
+                while not self._told:
+                    # None is asked yet; or the one that was had been given up just before this reader came.
+                    if not self._fetches:
+                        self._start(0, self._first)
+                    self._wait(lambda: self._told or not self._fetches)
                 if self._failure is not None:
                     raise self._failure
                 reader.size = self.size
@@ -157,15 +160,14 @@ class RangedFile:
             raise
         return reader
 
+    @property
     def _told(self) -> bool:
-        """Whether the server has told of the file, or failed to; if not, sees to it that it is asked. Called
-        with the condition held.
-        """
-        if self._opened or self._failure is not None:
-            return True
-        if not self._fetches:  # none yet; or the one under way had been given up just before this reader came
-            self._start(0, self._first)
-        return False
+        """Whether the server has told of the file, or failed to."""
+        return self._opened or self._failure is not None
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait for what only has to be looked at. Called with the condition held."""
+        wait_until(self.condition, ready, self._host.limits.progress_deadline, self._progress)
 
     def leave(self, reader: RangedReader) -> None:
         """A reader closes; after the last one what is here stays in the cache for the next time."""
@@ -193,13 +195,12 @@ class RangedFile:
             self.condition.notify_all()  # a stream may be waiting for its reader
             if self._failure is not None and not self._fetches and self._failure.cause not in _LASTING:
                 self._failure = None  # the server may be there again
-            if not self._uncached:
-                wait_until(
-                    self.condition,
-                    lambda: self._served(reader, offset, end, in_order),
-                    self._host.limits.progress_deadline,
-                    self._progress,
-                )
+            while not self._served(reader, offset, end) and self.size == reader.size:
+                if self._failure is not None:
+                    raise self._failure
+                if (absent := self._not_coming(offset, end)) is not None:
+                    self._ask(reader, *absent, in_order)
+                self._wait(lambda: self._settled(reader, offset, end))
             if self.size != reader.size:
                 raise Failure(Cause.CHANGED, self.record.uri)
             partial = self._partial
@@ -224,31 +225,41 @@ class RangedFile:
             self._partial.present if self._partial is not None else 0,
         )
 
-    def _served(self, reader: RangedReader, offset: int, end: int, in_order: bool) -> bool:
-        """Whether a read can be answered; if not, sees to it that its bytes are on their way. Called with the
+    def _served(self, reader: RangedReader, offset: int, end: int) -> bool:
+        """Whether a read can be answered. Called with the condition held."""
+        partial = self._partial
+        return self._uncached or (
+            partial is not None and partial.has(offset, end) and not self._held_back(reader, end)
+        )
+
+    def _settled(self, reader: RangedReader, offset: int, end: int) -> bool:
+        """Whether a reader has nothing to wait for: it is served, cannot be, or has to ask. Called with the
         condition held.
         """
-        partial = self._partial
-        if self._uncached:
-            return True
-        if partial is not None and partial.has(offset, end) and not self._held_back(reader, end):
-            return True
-        if self._failure is not None:
-            raise self._failure
-        missing = partial.missing(offset, end) if partial is not None else (offset, end)
-        if missing is None:
-            return False  # here, but held back until the digest agrees
-        start, stop = missing
-        if self._coming(start):
-            return False
+        return (
+            self._served(reader, offset, end)
+            or self._failure is not None
+            or self.size != reader.size
+            or self._not_coming(offset, end) is not None
+        )
+
+    def _not_coming(self, offset: int, end: int) -> tuple[int, int] | None:
+        """The first bytes that are neither here nor on their way, from and to; None if there are none (all
+        may be here, and held back until the digest agrees). Called with the condition held.
+        """
+        missing = self._partial.missing(offset, end) if self._partial is not None else (offset, end)
+        return None if missing is None or self._coming(missing[0]) else missing
+
+    def _ask(self, reader: RangedReader, start: int, stop: int, in_order: bool) -> None:
+        """Have what a reader misses fetched, and what one that reads in order will want next. Called with the
+        condition held.
+        """
         if in_order or self._host.range_refused:
-            stop = (
-                self.size
-                if reader.run > FIRST + SECOND // 2
-                else start + (SECOND if reader.run > self._first // 2 else self._first)
-            )
+            if reader.run > FIRST + SECOND // 2:
+                stop = self.size
+            else:
+                stop = start + (SECOND if reader.run > self._first // 2 else self._first)
         self._start(start, min(self.size, stop))
-        return False
 
     def _look_ahead(self, end: int) -> None:
         """A reader in order comes near the end of what is here: go on before it has to wait. Called with the
@@ -355,25 +366,25 @@ class RangedFile:
                 self._close()
 
     def _fetch(self, fetch: _Fetch) -> None:
-        failures = 0
-        while fetch.position < fetch.end:
-            before = fetch.position
-            try:
-                if not self._receive(fetch):
-                    return
-            except Failure as failure:
-                if fetch.hold.ended:
-                    # given up on purpose, which says nothing of the server: whoever came since has another
-                    # one sent
-                    return
-                failures = 1 if fetch.position > before else failures + 1
-                lasting = failure.cause not in _CURED_BY_RETRY or failure.away or self._host.length_refused
-                if lasting or failures >= _ATTEMPTS:
-                    raise
-                if not self._readers:
-                    return  # and no failure: whoever comes just now did not see anything fail, and asks anew
-                log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
-                time.sleep(min(2.0, 0.1 * 2**failures))
+        with retry.Attempts(retry.CONTENTS) as attempts:
+            while fetch.position < fetch.end:
+                before = fetch.position
+                try:
+                    if not self._receive(fetch):
+                        return
+                except Failure as failure:
+                    if fetch.hold.ended:
+                        # given up on purpose, which says nothing of the server: whoever came since has
+                        # another one sent
+                        return
+                    if fetch.position > before:
+                        attempts.progressed()
+                    if self._host.length_refused or not attempts.may_cure(failure):
+                        raise
+                    if not self._readers:
+                        return  # and no failure: whoever comes just now saw nothing fail, and asks again
+                    log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                    attempts.pause()
         self._finish()
 
     def _receive(self, fetch: _Fetch) -> bool:

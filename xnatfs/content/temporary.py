@@ -10,24 +10,23 @@ import hashlib
 import io
 import logging
 import tempfile
-import time
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from xnatfs import retry
 from xnatfs.cache.contents import ContentCache
 from xnatfs.content.manager import ContentManager
+from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.downloads import NOT_IN_ZIP, Downloads, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 4
 _MOST = (
     512 * 2**20
 )  # bytes: nothing that a table reads is larger, and the disk is not for whatever else a server sends
 _IN_MEMORY = 2**20  # larger ones go to the disk
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
 class Fetched(NamedTuple):
@@ -69,24 +68,26 @@ class TemporaryDownloads:
         if listed and (cached := self._cached(record)) is not None:
             return cached
         wrong = ""
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                found = self._receive(record, listed)
-            except Failure as failure:
-                if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
-                    raise
-                log.info("%s: %s; fetching it again", record.uri, failure)
-                time.sleep(min(2.0, 0.1 * 2**attempt))
-                continue
-            if found.md5 == record.digest or (
-                not record.digest and (found.sure or not listed or found.md5 == wrong)
-            ):
-                return found
-            found.stream.close()
-            if found.md5 == wrong:
-                break
-            wrong = found.md5
-        raise Failure(Cause.BAD_DIGEST, record.uri, f"it is {wrong}, the catalog says {record.digest}")
+        with retry.Attempts(retry.CONTENTS) as attempts:
+            while True:
+                try:
+                    found = self._receive(record, listed)
+                except Failure as failure:
+                    if not attempts.may_cure(failure):
+                        raise
+                    log.info("%s: %s; fetching it again", record.uri, failure)
+                    attempts.pause()
+                    continue
+                if found.md5 == record.digest or (
+                    not record.digest and (found.sure or not listed or found.md5 == wrong)
+                ):
+                    return found
+                found.stream.close()
+                detail = f"it is {found.md5}, the catalog says {record.digest}"
+                problem = Failure(Cause.BAD_DIGEST, record.uri, detail)
+                if found.md5 == wrong or not attempts.again(problem):
+                    raise problem
+                wrong = found.md5
 
     def _cached(self, record: FileRecord) -> Fetched | None:
         cache: ContentCache = self._content_manager.cache
@@ -104,13 +105,19 @@ class TemporaryDownloads:
             entry.close()
 
     def _receive(self, record: FileRecord, listed: bool) -> Fetched:
+        if not listed or not only_in_zip(record.path):
+            return self._receive_alone(record, listed)
         try:
-            with self._contents.file(record) as stream:
-                return self._spooled(record, stream, listed)
+            with retry.Attempts(retry.REFUSABLE):
+                return self._receive_alone(record, listed)
         except Failure as failure:
-            if listed and only_in_zip(record.path) and failure.status in (400, 403, 404, 500):
+            if failure.status in (400, 403, 404, 500):
                 return self._receive_from_zip(record)
             raise
+
+    def _receive_alone(self, record: FileRecord, listed: bool) -> Fetched:
+        with self._contents.file(record) as stream:
+            return self._spooled(record, stream, listed)
 
     def _receive_from_zip(self, record: FileRecord) -> Fetched:
         """A file whose name a real server refuses in a URL (xnat-rest.md 3): from its resource's zip."""
@@ -146,5 +153,5 @@ class TemporaryDownloads:
         except BaseException as error:
             spool.close()
             if isinstance(error, OSError) and not isinstance(error, Failure):
-                raise Failure(Cause.CACHE_BROKEN, str(self._folder), str(error)) from error
+                raise disk_failure(error, str(self._folder)) from error
             raise

@@ -6,17 +6,15 @@ impossible. Threading: any thread; one lock for the blocks, held for moments."""
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 
+from xnatfs import retry
 from xnatfs.content.context import TransferContext
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord
 
 _BLOCK = 2**20
 _BLOCKS = 8
-_ATTEMPTS = 6
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
 class Uncached:
@@ -57,15 +55,13 @@ class Uncached:
         return data
 
     def _fetch(self, start: int, size: int, last_modified: str) -> bytes:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._receive(start, size, last_modified)
-            except Failure as failure:
-                if failure.cause not in _CURED_BY_RETRY or failure.away or attempt == _ATTEMPTS:
-                    raise
-                time.sleep(min(2.0, 0.1 * 2**attempt))
+        with retry.Attempts(retry.CONTENTS) as attempts:
+            while True:
+                try:
+                    return self._receive(start, size, last_modified)
+                except Failure as failure:
+                    if not attempts.again(failure):
+                        raise
 
     def _receive(self, start: int, size: int, last_modified: str) -> bytes:
         end = min(size, start + _BLOCK)

@@ -15,10 +15,12 @@ import os
 import threading
 import time
 
+from xnatfs import retry
 from xnatfs.cache.contents import Entry
 from xnatfs.cache.writers import CacheWriter
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
+from xnatfs.disk import write_all
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.cancel import CancelScope
 from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
@@ -29,10 +31,8 @@ log = logging.getLogger(__name__)
 # seconds: a stream that said nothing for so long, or never anything, is ended when its last reader goes
 SILENT = 0.5
 HELD_BACK = 128 * 1024  # one read of the kernel
-_ATTEMPTS = 5
 _MEMORY = 4  # times the size of a small file: what is held at most of one that turns out to be larger
 _NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE, Cause.SERVER_ERROR, Cause.NOT_DATA)
 
 
 class Memory:
@@ -46,11 +46,7 @@ class Memory:
 
     def write(self, piece: bytes | memoryview) -> None:
         """Append."""
-        view = memoryview(piece)
-        while view:
-            count = os.pwrite(self.fd, view, self.written)
-            self.written += count
-            view = view[count:]
+        self.written = write_all(self.fd, piece, self.written)
 
     def rewind(self) -> None:
         """Write from the start again."""
@@ -196,58 +192,62 @@ class Transfer:
 
     def _fetch(self) -> None:
         """Again where that can cure what went wrong."""
-        wrong_md5 = served_md5 = ""
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                md5 = self._receive()
-            except Failure as failure:
-                curable = failure.cause in _CURED_BY_RETRY and not failure.away and attempt < _ATTEMPTS
-                if curable and self._still_wanted():
+        with retry.Attempts(retry.CONTENTS) as attempts:
+            wrong_md5 = served_md5 = ""
+            while True:
+                try:
+                    md5 = self._receive()
+                except Failure as failure:
+                    if not attempts.may_cure(failure) or not self._still_wanted():
+                        raise
                     log.info("%s: %s; fetching it again", self.record.uri, failure)
-                    time.sleep(min(2.0, 0.1 * 2**attempt))
+                    attempts.pause()
                     continue
-                raise
-            if self._available:
-                served_md5 = served_md5 or md5
-            mixed = served_md5 not in ("", md5)
-            if not self.record.digest and self._doubtful and md5 != wrong_md5:
-                log.info(
-                    "%s came with %d bytes, %d were expected; fetching it again",
-                    self.record.uri,
-                    self.size,
-                    self._expected,
+                if self._available:
+                    served_md5 = served_md5 or md5
+                mixed = served_md5 not in ("", md5)
+                if self.record.digest:
+                    if md5 == self.record.digest:
+                        self._keep("md5", mixed=mixed)
+                        return
+                    if md5 == wrong_md5:
+                        self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
+                        return
+                    detail = f"it came as {md5}, the catalog says {self.record.digest}"
+                    problem = Failure(Cause.BAD_DIGEST, self.record.uri, detail)
+                elif not self._doubtful or md5 == wrong_md5:
+                    self._keep("size", mixed=mixed)
+                    return
+                else:
+                    detail = f"it came with {self.size} bytes, {self._expected} were expected"
+                    problem = Failure(Cause.CUT_SHORT, self.record.uri, detail)
+                log.log(
+                    logging.WARNING if self.record.digest else logging.INFO, "%s; fetching it again", problem
                 )
+                if not attempts.again(problem):
+                    raise problem
                 wrong_md5 = md5
-                continue
-            if not self.record.digest or md5 == self.record.digest:
-                self._keep("md5" if self.record.digest else "size", mixed=mixed)
-                return
-            if md5 == wrong_md5:
-                self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
-                return
-            log.warning(
-                "%s has the MD5 %s, the catalog says %s; fetching it again",
-                self.record.uri,
-                md5,
-                self.record.digest,
-            )
-            wrong_md5 = md5
-        raise Failure(Cause.BAD_DIGEST if self.record.digest else Cause.CUT_SHORT, self.record.uri)
 
     def _receive(self) -> str:
         """One download of the whole file into the draft, by itself or from the resource's zip; returns its
         MD5.
         """
-        asked = self._heard = time.monotonic()
+        if not only_in_zip(self.record.path):
+            return self._receive_alone()
         try:
-            with self._host.contents.file(self.record, self._hold) as stream:
-                self._host.line.answered(time.monotonic() - asked, self._entries)
-                with self._host.line.stream():
-                    return self._fill(stream)
+            with retry.Attempts(retry.REFUSABLE):
+                return self._receive_alone()
         except Failure as failure:
-            if only_in_zip(self.record.path) and failure.status in (400, 403, 404, 500):
+            if failure.status in (400, 403, 404, 500):
                 return self._receive_from_zip()
             raise
+
+    def _receive_alone(self) -> str:
+        asked = self._heard = time.monotonic()
+        with self._host.contents.file(self.record, self._hold) as stream:
+            self._host.line.answered(time.monotonic() - asked, self._entries)
+            with self._host.line.stream():
+                return self._fill(stream)
 
     def _receive_from_zip(self) -> str:
         found: str | None = None

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from xnatfs import retry
 from xnatfs.cache.writers import BatchWriter
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.access_pattern import ResourceAccess
@@ -27,8 +28,6 @@ from xnatfs.server.records import FileRecord
 log = logging.getLogger(__name__)
 
 _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
-_ATTEMPTS = 3
-_CURED_BY_RETRY = (Cause.CUT_SHORT, Cause.TIMED_OUT, Cause.UNREACHABLE)
 _SLACK = 64 * 2**20  # bytes that may come besides twice what is listed: sizes in catalogs can be wrong ...
 _OTHERS = 1000  # ... and files, besides twice as many as are listed
 _AT_ONCE = 16  # members entered into the cache's index together ...
@@ -95,30 +94,24 @@ class ZipBatch:
     def run(self) -> None:
         """Receive it (in a worker)."""
         try:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self._receive()
-                    # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each
-                    # is fetched singly, without another zip for every two of them.
-                    self.series.not_in_zip(
-                        one.path
-                        for one in self.series.records
-                        if self._host.cache.has(self._host.key(one)) is None
-                    )
-                    return
-                except Failure as failure:
-                    if (
-                        failure.cause not in _CURED_BY_RETRY
-                        or failure.away
-                        or self._hold.ended
-                        or attempt == _ATTEMPTS
-                    ):
-                        # Nobody loses a file by this: what has not come is fetched singly.
-                        log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
-                        if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
-                            self.series.no_room = time.monotonic()
-                        return
-                    time.sleep(0.2 * 2**attempt)
+            with retry.Attempts(retry.ZIP) as attempts:
+                while True:
+                    try:
+                        self._receive()
+                        break
+                    except Failure as failure:
+                        if self._hold.ended or not attempts.again(failure):
+                            raise
+            # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is
+            # fetched singly, without another zip for every two of them.
+            self.series.not_in_zip(
+                one.path for one in self.series.records if self._host.cache.has(self._host.key(one)) is None
+            )
+        except Failure as failure:
+            # Nobody loses a file by this: what has not come is fetched singly.
+            log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
+            if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
+                self.series.no_room = time.monotonic()
         except BaseException:
             log.exception("unpacking %s broke", self.series.records[0].base)
         finally:

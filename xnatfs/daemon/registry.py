@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from xnatfs.config import private_folder, state_home
+from xnatfs.disk import write_private_json
 from xnatfs.errors import UsageError
 
 
@@ -45,10 +46,7 @@ class Registration:
 def register(one: Registration) -> Path:
     """Write a registration; returns its file."""
     path = _folder() / f"{name_of(one.mountpoint)}.json"
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps(asdict(one), indent=2) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    write_private_json(path, asdict(one))
     return path
 
 

@@ -32,7 +32,7 @@ from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
-SPREAD = 4.0  # seconds without any answer, with failures: above what the retries of one request take (2.8 s)
+SPREAD = 4.0  # seconds without any answer, with failures: above what the tries of one request take (3.75 s)
 SILENCE = 5.0  # seconds that a request waits without any answer to anybody
 FIRST, GROWTH, LONGEST = 1.0, 1.5, 15.0  # seconds between probes
 _ASKED = 3.0  # ... and at least this where somebody asks

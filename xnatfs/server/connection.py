@@ -22,78 +22,31 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from requests.cookies import RequestsCookieJar
-from urllib3.util.retry import Retry
 
+from xnatfs import retry
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker, Prober
-from xnatfs.server.cancel import CancellableAdapter, CancelScope, ended, held
+from xnatfs.server.cancel import CancelScope, ended, held
 from xnatfs.server.limiter import RequestLimiter
 from xnatfs.server.login_state import SESSION, Known, Login, as_stranger, basic, without_password
 from xnatfs.server.pyxnat_interface import make_interface
-from xnatfs.server.transport import FewCookies, never_led_on, transport_cause, transport_words
+from xnatfs.server.transport import (
+    FewCookies,
+    RetryingAdapter,
+    never_led_on,
+    transport_cause,
+    transport_words,
+)
 
 log = logging.getLogger(__name__)
 
 # Must not look like a browser: XNAT sends those a login page where a script gets a plain 401 (xnat-rest.md
 # 1).
 USER_AGENT = f"xnatfs/{__version__}"
-
-
-# 500 too: XNAT answers it for passing troubles (a full database pool, a catalog being written).
-class _Patient(Retry):
-    """Retries what fails at once. A time-out is no such thing: four of them in a row would outlast every
-    deadline above.
-    """
-
-    def increment(
-        self,
-        method: str | None = None,
-        url: str | None = None,
-        response: urllib3.BaseHTTPResponse | None = None,
-        error: Exception | None = None,
-        _pool: Any = None,
-        _stacktrace: Any = None,
-    ) -> _Patient:
-        """See urllib3."""
-        refused = isinstance(
-            error, urllib3.exceptions.NewConnectionError
-        )  # which urllib3 derives from its time-outs
-        if error is not None and (
-            (isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or ended()
-        ):
-            raise error
-        if isinstance(error, urllib3.exceptions.SSLError) and transport_cause(error) is Cause.CUT_SHORT:
-            error = urllib3.exceptions.ProtocolError(
-                "the other side hung up", error
-            )  # a server that is restarted: worth a try more
-        return super().increment(method, url, response, error, _pool, _stacktrace)
-
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        """What the server asks for, within reason: a proxy may say an hour, for which nobody waits."""
-        seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, _LONGEST_PAUSE)
-
-
-_LONGEST_PAUSE = 10.0  # seconds
-
-_RETRY = _Patient(
-    total=5,
-    connect=4,  # after 0, 0.4, 0.8, 1.6 s: a server that is restarted is often there again by then
-    read=3,
-    status=3,
-    redirect=0,
-    other=0,  # a certificate does not get better
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=("GET", "HEAD"),
-    backoff_factor=0.2,
-    respect_retry_after_header=True,
-    raise_on_status=False,
-    raise_on_redirect=False,
-)
 
 _BUILD_INFO = "/xapi/siteConfig/buildInfo"
 _PROBE_TIMEOUT = 5.0  # seconds
@@ -231,9 +184,7 @@ class Connection:
             )  # requests itself knows only the other two
         pool = self.settings.limits.connections
         for scheme in ("http://", "https://"):
-            session.mount(
-                scheme, CancellableAdapter(pool_connections=1, pool_maxsize=pool, max_retries=_RETRY)
-            )
+            session.mount(scheme, RetryingAdapter(pool_connections=1, pool_maxsize=pool))
         # A netrc entry of the same host must not replace the credentials that were chosen.
         session.auth = basic(login)
         return session
@@ -298,10 +249,12 @@ class Connection:
         Raises: Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403),
             LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT."""
         limits = self.settings.limits
-        with self.slots.listing(limits.listing_deadline):
+        with (
+            self.slots.listing(limits.listing_deadline),
+            retry.Attempts(retry.LISTING) as attempts,
+        ):
             deadline = time.monotonic() + limits.listing_deadline
-            problem = Failure(Cause.BAD_LISTING, path)
-            for _ in range(3):
+            while True:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise Failure(Cause.TIMED_OUT, path)
@@ -314,16 +267,15 @@ class Connection:
                         return parse(response)
                 except ValueError as error:
                     problem = Failure(Cause.BAD_LISTING, path, str(error)[:200])
-                    log.warning("%s, asking again", problem)
                 except Failure as failure:
                     failure.subject = failure.subject or path
                     if failure.cause is Cause.NO_ENTRY:
                         raise Failure(Cause.UNPROVEN, path, failure.detail, failure.status) from failure
-                    if failure.cause not in (Cause.NOT_DATA, Cause.CUT_SHORT):
-                        raise
                     problem = failure
-                    log.warning("%s, asking again", problem)
-            raise problem
+                if not attempts.may_cure(problem):
+                    raise problem
+                log.warning("%s, asking again", problem)
+                attempts.pause()
 
     def get(
         self,
@@ -427,10 +379,7 @@ class Connection:
                         response._content = json_stream.first(
                             response
                         )  # where requests itself puts it, which knows no bound
-            except (
-                requests.RequestException,
-                urllib3.exceptions.HTTPError,
-            ) as error:  # `_Patient` gives time-outs as they are
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 failure = Failure(transport_cause(error), self.server)
                 if not ended():
                     self.breaker.failed(failure.cause, transport_words(error), began)

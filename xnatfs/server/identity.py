@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from xnatfs.config import Settings, private_folder
+from xnatfs.disk import write_private_json
 from xnatfs.server.login_state import Known
 
 
@@ -36,11 +36,8 @@ def remember(settings: Settings, login: str, known: Known) -> None:
         return
     everything[_key(settings, login)] = list(known)
     private_folder(path.parent)
-    draft = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(everything, indent=1))
-        draft.replace(path)
+        write_private_json(path, everything)
 
 
 def _file(settings: Settings) -> Path:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 from requests.cookies import CookieConflictError
 
+from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
 
@@ -188,20 +189,18 @@ class Login:
                 self._busy = False
 
     def _patiently(self, spent: bool) -> None:
-        for attempt in (1, 2, 3):
-            try:
-                self._log_in(spent)
-                return
-            except Failure as failure:
-                # It was an XNAT before: a web page now is a proxy's bad moment. The password was not refused,
-                # so nothing is at risk.
-                if failure.cause is not Cause.NOT_AN_XNAT:
-                    raise
-                if attempt == 3:
-                    raise Failure(
-                        Cause.NOT_DATA, self._connection.server, failure.detail or "at login"
-                    ) from None
-                time.sleep(0.2 * 2**attempt)
+        with retry.Attempts(retry.LOGIN) as attempts:
+            while True:
+                try:
+                    self._log_in(spent)
+                    return
+                except Failure as failure:
+                    if failure.cause is not Cause.NOT_AN_XNAT:
+                        raise
+                    if not attempts.again(failure):
+                        raise Failure(
+                            Cause.NOT_DATA, self._connection.server, failure.detail or "at login"
+                        ) from None
 
     def _log_in(self, spent: bool = False) -> None:
         """One request with the password, one that asks who we are. Called with the lock held."""

@@ -1,7 +1,7 @@
-"""What lies below a request: what its exceptions mean, which cookies are kept, and that redirects lead
-nowhere.
+"""What lies below a request: sending it again, what its exceptions mean, which cookies are kept, and that
+redirects lead nowhere.
 
-Used by `session`, `server.json_stream` and `contents`. Pure functions; any thread.
+Used by `connection`, `json_stream` and `downloads`. Any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,58 @@ from typing import Any
 import requests
 import urllib3
 
+from xnatfs import retry
 from xnatfs.errors import Cause
+from xnatfs.server.cancel import CancellableAdapter, ended
+
+
+class RetryingAdapter(CancellableAdapter):
+    """Sends a request again, as it is, if it fails before an answer or gets a status that passes, as often as
+    the budget of the operation allows (`xnatfs.retry`).
+
+    Below `requests`' session: the cookies of an answer that is not passed on change nothing.
+    """
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+        """See requests."""
+        attempts = retry.current() or retry.Attempts(retry.REQUEST)
+        repeatable = request.method in ("GET", "HEAD")
+        while True:
+            try:
+                response = super().send(request, *arguments, **options)
+            except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
+                cause = _cause_before_an_answer(error)
+                if not repeatable or ended() or cause is None or not attempts.may_resend(cause):
+                    raise
+                told = 0.0
+            else:
+                if not repeatable or response.status_code not in retry.STATUSES or ended():
+                    return response
+                if not attempts.may_resend():
+                    return response
+                cause, told = None, _retry_after(response)
+                response.close()
+            attempts.pause(told, first_at_once=cause is not None)
+
+
+def _cause_before_an_answer(error: BaseException) -> Cause | None:
+    """Why a request never got as far as an answer; None for what sending it again does not change (a
+    certificate, what a proxy refuses, a time-out).
+    """
+    cause = transport_cause(error)
+    refused = any(isinstance(one, urllib3.exceptions.NewConnectionError) for one in _behind(error))
+    return cause if refused or cause is Cause.CUT_SHORT else None
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Seconds that the server asks to wait; 0 if it does not."""
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return 0.0
+    try:
+        return urllib3.util.Retry().parse_retry_after(value)
+    except urllib3.exceptions.InvalidHeader:
+        return 0.0
 
 
 class FewCookies(http.cookiejar.DefaultCookiePolicy):

@@ -361,9 +361,9 @@ class _BidsFolder:
         told = found or {}
         wanted: dict[str, Any] = dict(what.fields)
         if what.header and "RepetitionTime" not in told and "VolumeTiming" not in told:
-            header = sidecars.header(_read(nodes[what.image], sidecars.HEADER_BYTES))
-            if header is not None and header.repetition:
-                wanted["RepetitionTime"] = header.repetition
+            repetition = sidecars.repetition_time(_read(nodes[what.image], sidecars.HEADER_BYTES))
+            if repetition is not None:
+                wanted["RepetitionTime"] = repetition
         if what.preparation and "RepetitionTime" in {**wanted, **told}:
             wanted.setdefault("RepetitionTimePreparation", {**wanted, **told}["RepetitionTime"])
         for name, record in what.borrowed.items():

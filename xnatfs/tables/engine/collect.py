@@ -19,11 +19,12 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from xnatfs import retry
 from xnatfs.cache.measurement_store import MeasurementStore, ParsedFile
 from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.errors import Cause, Failure, MissingExtra
@@ -50,6 +51,8 @@ _IN_VAIN = (
     3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
 )
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
+# A guess has few tries; whether the server is in trouble shows when the path is looked up.
+_BROKEN = frozenset({Cause.SERVER_ERROR, Cause.CUT_SHORT, Cause.NOT_DATA, Cause.UNREACHABLE})
 _NO_LISTING = frozenset({Cause.BAD_LISTING, Cause.LISTING_EMPTY})
 
 
@@ -313,6 +316,7 @@ class Collector:
         aged: bool,
     ) -> list[ParsedInput]:
         problems = result.problems
+        budgets: dict[str, retry.Attempts] = defaultdict(lambda: retry.Attempts(retry.TABLE_FILE))
         if (
             not aged
             and _guessable(one)
@@ -327,9 +331,11 @@ class Collector:
             for path in paths:
                 before = len(problems)
                 try:
-                    found = self._read(one, _guess(resource, path), False, stamp, problems)
+                    with budgets[path], retry.Attempts(retry.GUESS):
+                        found = self._read(one, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
-                    if failure.cause not in _MISSING and not of_this_file(failure):
+                    looked_up = failure.cause in (*_MISSING, *_BROKEN) or of_this_file(failure)
+                    if failure.away or not looked_up:
                         raise
                     continue
                 if found is None:
@@ -356,7 +362,8 @@ class Collector:
         reads: list[ParsedInput] = []
         for record in chosen:
             try:
-                reads += self._read_for_sure(one, record, stamp, problems, aged)
+                with budgets[record.path]:
+                    reads += self._read_for_sure(one, record, stamp, problems, aged)
             except Failure as failure:
                 if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
                     if not of_this_file(failure):

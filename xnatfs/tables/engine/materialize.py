@@ -29,6 +29,7 @@ from typing import Any
 from xnatfs._version import __version__
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits, private_folder
+from xnatfs.disk import disk_failure, write_private_json
 from xnatfs.errors import UNANSWERED, Cause, Failure, MissingExtra, UsageError
 from xnatfs.tables.engine.build import Builder, BuiltTable
 from xnatfs.tables.engine.from_listings import LISTED
@@ -256,8 +257,7 @@ class TableFiles:
         except ValueError as error:  # more columns than a spreadsheet has
             raise Failure(Cause.BAD_LISTING, built.key, str(error)) from error
         except OSError as error:
-            cause = Cause.NO_SPACE if error.errno == 28 else Cause.CACHE_BROKEN
-            raise Failure(cause, str(folder), str(error)) from error
+            raise disk_failure(error, str(folder)) from error
         new = replace(manifest, sizes=sizes)
 
         def publish() -> None:
@@ -347,12 +347,8 @@ class TableFiles:
         return manifest if there else None
 
     def _write_manifest(self, name: str, manifest: Manifest) -> None:
-        path = self._folder / name / _MANIFEST
-        draft = path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
-            draft.touch(mode=0o600)
-            draft.write_text(json.dumps(vars(manifest), indent=1), encoding="utf-8")
-            draft.replace(path)
+            write_private_json(self._folder / name / _MANIFEST, vars(manifest))
 
     def _clear_away(self) -> None:
         """Remove what a killed process left, and tables nobody opened for long."""

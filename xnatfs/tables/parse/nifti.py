@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from xnatfs.extras import Lazy
+from xnatfs.nifti_header import NEEDED_BYTES, stored_header
 from xnatfs.tables.spec import ParseError
 
 if TYPE_CHECKING:
@@ -157,25 +157,14 @@ def _exactly(stream: _Source, size: int) -> bytes:
 
 
 def _header(stream: _Source) -> ImageHeader:
-    start = _exactly(stream, 348)
-    if len(start) < 348:
+    start = _exactly(stream, NEEDED_BYTES)
+    if len(start) < NEEDED_BYTES:
         raise ParseError("it is no NIfTI image: it is shorter than the header of one")
-    order = next((order for order in "<>" if struct.unpack(order + "i", start[:4])[0] in (348, 540)), "")
-    if not order:
+    stored = stored_header(start)
+    if stored is None:
         raise ParseError("it is no NIfTI image")
-    if struct.unpack(order + "i", start[:4])[0] == 348:
-        magic, least = start[344:348], 352
-        dim, (kind,) = struct.unpack(order + "8h", start[40:56]), struct.unpack(order + "h", start[70:72])
-        pixdim = struct.unpack(order + "8f", start[76:108])
-        offset, slope, inter = struct.unpack(order + "3f", start[108:120])
-    else:
-        magic, least = start[4:8], 544
-        dim, (kind,) = struct.unpack(order + "8q", start[16:80]), struct.unpack(order + "h", start[12:14])
-        pixdim = struct.unpack(order + "8d", start[104:168])
-        (offset,), (slope, inter) = (
-            struct.unpack(order + "q", start[168:176]),
-            struct.unpack(order + "2d", start[176:192]),
-        )
+    magic, dim, kind, pixdim = stored.magic, stored.dimensions, stored.datatype, stored.steps
+    slope, inter = stored.slope, stored.intercept
     if magic[:2] != b"n+":
         raise ParseError(
             "it is an image header whose voxels are in another file"
@@ -195,9 +184,11 @@ def _header(stream: _Source) -> ImageHeader:
     shape = tuple(int(edge) for edge in dim[1 : dim[0] + 1])
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    at = int(offset) if math.isfinite(offset) and offset > least else least
+    at = stored.least_offset
+    if math.isfinite(stored.offset) and stored.offset > at:
+        at = int(stored.offset)
     return ImageHeader(
-        shape, np.dtype(order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at
+        shape, np.dtype(stored.order + _TYPES[kind]), slope, inter, (pixdim[1], pixdim[2], pixdim[3]), at
     )
 
 
@@ -209,7 +200,7 @@ def read(stream: BinaryIO) -> tuple[ImageHeader, Iterator[Block]]:
     """
     opened = _opened(stream)
     header = _header(opened)
-    ahead = header.offset - 348
+    ahead = header.offset - NEEDED_BYTES
     while ahead:
         skipped = len(_exactly(opened, min(ahead, 2**16)))
         if not skipped:

@@ -89,9 +89,6 @@ WRONG_IN_HIRES = frozenset(
         *("MaskVol", "MaskVol-to-eTIV", "BrainSegVol-to-eTIV"),
     )
 )
-# Rows that bx has not: (side, measurement, region). FreeSurfer 6 forgets a comma in this line, so bx does not
-# find it.
-EXTRA_ROWS: dict[str, tuple[Row, ...]] = {"freesurfer6/aparc": (("", "Volume_mm3", "CortexVol"),)}
 
 _REGIONS = {
     "aparc": 34,

@@ -1,0 +1,65 @@
+"""Files of this machine (`xnatfs.disk`)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from xnatfs import disk
+from xnatfs.errors import Cause
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_used_up_quota_are_alike(number: int) -> None:
+    failure = disk.disk_failure(OSError(number, "full"), "/cache")
+    assert (failure.cause, failure.errno, failure.subject) == (Cause.NO_SPACE, errno.ENOSPC, "/cache")
+
+
+def test_another_error_of_the_disk_is_not_taken_for_a_full_one() -> None:
+    assert disk.disk_failure(OSError(errno.EROFS, ""), "").cause is Cause.CACHE_BROKEN
+
+
+def test_all_is_written_though_the_disk_takes_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(disk.os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
+    with (tmp_path / "f").open("w+b") as stream:
+        assert disk.write_all(stream.fileno(), b"0123456789", 5) == 15
+    assert (tmp_path / "f").read_bytes() == bytes(5) + b"0123456789"
+
+
+def test_the_md5_is_of_all_of_it_wherever_the_file_stands(tmp_path: Path) -> None:
+    data = os.urandom(3 * 2**20 + 1)
+    (tmp_path / "f").write_bytes(data)
+    with (tmp_path / "f").open("rb") as stream:
+        stream.seek(100)
+        assert disk.md5_of(stream.fileno()) == hashlib.md5(data).hexdigest()
+
+
+def test_a_private_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    disk.write_private_json(path, {"a": 1})
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    def full(_: int) -> None:
+        raise OSError(errno.EDQUOT, "quota")
+
+    monkeypatch.setattr(disk.os, "fsync", full)
+    with pytest.raises(OSError):
+        disk.write_private_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [one for one in tmp_path.iterdir() if one.is_file()] == [path]
+
+
+def test_a_private_file_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """Nor does what a killed process of the same number left stand in the way."""
+    path, victim = tmp_path / "a.json", tmp_path / "victim"
+    victim.write_text("as it was")
+    path.with_suffix(f".{os.getpid()}.{threading.get_ident()}").symlink_to(victim)
+    disk.write_private_json(path, [1])
+    assert victim.read_text() == "as it was" and json.loads(path.read_text()) == [1]
