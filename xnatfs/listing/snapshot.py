@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from xnatfs.listing.prefetch import WalkOrder
+from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -21,9 +22,6 @@ from xnatfs.server.records import (
     ScanRecord,
     SubjectRecord,
 )
-
-if TYPE_CHECKING:
-    from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 
 T = TypeVar("T")
 
