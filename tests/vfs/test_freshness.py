@@ -14,7 +14,6 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
-from xnatfs.listing import files
 from xnatfs.vfs import Vfs
 
 NOW = Limits(cache_size=10**9, ttl=0.0, progress_deadline=20.0)
@@ -252,7 +251,7 @@ def test_one_look_fetches_nothing_ahead(scale: DemoServer, compose: Compose) -> 
     names(mounted.vfs, SUBJECTS)
     for subject in ("sub00010", "sub00003", "sub00015"):
         look(mounted.vfs, subject)
-    until(lambda: not mounted.listing_service._single_flight._under_way)
+    until(lambda: not mounted.listing_service.environment.calls._under_way)
     assert file_listings(scale) == 3
 
 
@@ -277,7 +276,7 @@ def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(
 @pytest.mark.parametrize("change", ["overwritten", "larger", "removed"])
 @pytest.mark.parametrize("path", [FOLDER, "/views/P/by-resource/R/S"])
 def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
-    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, path: str, change: str
+    shelf: Shelf, compose: Compose, path: str, change: str
 ) -> None:
     """Nothing else tells of it: the stamp of its session did not move (xnat-rest.md 5). It is asked for once,
     and others are left alone.
@@ -303,7 +302,7 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
     with pytest.raises(OSError) as caught:
         vfs.open(f"{path}/f")
     assert caught.value.errno == errno.EIO
-    monkeypatch.setattr(files, "_JUST_NOW", -1.0)
+    mounted.listing_service.clock.advance(60.0)
     if change == "removed":
         with pytest.raises(OSError) as caught:
             vfs.open(f"{path}/f")

@@ -48,13 +48,8 @@ def nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def age(mounted: Core) -> None:
     """Let all that is known be as old as it may become: the next look asks the server."""
-    long = 10_000.0
-    for summary in mounted.builder.summaries._held.values():
-        summary.loaded -= long
-    for snapshot in mounted.listing_service._projects.held.values():
-        snapshot.loaded -= long
-    for present in mounted.finder._held.values():
-        present.made -= long
+    long = LIMITS.ttl + 100.0
+    mounted.listing_service.clock.advance(long)
     for key in mounted.builder.tables:
         if (manifest := mounted.outputs.manifest("COHORT", key)) is not None:
             manifest.checked -= long

@@ -11,10 +11,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import astuple, dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import astuple, replace
+from typing import Any, TypeVar
 
 from xnatfs.cache.listing_store import ListingStore
+from xnatfs.concurrency.refreshable import Kept
 from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import (
     AssessorRecord,
@@ -33,15 +34,6 @@ T = TypeVar("T")
 
 _PROVEN_FOR_S = 86400.0  # a server may be updated
 _FORM = 4  # of the bodies below; another number is not read
-
-
-@dataclass(frozen=True)
-class Kept(Generic[T]):
-    """Something from the store: the stamp it came with and its age in seconds."""
-
-    value: T
-    stamp: str
-    age: float
 
 
 class StoredListings:
@@ -114,10 +106,9 @@ class StoredListings:
 
     # --- outlines -------------------------------------------------------------------------------------------
 
-    def summary(self, project: str) -> ProjectSummary | None:
+    def summary(self, project: str) -> Kept[ProjectSummary] | None:
         """A project's outline."""
-        kept = self._get("outline", project, _summary)
-        return kept.value if kept is not None else None
+        return self._get("outline", project, _summary)
 
     def put_outline(self, summary: ProjectSummary) -> None:
         """Keep a project's outline."""

@@ -77,7 +77,6 @@ def apply_changes(
         resources=resources,
         complete=held.complete - touched,
         complete_subjects=held.complete_subjects - stale,
-        without_item=held.without_item - stale,
         renewed=(held.renewed | changed) - gone,
         own_resources=own_resources,
         memo=Derived(),

@@ -62,13 +62,11 @@ class ProjectSnapshot:
     resources: dict[Owner, list[ResourceRecord]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     complete_subjects: set[str] = field(default_factory=set)
-    without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
     renewed: set[str] = field(
         default_factory=set
     )  # sessions that changed since the bulk listings: each is asked for by itself
     own_resources: list[ResourceRecord] = field(default_factory=list)
-    loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
-    made: float = 0.0  # ... and of the last time all of it was listed
+    made: float | None = None  # when all of it was last listed, as the clock of the listings says
     memo: Derived = field(default_factory=Derived, compare=False)
 
     def add_subjects(self, subjects: Iterable[SubjectRecord], bulk: BulkResources) -> None:
@@ -306,7 +304,6 @@ class ProjectSummary:
     own: dict[str, list[ResourceRecord]]
     known: set[str]
     every: dict[str, list[ResourceRecord]] = field(default_factory=dict)
-    loaded: float = 0.0  # time.monotonic()
 
     def session_resources(self, identity: str) -> list[ResourceRecord] | None:
         """The resources of one experiment itself; None if they are not known yet."""
