@@ -84,10 +84,14 @@ class CacheSpace:
         ):  # in a directory that is read-only by now it stays, and so does its place in the index
             os.unlink(self.path(key))
 
-    def into_place(self, path: str, key: str) -> None:
-        """Rename a whole, checked file to where the object of `key` belongs."""
+    def into_place(self, path: Path | str, key: str) -> None:
+        """Rename a whole, checked file to where the object of `key` belongs.
+
+        Raises:
+            Failure: CACHE_BROKEN.
+        """
         try:
-            self._into_place(path, key)
+            _rename(path, self.path(key))
         except OSError as error:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
@@ -127,7 +131,7 @@ class CacheSpace:
         """Make a draft of `size` bytes an object (called by `CacheWriter.commit`)."""
         try:
             os.ftruncate(fd, size)
-            self._into_place(path, key)
+            _rename(path, self.path(key))
             with self.index.transaction():
                 self.index.put_object(key, size, last_modified, verified)
                 self.index.execute("DELETE FROM drafts WHERE name = ?", name)
@@ -193,7 +197,7 @@ class CacheSpace:
         """Make a partial file that is whole an object (called by `Partial.commit`)."""
         try:
             os.ftruncate(fd, size)
-            self._into_place(path, key)
+            _rename(path, self.path(key))
             with self.index.transaction():
                 self.index.execute("DELETE FROM partials WHERE key = ?", name)
                 self.index.put_object(key, size, last_modified, verified)
@@ -270,10 +274,10 @@ class CacheSpace:
         self.drop_partial(key, path)
         return size
 
-    def _into_place(self, path: Path | str, key: str) -> None:
-        target = self.path(key)
-        try:
-            os.rename(path, target)
-        except FileNotFoundError:
-            private_folder(Path(target).parent)
-            os.rename(path, target)
+
+def _rename(path: Path | str, target: str) -> None:
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        private_folder(Path(target).parent)
+        os.rename(path, target)

@@ -74,10 +74,9 @@ class Refreshable(Generic[K, V]):
         clock: they age by.
         deadline: seconds to wait for one.
         patience: when not to wait on.
-        on_stale: told why one is shown as it was.
+        on_stale: told why one is shown as it was; gives what to show.
         stored: the copy of an earlier mount, whatever its stamp.
         again_after: seconds in which one that is shown as it was is not asked for again.
-        as_stale: makes the value to show from one that could not be asked for again.
         capacity, sizeof: how much is held in memory, the least recently used goes first; None: all.
 
     Attributes:
@@ -94,10 +93,9 @@ class Refreshable(Generic[K, V]):
         *,
         deadline: float,
         patience: Patience,
-        on_stale: Callable[[Failure], None],
+        on_stale: Callable[[V, Failure], V],
         stored: Callable[[K], Kept[V] | None],
         again_after: float = 0.0,
-        as_stale: Callable[[V], V] = lambda value: value,
         capacity: int | None = None,
         sizeof: Callable[[V], int] = lambda value: 1,
     ) -> None:
@@ -110,7 +108,6 @@ class Refreshable(Generic[K, V]):
         self._waits = deadline, patience
         self._on_stale = on_stale
         self._stored = stored
-        self._as_stale = as_stale
         self._lock = threading.Lock()
         self._held: MutableMapping[K, Held[V]] = (
             {} if capacity is None else LRUCache(capacity, getsizeof=lambda held: sizeof(held.value))
@@ -202,8 +199,7 @@ class Refreshable(Generic[K, V]):
             log.warning(
                 "%s %s could not be listed again and is shown as it was: %s", self._kind, key, failure
             )
-            self._on_stale(failure)
-            value = self._as_stale(held.value)
+            value = self._on_stale(held.value, failure)
             with self._lock:
                 self._stale[key] = Held(value, self._clock.now(), held.stamp)
             return value

@@ -75,10 +75,6 @@ class StoredListings:
         }
         self._put("project", snapshot.project.id, "", body)
 
-    def drop_project(self, identity: str) -> None:
-        """The project is not this user's any more."""
-        self._store.drop("project", identity)
-
     # --- sessions and subjects ------------------------------------------------------------------------------
 
     def session(self, project: str, identity: str) -> Kept[SessionSnapshot] | None:
@@ -122,19 +118,11 @@ class StoredListings:
         }
         self._put("outline", summary.project, "", body)
 
-    def drop_outline(self, project: str) -> None:
-        """The project is not this user's any more."""
-        self._store.drop("outline", project)
-
     # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileIndex] | None:
         """The files under a key of `listing.service`."""
         return self._get("files", json.dumps(key), _files)
-
-    def drop_files(self, key: Hashable) -> None:
-        """A file listing turned out not to be true."""
-        self._store.drop("files", json.dumps(key))
 
     def put_files(self, key: Hashable, stamp: str, snapshot: FileIndex) -> None:
         """Keep a file listing. One row a resource, not a file: owner and label are said once."""
@@ -169,6 +157,10 @@ class StoredListings:
             return
         self._forms = forms
         self._put("forms", "", "", forms)
+
+    def drop(self, kind: str, key: Hashable) -> None:
+        """Forget a project ("project"), its summary ("outline"), or a listing of files ("files")."""
+        self._store.drop(kind, json.dumps(key) if kind == "files" else str(key))
 
     def flush(self) -> None:
         """Wait until all is written."""

@@ -13,6 +13,7 @@ from xnatfs.concurrency.refreshable import Clock, Kept, Refreshable
 from xnatfs.concurrency.single_flight import SingleFlight
 from xnatfs.config import Limits
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Failure
 from xnatfs.listing.codec import StoredListings
 from xnatfs.listing.mtimes import MtimeHistory
 from xnatfs.listing.stale_policy import StalePolicy
@@ -67,17 +68,25 @@ class ListingEnvironment:
         capacity: int | None = None,
         sizeof: Callable[[V], int] = lambda value: 1,
     ) -> Refreshable[K, V]:
-        """Values that are listed; see `Refreshable`."""
+        """Values that are listed; see `Refreshable`.
+
+        Args:
+            as_stale: what to show of a value that could not be listed again.
+        """
+
+        def on_stale(value: V, failure: Failure) -> V:
+            self.diagnostics.failed(failure)
+            return as_stale(value)
+
         return Refreshable(
             kind,
             calls or self.calls,
             self.clock,
             deadline=self.limits.listing_deadline,
             patience=self.policy,
-            on_stale=self.diagnostics.failed,
+            on_stale=on_stale,
             stored=stored,
             again_after=again_after,
-            as_stale=as_stale,
             capacity=capacity,
             sizeof=sizeof,
         )

@@ -106,7 +106,7 @@ class FileIndexes:
         if key not in self._distrusted:
             self._distrusted[key] = True
             self.values.drop(key)
-            self._environment.stored.drop_files(key)
+            self._environment.stored.drop("files", key)
 
     def outdated(self, request: FileRequest, record: FileRecord) -> bool:
         """Whether the server lists a file otherwise by now than in `record`, or no more. Asked at once,

@@ -11,7 +11,7 @@ over I/O."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
@@ -22,9 +22,10 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.listing.bulk import BulkLoader
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.incremental import apply_changes
+from xnatfs.listing.project_proof import ProjectProof
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
-from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, SubjectRecord
+from xnatfs.server.records import ExperimentRecord, ProjectRecord, SubjectRecord
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -46,6 +47,7 @@ class ProjectListings:
 
     Attributes:
         snapshots: what each project holds, with the time of the last agreement with the server.
+        proof: whether what a project lacks, or a project, is really gone.
         on_renewed: called with the snapshots before and after when a project was compared with the server.
     """
 
@@ -59,6 +61,7 @@ class ProjectListings:
         # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would
         # wait for each other.
         self._composers = WorkerPool("project", 32)
+        self.proof = ProjectProof(environment.listings, environment.resources)
         self._bulk = BulkLoader(environment, experiments)
         ttl = environment.limits.ttl
         self._list: Refreshable[str, dict[str, ProjectRecord]] = environment.refreshable(
@@ -152,7 +155,7 @@ class ProjectListings:
         else:
             record = self.all().get(identity)
         if record is None:
-            if not self.gone(identity):
+            if not self.proof.gone(identity):
                 raise Failure(Cause.UNPROVEN, f"project {identity}")
             self._forget(identity)
             raise Failure(Cause.NO_ENTRY, identity)
@@ -162,7 +165,10 @@ class ProjectListings:
         fresh = self._patched(record, experiments, people, held, kept)
         if fresh is None:
             fresh = self._bulk.load(
-                record, experiments, partial(self.own_resources, identity, _expected(record, before)), before
+                record,
+                experiments,
+                partial(self.proof.own_resources, identity, _expected(record, before)),
+                before,
             )
         if self.snapshots.put(identity, fresh, epoch=epoch) and held is not None and fresh is not held:
             self.snapshots.note_change()
@@ -181,7 +187,7 @@ class ProjectListings:
         except Failure as failure:
             if failure.cause is Cause.NOT_ALLOWED:
                 self.snapshots.drop(identity)
-            elif failure.cause is Cause.UNPROVEN and self.gone(identity):
+            elif failure.cause is Cause.UNPROVEN and self.proof.gone(identity):
                 self._forget(identity)
                 raise Failure(Cause.NO_ENTRY, identity, failure.detail, failure.status) from failure
             raise
@@ -213,75 +219,18 @@ class ProjectListings:
             record,
             experiments,
             people(),
-            self.own_resources(identity, _expected(record, held)),
+            self.proof.own_resources(identity, _expected(record, held)),
             assessors,
         )
-
-    def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
-        """The resources of the project itself. Their listing can come back right and empty while a query
-        inside it fails (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be
-        lacking in the list of projects, too.
-
-        Raises:
-            Failure: UNPROVEN if it is not; what keeps the server from answering.
-        """
-        found = self._environment.resources.of(Owner("project", identity))
-        lacking = set(expected) - {one.id for one in found}
-        if lacking:
-            now = {one.id: one for one in self._listings.projects()}.get(identity)
-            if now is not None and now.resources is not None:
-                lacking &= {number for number, _, _ in now.resources}
-            else:  # the list of projects does not tell, perhaps because of the same query
-                lacking = {one for one in lacking if self._answers_for(identity, one)}
-        if lacking:
-            raise Failure(
-                Cause.UNPROVEN, f"the resources of project {identity}", f"{len(lacking)} are not listed"
-            )
-        return found
-
-    def _answers_for(self, identity: str, number: int) -> bool:
-        """Whether the server still knows a resource of a project: of an unknown number it says 404, of one it
-        cannot read just now 500.
-
-        Raises:
-            Failure: what keeps the server from answering.
-        """
-        try:
-            self._environment.resources.files_of_resource(
-                ResourceRecord(Owner("project", identity), "", number)
-            )
-        except Failure as failure:
-            if failure.status != 404:
-                raise
-            return False
-        return True
 
     def _look_again(self, identity: str) -> None:
         if self.snapshots.held(identity) is not None:
             self.snapshots.expire(identity)
             self.snapshots.begin(identity, lambda: self._renew(identity))
 
-    def check(self, identity: str) -> None:
-        """Return if the server answers about a project, asked now: what it refuses otherwise is then its own
-        failure.
-
-        Raises:
-            Failure: UNPROVEN, or what keeps the server from answering.
-        """
-        if not self._listings.first_experiment(identity):
-            raise Failure(Cause.UNPROVEN, f"project {identity}", "it has no experiment any more")
-
-    def gone(self, identity: str) -> bool:
-        """Whether a list of projects that came back right, asked for now, is without this one."""
-        try:
-            return identity not in {one.id for one in self._listings.projects()}
-        except Failure as failure:
-            log.info("whether project %s is gone cannot be told: %s", identity, failure)
-            return False
-
     def _forget(self, identity: str) -> None:
         self.snapshots.drop(identity)
-        self._environment.stored.drop_project(identity)
+        self._environment.stored.drop("project", identity)
 
     # --- all of them ----------------------------------------------------------------------------------------
 

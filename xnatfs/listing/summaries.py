@@ -88,7 +88,7 @@ class ProjectSummaries:
         if refused:
             if all(summary.session_resources(one) is None for one in summary.experiments):
                 raise next(iter(refused.values()))
-            self._projects.check(summary.project)
+            self._projects.proof.check(summary.project)
         if missing:
             self._environment.stored.put_outline(summary)
         return set(refused)
@@ -152,7 +152,7 @@ class ProjectSummaries:
     ) -> tuple[dict[str, ExperimentRecord], list[ResourceRecord]]:
         expected = {one.id for one in before.resources if one.id is not None} if before is not None else ()
         own = self._single_flight.start(
-            (epoch, project, "resources"), lambda: self._projects.own_resources(project, expected)
+            (epoch, project, "resources"), lambda: self._projects.proof.own_resources(project, expected)
         )
         try:
             known = before.experiments.values() if before is not None else ()
@@ -161,9 +161,9 @@ class ProjectSummaries:
             )
         except Failure as failure:
             cause = failure.cause
-            if cause is Cause.UNPROVEN and self._projects.gone(project):
+            if cause is Cause.UNPROVEN and self._projects.proof.gone(project):
                 cause = Cause.NO_ENTRY
-                self._environment.stored.drop_outline(project)
+                self._environment.stored.drop("outline", project)
             if cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
                 self._values.drop(project)
                 raise Failure(cause, f"project {project}", failure.detail, failure.status) from failure

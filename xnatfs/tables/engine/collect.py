@@ -231,7 +231,7 @@ class Collector:
         """
         if failure.away or not (of_this_file(failure) or failure.cause in _NO_LISTING):
             raise failure
-        self._listing_service.projects.check(self._summary.project)
+        self._listing_service.projects.proof.check(self._summary.project)
 
     # --- resources ------------------------------------------------------------------------------------------
 
@@ -385,7 +385,7 @@ class Collector:
         except Failure as failure:
             if failure.cause not in _MISSING and not of_this_file(failure):
                 raise
-            self._listing_service.projects.check(self._summary.project)
+            self._listing_service.projects.proof.check(self._summary.project)
             return self._read(one, record, True, stamp, problems, aged) or []
 
     def _read(

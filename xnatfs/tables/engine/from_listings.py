@@ -187,5 +187,5 @@ def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
     except Failure as failure:
         if failure.cause is not Cause.GONE and not of_this_file(failure):
             raise
-        builder.listing_service.projects.check(project)
+        builder.listing_service.projects.proof.check(project)
         return builder.content(file)
