@@ -4,6 +4,7 @@ Trouble hides nothing.
 
 from __future__ import annotations
 
+import copy
 import errno
 from collections.abc import Iterator
 
@@ -312,3 +313,28 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
         assert vfs.attributes(f"{path}/f").size == len(new)
     assert read(vfs, f"{path}/g") == b"other bytes"
     assert len(shelf.server.requests(r"/files\?")) <= 4
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+def test_a_published_snapshot_does_not_change(scale: DemoServer, compose: Compose, profile: str) -> None:
+    """What is learnt of single sessions and subjects is kept beside it."""
+    scale.switches.profile = profile
+    mounted = compose(scale)
+    listings = mounted.listing_service
+    snapshot = listings.projects.get("SCALE")
+    before = {key: copy.deepcopy(value) for key, value in vars(snapshot).items() if key != "memo"}
+    for subject in snapshot.subjects:
+        listings.sessions.of_subject("SCALE", subject)
+    for identity in snapshot.experiments:
+        listings.sessions.get("SCALE", identity)
+    look(mounted.vfs, names(mounted.vfs, SUBJECTS)[0])
+    assert listings.projects.get("SCALE") is snapshot
+    after = {key: value for key, value in vars(snapshot).items() if key != "memo"}
+    for order in ("order", "subject_order"):
+        before[order], after[order] = before[order].ids, after[order].ids
+    assert after == before
+    # And nothing of it is asked for twice.
+    asked = len(scale.requests("/subjects/"))
+    for subject in snapshot.subjects:
+        listings.sessions.of_subject("SCALE", subject)
+    assert len(scale.requests("/subjects/")) == asked

@@ -1,4 +1,4 @@
-"""Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listing_store`.
+"""Snapshots as texts and back: what is kept over a remount, in the store of `cache.listing_store`.
 
 Used by `listing.service`. JSON, not pickle: what is read back from a disk must never run. A body in another
 form than this version writes is as good as none.
@@ -54,11 +54,11 @@ class StoredListings:
         self._put("projects", "", "", _rows(projects.values()))
 
     def project(self, identity: str) -> Kept[ProjectSnapshot] | None:
-        """A project's holdings."""
+        """A project's snapshot."""
         return self._get("project", identity, _project)
 
     def put_project(self, snapshot: ProjectSnapshot) -> None:
-        """Keep a project's holdings."""
+        """Keep a project's snapshot."""
         body = {
             "project": astuple(snapshot.project),
             "subjects": _rows(snapshot.subjects.values()),

@@ -5,8 +5,7 @@ Used by `listing.service`. Cost (design.md 4.1): a project in about eight reques
 changed in four, and what did is listed again. What was proven last stays until a listing that came back right
 says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is gone when the list of projects is without
 it.
-Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held
-over I/O."""
+Threading: any thread. Published snapshots are never changed in place; no lock is held over I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What one project, and one session, are known to hold: plain values built from records.
 
-Made by `listing.service`, read by the tree. Immutable by agreement once published: a change makes a new
-value."""
+Made by the listings, read by the tree. Immutable by agreement once published: a change makes a new value, and
+what is learnt of a single session or subject is kept beside (`sessions`). Only memos are filled in later."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Derived:
-    """What others derive from holdings and want to keep as long as these live."""
+    """What others derive from a snapshot and want to keep as long as these live."""
 
     def __init__(self) -> None:
         self._derived: dict[Hashable, Any] = {}
@@ -219,7 +219,7 @@ class SessionSnapshot:
         return found
 
     def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionSnapshot:
-        """These holdings and the resources among `resources` that are not yet in them; the same object if
+        """This snapshot and the resources among `resources` that are not yet in it; the same object if
         there are none.
         """
         known = [resource for group in self.resources.values() for resource in group]
