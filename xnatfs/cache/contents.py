@@ -5,8 +5,10 @@ Used by `listing` and `content`. Layout below the directory (mode 0700: this is 
     objects/ab/<key>    whole files; the name is the sha256 of what identifies one version of one file
     partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open
     drafts/<name>       small files being written, each flock'ed by its writer: one nobody holds is left from
-    a crash and removed index.sqlite        sizes, last use, how each was checked (`index.py`) lock
-    flock'ed, shared, by every process that has the cache open (`sweep.py`: what a crash left is cleared away)
+                        a crash and removed
+    index.sqlite        sizes, last use, how each was checked (`index.py`)
+    lock                flock'ed, shared, by every process that has the cache open (`recovery.py`: what a
+                        crash left is cleared away)
 
 Bytes are reserved before they are fetched (`space.py`), so the cap holds with everything in flight; the disk
 keeps a minimum of free space. What is open in this process is not evicted. Several processes may share a
@@ -28,14 +30,13 @@ from xnatfs.cache.index import Index, ObjectRow, PartialRow
 from xnatfs.cache.partial import Partial
 from xnatfs.cache.recovery import Guard, sweep_all, sweep_drafts
 from xnatfs.cache.space import CacheSpace, checked_key
-from xnatfs.cache.writers import BatchWriter, CacheWriter, locked
+from xnatfs.cache.writers import RESERVE_STEP_BYTES, BatchWriter, CacheWriter, locked
 from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
-_READ_AHEAD = 2**20
-_RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
+_READ_AHEAD_BYTES = 2**20
 
 
 @dataclass
@@ -116,7 +117,9 @@ class ContentCache:
                 os.close(fd)
                 self.space.forget(key)
                 return None
-            if row.size > _READ_AHEAD:  # the disk reads while the kernel and Python pass on what came before
+            if (
+                row.size > _READ_AHEAD_BYTES
+            ):  # the disk reads while the kernel and Python pass on what came before
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             self.space.pin(key)
             now = time.time()
@@ -172,7 +175,7 @@ class ContentCache:
         Raises:
             Failure: NO_SPACE if that many bytes cannot be made free below the cap.
         """
-        reserved = _RESERVE_STEP if size is None else size
+        reserved = RESERVE_STEP_BYTES if size is None else size
         name = uuid.uuid4().hex
         # The locked file first: a reservation nobody holds a lock for counts as left from a crash when
         # another mount starts.

@@ -17,7 +17,7 @@ from xnatfs.cache.space import CacheSpace
 from xnatfs.config import private_folder
 from xnatfs.errors import Cause, Failure
 
-_RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
+RESERVE_STEP_BYTES = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
 
 def locked(path: Path) -> int | None:
@@ -72,7 +72,7 @@ class CacheWriter:
             Failure: NO_SPACE if the cap or the disk is full.
         """
         if self.written + len(piece) > self._reserved:
-            more = max(_RESERVE_STEP, self.written + len(piece) - self._reserved)
+            more = max(RESERVE_STEP_BYTES, self.written + len(piece) - self._reserved)
             self._space.reserve_more(self.name, more)
             self._reserved += more
         view = memoryview(piece)
