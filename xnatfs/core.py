@@ -205,7 +205,7 @@ def _put_together(
         history,
         serve_bad_digests=settings.serve_bad_digests,
     )
-    builder = _builder(settings, listings, listing_service, content_manager, stored, diagnostics)
+    builder = _builder(settings, listing_service, content_manager, diagnostics)
     return Core(
         settings,
         mountpoint,
@@ -222,10 +222,8 @@ def _put_together(
 
 def _builder(
     settings: Settings,
-    listings: ListingRequests,
     listing_service: ListingService,
     content_manager: ContentManager,
-    stored: StoredListings,
     diagnostics: Diagnostics,
 ) -> Builder:
     tables, complaints = with_plugins()
@@ -233,7 +231,7 @@ def _builder(
         diagnostics.odd(complaint)
     folder = content_manager.cache.directory
     return Builder(
-        ProjectSummaries(listings, settings.limits, stored, listing_service),
+        ProjectSummaries(listing_service),
         listing_service,
         TemporaryDownloads(content_manager.contents, content_manager, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),

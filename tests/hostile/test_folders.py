@@ -13,7 +13,7 @@ import pytest
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.corrections import Corrections
 from xnatfs.config import make_folder, private_folder
-from xnatfs.daemon import registry
+from xnatfs.daemon import mount_registry
 from xnatfs.errors import Cause, Failure, UsageError
 
 SOMEBODY = 65534
@@ -129,7 +129,7 @@ def test_the_folder_of_the_socket_is_refused_if_anybody_could_have_laid_somethin
             monkeypatch.setattr("os.geteuid", lambda: 12345)
             folder.rename(tmp_path / "xnatfs-12345")
     with pytest.raises(UsageError, match="is not a private folder of this user"):
-        registry.socket_path("/mnt/xnat")
+        mount_registry.socket_path("/mnt/xnat")
     assert list((tmp_path / "trap").iterdir()) == [] and not (tmp_path / "nowhere").exists()
 
 
@@ -137,7 +137,7 @@ def test_a_socket_has_a_private_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: object
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert mode(registry.socket_path("/mnt/xnat").parent) == 0o700
+    assert mode(mount_registry.socket_path("/mnt/xnat").parent) == 0o700
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_a_server_that_is_away_and_back(shelf: Shelf, compose: Compose) -> None:
 
     def noticed() -> bool:
         assert refused(lambda: mounted.vfs.open(f"{FOLDER}/other")) == errno.EHOSTDOWN
-        return mounted.listing_service._listings._connection.breaker.away() is not None
+        return mounted.listing_service.environment.listings._connection.breaker.away() is not None
 
     until(noticed, 30)
     asked = mounted.report()["requests"]

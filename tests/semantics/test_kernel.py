@@ -21,7 +21,7 @@ import pytest
 from tests.semantics.conftest import MIB, TEXT, Place, opened, refused
 from tests.semantics.quoting import rows, rule
 from tests.support import run, xnatfs
-from xnatfs.daemon import registry
+from xnatfs.daemon import mount_registry
 from xnatfs.demo.model import ComputedContent
 
 # --- attributes ---------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_what_is_kept_is_for_one_user(place: Place) -> None:
             and [path for path in special if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
         )
     with socket.socket(socket.AF_UNIX) as ours:
-        ours.connect(str(registry.socket_path(str(place.mounted.point))))
+        ours.connect(str(mount_registry.socket_path(str(place.mounted.point))))
         (held,) = {Path(ours.getpeername())}
     assert (
         stat.S_IMODE(held.lstat().st_mode) & 0o077 == 0 == stat.S_IMODE(held.parent.lstat().st_mode) & 0o077

@@ -15,9 +15,9 @@ from tests.server.scripted import Answer, scripted, xnat
 from xnatfs import cli
 from xnatfs.auth import credentials, token_store
 from xnatfs.config import Settings, state_home
-from xnatfs.daemon import registry
+from xnatfs.daemon import mount_registry
 from xnatfs.daemon.control import ControlServer
-from xnatfs.daemon.registry import Registration
+from xnatfs.daemon.mount_registry import Registration
 from xnatfs.demo.server import DemoServer
 from xnatfs.server import identity
 
@@ -197,7 +197,7 @@ def test_mounts_of_that_server_and_user_are_told_and_no_others(
 
         socket = tmp_path / f"{name}.sock"
         servers.append(ControlServer(socket, {"credentials": take}))
-        registry.register(Registration(f"/mnt/{name}", os.getpid(), server, user, str(socket), ""))
+        mount_registry.register(Registration(f"/mnt/{name}", os.getpid(), server, user, str(socket), ""))
 
     try:
         mounted("a", "demo", own.url)

@@ -223,7 +223,7 @@ def test_a_draft_of_unknown_size_reserves_as_it_grows(tmp_path: Path) -> None:
 
 
 def test_a_draft_that_grows_past_its_reservation_pushes_out_others(cache: ContentCache) -> None:
-    cache.cap = 9 * KIB * KIB
+    cache.space.cap = 9 * KIB * KIB
     put(cache, "a", b"a" * KIB * KIB)
     draft = cache.draft(10)
     draft.write(b"x" * 11)

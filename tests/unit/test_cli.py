@@ -16,9 +16,9 @@ import pytest
 from tests.support import xnatfs
 from xnatfs import __version__, cli
 from xnatfs.cli import doctor, format, mount, status
-from xnatfs.daemon import dead_mounts, mount_table, registry
+from xnatfs.daemon import dead_mounts, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
-from xnatfs.daemon.registry import Registration
+from xnatfs.daemon.mount_registry import Registration
 from xnatfs.demo import server as demo_server
 from xnatfs.errors import UsageError
 
@@ -177,10 +177,12 @@ def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(
         mount_table, "at", lambda _: mount_table.MountEntry("xnat:a.org", place, "fuse.xnatfs")
     )
     monkeypatch.setattr(mount_table, "state_of", lambda _: mount_table.ANSWERS)
-    registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
+    mount_registry.register(Registration(place, os.getpid(), "https://a.org", "ann", "", ""))
     with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
         mount.check_mountpoint(place)
-    monkeypatch.setattr(registry, "of", lambda _: None)  # of another state directory: it is not taken away
+    monkeypatch.setattr(
+        mount_registry, "of", lambda _: None
+    )  # of another state directory: it is not taken away
     with pytest.raises(UsageError, match=r"xnat:a\.org is already mounted"):
         mount.check_mountpoint(place)
 
@@ -291,7 +293,7 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
     server = ControlServer(
         tmp_path / "s", {"status": lambda _: REPORT, "refresh": lambda one: asked.append(one)}
     )
-    registry.register(Registration(place, os.getpid(), "https://a.org", "ann", str(tmp_path / "s"), ""))
+    mount_registry.register(Registration(place, os.getpid(), "https://a.org", "ann", str(tmp_path / "s"), ""))
     try:
         assert "7 requests" in run("status")
         assert json.loads(run("status", "--json", place)) == [REPORT]

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from xnatfs.config import state_home
-from xnatfs.daemon import control, mount_table, registry
+from xnatfs.daemon import control, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
-from xnatfs.daemon.registry import Registration
+from xnatfs.daemon.mount_registry import Registration
 from xnatfs.errors import UsageError
 
 
@@ -39,69 +39,69 @@ def dead_pid() -> int:
 
 def test_a_registered_mount_is_found_by_its_mountpoint(tmp_path: Path) -> None:
     one = registration(str(tmp_path / "mnt"))
-    path = registry.register(one)
+    path = mount_registry.register(one)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert registry.running() == [one]
-    assert registry.of(str(tmp_path / "mnt")) == one
-    assert registry.of(str(tmp_path / "other")) is None
+    assert mount_registry.running() == [one]
+    assert mount_registry.of(str(tmp_path / "mnt")) == one
+    assert mount_registry.of(str(tmp_path / "other")) is None
     path.unlink()
-    assert registry.running() == []
+    assert mount_registry.running() == []
 
 
 def test_a_path_lies_in_the_innermost_mount(tmp_path: Path) -> None:
     outer, inner = registration(str(tmp_path / "m")), registration(str(tmp_path / "m" / "n"))
-    registry.register(outer)
-    registry.register(inner)
-    assert registry.containing(str(tmp_path / "m" / "x" / "y")) == outer
-    assert registry.containing(str(tmp_path / "m" / "n" / "y")) == inner
-    assert registry.containing(str(tmp_path / "m" / "n")) == inner
-    assert registry.containing(str(tmp_path / "mm")) is None
+    mount_registry.register(outer)
+    mount_registry.register(inner)
+    assert mount_registry.containing(str(tmp_path / "m" / "x" / "y")) == outer
+    assert mount_registry.containing(str(tmp_path / "m" / "n" / "y")) == inner
+    assert mount_registry.containing(str(tmp_path / "m" / "n")) == inner
+    assert mount_registry.containing(str(tmp_path / "mm")) is None
 
 
 def test_a_mount_whose_process_is_gone_is_forgotten(tmp_path: Path, dead_pid: int) -> None:
-    path = registry.register(registration(str(tmp_path / "m"), dead_pid))
-    assert registry.running() == []
+    path = mount_registry.register(registration(str(tmp_path / "m"), dead_pid))
+    assert mount_registry.running() == []
     assert not path.exists()
 
 
 def test_a_process_that_only_has_the_old_number_is_not_the_mount(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
-        registry.register(registration(str(tmp_path / "m"), other.pid))
-        assert registry.running() == []
+        mount_registry.register(registration(str(tmp_path / "m"), other.pid))
+        assert mount_registry.running() == []
         other.kill()
 
 
 def test_a_broken_registration_does_not_hide_the_others(tmp_path: Path) -> None:
     one = registration(str(tmp_path / "m"))
-    folder = registry.register(one).parent
+    folder = mount_registry.register(one).parent
     (folder / "0.json").write_text("{")
     (folder / "1.json").write_text("{}")
     (folder / "2.json").write_text("[]")
-    assert registry.running() == [one]
+    assert mount_registry.running() == [one]
 
 
 def test_links_above_the_mountpoint_are_resolved_but_not_the_mountpoint(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "m").symlink_to("/nowhere")
-    assert registry.absolute(str(tmp_path / "link" / "m")) == str(tmp_path / "real" / "m")
-    assert registry.absolute("/") == "/"
-    assert registry.absolute(str(tmp_path / "real" / "x" / "..") + "/") == str(tmp_path / "real")
+    assert mount_registry.absolute(str(tmp_path / "link" / "m")) == str(tmp_path / "real" / "m")
+    assert mount_registry.absolute("/") == "/"
+    assert mount_registry.absolute(str(tmp_path / "real" / "x" / "..") + "/") == str(tmp_path / "real")
 
 
 def test_the_socket_lies_in_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    path = registry.socket_path("/mnt/" + "x" * 300)
+    path = mount_registry.socket_path("/mnt/" + "x" * 300)
     assert len(str(path.relative_to(tmp_path))) < 60
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert registry.socket_path("/mnt/a") != registry.socket_path("/mnt/b")
+    assert mount_registry.socket_path("/mnt/a") != mount_registry.socket_path("/mnt/b")
     path.parent.chmod(0o755)
     with pytest.raises(UsageError, match="not a private folder"):
-        registry.socket_path("/mnt/a")
+        mount_registry.socket_path("/mnt/a")
 
 
 def test_the_log_lies_in_the_state_directory() -> None:
-    path = registry.log_path("/mnt/a")
+    path = mount_registry.log_path("/mnt/a")
     assert path.parent == state_home() / "logs"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 

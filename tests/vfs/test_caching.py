@@ -359,7 +359,7 @@ def test_an_index_that_a_stopped_mount_holds_is_done_without_until_it_is_free(
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch, pytest.raises(Failure):
-        patch.setattr(mounted.cache, "_make_room", broken)
+        patch.setattr(mounted.cache.space, "_make_room", broken)
         mounted.cache.draft(1)  # rolled back, and with it what was given back
     for name in "bc":
         assert read(vfs, f"{FOLDER}/{name}") == name.encode() * 1000

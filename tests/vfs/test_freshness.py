@@ -4,6 +4,7 @@ Trouble hides nothing.
 
 from __future__ import annotations
 
+import copy
 import errno
 from collections.abc import Iterator
 
@@ -14,7 +15,6 @@ from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
-from xnatfs.listing import files
 from xnatfs.vfs import Vfs
 
 NOW = Limits(cache_size=10**9, ttl=0.0, progress_deadline=20.0)
@@ -252,7 +252,7 @@ def test_one_look_fetches_nothing_ahead(scale: DemoServer, compose: Compose) -> 
     names(mounted.vfs, SUBJECTS)
     for subject in ("sub00010", "sub00003", "sub00015"):
         look(mounted.vfs, subject)
-    until(lambda: not mounted.listing_service._single_flight._under_way)
+    until(lambda: not mounted.listing_service.environment.calls._under_way)
     assert file_listings(scale) == 3
 
 
@@ -277,7 +277,7 @@ def test_a_walk_where_nothing_is_granted_costs_one_more_a_session(
 @pytest.mark.parametrize("change", ["overwritten", "larger", "removed"])
 @pytest.mark.parametrize("path", [FOLDER, "/views/P/by-resource/R/S"])
 def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
-    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, path: str, change: str
+    shelf: Shelf, compose: Compose, path: str, change: str
 ) -> None:
     """Nothing else tells of it: the stamp of its session did not move (xnat-rest.md 5). It is asked for once,
     and others are left alone.
@@ -303,7 +303,7 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
     with pytest.raises(OSError) as caught:
         vfs.open(f"{path}/f")
     assert caught.value.errno == errno.EIO
-    monkeypatch.setattr(files, "_JUST_NOW", -1.0)
+    mounted.listing_service.clock.advance(60.0)
     if change == "removed":
         with pytest.raises(OSError) as caught:
             vfs.open(f"{path}/f")
@@ -313,3 +313,28 @@ def test_a_file_that_is_not_what_its_listing_says_is_listed_anew(
         assert vfs.attributes(f"{path}/f").size == len(new)
     assert read(vfs, f"{path}/g") == b"other bytes"
     assert len(shelf.server.requests(r"/files\?")) <= 4
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+def test_a_published_snapshot_does_not_change(scale: DemoServer, compose: Compose, profile: str) -> None:
+    """What is learnt of single sessions and subjects is kept beside it."""
+    scale.switches.profile = profile
+    mounted = compose(scale)
+    listings = mounted.listing_service
+    snapshot = listings.projects.get("SCALE")
+    before = {key: copy.deepcopy(value) for key, value in vars(snapshot).items() if key != "memo"}
+    for subject in snapshot.subjects:
+        listings.sessions.of_subject("SCALE", subject)
+    for identity in snapshot.experiments:
+        listings.sessions.get("SCALE", identity)
+    look(mounted.vfs, names(mounted.vfs, SUBJECTS)[0])
+    assert listings.projects.get("SCALE") is snapshot
+    after = {key: value for key, value in vars(snapshot).items() if key != "memo"}
+    for order in ("order", "subject_order"):
+        before[order], after[order] = before[order].ids, after[order].ids
+    assert after == before
+    # And nothing of it is asked for twice.
+    asked = len(scale.requests("/subjects/"))
+    for subject in snapshot.subjects:
+        listings.sessions.of_subject("SCALE", subject)
+    assert len(scale.requests("/subjects/")) == asked

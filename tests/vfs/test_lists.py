@@ -343,12 +343,10 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     assert sessions(vfs) == ["as_guest", "own"]
     across.server.switches.match, across.server.switches.fail_status = "/projects/PLAIN/experiments", 404
     across.server.switches.fail_next = -1
-    mounted.listing_service._projects.held[
-        "PLAIN"
-    ].loaded -= 3600  # it would be asked again by itself, too: not what is looked at here
-    monkeypatch.setattr(
-        mounted.listing_service, "project", lambda project: mounted.listing_service._projects.held[project]
-    )
+    projects = mounted.listing_service.projects
+    # It would be asked again by itself, too: not what is looked at here.
+    projects.snapshots.expire("PLAIN")
+    monkeypatch.setattr(projects, "get", lambda project: projects.snapshots.latest(project).value)
     monkeypatch.setattr(lists, "_AGAIN", 0.0)
     monkeypatch.setattr(lists, "_SOON", 0.0)
     across.server.clear_log()

@@ -61,21 +61,7 @@ def everything(mounted: Core) -> dict[str, str]:
 
 def age_all(mounted: Core) -> None:
     """Let everything that is known be days old: the next look asks the server."""
-    long = 300_000.0
-    projects, files = mounted.listing_service._projects, mounted.listing_service._files
-    for snapshot in projects.held.values():
-        snapshot.loaded -= long
-        snapshot.made -= long
-    if projects._projects is not None:
-        projects._projects = projects._projects[0] - long, projects._projects[1]
-    for key, (stamp, made, held) in list(files._held.items()):
-        files._held[key] = stamp, made - long, held
-    files._stale.clear()
-    sessions = mounted.listing_service._sessions
-    for owner, (stamp, made, session) in list(sessions.items()):
-        sessions[owner] = stamp, made - long, session
-    for summary in mounted.builder.summaries._held.values():
-        summary.loaded -= long
+    mounted.listing_service.clock.advance(300_000.0)
 
 
 def refuses_logins(switches: dict[str, object]) -> bool:

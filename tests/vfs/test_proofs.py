@@ -44,7 +44,7 @@ def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, co
     mounted = compose(shelf.server)
     shelf.put(shelf.make.entry("f", b"data"))
     mounted.builder.summaries.get("P")  # as a table had it made
-    mounted.listing_service.project("P").loaded = -1e9
+    mounted.listing_service.projects.snapshots.expire("P")
 
     def change() -> None:
         shelf.make.resource(shelf.session, "NEW", [shelf.make.entry("g", b"more")])
@@ -57,15 +57,15 @@ def test_a_view_has_what_is_new_though_an_older_outline_is_held(shelf: Shelf, co
 def test_a_session_that_was_removed_costs_its_rows_and_not_the_table(shelf: Shelf, compose: Compose) -> None:
     mounted = compose(shelf.server)
     other = shelf.server.call(lambda: shelf.make.experiment(shelf.subject, "OTHER"))
-    mounted.listing_service.project("P")
+    mounted.listing_service.projects.get("P")
     mounted.builder.summaries.get("P")
 
     def remove() -> None:
         del shelf.archive.experiments[other.id]
 
     shelf.server.call(remove)
-    mounted.listing_service.project("P").loaded = -1e9
-    mounted.listing_service.project("P")
+    mounted.listing_service.projects.snapshots.expire("P")
+    mounted.listing_service.projects.get("P")
     assert read(mounted.vfs, "/tables/P/scans.csv").startswith(b"ID,")
 
 
@@ -109,7 +109,7 @@ def test_resources_of_a_project_stay_while_their_query_fails(
     mounted = compose(shelf.server, limits=NOW)
     assert "resources" in names(mounted.vfs, "/projects/P")
     if not told:
-        mounted.listing_service._listings.capabilities.refuse("columns of projects")
+        mounted.listing_service.environment.listings.capabilities.refuse("columns of projects")
     shelf.switches.failing_query = "/projects/P/resources"
     assert "resources" in names(mounted.vfs, "/projects/P")
     shelf.switches.failing_query = ""
@@ -153,7 +153,7 @@ def test_an_item_that_lacks_what_was_known_is_not_believed(shelf: Shelf, compose
     mounted = compose(shelf.server)
     place = "/projects/P/subjects/s/S/ASSESSORS/A"
     assert names(mounted.vfs, place) == ["OUT"]
-    assert mounted.listing_service._single.items_proven
+    assert mounted.listing_service.sessions.loader.items_proven
     mounted.refresh()
     shelf.switches.failing_table = "img_assessor_out_resource"
     try:
@@ -183,7 +183,7 @@ def test_a_session_removed_while_a_table_is_made_costs_its_rows(
     mounted = compose(shelf.server)
     summary = mounted.builder.summaries.get("P")
     shelf.server.call(lambda: shelf.archive.experiments.pop(other.id))
-    mounted.listing_service.project("P")
+    mounted.listing_service.projects.get("P")
     monkeypatch.setattr(mounted.builder.summaries, "get", lambda _: summary)
     for table in ("freesurfer6/aseg", "scans", "scandates"):
         assert read(mounted.vfs, f"/tables/P/{table}.csv").startswith(b"ID,")

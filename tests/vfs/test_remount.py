@@ -99,7 +99,7 @@ def test_a_walk_after_a_remount_lists_no_files_again_and_is_the_same(
     # Of subjects and projects, and of sessions whose subject is not shared along, where the server may tell
     # no time of change.
     without = {
-        one.id for one in second.listing_service.project(project).experiments.values() if not one.changed
+        one.id for one in second.listing_service.projects.get(project).experiments.values() if not one.changed
     }
     assert not without or profile == "proven"
     stampless = [
@@ -247,7 +247,7 @@ def test_one_changed_session_costs_a_handful_of_requests(
     scale.call(lambda: scale.archive.touch(session))
     time.sleep(1.1)
     scale.clear_log()
-    mounted.listing_service.session("SCALE", session.id)
+    mounted.listing_service.sessions.get("SCALE", session.id)
     asked = [one for one in scale.requests() if one.path != "/data/projects"]
     assert len(asked) <= 6, [one.path for one in asked]
     assert everything(mounted) == before

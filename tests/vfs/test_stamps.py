@@ -355,11 +355,7 @@ def test_one_changed_session_costs_its_own_requests(thousand: DemoServer, compos
 
 def age_project(mounted: Core) -> None:
     """Let the project be old enough to be looked at again."""
-    projects = mounted.listing_service._projects
-    for snapshot in projects.held.values():
-        snapshot.loaded -= 100_000.0
-    if projects._projects is not None:
-        projects._projects = projects._projects[0] - 100_000.0, projects._projects[1]
+    mounted.listing_service.clock.advance(LIMITS.ttl + 100.0)
 
 
 def test_every_file_of_a_walk_is_still_there(thousand: DemoServer, compose: Compose) -> None:

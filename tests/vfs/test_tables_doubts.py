@@ -24,7 +24,6 @@ from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.images import pydicom_file
 from xnatfs.demo.model import BytesContent, CatalogEntry
 from xnatfs.demo.server import DemoServer
-from xnatfs.listing import files
 from xnatfs.tables.engine import materialize
 from xnatfs.tree.lists import list_files
 
@@ -171,7 +170,7 @@ def test_what_could_not_be_listed_is_not_kept_under_the_new_stamp(shelf: Shelf, 
     read(mounted.vfs, TABLE)
     # ... and then both are.
     shelf.switches.fail_next = 0
-    time.sleep(files._AGAIN_S)
+    mounted.listing_service.clock.advance(60.0)
     assert cells(rows(mounted, TABLE), "measurement", "region")["one"] == true_aseg("another", "6")
 
 

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS objects (
     key TEXT PRIMARY KEY,
     size INTEGER NOT NULL,          -- bytes
     last_modified TEXT NOT NULL,    -- the server's header, "" if it sent none
-    verified TEXT NOT NULL,         -- md5, crc, size: how the content was checked; "" if that has to be done again
+    verified TEXT NOT NULL,         -- md5, crc, size: how the content was checked, "" if it has to be again
     checked REAL NOT NULL,          -- when it was last known to be the server's, epoch seconds
     used REAL NOT NULL              -- last opened, epoch seconds
 );
@@ -46,13 +46,20 @@ CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL, users INTEGER NOT NULL);
 -- Kept by triggers: a SUM over 100,000 objects for each file fetched would cost 10 ms each.
 CREATE TABLE IF NOT EXISTS total (bytes INTEGER NOT NULL);
 INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
-CREATE TRIGGER IF NOT EXISTS object_in AFTER INSERT ON objects BEGIN UPDATE total SET bytes = bytes + NEW.size; END;
-CREATE TRIGGER IF NOT EXISTS object_out AFTER DELETE ON objects BEGIN UPDATE total SET bytes = bytes - OLD.size; END;
-CREATE TRIGGER IF NOT EXISTS draft_in AFTER INSERT ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
-CREATE TRIGGER IF NOT EXISTS draft_out AFTER DELETE ON drafts BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
-CREATE TRIGGER IF NOT EXISTS draft_more AFTER UPDATE ON drafts BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
-CREATE TRIGGER IF NOT EXISTS partial_in AFTER INSERT ON partials BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
-CREATE TRIGGER IF NOT EXISTS partial_out AFTER DELETE ON partials BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS object_in AFTER INSERT ON objects
+    BEGIN UPDATE total SET bytes = bytes + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS object_out AFTER DELETE ON objects
+    BEGIN UPDATE total SET bytes = bytes - OLD.size; END;
+CREATE TRIGGER IF NOT EXISTS draft_in AFTER INSERT ON drafts
+    BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
+CREATE TRIGGER IF NOT EXISTS draft_out AFTER DELETE ON drafts
+    BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS draft_more AFTER UPDATE ON drafts
+    BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
+CREATE TRIGGER IF NOT EXISTS partial_in AFTER INSERT ON partials
+    BEGIN UPDATE total SET bytes = bytes + NEW.reserved; END;
+CREATE TRIGGER IF NOT EXISTS partial_out AFTER DELETE ON partials
+    BEGIN UPDATE total SET bytes = bytes - OLD.reserved; END;
 CREATE TRIGGER IF NOT EXISTS partial_more AFTER UPDATE OF reserved ON partials
     BEGIN UPDATE total SET bytes = bytes + NEW.reserved - OLD.reserved; END;
 """

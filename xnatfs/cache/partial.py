@@ -11,15 +11,11 @@ import contextlib
 import ctypes
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from xnatfs.cache.space import CacheSpace
 from xnatfs.disk import disk_failure, write_all
 from xnatfs.errors import Failure
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from xnatfs.cache.contents import ContentCache
 
 PAGE = 128 * 1024
 _PUNCH_HOLE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE (linux/falloc.h)
@@ -35,7 +31,7 @@ class Partial:
 
     def __init__(
         self,
-        cache: ContentCache,
+        space: CacheSpace,
         key: str,
         path: Path,
         size: int,
@@ -43,7 +39,7 @@ class Partial:
         pages: bytes | None,
         fd: int,
     ) -> None:
-        self._cache = cache
+        self._space = space
         self._lock = threading.Lock()
         self._recording = threading.Lock()  # an older bitmap must not be written after a newer one
         self._path = path
@@ -146,7 +142,7 @@ class Partial:
                     return False
                 unrecorded, self._unrecorded = self._unrecorded, 0
                 pages = bytes(self._pages)
-            if self._cache.record_partial(self.key, pages):
+            if self._space.record_partial(self.key, pages):
                 return True
             with self._lock:
                 self._unrecorded += unrecorded
@@ -160,7 +156,7 @@ class Partial:
             if self._gone:
                 return
             self._gone = True
-        self._cache.drop_partial(self.key, self._path)
+        self._space.drop_partial(self.key, self._path)
 
     def commit(self, key: str, verified: str) -> None:
         """All is here and checked: make it an object. Nothing is done if some of it was dropped just now."""
@@ -168,7 +164,7 @@ class Partial:
             if self._left:
                 return
             self._gone = True
-        self._cache.store_partial(self.key, self._path, key, self.size, self.last_modified, verified, self.fd)
+        self._space.store_partial(self.key, self._path, key, self.size, self.last_modified, verified, self.fd)
 
     def close(self) -> None:
         """Close; what is here stays for the next time."""
@@ -176,7 +172,7 @@ class Partial:
             with contextlib.suppress(Failure):
                 if self._unrecorded:
                     self.record()
-            self._cache.release_partial(self.key, kept=not self._gone)
+            self._space.release_partial(self.key, kept=not self._gone, page=PAGE)
             os.close(self.fd)
             self.fd = -1
 

@@ -11,16 +11,13 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from xnatfs.cache.space import CacheSpace
 from xnatfs.config import private_folder
 from xnatfs.disk import disk_failure, write_all
 from xnatfs.errors import Cause, Failure
 
-if TYPE_CHECKING:
-    from xnatfs.cache.contents import ContentCache
-
-_RESERVE_STEP = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
+RESERVE_STEP_BYTES = 4 * 2**20  # a draft whose size is not known reserves ahead in such steps
 
 
 def locked(path: Path) -> int | None:
@@ -60,8 +57,8 @@ def _new(path: Path) -> int:
 class CacheWriter:
     """A file being written. One writer; readers may `os.pread` what is already there from `fd`."""
 
-    def __init__(self, cache: ContentCache, name: str, path: Path, reserved: int) -> None:
-        self._cache = cache
+    def __init__(self, space: CacheSpace, name: str, path: Path, reserved: int) -> None:
+        self._space = space
         self.name = name
         self._path = path
         self._reserved = reserved
@@ -75,8 +72,8 @@ class CacheWriter:
             Failure: NO_SPACE if the cap or the disk is full.
         """
         if self.written + len(piece) > self._reserved:
-            more = max(_RESERVE_STEP, self.written + len(piece) - self._reserved)
-            self._cache.reserve_more(self.name, more)
+            more = max(RESERVE_STEP_BYTES, self.written + len(piece) - self._reserved)
+            self._space.reserve_more(self.name, more)
             self._reserved += more
         try:
             self.written = write_all(self.fd, piece, self.written)
@@ -91,12 +88,12 @@ class CacheWriter:
 
     def commit(self, key: str, *, last_modified: str, verified: str) -> None:
         """Rename into place under `key`, as a whole and checked content."""
-        self._cache.store(self, self._path, key, last_modified, verified)
+        self._space.store(self.name, self.fd, self.written, self._path, key, last_modified, verified)
 
     def close(self) -> None:
         """Close the descriptor; without a commit the bytes are gone."""
         if self.fd >= 0:
-            self._cache.drop_draft(self.name, self._path)
+            self._space.drop_draft(self.name, self._path)
             os.close(self.fd)
             self.fd = -1
 
@@ -108,8 +105,8 @@ class BatchWriter:
     One writer. A file is an object as soon as `flush` has entered it.
     """
 
-    def __init__(self, cache: ContentCache, name: str, size: int) -> None:
-        self._cache = cache
+    def __init__(self, space: CacheSpace, name: str, size: int) -> None:
+        self._space = space
         self.name = name
         self._left = size  # of the reservation
         self._begun = 0
@@ -117,7 +114,7 @@ class BatchWriter:
         self._stored_fds: list[
             int
         ] = []  # in place, not in the index yet: their locks tell a sweep that somebody looks after them
-        self._lock_path = cache.directory / "drafts" / name
+        self._lock_path = space.directory / "drafts" / name
         self._lock = _new(self._lock_path)  # held as long as the reservation lives
         self._path = f"{self._lock_path}.m"
         self._fd = -1
@@ -130,7 +127,7 @@ class BatchWriter:
             when the pile was made may have been evicted for it since."""
         self.drop()
         if size > self._left:
-            self._cache.reserve_more(self.name, size - self._left)
+            self._space.reserve_more(self.name, size - self._left)
             self._left = size
         self._left -= size
         self._begun = size
@@ -154,7 +151,7 @@ class BatchWriter:
 
     def keep(self, key: str, verified: str) -> None:
         """The file is whole and checked."""
-        self._cache.into_place(self._path, key)
+        self._space.into_place(self._path, key)
         self._stored.append((key, self._written, verified))
         self._stored_fds.append(self._fd)
         self._fd, self._written, self._begun = -1, 0, 0
@@ -179,7 +176,7 @@ class BatchWriter:
             stored, self._stored = self._stored, []
             fds, self._stored_fds = self._stored_fds, []
             try:
-                self._cache.store_many(self.name, stored)
+                self._space.store_many(self.name, stored)
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -191,6 +188,6 @@ class BatchWriter:
         finally:
             self.drop()
             if self._lock >= 0:
-                self._cache.drop_draft(self.name, self._lock_path)
+                self._space.drop_draft(self.name, self._lock_path)
                 os.close(self._lock)
                 self._lock = -1

@@ -17,7 +17,7 @@ import click
 from xnatfs.cache import maintenance
 from xnatfs.cli.format import counted, say, size
 from xnatfs.config import Settings, cache_home, normal_url
-from xnatfs.daemon import registry
+from xnatfs.daemon import mount_registry
 from xnatfs.errors import UsageError
 
 _SHOWN = 20  # damaged files named one by one
@@ -78,7 +78,9 @@ def _mounts(scope: maintenance.CacheScope) -> list[str]:
     if not scope.in_use:
         return []
     return [
-        one.mountpoint for one in registry.running() if Settings(one.server).scope(one.user) == scope.name
+        one.mountpoint
+        for one in mount_registry.running()
+        if Settings(one.server).scope(one.user) == scope.name
     ]
 
 

@@ -19,7 +19,7 @@ from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import unmount
 from xnatfs.cli.mount import check_fuse, check_mountpoint
 from xnatfs.config import Limits, Settings
-from xnatfs.daemon import registry
+from xnatfs.daemon import mount_registry
 from xnatfs.daemon.run import background
 from xnatfs.errors import UsageError
 
@@ -45,7 +45,7 @@ def command(mountpoint: str | None, once: bool) -> None:
     ):  # before anything is started: it has to be taken down again
         signal.signal(number, lambda *_: ended.set())
     check_fuse()
-    place = registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
+    place = mount_registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
     check_mountpoint(place)
     scratch = Path(tempfile.mkdtemp(prefix="xnatfs-demo-work-"))
     # A process of its own: the mount forks, which a process with a server's threads in it should not.

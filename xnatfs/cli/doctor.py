@@ -18,7 +18,7 @@ from xnatfs._version import __version__
 from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
 from xnatfs.config import Settings, cache_home, make_folder, state_home
-from xnatfs.daemon import dead_mounts, mount_table, overlay, registry
+from xnatfs.daemon import dead_mounts, mount_registry, mount_table, overlay
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import alias_tokens as remote
 from xnatfs.server.connection import Connection
@@ -84,7 +84,7 @@ def _machine() -> Iterator[Finding]:
         yield "bad", "FUSE", str(error)
     for one in dead_mounts.dead():
         yield "bad", "mount", f"{one.mountpoint}: {one.problem}"
-    for each in registry.running():
+    for each in mount_registry.running():
         if mount_table.state_of(each.mountpoint) == mount_table.SILENT:
             yield "bad", "mount", f"{each.mountpoint}: {dead_mounts.problem_of(each)}"
     possible = overlay.kinds()

@@ -14,7 +14,7 @@ from xnatfs.auth import token_store
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli.format import say
 from xnatfs.config import Settings, normal_url
-from xnatfs.daemon import control, registry
+from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import alias_tokens as remote
 from xnatfs.server import identity
@@ -148,7 +148,7 @@ def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:
 def _tell_mounts(token: token_store.StoredToken) -> bool:
     """Whether a mount of this server and user did not take the new token."""
     failed = False
-    for one in registry.running():
+    for one in mount_registry.running():
         if (one.server, one.user) != (token.server, token.user):
             continue
         try:

@@ -14,7 +14,7 @@ from xnatfs.bids.mapping import user_map
 from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
-from xnatfs.daemon import dead_mounts, mount_table, registry
+from xnatfs.daemon import dead_mounts, mount_registry, mount_table
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
@@ -108,7 +108,7 @@ def start(
     check_fuse()
     if allow_other:
         check_allow_other()
-    place = registry.absolute(mountpoint)
+    place = mount_registry.absolute(mountpoint)
     check_mountpoint(place)
     upper = None
     if overlay is not None:
@@ -132,7 +132,7 @@ def start(
             f"verify: false)",
             err=True,
         )
-    one = registry.of(place)
+    one = mount_registry.of(place)
     _tell(place, settings.server, one.user if one is not None else login.user, allow_other)
 
 
@@ -202,7 +202,7 @@ def check_mountpoint(place: str) -> None:
     """
     entry = mount_table.at(place)
     if entry is not None:
-        running = registry.of(place)
+        running = mount_registry.of(place)
         ours = overlays.is_ours(entry)
         state = mount_table.state_of(place) if ours else ""
         # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that

@@ -7,7 +7,7 @@ import os
 import click
 
 from xnatfs.cli.format import say
-from xnatfs.daemon import control, registry
+from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import UsageError
 
 
@@ -21,15 +21,15 @@ def command(path: str | None) -> None:
     PATH is a mount or anything in it: only that project is looked at again. Without PATH: the mount of the
     current folder, else all."""
     if path is None:
-        here = registry.containing(os.getcwd())
-        asked = [(one, "") for one in ([here] if here else registry.running())]
+        here = mount_registry.containing(os.getcwd())
+        asked = [(one, "") for one in ([here] if here else mount_registry.running())]
         if not asked:
             raise UsageError("nothing is mounted")
     else:
-        one = registry.containing(path)
+        one = mount_registry.containing(path)
         if one is None:
             raise UsageError(f"{path} is in no xnatfs mount")
-        asked = [(one, registry.absolute(path)[len(one.mountpoint) :])]
+        asked = [(one, mount_registry.absolute(path)[len(one.mountpoint) :])]
     for one, below in asked:
         control.ask(one.socket, "refresh", below=below)
         say(f"{one.mountpoint} looks at {one.server} again")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xnatfs.cli.format import counted, say, size
-from xnatfs.daemon import control, dead_mounts, overlay, registry
+from xnatfs.daemon import control, dead_mounts, mount_registry, overlay
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
@@ -29,9 +29,9 @@ def command(mountpoint: str | None, as_json: bool) -> int:
 
     Exit code 0 if every mount asked about answers, else 1.
     """
-    found, dead = registry.running(), dead_mounts.dead()
+    found, dead = mount_registry.running(), dead_mounts.dead()
     if mountpoint is not None:
-        one = registry.containing(mountpoint)
+        one = mount_registry.containing(mountpoint)
         place = os.path.abspath(mountpoint)
         dead = [each for each in dead if one is None and f"{place}/".startswith(f"{each.mountpoint}/")]
         if one is None and not dead:

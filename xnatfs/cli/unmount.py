@@ -9,7 +9,7 @@ import time
 import click
 
 from xnatfs.cli.format import say
-from xnatfs.daemon import control, dead_mounts, mount_table, overlay, registry
+from xnatfs.daemon import control, dead_mounts, mount_registry, mount_table, overlay
 from xnatfs.errors import UsageError
 
 _PATIENCE = 5.0  # seconds that open files get to be closed
@@ -23,7 +23,7 @@ def command(mountpoint: str) -> None:
 
     If files in it are still open after some seconds, the mount is taken away from under them; their readers
     get an error."""
-    place = registry.absolute(mountpoint)
+    place = mount_registry.absolute(mountpoint)
     stuck = end(place)
     say(f"{place} is unmounted")
     if stuck:
@@ -37,7 +37,7 @@ def end(place: str) -> str:
         UsageError: nothing is mounted there, or it cannot be unmounted.
     """
     entry = mount_table.at(place)
-    running = registry.of(place)
+    running = mount_registry.of(place)
     if entry is None and running is None:
         raise UsageError(f"nothing is mounted at {place}")
     if entry is not None and not overlay.is_ours(entry):
@@ -66,7 +66,7 @@ def end(place: str) -> str:
     return dead_mounts.left_behind(running) if running is not None and running.alive else ""
 
 
-def _wait_for_end(running: registry.Registration) -> None:
+def _wait_for_end(running: mount_registry.Registration) -> None:
     deadline = time.monotonic() + 10
     while (
         running.alive and time.monotonic() < deadline

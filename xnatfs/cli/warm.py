@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from xnatfs.cli.format import say, size
-from xnatfs.daemon import control, registry
+from xnatfs.daemon import control, mount_registry
 from xnatfs.daemon.warm_up import Warming, WarmPlan, survey
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
@@ -36,7 +36,7 @@ def command(paths: tuple[str, ...]) -> int:
     """
     caps: dict[str, int] = {}
     for path in paths:
-        mount = registry.containing(path)
+        mount = mount_registry.containing(path)
         if mount is None:
             raise UsageError(f"{path} is in no xnatfs mount")
         if mount.mountpoint not in caps:

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from xnatfs.daemon import mount_table, registry
-from xnatfs.daemon.registry import Registration
+from xnatfs.daemon import mount_registry, mount_table
+from xnatfs.daemon.mount_registry import Registration
 
 _STATES = {
     "T": "is stopped (`kill -CONT {pid}` lets it go on)",
@@ -30,7 +30,7 @@ class DeadMount(NamedTuple):
 
 def dead() -> list[DeadMount]:
     """The dead mounts of this user."""
-    running = registry.running()
+    running = mount_registry.running()
     known = {one.mountpoint for one in running}
     folders = [one.overlay.rstrip("/") + "/" for one in running if one.overlay]
     found = []

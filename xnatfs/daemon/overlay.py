@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.config import make_folder, private_folder, state_home
-from xnatfs.daemon import mount_table, registry
+from xnatfs.daemon import mount_registry, mount_table
 from xnatfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _clear_lower(lower: str) -> None:
 
 
 def _record_path(mountpoint: str) -> Path:
-    return private_folder(state_home() / "overlays") / f"{registry.name_of(mountpoint)}.json"
+    return private_folder(state_home() / "overlays") / f"{mount_registry.name_of(mountpoint)}.json"
 
 
 # --- what is in the upper layer -----------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
             raise UsageError(
                 f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other"
             )
-    if registry.containing(str(path)) is not None:
+    if mount_registry.containing(str(path)) is not None:
         raise UsageError(f"{path} lies in an xnatfs mount; changes have to be kept elsewhere")
     with contextlib.suppress(OSError):
         owner = path.stat().st_uid
@@ -377,7 +377,7 @@ class Overlay:
     def __init__(self, directory: Path, mountpoint: str, kind: str, lock: int, allow_other: bool) -> None:
         self.directory = directory
         self.kind = kind
-        self.lower = str(registry.socket_path(mountpoint).with_suffix(".lower"))
+        self.lower = str(mount_registry.socket_path(mountpoint).with_suffix(".lower"))
         self._mountpoint = mountpoint
         self._lock = lock
         self._allow_other = allow_other

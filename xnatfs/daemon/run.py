@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings
 from xnatfs.core import Core, compose
-from xnatfs.daemon import gc_tuning, mount_table, registry
+from xnatfs.daemon import gc_tuning, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.hardening import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
@@ -66,7 +66,7 @@ def foreground(
     base = mountpoint  # where the read-only mount goes
     failed: list[str] = []
     try:
-        socket_path = registry.socket_path(mountpoint)
+        socket_path = mount_registry.socket_path(mountpoint)
         began = threading.Event()
         if overlay is not None:
             overlay.prepare()
@@ -80,16 +80,16 @@ def foreground(
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
-        one = registry.Registration(
+        one = mount_registry.Registration(
             mountpoint,
             os.getpid(),
             mounted.connection.server,
             mounted.connection.user,
             str(socket_path),
-            str(registry.log_path(mountpoint)),
+            str(mount_registry.log_path(mountpoint)),
             str(overlay.directory) if overlay is not None else "",
         )
-        registration = registry.register(one)
+        registration = mount_registry.register(one)
         watcher.read_again = mounted.token_renewal.hang_up
         mounted.token_renewal.start()
         watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
@@ -138,7 +138,7 @@ def background(
     Raises:
         UsageError: it could not be mounted; the text says why. Nothing is left behind.
     """
-    log_file = registry.log_path(mountpoint)
+    log_file = mount_registry.log_path(mountpoint)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

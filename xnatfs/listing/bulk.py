@@ -8,19 +8,17 @@ Used by `listing.service`. About eight requests whatever the size of the project
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from xnatfs.concurrency.single_flight import SharedCall, SingleFlight
+from xnatfs.concurrency.single_flight import SharedCall
 from xnatfs.errors import Cause, Failure
+from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
 from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
-from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
-from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,29 +34,31 @@ class BulkLoader:
 
     def __init__(
         self,
-        listings: ListingRequests,
-        resources: Resources,
+        environment: ListingEnvironment,
         experiments: ExperimentListings,
-        calls: SingleFlight,
-        patience: float,
     ) -> None:
-        self._listings = listings
+        self._listings = environment.listings
         self._experiments = experiments
-        self._resources = resources
-        self._single_flight = calls
-        self._patience = patience
+        self._resources = environment.resources
+        self._single_flight = environment.calls
+        self._clock = environment.clock
+        self._patience = environment.limits.listing_deadline
 
     def load(
         self,
         record: ProjectRecord,
         experiments: dict[str, ExperimentRecord],
         own_resources: Callable[[], list[ResourceRecord]],
+        before: ProjectSnapshot | None,
     ) -> ProjectSnapshot:
-        """Everything the bulk listings tell of a project whose experiments are already listed;
-        `own_resources` lists its own.
+        """Everything the bulk listings tell of a project whose experiments are already listed; what they keep
+        back and `before` had stays known.
+
+        Args:
+            own_resources: lists those of the project itself.
         """
         identity, listings, patience = record.id, self._listings, self._patience
-        snapshot = ProjectSnapshot(record, experiments=experiments, loaded=time.monotonic())
+        snapshot = ProjectSnapshot(record, experiments=experiments)
         subjects = self._begin(("subjects", identity), lambda: listings.subjects(identity))
         own = self._begin(("project resources", identity), own_resources)
         if experiments:
@@ -91,6 +91,9 @@ class BulkLoader:
         snapshot.add_subjects(people, their_resources)
         snapshot.own_resources = own.wait(patience)
         snapshot.put_in_order()
+        snapshot.made = self._clock.now()
+        if before is not None:
+            snapshot.take_over(before)
         return snapshot
 
     def _settle_doubts(

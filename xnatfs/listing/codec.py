@@ -1,4 +1,4 @@
-"""Holdings as texts and back: what `catalogs` keeps over a remount, in the store of `cache.listing_store`.
+"""Snapshots as texts and back: what is kept over a remount, in the store of `cache.listing_store`.
 
 Used by `listing.service`. JSON, not pickle: what is read back from a disk must never run. A body in another
 form than this version writes is as good as none.
@@ -11,10 +11,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import astuple, dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import astuple, replace
+from typing import Any, TypeVar
 
 from xnatfs.cache.listing_store import ListingStore
+from xnatfs.concurrency.refreshable import Kept
 from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import (
     AssessorRecord,
@@ -35,15 +36,6 @@ _PROVEN_FOR_S = 86400.0  # a server may be updated
 _FORM = 4  # of the bodies below; another number is not read
 
 
-@dataclass(frozen=True)
-class Kept(Generic[T]):
-    """Something from the store: the stamp it came with and its age in seconds."""
-
-    value: T
-    stamp: str
-    age: float
-
-
 class StoredListings:
     """Typed access to a `ListingStore`."""
 
@@ -62,11 +54,11 @@ class StoredListings:
         self._put("projects", "", "", _rows(projects.values()))
 
     def project(self, identity: str) -> Kept[ProjectSnapshot] | None:
-        """A project's holdings."""
+        """A project's snapshot."""
         return self._get("project", identity, _project)
 
     def put_project(self, snapshot: ProjectSnapshot) -> None:
-        """Keep a project's holdings."""
+        """Keep a project's snapshot."""
         body = {
             "project": astuple(snapshot.project),
             "subjects": _rows(snapshot.subjects.values()),
@@ -82,10 +74,6 @@ class StoredListings:
             "own": _rows(snapshot.own_resources),
         }
         self._put("project", snapshot.project.id, "", body)
-
-    def drop_project(self, identity: str) -> None:
-        """The project is not this user's any more."""
-        self._store.drop("project", identity)
 
     # --- sessions and subjects ------------------------------------------------------------------------------
 
@@ -114,10 +102,9 @@ class StoredListings:
 
     # --- outlines -------------------------------------------------------------------------------------------
 
-    def summary(self, project: str) -> ProjectSummary | None:
+    def summary(self, project: str) -> Kept[ProjectSummary] | None:
         """A project's outline."""
-        kept = self._get("outline", project, _summary)
-        return kept.value if kept is not None else None
+        return self._get("outline", project, _summary)
 
     def put_outline(self, summary: ProjectSummary) -> None:
         """Keep a project's outline."""
@@ -131,19 +118,11 @@ class StoredListings:
         }
         self._put("outline", summary.project, "", body)
 
-    def drop_outline(self, project: str) -> None:
-        """The project is not this user's any more."""
-        self._store.drop("outline", project)
-
     # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileIndex] | None:
         """The files under a key of `listing.service`."""
         return self._get("files", json.dumps(key), _files)
-
-    def drop_files(self, key: Hashable) -> None:
-        """A file listing turned out not to be true."""
-        self._store.drop("files", json.dumps(key))
 
     def put_files(self, key: Hashable, stamp: str, snapshot: FileIndex) -> None:
         """Keep a file listing. One row a resource, not a file: owner and label are said once."""
@@ -178,6 +157,10 @@ class StoredListings:
             return
         self._forms = forms
         self._put("forms", "", "", forms)
+
+    def drop(self, kind: str, key: Hashable) -> None:
+        """Forget a project ("project"), its summary ("outline"), or a listing of files ("files")."""
+        self._store.drop(kind, json.dumps(key) if kind == "files" else str(key))
 
     def flush(self) -> None:
         """Wait until all is written."""

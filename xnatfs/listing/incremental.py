@@ -1,8 +1,8 @@
-"""A project's holdings brought up to date with what changed, in place of listing all of it again.
+"""A project's snapshot brought up to date with what changed, instead of listing all of it again.
 
 Used by `projects`. An experiment or subject is taken as changed when its row is: its stamp moves with every
 change below it (`stamps`). A changed session is marked as not complete and is asked for by itself when it is
-looked at; so is a changed subject. Threading: pure; the holdings given are not changed."""
+looked at; so is a changed subject. Threading: pure; the snapshot given is not changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def apply_changes(
     own_resources: list[ResourceRecord],
     assessors: Callable[[], AssessorListing],
 ) -> ProjectSnapshot | None:
-    """The holdings as they are now: the same object if nothing changed, None if all has to be listed again.
+    """The snapshot as it is now: the same object if nothing changed, None if all has to be listed again.
 
     `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the
     project, and is called if a session changed: a session's own listing has no assessor that has no resource,
@@ -77,7 +77,6 @@ def apply_changes(
         resources=resources,
         complete=held.complete - touched,
         complete_subjects=held.complete_subjects - stale,
-        without_item=held.without_item - stale,
         renewed=(held.renewed | changed) - gone,
         own_resources=own_resources,
         memo=Derived(),

@@ -5,188 +5,156 @@ Used by `listing.service`. Cost (design.md 4.1): a project in about eight reques
 changed in four, and what did is listed again. What was proven last stays until a listing that came back right
 says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is gone when the list of projects is without
 it.
-Threading: any thread. Published holdings are never changed in place; one lock guards the maps, never held
-over I/O."""
+Threading: any thread. Published snapshots are never changed in place; no lock is held over I/O."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
+from typing import TypeVar
 
-from xnatfs.concurrency.debounce import Debouncer
+from xnatfs.concurrency.refreshable import Kept, Refreshable
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
-from xnatfs.config import Limits
-from xnatfs.diagnostics import Diagnostics
-from xnatfs.errors import UNANSWERED, Cause, Failure
+from xnatfs.errors import Cause, Failure
 from xnatfs.listing.bulk import BulkLoader
-from xnatfs.listing.codec import Kept, StoredListings
+from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.incremental import apply_changes
+from xnatfs.listing.project_proof import ProjectProof
 from xnatfs.listing.snapshot import ProjectSnapshot
-from xnatfs.listing.stale_policy import StalePolicy
 from xnatfs.listing.stamps import ExperimentListings
-from xnatfs.server.listing_requests import ListingRequests
-from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, SubjectRecord
-from xnatfs.server.resources import Resources
+from xnatfs.server.records import ExperimentRecord, ProjectRecord, SubjectRecord
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+# What ends a project for this user, or says nothing about it: it is not shown as it was then.
+_FINAL = frozenset({Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED})
+_ALL = "of projects"  # the one key there is
 
 
 class ProjectListings:
     """The projects of one server, for one user.
 
-    Args: listings, resources: where they come from. experiments: lists the experiments of a project with the
-        stamps that move. flights: fetches single listings. limits: how long a listing holds. troubles: what
-        is odd on the server is reported there. stored: what earlier mounts listed: shown at once where the
-        server's stamps agree, or where the server is away. later: renews what was shown from the store.
-        patience: when not to wait on. only: show only these projects (none: all)."""
+    Args:
+        environment: what listings are made with. What earlier mounts stored is shown at once where the
+            server's stamps agree, or where the server is away.
+        experiments: lists the experiments of a project with the stamps that move.
+        only: show only these projects (none: all).
+
+    Attributes:
+        snapshots: what each project holds, with the time of the last agreement with the server.
+        proof: whether what a project lacks, or a project, is really gone.
+        on_renewed: called with the snapshots before and after when a project was compared with the server.
+    """
 
     def __init__(
-        self,
-        listings: ListingRequests,
-        resources: Resources,
-        experiments: ExperimentListings,
-        calls: SingleFlight,
-        limits: Limits,
-        diagnostics: Diagnostics,
-        stored: StoredListings,
-        later: Debouncer,
-        patience: StalePolicy,
-        only: tuple[str, ...] = (),
+        self, environment: ListingEnvironment, experiments: ExperimentListings, only: tuple[str, ...] = ()
     ) -> None:
-        self._listings = listings
-        self._resources = resources
+        self._environment = environment
+        self._listings = environment.listings
         self._experiments = experiments
-        self._single_flight = calls
-        self._limits = limits
-        self._diagnostics = diagnostics
-        self._stored = stored
-        self._later = later
-        self._patience = patience
         self._only = only
         # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would
         # wait for each other.
         self._composers = WorkerPool("project", 32)
-        self._composing = SingleFlight(self._composers)
-        self._bulk = BulkLoader(listings, resources, experiments, calls, limits.listing_deadline)
-        self._lock = threading.Lock()
-        self._projects: tuple[float, dict[str, ProjectRecord]] | None = None
-        self.held: dict[str, ProjectSnapshot] = {}
-        self.changed = -1e9  # time.monotonic() of the last listing that may differ from what was shown before
-        self._epoch = 0  # rises with every refresh: what was asked for before it is not held after it
-        self._refreshed = False
-        # Called with the holdings before and after when a project was compared with the server.
+        self.proof = ProjectProof(environment.listings, environment.resources)
+        self._bulk = BulkLoader(environment, experiments)
+        ttl = environment.limits.ttl
+        self._list: Refreshable[str, dict[str, ProjectRecord]] = environment.refreshable(
+            "the list", self._kept_list, again_after=ttl
+        )
+        self.snapshots: Refreshable[str, ProjectSnapshot] = environment.refreshable(
+            "project", self._kept, calls=SingleFlight(self._composers), again_after=ttl
+        )
         self.on_renewed: Callable[[ProjectSnapshot | None, ProjectSnapshot], None] = lambda before, after: (
             None
         )
 
     # --- which there are ------------------------------------------------------------------------------------
 
-    def projects(self) -> dict[str, ProjectRecord]:
+    def all(self) -> dict[str, ProjectRecord]:
         """The projects shown, by id."""
-        held = self._projects
-        if held is not None and time.monotonic() - held[0] < self._limits.ttl:
-            return held[1]
-        if held is None and not self._refreshed:
-            kept = self._stored.projects()
+        held = self._fresh(self._list, _ALL)
+        if held is not None:
+            return held
+        if self._list.held(_ALL) is None and self._list.refreshed is None:
+            kept = self._kept_list(_ALL)
             if kept is not None:
-                found = self._shown(kept.value)
-                self._projects = (time.monotonic(), found)
-                self._later.add(
-                    "projects",
-                    lambda: self._single_flight.start(
-                        (self._epoch, "projects"), self._load_projects, urgent=False
-                    ),
-                )
-                return found
-        try:
-            give_up = self._patience(held=held is not None)
-            return self._single_flight.get(
-                (self._epoch, "projects"), self._load_projects, self._limits.listing_deadline, give_up
-            )
-        except Failure as failure:
-            if failure.cause is Cause.INTERRUPTED:
-                raise
-            kept = self._stored.projects() if held is None and failure.cause in UNANSWERED else None
-            if held is None and kept is None:
-                raise
-            self._stale("the list of projects", failure)
-            found = held[1] if held is not None else self._shown(kept.value) if kept is not None else {}
-            self._projects = (time.monotonic(), found)
-            return found
+                self._list.put(_ALL, kept.value)
+                self._environment.later.add(_ALL, lambda: self._list.begin(_ALL, self._load_list))
+                return kept.value
+        return self._list.get(_ALL, self._load_list, tolerated=lambda failure: True)
+
+    def _kept_list(self, _: str) -> Kept[dict[str, ProjectRecord]] | None:
+        kept = self._environment.stored.projects()
+        return kept and replace(kept, value=self._shown(kept.value))
 
     def _shown(self, projects: dict[str, ProjectRecord]) -> dict[str, ProjectRecord]:
-        return {one.id: one for one in projects.values() if not self._only or one.id in self._only}
+        return {one.id: one for one in projects.values() if self._may_show(one.id)}
 
-    def _load_projects(self) -> dict[str, ProjectRecord]:
-        epoch = self._epoch
+    def _may_show(self, identity: str) -> bool:
+        return not self._only or identity in self._only
+
+    def _load_list(self) -> dict[str, ProjectRecord]:
+        epoch = self._list.epoch
         everything = {one.id: one for one in self._listings.projects()}
         found = self._shown(everything)
-        self._stored.put_projects(everything)
-        if epoch == self._epoch:
-            self._projects = (time.monotonic(), found)
+        self._environment.stored.put_projects(everything)
+        self._list.put(_ALL, found, epoch=epoch)
         return found
+
+    def _fresh(self, values: Refreshable[str, _T], key: str) -> _T | None:
+        fresh = values.fresh(key, self._environment.limits.ttl)
+        if fresh is None and (shown := values.shown(key)) is not None:
+            return shown.value
+        return fresh
 
     # --- one of them ----------------------------------------------------------------------------------------
 
     def fresh(self, identity: str) -> ProjectSnapshot | None:
-        """A project's holdings if they need not be renewed; no request."""
-        held = self.held.get(identity)
-        return held if held is not None and time.monotonic() - held.loaded < self._limits.ttl else None
+        """A project's snapshot if it need not be renewed; no request."""
+        return self._fresh(self.snapshots, identity)
+
+    def agreed(self, identity: str) -> float | None:
+        """When the snapshot last agreed with the server, or was shown as it was because that could not be
+        asked; as the clock says. None: never.
+        """
+        held = self.snapshots.shown(identity) or self.snapshots.held(identity)
+        return held.at if held is not None else None
 
     def get(self, identity: str) -> ProjectSnapshot:
-        """A project's holdings, at most `ttl` old.
+        """A project's snapshot, at most `ttl` old.
 
         Raises: Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
             nothing is held yet."""
         if (fresh := self.fresh(identity)) is not None:
             return fresh
-        held = self.held.get(identity)
-        try:
-            give_up = self._patience(held=held is not None)
-            return self._composing.get(
-                (self._epoch, identity), lambda: self._renew(identity), self._limits.listing_deadline, give_up
-            )
-        except Failure as failure:
-            if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
-                raise
-            if held is None:
-                kept = (
-                    self._stored.project(identity)
-                    if failure.cause in UNANSWERED and self._may_show(identity)
-                    else None
-                )
-                if kept is None:
-                    raise
-                held = self.held.setdefault(identity, kept.value)
-            self._stale(f"project {identity}", failure)
-            held.loaded = time.monotonic()
-            return held
+        return self.snapshots.get(
+            identity, lambda: self._renew(identity), tolerated=lambda failure: failure.cause not in _FINAL
+        )
 
-    def _may_show(self, identity: str) -> bool:
-        return not self._only or identity in self._only
+    def _kept(self, identity: str) -> Kept[ProjectSnapshot] | None:
+        return self._environment.stored.project(identity) if self._may_show(identity) else None
 
     def _renew(self, identity: str) -> ProjectSnapshot:
-        """One to four requests tell whether anything changed since the holdings were made; only what did is
+        """One to four requests tell whether anything changed since the snapshot was made; only what did is
         listed again.
         """
-        epoch = self._epoch
-        held = self.held.get(identity)
-        kept = (
-            self._stored.project(identity)
-            if held is None and not self._refreshed and self._may_show(identity)
-            else None
-        )
+        epoch = self.snapshots.epoch
+        entry = self.snapshots.held(identity)
+        held = entry.value if entry is not None else None
+        kept = self._kept(identity) if held is None and self.snapshots.refreshed is None else None
         if kept is not None:
             record: ProjectRecord | None = (
                 kept.value.project
             )  # whether it still is this user's tells the next request
         else:
-            record = self.projects().get(identity)
+            record = self.all().get(identity)
         if record is None:
-            if not self.gone(identity):
+            if not self.proof.gone(identity):
                 raise Failure(Cause.UNPROVEN, f"project {identity}")
             self._forget(identity)
             raise Failure(Cause.NO_ENTRY, identity)
@@ -196,19 +164,15 @@ class ProjectListings:
         fresh = self._patched(record, experiments, people, held, kept)
         if fresh is None:
             fresh = self._bulk.load(
-                record, experiments, partial(self.own_resources, identity, _expected(record, before))
+                record,
+                experiments,
+                partial(self.proof.own_resources, identity, _expected(record, before)),
+                before,
             )
-            fresh.made = time.monotonic()
-            if before is not None:
-                fresh.take_over(before)
-        fresh.loaded = time.monotonic()
-        with self._lock:
-            if epoch == self._epoch:
-                if held is not None and fresh is not held:
-                    self.changed = time.monotonic()
-                self.held[identity] = fresh
+        if self.snapshots.put(identity, fresh, epoch=epoch) and held is not None and fresh is not held:
+            self.snapshots.note_change()
         if fresh is not held and (kept is None or fresh is not kept.value):
-            self._stored.put_project(fresh)
+            self._environment.stored.put_project(fresh)
         self.on_renewed(before, fresh)
         return fresh
 
@@ -221,8 +185,8 @@ class ProjectListings:
             )
         except Failure as failure:
             if failure.cause is Cause.NOT_ALLOWED:
-                self.held.pop(identity, None)
-            elif failure.cause is Cause.UNPROVEN and self.gone(identity):
+                self.snapshots.drop(identity)
+            elif failure.cause is Cause.UNPROVEN and self.proof.gone(identity):
                 self._forget(identity)
                 raise Failure(Cause.NO_ENTRY, identity, failure.detail, failure.status) from failure
             raise
@@ -242,106 +206,41 @@ class ProjectListings:
             # Shown with one request; the rest is asked for in a moment.
             fresh = apply_changes(kept.value, record, experiments, None, kept.value.own_resources, assessors)
             if fresh is not None:
-                fresh.made = time.monotonic() - kept.age
-                self._later.add(("project", identity), lambda: self._look_again(identity))
+                fresh.made = self._environment.clock.now() - kept.age
+                self._environment.later.add(("project", identity), lambda: self._look_again(identity))
             return fresh
-        if held is None or time.monotonic() - held.made >= self._limits.relist_after:
+        if held is None or held.made is None:
+            return None
+        if self._environment.clock.now() - held.made >= self._environment.limits.relist_after:
             return None
         return apply_changes(
             held,
             record,
             experiments,
             people(),
-            self.own_resources(identity, _expected(record, held)),
+            self.proof.own_resources(identity, _expected(record, held)),
             assessors,
         )
 
-    def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
-        """The resources of the project itself. Their listing can come back right and empty while a query
-        inside it fails (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be
-        lacking in the list of projects, too.
-
-        Raises:
-            Failure: UNPROVEN if it is not; what keeps the server from answering.
-        """
-        found = self._resources.of(Owner("project", identity))
-        lacking = set(expected) - {one.id for one in found}
-        if lacking:
-            now = {one.id: one for one in self._listings.projects()}.get(identity)
-            if now is not None and now.resources is not None:
-                lacking &= {number for number, _, _ in now.resources}
-            else:  # the list of projects does not tell, perhaps because of the same query
-                lacking = {one for one in lacking if self._answers_for(identity, one)}
-        if lacking:
-            raise Failure(
-                Cause.UNPROVEN, f"the resources of project {identity}", f"{len(lacking)} are not listed"
-            )
-        return found
-
-    def _answers_for(self, identity: str, number: int) -> bool:
-        """Whether the server still knows a resource of a project: of an unknown number it says 404, of one it
-        cannot read just now 500.
-
-        Raises:
-            Failure: what keeps the server from answering.
-        """
-        try:
-            self._resources.files_of_resource(ResourceRecord(Owner("project", identity), "", number))
-        except Failure as failure:
-            if failure.status != 404:
-                raise
-            return False
-        return True
-
     def _look_again(self, identity: str) -> None:
-        held = self.held.get(identity)
-        if held is not None:
-            held.loaded = -1e9
-            self._composing.start((self._epoch, identity), lambda: self._renew(identity), urgent=False)
-
-    def check(self, identity: str) -> None:
-        """Return if the server answers about a project, asked now: what it refuses otherwise is then its own
-        failure.
-
-        Raises:
-            Failure: UNPROVEN, or what keeps the server from answering.
-        """
-        if not self._listings.first_experiment(identity):
-            raise Failure(Cause.UNPROVEN, f"project {identity}", "it has no experiment any more")
-
-    def gone(self, identity: str) -> bool:
-        """Whether a list of projects that came back right, asked for now, is without this one."""
-        try:
-            return identity not in {one.id for one in self._listings.projects()}
-        except Failure as failure:
-            log.info("whether project %s is gone cannot be told: %s", identity, failure)
-            return False
+        if self.snapshots.held(identity) is not None:
+            self.snapshots.expire(identity)
+            self.snapshots.begin(identity, lambda: self._renew(identity))
 
     def _forget(self, identity: str) -> None:
-        self.held.pop(identity, None)
-        self._stored.drop_project(identity)
+        self.snapshots.drop(identity)
+        self._environment.stored.drop("project", identity)
 
     # --- all of them ----------------------------------------------------------------------------------------
 
     def refresh(self, project: str | None = None) -> None:
         """Forget what is held, of one project or of all: the next look asks the server."""
-        with self._lock:
-            self._epoch += 1
-            self._refreshed = True
-            self.changed = time.monotonic()
-            if project is None:
-                self.held.clear()
-            else:
-                self.held.pop(project, None)
-            self._projects = None
+        self.snapshots.refresh(project)
+        self._list.refresh()
 
     def close(self) -> None:
         """Start nothing more."""
         self._composers.close()
-
-    def _stale(self, what: str, failure: Failure) -> None:
-        log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
-        self._diagnostics.failed(failure)
 
 
 def _expected(record: ProjectRecord, before: ProjectSnapshot | None) -> set[int]:

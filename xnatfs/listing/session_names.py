@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 from xnatfs.concurrency.single_flight import SharedCall
 from xnatfs.errors import Cause, Failure
-from xnatfs.listing.snapshot import ProjectSnapshot
-from xnatfs.listing.stale_policy import StalePolicy
-from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.listing.environment import ListingEnvironment
+from xnatfs.listing.projects import ProjectListings
 from xnatfs.server.records import ExperimentRecord
 
 log = logging.getLogger(__name__)
@@ -51,29 +50,14 @@ class SessionNames:
     """Looks names up on one server.
 
     Args:
-        listings: where they come from.
-        start: begins a request in a worker; see `service.ListingService`.
-        deadline: seconds for each.
-        patience: when not to wait on.
-        fresh: a project that needs no request.
-        project: a project as the tree shows it.
+        environment: what listings are made with.
+        projects: as the tree shows them.
     """
 
-    def __init__(
-        self,
-        listings: ListingRequests,
-        start: Callable[[Hashable, Callable[[], Any]], SharedCall[Any]],
-        deadline: float,
-        patience: StalePolicy,
-        fresh: Callable[[str], ProjectSnapshot | None],
-        project: Callable[[str], ProjectSnapshot],
-    ) -> None:
-        self._listings = listings
-        self._start = start
-        self._deadline = deadline
-        self._patience = patience
-        self._fresh = fresh
-        self._project = project
+    def __init__(self, environment: ListingEnvironment, projects: ProjectListings) -> None:
+        self._environment = environment
+        self._listings = environment.listings
+        self._projects = projects
 
     def find(self, names: tuple[str, ...], shown: Collection[str]) -> NameSearch:
         """The experiments with these accession ids or labels in the projects `shown`; asked now.
@@ -112,7 +96,7 @@ class SessionNames:
         known = {one.id for one in search.found}
         calls: dict[str, SharedCall[list[ExperimentRecord]]] = {}
         for project in projects:
-            if self._fresh(project) is None:
+            if self._projects.fresh(project) is None:
                 calls[project] = self._start(
                     ("experiments", project), partial(self._listings.experiments, project)
                 )
@@ -126,7 +110,7 @@ class SessionNames:
                     search.found.append(Found(one.id, project, asked))
 
     def _shown_in(self, project: str) -> Mapping[str, ExperimentRecord]:
-        return self._project(project).experiments
+        return self._projects.get(project).experiments
 
     def _listed(
         self, project: str, call: SharedCall[list[ExperimentRecord]] | None
@@ -134,7 +118,10 @@ class SessionNames:
         return self._shown_in(project) if call is None else {one.id: one for one in self._wait(call)}
 
     def _wait(self, call: SharedCall[Any]) -> Any:
-        return call.wait(self._deadline, self._patience(held=False))
+        return call.wait(self._environment.limits.listing_deadline, self._environment.policy(held=False))
+
+    def _start(self, key: Hashable, work: Callable[[], Any]) -> SharedCall[Any]:
+        return self._environment.calls.start((self._projects.snapshots.epoch, key), work)
 
     @staticmethod
     def _read(

@@ -1,15 +1,16 @@
 """What one project, and one session, are known to hold: plain values built from records.
 
-Made by `listing.service`, read by the tree. Immutable by agreement once published: a change makes a new
-value."""
+Made by the listings, read by the tree. Immutable by agreement once published: a change makes a new value, and
+what is learnt of a single session or subject is kept beside (`sessions`). Only memos are filled in later."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from xnatfs.listing.prefetch import WalkOrder
+from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -22,14 +23,11 @@ from xnatfs.server.records import (
     SubjectRecord,
 )
 
-if TYPE_CHECKING:
-    from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
-
 T = TypeVar("T")
 
 
 class Derived:
-    """What others derive from holdings and want to keep as long as these live."""
+    """What others derive from a snapshot and want to keep as long as these live."""
 
     def __init__(self) -> None:
         self._derived: dict[Hashable, Any] = {}
@@ -64,13 +62,11 @@ class ProjectSnapshot:
     resources: dict[Owner, list[ResourceRecord]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     complete_subjects: set[str] = field(default_factory=set)
-    without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
     renewed: set[str] = field(
         default_factory=set
     )  # sessions that changed since the bulk listings: each is asked for by itself
     own_resources: list[ResourceRecord] = field(default_factory=list)
-    loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
-    made: float = 0.0  # ... and of the last time all of it was listed
+    made: float | None = None  # when all of it was last listed, as the clock of the listings says
     memo: Derived = field(default_factory=Derived, compare=False)
 
     def add_subjects(self, subjects: Iterable[SubjectRecord], bulk: BulkResources) -> None:
@@ -223,7 +219,7 @@ class SessionSnapshot:
         return found
 
     def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionSnapshot:
-        """These holdings and the resources among `resources` that are not yet in them; the same object if
+        """This snapshot and the resources among `resources` that are not yet in it; the same object if
         there are none.
         """
         known = [resource for group in self.resources.values() for resource in group]
@@ -308,7 +304,6 @@ class ProjectSummary:
     own: dict[str, list[ResourceRecord]]
     known: set[str]
     every: dict[str, list[ResourceRecord]] = field(default_factory=dict)
-    loaded: float = 0.0  # time.monotonic()
 
     def session_resources(self, identity: str) -> list[ResourceRecord] | None:
         """The resources of one experiment itself; None if they are not known yet."""

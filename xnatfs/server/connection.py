@@ -27,7 +27,7 @@ from xnatfs import retry
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker, Prober
 from xnatfs.server.cancel import CancelScope, ended, held
@@ -125,9 +125,26 @@ class Connection:
         """A connection to the same server with another login, which it has not made yet."""
         return Connection(replace(self.settings, server=self.server), login)
 
-    def change_to(self, other: Connection) -> None:
-        """Go on with the login and the session of another connection, which ends."""
-        login = other.logins.credentials
+    def change_login(self, login: Credentials) -> None:
+        """Log in with other credentials of the same user, and go on with that session.
+
+        Raises:
+            Failure: LOGIN_REFUSED, and what keeps the server from answering. The session in use stays.
+            UsageError: they are another user's.
+        """
+        trial = self.alike(login)
+        try:
+            name = trial.login(self.known)
+            if name != self.user:
+                raise UsageError(
+                    f"{login.source} has a login of {name}, and the mount is {self.user}'s: unmount it first"
+                )
+        except (Failure, UsageError):
+            trial.close()
+            raise
+        self._change_to(trial, login)
+
+    def _change_to(self, other: Connection, login: Credentials) -> None:
         self._http.cookies = other.cookies
         self._http.auth = basic(login)
         self._pyxnat = None  # the next one names the new user

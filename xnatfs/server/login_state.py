@@ -17,17 +17,14 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import requests
-from requests.cookies import CookieConflictError
+from requests.cookies import CookieConflictError, RequestsCookieJar
 
 from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
-
-if TYPE_CHECKING:
-    from xnatfs.server.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +54,30 @@ class Known(NamedTuple):
     closed: bool = False
 
 
+class LoginTransport(Protocol):
+    """What a login is sent through: the bare requests of a connection, without the login that `get` sees to.
+
+    Attributes: server: its address. user: as the server names it; "" before the first login."""
+
+    server: str
+    user: str
+
+    @property
+    def cookies(self) -> RequestsCookieJar:
+        """Of the session."""
+        ...
+
+    def ask(
+        self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None
+    ) -> requests.Response:
+        """GET a URL as it is, whatever the status."""
+        ...
+
+    def change_login(self, login: Credentials) -> None:
+        """Log in with other credentials of the same user, and go on with that session."""
+        ...
+
+
 class Login:
     """The login of one connection.
 
@@ -64,7 +85,7 @@ class Login:
         the server refused these credentials; nothing is sent any more. elsewhere: asked once when a login is
         refused in the middle: are there other credentials now where these were found?"""
 
-    def __init__(self, connection: Connection, credentials: Credentials) -> None:
+    def __init__(self, connection: LoginTransport, credentials: Credentials) -> None:
         self.credentials = credentials
         self.count = 0
         self.closed = False
@@ -277,20 +298,12 @@ class Login:
                 whose,
                 f"what {login.source} has was refused before and is not sent again",
             )
-        trial = self._connection.alike(login)
         try:
-            name = trial.login(self._connection.known)
-            if name != self._connection.user:
-                raise UsageError(
-                    f"{login.source} has a login of {name}, and the mount is {self._connection.user}'s: "
-                    f"unmount it first"
-                )
-        except (Failure, UsageError) as problem:
-            if isinstance(problem, Failure) and problem.cause is Cause.LOGIN_REFUSED:
+            self._connection.change_login(login)
+        except Failure as failure:
+            if failure.cause is Cause.LOGIN_REFUSED:
                 self._turned_down.add(mark)
-            trial.close()
             raise
-        self._connection.change_to(trial)
         self.credentials = login
         self.refused = False
         self.count += 1

@@ -132,7 +132,8 @@ def resource_path(owner: Owner, number: int | None, label: str = "") -> str:
     Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall
     refuses `%`, `;` and `\\` even when encoded (xnat-rest.md 3); the number says which one is meant among
     `ALL`."""
-    return f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources/{segment(label) if number is None else number}"
+    where = all_of(owner) if awkward(owner) else path_of(owner)
+    return f"{where}/resources/{segment(label) if number is None else number}"
 
 
 def files_path(record: FileRecord) -> str:

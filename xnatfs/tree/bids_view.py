@@ -299,7 +299,7 @@ class _BidsFolder:
 
     def _files(self, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
         return file_nodes(
-            self.sources, place, self.sources.listing_service.files(place.project, resource), resource
+            self.sources, place, self.sources.listing_service.files.of(place.project, resource), resource
         )
 
     def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: _Gathered) -> _Shown:
@@ -401,7 +401,7 @@ class _BidsFolder:
         for _, visit in shown:
             by_project.setdefault(visit.project, []).append(visit.experiment.id)
         for project, sessions in by_project.items():
-            self.sources.listing_service.list_files(project, sessions)
+            self.sources.listing_service.files.prefetch(project, sessions)
         rows: list[tuple[VisitRow, str, Unmapped]] = []
         for label, visit in shown:
             rows += [

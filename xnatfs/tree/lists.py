@@ -129,7 +129,7 @@ class _List:
         project_snapshots: dict[str, ProjectSnapshot] = {}
         for project in dict.fromkeys(one.project for one in resolved.search.found):
             try:
-                project_snapshots[project] = self._sources.listing_service.project(project)
+                project_snapshots[project] = self._sources.listing_service.projects.get(project)
             except Failure as failure:
                 if failure.cause not in (Cause.NO_ENTRY, Cause.NOT_ALLOWED):
                     raise
@@ -167,7 +167,7 @@ class _List:
             raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
         try:
             listing_service = self._sources.listing_service
-            search = listing_service.names.find(names, listing_service.projects() if names else ())
+            search = listing_service.names.find(names, listing_service.projects.all() if names else ())
         except Failure:
             if held is None or held.names != names:
                 raise

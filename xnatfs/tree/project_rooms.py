@@ -50,7 +50,7 @@ def _listing(sources: Sources, room: str, parts: _Parts) -> Branch:
         return known[project]
 
     def entries() -> Mapping[str, Node]:
-        projects = sources.listing_service.projects()
+        projects = sources.listing_service.projects.all()
         return {spell_label(identity): folder(project) for identity, project in projects.items()}
 
     return Branch(inode_of(room, "projects"), entries)
@@ -60,7 +60,7 @@ def _project(sources: Sources, room: str, project: ProjectRecord, parts: _Parts)
     fixed: Mapping[str, Node] = parts(project)
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         return snapshot.memo.get((room, "project"), lambda: build(snapshot))
 
     def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
@@ -117,9 +117,9 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
     xattrs = _subject_xattrs(project, subject)
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         sessions = snapshot.memo.get(("sessions", subject.id), lambda: build(snapshot))
-        resources = sources.listing_service.subject_resources(project.id, subject.id)
+        resources = sources.listing_service.sessions.of_subject(project.id, subject.id)
         if not resources:
             return sessions
         folder = snapshot.memo.get(
@@ -148,7 +148,7 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
         }
 
     def alias(name: str) -> Node | None:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         found = next((one for one in snapshot.of_subject.get(subject.id, ()) if one.id == name), None)
         return session_folder(sources, PROJECTS, project.id, found, xattrs) if found else None
 
@@ -187,7 +187,7 @@ def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
         where = ("archive", project.id, "subject", subject.id)
 
         def inner() -> Branch:
-            found = sources.listing_service.subject_resources(project.id, subject.id)
+            found = sources.listing_service.sessions.of_subject(project.id, subject.id)
             return resources_folder(
                 sources, ResourcePlace(project.id, subject.inserted, xattrs), found, *where, dicom_alias=True
             )
@@ -228,11 +228,11 @@ def _held(
     """A folder derived from a project's holdings and kept with them."""
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         return snapshot.memo.get((room, what), lambda: named(snapshot))
 
     def alias(name: str) -> Node | None:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         return snapshot.memo.get((room, what, "aliases"), lambda: aliases(snapshot)).get(name)
 
     return Branch(

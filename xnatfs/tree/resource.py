@@ -176,7 +176,7 @@ def resource_folder(
     """The folder of one resource; `where` names its place in the tree, for its inode."""
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.files(place.project, resource)
+        snapshot = sources.listing_service.files.of(place.project, resource)
         files = snapshot.of_resource(resource)
         if not files:
             return {}
@@ -220,7 +220,7 @@ def _opener(sources: Sources, place: ResourcePlace, snapshot: FileIndex, files: 
         place,
         sources.content_manager,
         sources.listing_service.history,
-        sources.listing_service.outdated,
+        sources.listing_service.files.outdated,
         series,
         inode,
     )

@@ -59,7 +59,7 @@ def project_scope(sources: Sources, project: str) -> SessionScope:
     """All sessions of a project."""
 
     def members() -> Snapshot:
-        project_snapshots = sources.listing_service.project(project)
+        project_snapshots = sources.listing_service.projects.get(project)
         return project_snapshots.memo.get(
             "scope",
             lambda: Snapshot(
@@ -90,7 +90,7 @@ def scans_of(
             (scan, project_snapshots.resources.get(Owner("scan", identity, scan.id), []))
             for scan in project_snapshots.scans.get(identity, [])
         ]
-    session = sources.listing_service.session(member.project, identity)
+    session = sources.listing_service.sessions.get(member.project, identity)
     return [(scan, session.of("scan", scan.id)) for scan in session.scans]
 
 
@@ -101,7 +101,7 @@ def scan_records(sources: Sources, snapshot: Snapshot, member: Member) -> list[S
         return []
     if identity in project_snapshots.speaks_for:
         return project_snapshots.scans.get(identity, [])
-    return sources.listing_service.session(member.project, identity).scans
+    return sources.listing_service.sessions.get(member.project, identity).scans
 
 
 def scan_resources(
@@ -111,7 +111,7 @@ def scan_resources(
     project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if identity in project_snapshots.scans_known:
         return project_snapshots.resources.get(Owner("scan", identity, scan.id), [])
-    return sources.listing_service.session(member.project, identity).of("scan", scan.id)
+    return sources.listing_service.sessions.get(member.project, identity).of("scan", scan.id)
 
 
 def _ordered(project_snapshots: ProjectSnapshot, project: str) -> list[Member]:

@@ -129,7 +129,7 @@ class _SessionFolder:
         self.xattrs = xattrs
 
     def top(self) -> Mapping[str, Node]:
-        session = self._sources.listing_service.session(self._project, self._experiment.id)
+        session = self._sources.listing_service.sessions.get(self._project, self._experiment.id)
         return session.memo.get((self._style.room, self._project), lambda: self._build(session))
 
     def _build(self, session: SessionSnapshot) -> Mapping[str, Node]:
@@ -238,7 +238,7 @@ def resources_folder(
                 told = [
                     one
                     for owner in {one.owner for one in resources}
-                    for one in sources.listing_service.resources_of(owner)
+                    for one in sources.listing_service.sessions.resources_of(owner)
                 ]
             dicom = {key for one in told if one.format.upper() == "DICOM" for key in (one.id, one.label)}
             matches = (

@@ -119,7 +119,7 @@ def tables_room(sources: Sources, tables: Tables) -> Branch:
     def entries() -> Mapping[str, Node]:
         return {
             spell_label(one.id): _project(sources, tables, one)
-            for one in sources.listing_service.projects().values()
+            for one in sources.listing_service.projects.all().values()
         }
 
     return Branch(inode_of("tables"), entries)
@@ -179,7 +179,7 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
         )
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.project(project.id)
+        snapshot = sources.listing_service.projects.get(project.id)
         named = distinct(
             sorted(snapshot.experiments.values(), key=lambda one: (one.label, one.id)),
             lambda one: one.label,
@@ -188,7 +188,7 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
         return {name: folder(one.id, one.label) for name, one in named.items()}
 
     def alias(name: str) -> Node | None:
-        one = sources.listing_service.project(project.id).experiments.get(name)
+        one = sources.listing_service.projects.get(project.id).experiments.get(name)
         return None if one is None else folder(one.id, one.label)
 
     return Branch(inode_of("tables", project.id, "sessions"), entries, mtime=project.inserted, alias=alias)

@@ -75,13 +75,13 @@ def views_room(sources: Sources) -> Branch:
         return known[project]
 
     def entries() -> Mapping[str, Node]:
-        return {spell_label(one.id): folder(one) for one in sources.listing_service.projects().values()}
+        return {spell_label(one.id): folder(one) for one in sources.listing_service.projects.all().values()}
 
     return Branch(inode_of("views"), entries)
 
 
 def _visible(sources: Sources, project: str, nodes: Mapping[str, Node]) -> Mapping[str, Node]:
-    sources.listing_service.project(project)  # a project that is not this user's any more has no views
+    sources.listing_service.projects.get(project)  # a project that is not this user's any more has no views
     return nodes
 
 
@@ -179,7 +179,7 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]
         if held and time.monotonic() < held[0][0]:
             return held[0][2]
         with sources.working(" / ".join(where[1:]), len(parts)) as progress:
-            listings = sources.listing_service.listings_of(
+            listings = sources.listing_service.files.indexes_of(
                 [(one.resource, one.experiment.changed) for one in parts], progress
             )
         same = bool(held) and all(old is new for old, new in zip(held[0][1], listings, strict=True))
@@ -305,7 +305,7 @@ def _of_assessors(sources: Sources, snapshot: Snapshot) -> _Found:
         project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
         if identity in project_snapshots.complete and identity not in project_snapshots.assessors:
             continue
-        session = sources.listing_service.session(member.project, identity)
+        session = sources.listing_service.sessions.get(member.project, identity)
         for assessor in sorted(session.assessors, key=lambda one: (one.label, one.id)):
             place = assessor_place(member.project, member.experiment, assessor)
             for resource in session.of("assessor", assessor.id):

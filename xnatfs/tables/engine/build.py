@@ -233,7 +233,7 @@ class Builder:
         holder = next((one for one in summary.resources if one.label == overrides.RESOURCE), None)
         if holder is None:
             return self._site
-        files = self.listing_service.resource_files(holder, "")
+        files = self.listing_service.files.of_resource(holder, "")
         file = next((one for one in files if one.path.rsplit("/", 1)[-1] == overrides.NAME), None)
         held = self._sites.get(summary.project)
         if held is None or held[0] != file:

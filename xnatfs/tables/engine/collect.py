@@ -234,7 +234,7 @@ class Collector:
         """
         if failure.away or not (of_this_file(failure) or failure.cause in _NO_LISTING):
             raise failure
-        self._listing_service.check(self._summary.project)
+        self._listing_service.projects.proof.check(self._summary.project)
 
     # --- resources ------------------------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class Collector:
         every = self._summary.every.get(experiment.id)
         if every is not None and not any(want.xsi_type for want in self._spec.wanted):
             return self._below(every, {}), False
-        session: SessionSnapshot = self._listing_service.session(self._summary.project, experiment.id)
+        session: SessionSnapshot = self._listing_service.sessions.get(self._summary.project, experiment.id)
         types = {one.id: one.xsi_type for one in session.assessors}
         stale = session.experiment.changed != experiment.changed
         return self._below([one for group in session.resources.values() for one in group], types), stale
@@ -281,7 +281,7 @@ class Collector:
             nonlocal snapshot
             if snapshot is None:
                 oldest = min(_JUST_NOW_S, self._relist_after) if aged else None
-                snapshot = self._listing_service.listing_of(resource, experiment.changed, oldest)
+                snapshot = self._listing_service.files.index_of(resource, experiment.changed, oldest)
                 result.passing = result.passing or snapshot.stale
                 self._learn_from(snapshot.of_resource(resource) or [], visit)
             return snapshot
@@ -392,7 +392,7 @@ class Collector:
         except Failure as failure:
             if failure.cause not in _MISSING and not of_this_file(failure):
                 raise
-            self._listing_service.check(self._summary.project)
+            self._listing_service.projects.proof.check(self._summary.project)
             return self._read(one, record, True, stamp, problems, aged) or []
 
     def _read(

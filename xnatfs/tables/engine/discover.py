@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +36,7 @@ class PresentTables:
         default_factory=set
     )  # (level, label) of every resource below the sessions
     types: set[tuple[str, str]] = field(default_factory=set)  # (xsiType, label) of the assessors' resources
-    made: float = field(default_factory=time.monotonic)
+    made: float = 0.0  # as the clock of the listings says
 
 
 class TableDiscovery:
@@ -45,6 +44,7 @@ class TableDiscovery:
 
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
+        self._clock = builder.listing_service.clock
         self._workers = WorkerPool("presence", 4)
         self._single_flight = SingleFlight(self._workers)
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class TableDiscovery:
             )
         summary = self._builder.summaries.get(project)
         held = self._held.get(project)
-        if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
+        if held is not None and held.whole and self._clock.now() - held.made < _LASTS:
             return held
         call = self._single_flight.start(project, lambda: self._look(summary))
         try:
@@ -89,7 +89,7 @@ class TableDiscovery:
             return self._in_order(key for one, _ in self._builder.parts(project) for key in self.at_once(one))
         summary = self._builder.summaries.get(project)
         held = self._held.get(project)
-        if held is not None and held.whole and time.monotonic() - held.made < _LASTS:
+        if held is not None and held.whole and self._clock.now() - held.made < _LASTS:
             return held.keys
         before = self._known.get(project)
         if before is not None and before[0] is summary:
@@ -168,7 +168,7 @@ class TableDiscovery:
         below = [one for found in list(summary.every.values()) for one in found]
         try:
             below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
-            snapshot = self._builder.listing_service.project(summary.project) if below_needed else None
+            snapshot = self._builder.listing_service.projects.get(summary.project) if below_needed else None
         except Failure as failure:
             if failure.cause not in UNANSWERED:
                 raise
@@ -181,7 +181,8 @@ class TableDiscovery:
             }
             if not asked_all:
                 labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
-        return PresentTables(self._keys(summary, {label for _, label in labels}, types), whole, labels, types)
+        keys = self._keys(summary, {label for _, label in labels}, types)
+        return PresentTables(keys, whole, labels, types, self._clock.now())
 
     def _keys(self, summary: ProjectSummary, names: set[str], types: set[tuple[str, str]]) -> list[str]:
         site = self._builder.site(summary)

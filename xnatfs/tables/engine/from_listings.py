@@ -115,7 +115,7 @@ def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[Ex
 def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
     """A session down to its resources; None if it was removed just now."""
     try:
-        return builder.listing_service.session(project, experiment.id)
+        return builder.listing_service.sessions.get(project, experiment.id)
     except Failure as failure:
         if not removed(failure, experiment):
             raise
@@ -138,7 +138,7 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
         for resource in session.of("scan", scan.id):
             if resource.label != "DICOM" and resource.format != "DICOM":
                 continue
-            files = builder.listing_service.resource_files(resource, experiment.changed)
+            files = builder.listing_service.files.of_resource(resource, experiment.changed)
             if files and (date := _date_of_file(builder, project, files[0])):
                 return date
     return ""
@@ -187,5 +187,5 @@ def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
     except Failure as failure:
         if failure.cause is not Cause.GONE and not of_this_file(failure):
             raise
-        builder.listing_service.check(project)
+        builder.listing_service.projects.proof.check(project)
         return builder.content(file)
