@@ -58,7 +58,7 @@ def normal_url(text: str) -> str:
         "@" in url
     ):  # looked for first, and anywhere (a password may hold a slash): the other messages repeat the text
         raise UsageError(
-            "a user name or password does not belong into the server URL; see `xnatfs mount --help` for "
+            "a user name or password does not belong in the server URL; see `xnatfs mount --help` for "
             "where it is read from"
         )
     try:
@@ -161,12 +161,12 @@ def private_folder(path: Path) -> Path:
     try:
         named, status = path.lstat(), path.stat()
     except FileNotFoundError:
-        raise UsageError(f"{path} is a link that leads nowhere; remove it") from None
+        raise UsageError(f"{path} is a broken symbolic link; remove it") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path} is not a folder")
     if status.st_uid != os.geteuid() or named.st_uid not in (0, os.geteuid()):
         raise UsageError(
-            f"{path} belongs to another user, who could read what is kept there; remove it, or name a "
+            f"{path} belongs to another user, who could read what is stored there; remove it, or name a "
             f"folder of your own"
         )
     if status.st_mode & 0o077:

@@ -97,7 +97,8 @@ class Failure(OSError):
 
     `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` adds
     information where there is any; `status` is the HTTP status, or 0 if there was none; `away` is set if the
-    server is known to be away (`server.breaker`), so that no request was sent and retrying now is pointless."""
+    server is known to be away (`server.breaker`): no request was sent, and retrying now is pointless.
+    """
 
     away = False
 

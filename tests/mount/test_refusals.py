@@ -118,7 +118,7 @@ def test_two_servers_known_and_none_named(place: Place, private_home: Path) -> N
 
 def test_a_password_in_the_url_is_not_repeated(place: Place) -> None:
     said = place.refused({}, "--server", "https://demo:correct_horse@one.invalid")
-    assert "does not belong into the server URL" in said and "correct_horse" not in said
+    assert "does not belong in the server URL" in said and "correct_horse" not in said
 
 
 @pytest.mark.parametrize("url", ["ftp://one.invalid", "http://", "http://one.invalid:port"])

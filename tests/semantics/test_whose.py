@@ -95,7 +95,7 @@ def test_a_name_that_cannot_be_asked_for(shelf: Shelf, compose: Compose, name: s
             [
                 line
                 for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines()
-                if "cannot be asked" in line
+                if "XNAT cannot serve" in line
             ]
         )
         == 1

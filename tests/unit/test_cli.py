@@ -130,8 +130,8 @@ def test_mount_fills_the_settings(
     assert said.code == 0
     assert said.splitlines() == [
         f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it",
-        f"xnatfs: warning: every user of this machine can now read at {tmp_path}/mnt all that ann may "
-        f"read at https://a.org",
+        f"xnatfs: warning: every user of this machine can now read, at {tmp_path}/mnt, everything "
+        f"that ann may read at https://a.org",
     ]
     settings, login, place, more = no_mount[0]
     assert (login.user, place, more["allow_other"]) == ("ann", str(tmp_path / "mnt"), True)
@@ -212,7 +212,7 @@ def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match="fusermount3 was not found"):
         mount.check_fuse()
     monkeypatch.setattr(mount.os, "access", lambda *_: False)
-    with pytest.raises(UsageError, match="may not open /dev/fuse"):
+    with pytest.raises(UsageError, match="have no permission to open /dev/fuse"):
         mount.check_fuse()
 
 
@@ -234,7 +234,7 @@ def test_status_and_refresh_of_nothing(run: Any) -> None:
 def test_unmount_leaves_other_peoples_mounts_alone(run: Any) -> None:
     said = run("unmount", "/proc")
     assert said.code == 1
-    assert "is not of xnatfs" in said
+    assert "is not an xnatfs mount" in said
 
 
 REPORT = {

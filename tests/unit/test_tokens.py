@@ -129,7 +129,7 @@ def test_a_folder_that_others_can_reach_is_closed() -> None:
 def test_another_users_file_is_refused() -> None:
     token_store.keep(token())
     os.chown(path(), 12345, 12345)
-    with pytest.raises(UsageError, match="another user's"):
+    with pytest.raises(UsageError, match="belongs to another user"):
         token_store.kept()
 
 

@@ -376,7 +376,7 @@ def test_the_command_reports_and_its_exit_code_tells(cache: ContentCache, tmp_pa
 @pytest.mark.parametrize("verb", ["info", "verify", "clear"])
 def test_an_empty_or_wrong_place_is_told_in_one_sentence(verb: str, tmp_path: Path) -> None:
     yes = ["--yes"] if verb == "clear" else []
-    assert "nothing is kept" in xnatfs("cache", verb, *yes, check=True).stdout
+    assert "nothing is cached" in xnatfs("cache", verb, *yes, check=True).stdout
     for wrong in (
         ["--cache-dir", str(tmp_path / "none")],
         ["--server", "https://other.example.org"],
@@ -403,7 +403,7 @@ def test_clear_asks_on_a_terminal(cache: ContentCache, answer: str, left: int) -
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "Remove them all" in done.stdout and done.returncode == 0, done
+    assert "Remove all of them" in done.stdout and done.returncode == 0, done
     assert cache.usage()[0] == left
 
 

@@ -104,7 +104,7 @@ def find(
             continue
         if entry.token is not None:
             if entry.token.expired and not expired:
-                over = f"the login of {STORED} as {entry.token.user} at {wanted} has expired; call it again"
+                over = f"the login of {STORED} as {entry.token.user} at {wanted} has expired; run it again"
                 continue
             try:
                 return of(entry.token, again)
@@ -121,7 +121,7 @@ def find(
     whom = f" for the user {user}" if user else ""
     raise UsageError(
         over
-        or f"no password{whom} for {wanted} was found; call `xnatfs login`, set XNAT_HOST, XNAT_USER and "
+        or f"no password{whom} for {wanted} was found; run `xnatfs login`, set XNAT_HOST, XNAT_USER and "
         f"XNAT_PASS, "
         "or put the server into ~/.netrc or ~/.xnat.cfg"
     )
@@ -280,7 +280,7 @@ def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entr
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
         if not required:
             print(
-                f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside",
+                f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; ignoring it",
                 file=sys.stderr,
             )
             return
@@ -315,5 +315,6 @@ def _warn_if_readable(path: Path) -> None:
         return
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         print(
-            f"xnatfs: warning: {path} holds a password and others can read it; chmod 600 it", file=sys.stderr
+            f"xnatfs: warning: {path} contains a password and others can read it; run `chmod 600` on it",
+            file=sys.stderr,
         )

@@ -68,7 +68,7 @@ def kept() -> list[StoredToken]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, RecursionError):
-        raise UsageError(f"{path} cannot be read; remove it and call `xnatfs login` again") from None
+        raise UsageError(f"{path} cannot be read; remove it and run `xnatfs login` again") from None
     return sorted(found, key=lambda one: -one.issued)
 
 
@@ -84,7 +84,7 @@ def whole(token: StoredToken) -> StoredToken:
         alias, secret = json.loads(_keyring(lambda ring: ring.get_password(_SERVICE, _name(token))))
     except (ValueError, TypeError):
         raise UsageError(
-            f"the keyring has no token for {token.user} at {token.server} any more; call `xnatfs login` again"
+            f"the keyring has no token for {token.user} at {token.server} any more; run `xnatfs login` again"
         ) from None
     return replace(token, alias=alias, secret=secret)
 
@@ -178,7 +178,7 @@ def _lock_file(name: str) -> Path:
     try:
         folder = private_folder(_path().parent)
     except OSError as error:
-        raise UsageError(f"{_path().parent} cannot be made: {error.strerror}") from None
+        raise UsageError(f"{_path().parent} cannot be created: {error.strerror}") from None
     lock = folder / f"{name}.lock"
     lock.touch(mode=0o600)
     return lock
@@ -194,10 +194,10 @@ def _locked() -> Iterator[None]:
 
 def _check(status: os.stat_result, path: Path) -> None:
     if status.st_uid != os.geteuid():
-        raise UsageError(f"{path} is another user's; the login in it is not used")
+        raise UsageError(f"{path} belongs to another user; the login in it is not used")
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
-            f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs "
+            f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and run `xnatfs "
             f"login` again"
         )
 
@@ -214,7 +214,7 @@ def _keyring(ask: Callable[[Any], Any]) -> Any:
     """
     chosen = os.environ.get("PYTHON_KEYRING_BACKEND")
     if not chosen and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError("there is no desktop here whose keyring could be asked")
+        raise UsageError("there is no desktop session with a keyring")
     answer: list[Any] = []
     problem: list[str] = []
 
@@ -233,7 +233,7 @@ def _keyring(ask: Callable[[Any], Any]) -> Any:
         except (
             Exception
         ) as error:  # backends raise what their libraries raise; never its text, which might quote
-            problem.append(f"the keyring refuses ({type(error).__name__})")
+            problem.append(f"the keyring refused ({type(error).__name__})")
 
     thread = threading.Thread(target=work, name="keyring", daemon=True)
     thread.start()

@@ -11,7 +11,8 @@ from xnatfs.bids.mapping import BidsMap, parse
 
 TEXT = r"""
 images = ["NIFTI", "NIFTI_RAW", "NIFTI_GZ", "NII", "NIFTI_PLAIN"]   # resources with images: the first that a scan has
-sidecars = ["BIDS"]                                               # where a sidecar is looked for that is not beside its image
+# where to find a sidecar that is not beside its image
+sidecars = ["BIDS"]
 skip_quality = ["unusable"]
 runs = "needed"
 

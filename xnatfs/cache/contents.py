@@ -66,7 +66,7 @@ def _named(key: str) -> str:
     hidden.
     """
     if not _KEY.fullmatch(key):
-        raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} names no cached file")
+        raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} is not the key of a cached file")
     return key
 
 
@@ -107,7 +107,7 @@ class ContentCache:
             self.left_behind = swept.wrong
             if swept.wrong:
                 log.info(
-                    "%d things were left in %s by a process that died: %s",
+                    "%d items were left in %s by a process that died: %s",
                     len(swept.wrong),
                     directory,
                     "; ".join(swept.wrong[:10]),
@@ -193,7 +193,7 @@ class ContentCache:
         """
         reserved = _RESERVE_STEP if size is None else size
         name = uuid.uuid4().hex
-        # The locked file first: a reservation nobody holds a lock for counts as left from a crash when
+        # The locked file first: a reservation without an owner a lock for counts as left from a crash when
         # another mount starts.
         draft = CacheWriter(self, name, self.directory / "drafts" / name, reserved)
         try:

@@ -29,12 +29,12 @@ _SHOWN = 12
 @click.command("demo")
 @click.argument("mountpoint", required=False, type=click.Path(path_type=str))
 @click.option(
-    "--once", is_flag=True, help="Show, clean up and exit, in place of leaving the mount open until Ctrl-C."
+    "--once", is_flag=True, help="Show, clean up and exit, instead of keeping the mount until Ctrl-C."
 )
 def command(mountpoint: str | None, once: bool) -> None:
-    """Start an embedded XNAT with sample data, mount it, copy an image out of it and read its header.
+    """Start an embedded XNAT with sample data, mount it, copy an image from it and read its header.
 
-    The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
+    The mount stays until Ctrl-C: explore it in another terminal or a file manager.
     """
     ended = threading.Event()
     for number in (
@@ -67,7 +67,7 @@ def command(mountpoint: str | None, once: bool) -> None:
             click.echo(f"It is mounted at {place}.\n")
             _show(place, scratch)
             if not once:
-                click.echo(f"\nThe mount stays open at {place} until Ctrl-C.")
+                click.echo(f"\nThe mount stays at {place} until Ctrl-C.")
                 while not ended.wait(0.5):
                     pass
         finally:

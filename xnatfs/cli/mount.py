@@ -1,4 +1,4 @@
-"""`xnatfs mount`: mount a server, in the background unless told otherwise."""
+"""`xnatfs mount`: mount a server, in the background unless --foreground is given."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     type=click.Path(path_type=Path),
     metavar="FILE",
     multiple=True,
-    help="A list of sessions, an id or label a line: lists/NAME/ shows just those (may be repeated).",
+    help="A list of sessions, one id or label per line: lists/NAME/ shows only those (may be repeated).",
 )
 @click.option(
     "--bids-map",
@@ -49,16 +49,18 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     type=click.Choice(["refuse", "serve"]),
     default="refuse",
     show_default=True,
-    help="Files that differ from the server's digest.",
+    help="What to do with files that differ from the server's digest.",
 )
 @click.option(
-    "--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server."
+    "--allow-other",
+    is_flag=True,
+    help="Let other users of this machine read the mount, with YOUR rights on the server.",
 )
 @click.option(
     "--overlay",
     type=click.Path(path_type=str),
     metavar="DIR",
-    help="Let programs write in the mount: what they write is kept in DIR, never sent to the server.",
+    help="Let programs write in the mount: changes are stored in DIR and never sent to the server.",
 )
 @click.option(
     "--foreground",
@@ -79,9 +81,9 @@ def command(
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
-    Returns when the mount answers. The login is looked for in: --config or --netrc,
-    XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), what `xnatfs login` keeps, ~/.netrc, ~/.xnat.cfg,
-    ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`."""
+    Returns once the mount answers. The login is taken from the first of these that has one: --config or
+    --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
+    ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`."""
     for one in lists:
         read_list(one)
     user_map(bids_map)
@@ -140,8 +142,8 @@ def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
     say(f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it")
     if allow_other:
         say(
-            f"xnatfs: warning: every user of this machine can now read at {place} all that "
-            f"{printable(user)} may read at {server}",
+            f"xnatfs: warning: every user of this machine can now read, at {place}, everything "
+            f"that {printable(user)} may read at {server}",
             err=True,
         )
 
@@ -181,8 +183,8 @@ def check_fuse() -> None:
         )
     if not os.access(device, os.R_OK | os.W_OK):
         raise UsageError(
-            "you may not open /dev/fuse; ask your administrator (on some systems: membership in the "
-            "group fuse)"
+            "you have no permission to open /dev/fuse; ask your administrator (on some systems: "
+            "membership in the group fuse)"
         )
     if mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
@@ -211,7 +213,7 @@ def check_mountpoint(place: str) -> None:
         if ours and (orphan or state == mount_table.DEAD):
             problem = mount_table.unmount(place, lazy=True)
             if problem:
-                raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
+                raise UsageError(f"a dead mount at {place} could not be removed: {problem}")
             overlays.clear(place)
         elif ours and running is not None and state == mount_table.SILENT:
             raise UsageError(
@@ -236,5 +238,5 @@ def check_mountpoint(place: str) -> None:
     with contextlib.suppress(OSError):
         if os.geteuid() != 0 and not os.access(place, os.W_OK):
             raise UsageError(
-                f"you may not write to {place}, which mounting there needs; mount at a folder of your own"
+                f"you cannot write to {place}, which mounting requires; mount at a folder of your own"
             )

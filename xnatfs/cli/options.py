@@ -53,8 +53,8 @@ class Where:
 
 
 _OPTIONS = (
-    click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known."),
-    click.option("--user", metavar="NAME", help="The user name; needed only where several are known."),
+    click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known."),
+    click.option("--user", metavar="NAME", help="The user name; needed only if several are known."),
     click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -67,19 +67,19 @@ _OPTIONS = (
         metavar="FILE",
         help="Read the login from this netrc file.",
     ),
+    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where to cache files."),
     click.option(
-        "--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."
+        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="Cache at most this much."
     ),
     click.option(
-        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."
-    ),
-    click.option(
-        "--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."
+        "--allow-http",
+        is_flag=True,
+        help="Send the password over plain http:// (anyone on the network can read it).",
     ),
     click.option(
         "--offline",
         is_flag=True,
-        help="Ask the server nothing: show what was listed before, serve what is in the cache.",
+        help="Send the server nothing: show what was listed before, serve what is in the cache.",
     ),
 )
 

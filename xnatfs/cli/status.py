@@ -23,7 +23,7 @@ _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"
 @click.argument(
     "mountpoint", required=False
 )  # no click.Path: it looks at the path, which hangs in a mount that does
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a mount.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object per mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.
 
@@ -69,10 +69,10 @@ def _server(report: dict[str, Any]) -> str:
         )
     when = time.localtime(away["since"])
     since = time.strftime("%H:%M:%S" if time.time() - away["since"] < 12 * 3600 else "%Y-%m-%d %H:%M", when)
-    again = "when somebody asks" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
+    again = "on demand" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
     return (
-        f"does not answer since {since} ({away['words']}); next try {again}; what was listed and "
-        f"cached is served"
+        f"has not answered since {since} ({away['words']}); next try {again}; listed and "
+        f"cached data is served"
     )
 
 
@@ -84,14 +84,14 @@ def _text(report: dict[str, Any]) -> str:
         return f"{head}\n  {report['problem']}"
     contents = report["contents"]
     if report.get("offline"):
-        head += "  OFFLINE: only what is kept on this machine"
+        head += "  OFFLINE: only cached data"
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT "
         f"{printable(report['server_version']) or '(version unknown)'}",
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of "
         f"{size(contents['cap'])}; "
-        f"{contents['transfers']} on their way, {contents['open files']} open",
+        f"{contents['transfers']} downloads in progress, {contents['open files']} open",
     ]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")

@@ -21,8 +21,8 @@ _ANSWER = 3.0  # seconds that the process gets to answer
 def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
-    If files in it are still open after some seconds, the mount is taken away from under them; their readers
-    get an error."""
+    If files in it are still open after a few seconds, the mount is detached all the same; programs reading
+    them get an error."""
     place = registry.absolute(mountpoint)
     stuck = end(place)
     say(f"{place} is unmounted")
@@ -41,7 +41,7 @@ def end(place: str) -> str:
     if entry is None and running is None:
         raise UsageError(f"nothing is mounted at {place}")
     if entry is not None and not overlay.is_ours(entry):
-        raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
+        raise UsageError(f"{place} is not an xnatfs mount but {entry.source} ({entry.kind})")
     stopped = running is not None and dead_mounts.stopped(running)
     if entry is not None:
         deadline = time.monotonic() + (0.0 if stopped else _PATIENCE)

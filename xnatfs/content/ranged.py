@@ -287,7 +287,7 @@ class RangedFile:
             try:
                 self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
             except Failure as failure:
-                log.info("what is here of %s cannot be used: %s", self.record.uri, failure)
+                log.info("the cached part of %s cannot be used: %s", self.record.uri, failure)
                 return
             self.size, self.last_modified = row.size, row.last_modified
             self._opened = True
@@ -372,7 +372,7 @@ class RangedFile:
                     raise
                 if not self._readers:
                     return  # and no failure: whoever comes just now did not see anything fail, and asks anew
-                log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                log.info("%s: %s; resuming at byte %d", self.record.uri, failure, fetch.position)
                 time.sleep(min(2.0, 0.1 * 2**failures))
         self._finish()
 
@@ -520,7 +520,7 @@ class RangedFile:
                     if failure.cause not in _NO_CACHE:
                         raise
                     log.info(
-                        "%s is not kept: %s", self.record.uri, failure
+                        "%s is not cached: %s", self.record.uri, failure
                     )  # who reads it has it all the same
         except Failure:
             partial.forget()

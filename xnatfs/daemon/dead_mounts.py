@@ -14,7 +14,7 @@ from xnatfs.daemon import mount_table, registry
 from xnatfs.daemon.registry import Registration
 
 _STATES = {
-    "T": "is stopped (`kill -CONT {pid}` lets it go on)",
+    "T": "is stopped (`kill -CONT {pid}` resumes it)",
     "t": "is held by a debugger",
     "D": "waits for this machine's disk or network file system",
 }
@@ -45,9 +45,7 @@ def dead() -> list[DeadMount]:
             and mount_table.is_dead(place)
         ):
             found.append(
-                DeadMount(
-                    place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"
-                )
+                DeadMount(place, entry.source, f"its process is gone; `xnatfs unmount {place}` removes it")
             )
     return found
 
@@ -55,14 +53,13 @@ def dead() -> list[DeadMount]:
 def problem_of(one: Registration) -> str:
     """Why the process of a mount may not answer, in one sentence."""
     return (
-        f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` "
-        f"takes it away"
+        f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` removes it"
     )
 
 
 def left_behind(one: Registration) -> str:
     """What to say of a process that stays though its mount is gone."""
-    return f"its process {_about(one)} and could not end; `kill -9 {one.pid}` ends it"
+    return f"its process {_about(one)} and did not end; `kill -9 {one.pid}` ends it"
 
 
 def stopped(one: Registration) -> bool:

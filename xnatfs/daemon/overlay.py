@@ -191,14 +191,14 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
         raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
     if filled and _NOTEBOOK not in filled:
         raise UsageError(
-            f"{path} is not empty and was not made by `xnatfs mount --overlay`; name a new folder"
+            f"{path} is not empty and was not created by `xnatfs mount --overlay`; name a new folder"
         )
     lock = _lock(path)
     try:
         noted = _noted(path)
         if noted.get("server", server) != server:
             raise UsageError(
-                f"{path} holds changes made over {noted['server']}; name another folder for {server}"
+                f"{path} has changes made over {noted['server']}; name another folder for {server}"
             )
         kind = _choose(path, possible, noted.get("kind"))
         for name in ("upper", "work"):
@@ -220,16 +220,16 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
     point = Path(os.path.realpath(place))
     if path == point or path.is_relative_to(point) or point.is_relative_to(path):
         raise UsageError(
-            f"the folder for changes ({path}) and the mountpoint ({point}) must not lie in each other"
+            f"the folder for changes ({path}) and the mountpoint ({point}) must not contain each other"
         )
     for what, folder in (("the cache", cache_dir), ("the state", state_home())):
         kept = Path(os.path.realpath(folder))
         if path.is_relative_to(kept) or kept.is_relative_to(path):
             raise UsageError(
-                f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other"
+                f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not contain each other"
             )
     if registry.containing(str(path)) is not None:
-        raise UsageError(f"{path} lies in an xnatfs mount; changes have to be kept elsewhere")
+        raise UsageError(f"{path} is in an xnatfs mount; changes must be stored elsewhere")
     with contextlib.suppress(OSError):
         owner = path.stat().st_uid
         if owner != os.geteuid():
@@ -275,7 +275,7 @@ def _noted(path: Path) -> dict[str, str]:
         noted = None
     if not isinstance(noted, dict):
         raise UsageError(
-            f"{path / _NOTEBOOK} cannot be understood; it says which server the changes beside it belong to"
+            f"{path / _NOTEBOOK} cannot be parsed; it records which server the changes beside it belong to"
         )
     return noted
 
@@ -293,7 +293,7 @@ def _choose(path: Path, possible: list[str], before: str | None) -> str:
         problem = _try_kernel(path) if kind == KERNEL else _try_folder(path)
         if not problem:
             return kind
-    more = "" if PROGRAM in possible or before else f"; with fuse-overlayfs it may: {_INSTALL}"
+    more = "" if PROGRAM in possible or before else f"; it may be with fuse-overlayfs: {_INSTALL}"
     raise UsageError(f"{path} cannot be the upper layer of an overlay: {problem}{more}")
 
 
@@ -331,7 +331,7 @@ def _try_kernel(path: Path) -> str:
             (folder / "mnt" / "name").unlink()  # leaves a whiteout
             return ""
         except OSError as error:
-            return f"a deletion cannot be kept on {mount_table.kind_of(path)} ({error.strerror})"
+            return f"a deletion cannot be stored on {mount_table.kind_of(path)} ({error.strerror})"
         finally:
             mount_table.unmount(str(folder / "mnt"), lazy=True)
 
@@ -353,7 +353,7 @@ def _held_by_kernel(path: Path, lower: Path) -> bool:
 def _try_folder(path: Path) -> str:
     """Whether files there can be what an upper layer needs them to be; "" if so."""
     if ":" in str(path):
-        return "fuse-overlayfs takes no path with a colon"  # it splits there, escaped or not (1.10)
+        return "fuse-overlayfs accepts no path with a colon"  # it splits there, escaped or not (1.10)
     with _probe(path) as folder:
         try:
             file = folder / "file"
@@ -362,9 +362,9 @@ def _try_folder(path: Path) -> str:
             file.rename(folder / "renamed")
             (folder / "link").symlink_to("file")
             if stat.S_IMODE((folder / "renamed").stat().st_mode) != 0o400:
-                return f"{mount_table.kind_of(path)} keeps no file modes"
+                return f"{mount_table.kind_of(path)} stores no file modes"
         except OSError as error:
-            return f"{mount_table.kind_of(path)} cannot hold what it needs ({error.strerror})"
+            return f"{mount_table.kind_of(path)} cannot store what it needs ({error.strerror})"
     return ""
 
 

@@ -388,7 +388,7 @@ class _Watcher:
         if signal.SIGHUP in numbers:
             if self._bound and not _has_terminal():
                 return True
-            threading.Thread(target=self.read_again, name="reading the login again", daemon=True).start()
+            threading.Thread(target=self.read_again, name="reloading credentials", daemon=True).start()
         return False
 
 

@@ -132,7 +132,7 @@ class FileListings:
             if stale is None:
                 raise
             log.warning(
-                "the files of %s could not be listed again and are shown as they were: %s", key, failure
+                "the files of %s could not be listed again; showing the previous listing: %s", key, failure
             )
             self._diagnostics.failed(failure)
             stale = replace(stale, stale=True)
@@ -294,7 +294,7 @@ class FileListings:
             # One of them may be what breaks the whole (a catalog that cannot be read: xnat-rest.md 12): each
             # is asked for by itself when it is looked at. Where the form has never worked, one that is
             # answered singly tells that it is the form.
-            log.info("the files of several sessions could not be listed at once: %s", failure)
+            log.info("the files of several sessions could not be listed in one request: %s", failure)
             if not self._proven and failure.status and self._answered(*wanted[0]):
                 self._resources.capabilities.refuse(_TOGETHER)
         finally:

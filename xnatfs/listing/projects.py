@@ -307,14 +307,14 @@ class ProjectListings:
             Failure: UNPROVEN, or what keeps the server from answering.
         """
         if not self._listings.first_experiment(identity):
-            raise Failure(Cause.UNPROVEN, f"project {identity}", "it has no experiment any more")
+            raise Failure(Cause.UNPROVEN, f"project {identity}", "it no longer has any experiment")
 
     def gone(self, identity: str) -> bool:
         """Whether a list of projects that came back right, asked for now, is without this one."""
         try:
             return identity not in {one.id for one in self._listings.projects()}
         except Failure as failure:
-            log.info("whether project %s is gone cannot be told: %s", identity, failure)
+            log.info("cannot determine whether project %s was removed: %s", identity, failure)
             return False
 
     def _forget(self, identity: str) -> None:
@@ -340,7 +340,7 @@ class ProjectListings:
         self._composers.close()
 
     def _stale(self, what: str, failure: Failure) -> None:
-        log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
+        log.warning("%s could not be listed again; showing the previous listing: %s", what, failure)
         self._diagnostics.failed(failure)
 
 

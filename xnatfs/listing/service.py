@@ -191,7 +191,9 @@ class ListingService:
         kept = self._stored.session(project, identity) if held is None else None
         found = held[2] if held is not None else kept.value if kept is not None else None
         if found is not None:
-            log.warning("session %s could not be listed again and is shown as it was: %s", identity, failure)
+            log.warning(
+                "session %s could not be listed again; showing the previous listing: %s", identity, failure
+            )
             self._diagnostics.failed(failure)
         return found
 
@@ -304,7 +306,7 @@ class ListingService:
                 if kept is None:
                     raise
                 log.warning(
-                    "subject %s could not be listed again and is shown as it was: %s", subject, failure
+                    "subject %s could not be listed again; showing the previous listing: %s", subject, failure
                 )
                 self._diagnostics.failed(failure)
                 return kept.value
@@ -527,7 +529,7 @@ class ListingService:
         return self._single_flight.start((self._epoch, key), work, urgent=urgent)
 
     def _stale(self, what: str, failure: Failure) -> None:
-        log.warning("%s could not be listed again and is shown as it was: %s", what, failure)
+        log.warning("%s could not be listed again; showing the previous listing: %s", what, failure)
         self._diagnostics.failed(failure)
 
 

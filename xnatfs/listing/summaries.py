@@ -77,7 +77,9 @@ class ProjectSummaries:
             kept = held or (self._stored.summary(project) if failure.cause in UNANSWERED else None)
             if kept is None or failure.cause not in UNANSWERED:
                 raise
-            log.warning("project %s could not be listed again and is taken as it was: %s", project, failure)
+            log.warning(
+                "project %s could not be listed again; using the previous summary: %s", project, failure
+            )
             kept.loaded = time.monotonic()
             self._held[project] = kept
             return kept

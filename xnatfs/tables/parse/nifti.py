@@ -155,10 +155,10 @@ def _exactly(stream: _Source, size: int) -> bytes:
 def _header(stream: _Source) -> ImageHeader:
     start = _exactly(stream, 348)
     if len(start) < 348:
-        raise ParseError("it is no NIfTI image: it is shorter than the header of one")
+        raise ParseError("it is not a NIfTI image: it is shorter than the header of one")
     order = next((order for order in "<>" if struct.unpack(order + "i", start[:4])[0] in (348, 540)), "")
     if not order:
-        raise ParseError("it is no NIfTI image")
+        raise ParseError("it is not a NIfTI image")
     if struct.unpack(order + "i", start[:4])[0] == 348:
         magic, least = start[344:348], 352
         dim, (kind,) = struct.unpack(order + "8h", start[40:56]), struct.unpack(order + "h", start[70:72])
@@ -176,12 +176,12 @@ def _header(stream: _Source) -> ImageHeader:
         raise ParseError(
             "it is an image header whose voxels are in another file"
             if magic[:2] == b"ni"
-            else "it is no NIfTI image"
+            else "it is not a NIfTI image"
         )
     if not 1 <= dim[0] <= 7 or any(edge < 1 for edge in dim[1 : dim[0] + 1]):
         raise ParseError("its header gives no shape")
     if kind not in _TYPES:
-        raise ParseError(f"its voxels are of the NIfTI type {kind}, which is no single number")
+        raise ParseError(f"its voxels are of the NIfTI type {kind}, which is not a single number")
     if not math.isfinite(pixdim[1] * pixdim[2] * pixdim[3]):  # nor is it where one of them is not
         raise ParseError("its header gives no voxel size")
     if not math.isfinite(slope) or slope == 0:  # the standard: a slope of 0 means unscaled
