@@ -359,7 +359,7 @@ def test_the_command_tells_what_there_is(shared: Mount, env: dict[str, str]) -> 
     listed = xnatfs("table", "--list", env={"XNAT_HOST": ""}, check=True).stdout
     assert (
         "freesurfer7/aseg\n    reads FREESURFER7. " in listed
-        and "basil/aal: not there, it needs the AAL2 atlas image" in listed
+        and "basil/aal: not available; it needs the AAL2 atlas image" in listed
     )
 
 

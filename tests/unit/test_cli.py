@@ -195,7 +195,7 @@ def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.
     mount.check_mountpoint(place)
     assert cleared == [(place, True)]
     monkeypatch.setattr(mount_table, "unmount", lambda where, lazy: "not permitted")
-    with pytest.raises(UsageError, match="could not be cleared away: not permitted"):
+    with pytest.raises(UsageError, match="could not be removed: not permitted"):
         mount.check_mountpoint(place)
 
 
@@ -274,11 +274,11 @@ def test_status_says_since_when_the_server_is_away_and_why() -> None:
     assert "has not answered for 7 s" in status._text(well | {"server_silent_for": 7.2})
     away = {"since": since, "cause": "UNREACHABLE", "words": "connection refused", "next_try": 3.7}
     told = (
-        "  server: does not answer since 2024-03-05 19:02 (connection refused); next try in 4 s; what "
-        "was listed and cached is served\n"
+        "  server: has not answered since 2024-03-05 19:02 (connection refused); next try in 4 s; "
+        "listed and cached data is served\n"
     )
     assert told in status._text(well | {"away": away})
-    assert "next try when somebody asks;" in status._text(well | {"away": away | {"next_try": None}})
+    assert "next try on demand;" in status._text(well | {"away": away | {"next_try": None}})
     recent = away | {"since": time.time() - 60}
     assert re.search(r"since \d\d:\d\d:\d\d \(", status._text(well | {"away": recent}))
     assert "server:" not in status._text(well | {"offline": True})
@@ -295,7 +295,7 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
         assert "7 requests" in run("status")
         assert json.loads(run("status", "--json", place)) == [REPORT]
         said = run("refresh", place + "/projects/P")
-        assert (said.code, said.strip()) == (0, f"{place} looks at https://a.org again")
+        assert (said.code, said.strip()) == (0, f"{place} will check https://a.org again")
         assert run("refresh").code == 0
         assert [one["below"] for one in asked] == ["/projects/P", ""]
     finally:
@@ -308,9 +308,9 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--sessions", "3"], "--sessions goes with --data scale"),
-        (["--cohort", "3"], "--cohort goes with --data scale"),
-        (["--cohort-images"], "--cohort-images goes with --data scale"),
+        (["--sessions", "3"], "--sessions needs --data scale"),
+        (["--cohort", "3"], "--cohort needs --data scale"),
+        (["--cohort-images"], "--cohort-images needs --data scale"),
         (["--set", "nonsense"], "write it as NAME=VALUE"),
         (["--set", "nonsense=1"], "nonsense"),
         (["--set", "no_range=perhaps"], "no_range takes a bool"),

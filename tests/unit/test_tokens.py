@@ -185,8 +185,8 @@ def test_a_file_can_be_asked_for(ring: Ring) -> None:
 def test_a_keyring_that_refuses_is_fallen_back_from_with_a_sentence(ring: Ring) -> None:
     ring.broken = True
     kept, why_not = token_store.keep(token())
-    assert kept.place == FILE and "refuses" in why_not and "sesame" not in why_not
-    with pytest.raises(UsageError, match="refuses"):
+    assert kept.place == FILE and "refused" in why_not and "sesame" not in why_not
+    with pytest.raises(UsageError, match="refused"):
         token_store.keep(token(), KEYRING)
 
 

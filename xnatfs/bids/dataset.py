@@ -260,7 +260,7 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
             not (ending == "_aslcontext.tsv" and image.rule.aslcontext)
             and image.companion(*_spellings(ending)) is None
         ):
-            return f"{place} wants a file {ending.lstrip('._')} beside the image"
+            return f"{place} needs a file {ending.lstrip('._')} beside the image"
     if image.companion(".json") is None:
         filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
         if (image.datatype, image.suffix) in TIMED:

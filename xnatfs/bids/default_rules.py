@@ -28,7 +28,7 @@ skip = "a calibration or a picture of the screen"
 
 [[rule]]
 words = ["pet*", "ct", "fdg", "pib", "florbet*", "flutemet*", "spectro*", "mrs", "svs*", "csi*", "press*", "mega*"]
-skip = "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list"
+skip = "BIDS requires facts about PET, CT and spectroscopy that XNAT does not list"
 
 [[rule]]
 words = ["adc", "eadc", "expadc", "tracew", "trace", "colfa", "fa", "tensor"]

@@ -178,7 +178,7 @@ class BidsMap:
                 if frames_of(scan) is not None
                 else "the server does not say how many it has"
             )
-            return Nowhere(f"{missed.datatype}/{missed.suffix} wants {wanted} frames, {had}")
+            return Nowhere(f"{missed.datatype}/{missed.suffix} needs {wanted} frames, {had}")
         return Nowhere("no rule matches its type and description")
 
     def may_place(self, scan: ScanRecord) -> bool:
@@ -372,7 +372,7 @@ def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: s
         entities[name] = text
     missing = sorted(kind.must - set(entities) - {"echo"})  # the echo may be told by the file's name
     if missing:
-        raise UsageError(f"{where}: {datatype}/{suffix} has to have the entity {missing[0]!r}")
+        raise UsageError(f"{where}: {datatype}/{suffix} needs the entity {missing[0]!r}")
     return entities
 
 

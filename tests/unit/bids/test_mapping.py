@@ -72,12 +72,12 @@ def test_the_usual_types(type: str, description: str, frames: str, expected: str
     [
         ("localizer", "3-plane localizer", "3", "a localizer"),
         ("AAHead_Scout", "", "128", "a localizer"),
-        ("REST", "rest fMRI", "1", "func/bold wants 2 or more frames, it has 1"),
+        ("REST", "rest fMRI", "1", "func/bold needs 2 or more frames, it has 1"),
         (
             "REST",
             "rest fMRI",
             "",
-            "func/bold wants 2 or more frames, the server does not say how many it has",
+            "func/bold needs 2 or more frames, the server does not say how many it has",
         ),
         ("DTI", "ep2d_diff_ADC", "30", "computed by the scanner from diffusion images"),
         ("SWI", "SWI_Images", "", "BIDS has no name for susceptibility-weighted and projected images"),
@@ -85,7 +85,7 @@ def test_the_usual_types(type: str, description: str, frames: str, expected: str
             "PET_FDG",
             "FDG static",
             "1",
-            "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list",
+            "BIDS requires facts about PET, CT and spectroscopy that XNAT does not list",
         ),
         ("", "", "", "no rule matches its type and description"),
     ],
@@ -127,7 +127,7 @@ entities = { task = "rest" }
     )  # a lab that says so needs no frames
     assert (
         where(scan("x", "rest eyes"), rules=rules)
-        == "func/bold wants 2 or more frames, the server does not say how many it has"
+        == "func/bold needs 2 or more frames, the server does not say how many it has"
     )
     alone = parse("only = true\n" + text, "mine").over(usual_map())
     assert where(scan("T2"), rules=alone) == "no rule matches its type and description"
