@@ -41,7 +41,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[maintenance.CacheScope]]:
-    """The cache directory, and the caches in it that were asked for."""
+    """The cache directory, and the requested caches in it."""
     directory = (cache_dir or cache_home()).absolute()
     if cache_dir is not None and not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
@@ -74,7 +74,7 @@ def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
 
 
 def _mounts(scope: maintenance.CacheScope) -> list[str]:
-    """The mounts that use a cache: those of its server and user, if anybody has it open at all."""
+    """The mounts that use a cache: those of its server and user, if the cache is open at all."""
     if not scope.in_use:
         return []
     return [
@@ -145,7 +145,7 @@ def _report(scope: maintenance.CacheScope, found: maintenance.Verified) -> str:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

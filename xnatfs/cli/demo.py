@@ -1,4 +1,4 @@
-"""`xnatfs demo`: the embedded XNAT, mounted and shown; nothing else is needed to try xnatfs."""
+"""`xnatfs demo`: mount the embedded XNAT and show it; nothing else is needed to try xnatfs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def command(mountpoint: str | None, once: bool) -> None:
     for number in (
         signal.SIGTERM,
         signal.SIGINT,
-    ):  # before anything is started: it has to be taken down again
+    ):  # before anything is started, since it has to be stopped again
         signal.signal(number, lambda *_: ended.set())
     check_fuse()
     place = registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
     check_mountpoint(place)
     scratch = Path(tempfile.mkdtemp(prefix="xnatfs-demo-work-"))
-    # A process of its own: the mount forks, which a process with a server's threads in it should not.
+    # A separate process: mounting forks, which a process with a server's threads should not do.
     server = subprocess.Popen(
         [sys.executable, "-m", "xnatfs", "serve-demo", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -98,7 +98,7 @@ def _url(server: subprocess.Popen[str]) -> str:
 
 
 def _show(place: str, scratch: Path) -> None:
-    """A few looks into the mount, with the tools anybody would use."""
+    """Show the mount with common tools."""
     _run(["ls", place], place)
     _run(["ls", os.path.join(place, "projects")], place)
     subject = os.path.join(place, "projects", "ALFA", "subjects", "007")

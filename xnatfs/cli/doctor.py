@@ -24,7 +24,7 @@ from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.text import printable
 
-Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
+Finding = tuple[str, str, str]  # "ok", "note" or "bad"; subject; finding
 
 
 @click.command("doctor")

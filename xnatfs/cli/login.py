@@ -78,7 +78,7 @@ def command(
             raise
         before = [
             whole for one in kept(connection.server, name) if (whole := _whole(one))
-        ]  # the keyring has room for one of a name
+        ]  # the keyring stores one token per name
         try:
             token, why_not = token_store.keep(
                 remote.token(connection, issued), None if keep == "auto" else keep
@@ -92,17 +92,17 @@ def command(
             f"the token is stored in {token_store.where(token)}"
             + (f" ({why_not})" if why_not and keep == "auto" else "")
         )
-        failed = _tell_mounts(token)
+        failed = _notify_mounts(token)
         for old in before:
             invalidate(connection, old)
     finally:
         connection.close()
-    _warn_of_what_comes_first(token)
+    _warn_of_precedence(token)
     return 1 if failed else 0
 
 
 def until(expires: float | None) -> str:
-    """For people: how long a token is good for."""
+    """How long a token is valid, as text."""
     if expires is None:
         return "the server does not say how long the token is valid"
     left = expires - time.time()
@@ -133,7 +133,7 @@ def _password(
     except UsageError:
         if server is not None or not sys.stdin.isatty():
             raise
-        # The last login says which server; the password is asked for.
+        # The last login names the server; the password is asked for.
         again = kept(None, user)
         if len({one.server for one in again}) != 1:
             raise
@@ -143,12 +143,12 @@ def _password(
 
 
 def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:
-    """The logins there are, of this server and user where they are named."""
+    """The stored logins, only those of this server and user if given."""
     return [one for one in token_store.kept() if server in (None, one.server) and user in (None, one.user)]
 
 
-def _tell_mounts(token: token_store.StoredToken) -> bool:
-    """Whether a mount of this server and user did not take the new token."""
+def _notify_mounts(token: token_store.StoredToken) -> bool:
+    """Hand the token to running mounts; whether one of this server and user did not accept it."""
     failed = False
     for one in registry.running():
         if (one.server, one.user) != (token.server, token.user):
@@ -162,7 +162,7 @@ def _tell_mounts(token: token_store.StoredToken) -> bool:
 
 
 def invalidate(connection: Connection, token: token_store.StoredToken) -> str:
-    """Make a token worthless; what kept the server from it, or ""."""
+    """Revoke a token; the reason if the server did not, or ""."""
     try:
         remote.invalidate(connection, token.alias)
     except Failure as failure:
@@ -177,7 +177,7 @@ def _whole(token: token_store.StoredToken) -> token_store.StoredToken | None:
         return None
 
 
-def _warn_of_what_comes_first(token: token_store.StoredToken) -> None:
+def _warn_of_precedence(token: token_store.StoredToken) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
             say(

@@ -25,7 +25,7 @@ _FUSE_CONF = Path("/etc/fuse.conf")
 
 
 @click.command("mount")
-@click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
 @where
 @click.option(
     "--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated)."
@@ -106,7 +106,7 @@ def start(
     overlay: str | None = None,
     in_foreground: bool = False,
 ) -> None:
-    """Check what can be checked before a login is spent, then mount."""
+    """Run the checks that need no login, then mount."""
     check_fuse()
     if allow_other:
         check_allow_other()
@@ -122,7 +122,7 @@ def start(
             place,
             allow_other=allow_other,
             overlay=upper,
-            ready=lambda mounted: _tell(
+            ready=lambda mounted: _announce(
                 place, mounted.connection.server, mounted.connection.user, allow_other
             ),
         )
@@ -135,10 +135,10 @@ def start(
             err=True,
         )
     one = registry.of(place)
-    _tell(place, settings.server, one.user if one is not None else login.user, allow_other)
+    _announce(place, settings.server, one.user if one is not None else login.user, allow_other)
 
 
-def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
+def _announce(place: str, server: str, user: str, allow_other: bool) -> None:
     say(f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it")
     if allow_other:
         say(
@@ -149,10 +149,10 @@ def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
 
 
 def check_allow_other() -> None:
-    """Whether this user may let others in.
+    """Check that this user may use --allow-other.
 
     Raises:
-        UsageError: the machine does not allow it.
+        UsageError: this machine does not allow it.
     """
     if os.geteuid() == 0:
         return
@@ -170,10 +170,10 @@ def check_allow_other() -> None:
 
 
 def check_fuse() -> None:
-    """Whether this machine can mount at all.
+    """Check that this machine can mount at all.
 
     Raises:
-        UsageError: it cannot; the text says what lacks.
+        UsageError: it cannot; the text says what is missing.
     """
     device = Path("/dev/fuse")
     if not device.exists() or not stat.S_ISCHR(device.stat().st_mode):
@@ -197,7 +197,7 @@ def check_fuse() -> None:
 
 
 def check_mountpoint(place: str) -> None:
-    """Whether something can be mounted here; a dead xnatfs mount is cleared away.
+    """Check that something can be mounted here; a dead xnatfs mount is removed.
 
     Raises:
         UsageError: it cannot.
@@ -207,8 +207,8 @@ def check_mountpoint(place: str) -> None:
         running = registry.of(place)
         ours = overlays.is_ours(entry)
         state = mount_table.state_of(place) if ours else ""
-        # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that
-        # answers has one, which only is registered elsewhere.
+        # Without a process it is dead (though the kernel still shows an overlay's upper layer); one that
+        # answers has a process, which is merely registered elsewhere.
         orphan = running is None and (state != mount_table.ANSWERS or entry.kind != "fuse.xnatfs")
         if ours and (orphan or state == mount_table.DEAD):
             problem = mount_table.unmount(place, lazy=True)

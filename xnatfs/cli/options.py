@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Where:
-    """The values of `where` options."""
+    """The values of the options added by `where`."""
 
     server: str | None
     user: str | None
@@ -30,10 +30,10 @@ class Where:
     allow_http: bool
 
     def settings(self, **more: Any) -> tuple[Settings, Credentials]:
-        """The settings and the login they lead to.
+        """The settings and the login that these options select.
 
         Raises:
-            UsageError: no login fits, or a value is wrong.
+            UsageError: no login matches, or a value is invalid.
         """
         size = parse_size(self.cache_size)
         login = logins.find(
@@ -111,4 +111,4 @@ def where(command: F) -> F:
     wrapped: Any = call
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]  # what click's decorators give
+    return wrapped  # type: ignore[no-any-return]  # the type of click's decorators

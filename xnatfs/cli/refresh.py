@@ -12,9 +12,7 @@ from xnatfs.errors import UsageError
 
 
 @click.command("refresh")
-@click.argument(
-    "path", required=False
-)  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("path", required=False)  # no click.Path: it accesses the path, which may hang
 def command(path: str | None) -> None:
     """Make a mount check the server at the next access, so that new data shows at once.
 

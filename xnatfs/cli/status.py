@@ -15,14 +15,12 @@ from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SILENT = 2.0  # seconds
-_PATIENCE = 5.0  # seconds for a mount to answer
+_ANSWER_TIMEOUT_S = 5.0  # seconds for a mount to answer
 _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
 
 @click.command("status")
-@click.argument(
-    "mountpoint", required=False
-)  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("mountpoint", required=False)  # no click.Path: it accesses the path, which may hang
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object per mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.
@@ -44,7 +42,7 @@ def command(mountpoint: str | None, as_json: bool) -> int:
         try:
             if dead_mounts.stopped(one):
                 raise UsageError("it is stopped")
-            report: dict[str, Any] = control.ask(one.socket, "status", timeout=_PATIENCE)
+            report: dict[str, Any] = control.ask(one.socket, "status", timeout=_ANSWER_TIMEOUT_S)
         except UsageError:
             report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid}
             report["problem"] = dead_mounts.problem_of(one)

@@ -90,7 +90,7 @@ def command(
         made = _make(mounted, project, name, sessions, wide)
         try:
             _write(made, output, kind, problems)
-        except ValueError as error:  # more columns than a spreadsheet has
+        except ValueError as error:  # more columns than a spreadsheet allows
             raise UsageError(str(error)) from None
     count = len(made.problems.held)
     if count and not problems:
@@ -140,7 +140,7 @@ def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         write(made.frame, "csv", path)
-        if sys.stdout.isatty():  # a file or a program gets it as it is
+        if sys.stdout.isatty():  # a file or a program gets the bytes unchanged
             with path.open(encoding="utf-8", newline="\n") as lines:
                 for line in lines:
                     say(line.rstrip("\n"))

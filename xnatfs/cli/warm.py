@@ -22,7 +22,7 @@ from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SHOWN = 20  # problems
-_EVERY = 10.0  # seconds between plain lines
+_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 @click.command("warm")

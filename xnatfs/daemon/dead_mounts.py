@@ -1,4 +1,4 @@
-"""Mounts whose process is gone, stopped or stuck: found without touching them, since they hang whoever looks.
+"""Mounts whose process is gone, stopped or stuck: found without touching them, since any access would hang.
 
 Used by the commands.
 """
@@ -15,13 +15,13 @@ from xnatfs.daemon.registry import Registration
 
 _STATES = {
     "T": "is stopped (`kill -CONT {pid}` resumes it)",
-    "t": "is held by a debugger",
+    "t": "is stopped by a debugger",
     "D": "waits for this machine's disk or network file system",
 }
 
 
 class DeadMount(NamedTuple):
-    """A mountpoint whose process is gone, and what to say."""
+    """A mountpoint whose process is gone, and the sentence to show."""
 
     mountpoint: str
     source: str
@@ -58,12 +58,12 @@ def problem_of(one: Registration) -> str:
 
 
 def left_behind(one: Registration) -> str:
-    """What to say of a process that stays though its mount is gone."""
+    """The sentence about a process that keeps running although its mount is gone."""
     return f"its process {_about(one)} and did not end; `kill -9 {one.pid}` ends it"
 
 
 def stopped(one: Registration) -> bool:
-    """Whether the process cannot do anything now, whatever it is told."""
+    """Whether the process is stopped, so that it can answer nothing."""
     return _state(one) in ("T", "t")
 
 
