@@ -137,7 +137,7 @@ def test_a_server_that_gives_no_tokens_is_told_so(
         for name, value in {"XNAT_HOST": old.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}.items():
             monkeypatch.setenv(name, value)
         code, said = run("login")
-    assert code == 1 and "gives demo no token" in said and token_store.kept() == []
+    assert code == 1 and "issues no token to demo" in said and token_store.kept() == []
 
 
 def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(

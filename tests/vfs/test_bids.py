@@ -217,7 +217,7 @@ def test_the_maps_stand_on_each_other(
     places = [text.index(part) for part in ("mine.toml", "something else", "perf 3D", "the usual rules")]
     assert places == sorted(places)
     named.write_text("rule = 1")
-    with pytest.raises(UsageError, match="rules are written"):
+    with pytest.raises(UsageError, match="write rules as"):
         compose(other, "wrong", bids_map=named)
 
 
