@@ -191,7 +191,7 @@ def test_a_keyring_that_refuses_is_fallen_back_from_with_a_sentence(ring: Ring) 
 
 
 def test_a_keyring_that_says_nothing_holds_up_nobody(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(token_store, "_KEYRING_TIMEOUT_S", 0.1)
     kept, _ = token_store.keep(token())
     ring.silent.clear()
     with pytest.raises(UsageError, match="does not answer"):
