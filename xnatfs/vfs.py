@@ -159,7 +159,7 @@ class Vfs:
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
                 raise Failure(Cause.READ_ONLY, path)
             node = self._file(path)
-            told = node.size
+            stat_size = node.size
             try:
                 content = node.open()
             except Failure as failure:
@@ -169,7 +169,7 @@ class Vfs:
                 node = self._file(path)
                 content = node.open()
             changed = (
-                not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
+                not (node.version and content.size == stat_size == node.listed_size) or self._sizes_doubtful()
             )
             handle = self._hold(content, node)
             version = (

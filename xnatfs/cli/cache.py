@@ -63,13 +63,13 @@ def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[main
 def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
     """Show what is cached: how many files, how large, when last used, by which mounts."""
     directory, scopes = _scopes(cache_dir, server)
-    told = [(maintenance.info(scope), _mounts(scope)) for scope in scopes]
+    reports = [(maintenance.info(scope), _mounts(scope)) for scope in scopes]
     if as_json:
-        click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in told], indent=2))
+        click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in reports], indent=2))
         return
-    if not told:
+    if not reports:
         say(f"nothing is cached in {directory}")
-    for one, mounts in told:
+    for one, mounts in reports:
         say(_text(one, mounts))
 
 
@@ -172,8 +172,8 @@ def clear(cache_dir: Path | None, server: str | None, yes: bool) -> None:
             raise UsageError(
                 "`xnatfs cache clear` asks before it removes anything; without a terminal, pass --yes"
             )
-        told = [maintenance.info(scope) for scope in scopes]
-        for one in told:
+        reports = [maintenance.info(scope) for scope in scopes]
+        for one in reports:
             say(
                 f"{one.server}: {counted(one.files + one.partial_files, 'file')}, "
                 f"{size(one.bytes + one.partial_bytes)}"

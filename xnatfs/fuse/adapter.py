@@ -124,9 +124,11 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """`stat`."""
         self.counts["getattr"] += 1
         with self._operation():
-            told = self._pages.told(path, self._vfs.attributes(path))
+            attributes = self._pages.to_report(path, self._vfs.attributes(path))
         return (
-            self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
+            self._stat(attributes)
+            if path not in self._revoking
+            else self._stat(attributes) | {"st_mode": stat.S_IFSOCK}
         )
 
     def opendir(self, path: str) -> int:
@@ -145,8 +147,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         if names := self._pages.open_below(path):
             above = path.rstrip("/")
             entries = [
-                (name, self._pages.told(f"{above}/{name}", told) if name in names else told)
-                for name, told in entries
+                (name, self._pages.to_report(f"{above}/{name}", attributes) if name in names else attributes)
+                for name, attributes in entries
             ]
         return [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
 

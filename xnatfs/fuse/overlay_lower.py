@@ -41,8 +41,8 @@ class Lower(Vfs):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.for_program = False  # for fuse-overlayfs, not for the kernel's overlay
-        self._told: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
-        self._told_lock = threading.Lock()
+        self._listed: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
+        self._listed_lock = threading.Lock()
 
     def attributes(self, path: str) -> Attributes:
         """`stat`. With `for_program`, a name that was listed before and is gone from the server keeps its
@@ -66,8 +66,8 @@ class Lower(Vfs):
             (name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)
         ]
         if self.for_program:
-            with self._told_lock:
-                self._told[above] = {**self._told.get(above, {}), **dict(listed)}
+            with self._listed_lock:
+                self._listed[above] = {**self._listed.get(above, {}), **dict(listed)}
         return listed
 
     def xattrs(self, path: str) -> list[str]:
@@ -95,8 +95,8 @@ class Lower(Vfs):
 
     def _known(self, path: str) -> Attributes | None:
         above, _, name = path.rpartition("/")
-        with self._told_lock:
-            return self._told.get(above, {}).get(name)
+        with self._listed_lock:
+            return self._listed.get(above, {}).get(name)
 
 
 class _Later:

@@ -77,7 +77,7 @@ class Pages:
             self._doubtful.discard(path)
             return doubtful
 
-    def told(self, path: str, attributes: Attributes) -> Attributes:
+    def to_report(self, path: str, attributes: Attributes) -> Attributes:
         """The attributes to report to the kernel."""
         if path not in self._open:  # nearly always
             return attributes
