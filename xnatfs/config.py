@@ -1,7 +1,7 @@
-"""Where things are on this machine, and the limits of one mount.
+"""Paths on this machine, and the settings and limits of one mount.
 
-Used by the commands, which fill it, and by the composition of a mount, which reads it. Immutable; no I/O but
-environment look-ups."""
+Used by the commands, which fill it, and by `core`, which reads it. Immutable values; no I/O except
+environment look-ups and making private folders."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_size(text: str) -> int:
     """Bytes from a text such as `20G`, `500M`, `1.5T`, `4GiB` (decimal units unless written with an `i`).
 
     Raises:
-        UsageError: the text is no size.
+        UsageError: the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
     if not match or match[2] not in _UNITS:
@@ -49,16 +49,16 @@ def normal_url(text: str) -> str:
     """A server URL in one spelling: scheme added (https), no trailing slash, no user, query or fragment.
 
     Raises:
-        UsageError: the text is no http(s) URL, or it carries a password.
+        UsageError: the text is not an http(s) URL, or it contains a password.
     """
     url = text.strip()
     if "://" not in url:
         url = "https://" + url
     if (
         "@" in url
-    ):  # looked for first, and anywhere (a password may hold a slash): the other messages repeat the text
+    ):  # checked first, and anywhere (a password may contain a slash): the other messages repeat the text
         raise UsageError(
-            "a user name or password does not belong into the server URL; see `xnatfs mount --help` for "
+            "a user name or password does not belong in the server URL; see `xnatfs mount --help` for "
             "where it is read from"
         )
     try:
@@ -73,7 +73,7 @@ def normal_url(text: str) -> str:
 
 
 class Origin(NamedTuple):
-    """Whom a URL leads to."""
+    """The origin that a URL leads to."""
 
     scheme: str
     host: str
@@ -81,7 +81,7 @@ class Origin(NamedTuple):
 
 
 def origin(url: str) -> Origin | None:
-    """Scheme, host and port of an http(s) URL; None if it is none."""
+    """Scheme, host and port of an http(s) URL; None for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -93,11 +93,11 @@ def origin(url: str) -> Origin | None:
 
 
 def shown_url(url: str) -> str:
-    """A URL from elsewhere without what must not be shown or sent on: user and password, query, a session's
-    id (`;jsessionid=`).
+    """A URL from elsewhere without its secrets: user and password, query, session id (`;jsessionid=`). At
+    most 2000 characters.
 
     Raises:
-        ValueError: it is no http(s) URL.
+        ValueError: it is not an http(s) URL.
     """
     there = origin(url)
     if there is None:
@@ -107,7 +107,7 @@ def shown_url(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, so that nothing crosses a network."""
+    """Whether a host is this machine, so that requests cross no network."""
     if host.lower() == "localhost":
         return True
     try:
@@ -122,51 +122,50 @@ def cache_home() -> Path:
 
 
 def state_home() -> Path:
-    """What has to outlive the cache: learnt sizes, the log, running mounts (`XNATFS_STATE_DIR`, else the
-    platform's).
+    """The directory for data that outlives the cache: corrected sizes, the log, running mounts
+    (`XNATFS_STATE_DIR`, else the platform's).
     """
     return Path(os.environ.get("XNATFS_STATE_DIR") or platformdirs.user_state_dir("xnatfs"))
 
 
 def config_home() -> Path:
-    """Where a user's own tables.toml, bids.toml and session lists lie (`XNATFS_CONFIG_DIR`, else the
+    """The directory of the user's tables.toml, bids.toml and session lists (`XNATFS_CONFIG_DIR`, else the
     platform's).
     """
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with any missing above it, that only this user can enter. One that is there stays as it
+    """Make a folder, and any missing parents, that only this user can enter. An existing folder stays as it
     is.
     """
     missing = [one for one in (path, *path.parents) if not one.exists()]
     for one in reversed(missing):
-        # Another process may be first, or a link lead nowhere.
+        # Another process may be faster, or a link may be broken.
         with contextlib.suppress(FileExistsError):
             one.mkdir(mode=0o700)
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, with any missing above it, that only this user can enter: what is in it speaks of
-    patients.
+    """Make a folder, and any missing parents, that only this user can enter, for data about patients.
 
-    One that is there and this user's is closed to others if it was open; one that is not, or a link somebody
-    else laid, is refused.
+    An existing folder of this user is closed to others if it was open; one of another user, or a link made by
+    another user, is refused.
 
     Raises:
-        UsageError: it is somebody else's, or no folder.
-        OSError: it cannot be made.
+        UsageError: it belongs to another user, or is not a folder.
+        OSError: it cannot be created.
     """
     make_folder(path)
     try:
         named, status = path.lstat(), path.stat()
     except FileNotFoundError:
-        raise UsageError(f"{path} is a link that leads nowhere; remove it") from None
+        raise UsageError(f"{path} is a broken symbolic link; remove it") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path} is not a folder")
     if status.st_uid != os.geteuid() or named.st_uid not in (0, os.geteuid()):
         raise UsageError(
-            f"{path} belongs to another user, who could read what is kept there; remove it, or name a "
+            f"{path} belongs to another user, who could read what is stored there; remove it, or name a "
             f"folder of your own"
         )
     if status.st_mode & 0o077:
@@ -179,8 +178,8 @@ class Limits:
     """The numbers of one mount. Times in seconds, sizes in bytes."""
 
     cache_size: int = 20 * 10**9
-    connections: int = 9  # to the server in all: eight for contents and one kept for listings
-    ttl: float = 20.0  # the daemon looks for changes of a project at most this often ...
+    connections: int = 9  # to the server in all: eight for contents and one reserved for listings
+    ttl: float = 20.0  # the daemon checks a project for changes at most this often ...
     kernel_ttl: float = (
         40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)
     )
@@ -190,17 +189,17 @@ class Limits:
     connect_timeout: float = 10.0
     relist_after: float = (
         4 * 3600.0
-    )  # listings are asked for again although no stamp moved: some changes move none (xnat-rest.md 13)
-    file_records: int = 2_000_000  # file listings held in memory
-    revalidate_after: float = 4 * 3600.0  # contents the catalog has no digest of
-    whole_file_check: int = 8 * 2**20  # files up to this size are checked before their first byte is served
-    ahead: int = 2 * 10**9  # the next resource of a walk is fetched ahead up to this size
-    min_free: int = 500 * 10**6  # of the cache's disk are left free
+    )  # listings are requested again even if no stamp moved: some changes move none (xnat-rest.md 13)
+    file_records: int = 2_000_000  # file listings kept in memory
+    revalidate_after: float = 4 * 3600.0  # contents without a digest in the catalog
+    whole_file_check: int = 8 * 2**20  # files up to this size are verified before their first byte is served
+    ahead: int = 2 * 10**9  # the next resource of a walk is prefetched up to this size
+    min_free: int = 500 * 10**6  # left free on the cache's disk
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything one mount needs to know, apart from the secret."""
+    """Everything one mount needs, apart from the credentials."""
 
     server: str
     cache_dir: Path = field(default_factory=cache_home)
@@ -209,11 +208,13 @@ class Settings:
     serve_bad_digests: bool = False
     verify: bool | str | None = None  # TLS: None leaves it to requests and its environment variables
     proxy: str | None = None
-    lists: tuple[Path, ...] = ()  # session lists named at mount time, beside those in the configuration
+    lists: tuple[
+        Path, ...
+    ] = ()  # session lists named at mount time, in addition to those in the configuration
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
-    allow_http: bool = False  # the password may cross a network readable
-    offline: bool = False  # ask the server nothing: show and serve what is kept on this machine
-    lower: bool = False  # an overlay will lie upon the mount
+    allow_http: bool = False  # the password may cross a network in clear text
+    offline: bool = False  # send no request: show and serve cached data only
+    lower: bool = False  # the mount is the lower layer of an overlay
     limits: Limits = Limits()
 
     @property
@@ -222,6 +223,6 @@ class Settings:
         return urlsplit(self.server).netloc
 
     def scope(self, user: str) -> str:
-        """A directory name for what belongs to one server and one user."""
+        """A directory name for the data of one server and one user."""
         digest = hashlib.sha256(f"{self.server}\n{user}".encode()).hexdigest()[:16]
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', self.host)}-{digest}"

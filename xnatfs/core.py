@@ -247,7 +247,7 @@ def _log_in(connection: Connection, settings: Settings, credentials: Credentials
         user = connection.login(before)
     except Failure as failure:
         if before is not None and failure.cause in (Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.TIMED_OUT):
-            hint = "`--offline` shows and serves what is kept here"
+            hint = "`--offline` shows and serves cached data"
             raise Failure(
                 failure.cause, failure.subject, f"{failure.detail}; {hint}" if failure.detail else hint
             ) from failure

@@ -1,6 +1,6 @@
 """What went wrong lately, and what is odd on the server: for `xnatfs status` and `.xnatfs/`.
 
-Used by `listing` and `content` and `vfs` (which report) and by the control room of the tree (which shows).
+Used by `listing` and `content` and `vfs` (which report) and by `tree.status_files` (which shows).
 Bounded. Threading: any thread; one lock, held for moments."""
 
 from __future__ import annotations

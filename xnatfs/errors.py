@@ -1,7 +1,7 @@
-"""What can go wrong: one table from the cause to an errno and one plain sentence.
+"""What can go wrong: one table that maps each cause to an errno and a plain sentence.
 
 Used by every layer; the lowest module, it imports nothing of xnatfs. Everything a lower layer reports to a
-higher one is a `Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass its errno on.
+higher one is a `Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass on its errno.
 Immutable values: safe in any thread."""
 
 from __future__ import annotations
@@ -14,52 +14,51 @@ __all__ = ["Cause", "Failure", "MissingExtra", "UsageError"]
 
 
 class Cause(Enum):
-    """A cause: the errno a program sees and the sentence a person reads (`xnatfs status`, the log, the
-    command line).
+    """A cause: the errno a program sees, and the sentence a person reads in `xnatfs status`, the log or the
+    terminal.
     """
 
-    # What is asked for
-    NO_ENTRY = (errno.ENOENT, "there is nothing of this name")
-    NOT_A_DIRECTORY = (errno.ENOTDIR, "a part of the path is a file, not a folder")
+    # The path or handle
+    NO_ENTRY = (errno.ENOENT, "no such file or directory")
+    NOT_A_DIRECTORY = (errno.ENOTDIR, "part of the path is a file, not a folder")
     IS_A_DIRECTORY = (errno.EISDIR, "this is a folder, not a file")
     NAME_TOO_LONG = (errno.ENAMETOOLONG, "a name in the path is longer than 255 bytes")
     READ_ONLY = (errno.EROFS, "the mount is read-only")
     NO_ATTRIBUTE = (errno.ENODATA, "there is no such extended attribute")
     BAD_HANDLE = (errno.EBADF, "this file is not open")
-    # The way to the server
-    UNKNOWN_HOST = (errno.EHOSTDOWN, "the server's name is not known; check the URL and the network")
+    # Reaching the server
+    UNKNOWN_HOST = (errno.EHOSTDOWN, "the server's name cannot be resolved; check the URL and the network")
     UNREACHABLE = (
         errno.EHOSTDOWN,
-        "the server cannot be reached; check the URL, the network or a needed proxy",
+        "the server cannot be reached; check the URL, the network and any proxy",
     )
     BAD_CERTIFICATE = (
         errno.EHOSTDOWN,
         "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority",
     )
-    OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not kept on this machine")
+    OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not in the cache")
     TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
     INTERRUPTED = (errno.EINTR, "interrupted")
     PLAIN_HTTP = (
         errno.EACCES,
-        "without TLS the password would cross the network readable; use https://, or say --allow-http",
+        "without TLS the password would cross the network in clear text; use https://, or pass --allow-http",
     )
     # The login
     LOGIN_REFUSED = (errno.EACCES, "the server refused this user name and password (or token)")
     NOT_ALLOWED = (errno.EACCES, "this user may not read this")
-    # The answer
+    # The server's answer
     NOT_AN_XNAT = (
         errno.EPROTO,
-        "the server answers, but not as an XNAT does; check the URL (with its path, if XNAT is not at "
-        "the top)",
+        "the server answers, but not like an XNAT; check the URL (with its path, if XNAT is not at the root)",
     )
     MOVED = (errno.EPROTO, "the server has moved; use the new URL")
     SERVER_ERROR = (errno.EIO, "the server reported an error")
-    NOT_DATA = (errno.EIO, "the server sent a web page in place of data")
+    NOT_DATA = (errno.EIO, "the server sent a web page instead of data")
     CUT_SHORT = (errno.EIO, "the server's answer ended too early")
     BAD_LISTING = (errno.EIO, "the server's listing could not be understood")
-    TOO_LARGE = (errno.EFBIG, "the server's answer is larger than any true one")
-    LISTING_EMPTY = (errno.EIO, "the server lists no files here although it counts some")
-    UNPROVEN = (errno.EIO, "the server says it does not have this, and no listing of it proves that")
+    TOO_LARGE = (errno.EFBIG, "the server's answer is larger than any valid one")
+    LISTING_EMPTY = (errno.EIO, "the server lists no files here, although it counts some")
+    UNPROVEN = (errno.EIO, "the server says it does not have this, and no listing confirms it")
     GONE = (errno.EIO, "the server lists this file but does not have it")
     BAD_DIGEST = (errno.EIO, "the file differs from the digest in the server's catalog")
     CHANGED = (errno.ESTALE, "the file changed on the server while it was read; open it again")
@@ -78,9 +77,9 @@ class Cause(Enum):
         return self.value[1]
 
 
-# What says nothing of what exists: the server did not answer, or in a way that proves neither presence nor
-# absence. The last proven state stays. A status of 404 is one of them: XNAT without its database answers it
-# for what is there (xnat-rest.md 13).
+# Causes that prove nothing about what exists: the server did not answer, or its answer shows neither presence
+# nor absence. The last proven state stays. A status of 404 is one of them: XNAT without its database answers
+# 404 for data that exists (xnat-rest.md 13).
 UNANSWERED = frozenset(
     {
         *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
@@ -97,12 +96,12 @@ UNANSWERED = frozenset(
 
 
 class Failure(OSError):
-    """Something that went wrong, with its cause and what it happened to.
+    """A failed operation: its cause, and what it happened to.
 
-    `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` says more
-    where there is more to say; `status` is the HTTP status where there was one, else 0; `away` is set if the
-    server is known to be away (`server.breaker`), so that nothing was asked and asking again now is of no
-    use."""
+    `subject` is what the sentence is about (a URL without credentials, a path, a name); `detail` adds
+    information where there is any; `status` is the HTTP status, or 0 if there was none; `away` is set if the
+    server is known to be away (`server.breaker`): no request was sent, and retrying now is pointless.
+    """
 
     away = False
 
@@ -119,7 +118,7 @@ class Failure(OSError):
 
 
 class UsageError(Exception):
-    """The user asked for something that cannot be done; the text is the one plain sentence to show."""
+    """The user asked for something that cannot be done; the text is the sentence to show."""
 
 
 class MissingExtra(UsageError, ImportError):

@@ -1,5 +1,5 @@
-"""Text of other people, made fit to be shown: names, labels and error texts of a server may hold what a
-terminal obeys.
+"""Makes foreign text safe to print: names, labels and error texts of a server may contain terminal control
+sequences.
 
 Used by everything that prints or logs. Pure functions; imports nothing.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    r"""Text on one line, with what is not printable spelled out: control characters and terminal escapes
-    (`\x1b`), line ends, what turns the direction of writing (`\u202e`), lone surrogates."""
+    r"""Text on one line, with unprintable characters escaped: control characters and terminal escapes
+    (`\x1b`), line ends, changes of the writing direction (`\u202e`), lone surrogates."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,8 +1,8 @@
 """The tree as a POSIX file system: paths, attributes, handles. Raises `OSError`; imports no FUSE.
 
 Used by `fuse` (and later by other adapters) and by tests without a mount.
-Threading: any thread. The table of handles has a lock, held for moments. Whoever waits for the server waits
-in `concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`)."""
+Threading: any thread. The table of handles has a lock, held only briefly. Waits for the server happen in
+`concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NO_TROUBLE = frozenset(
 
 
 class Attributes(NamedTuple):
-    """What `stat` tells. `mtime` in seconds since the epoch, `size` in bytes."""
+    """The result of `stat`. `mtime` in seconds since the epoch, `size` in bytes."""
 
     mode: int
     inode: int
@@ -58,8 +58,8 @@ class Attributes(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file: its handle, whether `stat` may have told another size before, what names its version (""
-    if nothing does), its size.
+    """An open file: its handle, whether an earlier `stat` may have given another size, an identifier of its
+    version ("" if there is none), its size in bytes.
     """
 
     handle: int
@@ -79,9 +79,9 @@ class Vfs:
 
     Args:
         root: the tree.
-        troubles: failures are reported there.
+        diagnostics: failures are reported there.
         recent: seconds for which the last folder of files is not looked up again.
-        sizes_doubtful: whether listings changed so lately that the kernel may still hold a size from before.
+        sizes_doubtful: whether listings changed so recently that the kernel may still have an old size.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Vfs:
         """`stat`.
 
         Raises:
-            OSError: ENOENT, ENOTDIR, ENAMETOOLONG, or what keeps the server from answering.
+            OSError: ENOENT, ENOTDIR, ENAMETOOLONG, or the reason why the server does not answer.
         """
         with self._reported(path):
             return attributes_of(self._walk(path))
@@ -153,13 +153,13 @@ class Vfs:
         """Open a file for reading. Its size is true from here on.
 
         Raises:
-            OSError: EROFS for any way of writing; EISDIR; what keeps the content from being had.
+            OSError: EROFS for any kind of writing; EISDIR; the reason why the content is unavailable.
         """
         with self._reported(path):
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
                 raise Failure(Cause.READ_ONLY, path)
             node = self._file(path)
-            told = node.size
+            stat_size = node.size
             try:
                 content = node.open()
             except Failure as failure:
@@ -169,7 +169,7 @@ class Vfs:
                 node = self._file(path)
                 content = node.open()
             changed = (
-                not (node.version and content.size == told == node.listed_size) or self._sizes_doubtful()
+                not (node.version and content.size == stat_size == node.listed_size) or self._sizes_doubtful()
             )
             handle = self._hold(content, node)
             version = (
@@ -215,7 +215,7 @@ class Vfs:
         return interruptible(interrupted)
 
     def forget(self) -> None:
-        """Look everything up anew."""
+        """Drop the cached look-ups."""
         self._recent = ("", {}, 0.0)
         self._walked = ({}, 0.0)
 
@@ -250,9 +250,7 @@ class Vfs:
         names = path
         walked, until = self._walked
         now = time.monotonic()
-        if (
-            now >= until
-        ):  # whoever walks through a tree looks each folder up from its parent, which was looked up just now
+        if now >= until:  # a walk looks each folder up from its parent, which was looked up just now
             walked, until = self._walked = {}, now + self._recently
         else:
             above, _, last = path.rpartition("/")
@@ -274,8 +272,7 @@ class Vfs:
         if isinstance(node, Folder):
             walked[path] = node
         if parent is not None and parent.of_files:
-            # Whoever asks for one file asks for its neighbours next; eight look-ups for each cost more than
-            # all the rest.
+            # After one file come its neighbours; eight look-ups for each cost more than everything else.
             self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + self._recently)
         return node
 
@@ -284,8 +281,8 @@ class Vfs:
 
 
 class _Reported:
-    """Reports a failure that passes through. A class, not a generator: it is entered for every request of the
-    kernel.
+    """Context manager that reports a failure passing through it. A class, not a generator: it is entered for
+    every request of the kernel.
     """
 
     __slots__ = ("_diagnostics", "_path")
@@ -308,8 +305,8 @@ class _Reported:
 def attributes_of(node: Node) -> Attributes:
     """The attributes of a node: 0555 and 0444, and the mount's owner is the user.
 
-    A folder has one link, as on btrfs: nobody counts its folders. Two would say that it has none, and tools
-    that trust it skip them."""
+    A folder has one link, as on btrfs: its subfolders are not counted. A count of two would mean that it has
+    none, and tools that rely on the count would skip them."""
     if isinstance(node, File):
         return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
     return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 1)

@@ -1,7 +1,7 @@
-"""The faults of the matrix: how each is brought about, how one knows that it struck, and what it may end in.
+"""The faults of the matrix: how each is produced, how the tests know that it struck, and how it may end.
 
-A fault that a new try cures has to give the right bytes and no error. Any other gives the right bytes or one
-of its causes, which are those of `xnatfs.errors`; what the errno is stands there alone."""
+A fault that a retry cures must give the right bytes and no error. Any other fault gives the right bytes or
+one of its causes, which are those of `xnatfs.errors`; only that module maps causes to errnos."""
 
 from __future__ import annotations
 
@@ -33,21 +33,29 @@ DAY = 86400.0
 _CONTENTS = r"/files/.|format=zip"  # requests for contents, not for listings
 _AWAY = (Cause.UNREACHABLE, Cause.TIMED_OUT)
 
-Active = contextlib.AbstractContextManager[Callable[[], int]]  # gives how often it has struck so far
+Active = contextlib.AbstractContextManager[Callable[[], int]]  # returns how often it has struck so far
 
 
 @dataclass(frozen=True)
 class Fault:
     """One row of the report.
 
-    Args: name: in the report. active: brings it about for as long as it is entered. causes: what it may end
-        in; none: a new try cures it. sentence: what a user sees, in the report. early: it is there before the
-        mount is made. of_files: it concerns single files: a table is built without their sessions and says
-        so. other_data: the server has other contents afterwards. refresh: what the mount was told meanwhile
-        is told anew by `xnatfs refresh`. stale_sizes: until a file is opened its size is what the catalog
-        says. tls: over TLS. needs_counts: it shows only on a server that tells how many files it counts (not
-        on the profile "proven"). but: what it may end in besides, in some operations. signal: the mount is a
-        process of its own, which gets this signal in the middle."""
+    Args:
+        name: in the report.
+        active: produces the fault for as long as it is entered.
+        causes: how it may end; none: a retry cures it.
+        sentence: what a user sees, in the report.
+        early: it is there before the mount is made.
+        of_files: it affects single files: a table is built without their sessions and says so.
+        other_data: the server has other contents afterwards.
+        refresh: `xnatfs refresh` is needed afterwards to replace what the mount learnt meanwhile.
+        stale_sizes: until a file is opened its size is the catalog's.
+        tls: over TLS.
+        needs_counts: it shows only on a server that reports how many files it counts (not on the profile
+            "proven").
+        but: how else it may end, in some operations.
+        signal: the mount is a process of its own, which gets this signal in the middle.
+    """
 
     name: str
     active: Callable[[World, Operation, pytest.MonkeyPatch], Active]
@@ -244,7 +252,7 @@ def _expired(
 def _other_password(
     world: World, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], int]]:
-    """It was changed on the server, and nobody has told the mount; in the end the user does."""
+    """It was changed on the server without the mount's knowledge; at the end the user logs in again."""
     new = f"not {world.password}"
     change_password(world.server, new)
     world.server.expire_sessions()
@@ -375,13 +383,13 @@ def _nothing(
 
 # --- all of them --------------------------------------------------------------------------------------------
 
-_ONCE = "right after a new try"
+_ONCE = "right after a retry"
 FAULTS = (
-    # Cured by a new try.
+    # Cured by a retry.
     _cured("503 for a moment", "nothing", "fail", fail_status=503, fail_next=2),
     _cured(
         "429 with Retry-After",
-        "nothing; it waits as long as it is told to",
+        "nothing; it waits as long as the server asks",
         "fail",
         fail_status=429,
         fail_next=1,
@@ -392,17 +400,21 @@ FAULTS = (
         "401 in mid-run",
         _switched("fail", fail_status=401, fail_next=1),
         (),
-        "nothing; it logs in again (a login that is refused when one mounts is not tried again: accounts "
-        "get locked)",
+        "nothing; it logs in again (a login refused while mounting is not retried: accounts get locked)",
         but=(("mount again", Cause.LOGIN_REFUSED),),
     ),
-    Fault("the session expires on an open server", _expired, (), "nothing; it is not taken for a guest"),
+    Fault(
+        "the session expires on an open server",
+        _expired,
+        (),
+        "nothing; the mount does not continue as a guest",
+    ),
     _cured("taken for a guest", "nothing; it logs in again", "guest", guest_next=1, require_login=False),
     _cured("302 to a login page, once", "nothing", "redirect", redirect_next=1),
     _cured("a web page with status 200, once", "nothing", "html", html_instead=1),
     _cured(
         "cut at byte N",
-        "nothing; it goes on where it broke",
+        "nothing; the download resumes where it broke off",
         "cut",
         match=".",
         cut_after_bytes=_some,
@@ -424,13 +436,13 @@ FAULTS = (
         "one byte wrong, once",
         _switched("damage", match=r"large\.nii|small\.bin|\.dcm|\.stats", damage_next=1),
         (),
-        "nothing; but who has already read that byte of a large file gets an error before the end. "
-        "Without a digest nobody can tell",
+        "nothing; but a program that has already read that byte of a large file gets an error before "
+        "the end. Without a digest it cannot be detected",
         but=(("read in order", Cause.BAD_DIGEST),),
     ),
     _cured(
         "a corrupt zip",
-        "nothing; what is wrong in it is fetched singly",
+        "nothing; its damaged files are fetched one by one",
         "damage",
         match="format=zip",
         damage_next=1,
@@ -443,13 +455,13 @@ FAULTS = (
         truncate_after_bytes=100_000,
         truncate_next=1,
     ),
-    _cured("a zip member missing", "nothing; it is fetched singly", "zip_omit", zip_omit=["0005.dcm"]),
+    _cured("a zip member missing", "nothing; it is fetched by itself", "zip_omit", zip_omit=["0005.dcm"]),
     _cured("invalid JSON, once", "nothing", "garble", garble_listings="json", garble_next=1),
     _cured("invalid UTF-8, once", "nothing", "garble", garble_listings="utf8", garble_next=1),
     Fault("the server restarts", _restarted, (), "nothing; it logs in again"),
-    # Not cured by a new try.
-    Fault("connection refused", _stopped, _AWAY, "what is cached works; the rest fails at once"),
-    Fault("connecting hangs", _hanging, _AWAY, "what is cached works; the rest fails in time"),
+    # Not cured by a retry.
+    Fault("connection refused", _stopped, _AWAY, "cached data works; anything else fails at once"),
+    Fault("connecting hangs", _hanging, _AWAY, "cached data works; anything else fails within the deadline"),
     Fault(
         "connections are reset",
         _switched("refuse", refuse_connections=True),
@@ -469,7 +481,7 @@ FAULTS = (
         "the password was changed",
         _other_password,
         (Cause.LOGIN_REFUSED,),
-        "permission denied; what is cached works, and the rest again after `xnatfs login`",
+        "permission denied; cached data works, and the rest works again after `xnatfs login`",
     ),
     Fault(
         "302 to a login page, always",
@@ -543,7 +555,7 @@ FAULTS = (
         "the server restarts with other data",
         _other_data,
         (Cause.CHANGED, Cause.BAD_DIGEST),
-        "the new bytes, or an error for who has the old ones open",
+        "the new bytes, or an error for programs that have the old ones open",
         other_data=True,
         refresh=True,
     ),
@@ -554,41 +566,41 @@ FAULTS = (
         "the disk of the cache is full",
         _full,
         (Cause.NO_SPACE, Cause.CACHE_BROKEN),
-        "it reads without the cache where it can",
+        "files are read without the cache where possible",
     ),
     Fault(
         "the cache directory is removed",
         _removed,
         (Cause.CACHE_BROKEN,),
-        "it reads without the cache where it can",
+        "files are read without the cache where possible",
     ),
     Fault(
         "the cache directory is read-only",
         _read_only,
         (Cause.CACHE_BROKEN,),
-        "it reads without the cache where it can; tables cannot be built, and a new mount is refused",
+        "files are read without the cache where possible; tables cannot be built, and a new mount is refused",
     ),
     Fault(
-        "another mount holds the databases",
+        "another mount locks the databases",
         _held,
         (Cause.CACHE_BROKEN,),
-        "it reads without the cache, and a new mount is refused, while a mount of the same cache is "
-        "stopped in the middle of writing to it",
+        "as long as another mount is stopped while writing to the same cache, files are read without "
+        "it, and a new mount is refused",
     ),
-    Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are made anew"),
+    Fault("the databases are damaged", _corrupted, (Cause.CACHE_BROKEN,), "they are rebuilt"),
     Fault(
         "the mount's process is stopped for a while",
         _nothing,
         (Cause.TIMED_OUT, Cause.CUT_SHORT),
-        "nothing, once it goes on",
+        "nothing, once it is resumed",
         signal=signal.SIGSTOP,
     ),
     Fault(
         "the mount's process is killed (kill -9)",
         _nothing,
         (Cause.TIMED_OUT,),
-        'what every program sees of a dead mount ("Transport endpoint is not connected"); the next mount '
-        "is as if nothing had happened",
+        'the usual error of a dead mount ("Transport endpoint is not connected"); the next mount works '
+        "normally",
         signal=signal.SIGKILL,
     ),
 )

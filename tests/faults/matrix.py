@@ -1,7 +1,7 @@
 """One cell of the matrix: an operation under a fault, and everything that has to hold of it (issue: never
 lost, never hung).
 
-1. A fault that a new try cures: the right bytes, no error. 2. Any other: the right bytes, or one of its
+1. A fault that a retry cures: the right bytes, no error. 2. Any other: the right bytes, or one of its
 causes. 3. No call takes longer than its deadline. 4. Once the fault is gone the same operation works. 5.
 Nothing is cached that is not true. 6. No thread and no descriptor is left; where there is no fault, no
 warning is logged."""
@@ -30,7 +30,7 @@ NOT_TOUCHED = "-"
 RIGHT = "right"
 RETRIED = "retried"
 NEW = "new"
-TOLD = "told"
+NAMED = "named"
 STALE = "as listed"
 _KEEPERS = ("xnatfs", "urllib3")
 
@@ -152,7 +152,7 @@ def _judged(
 ) -> str:
     if failure is not None:
         cause, text = failure
-        assert fault.causes_in(operation), f"a new try would have cured it: {cause.name}: {text}"
+        assert fault.causes_in(operation), f"a retry would have cured it: {cause.name}: {text}"
         causes = fault.causes_in(operation)
         assert cause in causes, f"{cause.name} is none of {[one.name for one in causes]}: {text}"
         # Where a time limit may come first, which of them it is depends on how busy the machine is.
@@ -171,7 +171,7 @@ def _judged(
             assert got.get(label) == cells or (label not in got and label in problems), (
                 f"{label} lacks, and nothing says so"
             )
-        return TOLD
+        return NAMED
     wrong = [name for name in old.keys() | got.keys() if got.get(name) != old.get(name)]
     raise AssertionError(
         f"wrong: {sorted(wrong)}: {[_short(got.get(name)) for name in wrong]}, not "

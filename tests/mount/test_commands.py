@@ -52,7 +52,7 @@ def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
         assert re.fullmatch(rf"{mounted.point}  {server.url} as demo \(pid \d+\)", text[0])
         assert re.fullmatch(r"  since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \d+ requests to XNAT \d[\d.]*", text[1])
         assert text[2] == "  server: answers"
-        assert text[3] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 on their way, 0 open"
+        assert text[3] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 downloads in progress, 0 open"
         assert re.fullmatch(r"  errors: \d+ x gone", text[4])
         assert re.match(
             r"  last, \d\d:\d\d:\d\d: .*gone\.bin: the server lists this file but does not have it", text[5]
@@ -95,7 +95,7 @@ def test_the_control_folder_says_the_same(mounted: Mount) -> None:
         "status.json",
     ]
     assert (mounted.point / ".xnatfs/errors.txt").read_text() == "no errors\n"
-    assert (mounted.point / ".xnatfs/oddities.txt").read_text() == "nothing odd was found\n"
+    assert (mounted.point / ".xnatfs/oddities.txt").read_text() == "nothing unusual was found\n"
     config = json.loads((mounted.point / ".xnatfs/config.json").read_text())
     assert config["server"] == mounted.url and config["cache_dir"] == mounted.env["XNATFS_CACHE_DIR"]
     assert json.loads((mounted.point / ".xnatfs/status.json").read_text())["errors"] == {}
@@ -117,7 +117,7 @@ def test_a_text_that_changes_is_never_cut_at_its_old_length(mounted: Mount) -> N
 
 
 def test_refresh_of_a_path_of_the_current_folder_and_of_all(mounted: Mount, server: DemoServer) -> None:
-    said = f"{mounted.point} looks at {server.url} again\n"
+    said = f"{mounted.point} will check {server.url} again\n"
     for arguments, cwd in (
         ((str(mounted.point / "projects/ALFA"),), None),
         ((), mounted.point / "projects"),

@@ -229,7 +229,7 @@ def test_ctrl_c_ends_a_read_that_waits_for_the_server(server: DemoServer, tmp_pa
             reader.send_signal(signal.SIGINT)
             reader.wait(10)
             assert time.monotonic() - began < 5
-        assert (mounted.point / "README.txt").read_text().startswith("This folder is the XNAT server")
+        assert (mounted.point / "README.txt").read_text().startswith("This folder shows the XNAT server")
 
 
 def test_what_the_kernel_reads_ahead_keeps_no_daemon_alive(server: DemoServer, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_new_session_appears_after_refresh(server: DemoServer, tmp_path: Path)
             lambda: changes.apply({"op": "put_file", "resource": resource, "path": "a.txt", "text": "hello"})
         )
         done = xnatfs("refresh", str(subjects), env=mounted.env)
-        assert (done.returncode, done.stdout) == (0, f"{mounted.point} looks at {server.url} again\n")
+        assert (done.returncode, done.stdout) == (0, f"{mounted.point} will check {server.url} again\n")
         assert sorted(os.listdir(subjects)) == ["new_MR1", "sub00001_MR1"]
         assert (subjects / "new_MR1/RESOURCES/NOTES/a.txt").read_text() == "hello"
         assert (programs / "new_MR1/RESOURCES/NOTES/a.txt").read_text() == "hello"

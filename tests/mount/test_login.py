@@ -87,7 +87,7 @@ def test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_moun
         ):
             assert secret not in text
         left = xnatfs("logout", env=env)
-        assert left.returncode == 0 and "is forgotten" in left.stdout
+        assert left.returncode == 0 and "was deleted" in left.stdout
         assert server.call(lambda: server._application.sessions.tokens_of("demo")) == []
 
 

@@ -204,12 +204,12 @@ def test_the_other_commands_know_the_overlay(server: DemoServer, tmp_path: Path,
         for arguments in ((str(file),), ()):
             assert (
                 xnatfs("refresh", *arguments, env=mounted.env).stdout
-                == f"{mounted.point} looks at {server.url} again\n"
+                == f"{mounted.point} will check {server.url} again\n"
             )
         assert xnatfs("status", str(file), env=mounted.env).returncode == 0
         again = xnatfs("mount", str(mounted.point), env=mounted.env)
         assert again.returncode == 1 and f"is already mounted at {mounted.point}" in again.stderr
-        assert "a layer for changes on this machine" in (mounted.point / "README.txt").read_text()
+        assert "a layer that stores changes on this machine" in (mounted.point / "README.txt").read_text()
         report = mounted.status()["overlay"]
         assert (report["directory"], report["kind"]) == (str(tmp_path / "changes"), way)
         said = xnatfs("doctor", env=mounted.env).stdout
@@ -406,12 +406,12 @@ def test_places_that_cannot_be(server: DemoServer, tmp_path: Path, way: str) -> 
     (tmp_path / "filled").mkdir()
     (tmp_path / "filled/thesis.tex").write_text("")
     for directory, said in (
-        (tmp_path / "mnt/changes", "must not lie in each other"),
-        (tmp_path, "must not lie in each other"),
-        (tmp_path / "cache/changes", "must not lie in each other"),
-        (tmp_path / "state", "must not lie in each other"),
+        (tmp_path / "mnt/changes", "must not contain each other"),
+        (tmp_path, "must not contain each other"),
+        (tmp_path / "cache/changes", "must not contain each other"),
+        (tmp_path / "state", "must not contain each other"),
         (tmp_path / "file", "is not a folder"),
-        (tmp_path / "filled", "is not empty and was not made by"),
+        (tmp_path / "filled", "is not empty and was not created by"),
         ("/proc/changes", "cannot be the upper layer of an overlay"),
     ):
         assert said in refused(tmp_path, directory, server.url)
@@ -422,11 +422,11 @@ def test_a_folder_is_one_mount_s_and_one_server_s(server: DemoServer, tmp_path: 
     with overlaid(server.url, tmp_path) as mounted:
         said = refused(tmp_path / "home", tmp_path / "changes", server.url)
         assert said.startswith(f"{tmp_path}/changes is in use by ")
-        assert "lies in an xnatfs mount" in refused(
+        assert "is in an xnatfs mount" in refused(
             tmp_path / "home", mounted.point / "x", server.url, **mounted.env
         )
     with DemoServer(build("empty")) as other:
-        assert f"holds changes made over {server.url}" in refused(tmp_path, tmp_path / "changes", other.url)
+        assert f"has changes made over {server.url}" in refused(tmp_path, tmp_path / "changes", other.url)
 
 
 def test_a_login_that_fails_leaves_nothing(server: DemoServer, tmp_path: Path, way: str) -> None:

@@ -118,7 +118,7 @@ def test_two_servers_known_and_none_named(place: Place, private_home: Path) -> N
 
 def test_a_password_in_the_url_is_not_repeated(place: Place) -> None:
     said = place.refused({}, "--server", "https://demo:correct_horse@one.invalid")
-    assert "does not belong into the server URL" in said and "correct_horse" not in said
+    assert "does not belong in the server URL" in said and "correct_horse" not in said
 
 
 @pytest.mark.parametrize("url", ["ftp://one.invalid", "http://", "http://one.invalid:port"])
@@ -130,7 +130,7 @@ def test_a_url_that_is_none(place: Place, url: str) -> None:
 
 
 def test_an_unknown_host(place: Place) -> None:
-    assert "name is not known" in place.refused(place.login("http://xnat.invalid"))
+    assert "name cannot be resolved" in place.refused(place.login("http://xnat.invalid"))
 
 
 def test_a_host_where_nothing_listens(place: Place) -> None:
@@ -177,7 +177,7 @@ def plain_server(answer: bytes | None) -> Iterator[str]:
 @pytest.mark.parametrize("answer", [None, b"<html><body>It works!</body></html>", b"User 'demo' is"])
 def test_a_server_that_is_no_xnat(place: Place, answer: bytes | None) -> None:
     with plain_server(answer) as url:
-        assert "not as an XNAT does" in place.refused(place.login(url))
+        assert "not like an XNAT" in place.refused(place.login(url))
 
 
 def test_an_xnat_that_is_out_of_order(place: Place) -> None:

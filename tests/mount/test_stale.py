@@ -62,7 +62,7 @@ def test_a_killed_daemon_is_named_by_every_command(mounted: Mount) -> None:
         assert (
             code == 1
             and f"{place}  xnat:" in text
-            and f"its process is gone; `xnatfs unmount {place}` clears it away" in text
+            and f"its process is gone; `xnatfs unmount {place}` removes it" in text
         )
     (report,) = [
         one
@@ -80,11 +80,11 @@ def test_a_killed_daemon_is_named_by_every_command(mounted: Mount) -> None:
 
 def test_a_stopped_daemon_is_named_and_taken_away(mounted: Mount, stopped: int) -> None:
     place = str(mounted.point)
-    why = f"its process {stopped} is stopped (`kill -CONT {stopped}` lets it go on)"
+    why = f"its process {stopped} is stopped (`kill -CONT {stopped}` resumes it)"
     for arguments in (("status", f"{place}/projects/SCALE"), ("mount", place), ("doctor",)):
         code, text = said(mounted, *arguments)
         assert (
-            code == 1 and f"the mount does not answer: {why}; `xnatfs unmount {place}` takes it away" in text
+            code == 1 and f"the mount does not answer: {why}; `xnatfs unmount {place}` removes it" in text
         ), arguments
     os.kill(stopped, signal.SIGCONT)
     code, text = said(mounted, "status", place)
@@ -97,7 +97,7 @@ def test_a_stopped_daemon_is_named_and_taken_away(mounted: Mount, stopped: int) 
         code, text = said(mounted, "unmount", place)
         assert (code, text) == (
             0,
-            f"{place} is unmounted\n{why} and could not end; `kill -9 {stopped}` ends it\n",
+            f"{place} is unmounted\n{why} and did not end; `kill -9 {stopped}` ends it\n",
         )
         assert place not in fuse_mounts()
     finally:

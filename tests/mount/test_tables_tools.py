@@ -359,7 +359,7 @@ def test_the_command_tells_what_there_is(shared: Mount, env: dict[str, str]) -> 
     listed = xnatfs("table", "--list", env={"XNAT_HOST": ""}, check=True).stdout
     assert (
         "freesurfer7/aseg\n    reads FREESURFER7. " in listed
-        and "basil/aal: not there, it needs the AAL2 atlas image" in listed
+        and "basil/aal: not available; it needs the AAL2 atlas image" in listed
     )
 
 
@@ -383,8 +383,8 @@ def test_the_command_explains_what_feeds_what(env: dict[str, str]) -> None:
             ("ALFA", "freesurfer6/asge"),
             "there is no table 'freesurfer6/asge'; `xnatfs table --list` shows them",
         ),
-        (("NOPE", "freesurfer6/aseg"), "project NOPE: there is nothing of this name"),
-        (("SECRET", "freesurfer6/aseg"), "project SECRET: there is nothing of this name"),
+        (("NOPE", "freesurfer6/aseg"), "project NOPE: no such file or directory"),
+        (("SECRET", "freesurfer6/aseg"), "project SECRET: no such file or directory"),
         (("ALFA", "freesurfer6/aseg", "--session", "nobody"), "project ALFA has no session 'nobody'"),
         (("ALFA", "sessions", "--wide"), "the table sessions has no wide form"),
         (("ALFA", "freesurfer6/tests", "--wide"), "the table freesurfer6/tests has no wide form"),

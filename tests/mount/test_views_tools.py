@@ -157,7 +157,7 @@ def test_lists_named_at_the_mount_and_in_the_configuration(full: Lab, tmp_path: 
             if file.session_id in ("DEMO_E00001", "DEMO_E00008")
         }
         assert md5s(tmp_path / "copy") == wanted and len(wanted) >= 2
-        assert "1 names are no session you can read:\nnobody\n" in ok(
+        assert "1 names match no session you can read:\nnobody\n" in ok(
             "cat", mounted.point / "lists/pilot/README.txt"
         )
         assert ok("ls", mounted.point / "lists/pilot/by-scan-resource/nii").split() == ["NORD_0002_20190509"]

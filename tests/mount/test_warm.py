@@ -71,7 +71,7 @@ def test_a_server_that_is_gone_at_mount_time_is_said_with_the_way_out(
     said = xnatfs("mount", str(mounted.point), env=elsewhere)
     assert said.returncode == 1 and "--offline" not in said.stderr
     said = xnatfs("mount", str(mounted.point), "--offline", env=elsewhere)
-    assert said.returncode == 1 and "mount it once while it can be reached" in said.stderr
+    assert said.returncode == 1 and "mount it once while it is reachable" in said.stderr
     assert "Traceback" not in said.stderr
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_fetched(scale: DemoServer,
 
 def test_outside_a_mount_it_is_one_sentence(tmp_path: Path) -> None:
     said = xnatfs("warm", str(tmp_path))
-    assert said.returncode == 1 and "is in no xnatfs mount" in said.stderr
+    assert said.returncode == 1 and "is not in an xnatfs mount" in said.stderr
 
 
 def test_ctrl_c_ends_it_and_the_next_run_goes_on(scale: DemoServer, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_ctrl_c_ends_it_and_the_next_run_goes_on(scale: DemoServer, tmp_path: Pa
         until(lambda: mounted.status()["contents"]["cached files"] >= 1, 30)
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=20)
-        assert child.returncode == 130 and "goes on from here" in said
+        assert child.returncode == 130 and "run the same command to continue" in said
         scale.switches.bandwidth = 0
         asked = downloads(scale)
         assert "40 of 40 files" in warm(mounted, "projects").stdout

@@ -28,7 +28,7 @@ def fill(shelf: Shelf, count: int, size: int) -> list[str]:
     return paths
 
 
-@rule("7.1", "What was read is read again without a request, also by the next mount.")
+@rule("7.1", "Data that was read once is read again without a request, also by the next mount.")
 def test_what_was_read_costs_no_request(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     first = compose(shelf.server)
@@ -42,7 +42,9 @@ def test_what_was_read_costs_no_request(shelf: Shelf, compose: Compose) -> None:
 
 
 @rule(
-    "7.2", "It is for one server and one of its users: another login never reads from it. Its folder is 0700."
+    "7.2",
+    "A cache belongs to one server and one of its users: another login never reads from it. Its folder is "
+    "0700.",
 )
 def test_another_login_reads_nothing_of_it(shelf: Shelf, compose: Compose, tmp_path: Path) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -61,9 +63,8 @@ def test_another_login_reads_nothing_of_it(shelf: Shelf, compose: Compose, tmp_p
 
 @rule(
     "7.3",
-    "What is kept and what is on its way never take more than `--cache-size` together. What was not used "
-    "for longest goes first; what "
-    "is open stays.",
+    "Cached files and downloads in progress never take more than `--cache-size` together. The least "
+    "recently used go first; open files stay.",
 )
 def test_the_cap_holds_and_the_oldest_goes(shelf: Shelf, compose: Compose) -> None:
     paths = fill(shelf, 5, 100_000)
@@ -81,7 +82,7 @@ def test_the_cap_holds_and_the_oldest_goes(shelf: Shelf, compose: Compose) -> No
 
 @rule(
     "7.4",
-    "A file that does not fit, in the cache or on its disk, is read all the same, straight from the server.",
+    "A file that does not fit in the cache or on its disk is read all the same, straight from the server.",
 )
 @pytest.mark.parametrize("full", [{"cache_size": 50_000}, {"min_free": 10**18}], ids=["cache", "disk"])
 @pytest.mark.parametrize("size", [100_000, 9 * MIB])
@@ -97,9 +98,8 @@ def test_what_does_not_fit_is_read_all_the_same(
 
 @rule(
     "7.5",
-    "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was "
-    "half-written is removed, and a file "
-    "that was cut is fetched again.",
+    "`kill -9`, or a crash of the machine, leaves a cache that the next mount can use: half-written data "
+    "is removed, and a truncated file is fetched again.",
 )
 def test_a_file_that_was_cut_on_the_disk_is_fetched_again(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -129,14 +129,13 @@ def test_two_mounts_share_a_folder_and_its_size(shelf: Shelf, compose: Compose) 
 
 @rule(
     "6.4",
-    "The bytes of removed files stay in the cache, where nothing leads to them, until they are pushed out "
-    "or `xnatfs cache clear` "
-    "removes them.",
+    "The bytes of removed files stay in the cache, where nothing refers to them, until they are evicted or "
+    "`xnatfs cache clear` removes them.",
 )
-@rule("7.7", "`xnatfs cache clear` takes no file from who has it open.")
+@rule("7.7", "`xnatfs cache clear` does not take a file away from a program that has it open.")
 @rule(
     "7.8",
-    "A kept file that was changed on the disk by others is not noticed while it is read. `xnatfs cache "
+    "A cached file that something else changed on the disk is not noticed while it is read. `xnatfs cache "
     "verify` finds it.",
 )
 def test_changed_removed_and_cleared(shelf: Shelf, tmp_path: Path) -> None:

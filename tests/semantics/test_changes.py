@@ -27,9 +27,8 @@ NOW = dataclasses.replace(LIMITS, ttl=0.0)
 
 @rule(
     "4.1",
-    "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at the "
-    "server at most every 20 s, and "
-    "the kernel keeps names and attributes for 40 s.",
+    "Data that is new, changed or removed on the server shows by itself within 60 s: the mount checks the "
+    "server at most every 20 s, and the kernel keeps names and attributes for 40 s.",
 )
 def test_the_daemon_s_seconds_and_the_kernel_s(shelf: Shelf, compose: Compose) -> None:
     limits = Limits()
@@ -50,8 +49,7 @@ def test_the_daemon_s_seconds_and_the_kernel_s(shelf: Shelf, compose: Compose) -
 @rule(
     "4.6",
     "A file that was overwritten by one of equal size moves no date on the server. It shows within four "
-    "hours, in a table too. After "
-    "`xnatfs refresh` it shows at once where it has an MD5.",
+    "hours, also in a table. After `xnatfs refresh` it shows at once if it has an MD5.",
 )
 @pytest.mark.parametrize("digest", [True, False])
 def test_an_overwrite_that_nothing_dates(shelf: Shelf, compose: Compose, digest: bool) -> None:
@@ -72,11 +70,11 @@ def test_an_overwrite_that_nothing_dates(shelf: Shelf, compose: Compose, digest:
     assert read(mounted.vfs, FILE) == b"CONTENT"
 
 
-@rule("4.8", "While the server is away, all that was listed is shown as it was.")
+@rule("4.8", "While the server is away, everything that was listed is shown as it was.")
 @rule(
     "10.3",
-    "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
-    "else waits.",
+    "Listed data is shown, and cached data is read, without waiting for the server, no matter what else is "
+    "waiting.",
 )
 def test_while_the_server_is_away_all_is_as_it_was(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -90,8 +88,8 @@ def test_while_the_server_is_away_all_is_as_it_was(shelf: Shelf, compose: Compos
 
 @rule(
     "13.9",
-    "Two paths of one file, in two rooms, may differ for 40 s in what `stat` tells after a change. What "
-    "is opened does not differ.",
+    "Two paths of one file, under two top-level folders, may differ for 40 s in what `stat` returns after "
+    "a change. Opening either opens the same version.",
 )
 def test_what_is_opened_does_not_differ_by_its_path(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -108,8 +106,8 @@ def test_what_is_opened_does_not_differ_by_its_path(shelf: Shelf, compose: Compo
 
 @rule(
     "5.2",
-    "What is merely not there (ENOENT, ENODATA), or forbidden by a read-only mount, is no trouble and is "
-    "not recorded.",
+    "Names and attributes that merely do not exist (ENOENT, ENODATA), and writes to a read-only mount, are "
+    "not recorded as errors.",
 )
 def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -123,9 +121,8 @@ def test_what_is_only_missing_is_not_recorded(shelf: Shelf, compose: Compose) ->
 
 @rule(
     "5.3",
-    "A failure holds for what it happened to. Everything else works on, and the same thing works again "
-    "once its cause is gone, without "
-    "a remount.",
+    "A failure affects only the operation it happened to. Everything else keeps working, and the operation "
+    "works again once the cause is gone, without a remount.",
 )
 @pytest.mark.parametrize(
     ("trouble", "number"),
@@ -154,9 +151,9 @@ def test_a_failure_holds_for_one_thing_and_for_its_time(
 
 @rule(
     "6.1",
-    "What the server no longer shows this user is no longer served, from the cache neither: its folders "
-    "and files are gone from the "
-    "mount within a minute, and cannot be opened after 20 s, or after `xnatfs refresh`.",
+    "Data that the server no longer shows this user is no longer served, not even from the cache: its "
+    "folders and files disappear from the mount within a minute, and cannot be opened after 20 s, or after "
+    "`xnatfs refresh`.",
 )
 @pytest.mark.parametrize("refreshed", [True, False])
 @pytest.mark.parametrize("what", ["file", "session", "project"])
@@ -184,7 +181,7 @@ def test_what_is_no_longer_shown_is_no_longer_served(
     assert not [path for path, _ in walk(mounted.vfs, "/projects")]
 
 
-@rule("6.2", "A file that the server forbids (403) is EACCES.")
+@rule("6.2", "A file that the server forbids (403) returns EACCES.")
 def test_a_forbidden_file(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     vfs = compose(shelf.server).vfs
@@ -194,7 +191,8 @@ def test_a_forbidden_file(shelf: Shelf, compose: Compose) -> None:
 
 
 @rule(
-    "6.6", "A mount that asks nothing (`--offline`) cannot know of a removal: it shows what was listed last."
+    "6.6",
+    "A mount that sends no requests (`--offline`) cannot learn of a removal: it shows the last listing.",
 )
 def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -212,10 +210,9 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
 
 @rule(
     "4.9",
-    "A change below a session shows by itself whatever it is: a file added, removed or replaced by one of "
-    "another size, a scan, a resource "
-    "or an assessor made or deleted, a type edited. It shows within 60 s in the tree, within 120 s in a "
-    "table, and in later mounts.",
+    "Any change below a session shows by itself: a file added, removed or replaced by one of another size, "
+    "a scan, a resource or an assessor created or deleted, a type edited. It shows within 60 s in the "
+    "tree, within 120 s in a table, and in later mounts.",
 )
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("later", [False, True])
@@ -244,9 +241,9 @@ def test_whatever_changes_below_a_session_shows(
 
 @rule(
     "6.5",
-    "Nothing is gone because the server says so of it (404), or lists nothing: XNAT without its database "
-    "does both. It is gone when the "
-    "listing above it came back whole without it; until then it is shown as it was, or is an error.",
+    "Nothing is considered removed because the server answers 404 for it, or lists nothing: XNAT without "
+    "its database does both. It is removed once the listing above it arrives complete without it; until "
+    "then it is shown as it was, or returns an error.",
 )
 @pytest.mark.parametrize("switches", [{"database_down": True}, {"failing_query": "."}])
 def test_what_a_dead_database_denies_is_not_gone(
@@ -286,8 +283,8 @@ def stuck(mounted: Core, path: str) -> tuple[threading.Thread, list[BaseExceptio
 
 @rule(
     "10.1",
-    "A read that makes no progress for 30 s ends with ETIMEDOUT, a listing after 120 s, the building of a "
-    "table after 15 minutes.",
+    "A read that makes no progress for 30 s ends with ETIMEDOUT, a listing after 120 s, building a table "
+    "after 15 minutes.",
 )
 def test_the_limits_of_waiting(shelf: Shelf, compose: Compose) -> None:
     limits = Limits()
@@ -309,8 +306,8 @@ def test_the_limits_of_waiting(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "10.3",
-    "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
-    "else waits.",
+    "Listed data is shown, and cached data is read, without waiting for the server, no matter what else is "
+    "waiting.",
 )
 def test_nobody_waits_behind_a_stuck_reader(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -332,9 +329,8 @@ def test_nobody_waits_behind_a_stuck_reader(shelf: Shelf, compose: Compose) -> N
 
 @rule(
     "10.4",
-    "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN at "
-    "once, and works again by "
-    "itself when the server is back.",
+    "A server that is away is noticed within a few seconds. From then on anything that is not local "
+    "returns EHOSTDOWN at once, and works again by itself when the server is back.",
 )
 def test_a_server_that_is_away_and_back(shelf: Shelf, compose: Compose) -> None:
     for name in ("file", "other"):

@@ -34,38 +34,34 @@ class Proved(NamedTuple):
 ELSEWHERE = [
     Proved(
         "1.2",
-        "A file has the same size, date, inode number and bytes under every path (`projects/`, "
-        "`archive/`, `views/`), and is kept once.",
+        "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, "
+        "`views/`), and is cached once.",
         ("tests/mount/test_tree.py::test_every_byte_is_true_through_both_rooms",),
     ),
     Proved(
         "2.3",
-        "The date of a file is the day its session (else its subject or project) came to the server, or "
-        "that of the change once"
-        " a change of the file was seen. It is the same after a remount and after `xnatfs cache clear`: a "
-        "second `rsync -a` "
-        "transfers nothing.",
+        "The date of a file is the day its session (or else its subject or project) was added to the "
+        "server, or the time of the last change to the file that was seen. It is the same after a remount "
+        "and after `xnatfs cache clear`: a second `rsync -a` transfers nothing.",
         (
             "tests/mount/test_freshness.py::test_rsync_transfers_only_what_changed_and_nothing_after_a_remount_with_the_cache_cleared",
         ),
     ),
     Proved(
         "4.1",
-        "What is new, changed or removed on the server shows by itself within 60 s: the mount looks at "
-        "the server at most every"
-        " 20 s, and the kernel keeps names and attributes for 40 s.",
+        "Data that is new, changed or removed on the server shows by itself within 60 s: the mount checks "
+        "the server at most every 20 s, and the kernel keeps names and attributes for 40 s.",
         ("tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",),
     ),
     Proved(
         "6.3",
-        "A table over a project that is closed to the user is not served, though it was built before.",
+        "A table of a project that has been closed to the user is not served, even if it was built before.",
         ("tests/vfs/test_tables.py::test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk",),
     ),
     Proved(
         "7.5",
-        "`kill -9`, or a machine that goes down, leaves a cache that the next mount can use: what was "
-        "half-written is removed, "
-        "and a file that was cut is fetched again.",
+        "`kill -9`, or a crash of the machine, leaves a cache that the next mount can use: half-written "
+        "data is removed, and a truncated file is fetched again.",
         (
             "tests/mount/test_kill.py::test_whatever_moment_the_daemon_is_killed_at",
             "tests/vfs/test_caching.py::test_after_the_machine_went_down_nothing_is_believed",
@@ -79,9 +75,8 @@ ELSEWHERE = [
     ),
     Proved(
         "9.5",
-        "A login that the server refuses is sent twice at most, and from then on whatever asks the server "
-        "is EACCES. `xnatfs "
-        "login` brings the mount back, without a remount.",
+        "A login that the server refuses is sent at most twice; after that, everything that needs the "
+        "server returns EACCES. `xnatfs login` brings the mount back, without a remount.",
         (
             "tests/mount/test_login.py::test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_mount_back",
             "tests/server/test_lockout.py::test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals",
@@ -89,7 +84,7 @@ ELSEWHERE = [
     ),
     Proved(
         "10.2",
-        "Ctrl-C ends a program that waits in the mount at once.",
+        "Ctrl-C at once ends a program that is waiting in the mount.",
         (
             "tests/mount/test_life.py::test_ctrl_c_ends_a_read_that_waits_for_the_server",
             "tests/mount/test_life.py::test_ctrl_c_ends_a_look_that_waits_for_a_listing",
@@ -97,25 +92,25 @@ ELSEWHERE = [
     ),
     Proved(
         "10.3",
-        "What is listed is shown, and what is cached is read, without waiting for the server, whatever "
-        "else waits.",
+        "Listed data is shown, and cached data is read, without waiting for the server, no matter what "
+        "else is waiting.",
         ("tests/mount/test_life.py::test_forty_stuck_reads_keep_nobody_from_looking_around",),
     ),
     Proved(
         "10.4",
-        "A server that is away is noticed within some seconds. From then on what is not here is EHOSTDOWN "
-        "at once, and works "
-        "again by itself when the server is back.",
+        "A server that is away is noticed within a few seconds. From then on anything that is not local "
+        "returns EHOSTDOWN at once, and works again by itself when the server is back.",
         ("tests/server/test_away.py::test_a_silent_server_is_noticed_before_its_time_out",),
     ),
     Proved(
         "10.5",
-        "`xnatfs unmount` ends a mount whatever is open or waits; who reads gets an error.",
+        "`xnatfs unmount` ends a mount even while files are open or operations are waiting; readers get an "
+        "error.",
         ("tests/mount/test_life.py::test_unmount_while_a_file_is_being_read",),
     ),
     Proved(
         "11.1",
-        "A table is given whole, or its opening is an error: never a part of it.",
+        "A table is served complete, or opening it is an error: never a part of it.",
         (
             "tests/vfs/test_tables.py::test_a_build_that_fails_gives_an_error_and_no_part",
             "tests/mount/test_tables_tools.py::test_cp_copies_it_whole",
@@ -128,15 +123,14 @@ ELSEWHERE = [
     ),
     Proved(
         "11.4",
-        "Who has a table open keeps reading the one he opened. Until he closes it, others who open it may "
-        "get that one, too.",
+        "An open table keeps the contents it had when it was opened. Until it is closed, other programs "
+        "that open it may get the same contents.",
         ("tests/vfs/test_tables.py::test_an_open_table_keeps_its_bytes_and_the_next_one_has_the_new_ones",),
     ),
     Proved(
         "11.5",
-        "A table is as of `user.xnat.as_of`. A kept one is compared with the server when it is opened, at "
-        "most every 20 s; "
-        "while the server is away it stays as it was.",
+        "A table shows the data as of `user.xnat.as_of`. A stored table is compared with the server when "
+        "it is opened, at most every 20 s; while the server is away it stays as it was.",
         (
             "tests/vfs/test_tables.py::test_attributes_tell_where_it_comes_from",
             "tests/vfs/test_tables.py::test_while_the_server_is_away_a_table_stays_as_it_was",
@@ -144,9 +138,8 @@ ELSEWHERE = [
     ),
     Proved(
         "12.1",
-        "With `--overlay DIR` everything can be written, and nothing of it reaches the server. It is in "
-        "DIR, also after `kill "
-        '-9` of the mount. (README, "A place to write", has the rest.)',
+        "With `--overlay DIR` everything can be written, and none of it reaches the server. It is stored "
+        "in DIR, and survives `kill -9` of the mount. (docs/overlay.md has the rest.)",
         (
             "tests/mount/test_overlay.py::test_a_deletion_hides_and_is_not_sent",
             "tests/mount/test_overlay.py::test_after_a_crash_unmount_and_mount_clear_it_away",

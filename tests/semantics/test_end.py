@@ -14,16 +14,20 @@ from tests.vfs.conftest import FOLDER, Shelf
 
 @rule(
     "5.4",
-    "Where the mount itself has died (`kill -9`), whatever is opened or looked up is ENOTCONN "
-    "(ECONNABORTED at the very moment); "
-    "`xnatfs mount` or `xnatfs unmount` at the same place clears it away.",
+    "When the mount itself has died (`kill -9`), opening or looking up anything returns ENOTCONN "
+    "(ECONNABORTED at the very moment); `xnatfs mount` or `xnatfs unmount` at the same place clears it "
+    "away.",
 )
 @rule(
     "8.1",
-    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the "
-    "one that closes the session.",
+    "Nothing that programs do in the mount changes the server: only GET requests are sent, and at the end "
+    "the one that closes the session.",
 )
-@rule("10.5", "`xnatfs unmount` ends a mount whatever is open or waits; who reads gets an error.")
+@rule(
+    "10.5",
+    "`xnatfs unmount` ends a mount even while files are open or operations are waiting; readers get an "
+    "error.",
+)
 def test_a_mount_that_dies_and_one_that_is_ended(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
     with mount(shelf.server.url, tmp_path) as mounted:

@@ -29,8 +29,8 @@ from xnatfs.demo.model import ComputedContent
 
 @rule(
     "2.4",
-    "The time of access and the time of change (`ctime`) are the date, too. Reading does not move them. "
-    "There is no time of birth.",
+    "The access time and the change time (`ctime`) equal that date. Reading does not change them. There is "
+    "no creation time.",
 )
 def test_all_times_are_the_date_and_reading_moves_none(place: Place) -> None:
     before = place.file.stat()
@@ -41,7 +41,7 @@ def test_all_times_are_the_date_and_reading_moves_none(place: Place) -> None:
     assert run("stat", "-c", "%W", place.file).stdout == "0\n"
 
 
-@rule("2.5", "Files are 0444 and folders 0555, and all belong to the user and group who mounted.")
+@rule("2.5", "Files are 0444 and folders 0555, and all belong to the user and group that mounted.")
 @rule("2.8", "Every file and folder has one link, and every folder a size of 4096.")
 def test_modes_owners_and_links(place: Place) -> None:
     folder = stat.S_IFDIR | 0o555
@@ -62,8 +62,8 @@ def test_modes_owners_and_links(place: Place) -> None:
 
 @rule(
     "2.7",
-    "Blocks are counted as if all of a file were here: its size by 512, rounded up. So `du` tells what a "
-    "copy will take.",
+    "Blocks are counted as if the whole file were local: its size divided by 512, rounded up. So `du` "
+    "shows what a copy will take.",
 )
 def test_du_tells_what_a_copy_takes(place: Place) -> None:
     assert (place.file.stat().st_blocks, (place.folder / "large").stat().st_blocks) == (1, 12 * MIB // 512)
@@ -73,9 +73,8 @@ def test_du_tells_what_a_copy_takes(place: Place) -> None:
 
 @rule(
     "2.9",
-    "`getfattr -d` lists the attributes `user.xnat.*`; to read them asks the server nothing. There are no "
-    "others: ACLs, security labels"
-    " and `user.*` of any other name are ENODATA.",
+    "`getfattr -d` lists the attributes `user.xnat.*`; reading them sends no request. There are no others: "
+    "ACLs, security labels and any other `user.*` name return ENODATA.",
 )
 def test_extended_attributes(place: Place) -> None:
     place.file.read_bytes()
@@ -92,7 +91,7 @@ def test_extended_attributes(place: Place) -> None:
     )  # (a look at the path may ask whether the project changed)
 
 
-@rule("2.10", "`df` shows 1 PiB, all of it free. It says nothing about the server.")
+@rule("2.10", "`df` shows 1 PiB, all of it free. That says nothing about the server.")
 def test_df(place: Place) -> None:
     found = os.statvfs(place.file)
     assert found.f_blocks == found.f_bfree == found.f_bavail and found.f_blocks * found.f_frsize == 1 << 50
@@ -110,9 +109,8 @@ def direct(path: Path) -> bytes:
 
 @rule(
     "3.10",
-    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. "
-    "Where a read would fail, a "
-    "mapped page is SIGBUS.",
+    "`pread` at any offset, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` "
+    "work. Where a read would fail, access to a mapped page raises SIGBUS.",
 )
 def test_every_way_to_read(place: Place, tmp_path: Path) -> None:
     large = place.folder / "large"
@@ -162,9 +160,8 @@ pages[-9000]
 
 @rule(
     "3.10",
-    "`pread` anywhere, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` work. "
-    "Where a read would fail, a "
-    "mapped page is SIGBUS.",
+    "`pread` at any offset, `mmap` for reading (private or shared), `O_DIRECT`, `sendfile` and `splice` "
+    "work. Where a read would fail, access to a mapped page raises SIGBUS.",
 )
 def test_a_mapped_page_that_cannot_be_had_is_sigbus(place: Place) -> None:
     place.add(place.shelf.make.entry("faulty", ComputedContent("faulty", 40 * MIB)))
@@ -261,7 +258,7 @@ def refusals(place: Place, elsewhere: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-@rule("8.2", "These are refused with the number beside them, and nothing changes.")
+@rule("8.2", "These calls are refused with the number beside them, and change nothing.")
 @pytest.mark.parametrize("call", [row[0] for row in rows("call")])
 def test_a_call_that_would_change_something_is_refused(place: Place, tmp_path: Path, call: str) -> None:
     number = {row[0]: row[1] for row in rows("call")}[call]
@@ -270,14 +267,14 @@ def test_a_call_that_would_change_something_is_refused(place: Place, tmp_path: P
     assert sorted(os.listdir(tmp_path)) == ["home", "outside"]
 
 
-@rule("8.2", "These are refused with the number beside them, and nothing changes.")
+@rule("8.2", "These calls are refused with the number beside them, and change nothing.")
 def test_every_refused_call_is_in_the_document(place: Place, tmp_path: Path) -> None:
     assert list(refusals(place, tmp_path)) == [row[0] for row in rows("call")]
 
 
 @rule(
     "8.3",
-    "A private `mmap` for writing works: what is written is the program's own. `fsync` works and does "
+    "A private `mmap` for writing works: writes go to the program's own copy. `fsync` succeeds and does "
     "nothing.",
 )
 def test_a_private_mapping_and_fsync(place: Place) -> None:
@@ -303,8 +300,8 @@ def test_the_kernel_has_it_mounted_read_only(place: Place) -> None:
 
 @rule(
     "8.1",
-    "Nothing that programs do in the mount changes the server: it is sent GETs only, and at the end the "
-    "one that closes the session.",
+    "Nothing that programs do in the mount changes the server: only GET requests are sent, and at the end "
+    "the one that closes the session.",
 )
 def test_the_server_is_sent_nothing_but_questions(place: Place) -> None:
     place.file.read_bytes()
@@ -316,8 +313,8 @@ def test_the_server_is_sent_nothing_but_questions(place: Place) -> None:
 
 @rule(
     "9.2",
-    "The cache, what is remembered beside it, and the socket of the mount are for that user alone (0700 "
-    "and 0600).",
+    "The cache, the state stored beside it, and the socket of the mount are accessible to that user only "
+    "(0700 and 0600).",
 )
 def test_what_is_kept_is_for_one_user(place: Place) -> None:
     home = place.mounted.point.parent
@@ -351,7 +348,10 @@ for look in (lambda: os.listdir(int(sys.argv[1])), lambda: os.stat("README.txt",
 """
 
 
-@rule("9.1", "Without `--allow-other` only the user who mounted may enter: any other, root too, gets EACCES.")
+@rule(
+    "9.1",
+    "Without `--allow-other` only the user who mounted may enter: anybody else, including root, gets EACCES.",
+)
 def test_only_who_mounted_may_enter(place: Place) -> None:
     (line,) = (
         line
@@ -374,7 +374,7 @@ def test_only_who_mounted_may_enter(place: Place) -> None:
 # --- not promised -------------------------------------------------------------------------------------------
 
 
-@rule("13.1", "The order of a listing. It is the same each time while nothing changes, and that is all.")
+@rule("13.1", "The order of a listing. It is the same each time as long as nothing changes, and that is all.")
 def test_the_order_of_a_listing_stays(place: Place) -> None:
     names = os.listdir(place.folder)
     assert os.listdir(place.folder) == names and len(names) >= 3
@@ -392,9 +392,8 @@ def test_the_date_of_a_folder_stays(place: Place) -> None:
 
 @rule(
     "13.3",
-    "Locks between machines. `flock` works among the programs of this machine, `fcntl` locks for reading "
-    "too; an `fcntl` lock for "
-    "writing is EBADF, since no file is open for writing.",
+    "Locks between machines. `flock` works among the programs of this machine, and so do `fcntl` locks for "
+    "reading; an `fcntl` lock for writing returns EBADF, since no file is open for writing.",
 )
 def test_locks_hold_on_this_machine(place: Place) -> None:
     with opened(place.file) as one, opened(place.file) as other:
@@ -408,7 +407,7 @@ def test_locks_hold_on_this_machine(place: Place) -> None:
 
 @rule(
     "13.4",
-    "Notices of changes: `inotify` tells what programs do in the mount, not what happens on the server.",
+    "Change notifications: `inotify` reports what programs do in the mount, not what happens on the server.",
 )
 def test_inotify_tells_of_this_machine_only(place: Place) -> None:
     library = ctypes.CDLL(None, use_errno=True)
@@ -428,7 +427,7 @@ def test_inotify_tells_of_this_machine_only(place: Place) -> None:
         os.close(watch)
 
 
-@rule("13.5", "Holes: `SEEK_HOLE` finds the end of the file, `SEEK_DATA` the place it was given.")
+@rule("13.5", "Holes: `SEEK_HOLE` finds the end of the file, `SEEK_DATA` the offset it was given.")
 def test_there_are_no_holes(place: Place) -> None:
     with opened(place.file) as descriptor:
         assert os.lseek(descriptor, 0, os.SEEK_HOLE) == len(TEXT)
@@ -438,7 +437,8 @@ def test_there_are_no_holes(place: Place) -> None:
 
 @rule(
     "13.6",
-    "`poll` and `select`: a file is always ready, and the read may wait all the same, with `O_NONBLOCK` too.",
+    "`poll` and `select`: a file is always ready, and the read may wait all the same, even with "
+    "`O_NONBLOCK`.",
 )
 def test_a_file_is_always_ready(place: Place) -> None:
     with opened(place.file, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
@@ -451,9 +451,8 @@ def test_a_file_is_always_ready(place: Place) -> None:
 
 @rule(
     "13.7",
-    "Copies within the server: `copy_file_range` and reflinks out of the mount are EXDEV, and `cp` copies "
-    "the bytes. File flags "
-    "(`lsattr`) and block maps are not there.",
+    "Copies within the server: `copy_file_range` and reflinks out of the mount return EXDEV, and `cp` "
+    "copies the bytes. File flags (`lsattr`) and block maps are not available.",
 )
 def test_copies_are_copies_of_bytes(place: Place, tmp_path: Path) -> None:
     with opened(place.file) as descriptor, opened(tmp_path / "out", os.O_RDWR | os.O_CREAT) as out:
@@ -482,7 +481,7 @@ class _Handle(ctypes.Structure):
 
 @rule(
     "13.8",
-    "To be exported again by NFS: a handle of a file is good only while the kernel remembers the file.",
+    "Re-export by NFS: a file handle is good only as long as the kernel remembers the file.",
 )
 def test_a_file_handle_leads_to_the_file_while_the_kernel_remembers_it(place: Place) -> None:
     library = ctypes.CDLL(None, use_errno=True)
@@ -504,9 +503,8 @@ def test_a_file_handle_leads_to_the_file_while_the_kernel_remembers_it(place: Pl
 
 @rule(
     "5.1",
-    "A failure is one of these numbers, and the mount knows the sentence to it: `xnatfs status` shows the "
-    "last, `.xnatfs/errors.txt` "
-    "all lately.",
+    "Every failure is one of these numbers, and the mount records the sentence that explains it: `xnatfs "
+    "status` shows the last one, `.xnatfs/errors.txt` all recent ones.",
 )
 def test_the_sentence_to_an_error_is_shown(place: Place) -> None:
     place.add(place.shelf.make.entry("bad", b"bad", digest="0" * 32))

@@ -20,9 +20,8 @@ from xnatfs.tree.names import unspell
 
 @rule(
     "1.1",
-    "`projects/PROJECT` holds exactly the files that the server lists for this user, each once: what "
-    "`find -type f` prints is the "
-    "server's list.",
+    "`projects/PROJECT` has exactly the files that the server lists for this user, each once: `find -type "
+    "f` prints the server's list.",
 )
 @rule("1.3", "There are only regular files and folders: no symbolic links, no devices, no sockets.")
 @pytest.mark.parametrize("project", ["ALFA", "MESSY"])
@@ -40,7 +39,7 @@ def test_a_project_has_the_server_s_files_once(lab: DemoServer, compose: Compose
 @rule(
     "1.2",
     "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, "
-    "`views/`), and is kept once.",
+    "`views/`), and is cached once.",
 )
 def test_one_file_under_three_paths(lab: DemoServer, compose: Compose) -> None:
     mounted = compose(lab)
@@ -61,7 +60,7 @@ def test_one_file_under_three_paths(lab: DemoServer, compose: Compose) -> None:
 
 @rule(
     "1.4",
-    "A listing is whole or it is an error. Trouble with the server is never shown as an empty or shorter "
+    "A listing is complete or it is an error. A problem with the server never shows as an empty or shorter "
     "folder.",
 )
 @pytest.mark.parametrize(
@@ -87,9 +86,9 @@ def test_trouble_is_never_an_emptier_folder(
 
 @rule(
     "1.5",
-    "Names are those of the server, case and all. What cannot be a file name is spelt as the README says, "
-    "and no name leads out of its "
-    "folder: a path with `..` in it, or an absolute one, is not shown.",
+    "Names are the server's, including case. Names that cannot be file names are escaped as docs/layout.md "
+    "describes, and no name leads out of its folder: a path that contains `..`, or an absolute one, is not "
+    "shown.",
 )
 def test_names_are_the_server_s_and_lead_nowhere_else(shelf: Shelf, compose: Compose) -> None:
     names = ["A", "a", "50% off", "100%41", "new\nline", "é", "..."]
@@ -110,8 +109,8 @@ def test_names_are_the_server_s_and_lead_nowhere_else(shelf: Shelf, compose: Com
 
 @rule(
     "1.6",
-    "Ids that are not listed can be used as names: accession ids, bare scan ids, the numbers of "
-    "resources. A listed name wins.",
+    "Ids that are not listed can be used as names: accession ids, bare scan ids, the numbers of resources. "
+    "A listed name takes precedence.",
 )
 def test_ids_are_names_too(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content"))
@@ -141,9 +140,8 @@ def test_ids_are_names_too(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "2.1",
-    "The size of a file is its true size from the moment it is opened. Until then it is what the server's "
-    "catalog says; where that was "
-    "wrong, the true one is remembered, also by later mounts.",
+    "The size of a file is its true size from the moment it is opened. Until then it is the size in the "
+    "server's catalog; where that was wrong, the true size is remembered, also by later mounts.",
 )
 @pytest.mark.parametrize("told", [3, 99])
 def test_the_size_is_true_when_a_file_is_open(shelf: Shelf, compose: Compose, told: int) -> None:
@@ -160,8 +158,8 @@ def test_the_size_is_true_when_a_file_is_open(shelf: Shelf, compose: Compose, to
 
 @rule(
     "2.2",
-    "Files that are made here (tables, some texts of a BIDS view) show a size of 4096 or so until they "
-    "are first opened.",
+    "Generated files (tables, some texts of a BIDS view) show a size of about 4096 until they are first "
+    "opened.",
 )
 def test_a_table_has_a_placeholder_for_a_size_until_it_is_opened(lab: DemoServer, compose: Compose) -> None:
     vfs = compose(lab).vfs
@@ -173,8 +171,8 @@ def test_a_table_has_a_placeholder_for_a_size_until_it_is_opened(lab: DemoServer
 
 @rule(
     "2.6",
-    "Inode numbers are the same at every mount. In a resource they are all different and rise in the "
-    "order of the server's catalog.",
+    "Inode numbers are the same at every mount. Within a resource they are all different and increase in "
+    "the order of the server's catalog.",
 )
 def test_inode_numbers_stay_and_rise(shelf: Shelf, compose: Compose) -> None:
     names = ["c", "a", "b/z", "b/y", "0"]
@@ -190,7 +188,7 @@ def test_inode_numbers_stay_and_rise(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "9.3",
-    "The mount shows what the server shows the login it was made with. Who uses it has that login's "
+    "The mount shows what the server shows the login it was made with. Anybody using it has that login's "
     "rights, and no more.",
 )
 def test_a_mount_shows_what_its_login_may_see(shelf: Shelf, compose: Compose) -> None:
@@ -205,10 +203,9 @@ def test_a_mount_shows_what_its_login_may_see(shelf: Shelf, compose: Compose) ->
 
 @rule(
     "2.3",
-    "The date of a file is the day its session (else its subject or project) came to the server, or that "
-    "of the change once a change of"
-    " the file was seen. It is the same after a remount and after `xnatfs cache clear`: a second `rsync "
-    "-a` transfers nothing.",
+    "The date of a file is the day its session (or else its subject or project) was added to the server, "
+    "or the time of the last change to the file that was seen. It is the same after a remount and after "
+    "`xnatfs cache clear`: a second `rsync -a` transfers nothing.",
 )
 def test_the_date_is_the_session_s_and_then_that_of_the_change(
     shelf: Shelf, tmp_path_factory: pytest.TempPathFactory

@@ -42,11 +42,10 @@ def two_versions(place: Place, name: str, old: int, new: int) -> tuple[ComputedC
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
-    "an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
-    "known to be larger; EIO, of "
-    "`close` too, once a program on this machine has opened the new version by the same path.",
+    "The version of a file is chosen when it is opened. An open file returns the bytes of that version or "
+    "an error, never those of another one: ESTALE where those bytes are no longer available (only parts "
+    "were cached), or the new version is known to be larger; EIO, also from `close`, once a program on "
+    "this machine has opened the new version under the same path.",
 )
 @VERSIONS
 def test_an_open_file_keeps_its_version(place: Place, old: int, new: int) -> None:
@@ -71,13 +70,12 @@ def test_an_open_file_keeps_its_version(place: Place, old: int, new: int) -> Non
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
-    "an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
-    "known to be larger; EIO, of "
-    "`close` too, once a program on this machine has opened the new version by the same path.",
+    "The version of a file is chosen when it is opened. An open file returns the bytes of that version or "
+    "an error, never those of another one: ESTALE where those bytes are no longer available (only parts "
+    "were cached), or the new version is known to be larger; EIO, also from `close`, once a program on "
+    "this machine has opened the new version under the same path.",
 )
-@rule("4.4", "Who opens a file gets the newest version that is known, whoever has an older one open.")
+@rule("4.4", "Opening a file opens the newest known version, even while an older one is still open.")
 @VERSIONS
 def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_bytes(
     place: Place, old: int, new: int
@@ -105,7 +103,7 @@ def test_two_versions_of_one_file_are_open_at_once_and_neither_gets_the_other_s_
     assert path.read_bytes() == true
 
 
-@rule("4.4", "Who opens a file gets the newest version that is known, whoever has an older one open.")
+@rule("4.4", "Opening a file opens the newest known version, even while an older one is still open.")
 def test_many_open_a_new_version_at_the_same_time(place: Place) -> None:
     before, after = two_versions(place, "many readers", MIB, MIB)
     path = place.folder / "many readers"
@@ -118,11 +116,10 @@ def test_many_open_a_new_version_at_the_same_time(place: Place) -> None:
 
 @rule(
     "4.3",
-    "The version of a file is chosen when it is opened. An open file gives the bytes of that version or "
-    "an error, never those of "
-    "another one: ESTALE where they cannot be had any more (only parts were here), or the new version is "
-    "known to be larger; EIO, of "
-    "`close` too, once a program on this machine has opened the new version by the same path.",
+    "The version of a file is chosen when it is opened. An open file returns the bytes of that version or "
+    "an error, never those of another one: ESTALE where those bytes are no longer available (only parts "
+    "were cached), or the new version is known to be larger; EIO, also from `close`, once a program on "
+    "this machine has opened the new version under the same path.",
 )
 def test_a_large_file_that_changes_while_only_a_part_is_here_is_stale(place: Place) -> None:
     size = 40 * MIB
@@ -141,8 +138,8 @@ def test_a_large_file_that_changes_while_only_a_part_is_here_is_stale(place: Pla
 
 @rule(
     "4.5",
-    "An open file that is removed on the server, or is no longer yours, gives its bytes or an error, "
-    "never less.",
+    "An open file that is removed on the server, or is no longer yours, returns its bytes or an error, "
+    "never a shorter file.",
 )
 def test_an_open_file_that_is_removed_gives_its_bytes_or_an_error(place: Place) -> None:
     content = ComputedContent("removed", MIB)
@@ -158,9 +155,9 @@ def test_an_open_file_that_is_removed_gives_its_bytes_or_an_error(place: Place) 
 
 @rule(
     "4.2",
-    "After `xnatfs refresh` has returned, folders list what the server has, and a file that is opened is "
-    "the server's. The kernel may "
-    "answer `stat` of a removed name for 40 s more; opening it is ENOENT at once.",
+    "After `xnatfs refresh` has returned, folders list what the server has, and opening a file opens the "
+    "server's current version. For another 40 s the kernel may answer `stat` of a removed name; opening it "
+    "returns ENOENT at once.",
 )
 def test_after_a_refresh_all_is_new_but_stat_of_what_was_removed(place: Place) -> None:
     make = place.shelf.make
@@ -186,8 +183,8 @@ def test_after_a_refresh_all_is_new_but_stat_of_what_was_removed(place: Place) -
 
 @rule(
     "4.7",
-    "In a folder that was removed on the server, every name is ENOENT. Who has it open and reads it again "
-    "finds it empty.",
+    "In a folder that was removed on the server, every name returns ENOENT. Rereading it through a handle "
+    "that is still open shows it empty.",
 )
 def test_in_a_removed_folder_nothing_is_found(place: Place) -> None:
     place.add(place.shelf.make.entry("leaves/within", b"within"))
@@ -202,9 +199,8 @@ def test_in_a_removed_folder_nothing_is_found(place: Place) -> None:
 
 @rule(
     "1.7",
-    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go "
-    "back to any place in it. "
-    "`rewinddir` shows it as it is now.",
+    "An open directory keeps showing the listing it had when it was opened, whatever changes meanwhile, "
+    "and can be read from any position again. `rewinddir` shows the current listing.",
 )
 def test_a_folder_is_read_as_it_was_when_it_was_opened(place: Place) -> None:
     names = [f"many/{number:03}" for number in range(300)]
@@ -230,9 +226,8 @@ print scalar(@seen);
 
 @rule(
     "1.7",
-    "Who has a folder open reads it as it was when he opened it, whatever changes meanwhile, and may go "
-    "back to any place in it. "
-    "`rewinddir` shows it as it is now.",
+    "An open directory keeps showing the listing it had when it was opened, whatever changes meanwhile, "
+    "and can be read from any position again. `rewinddir` shows the current listing.",
 )
 def test_every_place_of_an_open_folder_can_be_gone_back_to(place: Place) -> None:
     done = run("perl", "-e", PLACES, place.mounted.point)

@@ -21,9 +21,8 @@ SIZES = [100_000, 9 * MIB]
 
 @rule(
     "3.1",
-    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the "
-    "file only, and nothing is ever"
-    " filled up with zeros.",
+    "A read returns the true bytes of the file or an error. It is short only at the end of the file, and "
+    "never padded with zeros.",
 )
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("told", [-5000, 0, 5000])
@@ -47,9 +46,8 @@ def test_a_read_is_short_at_the_end_only(shelf: Shelf, compose: Compose, size: i
 
 @rule(
     "3.1",
-    "A read gives the true bytes of the file or an error. It is shorter than asked for at the end of the "
-    "file only, and nothing is ever"
-    " filled up with zeros.",
+    "A read returns the true bytes of the file or an error. It is short only at the end of the file, and "
+    "never padded with zeros.",
 )
 def test_a_body_that_always_ends_early_is_an_error(shelf: Shelf, compose: Compose) -> None:
     size = 9 * MIB
@@ -74,9 +72,9 @@ def test_a_body_that_always_ends_early_is_an_error(shelf: Shelf, compose: Compos
 
 @rule(
     "3.2",
-    "A file of up to 8 MiB is compared with the server's MD5 before its first byte is given. A larger one "
-    "that is read from start to "
-    "end is compared while it comes, and its last 128 KiB are given when the MD5 agrees.",
+    "A file of up to 8 MiB is compared with the server's MD5 before its first byte is served. A larger one "
+    "that is read from start to end is compared as it arrives, and its last 128 KiB are served once the "
+    "MD5 agrees.",
 )
 def test_a_small_file_is_checked_before_its_first_byte_and_the_end_of_a_large_one(
     shelf: Shelf, compose: Compose
@@ -101,9 +99,8 @@ def test_a_small_file_is_checked_before_its_first_byte_and_the_end_of_a_large_on
 
 @rule(
     "3.3",
-    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and "
-    "date are. `getfattr -n "
-    "user.xnat.verified FILE` says which it was.",
+    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and date "
+    "are. `getfattr -n user.xnat.verified FILE` shows which check was made.",
 )
 def test_how_a_file_was_checked_is_said(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("with", b"with"))
@@ -128,9 +125,8 @@ def test_how_a_file_was_checked_is_said(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "3.3",
-    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and "
-    "date are. `getfattr -n "
-    "user.xnat.verified FILE` says which it was.",
+    "Where the server has no MD5, the size is compared. Where only parts of a file are read, size and date "
+    "are. `getfattr -n user.xnat.verified FILE` shows which check was made.",
 )
 def test_a_part_of_another_file_is_not_taken_for_a_part_of_this_one(shelf: Shelf, compose: Compose) -> None:
     content = ComputedContent("before", 20 * MIB)
@@ -159,8 +155,8 @@ CURED = {
 
 @rule(
     "3.4",
-    "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, "
-    "500 or 503.",
+    "Failures that a retry fixes are not visible: a damaged or cut answer, an expired login, a temporary "
+    "429, 500 or 503.",
 )
 @pytest.mark.parametrize("trouble", CURED)
 @pytest.mark.parametrize("size", SIZES)
@@ -175,8 +171,8 @@ def test_what_a_second_try_cures_is_not_seen(shelf: Shelf, compose: Compose, tro
 
 @rule(
     "3.4",
-    "What a second try can cure is not seen: a damaged or cut answer, an expired login, a moment's 429, "
-    "500 or 503.",
+    "Failures that a retry fixes are not visible: a damaged or cut answer, an expired login, a temporary "
+    "429, 500 or 503.",
 )
 def test_an_expired_login_and_a_damaged_answer_are_not_seen(shelf: Shelf, compose: Compose) -> None:
     data = b"x" * 5000
@@ -190,9 +186,8 @@ def test_an_expired_login_and_a_damaged_answer_are_not_seen(shelf: Shelf, compos
 
 @rule(
     "3.5",
-    "A file that differs from the server's MD5 twice in the same way is EIO, and none of it is given (of "
-    "a larger one, not its end). "
-    "With `--bad-digest=serve` it can be read.",
+    "A file that differs from the server's MD5 twice in the same way returns EIO, and none of it is served "
+    "(of a larger file, not its end). With `--bad-digest=serve` it can be read.",
 )
 def test_a_wrong_digest_is_refused_or_served_if_asked_for(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content", digest="0" * 32))
@@ -200,7 +195,7 @@ def test_a_wrong_digest_is_refused_or_served_if_asked_for(shelf: Shelf, compose:
     assert read(compose(shelf.server, "serve", serve_bad_digests=True).vfs, FILE) == b"content"
 
 
-@rule("3.6", "A file that the server lists but does not have is EIO; its neighbours can be read.")
+@rule("3.6", "A file that the server lists but does not have returns EIO; its neighbours can be read.")
 def test_a_lost_file_is_an_error_and_its_neighbours_are_not(shelf: Shelf, compose: Compose) -> None:
     shelf.put(CatalogEntry("lost", None, shelf.archive.clock, catalog_size=4))
     shelf.put(shelf.make.entry("there", b"there"))
@@ -210,7 +205,7 @@ def test_a_lost_file_is_an_error_and_its_neighbours_are_not(shelf: Shelf, compos
     assert read(vfs, f"{FOLDER}/there") == b"there"
 
 
-@rule("3.7", "A login page, or any web page that comes in place of a file, is never given as the file.")
+@rule("3.7", "A login page, or any web page sent instead of a file, is never served as the file.")
 def test_a_web_page_is_never_a_file(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", b"content", digest=""))
     vfs = compose(shelf.server).vfs
@@ -221,7 +216,7 @@ def test_a_web_page_is_never_a_file(shelf: Shelf, compose: Compose) -> None:
     assert read(vfs, FILE) == b"content"
 
 
-@rule("3.8", "Whoever reads the same file at the same time shares one download.")
+@rule("3.8", "Programs that read the same file at the same time share one download.")
 def test_readers_share_a_download(shelf: Shelf, compose: Compose) -> None:
     shelf.put(shelf.make.entry("file", ComputedContent("file", 100_000)))
     vfs = compose(shelf.server).vfs
@@ -237,8 +232,8 @@ def test_readers_share_a_download(shelf: Shelf, compose: Compose) -> None:
 
 @rule(
     "3.9",
-    "To read the first 256 KiB of a large file, which is more than any header, fetches 512 KiB of it "
-    "at most.",
+    "Reading the first 256 KiB of a large file, which is more than any header, fetches at most 512 KiB of "
+    "it.",
 )
 def test_the_head_of_a_large_file_costs_no_more(shelf: Shelf, compose: Compose) -> None:
     content = ComputedContent("file", 40 * MIB)

@@ -10,7 +10,7 @@ from tests.vfs.conftest import Compose
 from xnatfs.demo.server import DemoServer
 
 
-@rule("11.3", "The same files on the server make the same bytes, on any machine.")
+@rule("11.3", "The same files on the server produce the same bytes, on any machine.")
 @pytest.mark.parametrize(
     "name", ["aseg.csv", "aseg.xlsx", "aseg.parquet", "aseg_wide.csv", "aseg.problems.csv"]
 )

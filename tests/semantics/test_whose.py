@@ -17,9 +17,8 @@ from xnatfs.demo.server import DemoServer
 
 @rule(
     "1.8",
-    "What is shared into a project is there whole, for who can read only that project too: a subject's "
-    "files, a session's, and those of its"
-    " assessors that are shared along.",
+    "Data shared into a project is shown there in full, also to users who can read only that project: a "
+    "subject's files, a session's, and those of its assessors that are shared too.",
 )
 def test_a_member_of_the_sharing_project_reads_all_of_it(shared: DemoServer, compose: Compose) -> None:
     vfs = compose(shared, user="guest").vfs
@@ -35,8 +34,8 @@ def test_a_member_of_the_sharing_project_reads_all_of_it(shared: DemoServer, com
 
 @rule(
     "1.9",
-    "The folder of a scan holds that scan's files and no other's, also where the type of one scan is the "
-    "id of another.",
+    "The folder of a scan has that scan's files and no others, even where the type of one scan is the id "
+    "of another.",
 )
 def test_scans_are_told_apart(united: DemoServer, compose: Compose) -> None:
     vfs = compose(united).vfs
@@ -53,10 +52,9 @@ def test_scans_are_told_apart(united: DemoServer, compose: Compose) -> None:
 
 @rule(
     "1.10",
-    "A list shows the sessions of its names that you can read, wherever they are at home. Each name that "
-    "is none is a line in the list's"
-    " `README.txt`, and so is a project that may not be looked into; neither keeps the others from "
-    "being shown.",
+    "A list shows the sessions it names that you can read, whichever project owns them. Each name that "
+    "matches no session, and each project that cannot be searched, is a line in the list's `README.txt`; "
+    "neither keeps the other sessions from being shown.",
 )
 def test_a_list_shows_what_can_be_read_and_says_what_cannot(
     across: Across, compose: Compose, tmp_path: Path
@@ -74,8 +72,8 @@ def test_a_list_shows_what_can_be_read_and_says_what_cannot(
 
 @rule(
     "3.11",
-    "A name with a backslash or a TAB is listed, but XNAT gives its file in no way: it is EIO, and a line "
-    "in `.xnatfs/oddities.txt`.",
+    "A name with a backslash or a TAB is listed, but XNAT offers no way to fetch its file: opening it "
+    "returns EIO, and `.xnatfs/oddities.txt` lists it.",
 )
 @pytest.mark.parametrize(("name", "shown"), [("a\\b", "a\\b"), ("a\tb", "a%09b")])
 def test_a_name_that_cannot_be_asked_for(shelf: Shelf, compose: Compose, name: str, shown: str) -> None:
@@ -97,7 +95,7 @@ def test_a_name_that_cannot_be_asked_for(shelf: Shelf, compose: Compose, name: s
             [
                 line
                 for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines()
-                if "cannot be asked" in line
+                if "XNAT cannot serve" in line
             ]
         )
         == 1

@@ -172,7 +172,7 @@ def test_where_the_server_gives_no_new_token_it_is_said_in_time(
         ours.token_renewal.look()
     ours.token_renewal.look()
     assert len(own.requests("tokens/issue")) == 1  # not asked again and again
-    assert "call `xnatfs login` before that" in ours.token_renewal.report()["text"]
+    assert "run `xnatfs login` before then" in ours.token_renewal.report()["text"]
     assert [one.message for one in caplog.records].count(ours.token_renewal.report()["text"]) == 1
     later(monkeypatch, DAY)
     assert ours.state == "expired" and "EXPIRED" in ours.token_renewal.report()["text"]
@@ -195,7 +195,7 @@ def test_the_end_of_a_foreign_token_is_asked_for_once(
             later(patch, 2800.0)  # in the last quarter of its hour
             assert (
                 one.state == "expires soon"
-                and "call `xnatfs login` before that" in one.token_renewal.report()["text"]
+                and "run `xnatfs login` before then" in one.token_renewal.report()["text"]
             )
         text = str(one.token_renewal.report())
         assert made.alias not in text and made.secret not in text
@@ -275,7 +275,7 @@ def test_a_changed_file_is_read_again_and_a_wrong_word_in_it_sent_once(
         own.expire_sessions()
         with pytest.raises(Failure):
             projects(one.connection)
-        with pytest.raises(UsageError, match="has what the server refused"):
+        with pytest.raises(UsageError, match="has the login that the server refused"):
             one.token_renewal.read_again()
         write("wrong")
         own.clear_log()

@@ -94,7 +94,7 @@ def test_a_second_login_replaces_the_first_which_is_given_back(
     run("login")
     first = issued(own)
     code, said = run("login")
-    assert code == 0 and "come before this login" in said
+    assert code == 0 and "take precedence over this login" in said
     assert len(issued(own)) == 1 and issued(own) != first
     assert token_store.kept()[0].alias == issued(own)[0]
 
@@ -137,7 +137,7 @@ def test_a_server_that_gives_no_tokens_is_told_so(
         for name, value in {"XNAT_HOST": old.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}.items():
             monkeypatch.setenv(name, value)
         code, said = run("login")
-    assert code == 1 and "gives demo no token" in said and token_store.kept() == []
+    assert code == 1 and "issues no token to demo" in said and token_store.kept() == []
 
 
 def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(
@@ -152,7 +152,7 @@ def test_a_keyring_that_was_asked_for_and_is_not_there_is_an_error(
 def test_logout_gives_the_token_back(own: DemoServer, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, own)
     run("login")
-    assert run("logout") == (0, f"the login of demo at {own.url} is forgotten\n")
+    assert run("logout") == (0, f"the login of demo at {own.url} was deleted\n")
     assert token_store.kept() == [] and issued(own) == []
     code, said = run("logout")
     assert code == 1 and "there is no login" in said
@@ -165,7 +165,7 @@ def test_logout_without_the_server_forgets_all_the_same_and_says_so(
     run("login")
     own.stop()
     code, said = run("logout")
-    assert code == 1 and "could not be told" in said and "valid until" in said
+    assert code == 1 and "could not revoke the token" in said and "valid until" in said
     assert token_store.kept() == []
 
 

@@ -95,7 +95,7 @@ def test_no_answer_for_some_seconds_is_a_suspicion_and_a_probe_decides(
     with pytest.raises(Failure) as caught:
         breaker.check()
     assert caught.value.cause is Cause.UNREACHABLE and caught.value.away
-    assert "connection refused since " in str(caught.value) and "asked again in 1 s" in str(caught.value)
+    assert "connection refused since " in str(caught.value) and "next try in 1 s" in str(caught.value)
     away = breaker.away()
     assert away is not None and away.since == pytest.approx(began) and away.words == "connection refused"
 

@@ -131,8 +131,8 @@ def test_mount_fills_the_settings(
     assert said.code == 0
     assert said.splitlines() == [
         f"https://a.org is mounted at {tmp_path}/mnt; `xnatfs unmount {tmp_path}/mnt` ends it",
-        f"xnatfs: warning: every user of this machine can now read at {tmp_path}/mnt all that ann may "
-        f"read at https://a.org",
+        f"xnatfs: warning: every user of this machine can now read, at {tmp_path}/mnt, everything "
+        f"that ann may read at https://a.org",
     ]
     settings, login, place, more = no_mount[0]
     assert (login.user, place, more["allow_other"]) == ("ann", str(tmp_path / "mnt"), True)
@@ -198,7 +198,7 @@ def test_a_dead_mount_is_cleared_away_first(tmp_path: Path, monkeypatch: pytest.
     mount.check_mountpoint(place)
     assert cleared == [(place, True)]
     monkeypatch.setattr(mount_table, "unmount", lambda where, lazy: "not permitted")
-    with pytest.raises(UsageError, match="could not be cleared away: not permitted"):
+    with pytest.raises(UsageError, match="could not be removed: not permitted"):
         mount.check_mountpoint(place)
 
 
@@ -215,7 +215,7 @@ def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match="fusermount3 was not found"):
         mount.check_fuse()
     monkeypatch.setattr(mount.os, "access", lambda *_: False)
-    with pytest.raises(UsageError, match="may not open /dev/fuse"):
+    with pytest.raises(UsageError, match="have no permission to open /dev/fuse"):
         mount.check_fuse()
 
 
@@ -237,7 +237,7 @@ def test_status_and_refresh_of_nothing(run: Any) -> None:
 def test_unmount_leaves_other_peoples_mounts_alone(run: Any) -> None:
     said = run("unmount", "/proc")
     assert said.code == 1
-    assert "is not of xnatfs" in said
+    assert "is not an xnatfs mount" in said
 
 
 REPORT = {
@@ -277,11 +277,11 @@ def test_status_says_since_when_the_server_is_away_and_why() -> None:
     assert "has not answered for 7 s" in status._text(well | {"server_silent_for": 7.2})
     away = {"since": since, "cause": "UNREACHABLE", "words": "connection refused", "next_try": 3.7}
     told = (
-        "  server: does not answer since 2024-03-05 19:02 (connection refused); next try in 4 s; what "
-        "was listed and cached is served\n"
+        "  server: has not answered since 2024-03-05 19:02 (connection refused); next try in 4 s; "
+        "listed and cached data is served\n"
     )
     assert told in status._text(well | {"away": away})
-    assert "next try when somebody asks;" in status._text(well | {"away": away | {"next_try": None}})
+    assert "next try on demand;" in status._text(well | {"away": away | {"next_try": None}})
     recent = away | {"since": time.time() - 60}
     assert re.search(r"since \d\d:\d\d:\d\d \(", status._text(well | {"away": recent}))
     assert "server:" not in status._text(well | {"offline": True})
@@ -298,7 +298,7 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
         assert "7 requests" in run("status")
         assert json.loads(run("status", "--json", place)) == [REPORT]
         said = run("refresh", place + "/projects/P")
-        assert (said.code, said.strip()) == (0, f"{place} looks at https://a.org again")
+        assert (said.code, said.strip()) == (0, f"{place} will check https://a.org again")
         assert run("refresh").code == 0
         assert [one["below"] for one in asked] == ["/projects/P", ""]
     finally:
@@ -311,9 +311,9 @@ def test_the_running_mounts_are_asked(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--sessions", "3"], "--sessions goes with --data scale"),
-        (["--cohort", "3"], "--cohort goes with --data scale"),
-        (["--cohort-images"], "--cohort-images goes with --data scale"),
+        (["--sessions", "3"], "--sessions needs --data scale"),
+        (["--cohort", "3"], "--cohort needs --data scale"),
+        (["--cohort-images"], "--cohort-images needs --data scale"),
         (["--set", "nonsense"], "write it as NAME=VALUE"),
         (["--set", "nonsense=1"], "nonsense"),
         (["--set", "no_range=perhaps"], "no_range takes a bool"),

@@ -105,7 +105,7 @@ def test_a_changed_byte_is_found(cache: ContentCache, scope: maintenance.CacheSc
 def test_a_cut_file_is_found(cache: ContentCache, scope: maintenance.CacheScope, digest: bool) -> None:
     key = put(cache, b"content", digest=digest)
     os.truncate(cache.path(key), 3)
-    assert "3 bytes in place of 7" in maintenance.verify(scope).wrong[0]
+    assert "3 bytes instead of 7" in maintenance.verify(scope).wrong[0]
     assert cache.usage() == (0, 0, 0)
 
 
@@ -133,7 +133,11 @@ def test_index_and_files_are_compared_both_ways(cache: ContentCache, scope: main
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"stray")
     wrong = sorted(maintenance.verify(scope).wrong)
-    assert len(wrong) == 2 and "not in the index" in "".join(wrong) and "not there" in "".join(wrong)
+    assert (
+        len(wrong) == 2
+        and "not in the index" in "".join(wrong)
+        and "in the index, but missing" in "".join(wrong)
+    )
     assert not stray.exists() and cache.has(missing) is None and cache.has(kept)
 
 
@@ -352,7 +356,7 @@ def test_the_command_reports_and_its_exit_code_tells(cache: ContentCache, tmp_pa
     )
     Path(cache.path(key)).write_bytes(b"CONTENT")
     done = xnatfs("cache", "verify")
-    assert done.returncode == 1 and key in done.stdout and "1 thing was wrong and is put right" in done.stdout
+    assert done.returncode == 1 and key in done.stdout and "1 problem was found and fixed" in done.stdout
     told = json.loads(xnatfs("cache", "info", "--json", check=True).stdout)
     assert [(one["server"], one["files"], one["mounts"]) for one in told] == [
         ("xnat.example.org:8443", 1, [])
@@ -376,7 +380,7 @@ def test_the_command_reports_and_its_exit_code_tells(cache: ContentCache, tmp_pa
 @pytest.mark.parametrize("verb", ["info", "verify", "clear"])
 def test_an_empty_or_wrong_place_is_told_in_one_sentence(verb: str, tmp_path: Path) -> None:
     yes = ["--yes"] if verb == "clear" else []
-    assert "nothing is kept" in xnatfs("cache", verb, *yes, check=True).stdout
+    assert "nothing is cached" in xnatfs("cache", verb, *yes, check=True).stdout
     for wrong in (
         ["--cache-dir", str(tmp_path / "none")],
         ["--server", "https://other.example.org"],
@@ -403,7 +407,7 @@ def test_clear_asks_on_a_terminal(cache: ContentCache, answer: str, left: int) -
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "Remove them all" in done.stdout and done.returncode == 0, done
+    assert "Remove all of them" in done.stdout and done.returncode == 0, done
     assert cache.usage()[0] == left
 
 

@@ -175,8 +175,8 @@ def test_what_has_no_place_is_listed_with_the_reason(other: DemoServer, compose:
     first = {row["scan_id"]: row["reason"] for row in rows if row["session"] == "F 01 v1"}
     assert list(first) == ["1", "2", "7", "15", "16", "18", "19"]
     assert (
-        first["7"] == "func/bold wants 2 or more frames, it has 1"
-        and first["15"] == "dwi/dwi wants a file bval beside the image"
+        first["7"] == "func/bold needs 2 or more frames, it has 1"
+        and first["15"] == "dwi/dwi needs a file bval beside the image"
     )
     # Everything the server has is either placed or listed.
     placed = {row["scan_id"] for row in table(vfs, f"{top}/sub-F01/ses-v1/sub-F01_ses-v1_scans.tsv")}
@@ -217,7 +217,7 @@ def test_the_maps_stand_on_each_other(
     places = [text.index(part) for part in ("mine.toml", "something else", "perf 3D", "the usual rules")]
     assert places == sorted(places)
     named.write_text("rule = 1")
-    with pytest.raises(UsageError, match="rules are written"):
+    with pytest.raises(UsageError, match="write rules as"):
         compose(other, "wrong", bids_map=named)
 
 

@@ -93,7 +93,7 @@ def test_errors_are_told_with_their_sentence(shelf: Shelf, compose: Compose) -> 
 
 
 def test_nothing_odd_is_said_to_be_nothing(mounted: Core) -> None:
-    assert read(mounted.vfs, "/.xnatfs/oddities.txt") == b"nothing odd was found\n"
+    assert read(mounted.vfs, "/.xnatfs/oddities.txt") == b"nothing unusual was found\n"
 
 
 def test_the_form_a_server_refuses_is_told(lab: DemoServer, compose: Compose) -> None:

@@ -121,7 +121,7 @@ def test_a_label_of_several_sessions_brings_all_of_them(
 ) -> None:
     """In MESSY a session is called DEMO_E00002, which is the id of one of ALFA."""
     vfs = given(compose, lab, config, "DEMO_E00002\n").vfs
-    assert "2 sessions" in readme(vfs) and "of several sessions" in readme(vfs)
+    assert "2 sessions" in readme(vfs) and "belong to several sessions" in readme(vfs)
     assert len(sessions(vfs)) == 2
 
 
@@ -226,7 +226,7 @@ def test_long_lists_are_asked_for_in_pieces(lab: DemoServer, compose: Compose, c
     lab.clear_log()
     assert sessions(vfs) == ["sub001_MR1"]
     assert len(lab.requests(r"/data/experiments\?.*(unknown|sub001)")) == 20
-    assert "950 names are no session" in readme(vfs)
+    assert "950 names match no session" in readme(vfs)
 
 
 class Across:
@@ -271,13 +271,13 @@ def test_a_project_that_may_not_be_read_holds_nothing_up(
     assert sessions(vfs) == ["own"]
     told = readme(vfs)
     assert told.split("\n\n")[1].splitlines() == [
-        "3 names are no session you can read:",
+        "3 names match no session you can read:",
         "misspelt",
         across.hidden.id,
         "hidden",
     ]
     assert (
-        "could not be looked into:\nCLOSED: this user may not read this" in told and "Permission" not in told
+        "could not be searched:\nCLOSED: this user may not read this" in told and "Permission" not in told
     )
     asked = [one.target for one in across.server.requests("/projects/(CLOSED|PLAIN)/")]
     assert len(asked) == 2 and all(
@@ -352,7 +352,7 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     across.server.clear_log()
     assert sessions(vfs) == ["as_guest", "own"]
     assert across.server.requests("/projects/PLAIN/experiments")
-    assert "1 names are no session" in readme(vfs)
+    assert "1 names match no session" in readme(vfs)
 
 
 def test_names_that_need_spelling(lab: DemoServer, compose: Compose, config: Path) -> None:

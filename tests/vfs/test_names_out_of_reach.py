@@ -34,7 +34,9 @@ def singles(server: DemoServer) -> int:
 
 def oddities(vfs: Vfs) -> list[str]:
     return [
-        line for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines() if "cannot be asked" in line
+        line
+        for line in read(vfs, "/.xnatfs/oddities.txt").decode().splitlines()
+        if "XNAT cannot serve" in line
     ]
 
 

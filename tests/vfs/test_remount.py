@@ -217,7 +217,7 @@ def test_offline_works_where_listings_have_aged(shelf: Shelf, compose: Compose) 
 
 
 def test_offline_without_anything_kept_is_refused_with_a_sentence(shelf: Shelf, compose: Compose) -> None:
-    with pytest.raises(Failure, match="mount it once while it can be reached") as caught:
+    with pytest.raises(Failure, match="mount it once while it is reachable") as caught:
         compose(shelf.server, offline=True)
     assert caught.value.cause is Cause.OFFLINE
 

@@ -138,7 +138,7 @@ def test_a_session_refused_after_a_change_keeps_its_rows(shelf: Shelf, compose: 
         for row in rows(mounted, TABLE.replace(".csv", ".problems.csv"))
         if row["label"] == "two"
     ]
-    assert "its rows are those from before" in " ".join(told)
+    assert "its previous rows are used" in " ".join(told)
 
 
 @pytest.mark.usefixtures("nothing_is_fresh")
@@ -329,7 +329,7 @@ def test_errors_are_printed_without_terminal_escapes(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         main(["warm", "/nowhere/\x1b[31mred"])
     said = capsys.readouterr().err
-    assert "\x1b" not in said and "is in no xnatfs mount" in said
+    assert "\x1b" not in said and "is not in an xnatfs mount" in said
 
 
 @pytest.mark.parametrize("status", [404, 503])

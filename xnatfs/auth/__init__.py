@@ -1,1 +1,1 @@
-"""Who logs in: where credentials are found, and the token store."""
+"""Credentials: where they are found, and the token store."""

@@ -1,11 +1,11 @@
-"""Which server, which user, which password: found in the places XNAT users already keep them.
+"""Finds server, user and password in the places where XNAT users already keep them.
 
 Order (design.md 6): an explicit `--config` or `--netrc`, the environment (`XNAT_HOST/XNAT_USER/XNAT_PASS`,
-then `XNATPY_*`), what `xnatfs login` keeps, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass`
-(pyxnat), a prompt on a terminal. Never an argument:
-those show in `ps`. What was said for this call or this shell comes first, then what was last said to xnatfs,
-then what other tools keep. Used by the commands at their start, and by a mount that looks again. Reads files,
-the environment and the keyring; no network. Threading: any thread."""
+then `XNATPY_*`), the token stored by `xnatfs login`, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass`
+(pyxnat), a prompt on a terminal. Never an argument: those show in `ps`. Settings of this call or shell come
+first, then the last `xnatfs login`, then the files of other tools. Used by the commands at their start, and
+by a mount that reloads its login. Reads files, the environment and the keyring; no network. Threading: any
+thread."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _PREFIXES = (
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login for one server. `source` names where it was found, for people; the password is kept out of
+    """A login for one server. `source` names where it was found, for display; the password is not in
     `repr`.
 
-    For an alias token `user` and `password` are its alias and secret, and `owner` is whose it is where that
-    is known. `issued` and `expires` are in seconds since 1970 by this machine's clock; None where that is not
-    known. `again` looks into the same places once more; it raises UsageError as `find` does."""
+    For an alias token `user` and `password` are its alias and secret, and `owner` is its user, if
+    known. `issued` and `expires` are in seconds since 1970 by this machine's clock; None if unknown. `again`
+    searches the same places once more; it raises UsageError as `find` does."""
 
     server: str
     user: str
@@ -57,7 +57,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one place knows; `server` may lack (a netrc entry knows only the host), and so may user and
+    """The entry of one place; `server` may be missing (a netrc entry has only the host), and so may user and
     password.
     """
 
@@ -85,12 +85,12 @@ def find(
 
     Args:
         prompt: ask on a terminal if nothing is found.
-        stored: what `xnatfs login` keeps counts too ...
-        expired: ... also after its time: it still says whose the cache is.
+        stored: include tokens stored by `xnatfs login` ...
+        expired: ... also expired ones: they still tell which user's cache to use.
 
-    Raises: UsageError: nothing fits, or several servers are known and none was named; the text says which and
-        what to do."""
-    config = config and config.absolute()  # a mount in the background looks again, from another folder
+    Raises: UsageError: nothing matches, or several servers are known and none was named; the text names them
+        and says what to do."""
+    config = config and config.absolute()  # a mount in the background searches again, from another folder
     netrc_file = netrc_file and netrc_file.absolute()
     wanted = normal_url(server) if server else None
     entries = [one for one in _entries(config, netrc_file, wanted) if stored or one.token is None]
@@ -104,7 +104,7 @@ def find(
             continue
         if entry.token is not None:
             if entry.token.expired and not expired:
-                over = f"the login of {STORED} as {entry.token.user} at {wanted} has expired; call it again"
+                over = f"the login of {STORED} as {entry.token.user} at {wanted} has expired; run it again"
                 continue
             try:
                 return of(entry.token, again)
@@ -121,7 +121,7 @@ def find(
     whom = f" for the user {user}" if user else ""
     raise UsageError(
         over
-        or f"no password{whom} for {wanted} was found; call `xnatfs login`, set XNAT_HOST, XNAT_USER and "
+        or f"no password{whom} for {wanted} was found; run `xnatfs login`, set XNAT_HOST, XNAT_USER and "
         f"XNAT_PASS, "
         "or put the server into ~/.netrc or ~/.xnat.cfg"
     )
@@ -134,10 +134,10 @@ def ask(server: str, user: str | None = None) -> Credentials:
 
 
 def of(token: token_store.StoredToken, again: Callable[[], Credentials] | None = None) -> Credentials:
-    """The login with a kept token.
+    """The login with a stored token.
 
     Raises:
-        UsageError: the keyring does not give it.
+        UsageError: the keyring does not return it.
     """
     kept = token_store.whole(token)
     return Credentials(
@@ -169,8 +169,8 @@ def places(config: Path | None = None, netrc_file: Path | None = None) -> list[t
 
 
 def _only_server(entries: list[_Entry]) -> str:
-    # An explicit file, the environment or `xnatfs login` names *the* server; only entries of equal standing
-    # can be in conflict.
+    # An explicit file, the environment or `xnatfs login` names *the* server; only entries of equal rank can
+    # conflict.
     for explicit in ("--config", "--netrc", ENVIRONMENT, STORED):
         named = [entry for entry in entries if entry.source.startswith(explicit)]
         if named:
@@ -196,7 +196,7 @@ def _only_server(entries: list[_Entry]) -> str:
 
 
 def _same_host(left: str, right: str) -> bool:
-    # A netrc entry has no port; it serves every port of its host, as curl and requests read it.
+    # A netrc entry has no port; it is valid for every port of its host, as in curl and requests.
     return left.lower() == right.lower() or left.lower() == right.lower().rsplit(":", 1)[0]
 
 
@@ -218,8 +218,8 @@ def _entries(config: Path | None, netrc_file: Path | None, wanted: str | None) -
 
 
 def without_passwords() -> None:
-    """Take the passwords out of the environment that children of this process get; here they are still
-    found.
+    """Remove the passwords from the environment that child processes inherit; this process can still find
+    them.
     """
     for prefix in _PREFIXES:
         os.unsetenv(prefix + "PASS")
@@ -254,7 +254,7 @@ def _netrc(path: Path, source: str, *, required: bool) -> Iterator[_Entry]:
         raise UsageError(f"there is no file {path}") from None
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
         if required:
-            # Not the parser's own words: they quote what it stumbled over, which may be a part of a password.
+            # Not the parser's own message: it quotes the offending text, which may be part of a password.
             reason = (
                 f"look at line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else str(error)
             )
@@ -280,7 +280,7 @@ def _pyxnat_config(path: Path, source: str, *, required: bool) -> Iterator[_Entr
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
         if not required:
             print(
-                f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; it is left aside",
+                f"xnatfs: warning: {path} is not a configuration as pyxnat writes it; ignoring it",
                 file=sys.stderr,
             )
             return
@@ -315,5 +315,6 @@ def _warn_if_readable(path: Path) -> None:
         return
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         print(
-            f"xnatfs: warning: {path} holds a password and others can read it; chmod 600 it", file=sys.stderr
+            f"xnatfs: warning: {path} contains a password and others can read it; run `chmod 600` on it",
+            file=sys.stderr,
         )

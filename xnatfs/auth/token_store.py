@@ -1,10 +1,10 @@
-"""The alias tokens that `xnatfs login` got, kept on this machine: in the system's keyring where there is one,
-else in a private file.
+"""Stores the alias tokens of `xnatfs login` on this machine: in the system's keyring if there is one, else in
+a private file.
 
 Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password,
-only tokens that expire. `tokens.json` in the state directory (0600, in a folder 0700) says which there are;
-the secret is in it, or in the keyring. Threading: any thread and any process: the file is replaced as a
-whole, under a lock that other processes see."""
+only tokens that expire. `tokens.json` in the state directory (0600, in a folder 0700) lists them; the secret
+is in it, or in the keyring. Threading: any thread and any process: the file is replaced as a whole, under a
+lock that other processes respect."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ from xnatfs.errors import UsageError
 
 FILE, KEYRING = "file", "keyring"
 _SERVICE = "xnatfs"
-# seconds that a keyring may take, a person's typing included; it must never hold up a mount for good
-_PATIENCE = 30.0
+# for the keyring to answer, including a person's typing; it must never block a mount for good
+_KEYRING_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class StoredToken:
-    """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None where the server
-    did not say.
-    """
+    """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None if the server
+    did not give it."""
 
     server: str
     user: str
@@ -53,11 +52,10 @@ class StoredToken:
 
 
 def kept() -> list[StoredToken]:
-    """The tokens there are, the newest first; the secrets of those in the keyring are not in them: see
-    `content.whole_file`.
+    """The stored tokens, newest first. They lack the secrets that are in the keyring: see `whole`.
 
     Raises:
-        UsageError: the file could have been read or written by somebody else.
+        UsageError: another user could have read or written the file.
     """
     path = _path()
     try:
@@ -69,7 +67,7 @@ def kept() -> list[StoredToken]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, RecursionError):
-        raise UsageError(f"{path} cannot be read; remove it and call `xnatfs login` again") from None
+        raise UsageError(f"{path} cannot be read; remove it and run `xnatfs login` again") from None
     return sorted(found, key=lambda one: -one.issued)
 
 
@@ -77,7 +75,7 @@ def whole(token: StoredToken) -> StoredToken:
     """The token with its alias and secret.
 
     Raises:
-        UsageError: the keyring does not give them.
+        UsageError: the keyring does not return them.
     """
     if token.place == FILE:
         return token
@@ -85,22 +83,22 @@ def whole(token: StoredToken) -> StoredToken:
         alias, secret = json.loads(_keyring(lambda ring: ring.get_password(_SERVICE, _name(token))))
     except (ValueError, TypeError):
         raise UsageError(
-            f"the keyring has no token for {token.user} at {token.server} any more; call `xnatfs login` again"
+            f"the keyring has no token for {token.user} at {token.server} any more; run `xnatfs login` again"
         ) from None
     return replace(token, alias=alias, secret=secret)
 
 
 def keep(token: StoredToken, place: str | None = None) -> tuple[StoredToken, str]:
-    """Keep a token in place of what there was for its server and user.
+    """Store a token, replacing any other for its server and user.
 
     Args:
-        place: FILE or KEYRING; None takes the keyring where there is one.
+        place: FILE or KEYRING; None prefers the keyring if there is one.
 
     Returns:
-        it, with its place; and why it is not in the keyring, "" if it is.
+        the token with its place, and the reason why it is not in the keyring ("" if it is).
 
     Raises:
-        UsageError: it cannot be kept (there).
+        UsageError: it cannot be stored (there).
     """
     why_not = ""
     if place != FILE:
@@ -119,7 +117,7 @@ def keep(token: StoredToken, place: str | None = None) -> tuple[StoredToken, str
 
 
 def forget(token: StoredToken) -> None:
-    """Keep it no more."""
+    """Delete a token."""
     with _locked():
         _replace([one for one in kept() if _name(one) != _name(token)])
     if token.place == KEYRING:
@@ -136,13 +134,13 @@ def renewing() -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        except OSError:  # a file system without locks: then two may renew, and each keeps a token that works
+        except OSError:  # a file system without locks: two may renew, and each has a token that works
             pass
         yield True
 
 
 def where(token: StoredToken) -> str:
-    """Where it is kept, for people."""
+    """Where it is stored, for display."""
     return "the system's keyring" if token.place == KEYRING else str(_path())
 
 
@@ -169,7 +167,7 @@ def _lock_file(name: str) -> Path:
     try:
         folder = private_folder(_path().parent)
     except OSError as error:
-        raise UsageError(f"{_path().parent} cannot be made: {error.strerror}") from None
+        raise UsageError(f"{_path().parent} cannot be created: {error.strerror}") from None
     lock = folder / f"{name}.lock"
     lock.touch(mode=0o600)
     return lock
@@ -185,10 +183,10 @@ def _locked() -> Iterator[None]:
 
 def _check(status: os.stat_result, path: Path) -> None:
     if status.st_uid != os.geteuid():
-        raise UsageError(f"{path} is another user's; the login in it is not used")
+        raise UsageError(f"{path} belongs to another user; the login in it is not used")
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
-            f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and call `xnatfs "
+            f"{path} is open to others; the login in it is not used: `chmod 600 {path}` and run `xnatfs "
             f"login` again"
         )
 
@@ -198,14 +196,14 @@ def _name(token: StoredToken) -> str:
 
 
 def _keyring(ask: Callable[[Any], Any]) -> Any:
-    """What the keyring answers, in a thread: on a cluster it may wait for a desktop that is not there.
+    """The keyring's answer, from a thread: on a cluster it may wait for a desktop that does not exist.
 
     Raises:
         UsageError: there is none, it does not answer, or it refuses; the text says which.
     """
     chosen = os.environ.get("PYTHON_KEYRING_BACKEND")
     if not chosen and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UsageError("there is no desktop here whose keyring could be asked")
+        raise UsageError("there is no desktop session with a keyring")
     answer: list[Any] = []
     problem: list[str] = []
 
@@ -217,18 +215,18 @@ def _keyring(ask: Callable[[Any], Any]) -> Any:
             return
         try:
             ring = keyring.get_keyring()
-            if ring.priority < 1 and not chosen:  # the library's word for: not recommended
+            if ring.priority < 1 and not chosen:  # the library's way of saying: not recommended
                 problem.append("this machine has no keyring")
                 return
             answer.append(ask(ring))
         except (
             Exception
         ) as error:  # backends raise what their libraries raise; never its text, which might quote
-            problem.append(f"the keyring refuses ({type(error).__name__})")
+            problem.append(f"the keyring refused ({type(error).__name__})")
 
     thread = threading.Thread(target=work, name="keyring", daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
+    thread.join(_KEYRING_TIMEOUT_S)
     if not answer:
         raise UsageError(problem[0] if problem else "the keyring does not answer")
     return answer[0]

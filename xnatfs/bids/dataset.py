@@ -254,13 +254,13 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
     place = f"{image.datatype}/{image.suffix}"
     missing = sorted(image.kind.must - set(image.entities))
     if missing:
-        return f"{place} has to have the entity {missing[0]}, which nothing tells"
+        return f"{place} needs the entity {missing[0]}, which nothing provides"
     for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
         if (
             not (ending == "_aslcontext.tsv" and image.rule.aslcontext)
             and image.companion(*_spellings(ending)) is None
         ):
-            return f"{place} wants a file {ending.lstrip('._')} beside the image"
+            return f"{place} needs a file {ending.lstrip('._')} beside the image"
     if image.companion(".json") is None:
         filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
         if (image.datatype, image.suffix) in TIMED:
@@ -271,11 +271,11 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
             filled |= {"EchoTime1", "EchoTime2"}
         unknown = [one for one in image.kind.fields if one not in filled]
         if unknown:
-            return f"{place} demands {unknown[0]} in a sidecar, and there is none"
+            return f"{place} requires {unknown[0]} in a sidecar, and there is none"
     if image.suffix == "fieldmap" and not any(one.suffix == "magnitude" for one in all_of_them):
-        return f"{place} wants an image fmap/magnitude beside it"
+        return f"{place} needs an image fmap/magnitude beside it"
     if image.suffix == "m0scan" and not any(one.suffix == "asl" for one in all_of_them):
-        return f"{place} is meant for an image perf/asl, and there is none"
+        return f"{place} belongs to an image perf/asl, and there is none"
     return ""
 
 
@@ -321,7 +321,7 @@ def _named(
         stem = file_names.stem(subject, session, image.entities)
         path = f"{image.datatype}/{stem}_{image.suffix}".lower()
         if path in taken:
-            reason = f"its name is that of scan {taken[path].given.scan.id}"
+            reason = f"it has the same name as scan {taken[path].given.scan.id}"
             plan.unmapped.append(
                 Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason)
             )

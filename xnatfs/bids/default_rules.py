@@ -11,7 +11,8 @@ from xnatfs.bids.mapping import BidsMap, parse
 
 TEXT = r"""
 images = ["NIFTI", "NIFTI_RAW", "NIFTI_GZ", "NII", "NIFTI_PLAIN"]   # resources with images: the first that a scan has
-sidecars = ["BIDS"]                                               # where a sidecar is looked for that is not beside its image
+# where to find a sidecar that is not beside its image
+sidecars = ["BIDS"]
 skip_quality = ["unusable"]
 runs = "needed"
 
@@ -27,7 +28,7 @@ skip = "a calibration or a picture of the screen"
 
 [[rule]]
 words = ["pet*", "ct", "fdg", "pib", "florbet*", "flutemet*", "spectro*", "mrs", "svs*", "csi*", "press*", "mega*"]
-skip = "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list"
+skip = "BIDS requires facts about PET, CT and spectroscopy that XNAT does not list"
 
 [[rule]]
 words = ["adc", "eadc", "expadc", "tracew", "trace", "colfa", "fa", "tensor"]

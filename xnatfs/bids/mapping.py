@@ -178,8 +178,8 @@ class BidsMap:
                 if frames_of(scan) is not None
                 else "the server does not say how many it has"
             )
-            return Nowhere(f"{missed.datatype}/{missed.suffix} wants {wanted} frames, {had}")
-        return Nowhere("no rule fits its type and description")
+            return Nowhere(f"{missed.datatype}/{missed.suffix} needs {wanted} frames, {had}")
+        return Nowhere("no rule matches its type and description")
 
     def may_place(self, scan: ScanRecord) -> bool:
         """Whether a file of the scan could go anywhere."""
@@ -216,9 +216,9 @@ def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlac
     for name, template in rule.entities.items():
         value = legal(_TEMPLATE.sub(lambda match: own.get(match[1], ""), template))
         if name in INDICES and value and not re.fullmatch("[0-9]{1,9}", value):
-            return Nowhere(f"{name}-{value}: {name} takes a number")
+            return Nowhere(f"{name}-{value}: {name} must be a number")
         if name in VALUES and value and value not in VALUES[name]:
-            return Nowhere(f"{name}-{value}: {name} is one of {', '.join(VALUES[name])}")
+            return Nowhere(f"{name}-{value}: {name} must be one of {', '.join(VALUES[name])}")
         if value:
             entities[name] = value
     return BidsPlace(rule.datatype, rule.suffix, entities, rule)
@@ -247,16 +247,16 @@ def parse(text: str, where: str) -> BidsMap:
     _known(found, _TOP, where, f"a {NAME}")
     rules = found.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
-        raise UsageError(f"{where}: rules are written [[rule]], one block each")
+        raise UsageError(f"{where}: write rules as [[rule]], one block each")
     named = found.get("labels", {})
     if not isinstance(named, dict):
-        raise UsageError(f"{where}: labels is a section, [labels]")
+        raise UsageError(f"{where}: labels must be a section, [labels]")
     _known(named, {"subject", "session"}, where, "[labels]")
     runs = found.get("runs")
     if runs not in (None, "needed", "always"):
-        raise UsageError(f'{where}: runs is "needed" or "always"')
+        raise UsageError(f'{where}: runs must be "needed" or "always"')
     if not isinstance(found.get("only", False), bool):
-        raise UsageError(f"{where}: only is true or false")
+        raise UsageError(f"{where}: only must be true or false")
     return BidsMap(
         tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(rules, 1)),
         _texts(found, "images", where),
@@ -299,7 +299,7 @@ def _read(path: Path) -> BidsMap:
 def _rule(found: Mapping[str, Any], where: str) -> Rule:
     _known(found, _RULE, where, "a rule")
     if ("to" in found) == ("skip" in found):
-        raise UsageError(f'{where}: it has either `to = "anat/T1w"` or `skip = "why"`')
+        raise UsageError(f'{where}: it needs either `to = "anat/T1w"` or `skip = "why"`')
     patterns = {
         name: tuple(_pattern(one, f"{where}: {name}") for one in _texts(found, name, where))
         for name in _TEXTS
@@ -308,10 +308,10 @@ def _rule(found: Mapping[str, Any], where: str) -> Rule:
     words = {name: _texts(found, name, where) for name in _WORDS if name in found}
     frames = _frames(found["frames"], where) if "frames" in found else None
     if not set(patterns) | set(words) and frames is None:
-        raise UsageError(f'{where}: it has no condition; `any = "*"` fits everything')
+        raise UsageError(f'{where}: it has no condition; `any = "*"` matches everything')
     if "skip" in found:
         if not isinstance(found["skip"], str) or not found["skip"].strip():
-            raise UsageError(f"{where}: skip says why, in a few words")
+            raise UsageError(f"{where}: skip must give the reason, in a few words")
         unused = set(found) & {"entities", "sidecar", "intended_for", "aslcontext"}
         if unused:
             raise UsageError(f"{where}: with `skip` there is no {sorted(unused)[0]}")
@@ -336,7 +336,8 @@ def _to(value: Any, where: str) -> tuple[str, str]:
     datatype, slash, suffix = value.partition("/") if isinstance(value, str) else ("", "", "")
     if not slash or datatype not in KINDS:
         raise UsageError(
-            f'{where}: to is a datatype and a suffix, as "anat/T1w"; datatypes are {", ".join(KINDS)}'
+            f'{where}: to must be a datatype and a suffix, such as "anat/T1w"; '
+            f"datatypes are {', '.join(KINDS)}"
         )
     if suffix not in KINDS[datatype]:
         raise UsageError(f"{where}: {datatype} has no suffix {suffix!r}, but {', '.join(KINDS[datatype])}")
@@ -345,7 +346,7 @@ def _to(value: Any, where: str) -> tuple[str, str]:
 
 def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: str) -> dict[str, str]:
     if not isinstance(found, dict):
-        raise UsageError(f'{where}: entities is a table, as {{ task = "rest" }}')
+        raise UsageError(f'{where}: entities must be a table, such as {{ task = "rest" }}')
     kind = KINDS[datatype][suffix]
     entities: dict[str, str] = {}
     for name, value in found.items():
@@ -354,7 +355,7 @@ def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: s
             raise UsageError(f"{where}: {datatype}/{suffix} has no entity {name!r}, but {allowed}")
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         if not isinstance(text, str):
-            raise UsageError(f"{where}: entities.{name} is a text")
+            raise UsageError(f"{where}: entities.{name} must be a text")
         for used in _TEMPLATE.findall(text):
             if used not in groups | _OWN:
                 raise UsageError(
@@ -363,26 +364,26 @@ def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: s
                 )
         plain = _TEMPLATE.sub("", text)
         if plain and not legal(plain):
-            raise UsageError(f"{where}: entities.{name} has to have letters or digits")
+            raise UsageError(f"{where}: entities.{name} needs letters or digits")
         if name in INDICES and plain and not plain.isdecimal():
-            raise UsageError(f"{where}: entities.{name} is a number")
+            raise UsageError(f"{where}: entities.{name} must be a number")
         if name in VALUES and plain == text and text not in VALUES[name]:
-            raise UsageError(f"{where}: entities.{name} is one of {', '.join(VALUES[name])}")
+            raise UsageError(f"{where}: entities.{name} must be one of {', '.join(VALUES[name])}")
         entities[name] = text
     missing = sorted(kind.must - set(entities) - {"echo"})  # the echo may be told by the file's name
     if missing:
-        raise UsageError(f"{where}: {datatype}/{suffix} has to have the entity {missing[0]!r}")
+        raise UsageError(f"{where}: {datatype}/{suffix} needs the entity {missing[0]!r}")
     return entities
 
 
 def _sidecar(found: Any, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise UsageError(f"{where}: sidecar is a table of fields, as {{ RepetitionTime = 2.0 }}")
+        raise UsageError(f"{where}: sidecar must be a table of fields, such as {{ RepetitionTime = 2.0 }}")
     for name, value in found.items():
         many = value if isinstance(value, list) else [value]
         if not all(isinstance(one, (str, int, float, bool)) for one in many):
             raise UsageError(
-                f"{where}: sidecar.{name} is a text, a number, true or false, or a list of these"
+                f"{where}: sidecar.{name} must be a text, a number, true or false, or a list of these"
             )
     return dict(found)
 
@@ -392,7 +393,9 @@ def _intended(found: Mapping[str, Any], where: str) -> tuple[str, ...]:
     for one in wanted:
         datatype, _, suffix = one.partition("/")
         if datatype not in KINDS or (suffix and suffix not in KINDS[datatype]):
-            raise UsageError(f'{where}: intended_for has datatypes, as "func" or "func/bold", not {one!r}')
+            raise UsageError(
+                f'{where}: intended_for needs datatypes, such as "func" or "func/bold", not {one!r}'
+            )
     return wanted
 
 
@@ -400,7 +403,7 @@ def _context(found: Mapping[str, Any], datatype: str, suffix: str, where: str) -
     volumes = _texts(found, "aslcontext", where)
     for one in volumes:
         if one not in CONTEXTS:
-            raise UsageError(f"{where}: aslcontext has {', '.join(CONTEXTS)}, not {one!r}")
+            raise UsageError(f"{where}: aslcontext must consist of {', '.join(CONTEXTS)}, not {one!r}")
     if volumes and (datatype, suffix) != ("perf", "asl"):
         raise UsageError(f"{where}: aslcontext is for perf/asl only")
     return volumes
@@ -410,11 +413,11 @@ def _frames(value: Any, where: str) -> tuple[int, float]:
     text = str(value) if isinstance(value, str) or (isinstance(value, int) and value < 10**9) else ""
     match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:(-)\s*([0-9]{1,9})?)?\s*", text)
     if not match:
-        raise UsageError(f'{where}: frames is a number or a range, as 1, "2-" or "100-240"')
+        raise UsageError(f'{where}: frames must be a number or a range, such as 1, "2-" or "100-240"')
     low = int(match[1])
     high = float(match[3]) if match[3] else float("inf") if match[2] else low
     if high < low:
-        raise UsageError(f"{where}: frames runs from the smaller number to the larger")
+        raise UsageError(f"{where}: frames must run from the smaller number to the larger")
     return low, high
 
 
@@ -427,7 +430,8 @@ def _label(found: Mapping[str, Any], name: str, where: str) -> Searching | None:
         compiled = None
     if compiled is None or compiled.groups != 1:
         raise UsageError(
-            f"{where}: labels.{name} is a regular expression with one group, which is taken, as 'S(\\d+)$'"
+            f"{where}: labels.{name} must be a regular expression with one group, which becomes the "
+            f"label, such as 'S(\\d+)$'"
         )
     return compiled
 
@@ -436,13 +440,13 @@ def _pattern(text: str, what: str) -> Pattern:
     try:
         return pattern(text)
     except _NO_PATTERN as error:
-        raise UsageError(f"{what}: {text[:300]!r} is no regular expression: {error}") from None
+        raise UsageError(f"{what}: {text[:300]!r} is not a regular expression: {error}") from None
 
 
 def _known(found: Mapping[str, Any], known: set[str], where: str, what: str) -> None:
     unknown = sorted(set(found) - known)
     if unknown:
-        raise UsageError(f"{where}: {unknown[0]!r} is no part of {what}; it has {', '.join(sorted(known))}")
+        raise UsageError(f"{where}: {unknown[0]!r} is not a key of {what}; it has {', '.join(sorted(known))}")
 
 
 def _texts(found: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> tuple[str, ...]:
@@ -455,5 +459,5 @@ def _texts(found: Mapping[str, Any], name: str, where: str, *, empty: bool = Fal
         or not (texts or empty)
         or not all(isinstance(one, str) and (one or empty) for one in texts)
     ):
-        raise UsageError(f"{where}: {name} is a text or a list of texts")
+        raise UsageError(f"{where}: {name} must be a text or a list of texts")
     return tuple(texts)

@@ -70,7 +70,7 @@ class Bounded:
             found: re.Match[str] | None = self._compiled.search(text[:_LONGEST], timeout=_PATIENCE)
         except TimeoutError:
             log.warning(
-                "the expression %r takes too long on %r, which counts as not found",
+                "the expression %r takes too long on %r; treating it as no match",
                 self._text[:200],
                 text[:200],
             )

@@ -88,7 +88,7 @@ class ContentCache:
             self.left_behind = swept.wrong
             if swept.wrong:
                 log.info(
-                    "%d things were left in %s by a process that died: %s",
+                    "%d items were left in %s by a process that died: %s",
                     len(swept.wrong),
                     directory,
                     "; ".join(swept.wrong[:10]),
@@ -177,7 +177,7 @@ class ContentCache:
         """
         reserved = RESERVE_STEP_BYTES if size is None else size
         name = uuid.uuid4().hex
-        # The locked file first: a reservation nobody holds a lock for counts as left from a crash when
+        # The locked file first: a reservation without an owner a lock for counts as left from a crash when
         # another mount starts.
         draft = CacheWriter(self.space, name, self.directory / "drafts" / name, reserved)
         try:

@@ -30,7 +30,7 @@ class Corrections:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], str] = {}
-        self._database = Database(path, _SCHEMA, "what was learnt in", read_whole=True)
+        self._database = Database(path, _SCHEMA, "the corrections in", read_whole=True)
         for kind, key, value in self._database.execute("SELECT kind, key, value FROM learnt"):
             self._values[kind, key] = value
 

@@ -90,7 +90,9 @@ class Database:
         self._database.close()
 
     def _start_anew(self, error: sqlite3.Error, *, remove: bool = True) -> None:
-        log.warning("%s %s are damaged or gone (%s) and are started anew", self._what, self._path, error)
+        log.warning(
+            "%s %s are damaged or missing (%s); starting with empty ones", self._what, self._path, error
+        )
         if remove:  # else somebody else has done so already
             for suffix in ("", "-wal", "-shm", "-journal"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)

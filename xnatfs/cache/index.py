@@ -130,7 +130,7 @@ class Index:
         self.network = network_file_system(path.parent)
         if self.network:
             log.warning(
-                "the cache directory lies on a network file system (%s); a local one is faster and safer",
+                "the cache directory is on a network file system (%s); a local one is faster and safer",
                 self.network,
             )
         try:
@@ -139,7 +139,7 @@ class Index:
             if not is_damage(error):
                 raise
             log.warning(
-                "the cache's index %s is damaged (%s); it is made anew from the cached files", path, error
+                "the cache's index %s is damaged (%s); rebuilding it from the cached files", path, error
             )
             self._remove()
             self._database = self._connect(rebuild=True)
@@ -243,7 +243,7 @@ class Index:
         if is_busy(error) and not self._in_vain:
             self._in_vain = True
             log.warning(
-                "the cache's index %s is held by another process; it is done without until it is free",
+                "the cache's index %s is locked by another process; working without it until it is free",
                 self._path,
             )
             wait_at_most(self._database, 0)
@@ -266,7 +266,7 @@ class Index:
         if mine and not is_damage(error) and not self._closed:
             raise error
         log.warning(
-            "the cache's index %s is damaged or gone (%s); it is made anew from the cached files",
+            "the cache's index %s is damaged or missing (%s); rebuilding it from the cached files",
             self._path,
             error,
         )
@@ -334,9 +334,7 @@ class Index:
             database.execute("UPDATE boot SET users = users + 1")
         else:
             if row[1]:
-                log.warning(
-                    "the machine went down while the cache was in use; its contents are checked again"
-                )
+                log.warning("the machine crashed while the cache was in use; its contents are verified again")
                 # Without a digest nothing tells whether the bytes are right: without its date such a file is
                 # fetched again.
                 database.execute("UPDATE objects SET verified = '', checked = 0, last_modified = ''")

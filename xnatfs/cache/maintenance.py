@@ -145,7 +145,7 @@ def info(scope: CacheScope) -> Info:
             made.reserved = max(0, made.reserved - made.bytes - made.partial_bytes)
     except sqlite3.Error as error:
         made.problem = (
-            f"its index cannot be read ({error}); the next mount makes it anew, and so does "
+            f"its index cannot be read ({error}); the next mount rebuilds it, and so does "
             f"`xnatfs cache verify`"
         )
     return made
@@ -196,7 +196,7 @@ def _verify_object(cache: ContentCache, key: str, size: int, verified: str, foun
         problem = ""
         found.files += 1
         if os.fstat(fd).st_size != size:
-            problem = f"it has {os.fstat(fd).st_size} bytes in place of {size}"
+            problem = f"it has {os.fstat(fd).st_size} bytes instead of {size}"
         elif match is None:
             found.by_size_only += 1
         else:
@@ -241,7 +241,7 @@ def clear(scope: CacheScope) -> tuple[int, int]:
         freed += sum(file.stat().st_size for file in tables.glob("*/*"))
         shutil.rmtree(
             tables, ignore_errors=True
-        )  # a running mount makes it anew; who has a table open reads on
+        )  # a running mount rebuilds it; an open table can still be read
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise

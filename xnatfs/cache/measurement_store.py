@@ -129,7 +129,7 @@ class MeasurementStore:
                 # a row or None
                 return self._database.execute(statement, _storable(values)).fetchone()  # type: ignore[no-any-return]
         except sqlite3.Error as error:
-            log.warning("kept measurements could not be read: %s", error)
+            log.warning("stored measurements could not be read: %s", error)
             return None
 
     def _run(self, statement: str, *values: object) -> None:

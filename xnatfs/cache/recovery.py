@@ -107,7 +107,7 @@ def sweep_drafts(directory: Path, index: Index) -> RecoveryResult:
             name not in alive and not (directory / "drafts" / str(name)).exists()
         ):  # one made since holds its file first
             index.execute("DELETE FROM drafts WHERE name = ?", name)
-            swept.wrong.append(f"drafts/{name}: a reservation nobody holds")
+            swept.wrong.append(f"drafts/{name}: a reservation without an owner")
     known = {str(key) for (key,) in index.execute("SELECT key FROM partials")}
     for path in (directory / "partials").iterdir():
         if path.name not in known or "." in path.name:
@@ -169,7 +169,7 @@ def _sweep_objects(directory: Path, index: Index, swept: RecoveryResult) -> None
         with index.transaction():
             if index.object(key) is not None and not (directory / "objects" / key[:2] / key).exists():
                 index.execute("DELETE FROM objects WHERE key = ?", key)
-                swept.wrong.append(f"objects/{key[:2]}/{key}: in the index, but not there")
+                swept.wrong.append(f"objects/{key[:2]}/{key}: in the index, but missing")
 
 
 def _sweep_partial(path: Path, index: Index, swept: RecoveryResult, *, holes: bool) -> None:
@@ -182,7 +182,7 @@ def _sweep_partial(path: Path, index: Index, swept: RecoveryResult, *, holes: bo
             with index.transaction():
                 if not path.exists() and index.partial(path.name) is not None:
                     index.execute("DELETE FROM partials WHERE key = ?", path.name)
-                    swept.wrong.append(f"{name}: in the index, but not there")
+                    swept.wrong.append(f"{name}: in the index, but missing")
             return
         row = index.partial(path.name)
         if row is None:
@@ -193,12 +193,12 @@ def _sweep_partial(path: Path, index: Index, swept: RecoveryResult, *, holes: bo
             swept.freed += on_disk(fd)
             path.unlink()
             index.execute("DELETE FROM partials WHERE key = ?", path.name)
-            swept.wrong.append(f"{name}: its size or its list of pages cannot be right")
+            swept.wrong.append(f"{name}: its size or its list of pages is impossible")
             return
         pages = bytearray(row.pages)
         lost = _empty_pages(fd, pages) if holes else 0
         if lost:
-            swept.wrong.append(f"{name}: {lost} pages said to be here are not")
+            swept.wrong.append(f"{name}: {lost} pages marked as present are missing")
         swept.freed += _trim(fd, pages)
         reserved = min(row.size, pages.count(1) * PAGE)
         index.execute(

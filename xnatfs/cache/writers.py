@@ -50,7 +50,7 @@ def _new(path: Path) -> int:
     except OSError as error:
         raise Failure(Cause.CACHE_BROKEN, str(path.parent), str(error)) from error
     if fd is None:
-        raise Failure(Cause.CACHE_BROKEN, str(path), "somebody else locked it")
+        raise Failure(Cause.CACHE_BROKEN, str(path), "another process locked it")
     return fd
 
 

@@ -1,4 +1,4 @@
-"""The command line: one module a command, thin.
+"""The command line: one thin module per command.
 
 `main` turns every expected failure into one plain sentence on standard error and exit code 1.
 """
@@ -35,9 +35,8 @@ _COMMANDS = {
 
 
 class _Printable(logging.Formatter):
-    """One line for each message, whatever is in it: names come from other people, and a terminal obeys
-    them.
-    """
+    """One line per message, whatever it contains: names come from other people, and may contain terminal
+    control sequences."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -80,9 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(
         level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", handlers=[handler]
     )
-    logging.getLogger("urllib3").setLevel(
-        logging.ERROR
-    )  # its warnings repeat what is retried, with full URLs
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat retries, with full URLs
     without_passwords()
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)

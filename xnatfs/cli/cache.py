@@ -1,4 +1,4 @@
-"""`xnatfs cache`: what is kept on this machine, whether it is whole, and away with it."""
+"""`xnatfs cache`: show, check or remove what is stored on this machine."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _SHOWN = 20  # damaged files named one by one
 
 @click.group("cache")
 def command() -> None:
-    """Look after the files kept on this machine.
+    """Manage the files stored on this machine.
 
-    Everything in the cache is a copy: what is removed is fetched again when it is next read. All of this
-    works while mounts run."""
+    Everything in the cache is a copy: removed files are fetched again when they are next read. These
+    commands work while mounts run."""
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--server", metavar="URL", help="Only what comes from this server.")(function)
+    function = click.option("--server", metavar="URL", help="Only files from this server.")(function)
     return click.option(
         "--cache-dir",
         type=click.Path(path_type=Path),
-        help="The cache directory; else XNATFS_CACHE_DIR, else ~/.cache/xnatfs.",
+        help="The cache directory (default: XNATFS_CACHE_DIR, or ~/.cache/xnatfs).",
     )(function)
 
 
 def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[maintenance.CacheScope]]:
-    """The cache directory, and the caches in it that were asked for."""
+    """The cache directory, and the requested caches in it."""
     directory = (cache_dir or cache_home()).absolute()
     if cache_dir is not None and not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
@@ -51,30 +51,30 @@ def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[main
     url = normal_url(server)
     wanted = [scope for scope in found if scope.of(url)]
     if not wanted:
-        raise UsageError(f"nothing of {urlsplit(url).netloc} is kept in {directory}")
+        raise UsageError(f"nothing from {urlsplit(url).netloc} is cached in {directory}")
     return directory, wanted
 
 
 @command.command("info")
 @_options
 @click.option(
-    "--json", "as_json", is_flag=True, help="For programs: a list with one object a server and user."
+    "--json", "as_json", is_flag=True, help="For programs: a list with one object per server and user."
 )
 def info(cache_dir: Path | None, server: str | None, as_json: bool) -> None:
-    """Show what is kept: how many files, how large, when last used, by which mounts."""
+    """Show what is cached: how many files, how large, when last used, by which mounts."""
     directory, scopes = _scopes(cache_dir, server)
-    told = [(maintenance.info(scope), _mounts(scope)) for scope in scopes]
+    reports = [(maintenance.info(scope), _mounts(scope)) for scope in scopes]
     if as_json:
-        click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in told], indent=2))
+        click.echo(json.dumps([asdict(one) | {"mounts": mounts} for one, mounts in reports], indent=2))
         return
-    if not told:
-        say(f"nothing is kept in {directory}")
-    for one, mounts in told:
+    if not reports:
+        say(f"nothing is cached in {directory}")
+    for one, mounts in reports:
         say(_text(one, mounts))
 
 
 def _mounts(scope: maintenance.CacheScope) -> list[str]:
-    """The mounts that use a cache: those of its server and user, if anybody has it open at all."""
+    """The mounts that use a cache: those of its server and user, if the cache is open at all."""
     if not scope.in_use:
         return []
     return [
@@ -92,7 +92,7 @@ def _text(one: maintenance.Info, mounts: list[str]) -> str:
     if one.partial_files:
         kept += f"; parts of {counted(one.partial_files, 'large file')}, {size(one.partial_bytes)}"
     if one.reserved:
-        kept += f"; {size(one.reserved)} reserved for what is on its way"
+        kept += f"; {size(one.reserved)} reserved for downloads in progress"
     lines.append(kept)
     if one.oldest_use is not None and one.newest_use is not None:
         lines.append(f"  last used between {_time(one.oldest_use)} and {_time(one.newest_use)}")
@@ -111,13 +111,13 @@ def _time(seconds: float) -> str:
 @command.command("verify")
 @_options
 def verify(cache_dir: Path | None, server: str | None) -> int:
-    """Read everything again and compare it with the digests; what is damaged is removed.
+    """Reread everything, compare it with the digests, and remove what is damaged.
 
-    Exit code 0 if all was well, 1 if something was wrong (and is removed now).
+    Exit code 0 if everything was intact, 1 if something was damaged (and has been removed).
     """
     directory, scopes = _scopes(cache_dir, server)
     if not scopes:
-        say(f"nothing is kept in {directory}")
+        say(f"nothing is cached in {directory}")
     wrong = 0
     for scope in scopes:
         with _progress(scope.server) as progress:
@@ -125,15 +125,15 @@ def verify(cache_dir: Path | None, server: str | None) -> int:
         wrong += len(found.wrong)
         say(_report(scope, found))
     if wrong:
-        things = "1 thing was wrong and is" if wrong == 1 else f"{wrong} things were wrong and are"
-        say(f"{things} put right; what was removed is fetched again when it is read")
+        things = "1 problem was found and" if wrong == 1 else f"{wrong} problems were found and"
+        say(f"{things} fixed; removed files are fetched again when they are read")
     return 1 if wrong else 0
 
 
 def _report(scope: maintenance.CacheScope, found: maintenance.Verified) -> str:
     text = f"{scope.server}: {counted(found.files, 'file')}, {size(found.bytes)}"
     if found.by_size_only:
-        text += f", {found.by_size_only} checked by size only (the server has no digest of them)"
+        text += f", {found.by_size_only} checked by size only (the server has no digest for them)"
     if found.partials:
         text += f"; parts of {counted(found.partials, 'large file')}"
     if found.in_use:
@@ -147,7 +147,7 @@ def _report(scope: maintenance.CacheScope, found: maintenance.Verified) -> str:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -164,26 +164,26 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
 @_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(cache_dir: Path | None, server: str | None, yes: bool) -> None:
-    """Remove everything that is kept and that no mount is just fetching."""
+    """Remove everything except what a mount is fetching right now."""
     directory, scopes = _scopes(cache_dir, server)
     if not scopes:
-        say(f"nothing is kept in {directory}")
+        say(f"nothing is cached in {directory}")
         return
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(
-                "`xnatfs cache clear` asks before it removes anything; without a terminal, give --yes"
+                "`xnatfs cache clear` asks before it removes anything; without a terminal, pass --yes"
             )
-        told = [maintenance.info(scope) for scope in scopes]
-        for one in told:
+        reports = [maintenance.info(scope) for scope in scopes]
+        for one in reports:
             say(
                 f"{one.server}: {counted(one.files + one.partial_files, 'file')}, "
                 f"{size(one.bytes + one.partial_bytes)}"
             )
-        if not click.confirm("Remove them all from this machine?"):
-            say("nothing is removed")
+        if not click.confirm("Remove all of them from this machine?"):
+            say("nothing was removed")
             return
     for scope in scopes:
         freed, left = maintenance.clear(scope)
-        rest = f"; {size(left)} stay, a mount is fetching them" if left else ""
+        rest = f"; {size(left)} remain: a mount is fetching them" if left else ""
         say(f"{scope.server}: {size(freed)} freed{rest}")

@@ -1,4 +1,4 @@
-"""`xnatfs demo`: the embedded XNAT, mounted and shown; nothing else is needed to try xnatfs."""
+"""`xnatfs demo`: mount the embedded XNAT and show it; nothing else is needed to try xnatfs."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _SHOWN = 12
 @click.command("demo")
 @click.argument("mountpoint", required=False, type=click.Path(path_type=str))
 @click.option(
-    "--once", is_flag=True, help="Show, clean up and exit, in place of leaving the mount open until Ctrl-C."
+    "--once", is_flag=True, help="Show, clean up and exit, instead of keeping the mount until Ctrl-C."
 )
 def command(mountpoint: str | None, once: bool) -> None:
-    """Start an embedded XNAT with sample data, mount it, copy an image out of it and read its header.
+    """Start an embedded XNAT with sample data, mount it, copy an image from it and read its header.
 
-    The mount stays open until Ctrl-C: look around in it with another terminal or a file manager.
+    The mount stays until Ctrl-C: explore it in another terminal or a file manager.
     """
     extras.check("demo")
     ended = threading.Event()
     for number in (
         signal.SIGTERM,
         signal.SIGINT,
-    ):  # before anything is started: it has to be taken down again
+    ):  # before anything is started, since it has to be stopped again
         signal.signal(number, lambda *_: ended.set())
     check_fuse()
     place = mount_registry.absolute(mountpoint) if mountpoint else tempfile.mkdtemp(prefix="xnatfs-demo-")
     check_mountpoint(place)
     scratch = Path(tempfile.mkdtemp(prefix="xnatfs-demo-work-"))
-    # A process of its own: the mount forks, which a process with a server's threads in it should not.
+    # A separate process: mounting forks, which a process with a server's threads should not do.
     server = subprocess.Popen(
         [sys.executable, "-m", "xnatfs", "serve-demo", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -69,7 +69,7 @@ def command(mountpoint: str | None, once: bool) -> None:
             click.echo(f"It is mounted at {place}.\n")
             _show(place, scratch)
             if not once:
-                click.echo(f"\nThe mount stays open at {place} until Ctrl-C.")
+                click.echo(f"\nThe mount stays at {place} until Ctrl-C.")
                 while not ended.wait(0.5):
                     pass
         finally:
@@ -100,7 +100,7 @@ def _url(server: subprocess.Popen[str]) -> str:
 
 
 def _show(place: str, scratch: Path) -> None:
-    """A few looks into the mount, with the tools anybody would use."""
+    """Show the mount with common tools."""
     _run(["ls", place], place)
     _run(["ls", os.path.join(place, "projects")], place)
     subject = os.path.join(place, "projects", "ALFA", "subjects", "007")

@@ -1,6 +1,4 @@
-"""`xnatfs doctor`: can this machine mount, is the server there, which login is found, what does the server
-grant?
-"""
+"""`xnatfs doctor`: check this machine, the server, the login, and what the server allows."""
 
 from __future__ import annotations
 
@@ -26,12 +24,12 @@ from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.probes import clock_offset, range_works, some_file
 from xnatfs.text import printable
 
-Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
+Finding = tuple[str, str, str]  # "ok", "note" or "bad"; subject; finding
 
 
 @click.command("doctor")
-@click.option("--server", metavar="URL", help="Look at this server.")
-@click.option("--user", metavar="NAME", help="With this user's login.")
+@click.option("--server", metavar="URL", help="Check this server.")
+@click.option("--user", metavar="NAME", help="Use this user's login.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -45,7 +43,9 @@ Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what; the finding
 def command(
     server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool
 ) -> int:
-    """Look for what would keep a mount from working, and say what to do. Exit code 1 if something would."""
+    """Check for anything that would keep a mount from working, and say how to fix it.
+
+    Exit code 1 if something would."""
     bad = False
     marks = {
         "ok": click.style("ok  ", fg="green"),
@@ -157,11 +157,11 @@ def _probes(connection: Connection) -> Iterator[Finding]:
     yield (
         ("ok" if projects else "note"),
         "projects",
-        f"{len(projects)} can be read" if projects else "this user can read none",
+        f"{len(projects)} can be read" if projects else "this user can read no project",
     )
     file = some_file(listings)
     if file is None:
-        yield "note", "Range", "no file was found to try it on"
+        yield "note", "Range", "no file was found to test it with"
     elif range_works(connection, file):
         yield "ok", "Range", "parts of files can be fetched"
     else:
@@ -171,7 +171,7 @@ def _probes(connection: Connection) -> Iterator[Finding]:
         yield (
             "ok",
             "clock",
-            "agrees with the server's" if offset is not None else "the server does not tell its own",
+            "agrees with the server's" if offset is not None else "the server does not report its own",
         )
     else:
         yield (

@@ -8,7 +8,7 @@ from xnatfs.text import printable_lines
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print: names in it come from other people, and a terminal obeys them."""
+    """Print text whose names come from other people, with terminal control sequences escaped."""
     click.echo(printable_lines(text), err=err)
 
 

@@ -1,4 +1,4 @@
-"""`xnatfs login`: a password is swapped for an alias token, which is kept until it expires."""
+"""`xnatfs login`: exchange a password for an alias token, which is stored until it expires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xnatfs.server.connection import Connection
 
 
 @click.command("login")
-@click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known.")
+@click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known.")
 @click.option("--user", metavar="NAME", help="The user name.")
 @click.option(
     "--config",
@@ -34,7 +34,9 @@ from xnatfs.server.connection import Connection
     "--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from this netrc file."
 )
 @click.option(
-    "--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."
+    "--allow-http",
+    is_flag=True,
+    help="Send the password over plain http:// (anyone on the network can read it).",
 )
 @click.option("--ask", is_flag=True, help="Ask for the password, even if one is found.")
 @click.option(
@@ -42,7 +44,7 @@ from xnatfs.server.connection import Connection
     type=click.Choice(["auto", token_store.KEYRING, token_store.FILE]),
     default="auto",
     show_default=True,
-    help="Where the token is kept.",
+    help="Where to store the token.",
 )
 def command(
     server: str | None,
@@ -53,13 +55,13 @@ def command(
     ask: bool,
     keep: str,
 ) -> int:
-    """Log in once, and keep an alias token in place of the password.
+    """Log in once, and store an alias token instead of the password.
 
-    The password is looked for as `xnatfs mount` does (--config or --netrc, the environment, ~/.netrc,
+    The password is searched for as in `xnatfs mount` (--config or --netrc, the environment, ~/.netrc,
     ~/.xnat.cfg, ~/.xnatPass), or asked for. It is sent once and never stored. The token goes into the
-    desktop's keyring, or into a file only you can read; it expires (two days later, if the server's
-    administrator has not chosen otherwise), and running mounts renew it before that. Mounts of this server
-    and user go on with the new token at once."""
+    desktop's keyring, or into a file that only you can read; it expires (after two days, unless the server's
+    administrator chose otherwise), and running mounts renew it in time. Running mounts of this server and
+    user switch to the new token at once."""
     login = _password(server, user, config, netrc, ask)
     connection = Connection(
         Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login
@@ -71,12 +73,12 @@ def command(
         except Failure as failure:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.NOT_DATA):
                 raise UsageError(
-                    f"{connection.server} took the login, but gives {name} no token ({failure})"
+                    f"{connection.server} accepted the login, but issues no token to {name} ({failure})"
                 ) from None
             raise
         before = [
             whole for one in kept(connection.server, name) if (whole := _whole(one))
-        ]  # the keyring has room for one of a name
+        ]  # the keyring stores one token per name
         try:
             token, why_not = token_store.keep(
                 remote.token(connection, issued), None if keep == "auto" else keep
@@ -87,22 +89,22 @@ def command(
         identity.remember(Settings(server=connection.server), name, connection.known)
         say(f"logged in to {token.server} as {name}; {until(token.expires)}")
         say(
-            f"the token is kept in {token_store.where(token)}"
+            f"the token is stored in {token_store.where(token)}"
             + (f" ({why_not})" if why_not and keep == "auto" else "")
         )
-        failed = _tell_mounts(token)
+        failed = _notify_mounts(token)
         for old in before:
             invalidate(connection, old)
     finally:
         connection.close()
-    _warn_of_what_comes_first(token)
+    _warn_of_precedence(token)
     return 1 if failed else 0
 
 
 def until(expires: float | None) -> str:
-    """For people: how long a token is good for."""
+    """How long a token is valid, as text."""
     if expires is None:
-        return "the server does not say until when the token is valid"
+        return "the server does not say how long the token is valid"
     left = expires - time.time()
     span = (
         f"{left / 86400:.0f} days"
@@ -131,7 +133,7 @@ def _password(
     except UsageError:
         if server is not None or not sys.stdin.isatty():
             raise
-        # The last login says which server; the password is asked for.
+        # The last login names the server; the password is asked for.
         again = kept(None, user)
         if len({one.server for one in again}) != 1:
             raise
@@ -141,12 +143,12 @@ def _password(
 
 
 def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:
-    """The logins there are, of this server and user where they are named."""
+    """The stored logins, only those of this server and user if given."""
     return [one for one in token_store.kept() if server in (None, one.server) and user in (None, one.user)]
 
 
-def _tell_mounts(token: token_store.StoredToken) -> bool:
-    """Whether a mount of this server and user did not take the new token."""
+def _notify_mounts(token: token_store.StoredToken) -> bool:
+    """Hand the token to running mounts; whether one of this server and user did not accept it."""
     failed = False
     for one in mount_registry.running():
         if (one.server, one.user) != (token.server, token.user):
@@ -160,7 +162,7 @@ def _tell_mounts(token: token_store.StoredToken) -> bool:
 
 
 def invalidate(connection: Connection, token: token_store.StoredToken) -> str:
-    """Make a token worthless; what kept the server from it, or ""."""
+    """Revoke a token; the reason if the server did not, or ""."""
     try:
         remote.invalidate(connection, token.alias)
     except Failure as failure:
@@ -175,11 +177,11 @@ def _whole(token: token_store.StoredToken) -> token_store.StoredToken | None:
         return None
 
 
-def _warn_of_what_comes_first(token: token_store.StoredToken) -> None:
+def _warn_of_precedence(token: token_store.StoredToken) -> None:
     for prefix in ("XNAT_", "XNATPY_"):
         if os.environ.get(prefix + "USER") and os.environ.get(prefix + "PASS"):
             say(
-                f"xnatfs: {prefix}USER and {prefix}PASS in the environment come before this login; unset "
-                f"them to use it",
+                f"xnatfs: {prefix}USER and {prefix}PASS in the environment take precedence over this "
+                f"login; unset them to use it",
                 err=True,
             )

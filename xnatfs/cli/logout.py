@@ -1,4 +1,4 @@
-"""`xnatfs logout`: the token of `xnatfs login` is given back."""
+"""`xnatfs logout`: revoke the token of `xnatfs login`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from xnatfs.server.connection import Connection
 @click.option("--server", metavar="URL", help="The XNAT server; needed only with several logins.")
 @click.option("--user", metavar="NAME", help="The user name; needed only with several logins.")
 @click.option(
-    "--allow-http", is_flag=True, help="Send the token over plain http:// (who listens can read it)."
+    "--allow-http",
+    is_flag=True,
+    help="Send the token over plain http:// (anyone on the network can read it).",
 )
 def command(server: str | None, user: str | None, allow_http: bool) -> int:
-    """Make the token of `xnatfs login` worthless on the server, and forget it.
+    """Revoke the token of `xnatfs login` on the server, and delete it here.
 
-    Mounts that use it can read only what is in their cache until there is another login.
+    Mounts that use it can read only what is in their cache until the next login.
     """
     found = kept(normal_url(server) if server else None, user)
     if not found:
-        raise UsageError("there is no login of `xnatfs login`" + (f" for {server}" if server else ""))
+        raise UsageError("there is no login from `xnatfs login`" + (f" for {server}" if server else ""))
     if len(found) > 1:
         raise UsageError(
-            "several logins are kept ("
+            "several logins are stored ("
             + ", ".join(f"{one.user} at {one.server}" for one in found)
             + "); name one"
         )
     token = found[0]
     problem = "" if token.expired else _given_back(token, allow_http)
     token_store.forget(token)
-    say(f"the login of {token.user} at {token.server} is forgotten")
+    say(f"the login of {token.user} at {token.server} was deleted")
     if problem:
-        say(f"xnatfs: the server could not be told, and {until(token.expires)}: {problem}", err=True)
+        say(f"xnatfs: the server could not revoke the token; {until(token.expires)}: {problem}", err=True)
     return 1 if problem else 0
 
 

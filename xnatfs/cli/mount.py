@@ -1,4 +1,4 @@
-"""`xnatfs mount`: mount a server, in the background unless told otherwise."""
+"""`xnatfs mount`: mount a server, in the background unless --foreground is given."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FUSE_CONF = Path("/etc/fuse.conf")
 
 
 @click.command("mount")
-@click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
 @where
 @click.option(
     "--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated)."
@@ -36,7 +36,7 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     type=click.Path(path_type=Path),
     metavar="FILE",
     multiple=True,
-    help="A list of sessions, an id or label a line: lists/NAME/ shows just those (may be repeated).",
+    help="A list of sessions, one id or label per line: lists/NAME/ shows only those (may be repeated).",
 )
 @click.option(
     "--bids-map",
@@ -49,16 +49,18 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     type=click.Choice(["refuse", "serve"]),
     default="refuse",
     show_default=True,
-    help="Files that differ from the server's digest.",
+    help="What to do with files that differ from the server's digest.",
 )
 @click.option(
-    "--allow-other", is_flag=True, help="Let other users of this machine in: with YOUR rights on the server."
+    "--allow-other",
+    is_flag=True,
+    help="Let other users of this machine read the mount, with YOUR rights on the server.",
 )
 @click.option(
     "--overlay",
     type=click.Path(path_type=str),
     metavar="DIR",
-    help="Let programs write in the mount: what they write is kept in DIR, never sent to the server.",
+    help="Let programs write in the mount: changes are stored in DIR and never sent to the server.",
 )
 @click.option(
     "--foreground",
@@ -79,9 +81,9 @@ def command(
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT, an empty folder.
 
-    Returns when the mount answers. The login is looked for in: --config or --netrc,
-    XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), what `xnatfs login` keeps, ~/.netrc, ~/.xnat.cfg,
-    ~/.xnatPass, and a prompt. A password is never an argument: arguments show in `ps`."""
+    Returns once the mount answers. The login is taken from the first of these that has one: --config or
+    --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
+    ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`."""
     for one in lists:
         read_list(one)
     user_map(bids_map)
@@ -104,7 +106,7 @@ def start(
     overlay: str | None = None,
     in_foreground: bool = False,
 ) -> None:
-    """Check what can be checked before a login is spent, then mount."""
+    """Run the checks that need no login, then mount."""
     check_fuse()
     if allow_other:
         check_allow_other()
@@ -120,7 +122,7 @@ def start(
             place,
             allow_other=allow_other,
             overlay=upper,
-            ready=lambda mounted: _tell(
+            ready=lambda mounted: _announce(
                 place, mounted.connection.server, mounted.connection.user, allow_other
             ),
         )
@@ -133,24 +135,24 @@ def start(
             err=True,
         )
     one = mount_registry.of(place)
-    _tell(place, settings.server, one.user if one is not None else login.user, allow_other)
+    _announce(place, settings.server, one.user if one is not None else login.user, allow_other)
 
 
-def _tell(place: str, server: str, user: str, allow_other: bool) -> None:
+def _announce(place: str, server: str, user: str, allow_other: bool) -> None:
     say(f"{server} is mounted at {place}; `xnatfs unmount {place}` ends it")
     if allow_other:
         say(
-            f"xnatfs: warning: every user of this machine can now read at {place} all that "
-            f"{printable(user)} may read at {server}",
+            f"xnatfs: warning: every user of this machine can now read, at {place}, everything "
+            f"that {printable(user)} may read at {server}",
             err=True,
         )
 
 
 def check_allow_other() -> None:
-    """Whether this user may let others in.
+    """Check that this user may use --allow-other.
 
     Raises:
-        UsageError: the machine does not allow it.
+        UsageError: this machine does not allow it.
     """
     if os.geteuid() == 0:
         return
@@ -168,10 +170,10 @@ def check_allow_other() -> None:
 
 
 def check_fuse() -> None:
-    """Whether this machine can mount at all.
+    """Check that this machine can mount at all.
 
     Raises:
-        UsageError: it cannot; the text says what lacks.
+        UsageError: it cannot; the text says what is missing.
     """
     device = Path("/dev/fuse")
     if not device.exists() or not stat.S_ISCHR(device.stat().st_mode):
@@ -181,8 +183,8 @@ def check_fuse() -> None:
         )
     if not os.access(device, os.R_OK | os.W_OK):
         raise UsageError(
-            "you may not open /dev/fuse; ask your administrator (on some systems: membership in the "
-            "group fuse)"
+            "you have no permission to open /dev/fuse; ask your administrator (on some systems: "
+            "membership in the group fuse)"
         )
     if mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
@@ -195,7 +197,7 @@ def check_fuse() -> None:
 
 
 def check_mountpoint(place: str) -> None:
-    """Whether something can be mounted here; a dead xnatfs mount is cleared away.
+    """Check that something can be mounted here; a dead xnatfs mount is removed.
 
     Raises:
         UsageError: it cannot.
@@ -205,13 +207,13 @@ def check_mountpoint(place: str) -> None:
         running = mount_registry.of(place)
         ours = overlays.is_ours(entry)
         state = mount_table.state_of(place) if ours else ""
-        # Without a process it is dead (of an overlay the kernel still shows the upper layer); but one that
-        # answers has one, which only is registered elsewhere.
+        # Without a process it is dead (though the kernel still shows an overlay's upper layer); one that
+        # answers has a process, which is merely registered elsewhere.
         orphan = running is None and (state != mount_table.ANSWERS or entry.kind != "fuse.xnatfs")
         if ours and (orphan or state == mount_table.DEAD):
             problem = mount_table.unmount(place, lazy=True)
             if problem:
-                raise UsageError(f"a dead mount at {place} could not be cleared away: {problem}")
+                raise UsageError(f"a dead mount at {place} could not be removed: {problem}")
             overlays.clear(place)
         elif ours and running is not None and state == mount_table.SILENT:
             raise UsageError(
@@ -236,5 +238,5 @@ def check_mountpoint(place: str) -> None:
     with contextlib.suppress(OSError):
         if os.geteuid() != 0 and not os.access(place, os.W_OK):
             raise UsageError(
-                f"you may not write to {place}, which mounting there needs; mount at a folder of your own"
+                f"you cannot write to {place}, which mounting requires; mount at a folder of your own"
             )

@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Where:
-    """The values of `where` options."""
+    """The values of the options added by `where`."""
 
     server: str | None
     user: str | None
@@ -31,10 +31,10 @@ class Where:
     allow_http: bool
 
     def settings(self, **more: Any) -> tuple[Settings, Credentials]:
-        """The settings and the login they lead to.
+        """The settings and the login that these options select.
 
         Raises:
-            UsageError: no login fits, or a value is wrong.
+            UsageError: no login matches, or a value is invalid.
         """
         size = parse_size(self.cache_size)
         login = logins.find(
@@ -54,8 +54,8 @@ class Where:
 
 
 _OPTIONS = (
-    click.option("--server", metavar="URL", help="The XNAT server; needed only where several are known."),
-    click.option("--user", metavar="NAME", help="The user name; needed only where several are known."),
+    click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known."),
+    click.option("--user", metavar="NAME", help="The user name; needed only if several are known."),
     click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -68,19 +68,19 @@ _OPTIONS = (
         metavar="FILE",
         help="Read the login from this netrc file.",
     ),
+    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where to cache files."),
     click.option(
-        "--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where fetched files are kept."
+        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="Cache at most this much."
     ),
     click.option(
-        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="At most this much is kept."
-    ),
-    click.option(
-        "--allow-http", is_flag=True, help="Send the password over plain http:// (who listens can read it)."
+        "--allow-http",
+        is_flag=True,
+        help="Send the password over plain http:// (anyone on the network can read it).",
     ),
     click.option(
         "--offline",
         is_flag=True,
-        help="Ask the server nothing: show what was listed before, serve what is in the cache.",
+        help="Send the server nothing: show what was listed before, serve what is in the cache.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""`xnatfs refresh`: look at the server again now."""
+"""`xnatfs refresh`: check the server for changes now."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from xnatfs.errors import UsageError
 
 
 @click.command("refresh")
-@click.argument(
-    "path", required=False
-)  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("path", required=False)  # no click.Path: it accesses the path, which may hang
 def command(path: str | None) -> None:
-    """Make a mount look at the server again at the next access, so that new data shows at once.
+    """Make a mount check the server at the next access, so that new data shows at once.
 
-    PATH is a mount or anything in it: only that project is looked at again. Without PATH: the mount of the
-    current folder, else all."""
+    PATH is a mount or any path in it; only that project is checked. Without PATH: the mount of the current
+    folder, or else all mounts."""
     if path is None:
         here = mount_registry.containing(os.getcwd())
         asked = [(one, "") for one in ([here] if here else mount_registry.running())]
@@ -28,8 +26,8 @@ def command(path: str | None) -> None:
     else:
         one = mount_registry.containing(path)
         if one is None:
-            raise UsageError(f"{path} is in no xnatfs mount")
+            raise UsageError(f"{path} is not in an xnatfs mount")
         asked = [(one, mount_registry.absolute(path)[len(one.mountpoint) :])]
     for one, below in asked:
         control.ask(one.socket, "refresh", below=below)
-        say(f"{one.mountpoint} looks at {one.server} again")
+        say(f"{one.mountpoint} will check {one.server} again")

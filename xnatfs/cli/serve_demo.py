@@ -1,4 +1,4 @@
-"""`xnatfs serve-demo`: the embedded XNAT stand-in, for trying and testing."""
+"""`xnatfs serve-demo`: the embedded XNAT stand-in, for trials and tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xnatfs.errors import UsageError
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="TCP port on 127.0.0.1; 0 takes a free one.",
+    help="TCP port on 127.0.0.1; 0 picks a free one.",
 )
 @click.option(
     "--data",
@@ -28,10 +28,10 @@ from xnatfs.errors import UsageError
     show_default=True,
     help="Which sample data.",
 )
-@click.option("--sessions", type=click.IntRange(0), help="--data scale: sessions.")
-@click.option("--scans", type=click.IntRange(0), help="--data scale: scans a session.")
-@click.option("--files", type=click.IntRange(0), help="--data scale: files a scan.")
-@click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes a file.")
+@click.option("--sessions", type=click.IntRange(0), help="--data scale: number of sessions.")
+@click.option("--scans", type=click.IntRange(0), help="--data scale: scans per session.")
+@click.option("--files", type=click.IntRange(0), help="--data scale: files per scan.")
+@click.option("--file-size", type=click.IntRange(0), help="--data scale: bytes per file.")
 @click.option(
     "--big",
     metavar="NAME=SIZE",
@@ -39,11 +39,11 @@ from xnatfs.errors import UsageError
     help="--data scale: a large file in project BIG, such as one.nii=1GiB.",
 )
 @click.option(
-    "--flat", type=click.IntRange(0), help="--data scale: files in the one resource of project FLAT."
+    "--flat", type=click.IntRange(0), help="--data scale: files in the single resource of project FLAT."
 )
-@click.option("--flat-size", type=click.IntRange(0), help="--data scale: bytes of each of them.")
+@click.option("--flat-size", type=click.IntRange(0), help="--data scale: bytes of each such file.")
 @click.option(
-    "--dicom", type=click.IntRange(0), help="--data scale: true DICOM slices in the one scan of project DCM."
+    "--dicom", type=click.IntRange(0), help="--data scale: real DICOM slices in the one scan of project DCM."
 )
 @click.option(
     "--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT."
@@ -66,14 +66,14 @@ from xnatfs.errors import UsageError
 @click.option(
     "--digests/--no-digests",
     default=None,
-    help="--data scale: whether the catalogs have MD5 sums (of large files: without).",
+    help="--data scale: whether the catalogs have MD5 sums (by default, not for large files).",
 )
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
     default="full",
     show_default=True,
-    help="Which server it is: what its lists grant and ignore.",
+    help="Which server to imitate: the listing forms it accepts and ignores.",
 )
 @click.option("--latency-ms", type=float, default=0, show_default=True, help="Delay of every request.")
 @click.option(
@@ -81,7 +81,7 @@ from xnatfs.errors import UsageError
     type=float,
     default=0,
     show_default=True,
-    help="Bytes a second over all connections; 0: no limit.",
+    help="Bytes per second over all connections; 0: no limit.",
 )
 @click.option(
     "--set",
@@ -136,7 +136,7 @@ def command(
         option = (
             next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")
         )
-        raise UsageError(f"--{option} goes with --data scale")
+        raise UsageError(f"--{option} needs --data scale")
     settings = Switches(profile=profile, latency_ms=latency_ms, bandwidth=bandwidth)
     try:
         settings.update(dict(_switch(text, settings) for text in switches))

@@ -15,15 +15,13 @@ from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SILENT = 2.0  # seconds
-_PATIENCE = 5.0  # seconds for a mount to answer
+_ANSWER_TIMEOUT_S = 5.0  # seconds for a mount to answer
 _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
 
 @click.command("status")
-@click.argument(
-    "mountpoint", required=False
-)  # no click.Path: it looks at the path, which hangs in a mount that does
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object a mount.")
+@click.argument("mountpoint", required=False)  # no click.Path: it accesses the path, which may hang
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object per mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.
 
@@ -44,7 +42,7 @@ def command(mountpoint: str | None, as_json: bool) -> int:
         try:
             if dead_mounts.stopped(one):
                 raise UsageError("it is stopped")
-            report: dict[str, Any] = control.ask(one.socket, "status", timeout=_PATIENCE)
+            report: dict[str, Any] = control.ask(one.socket, "status", timeout=_ANSWER_TIMEOUT_S)
         except UsageError:
             report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid}
             report["problem"] = dead_mounts.problem_of(one)
@@ -69,10 +67,10 @@ def _server(report: dict[str, Any]) -> str:
         )
     when = time.localtime(away["since"])
     since = time.strftime("%H:%M:%S" if time.time() - away["since"] < 12 * 3600 else "%Y-%m-%d %H:%M", when)
-    again = "when somebody asks" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
+    again = "on demand" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
     return (
-        f"does not answer since {since} ({away['words']}); next try {again}; what was listed and "
-        f"cached is served"
+        f"has not answered since {since} ({away['words']}); next try {again}; listed and "
+        f"cached data is served"
     )
 
 
@@ -84,14 +82,14 @@ def _text(report: dict[str, Any]) -> str:
         return f"{head}\n  {report['problem']}"
     contents = report["contents"]
     if report.get("offline"):
-        head += "  OFFLINE: only what is kept on this machine"
+        head += "  OFFLINE: only cached data"
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT "
         f"{printable(report['server_version']) or '(version unknown)'}",
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of "
         f"{size(contents['cap'])}; "
-        f"{contents['transfers']} on their way, {contents['open files']} open",
+        f"{contents['transfers']} downloads in progress, {contents['open files']} open",
     ]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")

@@ -29,7 +29,7 @@ from xnatfs.tables.registry import LEFT_OUT, with_plugins
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write here: .csv, .xlsx or .parquet.",
+    help="Write to this file: .csv, .xlsx or .parquet.",
 )
 @click.option(
     "--session",
@@ -38,19 +38,19 @@ from xnatfs.tables.registry import LEFT_OUT, with_plugins
     multiple=True,
     help="Only this session, by label or accession id (may be repeated).",
 )
-@click.option("--wide", is_flag=True, help="One row a session in place of one a measurement.")
+@click.option("--wide", is_flag=True, help="One row per session instead of one per measurement.")
 @click.option(
     "--problems",
     is_flag=True,
-    help="The sessions that are not, or not wholly, in the table, and why, in place of the table.",
+    help="The sessions missing or incomplete in the table, and why, instead of the table.",
 )
 @click.option(
     "--explain",
     "explaining",
     is_flag=True,
-    help="Which resources the project has, which table each feeds, which nothing claims.",
+    help="Which resources the project has, which tables read each, and which nothing reads.",
 )
-@click.option("--list", "listing", is_flag=True, help="All tables there are.")
+@click.option("--list", "listing", is_flag=True, help="List all tables.")
 def command(
     project: str | None,
     name: str | None,
@@ -62,12 +62,12 @@ def command(
     explaining: bool,
     listing: bool,
 ) -> int:
-    """Write the measurement table NAME of PROJECT, like freesurfer7/aseg or ashs/volumes, to FILE or to
+    """Write the measurement table NAME of PROJECT, such as freesurfer7/aseg or ashs/volumes, to FILE, or to
     standard output as CSV.
 
-    Without NAME: which tables the project has. What was fetched once is kept: the next time only what changed
-    is asked for. Other resource labels or folders than the usual ones go into tables.toml (see
-    docs/tables.md)."""
+    Without NAME: list the tables of the project. Fetched results are cached: the next run asks only for what
+    changed. If resources have other labels or folders than usual, describe them in tables.toml (see
+    docs/measurements.md)."""
     if listing:
         say(_all())
         return 0
@@ -91,7 +91,7 @@ def command(
         made = _make(mounted, project, name, sessions, wide)
         try:
             _write(made, output, kind, problems)
-        except ValueError as error:  # more columns than a spreadsheet has
+        except ValueError as error:  # more columns than a spreadsheet allows
             raise UsageError(str(error)) from None
     count = len(made.problems.held)
     if count and not problems:
@@ -141,7 +141,7 @@ def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         write(made.frame, "csv", path)
-        if sys.stdout.isatty():  # a file or a program gets it as it is
+        if sys.stdout.isatty():  # a file or a program gets the bytes unchanged
             with path.open(encoding="utf-8", newline="\n") as lines:
                 for line in lines:
                     say(line.rstrip("\n"))
@@ -157,5 +157,5 @@ def _all() -> str:
     lines = [f"{key}\n    {one.doc}" for key, one in LISTED.items()]
     for key, table in tables.items():
         lines.append(f"{key}\n    reads {' or '.join(table.resources)}. {table.doc}")
-    lines += [f"{key}: not there, it {reason}" for key, reason in LEFT_OUT.items()]
+    lines += [f"{key}: not available; it {reason}" for key, reason in LEFT_OUT.items()]
     return "\n".join([*lines, *complaints])

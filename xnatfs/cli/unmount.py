@@ -12,17 +12,17 @@ from xnatfs.cli.format import say
 from xnatfs.daemon import control, dead_mounts, mount_registry, mount_table, overlay
 from xnatfs.errors import UsageError
 
-_PATIENCE = 5.0  # seconds that open files get to be closed
-_ANSWER = 3.0  # seconds that the process gets to answer
+_CLOSE_TIMEOUT_S = 5.0  # for programs to close their files
+_ANSWER_TIMEOUT_S = 3.0  # for the process to answer
 
 
 @click.command("unmount")
-@click.argument("mountpoint")  # no click.Path: it looks at the path, which hangs in a mount that does
+@click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
 def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
-    If files in it are still open after some seconds, the mount is taken away from under them; their readers
-    get an error."""
+    If files in it are still open after a few seconds, the mount is detached all the same; programs reading
+    them get an error."""
     place = mount_registry.absolute(mountpoint)
     stuck = end(place)
     say(f"{place} is unmounted")
@@ -31,7 +31,7 @@ def command(mountpoint: str) -> None:
 
 
 def end(place: str) -> str:
-    """Unmount and wait until the daemon is gone; what to say if it stays.
+    """Unmount and wait until the daemon is gone; the sentence to show if it stays.
 
     Raises:
         UsageError: nothing is mounted there, or it cannot be unmounted.
@@ -41,10 +41,10 @@ def end(place: str) -> str:
     if entry is None and running is None:
         raise UsageError(f"nothing is mounted at {place}")
     if entry is not None and not overlay.is_ours(entry):
-        raise UsageError(f"what is mounted at {place} is not of xnatfs but {entry.source} ({entry.kind})")
+        raise UsageError(f"{place} is not an xnatfs mount but {entry.source} ({entry.kind})")
     stopped = running is not None and dead_mounts.stopped(running)
     if entry is not None:
-        deadline = time.monotonic() + (0.0 if stopped else _PATIENCE)
+        deadline = time.monotonic() + (0.0 if stopped else _CLOSE_TIMEOUT_S)
         problem = mount_table.unmount(place, lazy=False)
         while problem and "busy" in problem and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -52,15 +52,15 @@ def end(place: str) -> str:
         if problem and mount_table.at(place) is not None:
             if running is not None and not stopped:
                 with contextlib.suppress(UsageError):
-                    control.ask(running.socket, "stop", timeout=_ANSWER)
+                    control.ask(running.socket, "stop", timeout=_ANSWER_TIMEOUT_S)
             mount_table.unmount(place, lazy=True)
-        if not mount_table.wait_gone(place, _PATIENCE):
+        if not mount_table.wait_gone(place, _CLOSE_TIMEOUT_S):
             raise UsageError(f"{place} could not be unmounted: {problem}")
     if running is not None and not stopped:
-        # The kernel may have read ahead for a reader that is gone: the daemon would wait for the server on
-        # its behalf.
+        # The kernel may have requested readahead for a reader that is gone: the daemon would wait for the
+        # server for nothing.
         with contextlib.suppress(UsageError):
-            control.ask(running.socket, "stop", timeout=_ANSWER)
+            control.ask(running.socket, "stop", timeout=_ANSWER_TIMEOUT_S)
         _wait_for_end(running)
     overlay.clear(place)
     return dead_mounts.left_behind(running) if running is not None and running.alive else ""
@@ -70,7 +70,7 @@ def _wait_for_end(running: mount_registry.Registration) -> None:
     deadline = time.monotonic() + 10
     while (
         running.alive and time.monotonic() < deadline
-    ):  # a zombie is no longer alive: who has to reap it may take its time
+    ):  # a zombie is no longer alive: its parent may reap it later
         time.sleep(0.05)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(running.pid, os.WNOHANG)  # `xnatfs demo` started it itself

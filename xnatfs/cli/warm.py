@@ -22,23 +22,23 @@ from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SHOWN = 20  # problems
-_EVERY = 10.0  # seconds between plain lines
+_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 @click.command("warm")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 def command(paths: tuple[str, ...]) -> int:
-    """Fetch every file below PATH... into the cache, so that reading it later needs no server (see `mount
-    --offline`).
+    """Fetch every file below PATH... into the cache, so that it can be read later without the server (see
+    `mount --offline`).
 
-    PATHs lie in a mount: a project, a session, a scan, a file. What is in the cache already is skipped, so
-    after an interruption the same command goes on where it was. Exit code 0 if all of it is there, else 1.
+    Each PATH is inside a mount: a project, a session, a scan, a file. Cached files are skipped, so after an
+    interruption the same command continues where it stopped. Exit code 0 if everything is cached, else 1.
     """
     caps: dict[str, int] = {}
     for path in paths:
         mount = mount_registry.containing(path)
         if mount is None:
-            raise UsageError(f"{path} is in no xnatfs mount")
+            raise UsageError(f"{path} is not in an xnatfs mount")
         if mount.mountpoint not in caps:
             caps[mount.mountpoint] = int(control.ask(mount.socket, "status")["contents"]["cap"])
     terminal = sys.stderr.isatty()
@@ -53,15 +53,15 @@ def command(paths: tuple[str, ...]) -> int:
     cap = min(caps.values())
     if plan.bytes > cap:
         raise UsageError(
-            f"these are {size(plan.bytes)} and the cache of this mount holds {size(cap)}; mount with a "
-            f"larger --cache-size, or warm less"
+            f"this is {size(plan.bytes)}, and the cache of this mount is limited to {size(cap)}; mount "
+            f"with a larger --cache-size, or warm less"
         )
     warming = Warming(plan)
     try:
         _follow(warming, plan, terminal)
     except KeyboardInterrupt:
         warming.stop()
-        say("interrupted; the same command goes on from here", err=True)
+        say("interrupted; run the same command to continue", err=True)
         return 130
     for problem in warming.problems[:_SHOWN]:
         say(f"xnatfs: {printable(problem)}", err=True)

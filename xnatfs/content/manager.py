@@ -211,7 +211,7 @@ class ContentManager:
         return {
             "cached files": objects,
             "cached bytes": size,
-            "bytes on their way": reserved,
+            "bytes in progress": reserved,
             "transfers": under_way,
         }
 
@@ -461,7 +461,7 @@ class ContentManager:
             ):
                 entry.close()
                 raise
-            log.info("%s is served from the cache without asking again: %s", record.path, failure)
+            log.info("%s is served from the cache without revalidation: %s", record.path, failure)
             return True
         if unchanged:
             self.cache.confirm(entry.key)

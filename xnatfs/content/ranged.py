@@ -298,7 +298,7 @@ class RangedFile:
             try:
                 self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
             except Failure as failure:
-                log.info("what is here of %s cannot be used: %s", self.record.uri, failure)
+                log.info("the cached part of %s cannot be used: %s", self.record.uri, failure)
                 return
             self.size, self.last_modified = row.size, row.last_modified
             self._opened = True
@@ -531,7 +531,7 @@ class RangedFile:
                     if failure.cause not in _NO_CACHE:
                         raise
                     log.info(
-                        "%s is not kept: %s", self.record.uri, failure
+                        "%s is not cached: %s", self.record.uri, failure
                     )  # who reads it has it all the same
         except Failure:
             partial.forget()

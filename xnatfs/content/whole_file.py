@@ -170,7 +170,7 @@ class Transfer:
         except Failure as failure:
             self._fail(failure)
         except BaseException as error:
-            log.exception("the transfer of %s broke", self.record.path)
+            log.exception("the transfer of %s failed unexpectedly", self.record.path)
             self._fail(Failure(Cause.SERVER_ERROR, self.record.uri, repr(error)))
         finally:
             with self.condition:
@@ -291,7 +291,7 @@ class Transfer:
                 raise Failure(Cause.INTERRUPTED, self.record.uri, "the mount is ending")
             if large:
                 if not self._still_wanted():
-                    raise Failure(Cause.INTERRUPTED, self.record.uri, "nobody reads it any more")
+                    raise Failure(Cause.INTERRUPTED, self.record.uri, "no reader is left")
                 with self.condition:
                     self._available = max(self._available, min(draft.written, servable))
                     self.condition.notify_all()
@@ -315,7 +315,7 @@ class Transfer:
             raise Failure(
                 Cause.NO_SPACE,
                 self.record.uri,
-                "it is larger than the catalog says, and the server does not tell how large",
+                "it is larger than the catalog says, and the server does not say how large",
             )
         try:
             draft.write(piece)
@@ -350,9 +350,9 @@ class Transfer:
             except Failure as failure:
                 if failure.cause not in _NO_CACHE:
                     raise
-                log.info("%s is not kept: %s", self.record.uri, failure)  # who reads it has it all the same
+                log.info("%s is not cached: %s", self.record.uri, failure)  # who reads it has it all the same
         if mixed:
-            raise Failure(Cause.CHANGED, self.record.uri, "what was read first had been damaged on its way")
+            raise Failure(Cause.CHANGED, self.record.uri, "the bytes read first had been damaged in transit")
         with self.condition:
             self._available = self.size
             self._done = self._opened = True

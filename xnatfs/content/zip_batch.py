@@ -175,7 +175,7 @@ class ZipBatch:
             pile.begin(record.size)
             room = True
         except Failure as failure:
-            log.info("%s from the zip is not kept: %s", record.path, failure)
+            log.info("%s from the zip is not cached: %s", record.path, failure)
             room = False
         came = 0
         for piece in pieces:

@@ -1,8 +1,8 @@
-"""Talking to a running mount: one JSON line there, one JSON line back, over a Unix socket only its owner may
-use.
+"""Talking to a running mount: one JSON line as request, one as reply, over a Unix socket that only its
+owner may use.
 
-Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so this is how it
-is told anything. Threading: the server has a thread of its own, and one for each caller."""
+Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so commands
+reach it this way. Threading: the server has a thread of its own, and one for each caller."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     commands: Mapping[str, Command] = {}
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether it is this user (or root) who asks, whatever became of the socket's mode."""
+        """Whether the caller is this user (or root), regardless of the socket's mode."""
         _, user, _ = struct.unpack(
             "3i", request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )
@@ -61,13 +61,13 @@ class ControlServer:
         self._path = path
         path.unlink(missing_ok=True)
         self._server = _Server(str(path), _Handler)
-        path.chmod(0o600)  # until here the folder keeps others away
+        path.chmod(0o600)  # until now the folder keeps others out
         self._server.commands = commands
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Answer nothing more."""
+        """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
         self._path.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def ask(path: str, command: str, timeout: float = 10.0, **arguments: Any) -> Any
     """Send a command to a mount and return its answer.
 
     Raises:
-        UsageError: the mount does not answer, or refuses.
+        UsageError: the mount does not answer, or refuses the command.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -1,4 +1,4 @@
-"""Mounts whose process is gone, stopped or stuck: found without touching them, since they hang whoever looks.
+"""Mounts whose process is gone, stopped or stuck: found without touching them, since any access would hang.
 
 Used by the commands.
 """
@@ -14,14 +14,14 @@ from xnatfs.daemon import mount_registry, mount_table
 from xnatfs.daemon.mount_registry import Registration
 
 _STATES = {
-    "T": "is stopped (`kill -CONT {pid}` lets it go on)",
-    "t": "is held by a debugger",
+    "T": "is stopped (`kill -CONT {pid}` resumes it)",
+    "t": "is stopped by a debugger",
     "D": "waits for this machine's disk or network file system",
 }
 
 
 class DeadMount(NamedTuple):
-    """A mountpoint whose process is gone, and what to say."""
+    """A mountpoint whose process is gone, and the sentence to show."""
 
     mountpoint: str
     source: str
@@ -45,9 +45,7 @@ def dead() -> list[DeadMount]:
             and mount_table.is_dead(place)
         ):
             found.append(
-                DeadMount(
-                    place, entry.source, f"its process is gone; `xnatfs unmount {place}` clears it away"
-                )
+                DeadMount(place, entry.source, f"its process is gone; `xnatfs unmount {place}` removes it")
             )
     return found
 
@@ -55,18 +53,17 @@ def dead() -> list[DeadMount]:
 def problem_of(one: Registration) -> str:
     """Why the process of a mount may not answer, in one sentence."""
     return (
-        f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` "
-        f"takes it away"
+        f"the mount does not answer: its process {_about(one)}; `xnatfs unmount {one.mountpoint}` removes it"
     )
 
 
 def left_behind(one: Registration) -> str:
-    """What to say of a process that stays though its mount is gone."""
-    return f"its process {_about(one)} and could not end; `kill -9 {one.pid}` ends it"
+    """The sentence about a process that keeps running although its mount is gone."""
+    return f"its process {_about(one)} and did not end; `kill -9 {one.pid}` ends it"
 
 
 def stopped(one: Registration) -> bool:
-    """Whether the process cannot do anything now, whatever it is told."""
+    """Whether the process is stopped, so that it can answer nothing."""
     return _state(one) in ("T", "t")
 
 

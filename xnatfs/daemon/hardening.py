@@ -1,4 +1,4 @@
-"""What keeps the daemon's memory to itself: it holds a password, and patients' data.
+"""Protects the daemon's memory, which contains a password and patients' data.
 
 Used by `run`. Called once, before the login.
 """
@@ -14,8 +14,8 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def guard_process() -> None:
-    """No core file, no look into this process by others of the same user (also not into the environment it
-    was started with), and nothing it makes is readable by others. As ssh-agent does."""
+    """No core file, no access to this process (or to its initial environment) by other processes of the same
+    user, and no file it creates is readable by others; as in ssh-agent."""
     os.umask(0o077)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

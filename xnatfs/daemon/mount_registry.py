@@ -1,7 +1,7 @@
 """Which mounts run on this machine: one small JSON file each, in the state directory.
 
-Used by `run` (which registers) and by the commands (which look). A registration whose process is gone is
-stale and removed when met."""
+Used by `run` (which registers) and by the commands (which look up). A registration whose process is gone is
+removed when it is found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Registration:
     user: str
     socket: str
     log: str
-    overlay: str = ""  # the folder of its upper layer; "" for a mount that is read-only
+    overlay: str = ""  # the folder of its upper layer; "" for a read-only mount
 
     @property
     def alive(self) -> bool:
@@ -72,9 +72,9 @@ def of(mountpoint: str) -> Registration | None:
 
 
 def containing(path: str) -> Registration | None:
-    """The mount that a path lies in."""
+    """The mount that contains a path."""
     found = running()
-    # As it is written first: looking for links in a path below a mount that hangs would hang, too.
+    # First as written: resolving links in a path below a mount that hangs would hang too.
     for spelling in (os.path.abspath, absolute):
         wanted = spelling(path)
         within = [
@@ -88,19 +88,19 @@ def containing(path: str) -> Registration | None:
 
 
 def absolute(path: str) -> str:
-    """A path without symbolic links above its last part. The last part may be a dead mount, which must not be
-    looked at.
+    """A path with symbolic links resolved except in its last part, which may be a dead mount and must not be
+    accessed.
     """
     parent, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(parent), name) if name else parent
 
 
 def socket_path(mountpoint: str) -> Path:
-    """Where the control socket of a mount lies: a short path (a socket's may have 107 bytes) in a folder only
-    this user can enter.
+    """The path of a mount's control socket: short (at most 107 bytes are allowed), in a folder that only this
+    user can enter.
 
     Raises:
-        UsageError: somebody else owns that folder.
+        UsageError: the folder belongs to another user, or is open to others.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = (
@@ -111,14 +111,14 @@ def socket_path(mountpoint: str) -> Path:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    # Not put right: what others laid there while it was open is not known.
+    # Not repaired: others may have placed anything there while it was open.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise UsageError(f"{folder} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
     return folder / f"{name_of(mountpoint)}.sock"
 
 
 def log_path(mountpoint: str) -> Path:
-    """Where a mount in the background writes its log."""
+    """The log file of a mount in the background."""
     return private_folder(state_home() / "logs") / f"{name_of(mountpoint)}.log"
 
 
@@ -127,5 +127,5 @@ def _folder() -> Path:
 
 
 def name_of(mountpoint: str) -> str:
-    """A file name for what belongs to a mountpoint."""
+    """A file name for the data of a mountpoint."""
     return hashlib.sha256(mountpoint.encode("utf-8", "surrogateescape")).hexdigest()[:16]

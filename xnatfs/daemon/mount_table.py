@@ -1,5 +1,5 @@
-"""What the kernel says is mounted, and how a mount is taken away. Never touches the mountpoint itself: a dead
-mount hangs who looks.
+"""The kernel's list of mounts, and unmounting. Never touches a mountpoint itself: accessing a dead mount
+hangs.
 
 Used by `run` and by the commands.
 """
@@ -44,7 +44,7 @@ def at(mountpoint: str) -> MountEntry | None:
 
 
 def kind_of(path: str | Path) -> str:
-    """The type of the file system a path lies on."""
+    """The type of the file system that contains a path."""
     real = os.path.realpath(path)
     over = [
         one
@@ -68,10 +68,10 @@ _LOOK = 3.0  # seconds
 
 
 def state_of(mountpoint: str) -> str:
-    """Whether the FUSE mount at this path is DEAD, SILENT or ANSWERS. Asked by a process of its own, with a
-    time limit.
+    """Whether the FUSE mount at this path is DEAD, SILENT or ANSWERS. A separate process asks, with a time
+    limit.
 
-    `statfs`, because the kernel answers a `stat` from its memory.
+    `statfs`, because the kernel answers a `stat` from its cache.
     """
     command = ["stat", "-f", "-t", "--", mountpoint]
     asking = subprocess.Popen(
@@ -87,14 +87,14 @@ def state_of(mountpoint: str) -> str:
         asking.kill()
         with contextlib.suppress(
             subprocess.TimeoutExpired
-        ):  # it cannot be ended where a daemon has read what it asks and stopped
+        ):  # it cannot be killed once a stopped daemon has read its request
             asking.communicate(timeout=1)
         return SILENT
     return DEAD if asking.returncode != 0 and "not connected" in said else ANSWERS
 
 
 def unmount(mountpoint: str, *, lazy: bool) -> str:
-    """Unmount; "" if it is done, else what the system said."""
+    """Unmount; "" on success, else the system's message."""
     tool = fusermount()
     entry = at(mountpoint)
     if tool and (entry is None or entry.kind.startswith("fuse")):

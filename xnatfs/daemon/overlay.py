@@ -1,11 +1,11 @@
 """A writable layer over the read-only mount: `mount --overlay DIR`. The server is never changed.
 
 The read-only mount goes to a private folder, an overlay of DIR/upper over it to the mountpoint; then the
-private mount is detached, so that the overlay alone holds it. Taking the overlay away ends everything in the
-right order, with and without us, and nobody walks into a second mount of the server. The overlay is the
-kernel's where root mounts, else the program fuse-overlayfs.
+private mount is detached, so that only the overlay keeps it alive. Unmounting the overlay ends everything in
+the right order, with and without the daemon, and no path leads into a second mount of the server. The overlay
+is the kernel's where root mounts, otherwise the program fuse-overlayfs.
 
-Used by `run` (which mounts) and by the commands (which look and clear away).
+Used by `run` (which mounts) and by the commands (which look up and clean up).
 Threading: `Overlay` is claimed by the command's thread, mounted by one thread of the daemon, ended by any.
 """
 
@@ -36,33 +36,33 @@ from xnatfs.errors import UsageError
 log = logging.getLogger(__name__)
 
 KERNEL, PROGRAM = "kernel", "fuse-overlayfs"
-FORCE = "XNATFS_OVERLAY"  # one of the two: for tests, and for who knows better
+FORCE = "XNATFS_OVERLAY"  # one of the two; for tests and experts
 _TYPES = {"overlay": KERNEL, "fuse.fuse-overlayfs": PROGRAM}
-_NOTEBOOK = "overlay.json"  # in DIR: what its layer was made with; also the lock of who uses it
-_OPAQUE = (".wh..opq", ".wh..wh..opq")  # say that a folder hides the server's
+_NOTEBOOK = "overlay.json"  # in DIR: how its layer was made; also the lock against a second user
+_OPAQUE = (".wh..opq", ".wh..wh..opq")  # mark a folder that hides the server's
 _INSTALL = "install the package fuse-overlayfs"
-_START = 30.0  # seconds that fuse-overlayfs gets
-_LOOK = 5.0  # seconds between looks for changes on the server
-# seconds that who held an overlay just taken away gets: its fuse-overlayfs, the last reader, the kernel's own
-# clearing up
+_START = 30.0  # seconds for fuse-overlayfs to start
+_LOOK = 5.0  # seconds between checks for changes on the server
+# seconds to wait for the users of an overlay just unmounted: fuse-overlayfs, the last reader, the kernel's
+# cleanup
 _LETS_GO = 5.0
 _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 2, 4, 32
 _CAP_SYS_ADMIN = 21
-# redirect_dir: a folder of the server is renamed without fetching all that is in it. The others are for
-# layers that can be exported or that never change: this lower layer does.
+# redirect_dir: a folder of the server is renamed without fetching its contents. The other options are for
+# layers that can be exported or never change; this lower layer changes.
 _KERNEL_OPTIONS = "redirect_dir=on,index=off,metacopy=off,xino=off,nfs_export=off"
-# writeback=0: what a tool wrote is in DIR, whatever then becomes of fuse-overlayfs. timeout=0: with any other
-# it shows nothing that is new on the server (measured with 1.10).
+# writeback=0: written data is in DIR even if fuse-overlayfs then dies. timeout=0: with any other value
+# nothing new on the server shows (measured with 1.10).
 _PROGRAM_OPTIONS = "writeback=0,timeout=0"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-# --- what this machine can ----------------------------------------------------------------------------------
+# --- what this machine supports -----------------------------------------------------------------------------
 
 
 def kinds() -> list[str]:
-    """The ways to an overlay that this user has on this machine, the better first."""
+    """The kinds of overlay that this user can mount on this machine, the better one first."""
     found = [KERNEL] if _may_mount() else []
     found += [PROGRAM] if shutil.which(PROGRAM) else []
     forced = os.environ.get(FORCE)
@@ -70,7 +70,7 @@ def kinds() -> list[str]:
 
 
 def what_lacks() -> str:
-    """What to do where `kinds` is empty."""
+    """What to do if `kinds` is empty."""
     forced = os.environ.get(FORCE)
     return (
         f"{FORCE}={forced} is not possible here"
@@ -91,12 +91,12 @@ def _may_mount() -> bool:
     return False
 
 
-# --- what is written down -----------------------------------------------------------------------------------
+# --- persistent records -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OverlayRecord:
-    """An overlay at a mountpoint, until it is cleared away: it outlives a daemon that was killed."""
+    """An overlay at a mountpoint, until it is cleaned up: it outlives a daemon that was killed."""
 
     mountpoint: str
     directory: str
@@ -113,7 +113,7 @@ def record(mountpoint: str) -> OverlayRecord | None:
 
 
 def is_ours(entry: mount_table.MountEntry) -> bool:
-    """Whether what is mounted is a mount of xnatfs."""
+    """Whether an entry is a mount of xnatfs."""
     if entry.kind == "fuse.xnatfs":
         return True
     known = record(entry.mountpoint)
@@ -121,8 +121,8 @@ def is_ours(entry: mount_table.MountEntry) -> bool:
 
 
 def clear(mountpoint: str) -> None:
-    """Remove what a killed daemon left beside its overlay: the private mount, the record. The overlay itself
-    is gone already.
+    """Remove what a killed daemon left besides its overlay: the private mount, the record. The overlay itself
+    is already gone.
     """
     known = record(mountpoint)
     if known is not None:
@@ -145,7 +145,7 @@ def _record_path(mountpoint: str) -> Path:
 
 
 def contents(directory: str) -> dict[str, Any]:
-    """What the user changed: files written, their bytes, names deleted. Looks at names and sizes only."""
+    """The user's changes: files written, their bytes, names deleted. Reads names and sizes only."""
     files = size = deleted = 0
     todo = [os.path.join(directory, "upper")]
     while todo:
@@ -175,7 +175,7 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
     using it.
 
     Raises:
-        UsageError: it cannot; the text says why. Nothing was changed but that DIR may have been made.
+        UsageError: it cannot; the text says why. Nothing was changed, except that DIR may have been created.
     """
     possible = kinds()
     if not possible:
@@ -191,20 +191,20 @@ def claim(directory: str, place: str, server: str, cache_dir: Path, *, allow_oth
         raise UsageError(f"{path} cannot be the upper layer of an overlay: {error.strerror}") from None
     if filled and _NOTEBOOK not in filled:
         raise UsageError(
-            f"{path} is not empty and was not made by `xnatfs mount --overlay`; name a new folder"
+            f"{path} is not empty and was not created by `xnatfs mount --overlay`; name a new folder"
         )
     lock = _lock(path)
     try:
         noted = _noted(path)
         if noted.get("server", server) != server:
             raise UsageError(
-                f"{path} holds changes made over {noted['server']}; name another folder for {server}"
+                f"{path} has changes made over {noted['server']}; name another folder for {server}"
             )
         kind = _choose(path, possible, noted.get("kind"))
         for name in ("upper", "work"):
             (path / name).mkdir(mode=0o700, exist_ok=True)
-        # The overlay's top folder has this mode. The kernel's overlay would let everybody read with the
-        # rights of who mounted it.
+        # The overlay's top folder has this mode. Otherwise the kernel's overlay would let every user read
+        # with the rights of the user who mounted it.
         (path / "upper").chmod(0o755 if allow_other else 0o700)
         (path / _NOTEBOOK).write_text(json.dumps({"server": server, "kind": kind}) + "\n", encoding="utf-8")
     except OSError as error:
@@ -220,16 +220,16 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
     point = Path(os.path.realpath(place))
     if path == point or path.is_relative_to(point) or point.is_relative_to(path):
         raise UsageError(
-            f"the folder for changes ({path}) and the mountpoint ({point}) must not lie in each other"
+            f"the folder for changes ({path}) and the mountpoint ({point}) must not contain each other"
         )
     for what, folder in (("the cache", cache_dir), ("the state", state_home())):
         kept = Path(os.path.realpath(folder))
         if path.is_relative_to(kept) or kept.is_relative_to(path):
             raise UsageError(
-                f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not lie in each other"
+                f"the folder for changes ({path}) and {what} of xnatfs ({kept}) must not contain each other"
             )
     if mount_registry.containing(str(path)) is not None:
-        raise UsageError(f"{path} lies in an xnatfs mount; changes have to be kept elsewhere")
+        raise UsageError(f"{path} is in an xnatfs mount; changes must be stored elsewhere")
     with contextlib.suppress(OSError):
         owner = path.stat().st_uid
         if owner != os.geteuid():
@@ -244,9 +244,7 @@ def _check_place(path: Path, place: str, cache_dir: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Keep others from using DIR: fuse-overlayfs inherits this, so it holds as long as anything may write
-    there.
-    """
+    """Lock DIR: fuse-overlayfs inherits the lock, so it lasts as long as anything may write there."""
     try:
         descriptor = os.open(path / _NOTEBOOK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -275,15 +273,14 @@ def _noted(path: Path) -> dict[str, str]:
         noted = None
     if not isinstance(noted, dict):
         raise UsageError(
-            f"{path / _NOTEBOOK} cannot be understood; it says which server the changes beside it belong to"
+            f"{path / _NOTEBOOK} cannot be parsed; it records which server the changes beside it belong to"
         )
     return noted
 
 
 def _choose(path: Path, possible: list[str], before: str | None) -> str:
-    """How to mount. Deletions and renames are written down differently by the two, so DIR stays with the one
-    it began with.
-    """
+    """The kind of overlay to mount. The two record deletions and renames differently, so DIR stays with the
+    one it was created by."""
     if before is not None and before not in possible:
         raise UsageError(
             f"the changes in {path} were made with {_spoken(before)}, which this user cannot use here"
@@ -293,7 +290,7 @@ def _choose(path: Path, possible: list[str], before: str | None) -> str:
         problem = _try_kernel(path) if kind == KERNEL else _try_folder(path)
         if not problem:
             return kind
-    more = "" if PROGRAM in possible or before else f"; with fuse-overlayfs it may: {_INSTALL}"
+    more = "" if PROGRAM in possible or before else f"; it may be with fuse-overlayfs: {_INSTALL}"
     raise UsageError(f"{path} cannot be the upper layer of an overlay: {problem}{more}")
 
 
@@ -313,7 +310,7 @@ def _probe(path: Path) -> Iterator[Path]:
 
 
 def _try_kernel(path: Path) -> str:
-    """Mount a small overlay there, to see; "" if it works."""
+    """Try a small overlay there; "" if it works."""
     with _probe(path) as folder:
         for name in ("lower", "upper", "work", "mnt"):
             (folder / name).mkdir()
@@ -331,15 +328,15 @@ def _try_kernel(path: Path) -> str:
             (folder / "mnt" / "name").unlink()  # leaves a whiteout
             return ""
         except OSError as error:
-            return f"a deletion cannot be kept on {mount_table.kind_of(path)} ({error.strerror})"
+            return f"a deletion cannot be stored on {mount_table.kind_of(path)} ({error.strerror})"
         finally:
             mount_table.unmount(str(folder / "mnt"), lazy=True)
 
 
 def _held_by_kernel(path: Path, lower: Path) -> bool:
-    """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Asked with a mount
-    that cannot succeed, since its work folder is wrong: that is found out after the upper folder (measured
-    with 6.18: EBUSY, else EINVAL)."""
+    """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Tested with a mount
+    that cannot succeed, since its work folder is invalid: the kernel checks that after the upper folder
+    (measured with 6.18: EBUSY, else EINVAL)."""
     upper = _escaped(path / "upper")
     data = f"index=on,lowerdir={_escaped(lower)},upperdir={upper},workdir={upper}"
     try:
@@ -351,9 +348,9 @@ def _held_by_kernel(path: Path, lower: Path) -> bool:
 
 
 def _try_folder(path: Path) -> str:
-    """Whether files there can be what an upper layer needs them to be; "" if so."""
+    """Whether files there support what an upper layer needs; "" if so."""
     if ":" in str(path):
-        return "fuse-overlayfs takes no path with a colon"  # it splits there, escaped or not (1.10)
+        return "fuse-overlayfs accepts no path with a colon"  # it splits there, escaped or not (1.10)
     with _probe(path) as folder:
         try:
             file = folder / "file"
@@ -362,9 +359,9 @@ def _try_folder(path: Path) -> str:
             file.rename(folder / "renamed")
             (folder / "link").symlink_to("file")
             if stat.S_IMODE((folder / "renamed").stat().st_mode) != 0o400:
-                return f"{mount_table.kind_of(path)} keeps no file modes"
+                return f"{mount_table.kind_of(path)} stores no file modes"
         except OSError as error:
-            return f"{mount_table.kind_of(path)} cannot hold what it needs ({error.strerror})"
+            return f"{mount_table.kind_of(path)} cannot store what it needs ({error.strerror})"
     return ""
 
 
@@ -387,9 +384,7 @@ class Overlay:
         self._mounted = False
 
     def prepare(self) -> None:
-        """Make the private folder the read-only mount goes to; whatever a killed daemon left there goes
-        away.
-        """
+        """Make the private folder for the read-only mount, and remove whatever a killed daemon left there."""
         _clear_lower(self.lower)
         os.mkdir(self.lower, 0o700)
         path = _record_path(self._mountpoint)
@@ -415,14 +410,14 @@ class Overlay:
             else:
                 self._start_program()
             self._mounted = True
-        mount_table.unmount(self.lower, lazy=True)  # the overlay holds it
+        mount_table.unmount(self.lower, lazy=True)  # the overlay keeps it alive
 
     def _start_program(self) -> None:
-        # Relative to DIR, whose path may hold commas.
+        # Relative to DIR, whose path may contain commas.
         options = f"lowerdir={_escaped(Path(self.lower))},upperdir=upper,workdir=work,{_PROGRAM_OPTIONS}"
         options += ",allow_other" if self._allow_other else ""
         with tempfile.TemporaryFile() as said:
-            # A session of its own: Ctrl-C on a terminal is for the daemon.
+            # A session of its own, so that Ctrl-C on a terminal reaches only the daemon.
             self._program = subprocess.Popen(
                 [PROGRAM, "-f", "-o", options, self._mountpoint],
                 stdin=subprocess.DEVNULL,
@@ -449,10 +444,10 @@ class Overlay:
                 f"{lines[-1] if lines else 'it did not say why'}"
             )
 
-    def look_anew(self) -> None:
-        """Make the kernel forget the names it holds for the overlay: it believes for ever that a name does
-        not exist, and calls one stale that the server removed. A remount without any change drops what nobody
-        uses (measured with 6.18)."""
+    def drop_cached_names(self) -> None:
+        """Make the kernel drop the names it cached for the overlay: it caches for ever that a name does not
+        exist, and reports a name that the server removed as stale. A remount without changes drops all
+        unused names (measured with 6.18)."""
         if self.kind == KERNEL and self._mounted and not self._ended.is_set():
             entry = mount_table.at(self._mountpoint)
             if entry is not None and entry.kind == "overlay":
@@ -460,15 +455,15 @@ class Overlay:
                     _mount("", Path(self._mountpoint), "", _MS_REMOUNT | _MS_NOSUID | _MS_NODEV)
 
     def follow(self, changed: Callable[[], bool]) -> None:
-        """`look_anew` as long as `changed()` says that the server changed, until the end."""
+        """Call `drop_cached_names` whenever `changed()` says that the server changed, until the end."""
         if self.kind == KERNEL:
             while not self._ended.wait(_LOOK):
                 if changed():
-                    self.look_anew()
+                    self.drop_cached_names()
 
     def end(self) -> None:
-        """Take the overlay away, and with it the read-only mount. Who has a file of DIR open writes on;
-        nothing in DIR is touched.
+        """Unmount the overlay, and with it the read-only mount. Programs with open files in DIR can go on
+        writing; nothing in DIR is touched.
         """
         self._ended.set()
         with self._changing:
@@ -478,16 +473,14 @@ class Overlay:
             _clear_lower(self.lower)
 
     def leave(self) -> None:
-        """The mount is over: nothing has to be cleared away."""
+        """The mount has ended: clean up everything."""
         self.end()
         _record_path(self._mountpoint).unlink(missing_ok=True)
         if self._program is not None:
-            # It ends when the last file is closed. Never killed: it may be writing for somebody.
+            # It ends when the last file is closed. Never killed: a program may still be writing.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._program.wait(2)
-            self._program.returncode = (
-                self._program.returncode or 0
-            )  # no ResourceWarning about one that goes on
+            self._program.returncode = self._program.returncode or 0  # no ResourceWarning if it keeps running
 
 
 def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> None:
@@ -496,7 +489,7 @@ def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> Non
 
 
 def _mount(source: str, point: Path, data: str, flags: int) -> None:
-    """mount(2): unlike the command it tells the reason as an errno."""
+    """mount(2): unlike the command, it gives the reason as an errno."""
     if (
         _libc.mount(
             os.fsencode(source), os.fsencode(point), b"overlay", ctypes.c_ulong(flags), os.fsencode(data)
@@ -508,7 +501,7 @@ def _mount(source: str, point: Path, data: str, flags: int) -> None:
 
 
 def _escaped(path: Path) -> str:
-    """A path as a mount option's value."""
+    """A path, escaped for a mount option."""
     text = str(path)
     for char in ("\\", ",", ":"):
         text = text.replace(char, "\\" + char)

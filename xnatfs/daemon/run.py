@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _HANDLED = (*_ENDING, signal.SIGHUP)
-_GRACE = 5.0  # seconds that operations under way get to end
-_START = 180.0  # seconds after which a mount in the background is given up
+_GRACE = 5.0  # seconds for pending operations to end
+_START = 180.0  # seconds after which starting a background mount counts as failed
 
 
 def foreground(
@@ -46,10 +46,10 @@ def foreground(
     overlay: Overlay | None = None,
     ready: Callable[[Core], None] | None = None,
 ) -> None:
-    """Mount and serve until unmounted or told to end by a signal.
+    """Mount and serve until unmounted or ended by a signal.
 
     Args:
-        overlay: lay this over it; then the mountpoint is the overlay's, and nobody sees the mount itself.
+        overlay: to be mounted over it; the mountpoint is then the overlay's, and the mount itself is hidden.
         ready: called once the mount answers.
 
     Raises:
@@ -78,7 +78,7 @@ def foreground(
         adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
         adapter.mountpoint = mountpoint if overlay is None else ""
         mounted.kernel = adapter.counts
-        watcher = _Watcher(lambda: _take_away(mountpoint, overlay), adapter.ending)
+        watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
         one = mount_registry.Registration(
             mountpoint,
@@ -98,19 +98,19 @@ def foreground(
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
                 if overlay is not None:
-                    fuse.keep_ctrl_c()  # the overlay has to be taken away first
+                    fuse.keep_ctrl_c()  # the overlay has to be unmounted first
                 fuse.run(
                     adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None
                 )
             except RuntimeError as error:
-                # After Ctrl-C libfuse calls the end of its loop an error (code 8); only what never began
-                # could not be mounted.
+                # After Ctrl-C libfuse reports the end of its loop as an error (code 8); mounting failed only
+                # if the loop never began.
                 if began.is_set():
                     log.info("libfuse ended with code %s", error)
                 else:
                     raise UsageError(
-                        f"libfuse could not mount {mountpoint} (code {error}); `xnatfs doctor` looks for "
-                        f"the reason"
+                        f"libfuse could not mount {mountpoint} (code {error}); run `xnatfs "
+                        f"doctor` to find out why"
                     ) from None
             if failed:
                 raise UsageError(failed[0])
@@ -200,12 +200,12 @@ def _child(
     writing: int,
 ) -> NoReturn:
     """The process of a mount in the background."""
-    told = False
+    reported = False
 
-    def tell(answer: dict[str, Any]) -> None:
-        nonlocal told
-        if not told:
-            told = True
+    def report(answer: dict[str, Any]) -> None:
+        nonlocal reported
+        if not reported:
+            reported = True
             with contextlib.suppress(OSError):
                 os.write(writing, json.dumps(answer).encode() + b"\n")
                 os.close(writing)
@@ -227,22 +227,22 @@ def _child(
             mountpoint,
             allow_other=allow_other,
             overlay=overlay,
-            ready=lambda _: tell({"ready": True, "pid": os.getpid()}),
+            ready=lambda _: report({"ready": True, "pid": os.getpid()}),
         )
         status = 0
     except (UsageError, Failure) as error:
-        tell({"problem": str(error) + _fusermount_said(log_file, begun)})
+        report({"problem": str(error) + _fusermount_said(log_file, begun)})
     except BaseException as error:
         log.exception("the mount broke")
-        tell({"problem": f"{type(error).__name__}: {error}; see {log_file}"})
+        report({"problem": f"{type(error).__name__}: {error}; see {log_file}"})
     finally:
         sys.stderr.flush()
-        # Worker threads may wait in a socket; their work is worth nothing now.
+        # Worker threads may be waiting on a socket; their work is no longer needed.
         os._exit(status)
 
 
 def _fusermount_said(log_file: Path, begun: int) -> str:
-    """What fusermount wrote on standard error, which here is the log, after its first `begun` bytes."""
+    """fusermount's message on standard error, which is the log here, after its first `begun` bytes."""
     with contextlib.suppress(OSError), log_file.open("rb") as stream:
         stream.seek(begun)
         for line in stream.read(64 * 1024).decode("utf-8", "replace").splitlines():
@@ -253,7 +253,9 @@ def _fusermount_said(log_file: Path, begun: int) -> str:
 
 @dataclass
 class _Announcing:
-    """Says that the mount is ready once it answers through the kernel; the overlay comes between."""
+    """Announces that the mount is ready once it answers through the kernel and the overlay, if any, is
+    mounted.
+    """
 
     mounted: Core
     base: str
@@ -263,8 +265,8 @@ class _Announcing:
     give_up: Callable[[], None]
 
     def run(self, began: threading.Event) -> None:
-        """Wait for the mount, check that READDIRPLUS works there, lay the overlay over it, announce it, and
-        see to it.
+        """Wait for the mount, check that READDIRPLUS works there, mount the overlay over it, announce it, and
+        keep the overlay up to date.
         """
         if not began.wait(_START):
             return
@@ -290,7 +292,7 @@ class _Announcing:
                 return
         self.ready(self.mounted)
         if self.overlay is not None:
-            # What the daemon knows of a change, the kernel's names of the read-only mount may not show yet.
+            # The daemon may know of a change that the kernel's cached names do not show yet.
             self.overlay.follow(
                 lambda: self.mounted.listing_service.changed_within(
                     self.mounted.settings.limits.kernel_ttl + 10
@@ -298,7 +300,7 @@ class _Announcing:
             )
 
 
-def _take_away(mountpoint: str, overlay: Overlay | None) -> None:
+def _unmount(mountpoint: str, overlay: Overlay | None) -> None:
     if overlay is not None:
         overlay.end()
     else:
@@ -311,7 +313,7 @@ def _commands(
     def refresh(asked: dict[str, Any]) -> bool:
         mounted.refresh(str(asked.get("below", "")))
         if overlay is not None:
-            overlay.look_anew()
+            overlay.drop_cached_names()
         return True
 
     def end(_: dict[str, Any]) -> bool:
@@ -328,7 +330,7 @@ def _commands(
 
 
 def _leave(mounted: Core, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
-    """The last thing a process does that cannot end its loop in time."""
+    """The last step of a process that cannot end its loop in time."""
     socket_path.unlink(missing_ok=True)
     if registration is not None:
         registration.unlink(missing_ok=True)
@@ -338,13 +340,13 @@ def _leave(mounted: Core, socket_path: Path, registration: Path | None, overlay:
 
 
 class _Watcher:
-    """Ends the mount on SIGTERM, SIGINT or when told to. SIGHUP has it read its login again.
+    """Ends the mount on SIGTERM, SIGINT or on request. SIGHUP makes it reload its credentials.
 
-    A terminal that is closed sends SIGHUP too: then a mount in its foreground ends, as Ctrl-C would end it,
-    unless it runs under `nohup`."""
+    Closing a terminal sends SIGHUP too: a mount in its foreground then ends, as with Ctrl-C, unless it runs
+    under `nohup`."""
 
-    def __init__(self, take_away: Callable[[], None], ending: threading.Event) -> None:
-        self._take_away = take_away
+    def __init__(self, unmount: Callable[[], None], ending: threading.Event) -> None:
+        self._unmount = unmount
         self._ending = ending
         self._over = threading.Event()
         self._reading, self._writing = os.pipe()
@@ -370,25 +372,25 @@ class _Watcher:
             signal.signal(number, signal.SIG_DFL)
 
     def _watch(self) -> None:
-        while not self._told_to_end(os.read(self._reading, 1024)):
+        while not self._ends(os.read(self._reading, 1024)):
             pass
-        # The mount first: nobody new comes in. What waits ends with EINTR; the kernel lets the loop go when
+        # Unmount first, so that nothing new arrives. Pending operations end with EINTR; the loop returns once
         # the last file is closed.
-        self._take_away()
+        self._unmount()
         self._ending.set()
         if not self._over.wait(_GRACE):
             log.warning("files were still open; their readers get an error")
             self.leave()
             os._exit(0)
 
-    def _told_to_end(self, numbers: bytes) -> bool:
-        """Other signals than those handled: SIGUSR1, with which libfuse interrupts a handler."""
+    def _ends(self, numbers: bytes) -> bool:
+        """Whether the mount has to end. Other signals arrive too: libfuse interrupts a handler with SIGUSR1."""
         if any(number in _ENDING for number in numbers):
             return True
         if signal.SIGHUP in numbers:
             if self._bound and not _has_terminal():
                 return True
-            threading.Thread(target=self.read_again, name="reading the login again", daemon=True).start()
+            threading.Thread(target=self.read_again, name="reloading credentials", daemon=True).start()
         return False
 
 

@@ -1,8 +1,8 @@
-"""Reading ahead on purpose: every file below some paths of a mount into its cache.
+"""Fetches every file below some paths of a mount into its cache.
 
-Used by the command `warm`. It reads through the mount as any tool would, folder after folder in the order of
-the inode numbers, which is what fetching ahead understands; so it costs what `cp -r` costs, less the writing.
-What is in the cache already is skipped: an interrupted run goes on where it was.
+Used by the command `warm`. It reads through the mount as any tool would, folder by folder in the order of
+the inode numbers, which triggers readahead; so it costs as much as `cp -r`, without the writing.
+Cached files are skipped: an interrupted run continues where it stopped.
 Threading: one thread lists, a few read; each takes a whole folder, since the files of a folder often come in
 one zip."""
 
@@ -24,7 +24,7 @@ _PIECE = 2**20
 
 @dataclass
 class WarmPlan:
-    """What there is to read: folders, each with its (path, size in bytes) of files."""
+    """The files to read: folders, each with its files as (path, size in bytes)."""
 
     folders: list[list[tuple[str, int]]] = field(default_factory=list)
     files: int = 0
@@ -40,8 +40,8 @@ class WarmPlan:
 
 
 def survey(paths: Iterable[str], seen: Callable[[WarmPlan], None]) -> WarmPlan:
-    """List everything below the paths; `seen` is told of the growing plan. What cannot be listed is a
-    problem, not the end.
+    """List everything below the paths; `seen` is called with the growing plan. A folder that cannot be listed
+    is recorded as a problem.
     """
     plan = WarmPlan()
     for path in paths:
@@ -75,9 +75,8 @@ def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:
 
 
 class Warming:
-    """Reads a plan. `bytes` and `files` are done so far (skipped ones too), `problems` what could not be
-    read.
-    """
+    """Reads a plan. `bytes` and `files` count what is done (including skipped files), `problems` lists the
+    files that could not be read."""
 
     def __init__(self, plan: WarmPlan) -> None:
         self._plan = plan
@@ -103,7 +102,7 @@ class Warming:
         return self._running > 0
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Start no further file."""
         self._ending = True
 
     def _read_folders(self) -> None:
@@ -140,4 +139,4 @@ class Warming:
                 self.problems.append(f"{path}: {error.strerror}")
         with self._lock:
             self.files += 1
-            self.bytes += max(0, size - done)  # so that the bar ends at its end
+            self.bytes += max(0, size - done)  # so that the progress bar reaches its end

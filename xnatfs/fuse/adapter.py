@@ -1,10 +1,10 @@
-"""The mount: `vfs` for the kernel, through mfusepy. Translation only.
+"""The FUSE adapter: `vfs` for the kernel, through mfusepy. Translation only.
 
-Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would take libfuse 2 first), with what was
-measured to matter:
-READDIRPLUS (one request a folder in place of one a file), 256 threads and 512 background requests (else a
-dozen stuck reads starve everybody), interrupts, and the page cache (never plain direct_io: mmap readers such
-as MRtrix fail on it). Threading: libfuse calls from up to 256 threads of its own."""
+Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would prefer libfuse 2), with the settings
+that measurements showed to matter: READDIRPLUS (one request per folder instead of one per file), 256 threads
+and 512 background requests (otherwise a dozen stuck reads starve everything else), interrupts, and the page
+cache (never plain direct_io: mmap readers such as MRtrix fail on it). Threading: libfuse calls from up to 256
+threads of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LIBFUSE = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
 _CAP_READDIRPLUS = 1 << 13
 _CAP_READDIRPLUS_AUTO = 1 << 14
 _READDIR_PLUS = 1  # the kernel asks for attributes with the names
-_FILL_DIR_PLUS = 2  # and gets them
+_FILL_DIR_PLUS = 2  # and the reply has them
 _NO_ATTRIBUTE = errno.ENODATA
 _BLOCK = 131072  # bytes of one read of the kernel
 
@@ -57,7 +57,7 @@ if LIBFUSE >= (3, 2):
 
 @dataclass
 class _Listed:
-    """An open folder: what it lists, and whether anybody has read it."""
+    """An open folder: its entries, and whether any program has read them."""
 
     path: str
     entries: list[tuple[bytes, Attributes]]
@@ -71,7 +71,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         vfs: the file system.
         limits: how long the kernel may keep names and attributes.
         uid, gid: the owner shown: the mounting user.
-        started: called once, when the kernel has begun to ask.
+        started: called once, when the kernel has begun to send requests.
     """
 
     use_ns = True
@@ -86,20 +86,20 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         self._next_folder = 0
         self._pages = Pages()
         self._revocation = threading.Condition()
-        self._revoking: set[str] = set()  # paths that the kernel is told to be sockets
-        self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep what was given up
+        self._revoking: set[str] = set()  # paths reported to the kernel as sockets
+        self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep the revoked pages
         self.ending = threading.Event()
         self.counts = {
             "getattr": 0,
             "readdirplus": 0,
             "open": 0,
             "read": 0,
-        }  # for `status` and for tests: races may lose a few
+        }  # for `status` and for tests; races may lose a few counts
 
     # --- life -----------------------------------------------------------------------------------------------
 
     def init_with_config(self, conn: Any, config: Any) -> None:
-        """Set what libfuse has no mount option for."""
+        """Set the options that have no libfuse mount option."""
         if conn is not None and LIBFUSE[0] == 3:
             conn.max_background = conn.congestion_threshold = 512
             # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over
@@ -107,8 +107,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             conn.want = (conn.want | (conn.capable & _CAP_READDIRPLUS)) & ~_CAP_READDIRPLUS_AUTO
         if config is not None:
             config.attr_timeout = config.entry_timeout = self._limits.kernel_ttl
-            # What is new on the server has to appear at once after `xnatfs refresh`; the answer costs 30 us
-            # from memory.
+            # New data on the server must appear at once after `xnatfs refresh`; answering from memory costs
+            # 30 us.
             config.negative_timeout = 0.0
             config.use_ino = 1
             config.intr = 1
@@ -124,9 +124,11 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """`stat`."""
         self.counts["getattr"] += 1
         with self._operation():
-            told = self._pages.told(path, self._vfs.attributes(path))
+            attributes = self._pages.to_report(path, self._vfs.attributes(path))
         return (
-            self._stat(told) if path not in self._revoking else self._stat(told) | {"st_mode": stat.S_IFSOCK}
+            self._stat(attributes)
+            if path not in self._revoking
+            else self._stat(attributes) | {"st_mode": stat.S_IFSOCK}
         )
 
     def opendir(self, path: str) -> int:
@@ -145,19 +147,19 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         if names := self._pages.open_below(path):
             above = path.rstrip("/")
             entries = [
-                (name, self._pages.told(f"{above}/{name}", told) if name in names else told)
-                for name, told in entries
+                (name, self._pages.to_report(f"{above}/{name}", attributes) if name in names else attributes)
+                for name, attributes in entries
             ]
         return [(name.encode("utf-8", "surrogateescape"), attributes) for name, attributes in entries]
 
     def fill(
         self, handle: int, offset: int, flags: int, add: Callable[[bytes, Attributes | None, int], bool]
     ) -> None:
-        """Give the entries from `offset` on to `add` until it says that its buffer is full."""
+        """Pass the entries from `offset` on to `add` until it reports that its buffer is full."""
         if flags & _READDIR_PLUS:
             self.counts["readdirplus"] += 1
         folder = self._folders[handle]
-        if offset == 0 and folder.begun:  # `rewinddir`: the folder as it is now (POSIX)
+        if offset == 0 and folder.begun:  # `rewinddir`: the current listing (POSIX)
             folder.entries = self._list(folder.path)
         folder.begun = True
         listed = folder.entries
@@ -179,7 +181,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     # --- contents -------------------------------------------------------------------------------------------
 
     def open(self, path: str, fi: Any) -> int:
-        """Open; a size that turned out otherwise is corrected in the kernel before this returns."""
+        """Open; a size that turned out to be wrong is corrected in the kernel before this returns."""
         self.counts["open"] += 1
         with self._operation():
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
@@ -189,12 +191,11 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             self._vfs.release(opened.handle)
             raise OSError(
                 errno.ESTALE, os.strerror(errno.ESTALE)
-            )  # upon which the kernel looks the path up anew and opens it again
+            )  # upon which the kernel looks the path up and opens it again
         fi.keep_cache, fi.direct_io = int(keep), int(past)
         if opened.size_changed:
-            # What the kernel was told may be older than this content: by an earlier listing, or under the
-            # other path of the same file, whose size was corrected since. It would cut every read at the old
-            # size.
+            # The size in the kernel may be older than this content: from an earlier listing, or from before a
+            # correction under another path of the same file. The kernel would cut every read at that size.
             try:
                 self._invalidate_soon(path)
             except OSError:
@@ -221,8 +222,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     # --- the rest -------------------------------------------------------------------------------------------
 
     def statfs(self, path: str) -> dict[str, int]:
-        """`df`: answered here, never from the server. Free space must not be 0: LibreOffice and installers
-        look at it.
+        """`df`: answered locally, never by the server. Free space must not be 0: LibreOffice and installers
+        check it.
         """
         blocks = 1 << 38  # 1 PiB in blocks of 4 KiB
         return {
@@ -235,7 +236,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         }
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-        """One attribute. `ls -l` asks for three of its own per file: those are refused without a look at the
+        """One attribute. `ls -l` asks for three of its own per file: those are refused without looking up the
         path.
         """
         if not name.startswith(XATTR_PREFIX):
@@ -257,9 +258,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
 
     def _invalidate_soon(self, path: str) -> None:
-        """The same for who may be interrupted: the kernel waits until pages of the file that another program
-        is reading have come, which from a server that has fallen silent takes as long as that program's
-        patience.
+        """The same, but interruptible: the kernel waits until pages of the file that another program is
+        reading have arrived, which takes until that program's deadline if the server has fallen silent.
 
         Raises:
             Failure: INTERRUPTED, or TIMED_OUT.
@@ -285,12 +285,12 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
 
     def _revoked(self, path: str, opened: Opened) -> bool:
-        """Have the kernel give up what it has of a path whose older version is still open: who has that open
-        gets EIO from here on.
+        """Make the kernel drop the pages of a path whose older version is still open; programs that have the
+        older version open get EIO from here on.
 
-        There is no call for it. But a file that becomes something else is another file to the kernel: at the
-        first look it marks what it has as broken, at the second it replaces it, with all its pages
-        (`fuse_make_bad` in its fs/fuse). False: it did not."""
+        There is no call for it. But if a file changes its type, the kernel treats it as another file: on the
+        first `stat` it marks its inode as bad, on the second it replaces it, with all its pages
+        (`fuse_make_bad` in its fs/fuse). False: the kernel did not."""
         if not self.mountpoint:
             return False
         with self._revocation:
@@ -318,7 +318,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             try:
                 yield
             except OSError as error:
-                # `cat` and others try again after EINTR, and would keep a mount that is to end from ending.
+                # `cat` and others retry after EINTR, and would keep the mount from ending.
                 if error.errno == errno.EINTR and self.ending.is_set():
                     raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED)) from None
                 raise
@@ -342,8 +342,9 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         }
 
     def set_stat(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
-        """Fill a `struct stat` for READDIRPLUS that holds the attributes `before` it. Only what differs,
-        field by field: mfusepy's loop over a dict costs 15 us an entry, all fields 5, this 1."""
+        """Fill a `struct stat` for READDIRPLUS that still has the attributes `before`. Only fields that
+        differ are set: mfusepy's loop over a dict costs 15 us per entry, setting all fields 5 us, this 1
+        us."""
         st.st_ino = attributes.inode
         st.st_size = attributes.size
         st.st_blocks = attributes.blocks
@@ -357,22 +358,22 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
                 stamp.tv_nsec = nanoseconds
 
     def new_stat(self) -> Any:
-        """A `struct stat` with what all nodes have in common, for `set_stat`."""
+        """A `struct stat` with the fields that all nodes share, for `set_stat`."""
         st = mfusepy.c_stat()
         st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
         return st
 
 
 def _is_a_socket(path: str) -> bool:
-    """Have the kernel ask for the attributes of a path; whether it is told of a socket."""
-    room = ctypes.create_string_buffer(256)
-    refused = _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_FORCE_SYNC, _STATX_TYPE, room)
-    return not refused and stat.S_ISSOCK(int.from_bytes(room.raw[28:30], sys.byteorder))
+    """Make the kernel ask for the attributes of a path; whether they are those of a socket."""
+    result = ctypes.create_string_buffer(256)
+    refused = _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_FORCE_SYNC, _STATX_TYPE, result)
+    return not refused and stat.S_ISSOCK(int.from_bytes(result.raw[28:30], sys.byteorder))
 
 
 def _nanoseconds(mtime: float) -> int:
-    """A time for the kernel, to the microsecond. In one place: a listing and a `stat` that differ by a
-    nanosecond cost the page cache.
+    """A time for the kernel, to the microsecond. In one place, because a nanosecond's difference between a
+    listing and a `stat` invalidates the page cache.
     """
     return round(mtime * 1e6) * 1000
 
@@ -385,9 +386,9 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
 
     def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         if not getattr(_thread, "stays", False):
-            # Without this Python makes a new thread state for each call from a thread of libfuse's and
-            # destroys it after it, with a mapping of memory each time: half of what a `find` cost. The state
-            # is kept with the thread, of which there are at most 256.
+            # Without this, Python creates a thread state for each call from a libfuse thread and destroys it
+            # afterwards, with a memory mapping each time: half the cost of a `find`. The state stays with the
+            # thread; there are at most 256.
             ctypes.pythonapi.PyGILState_Ensure()
             _thread.stays = True
         return super()._wrapper(func, *args, **kwargs)
@@ -423,7 +424,7 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
 
 
 def keep_ctrl_c() -> None:
-    """Leave SIGINT to this process: mfusepy gives it to libfuse, which ends its loop and unmounts by
+    """Keep SIGINT for this process: mfusepy hands it to libfuse, which ends its loop and unmounts by
     itself.
     """
     mfusepy.signal = lambda number, handler: signal.getsignal(number)
@@ -450,7 +451,7 @@ def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_o
     if LIBFUSE >= (3, 12):
         options |= {"max_threads": 256, "max_idle_threads": 256}
     if LIBFUSE[0] == 2:
-        # No way to correct a size in the kernel there, so it may not keep any.
+        # libfuse 2 cannot correct a size in the kernel, so the kernel must not cache any.
         options |= {"attr_timeout": 0, "entry_timeout": limits.kernel_ttl, "negative_timeout": 0}
     if allow_other:
         options["allow_other"] = True

@@ -1,8 +1,8 @@
-"""The tree as the lower layer of an overlay: the same files, told so that overlay file systems get them
-right. Raises `OSError`.
+"""The tree as the lower layer of an overlay: the same files, presented so that overlay file systems handle
+them correctly. Raises `OSError`.
 
 Used by `core` for `mount --overlay`; everything else is `vfs`.
-Threading: any thread, as `vfs`; the names remembered have a lock, held for moments.
+Threading: any thread, as `vfs`; the remembered names have a lock, held only briefly.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.tree.node import File, OpenContent
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
-_FOLDERS = 50_000  # whose names are remembered
+_FOLDERS = 50_000  # folders whose names are remembered
 # bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
-_ROOM_FOR_XATTRS = 2048
+_XATTR_BYTES = 2048
 _OF_THE_MOMENT = (
     "cached",
     "verified",
-)  # would be copied with the file and then be said of what the user wrote
+)  # would be copied with the file, and then describe the user's own version
 
 
 class Lower(Vfs):
     """A file system that an overlay lies upon.
 
-    - Modes are 0644 and 0755: they are those of the copy the overlay makes of a file that is written to, and
-      who is not root may write to a copy of mode 0444 as little as to the original.
-    - Inode numbers are of paths, not of files: fuse-overlayfs takes two names of one number for hard links of
-      one file, and serves one for the other (measured: a file new on the server that had got the number of a
-      removed one). Their order within a folder stays.
-    - Few extended attributes are listed, since an overlay copies all that are.
+    - Modes are 0644 and 0755: the overlay gives them to the copy it makes of a file that is written to, and a
+      user other than root can no more write to a copy of mode 0444 than to the original.
+    - Inode numbers belong to paths, not to files: fuse-overlayfs takes two names with one number for hard
+      links of one file, and serves one for the other (measured: a new file on the server that had got the
+      number of a removed one). Their order within a folder stays.
+    - Few extended attributes are listed, since an overlay copies all listed ones.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.for_program = False  # fuse-overlayfs lies upon it, not the kernel's overlay
-        self._told: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
-        self._told_lock = threading.Lock()
+        self.for_program = False  # for fuse-overlayfs, not for the kernel's overlay
+        self._listed: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
+        self._listed_lock = threading.Lock()
 
     def attributes(self, path: str) -> Attributes:
         """`stat`. With `for_program`, a name that was listed before and is gone from the server keeps its
         attributes.
 
-        fuse-overlayfs holds on to the names of a folder. One whose `stat` fails with ENOENT ends its listing
-        there, which the C library takes for the end of the folder: everything behind it would vanish without
-        an error (measured). Opening it says that it is gone."""
+        fuse-overlayfs caches the names of a folder. If `stat` of one fails with ENOENT, its listing stops
+        there, which the C library takes for the end of the folder: all later names would vanish without an
+        error (measured). Opening the file reports that it is gone."""
         try:
             return _as_lower(super().attributes(path), path)
         except Failure as failure:
@@ -66,15 +66,14 @@ class Lower(Vfs):
             (name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)
         ]
         if self.for_program:
-            with self._told_lock:
-                self._told[above] = {**self._told.get(above, {}), **dict(listed)}
+            with self._listed_lock:
+                self._listed[above] = {**self._listed.get(above, {}), **dict(listed)}
         return listed
 
     def xattrs(self, path: str) -> list[str]:
-        """The names of the extended attributes that fit where the overlay will copy them; the others can be
-        asked for by name.
-        """
-        left = _ROOM_FOR_XATTRS
+        """The names of the extended attributes that fit where the overlay will copy them; the others can
+        still be read by name."""
+        left = _XATTR_BYTES
         names = []
         with self._reported(path):
             for name, value in self._walk(path).xattrs().items():
@@ -84,7 +83,7 @@ class Lower(Vfs):
         return names
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
-        """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, without waiting and
+        """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, with O_NONBLOCK and
         without reading (it looks for an attribute of its own): that must not fetch them all."""
         if self.for_program and flags & os.O_NONBLOCK and not flags & os.O_ACCMODE:
             with self._reported(path):
@@ -96,8 +95,8 @@ class Lower(Vfs):
 
     def _known(self, path: str) -> Attributes | None:
         above, _, name = path.rpartition("/")
-        with self._told_lock:
-            return self._told.get(above, {}).get(name)
+        with self._listed_lock:
+            return self._listed.get(above, {}).get(name)
 
 
 class _Later:
@@ -111,12 +110,12 @@ class _Later:
         self._lock = threading.Lock()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`; ESTALE if the size told at the opening was not the true one, which the next
-        opening tells.
+        """Bytes from `offset`; ESTALE if the size given at `open` was wrong; the next `open` gives the true
+        one.
         """
         content = self._content
         if content is None:
-            opened = self._node.open()  # no lock is held over it: another reader may do the same
+            opened = self._node.open()  # no lock is held meanwhile: another reader may do the same
             with self._lock:
                 self._content, spare = (
                     (self._content, opened) if self._content is not None else (opened, None)

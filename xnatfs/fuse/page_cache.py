@@ -1,16 +1,18 @@
-"""What the kernel holds of open files: its pages and its one size are a path's, not an open file's.
+"""The kernel's page cache of open files: its pages and its single size belong to a path, not to an open file.
 
 Used by `fuse`. Two programs may have two versions of one path open: the file was overwritten on the server
-while the first one reads it. Both would read, and fill, the same pages: measured, the first got the second
-one's bytes in the middle of its own, and was cut at the second one's size without an error. So
+while the first program reads it. Both would read, and fill, the same pages: measured, the first program got
+the second version's bytes in the middle of its own, and was cut at the second version's size without an
+error. So
 
-- when a version is opened while another one is open, the kernel is made to give up what it has of the path
-  (`fuse.Adapter._revoked`); where it does not, or below an overlay, the second goes past the pages
-  (`direct_io`), which stay those of the first;
-- before that, a smaller size is not told as long as the first is open: the kernel would cut its reads there;
-- where a larger size is told, the first gets ESTALE: the kernel would fill what it reads up with zeros.
+- when a version is opened while another one is open, the kernel is made to drop its pages of the path
+  (`fuse.Adapter._revoked`); where it does not, or below an overlay, the second program bypasses the pages
+  (`direct_io`), which stay those of the first version;
+- before that, a smaller size is not reported as long as the first version is open: the kernel would cut reads
+  at that size;
+- where a larger size is reported, the first program gets ESTALE: the kernel would pad its reads with zeros.
 
-Threading: any thread; one lock, held for moments.
+Threading: any thread; one lock, held only briefly.
 """
 
 from __future__ import annotations
@@ -25,18 +27,18 @@ _REMEMBERED = 200_000  # paths whose pages the kernel may still have
 
 
 class Pages:
-    """Which version of each path the kernel's pages are of, and who has which open."""
+    """Which version of each path the kernel's pages belong to, and which versions are open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._versions: LRUCache[str, str] = LRUCache(_REMEMBERED)
         self._open: dict[str, dict[int, Opened]] = {}  # by path and handle: those that use the pages
         self._overtaken: set[int] = set()  # handles whose path has become larger since
-        self._doubtful: set[str] = set()  # paths of which the kernel may know the size of another version
+        self._doubtful: set[str] = set()  # paths for which the kernel may have another version's size
 
     def opened(self, path: str, opened: Opened) -> tuple[bool, bool]:
-        """A file was opened: whether the kernel may keep the pages it has of this path, and whether this one
-        has to go past them.
+        """A file was opened: whether the kernel may keep its pages of this path, and whether this handle must
+        bypass them.
         """
         with self._lock:
             held = self._open.setdefault(path, {})
@@ -49,19 +51,19 @@ class Pages:
             return keep, False
 
     def in_the_way(self, path: str, opened: Opened) -> bool:
-        """Whether another version than this is open."""
+        """Whether another version is open."""
         with self._lock:
             return _others(self._open.get(path, {}), opened)
 
     def revoked(self, path: str) -> None:
-        """The kernel gave up what it had of a path: whoever has it open gets nothing from it any more."""
+        """The kernel dropped its pages of a path: handles that were open can read nothing any more."""
         with self._lock:
             self._open.pop(path, None)
             self._versions.pop(path, None)
             self._doubtful.discard(path)
 
     def closed(self, path: str, handle: int) -> bool:
-        """A file was closed: whether the kernel has to ask for the size of the path again."""
+        """A file was closed: whether the kernel must ask for the size of the path again."""
         with self._lock:
             self._overtaken.discard(handle)
             held = self._open.get(path)
@@ -75,8 +77,8 @@ class Pages:
             self._doubtful.discard(path)
             return doubtful
 
-    def told(self, path: str, attributes: Attributes) -> Attributes:
-        """The attributes to tell the kernel."""
+    def to_report(self, path: str, attributes: Attributes) -> Attributes:
+        """The attributes to report to the kernel."""
         if path not in self._open:  # nearly always
             return attributes
         with self._lock:
@@ -89,7 +91,7 @@ class Pages:
         return attributes._replace(size=size)
 
     def overtaken(self, handle: int) -> bool:
-        """Whether what this open file reads may no longer be given to the kernel."""
+        """Whether this handle's bytes may no longer be passed to the kernel."""
         return handle in self._overtaken
 
     def open_below(self, folder: str) -> set[str]:
@@ -106,8 +108,8 @@ def _others(held: dict[int, Opened], opened: Opened) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two handles are of one version. A stamp that is not known (the server told no date) is no other
-    one.
+    """Whether two handles have the same version. An unknown stamp (the server gave no date) does not make a
+    difference.
     """
     if one == other:
         return bool(one)

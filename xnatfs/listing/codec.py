@@ -182,7 +182,7 @@ class StoredListings:
                 return None
             return Kept(build(body), row.stamp, max(0.0, time.time() - row.made))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            log.warning("a stored listing (%s) is not what it should be: %s", kind, error)
+            log.warning("a stored listing (%s) is malformed: %s", kind, error)
             return None
 
     def _put(self, kind: str, key: str, stamp: str, body: Any) -> None:

@@ -79,7 +79,7 @@ class Absences:
             f"{sum(there[one] for one in doubtful)} files are listed, "
             f"{sum(known.get(one, 0) for one in doubtful)} are counted"
         )
-        self._diagnostics.odd(f"{_said(key)}: {words}; those listed before are shown")
+        self._diagnostics.odd(f"{_said(key)}: {words}; showing the previous listing")
         raise Failure(Cause.UNPROVEN, _said(key), words)
 
     def _stands(self, key: Hashable, after: FileIndex) -> bool:

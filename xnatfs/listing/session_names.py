@@ -132,7 +132,7 @@ class SessionNames:
         except Failure as failure:
             if failure.cause not in (Cause.NO_ENTRY, Cause.NOT_ALLOWED, Cause.UNPROVEN):
                 raise
-            log.info("project %s is not looked through: %s", project, failure)
+            log.info("project %s is not searched: %s", project, failure)
             search.closed[project] = failure.cause.sentence
             search.doubtful = search.doubtful or failure.cause is Cause.UNPROVEN
             return {}

@@ -121,7 +121,7 @@ class SingleLoader:
             and {one.id for one in self.subject(item_subject(item, theirs))}
             != {one.id for one in item.resources}
         ):
-            log.info("a subject's item does not tell all that the listings of %s do", witness.id)
+            log.info("a subject's item is less complete than the listings of %s", witness.id)
             self._listings.capabilities.refuse(_ITEMS)
             return False
         self.items_proven = True

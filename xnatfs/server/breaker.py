@@ -46,7 +46,7 @@ _LEAP = (
 
 class Away(NamedTuple):
     """The server is away: since when (epoch seconds), why (`words`: in a few), and in how many seconds it is
-    asked again (None: when somebody asks)."""
+    asked again (None: on demand)."""
 
     since: float
     cause: Cause
@@ -152,7 +152,7 @@ class Breaker:
         if away is None:
             return None
         since = time.strftime("%H:%M:%S", time.localtime(away.since))
-        again = "" if away.next_try is None else f"; it is asked again in {away.next_try:.0f} s"
+        again = "" if away.next_try is None else f"; next try in {away.next_try:.0f} s"
         failure = Failure(away.cause, self._server, f"{away.words} since {since}{again}")
         failure.away = True
         return failure

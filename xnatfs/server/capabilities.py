@@ -34,7 +34,7 @@ class Capabilities:
     def refuse(self, form: str) -> None:
         """Remember that the server does not take this form."""
         if self.may(form):
-            log.info("this server does not take the form %r", form)
+            log.info("this server does not accept the form %r", form)
             with self._lock:
                 self._refused = {**self._refused, form: time.time()}
 

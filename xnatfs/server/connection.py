@@ -92,7 +92,9 @@ class Connection:
         if self.settings.offline:
             if known is None:
                 raise Failure(
-                    Cause.OFFLINE, self.server, "nothing of it is: mount it once while it can be reached"
+                    Cause.OFFLINE,
+                    self.server,
+                    "nothing from this server is: mount it once while it is reachable",
                 )
             self._be_at(known)
             return self.user
@@ -186,7 +188,7 @@ class Connection:
             session.verify = self.settings.verify
         if session.verify is False:
             log.warning(
-                "the certificate of %s is not checked (verify is false): whoever is in between can read "
+                "the certificate of %s is not checked (verify is false): anyone on the network path can read "
                 "the password",
                 self.server,
             )
@@ -220,7 +222,7 @@ class Connection:
             moved = target.removesuffix(_BUILD_INFO)
             if moved in (target, self.server) or not self._may_move(moved):
                 raise Failure(Cause.MOVED, self.server, f"it redirects to {target}")
-            log.warning("%s redirects to %s, which is used from here on", self.server, moved)
+            log.warning("%s redirects to %s, which is used from now on", self.server, moved)
             self.server = moved
         if response.ok:
             with contextlib.suppress(ValueError, AttributeError, RecursionError):
@@ -378,7 +380,7 @@ class Connection:
         if self.settings.offline:
             raise Failure(Cause.OFFLINE, self.server)
         if ended():
-            raise Failure(Cause.INTERRUPTED, self.server, "nobody waits for it any more")
+            raise Failure(Cause.INTERRUPTED, self.server, "nothing is waiting for it any more")
         self._look_at_clock()
         self._prober.start()
         self.breaker.check()
@@ -452,7 +454,7 @@ class Connection:
     def _look_at_clock(self) -> None:
         if self.breaker.leapt():
             # The other side has long given up the connections from before, and may never say so.
-            log.info("the machine was suspended or its clock set; connections are made anew")
+            log.info("the machine was suspended or its clock set; opening new connections")
             for scheme in ("http://", "https://"):
                 self._http.get_adapter(scheme).close()
 
@@ -462,4 +464,4 @@ def _target(url: str, response: requests.Response) -> str:
     try:
         return shown_url(urljoin(url, response.headers["Location"]))
     except ValueError:
-        return "an address that is none"
+        return "an invalid address"

@@ -42,7 +42,7 @@ _NOWHERE = frozenset("\\\t")
 
 
 NOT_IN_ZIP = "neither by itself nor in the resource's zip"
-NO_WAY = "XNAT cannot be asked for a name with a backslash or a TAB"
+NO_WAY = "XNAT cannot serve a name with a backslash or a TAB"
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Downloads:
                 return
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             if match is None or int(match[1]) != start:
-                raise Failure(Cause.NOT_DATA, record.uri, "a part of a file without a right Content-Range")
+                raise Failure(Cause.NOT_DATA, record.uri, "part of a file without a valid Content-Range")
             size = int(match[3])
             last = min(int(match[2]) + 1, end, size)
             yield RangePart(start, size, last, stamp, _pieces(response, self._patience, last - start))

@@ -104,7 +104,7 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
         while True:
             row = text.value()
             if not isinstance(row, dict):
-                raise ValueError("a row of the listing is none")
+                raise ValueError("a row of the listing is not an object")
             cells += 1 + len(row)
             if cells > CELLS:
                 raise Failure(Cause.TOO_LARGE, detail=f"more than {CELLS:,} cells")
@@ -117,7 +117,7 @@ def _result_set(text: _Text) -> Iterator[dict[str, Any]]:
     # Always the number of rows, as a string, on every form used here (xnat-rest.md 12, executed). Where it is
     # missing or no number nothing is proven, and nothing refuted.
     if str(total).isdecimal() and int(total) != count:
-        raise ValueError(f"it says that it has {total} rows and has {count}")
+        raise ValueError(f"it claims {total} rows and has {count}")
 
 
 def _members(text: _Text) -> Iterator[str]:
@@ -161,7 +161,7 @@ class _Text:
     def expect(self, char: str) -> None:
         """Read this character."""
         if self.peek() != char:
-            raise ValueError(f"no {char!r} where it should be")
+            raise ValueError(f"no {char!r} where one is required")
         self._at += 1
 
     def take(self, end: str) -> str:
@@ -184,7 +184,7 @@ class _Text:
                 # Not whole yet, or wrong: that shows when no more comes, or when it gets longer than anything
                 # true.
                 if len(self._text) - self._at > ROW or not self._more():
-                    raise ValueError(f"the listing is cut short or no JSON ({error.msg})") from None
+                    raise ValueError(f"the listing is cut short or not JSON ({error.msg})") from None
                 continue
             whole = isinstance(found, (dict, list, str)) or self._text[end:].lstrip(_OF_NUMBERS)
             if not whole and self._more():
@@ -222,7 +222,7 @@ class _Timed:
 
     def read1(self, amount: int, decode_content: bool) -> bytes:
         if time.monotonic() > self._deadline:
-            raise Failure(Cause.TIMED_OUT, detail="the listing did not come to its end")
+            raise Failure(Cause.TIMED_OUT, detail="the listing is incomplete")
         piece: bytes = self._raw.read1(amount, decode_content=decode_content)
         return piece
 

@@ -244,7 +244,7 @@ class Login:
             if response.is_redirect and ".vm" in response.headers["Location"]:
                 # Not remembered as refused: XNAT took the password, or a proxy redirects for a moment only.
                 detail = (
-                    "the server sends this login to a web page: log in with a browser to see why (an "
+                    "the server redirects this login to a web page: log in with a browser to see why (an "
                     "expired password?)"
                 )
                 raise Failure(Cause.NOT_AN_XNAT if self.count else Cause.LOGIN_REFUSED, server, detail)
@@ -253,7 +253,7 @@ class Login:
         if name == "guest" and self.credentials.user != "guest":
             raise self._refuse("the server treats the login as a guest")
         if self._connection.user and name != self._connection.user:
-            raise self._refuse(f"the server now says that it is {name}'s")
+            raise self._refuse(f"the server now says that it belongs to {name}")
         self._connection.user = name
         self.count += 1
         self.good()
@@ -268,8 +268,7 @@ class Login:
         if not detail and login.source == STORED:
             over = login.expires is not None and login.expires < time.time()
             detail = (
-                f"the token of {login.source} {'has expired' if over else 'is not valid any more'}; "
-                f"call it again"
+                f"the token of {login.source} {'has expired' if over else 'is no longer valid'}; run it again"
             )
         return Failure(
             Cause.LOGIN_REFUSED,
@@ -296,7 +295,7 @@ class Login:
             raise Failure(
                 Cause.LOGIN_REFUSED,
                 whose,
-                f"what {login.source} has was refused before and is not sent again",
+                f"the login from {login.source} was refused before and is not sent again",
             )
         try:
             self._connection.change_login(login)
@@ -325,7 +324,7 @@ class Login:
         except (Failure, UsageError) as problem:
             log.warning("%s", problem)
             return False
-        log.info("a new login for %s was found in %s", self._connection.server, login.source)
+        log.info("found a new login for %s in %s", self._connection.server, login.source)
         return True
 
     def learn(self) -> None:

@@ -253,7 +253,7 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
             continue
         size = number(row.get("size", "")) or 0
         if size > _LARGEST:
-            listing.odd.append(f"{uri!r}: {size} bytes, more than any file system here can hold")
+            listing.odd.append(f"{uri!r}: {size} bytes, more than any file system can store")
             continue
         # The digest names the file in the cache: nothing but one gets there.
         digest = row.get("digest", "").lower()
@@ -273,7 +273,7 @@ def hostile(path: str) -> str:
     if ".." in parts:
         return "a path that leaves its resource"
     if len(parts) > _DEEPEST:
-        return "a path deeper than any program can follow"
+        return "a path too deep for any program"
     if "." in parts or "" in parts:
         # The server would have to be asked for a URL that every HTTP library rewrites.
         return "a path with an empty part or a single dot"

@@ -94,7 +94,7 @@ class TokenRenewal:
         elif when is not None:
             text = f"the token of {login.source} is valid until {when}"
             if state == "expires soon":
-                text += "; call `xnatfs login` before that"
+                text += "; run `xnatfs login` before then"
         return {
             "from": login.source,
             "token": bool(login.owner) or remote.is_alias(login.user),
@@ -110,7 +110,7 @@ class TokenRenewal:
         try:
             log.info("%s", self.read_again())
         except (Failure, UsageError) as problem:
-            log.warning("the login was to be read again, and the old one stays: %s", problem)
+            log.warning("could not reload credentials; keeping the current ones: %s", problem)
 
     def read_again(self, place: str = "") -> str:
         """Look for the login again, and use what is there now. What is being read goes on.
@@ -131,25 +131,28 @@ class TokenRenewal:
             if login is None:
                 if _once_only(used):
                     raise UsageError(
-                        f"a password from the {used.source} cannot be read again; call `xnatfs login`, or "
-                        f"unmount and mount anew"
+                        f"a password from the {used.source} cannot be read again; run `xnatfs login`, or "
+                        f"unmount and mount again"
                     )
                 raise UsageError(
-                    f"there is no login of {STORED} for {self._connection.user} at {self._connection.server}"
+                    f"there is no login from {STORED} for {self._connection.user} "
+                    f"at {self._connection.server}"
                 )
             if (login.user, login.password) == (used.user, used.password):
                 if self._connection.logins.refused:
-                    raise UsageError(f"{login.source} has what the server refused; call `xnatfs login`")
-                return f"nothing new from {login.source}; the login stays"
+                    raise UsageError(
+                        f"{login.source} has the login that the server refused; run `xnatfs login`"
+                    )
+                return f"nothing new from {login.source}; keeping the login"
             self._take(login)
-            return f"goes on with the login of {login.source}"
+            return f"continues with the login from {login.source}"
 
     def _take(self, login: Credentials) -> None:
         if self._settings.offline:
             raise UsageError("the mount is offline and needs no login")
         refused = self._connection.logins.refused
         self._connection.logins.take(login)
-        log.info("goes on with the login of %s", login.source)
+        log.info("continues with the login from %s", login.source)
         if refused:
             self._anew()
 

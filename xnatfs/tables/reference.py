@@ -107,9 +107,9 @@ def _files(table: Table) -> Iterator[str]:
 def _validated() -> Iterator[str]:
     yield "### Validation reports"
     yield ""
-    yield "From `BBRC_VALIDATOR`: the report `<Validator>*.json`. One row a session."
+    yield "From `BBRC_VALIDATOR`: the report `<Validator>*.json`. One row per session."
     yield (
-        "Columns: `ID`, a column for each test that any session has, in the order first seen, "
+        "Columns: `ID`, a column for each test that any session has, in order of first appearance, "
         "`version`, `generated`."
     )
     yield "A cell is `true`, `false`, or empty where the test was skipped or is not in the session's report."

@@ -97,13 +97,15 @@ def _tables_of(loaded: object) -> list[Table]:
         return held
     if isinstance(loaded, Callable):  # type: ignore[arg-type]  # mypy takes it for a form, not a class
         return _tables_of(loaded())  # type: ignore[operator]  # see above
-    raise TypeError(f"{type(loaded).__name__} is neither a Table nor several nor gives any")
+    raise TypeError(
+        f"{type(loaded).__name__} is neither a Table, nor several, nor a function that returns them"
+    )
 
 
 def _refusal(table: Table, there: dict[str, Table]) -> str:
     """Why a plug-in's table cannot be taken."""
     if not _WORD.fullmatch(table.pipeline) or not _WORD.fullmatch(table.name):
-        return f"{table.key!r} is no name for a table: letters, digits, - and _ only"
+        return f"{table.key!r} is not a valid table name: letters, digits, - and _ only"
     if table.key in there:
         return f"there is already a table {table.key}"
     return ""

@@ -137,7 +137,7 @@ Combine = Callable[[SessionInfo, Inputs], Parsed]
 
 
 def stacked(_: SessionInfo, inputs: Inputs) -> Parsed:
-    """All files' rows, one after the other, under the union of their columns in the order first seen."""
+    """All files' rows, one after the other, under the union of their columns in order of first appearance."""
     return stack(parsed for files in inputs.values() for _, parsed in files)
 
 
@@ -281,7 +281,7 @@ def csv_table(stream: BinaryIO, delimiter: str = ",") -> Parsed:
     try:
         found = [row for row in reader if len(row) > 1 or (row and row[0].strip())]
     except csv.Error as error:
-        raise ParseError(f"it is no table of comma-separated values ({error})") from None
+        raise ParseError(f"it is not a table of comma-separated values ({error})") from None
     if not found:
         raise ParseError("it is empty")
     header = tuple(name.strip() for name in found[0])

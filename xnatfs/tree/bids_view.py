@@ -75,7 +75,7 @@ class _BidsFolder:
         mtime = self._mtime(snapshot)
         where = self.scope.identity
         if maps.problem:
-            text = f"There is no BIDS view: {maps.problem}\n"
+            text = f"No BIDS view: {maps.problem}\n"
             return {"README": TextFile(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
         small = {
@@ -357,7 +357,7 @@ class _BidsFolder:
         original = b"" if what.original is None else _read(nodes[what.original])
         found = sidecars.read(original) if original else {}
         if found is None and what.original is not None:
-            self.sources.diagnostics.odd(f"{what.original.uri!r}: a sidecar that is no JSON object")
+            self.sources.diagnostics.odd(f"{what.original.uri!r}: a sidecar that is not a JSON object")
         told = found or {}
         wanted: dict[str, Any] = dict(what.fields)
         if what.header and "RepetitionTime" not in told and "VolumeTiming" not in told:

@@ -202,19 +202,19 @@ class _List:
             f"Views over the {len(shown)} sessions of the list {self._name} ({len(resolved.names)} names)."
         ]
         if missing:
-            lines += ["", f"{len(missing)} names are no session you can read:", *missing]
+            lines += ["", f"{len(missing)} names match no session you can read:", *missing]
         if missing and resolved.search.skipped:
             many = (
-                f"You see {resolved.search.skipped} projects: too many to look for labels that "
+                f"You see {resolved.search.skipped} projects: too many to search for labels that "
                 f"sessions have only where they are shared."
             )
             lines += ["", many]
         if missing and resolved.search.closed:
             lines += [
                 "",
-                "These projects could not be looked into:",
+                "These projects could not be searched:",
                 *(f"{one}: {why}" for one, why in resolved.search.closed.items()),
             ]
         if several:
-            lines += ["", "These labels are those of several sessions, which are all here:", *several]
+            lines += ["", "These labels belong to several sessions, all of which are shown:", *several]
         return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")

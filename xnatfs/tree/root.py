@@ -23,27 +23,29 @@ from xnatfs.tree.views import scope_views, views_room
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
 
 _README = """\
-This folder is the XNAT server {server}, {manner}, as the user {user} sees it.
+This folder shows the XNAT server {server} ({manner}), as the user {user} sees it.
 
 projects/   the server's files, each once:
             projects/PROJECT/subjects/SUBJECT/SESSION/SCANS/ID-TYPE/RESOURCE/...
-            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject, resources of a project
+            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject,
+            and resources of a project
 archive/    the same files for scripts, with bare scan ids:
             archive/projects/PROJECT/experiments/SESSION/SCANS/ID/RESOURCE/...
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
-tables/     measurements of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, .xlsx and .parquet:
+tables/     results of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, .xlsx and .parquet:
             tables/PROJECT/PIPELINE/TABLE.csv
 views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
             views/PROJECT/by-resource/RESOURCE/SESSION/...
-            views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv says what is not in it, and why
+            views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv lists what is not in it, and why
 
-A file is fetched when it is first read and then kept in a cache on this machine.
+A file is fetched when it is first read, and then cached on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
-Names that cannot be file names are spelt with %XX, as in URLs; getfattr -d FILE shows what the server says of a file.
+Names that cannot be file names are escaped with %XX, as in URLs.
+getfattr -d FILE shows a file's attributes on the server.
 
 xnatfs status     what the mount is doing, and what went wrong (also in {mountpoint}/.xnatfs/)
-xnatfs refresh    look at the server again now (else new data shows within a minute)
+xnatfs refresh    check the server for changes now (otherwise new data shows within a minute)
 xnatfs unmount {mountpoint}
 """
 
@@ -53,7 +55,7 @@ def root_folder(
 ) -> Branch:
     """The root of a mount."""
     manner = (
-        "read-only below a layer for changes on this machine (see `xnatfs status`)"
+        "read-only, under a layer that stores changes on this machine (see `xnatfs status`)"
         if sources.settings.lower
         else "read-only"
     )

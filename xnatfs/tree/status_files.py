@@ -53,8 +53,8 @@ def _errors(sources: Sources) -> bytes:
 
 def _oddities(sources: Sources) -> bytes:
     lines = [printable(one) for one in sources.diagnostics.oddities()]
-    head = "What the server lists and the tree cannot show as it is:\n"
-    return (head + "\n".join(lines) + "\n" if lines else "nothing odd was found\n").encode(
+    head = "Items that the server lists and the tree cannot show as they are:\n"
+    return (head + "\n".join(lines) + "\n" if lines else "nothing unusual was found\n").encode(
         "utf-8", "backslashreplace"
     )
 

@@ -26,16 +26,17 @@ from xnatfs.tree.resource import Sources
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 
 _README = """\
-Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; later only what changed is asked for.
+Measurement tables of this project, one folder per pipeline. Each is built when it is first opened; later
+only changes are fetched.
 
-NAME.csv .xlsx .parquet     one row a measurement; numbers as the pipeline wrote them
-NAME_wide.*                 one row a session
-NAME.problems.csv           sessions that are not in the table, or not wholly, and why
+NAME.csv .xlsx .parquet     one row per measurement; numbers as the pipeline wrote them
+NAME_wide.*                 one row per session
+NAME.problems.csv           sessions missing or incomplete in the table, and why
 sessions/SESSION/...        the same tables of one session
 
-getfattr -d FILE says as of when a table is and how many sessions are in it.
+getfattr -d FILE shows how current a table is and how many sessions are in it.
 {still}"""
-_STILL = "\nNot every session has been looked into yet: more tables may appear here in a moment.\n"
+_STILL = "\nNot every session has been checked yet: more tables may appear here in a moment.\n"
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,13 @@ _NO_TYPE = "(none)"
 _UNLABELLED = "unlabelled"
 _SAME_FOR = 5.0  # seconds for which the listings of a flat folder are not looked through again
 _TYPE_README = """\
-Scans of {what} {name!r} of {title}: {all} in all, {usable} of quality "usable", {unrated} without a quality (those are in all/ only).
+Scans of {what} {name!r} of {title}: {all} in all, {usable} of quality "usable", {unrated} without a quality
+(those are in all/ only).
 
 usable/RESOURCE/   scans whose quality is "usable"
 all/RESOURCE/      every scan
-NIfTI files lie side by side as SUBJECT_SESSION_SCAN_SESSIONID.EXT; a second file of one kind has its own name before the extension.
+NIfTI files lie side by side as SUBJECT_SESSION_SCAN_SESSIONID.EXT; further files with the same extension
+have their own name before it.
 """
 
 

@@ -58,7 +58,7 @@ def test_diffusion_needs_its_gradients() -> None:
     assert {path.partition("_dwi")[2] for path in whole.files} == {".nii.gz", ".bval", ".bvec", ".json"}
     assert all(isinstance(what, Same) for what in whole.files.values())
     assert reasons(plan(one("1", "DWI", ["d.nii.gz", "d.bval"]))) == {
-        "1": "dwi/dwi wants a file bvec beside the image"
+        "1": "dwi/dwi needs a file bvec beside the image"
     }
     plain = plan(one("1", "DWI", ["dwi.nii.gz", "bvals", "bvecs"]))
     assert plain.files["dwi/sub-01_ses-A_dwi.bval"] == Same(file("1", "bvals"))
@@ -93,10 +93,10 @@ def test_field_maps() -> None:
         "EchoTime2": file("1", "f_e2.json"),
     }
     assert reasons(plan(one("2", "gre_field_mapping", ["f_ph.nii"]))) == {
-        "2": "fmap/phasediff demands EchoTime1 in a sidecar, and there is none"
+        "2": "fmap/phasediff requires EchoTime1 in a sidecar, and there is none"
     }
     assert reasons(plan(one("1", "SE_EPI_AP", ["e.nii"]))) == {
-        "1": "fmap/epi demands PhaseEncodingDirection in a sidecar, and there is none"
+        "1": "fmap/epi requires PhaseEncodingDirection in a sidecar, and there is none"
     }
 
 
@@ -126,7 +126,7 @@ aslcontext = ["control", "label"]
         b"volume_type\ncontrol\nlabel\ncontrol\nlabel\n"
     )
     assert reasons(plan(one("3", "ASL", ["p.nii", "p.json"]))) == {
-        "3": "perf/asl wants a file aslcontext.tsv beside the image"
+        "3": "perf/asl needs a file aslcontext.tsv beside the image"
     }
 
 
@@ -163,9 +163,9 @@ def test_what_is_left_out_is_told() -> None:
         ("2", "made from another image (Crop_1)"),
         ("3", "it has no .nii or .nii.gz"),
         ("4", "no resource NIFTI or NIFTI_RAW with images"),
-        ("5", "func/bold wants 2 or more frames, it has 1"),
+        ("5", "func/bold needs 2 or more frames, it has 1"),
         ("6", "bold has a time axis, this has 1 frame"),
-        ("7", "anat/MEGRE has to have the entity echo, which nothing tells"),
+        ("7", "anat/MEGRE needs the entity echo, which nothing provides"),
     ]
 
 
@@ -173,7 +173,7 @@ def test_a_name_is_given_once() -> None:
     rules = '[[rule]]\ntype = "T1"\nto = "anat/T1w"\nentities = { run = "1" }'
     found = plan(one("1", "T1", ["a.nii"]), one("2", "T1", ["b.nii"]), rules=rules)
     assert list(found.files) == ["anat/sub-01_ses-A_run-01_T1w.nii"] and reasons(found) == {
-        "2": "its name is that of scan 1"
+        "2": "it has the same name as scan 1"
     }
 
 

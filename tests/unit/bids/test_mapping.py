@@ -72,12 +72,12 @@ def test_the_usual_types(type: str, description: str, frames: str, expected: str
     [
         ("localizer", "3-plane localizer", "3", "a localizer"),
         ("AAHead_Scout", "", "128", "a localizer"),
-        ("REST", "rest fMRI", "1", "func/bold wants 2 or more frames, it has 1"),
+        ("REST", "rest fMRI", "1", "func/bold needs 2 or more frames, it has 1"),
         (
             "REST",
             "rest fMRI",
             "",
-            "func/bold wants 2 or more frames, the server does not say how many it has",
+            "func/bold needs 2 or more frames, the server does not say how many it has",
         ),
         ("DTI", "ep2d_diff_ADC", "30", "computed by the scanner from diffusion images"),
         ("SWI", "SWI_Images", "", "BIDS has no name for susceptibility-weighted and projected images"),
@@ -85,9 +85,9 @@ def test_the_usual_types(type: str, description: str, frames: str, expected: str
             "PET_FDG",
             "FDG static",
             "1",
-            "BIDS demands facts on PET, CT and spectroscopy that XNAT does not list",
+            "BIDS requires facts about PET, CT and spectroscopy that XNAT does not list",
         ),
-        ("", "", "", "no rule fits its type and description"),
+        ("", "", "", "no rule matches its type and description"),
     ],
 )
 def test_what_has_no_place(type: str, description: str, frames: str, reason: str) -> None:
@@ -127,10 +127,10 @@ entities = { task = "rest" }
     )  # a lab that says so needs no frames
     assert (
         where(scan("x", "rest eyes"), rules=rules)
-        == "func/bold wants 2 or more frames, the server does not say how many it has"
+        == "func/bold needs 2 or more frames, the server does not say how many it has"
     )
     alone = parse("only = true\n" + text, "mine").over(usual_map())
-    assert where(scan("T2"), rules=alone) == "no rule fits its type and description"
+    assert where(scan("T2"), rules=alone) == "no rule matches its type and description"
 
 
 def test_settings_of_maps_stand_on_each_other() -> None:
@@ -156,40 +156,43 @@ RULE = '[[rule]]\nany = "x"\n'
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("rule = 3", "m: rules are written [[rule]], one block each"),
+        ("rule = 3", "m: write rules as [[rule]], one block each"),
         ("[[rule]", "m: Expected"),
-        ("colour = 1", "m: 'colour' is no part of a bids.toml; it has"),
+        ("colour = 1", "m: 'colour' is not a key of a bids.toml; it has"),
         ("[[rule]]\nto = 'anat/T1w'", "m: rule 1: it has no condition"),
-        (RULE, "m: rule 1: it has either"),
-        (RULE + "to = 'anat/T1w'\nskip = 'no'", "m: rule 1: it has either"),
-        (RULE + "to = 'T1w'", "m: rule 1: to is a datatype and a suffix"),
+        (RULE, "m: rule 1: it needs either"),
+        (RULE + "to = 'anat/T1w'\nskip = 'no'", "m: rule 1: it needs either"),
+        (RULE + "to = 'T1w'", "m: rule 1: to must be a datatype and a suffix"),
         (RULE + "to = 'anat/T9w'", "m: rule 1: anat has no suffix 'T9w', but T1w"),
-        (RULE + "to = 'func/bold'", "m: rule 1: func/bold has to have the entity 'task'"),
+        (RULE + "to = 'func/bold'", "m: rule 1: func/bold needs the entity 'task'"),
         (RULE + "to = 'anat/T1w'\nentities = { dir = 'AP' }", "m: rule 1: anat/T1w has no entity 'dir', but"),
         (
             RULE + "to = 'anat/T1w'\nentities = { acq = '{what}' }",
             "m: rule 1: entities.acq uses {what}, which no pattern",
         ),
-        (RULE + "to = 'anat/T1w'\nentities = { echo = 'two' }", "m: rule 1: entities.echo is a number"),
-        (RULE + "to = 'anat/T1w'\nentities = { part = 'half' }", "m: rule 1: entities.part is one of mag"),
+        (RULE + "to = 'anat/T1w'\nentities = { echo = 'two' }", "m: rule 1: entities.echo must be a number"),
+        (
+            RULE + "to = 'anat/T1w'\nentities = { part = 'half' }",
+            "m: rule 1: entities.part must be one of mag",
+        ),
         (
             RULE + "to = 'anat/T1w'\nentities = { acq = '--' }",
-            "m: rule 1: entities.acq has to have letters or digits",
+            "m: rule 1: entities.acq needs letters or digits",
         ),
-        (RULE + "to = 'anat/T1w'\nframes = 'many'", "m: rule 1: frames is a number or a range"),
-        (RULE + "to = 'anat/T1w'\nframes = '9-3'", "m: rule 1: frames runs from the smaller"),
+        (RULE + "to = 'anat/T1w'\nframes = 'many'", "m: rule 1: frames must be a number or a range"),
+        (RULE + "to = 'anat/T1w'\nframes = '9-3'", "m: rule 1: frames must run from the smaller"),
         (RULE + "to = 'anat/T1w'\naslcontext = 'label'", "m: rule 1: aslcontext is for perf/asl only"),
-        (RULE + "to = 'perf/asl'\naslcontext = 'lable'", "m: rule 1: aslcontext has control"),
-        (RULE + "to = 'fmap/epi'\nintended_for = 'brain'", "m: rule 1: intended_for has datatypes"),
-        (RULE + "to = 'anat/T1w'\nsidecar = { A = { B = 1 } }", "m: rule 1: sidecar.A is a text"),
-        (RULE + "skip = ' '", "m: rule 1: skip says why"),
+        (RULE + "to = 'perf/asl'\naslcontext = 'lable'", "m: rule 1: aslcontext must consist of control"),
+        (RULE + "to = 'fmap/epi'\nintended_for = 'brain'", "m: rule 1: intended_for needs datatypes"),
+        (RULE + "to = 'anat/T1w'\nsidecar = { A = { B = 1 } }", "m: rule 1: sidecar.A must be a text"),
+        (RULE + "skip = ' '", "m: rule 1: skip must give the reason"),
         (RULE + "skip = 'x'\nsidecar = { A = 1 }", "m: rule 1: with `skip` there is no sidecar"),
-        ("[[rule]]\nany = 're:('\nskip = 'x'", "m: rule 1: any: 're:(' is no regular expression"),
-        ("[[rule]]\nany = []\nskip = 'x'", "m: rule 1: any is a text or a list of texts"),
-        ("[labels]\nsubject = 'S'", "m: labels.subject is a regular expression with one group"),
-        ("[labels]\nvisit = 'S'", "m: 'visit' is no part of [labels]"),
-        ("runs = 'maybe'", 'm: runs is "needed" or "always"'),
-        ("only = 'yes'", "m: only is true or false"),
+        ("[[rule]]\nany = 're:('\nskip = 'x'", "m: rule 1: any: 're:(' is not a regular expression"),
+        ("[[rule]]\nany = []\nskip = 'x'", "m: rule 1: any must be a text or a list of texts"),
+        ("[labels]\nsubject = 'S'", "m: labels.subject must be a regular expression with one group"),
+        ("[labels]\nvisit = 'S'", "m: 'visit' is not a key of [labels]"),
+        ("runs = 'maybe'", 'm: runs must be "needed" or "always"'),
+        ("only = 'yes'", "m: only must be true or false"),
     ],
 )
 def test_one_plain_sentence_for_each_mistake(text: str, sentence: str) -> None:

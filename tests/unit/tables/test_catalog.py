@@ -91,7 +91,7 @@ def test_plug_ins_add_tables_and_a_broken_one_spoils_nothing(caplog: pytest.LogC
     for part in (
         "no licence",
         "already a table freesurfer6/aseg",
-        "no name for a table",
+        "not a valid table name",
         "str is not a Table",
         "missing",
     ):

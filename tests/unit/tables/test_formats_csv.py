@@ -134,7 +134,7 @@ def test_a_name_like_a_formula_is_changed_and_said(path: Path) -> None:
     write(table, "csv", path)
     assert path.read_text() == "'=a,b\n1,2\n"
     assert problems(table) == (
-        "the column name '=a' could be taken for a formula; the .csv has an apostrophe before it",
+        "the column name '=a' could be taken for a formula; in the .csv an apostrophe precedes it",
     )
 
 
@@ -142,11 +142,11 @@ def test_each_changed_cell_is_said_once_with_its_column() -> None:
     table = frame("note x", ("=1\n", "5"), ("=1\n", "-5"), ("a\x07", "@x"), ("b" * 40_000, ""))
     said = problems(table)
     assert said == (
-        "column 'note': '=1\\n' could be taken for a formula; the .csv has an apostrophe before it",
-        "column 'note': 'a\\x07' has characters that not every format can hold; there they are spelled "
+        "column 'note': '=1\\n' could be taken for a formula; in the .csv an apostrophe precedes it",
+        "column 'note': 'a\\x07' has characters that not every format can store; there they are spelled "
         "out, as \\x07",
         f"column 'note': '{'b' * 80}...' is 40000 characters long; the .xlsx has the first 32,767 at most",
-        "column 'x': '@x' could be taken for a formula; the .csv has an apostrophe before it",
+        "column 'x': '@x' could be taken for a formula; in the .csv an apostrophe precedes it",
     )
     assert not any(map(risky, said))
 
@@ -154,7 +154,7 @@ def test_each_changed_cell_is_said_once_with_its_column() -> None:
 def test_the_list_of_changed_cells_ends() -> None:
     said = problems(Rows((Column("x"),), [(f"={number}",) for number in range(100_000)]))
     assert len(said) == LISTED + 1
-    assert said[-1] == "more cells are changed than the 200 listed"
+    assert said[-1] == "more cells were changed than the 200 listed"
 
 
 def test_ordinary_tables_have_no_notes() -> None:

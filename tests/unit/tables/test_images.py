@@ -117,7 +117,7 @@ GOOD = image(np.ones((4, 5, 6), np.int16))
     ("content", "sentence"),
     [
         (b"", "shorter than the header"),
-        (b"<html>" + b" " * 400, "no NIfTI image"),
+        (b"<html>" + b" " * 400, "not a NIfTI image"),
         (GOOD[:340], "shorter than the header"),
         (GOOD[:350], "no voxels"),
         (GOOD[:-1], "1 of its 120 voxels are missing"),
@@ -126,7 +126,7 @@ GOOD = image(np.ones((4, 5, 6), np.int16))
         (gzip.compress(GOOD, mtime=0)[:-6] + b"\0\0\0\0\0\0", "damaged or cut short"),
         (b"\x1f\x8b" + b"\0" * 400, "damaged or cut short"),
         (GOOD[:344] + b"ni1\0" + GOOD[348:], "in another file"),
-        (GOOD[:344] + b"\0\0\0\0" + GOOD[348:], "no NIfTI image"),
+        (GOOD[:344] + b"\0\0\0\0" + GOOD[348:], "not a NIfTI image"),
         (GOOD[:40] + b"\0\0" + GOOD[42:], "no shape"),
         (GOOD[:70] + b"\x80\0" + GOOD[72:], "type 128"),
         (GOOD[:80] + b"\0\0\x80\x7f" + GOOD[84:], "no voxel size"),

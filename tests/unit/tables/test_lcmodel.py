@@ -103,9 +103,9 @@ def test_workbooks_of_other_writers_are_read(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "no workbook"),
-        (b"<html></html>", "no workbook"),
-        (workbook([HEADER, *ROWS])[:-100], "no workbook, or damaged"),
+        (b"", "not a workbook"),
+        (b"<html></html>", "not a workbook"),
+        (workbook([HEADER, *ROWS])[:-100], "not a workbook, or damaged"),
         (workbook([HEADER]), "no rows"),
         (workbook([HEADER[1:], *(row[1:] for row in ROWS)]), "no column id"),
         (workbook([["id", "id"], ["a", "b"]]), "one name"),
@@ -124,5 +124,5 @@ def test_a_workbook_with_entities_is_refused() -> None:
         archive.writestr(
             "xl/worksheets/sheet1.xml", '<!DOCTYPE a [<!ENTITY b "c">]><worksheet>&b;</worksheet>'
         )
-    with pytest.raises(ParseError, match="no workbook that a pipeline writes"):
+    with pytest.raises(ParseError, match="not a workbook of the kind a pipeline writes"):
         first_sheet(out)

@@ -116,17 +116,17 @@ def test_what_would_be_read_otherwise_has_another_fingerprint() -> None:
     ("text", "sentence"),
     [
         ("[labels", "Expected ']' at the end of a table declaration (at end of document)"),
-        ("[label]\n", "'label' is no part of a tables.toml; it has [labels] and [tables.NAME]"),
-        ("labels = 3\n", "labels is a section, [labels]"),
-        ("tables = 'x'\n", "tables is a section, [tables]"),
+        ("[label]\n", "'label' is not a section of tables.toml; it has [labels] and [tables.NAME]"),
+        ("labels = 3\n", "labels must be a section, [labels]"),
+        ("tables = 'x'\n", "tables must be a section, [tables]"),
         (
             "[labels]\nFREESURFER9 = 'x'\n",
             "no table reads a resource 'FREESURFER9'; `xnatfs table --list` shows what is read",
         ),
-        ("[labels]\nASHS = 3\n", "labels.ASHS is a text or a list of texts"),
-        ("[labels]\nASHS = []\n", "labels.ASHS is a text or a list of texts"),
-        ("[labels]\nASHS = ['']\n", "labels.ASHS is a text or a list of texts"),
-        ("[labels]\nASHS = ['a', 3]\n", "labels.ASHS is a text or a list of texts"),
+        ("[labels]\nASHS = 3\n", "labels.ASHS must be a text or a list of texts"),
+        ("[labels]\nASHS = []\n", "labels.ASHS must be a text or a list of texts"),
+        ("[labels]\nASHS = ['']\n", "labels.ASHS must be a text or a list of texts"),
+        ("[labels]\nASHS = ['a', 3]\n", "labels.ASHS must be a text or a list of texts"),
         (
             "[tables.ash]\nresources = 'x'\n",
             "there is no table or pipeline 'ash'; `xnatfs table --list` shows them",
@@ -136,13 +136,13 @@ def test_what_would_be_read_otherwise_has_another_fingerprint() -> None:
             '[tables.ashs] has `resources` and `files` only; the table is written [tables."ashs/volumes"]',
         ),
         ("[tables]\nashs = 'x'\n", "[tables.ashs] has `resources` and `files` only"),
-        ("[tables.ashs]\nfiles = 'x'\n", "tables.ashs.files is a section, [tables.ashs.files]"),
+        ("[tables.ashs]\nfiles = 'x'\n", "tables.ashs.files must be a section, [tables.ashs.files]"),
         ("[tables.ashs]\nfiles.middle = 'x'\n", "ashs has no file 'middle', but icv, left, report, right"),
         (
             "[tables.'ashs/volumes']\nfiles.left = 3\n",
-            "tables.ashs/volumes.files.left is a text or a list of texts",
+            "tables.ashs/volumes.files.left must be a text or a list of texts",
         ),
-        ("[tables.ashs]\nresources = 3\n", "tables.ashs.resources is a text or a list of texts"),
+        ("[tables.ashs]\nresources = 3\n", "tables.ashs.resources must be a text or a list of texts"),
     ],
 )
 def test_what_nobody_understands_is_told_in_one_sentence(text: str, sentence: str) -> None:

@@ -62,12 +62,12 @@ def test_tests_first_seen_later_come_before_version_and_date() -> None:
     [
         ("", "empty"),
         ("<html>", "web page"),
-        ("{", "no JSON file, or cut short"),
+        ("{", "not JSON, or is cut short"),
         (json.dumps(REPORT)[:-5], "cut short"),
-        ("[]", "no validation report"),
+        ("[]", "not a validation report"),
         ("{}", "no tests"),
         ('{"A": {"has_passed": "perhaps"}}', "'perhaps', not true, false or null"),
-        ("[" * 100_000, "no JSON file"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_what_is_no_report_is_refused(content: str, sentence: str) -> None:

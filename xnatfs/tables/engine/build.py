@@ -466,7 +466,7 @@ class _Parallel:
                 self._count(session)
         except BaseException as error:
             if not isinstance(error, (Failure, UsageError)):
-                log.exception("session %s broke table %s", experiment.id, self._spec.table.key)
+                log.exception("session %s made table %s fail", experiment.id, self._spec.table.key)
                 error = Failure(
                     Cause.BAD_LISTING, experiment.label, f"the table {self._spec.table.key} failed: {error!r}"
                 )
@@ -489,12 +489,12 @@ class _Parallel:
             # A mistake in a table's definition, which may be a plug-in's, costs the session and not the
             # table.
             log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
-            problems.append(f"its files cannot be put together ({type(error).__name__}: {error})")
+            problems.append(f"its files cannot be combined ({type(error).__name__}: {error})")
             return
         session.columns, session.rows = parsed.columns, len(parsed.rows)
         problems += parsed.notes
         if not parsed.rows and not problems:
-            problems.append("its files hold no rows")
+            problems.append("its files contain no rows")
 
 
 _OURS = ("label", "date")  # what we add to bx's columns

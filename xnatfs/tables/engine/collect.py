@@ -139,7 +139,7 @@ class Collector:
         except Failure as failure:
             if removed(failure, experiment):
                 return SessionResult(
-                    problems=["it was removed while the table was made"], missing=True, passing=True
+                    problems=["it was removed while the table was built"], missing=True, passing=True
                 )
             self._must_be_its_own(failure)
             refused = SessionResult(
@@ -154,7 +154,7 @@ class Collector:
             if len(found) > 1 and result.reads:
                 others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
                 result.problems.append(
-                    f"{len(found)} resources would do; {_place(found[0])} was read, {others} not"
+                    f"{len(found)} resources match; {_place(found[0])} was read, {others} not"
                 )
         result.passing = result.passing or stale
         if result.trouble is not None and not result.reads:
@@ -175,7 +175,9 @@ class Collector:
         kept = self._store.parsed(read.key)
         if kept is None:
             raise Failure(
-                Cause.CACHE_BROKEN, read.path, "the rows parsed from it are gone; open the table again"
+                Cause.CACHE_BROKEN,
+                read.path,
+                "the rows parsed from it have been evicted; open the table again",
             )
         self._digests[read.key] = kept.digest
         return _parsed(kept)
@@ -222,7 +224,7 @@ class Collector:
             or any(self._store.stamp(read.key) is None for read in before.reads)
         ):
             return result
-        problems = [*result.problems, "its rows are those from before"]
+        problems = [*result.problems, "its previous rows are used"]
         return SessionResult(before.reads, before.resource, problems, trouble=result.trouble, passing=True)
 
     def _must_be_its_own(self, failure: Failure) -> None:
@@ -535,7 +537,7 @@ def _choose(one: Input, files: list[FileRecord], visit: SessionInfo, problems: l
             continue
         best = fits[0] if one.prefer is None else max(fits, key=lambda file: one.prefer(file.path))  # type: ignore[misc, arg-type, return-value]
         others = [file.path for file in fits if file is not best]
-        problems.append(f"{len(fits)} files would do; {best.path} was read, {', '.join(others[:3])} not")
+        problems.append(f"{len(fits)} files match; {best.path} was read, {', '.join(others[:3])} not")
         return [best]
     return []
 

@@ -1,4 +1,4 @@
-"""Why a project has the tables it has: its resources, what each feeds, and what nothing claims.
+"""Why a project has the tables it has: its resources, what each feeds, and which nothing reads.
 
 Used by `xnatfs table PROJECT --explain`, for sites whose labels differ from the usual ones.
 """
@@ -54,7 +54,7 @@ def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
         name = f"{'|'.join(kinds)}/{label}" if kinds else label or "(no label)"
         where = f"{_LEVELS[level]} resource {name}"
         lines.append(
-            f"  {where}: {', '.join(sorted(set(feeds.get((level, label), ())))) or 'nothing claims it'}"
+            f"  {where}: {', '.join(sorted(set(feeds.get((level, label), ())))) or 'nothing reads it'}"
         )
     if not present.labels:
         lines.append("  the sessions have no resources")

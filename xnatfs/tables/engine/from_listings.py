@@ -86,7 +86,7 @@ LISTED: dict[str, Listed] = {
     ),
     "scandates": Listed(
         _scandates,
-        "When each session was acquired; where the server has no date, what the DICOM files of a scan say.",
+        "When each session was acquired; where the server has no date, the one in a scan's DICOM files.",
         (_ID, _LABEL, _SUBJECT, Column("scandate", text=True), Column("scantime", text=True)),
     ),
     "scans": Listed(

@@ -179,7 +179,9 @@ class TableFiles:
         except Failure as failure:
             if failure.cause not in UNANSWERED:
                 raise
-            log.info("the table %s of %s is served as it was: %s", key, project, failure)
+            log.info(
+                "the table %s of %s could not be renewed; serving the stored one: %s", key, project, failure
+            )
 
     def _start(self, project: str, key: str, sessions: Sequence[str], wanted: Sequence[Variant]) -> Any:
         name = _name(project, key, sessions)
@@ -217,7 +219,7 @@ class TableFiles:
             if failure.cause is not Cause.CACHE_BROKEN:
                 raise
             log.info(
-                "the table %s of %s is built again: %s", key, project, failure
+                "building the table %s of %s again: %s", key, project, failure
             )  # the cache was cleared meanwhile
             self._renew_from(
                 name, self.manifest(project, key, sessions), self._build(project, key, sessions), wanted

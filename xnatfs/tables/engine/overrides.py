@@ -116,7 +116,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     unknown = set(found) - {"labels", "tables"}
     if unknown:
         raise UsageError(
-            f"{where}: {sorted(unknown)[0]!r} is no part of a {NAME}; it has [labels] and [tables.NAME]"
+            f"{where}: {sorted(unknown)[0]!r} is not a section of {NAME}; it has [labels] and [tables.NAME]"
         )
     labels = {
         label: _texts(value, f"{where}: labels.{label}")
@@ -183,12 +183,12 @@ def _wanted(text: str) -> Wanted:
 def _section(found: Mapping[str, Any], name: str, where: str, above: str = "") -> Mapping[str, Any]:
     section = found.get(name, {})
     if not isinstance(section, dict):
-        raise UsageError(f"{where}: {above}{name} is a section, [{above}{name}]")
+        raise UsageError(f"{where}: {above}{name} must be a section, [{above}{name}]")
     return section
 
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(one, str) and one for one in texts):
-        raise UsageError(f"{what} is a text or a list of texts")
+        raise UsageError(f"{what} must be a text or a list of texts")
     return tuple(texts)

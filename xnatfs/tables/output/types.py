@@ -157,7 +157,7 @@ class _Notes:
     def all(self) -> tuple[str, ...]:
         """What was said; the last sentence tells if there is more."""
         return (
-            (*self.said, f"more cells are changed than the {LISTED} listed")
+            (*self.said, f"more cells were changed than the {LISTED} listed")
             if self.left
             else tuple(self.said)
         )
@@ -293,11 +293,11 @@ def _note(notes: _Notes, about: str, cell: str) -> None:
     """Say what becomes of a cell (or a name) that a format cannot hold as it is."""
     if risky(cell):
         notes.add(
-            f"{about} {_shown(cell)} could be taken for a formula; the .csv has an apostrophe before it"
+            f"{about} {_shown(cell)} could be taken for a formula; in the .csv an apostrophe precedes it"
         )
     if _ILLEGAL.search(cell):
         notes.add(
-            f"{about} {_shown(cell)} has characters that not every format can hold; there they are "
+            f"{about} {_shown(cell)} has characters that not every format can store; there they are "
             f"spelled out, as \\x07"
         )
     if len(cell) > XLSX_LONGEST // 2 and units16(cell) > XLSX_LONGEST:

@@ -31,7 +31,7 @@ MISSING = frozenset(
     )
 )
 _INFINITE = frozenset(("inf", "-inf", "+inf", "Inf", "-Inf", "infinity", "-infinity"))
-UNFINISHED = "its last line has no end: the file may be cut short there"
+UNFINISHED = "its last line has no line end: the file may be cut short there"
 _VERSION = re.compile(r"\.v(\d+)(?=\.)")
 
 

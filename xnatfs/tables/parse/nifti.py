@@ -169,12 +169,12 @@ def _header(stream: _Source) -> ImageHeader:
         raise ParseError(
             "it is an image header whose voxels are in another file"
             if magic[:2] == b"ni"
-            else "it is no NIfTI image"
+            else "it is not a NIfTI image"
         )
     if not 1 <= dim[0] <= 7 or any(edge < 1 for edge in dim[1 : dim[0] + 1]):
         raise ParseError("its header gives no shape")
     if kind not in _TYPES:
-        raise ParseError(f"its voxels are of the NIfTI type {kind}, which is no single number")
+        raise ParseError(f"its voxels are of the NIfTI type {kind}, which is not a single number")
     if not math.isfinite(pixdim[1] * pixdim[2] * pixdim[3]):  # nor is it where one of them is not
         raise ParseError("its header gives no voxel size")
     if not math.isfinite(slope) or slope == 0:  # the standard: a slope of 0 means unscaled

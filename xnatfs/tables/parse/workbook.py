@@ -43,7 +43,7 @@ def first_sheet(stream: BinaryIO) -> list[list[str]]:
     """The rows of the first sheet, all as long as the longest; empty rows are left out.
 
     Raises:
-        ParseError: it is no workbook, or damaged.
+        ParseError: it is not a workbook, or damaged.
     """
     try:
         with zipfile.ZipFile(stream) as archive:
@@ -52,13 +52,13 @@ def first_sheet(stream: BinaryIO) -> list[list[str]]:
                 (name for name in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", name)), key=_count
             )
             if not sheets:
-                raise ParseError("it is no workbook: it has no sheet")
+                raise ParseError("it is not a workbook: it has no sheet")
             shared = _shared(archive) if "xl/sharedStrings.xml" in names else []
             return _rows(_root(archive, sheets[0]), shared)
     except ParseError:
         raise
     except _DAMAGE as error:
-        raise ParseError(f"it is no workbook, or damaged ({str(error)[:80]})") from None
+        raise ParseError(f"it is not a workbook, or damaged ({str(error)[:80]})") from None
 
 
 def _count(name: str) -> tuple[int, str]:
@@ -69,7 +69,7 @@ def _root(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
     with archive.open(name) as member:
         data = member.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise ParseError("it is no workbook that a pipeline writes")
+        raise ParseError("it is not a workbook of the kind a pipeline writes")
     parser = ElementTree.XMLParser(target=_NoEntities())
     return ElementTree.fromstring(data.replace(_STRICT[1:-1].encode(), _MAIN[1:-1].encode()), parser)
 
@@ -81,7 +81,7 @@ class _NoEntities(ElementTree.TreeBuilder):
 
     def doctype(self, *_: str | None) -> None:
         """Called for a DOCTYPE, which has the declarations in it."""
-        raise ParseError("it is no workbook that a pipeline writes")
+        raise ParseError("it is not a workbook of the kind a pipeline writes")
 
 
 def _text(element: ElementTree.Element) -> str:

@@ -83,7 +83,7 @@ def packed_labels(stream: BinaryIO, _: str) -> Parsed:
             small = labels.astype(np.uint8)
         if not np.array_equal(small, labels):
             raise ParseError(
-                "it is no image of labels: some of its voxels are not whole numbers from 0 to 255"
+                "it is not an image of labels: some of its voxels are not whole numbers from 0 to 255"
             )
         parts.append(packer.compress(small.tobytes()))
     return _row(header, b"".join((*parts, packer.flush())), b"", b"")
@@ -106,7 +106,7 @@ def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
             values.append(scaled[inside])
             count += inside.size
             if count > _MOST_INSIDE:
-                raise ParseError("it is no image of lesions: nearly all of it would be one")
+                raise ParseError("it is not an image of lesions: nearly all of it would be one")
         start += block.size
     where = np.concatenate(places) if places else np.zeros(0, np.int64)
     steps = np.diff(where, prepend=0).astype("<i8")  # neighbours mostly: compresses well

@@ -46,7 +46,7 @@ def conmat(stream: BinaryIO, _: str) -> Parsed:
     """*_conmat.tsv: a column Node, and a column for each node in the same order."""
     found = _all_numbers(stream)
     if found.columns[0] != _NODE or tuple(row[0] for row in found.rows) != found.columns[1:]:
-        raise ParseError("its rows and columns are not the same nodes: it is no whole matrix")
+        raise ParseError("its rows and columns are not the same nodes: it is not a complete matrix")
     return found
 
 

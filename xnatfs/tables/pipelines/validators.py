@@ -80,9 +80,9 @@ def read_report(stream: BinaryIO) -> Report:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ParseError):
             raise
-        raise ParseError("it is no JSON file, or cut short") from None
+        raise ParseError("it is not JSON, or is cut short") from None
     if not isinstance(found, dict):
-        raise ParseError("it is no validation report")
+        raise ParseError("it is not a validation report")
     return found
 
 
@@ -100,7 +100,7 @@ def outcomes(stream: BinaryIO, _: str) -> Parsed:
             raise ParseError(f"the outcome of {name[:60]} is {str(passed)[:40]!r}, not true, false or null")
         cells[name] = _PASSED[passed]
     if not cells:
-        raise ParseError("it is no validation report: it has no tests")
+        raise ParseError("it is not a validation report: it has no tests")
     for name in _END:
         cells[name] = "" if report.get(name) is None else str(report[name])
     return Parsed(tuple(cells), [tuple(cells.values())])
