@@ -32,7 +32,7 @@ def mirror(source: Path, copy: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "trouble", [{"database_down": True}, {"pool_exhausted": True}, {"failing_query": "."}]
+    "trouble", [{"database_down": True}, {"pool_exhausted": True, "pool_wait_s": 0.1}, {"failing_query": "."}]
 )
 @pytest.mark.parametrize("kept", [True, False])
 def test_rsync_deletes_nothing_while_the_database_is_dead(

@@ -22,7 +22,7 @@ from xnatfs.listing.bulk import BulkLoader
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.incremental import apply_changes
 from xnatfs.listing.project_proof import ProjectProof
-from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
 from xnatfs.server.records import ExperimentRecord, ProjectRecord, SubjectRecord
 
@@ -60,6 +60,7 @@ class ProjectListings:
         # What waits for listings runs apart from what fetches them: in one pool, eight projects at once would
         # wait for each other.
         self._composers = WorkerPool("project", 32)
+        self._derived_from_stale: set[str] = set()
         self.proof = ProjectProof(environment.listings, environment.resources)
         self._bulk = BulkLoader(environment, experiments)
         ttl = environment.limits.ttl
@@ -136,6 +137,12 @@ class ProjectListings:
             identity, lambda: self._renew(identity), tolerated=lambda failure: failure.cause not in _FINAL
         )
 
+    def derive_again(self, identity: str) -> None:
+        """Something of the project is shown as it was, the server not answering: what is derived from its
+        snapshot meanwhile (views) is derived again after the next comparison.
+        """
+        self._derived_from_stale.add(identity)
+
     def _kept(self, identity: str) -> Kept[ProjectSnapshot] | None:
         return self._environment.stored.project(identity) if self._may_show(identity) else None
 
@@ -162,6 +169,8 @@ class ProjectListings:
         before = held or (kept.value if kept is not None else None)
         experiments = self._listed(identity, people, before)
         fresh = self._patched(record, experiments, people, held, kept)
+        if fresh is held is not None and identity in self._derived_from_stale:
+            fresh = replace(held, memo=Derived())
         if fresh is None:
             fresh = self._bulk.load(
                 record,
@@ -169,6 +178,7 @@ class ProjectListings:
                 partial(self.proof.own_resources, identity, _expected(record, before)),
                 before,
             )
+        self._derived_from_stale.discard(identity)
         if self.snapshots.put(identity, fresh, epoch=epoch) and held is not None and fresh is not held:
             self.snapshots.note_change()
         if fresh is not held and (kept is None or fresh is not kept.value):
@@ -213,14 +223,16 @@ class ProjectListings:
             return None
         if self._environment.clock.now() - held.made >= self._environment.limits.relist_after:
             return None
-        return apply_changes(
-            held,
-            record,
-            experiments,
-            people(),
-            self.proof.own_resources(identity, _expected(record, held)),
-            assessors,
-        )
+        try:
+            own = self.proof.own_resources(identity, _expected(record, held))
+        except Failure as failure:
+            if failure.cause is not Cause.UNPROVEN:
+                raise
+            # They hold up nothing else.
+            log.warning("the resources of project %s are shown as they were: %s", identity, failure)
+            self._environment.diagnostics.failed(failure)
+            own = held.own_resources
+        return apply_changes(held, record, experiments, people(), own, assessors)
 
     def _look_again(self, identity: str) -> None:
         if self.snapshots.held(identity) is not None:

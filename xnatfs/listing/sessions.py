@@ -80,6 +80,8 @@ class SessionListings:
                 if self._known_session(project, one) is None and snapshot.session(one) is None:
                     self._sessions.begin((project, other), partial(self._load_session, snapshot, one))
             found = self._sessions.get((project, identity), partial(self._load_session, snapshot, experiment))
+            if found.experiment.changed != experiment.changed:
+                self._projects.derive_again(project)
         return self._with_files(found)
 
     def remember(self, before: ProjectSnapshot, after: ProjectSnapshot) -> None:

@@ -177,7 +177,7 @@ class TableFiles:
         try:
             self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
         except Failure as failure:
-            if failure.cause not in UNANSWERED:
+            if failure.cause not in UNANSWERED and failure.cause is not Cause.GONE:
                 raise
             log.info(
                 "the table %s of %s could not be renewed; serving the stored one: %s", key, project, failure
