@@ -269,7 +269,7 @@ def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> 
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if found := re.match(r"The mount stays open at (\S+) until Ctrl-C", line):
+            if found := re.match(r"The mount stays at (\S+) until Ctrl-C", line):
                 break
         else:
             pytest.fail("the demo ended by itself")

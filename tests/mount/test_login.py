@@ -74,7 +74,7 @@ def test_a_token_that_ends_while_mounted_is_an_error_and_a_login_brings_the_moun
             assert mounted.status()["login"]["state"] == "refused"
             assert "`xnatfs login` brings the mount back" in xnatfs("status", env=env).stdout
             said = logged_in(server, env)
-            assert f"{mounted.point}: goes on with the login of `xnatfs login`" in said
+            assert f"{mounted.point}: continues with the login from `xnatfs login`" in said
             assert read_all(mounted.point) == 0
             held.seek(0)
             assert held.read(10) == begin

@@ -366,9 +366,9 @@ def test_the_command_tells_what_there_is(shared: Mount, env: dict[str, str]) -> 
 def test_the_command_explains_what_feeds_what(env: dict[str, str]) -> None:
     told = xnatfs("table", "NORD", "--explain", env=env, check=True).stdout
     assert "project NORD: 4 sessions" in told
-    assert "session resource recon-all: nothing claims it" in told
-    assert "scan resource ashs_out: nothing claims it" in told
-    assert "assessor resource fs:fsData/DATA: nothing claims it" in told
+    assert "session resource recon-all: nothing reads it" in told
+    assert "scan resource ashs_out: nothing reads it" in told
+    assert "assessor resource fs:fsData/DATA: nothing reads it" in told
     told = xnatfs("table", "ALFA", "--explain", env=env, check=True).stdout
     assert re.search(
         r"session resource ASHS: ashs/volumes, ashs/volumes_corr_usegray, ashs/volumes_heur$", told, re.M
@@ -403,7 +403,8 @@ def test_a_misspelt_file_is_one_sentence(env: dict[str, str], tmp_path: Path) ->
     done = xnatfs("table", "ALFA", "freesurfer6/aseg", env={**env, "XNATFS_CONFIG_DIR": str(tmp_path)})
     assert done.returncode != 0 and len(done.stderr.splitlines()) == 1
     assert (
-        "tables.toml: 'label' is no part of a tables.toml; it has [labels] and [tables.NAME]" in done.stderr
+        "tables.toml: 'label' is not a section of tables.toml; it has [labels] and [tables.NAME]"
+        in done.stderr
     )
 
 

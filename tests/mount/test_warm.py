@@ -80,7 +80,7 @@ def test_more_than_the_cache_holds_is_refused(scale: DemoServer, tmp_path: Path)
         said = warm(mounted, "projects", check=False)
         assert (
             said.returncode == 1
-            and "these are 12.0 MB and the cache of this mount holds 5.0 MB" in said.stderr
+            and "this is 12.0 MB, and the cache of this mount is limited to 5.0 MB" in said.stderr
         )
         assert downloads(scale) == 0
         assert warm(mounted, SESSION).returncode == 0

@@ -276,9 +276,7 @@ def test_a_project_that_may_not_be_read_holds_nothing_up(
         across.hidden.id,
         "hidden",
     ]
-    assert (
-        "could not be searched:\nCLOSED: this user may not read this" in told and "Permission" not in told
-    )
+    assert "could not be searched:\nCLOSED: this user may not read this" in told and "Permission" not in told
     asked = [one.target for one in across.server.requests("/projects/(CLOSED|PLAIN)/")]
     assert len(asked) == 2 and all(
         "/experiments?" in one for one in asked

@@ -690,7 +690,7 @@ def test_a_second_file_that_would_do_is_noted_where_the_resource_is_listed(
 ) -> None:
     problems = rows(compose(lab), "/tables/BROKEN/sessions/b_twice/freesurfer6/aseg.problems.csv")
     assert [row["problem"] for row in problems] == [
-        "2 files would do; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not"
+        "2 files match; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not"
     ]
 
 
@@ -815,8 +815,8 @@ def test_a_misspelt_file_of_the_project_is_told_and_spoils_nothing_else(compose:
         with pytest.raises(OSError) as caught:
             mounted.vfs.entries("/tables/ALFA")
         assert caught.value.errno == errno.EIO
-        assert "'sheets' is no part of a tables.toml" in mounted.report()["last_error"]["text"]
-        with pytest.raises((Failure, UsageError), match=r"'sheets' is no part of a tables\.toml"):
+        assert "'sheets' is not a section of tables.toml" in mounted.report()["last_error"]["text"]
+        with pytest.raises((Failure, UsageError), match=r"'sheets' is not a section of tables\.toml"):
             mounted.builder.build("ALFA", "freesurfer6/aseg")
         assert mounted.vfs.entries("/projects/ALFA/subjects")
         assert rows(mounted, "/tables/BROKEN/sessions.csv")
