@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from xnatfs import retry
@@ -90,3 +93,15 @@ def test_nothing_is_asked_of_a_server_that_is_away(slept: list[float]) -> None:
     failure = Failure(Cause.UNREACHABLE)
     failure.away = True
     assert not Attempts(retry.CONTENTS).again(failure)
+
+
+def test_no_other_module_has_a_policy_of_its_own() -> None:
+    """Nor `requests` and urllib3, whose retries would multiply with ours."""
+    own = re.compile(r"_ATTEMPTS\b|_CURED|max_retries|backoff_factor|status_forcelist|2 ?\*\* ?(n|attempt)\b")
+    package = Path(retry.__file__).parent
+    found = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "demo" not in path.parts and own.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

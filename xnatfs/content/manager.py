@@ -30,7 +30,8 @@ from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.access_pattern import HEAD, ResourceAccess
 from xnatfs.content.cost_model import LinkModel
-from xnatfs.content.ranged import FIRST, RangedFile
+from xnatfs.content.ranged import RangedFile
+from xnatfs.content.stream_plan import FIRST
 from xnatfs.content.whole_file import Transfer
 from xnatfs.content.zip_batch import ZipBatch
 from xnatfs.diagnostics import Diagnostics

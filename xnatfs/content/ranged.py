@@ -1,13 +1,10 @@
 """A large file that is read while it comes: streams ahead of sequential readers, single pages for random
 ones.
 
-Used by `content.manager`, one blob a file, shared by all who have it open (design.md 4.2). The kernel asks
-for 128 KiB at a time; nobody's read is ever one HTTP request of that size, unless it is a random one.
+Used by `content.manager`, one blob a file, shared by all who have it open. The kernel asks for 128 KiB at a
+time; nobody's read is ever one HTTP request of that size, unless it is a random one: `content.stream_plan`
+says what is fetched.
 
-- A reader that begins at the start gets a first part of 512 KiB, enough for any header; if it reads on, 4
-  MiB, then one stream to the end that keeps ahead of it by a bounded window, waits while nobody reads, and
-  lets go of its connection when nobody does for some time.
-- A read elsewhere, out of order, gets the pages it touches.
 - Without Range (probed by the first part) one stream from the start serves all.
 - A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives
   ESTALE, never mixed bytes.
@@ -18,7 +15,6 @@ bytes move."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import threading
@@ -29,33 +25,29 @@ from xnatfs import retry
 from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
+from xnatfs.content.running_digest import RunningDigest
+from xnatfs.content.stream_plan import (
+    FIRST,
+    IDLE_S,
+    IN_ORDER,
+    NEAR,
+    SECOND,
+    Fetch,
+    end_ahead,
+    end_for,
+    is_coming,
+    is_far_ahead,
+)
 from xnatfs.content.uncached import Uncached
 from xnatfs.content.whole_file import SILENT
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.cancel import CancelScope
 from xnatfs.server.downloads import RangePart
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-FIRST = 512 * 1024
-SECOND = 4 * 2**20
-WINDOW = 32 * 2**20  # a stream keeps at most this far ahead of its readers
-NEAR = 4 * 2**20  # a read this far ahead of a running stream waits for it
-_IDLE = 8.0  # seconds after which a stream that nobody reads lets its connection go
 _NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
-
-
-class _Fetch:
-    """One answer being received: it is at `position` and will go to `end`."""
-
-    def __init__(self, position: int, end: int) -> None:
-        self.position = position
-        self.end = end
-        self.hold = CancelScope()
-        self.came = 0  # pieces
-        self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
 
 class RangedReader:
@@ -107,16 +99,14 @@ class RangedFile:
         self.last_modified = ""
         self.condition = threading.Condition()
         self._partial: Partial | None = None
-        self._fetches: list[_Fetch] = []
+        self._fetches: list[Fetch] = []
         self._readers: list[RangedReader] = []
         self._failure: Failure | None = None
         self._opened = False
         self._checking = self._checked = False
         self._uncached = False
         self._blocks = Uncached(host, record)
-        self._hash = hashlib.md5(usedforsecurity=False)
-        self._hashed = 0
-        self._hash_lock = threading.Lock()
+        self._digest = RunningDigest()
         self._closed = False
         self._fresh = False  # the server has said in this blob's life which file it has
 
@@ -188,7 +178,7 @@ class RangedFile:
         end = min(offset + length, reader.size)
         if offset >= end:
             return b""
-        in_order = abs(offset - reader.position) <= 2**20
+        in_order = abs(offset - reader.position) <= IN_ORDER
         with self.condition:
             reader.run = reader.run + length if in_order else 0
             reader.position = end
@@ -255,10 +245,7 @@ class RangedFile:
         condition held.
         """
         if in_order or self._host.range_refused:
-            if reader.run > FIRST + SECOND // 2:
-                stop = self.size
-            else:
-                stop = start + (SECOND if reader.run > self._first // 2 else self._first)
+            stop = end_for(reader, start, self.size, self._first)
         self._start(start, min(self.size, stop))
 
     def _look_ahead(self, end: int) -> None:
@@ -271,13 +258,11 @@ class RangedFile:
             else None
         )
         if missing is not None and self._failure is None and not self._coming(missing[0]):
-            self._start(
-                missing[0], min(self.size, missing[0] + SECOND if end < FIRST + SECOND // 2 else self.size)
-            )
+            self._start(missing[0], end_ahead(end, missing[0], self.size))
 
     def _coming(self, start: int) -> bool:
         near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
-        return any(one.position <= start < one.end and start - one.position <= near for one in self._fetches)
+        return is_coming(self._fetches, start, near)
 
     def _held_back(self, reader: RangedReader, end: int) -> bool:
         """The last page of a file with a digest, for who reads it in order, until the whole is checked."""
@@ -332,11 +317,11 @@ class RangedFile:
             # more, the server has by then sent a megabyte or two that nobody takes: 42 % of all bytes with 16
             # readers of 64 MiB.
             stop = min(stop, begin + SECOND)
-        fetch = _Fetch(begin, max(stop, begin + 1))
+        fetch = Fetch(begin, max(stop, begin + 1))
         self._fetches.append(fetch)
         self._host.workers.submit(lambda: self._run(fetch))
 
-    def _run(self, fetch: _Fetch) -> None:
+    def _run(self, fetch: Fetch) -> None:
         problem: Failure | None = None
         try:
             if self._readers:  # else all who wanted it have gone meanwhile
@@ -365,7 +350,7 @@ class RangedFile:
             if not self._readers and not self._fetches and not self._closed:
                 self._close()
 
-    def _fetch(self, fetch: _Fetch) -> None:
+    def _fetch(self, fetch: Fetch) -> None:
         with retry.Attempts(retry.CONTENTS) as attempts:
             while fetch.position < fetch.end:
                 before = fetch.position
@@ -387,7 +372,7 @@ class RangedFile:
                     attempts.pause()
         self._finish()
 
-    def _receive(self, fetch: _Fetch) -> bool:
+    def _receive(self, fetch: Fetch) -> bool:
         """One answer; False if it was let go because nobody reads."""
         host = self._host
         asked = fetch.heard = time.monotonic()
@@ -431,7 +416,7 @@ class RangedFile:
                 self._opened = True
                 self.condition.notify_all()
 
-    def _write(self, fetch: _Fetch, part: RangePart) -> bool:
+    def _write(self, fetch: Fetch, part: RangePart) -> bool:
         host, partial = self._host, self._partial
         assert partial is not None
         position = begun = fetch.position
@@ -444,10 +429,7 @@ class RangedFile:
                     reserved += step
                 reserved -= len(piece)
                 partial.write(position, piece)
-                with self._hash_lock:  # two streams may pass the same place
-                    if position <= self._hashed < position + len(piece):
-                        self._hash.update(memoryview(piece)[self._hashed - position :])
-                        self._hashed = position + len(piece)
+                self._digest.pass_by(position, piece)
                 position += len(piece)
                 fetch.heard = time.monotonic()
                 fetch.came += 1
@@ -490,24 +472,21 @@ class RangedFile:
                 self._host.cache.reserve_pages(partial.key, -freed)
             self._host.cache.reserve_pages(partial.key, size)
 
-    def _wanted(self, fetch: _Fetch) -> bool:
+    def _wanted(self, fetch: Fetch) -> bool:
         """Wait while the stream is far ahead of its readers; False once nobody has read for some time or
         others need the connection.
         """
         with self.condition:
-            if not self._far_ahead(fetch):
+            if not is_far_ahead(fetch, self._readers):
                 return bool(self._readers)
             self._host.line.waited()
-            deadline = time.monotonic() + _IDLE
-            while self._readers and self._far_ahead(fetch):
+            deadline = time.monotonic() + IDLE_S
+            while self._readers and is_far_ahead(fetch, self._readers):
                 if self._host.workers.closed or time.monotonic() > deadline or self._host.workers.waiting:
                     return False
                 self.condition.wait(0.5)
             self._host.line.waited()
             return bool(self._readers)
-
-    def _far_ahead(self, fetch: _Fetch) -> bool:
-        return not any(fetch.position - WINDOW <= one.position <= fetch.end + NEAR for one in self._readers)
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -516,7 +495,7 @@ class RangedFile:
         partial = self._partial
         with self.condition:
             # A file larger than the cache is never whole here, but may have been hashed as it went by.
-            whole = partial is not None and (partial.complete or self._hashed == self.size)
+            whole = partial is not None and (partial.complete or self._digest.length == self.size)
             if partial is None or not whole or self._checking or self._checked or self._uncached:
                 return
             self._checking = True
@@ -524,15 +503,14 @@ class RangedFile:
             verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
             if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
                 try:
-                    partial.commit(
-                        self._host.key(self.record), verified
-                    )  # of a wrong digest: under the key without it
+                    # Of a wrong digest: under the key without it.
+                    partial.commit(self._host.key(self.record), verified)
                 except Failure as failure:
                     if failure.cause not in _NO_CACHE:
                         raise
                     log.info(
                         "%s is not cached: %s", self.record.uri, failure
-                    )  # who reads it has it all the same
+                    )  # its readers have it all the same
         except Failure:
             partial.forget()
             raise
@@ -546,18 +524,11 @@ class RangedFile:
     def _whole_md5(self, partial: Partial) -> str:
         if not self.record.digest:
             return ""
-        with self._hash_lock:
-            while self._hashed < self.size:
-                piece = os.pread(partial.fd, 2**20, self._hashed)
-                if not piece:
-                    raise Failure(
-                        Cause.CACHE_BROKEN,
-                        self.record.uri,
-                        "the cache file is shorter than what was written to it",
-                    )
-                self._hash.update(piece)
-                self._hashed += len(piece)
-            return self._hash.hexdigest()
+        try:
+            return self._digest.complete(partial.fd, self.size)
+        except EOFError:
+            short = "the cache file is shorter than what was written to it"
+            raise Failure(Cause.CACHE_BROKEN, self.record.uri, short) from None
 
     def _close(self) -> None:
         """Called with the condition held, when nobody reads and nothing is fetched."""

@@ -26,7 +26,7 @@ from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural
-from xnatfs.tree.generated import GeneratedFolderState, MadeFile, TextFile
+from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
 from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
@@ -76,7 +76,7 @@ class _BidsFolder:
         where = self.scope.identity
         if maps.problem:
             text = f"No BIDS view: {maps.problem}\n"
-            return {"README": TextFile(text.encode("utf-8", "replace"), mtime, *where, "README")}
+            return {"README": known_text(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
         small = {
             "dataset_description.json": metadata_files.description(
@@ -87,7 +87,7 @@ class _BidsFolder:
             "participants.tsv": metadata_files.participants(people.people.values()),
             "participants.json": metadata_files.described(metadata_files.PARTICIPANTS),
         }
-        nodes: dict[str, Node] = {name: TextFile(data, mtime, *where, name) for name, data in small.items()}
+        nodes: dict[str, Node] = {name: known_text(data, mtime, *where, name) for name, data in small.items()}
         nodes[metadata_files.UNMAPPED] = self._unmapped_file(mtime)
         nodes["code"] = self._code(maps, mtime)
         for label, visits in people.visits.items():
@@ -99,7 +99,9 @@ class _BidsFolder:
         for project, one in maps.maps.items():
             name = mapping.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
             text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in one.sources)
-            files[name] = TextFile(text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name)
+            files[name] = known_text(
+                text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name
+            )
         return Branch(inode_of("bids", *self.scope.identity, "code"), lambda: files, mtime=mtime)
 
     def _title(self, snapshot: Snapshot) -> str:
@@ -231,10 +233,10 @@ class _BidsFolder:
         mtime = max((one.experiment.inserted or 0.0 for one in visits.values()), default=0.0)
         nodes: dict[str, Node] = {f"ses-{name}": self._session(label, one) for name, one in visits.items()}
         stem = f"sub-{label}_sessions"
-        nodes[f"{stem}.tsv"] = TextFile(
+        nodes[f"{stem}.tsv"] = known_text(
             metadata_files.sessions(visits.values()), mtime, *where, "sessions.tsv"
         )
-        nodes[f"{stem}.json"] = TextFile(
+        nodes[f"{stem}.json"] = known_text(
             metadata_files.described(metadata_files.SESSIONS), mtime, *where, "sessions.json"
         )
         first = next(iter(visits.values())).experiment
@@ -318,10 +320,10 @@ class _BidsFolder:
             nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=one.inserted)
         if plan.rows:
             stem = f"sub-{subject}_ses-{visit.label}_scans"
-            nodes[f"{stem}.tsv"] = TextFile(
+            nodes[f"{stem}.tsv"] = known_text(
                 metadata_files.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv"
             )
-            nodes[f"{stem}.json"] = TextFile(
+            nodes[f"{stem}.json"] = known_text(
                 metadata_files.described(metadata_files.SCANS), one.inserted or 0.0, *where, "scans.json"
             )
         return _Shown(nodes, plan)
@@ -332,9 +334,9 @@ class _BidsFolder:
         if isinstance(what, Same):
             return files[what.record]
         if isinstance(what, Text):
-            return TextFile(what.data, mtime, *where)
+            return known_text(what.data, mtime, *where)
         if not what.sources and not what.preparation:
-            return TextFile(sidecars.with_fields(b"", what.fields), mtime, *where)
+            return known_text(sidecars.with_fields(b"", what.fields), mtime, *where)
         nodes = {record: files[record] for record in what.sources}
         recipe = json.dumps(
             [*what.fields.items(), what.header, what.preparation, sorted(what.borrowed)], default=str
@@ -344,7 +346,7 @@ class _BidsFolder:
         def key() -> str:
             return "\n".join([recipe, *(one.version for one in nodes.values())])
 
-        return MadeFile(
+        return made_when_opened(
             self.made,
             key,
             lambda: self._sidecar(what, nodes),
@@ -374,7 +376,7 @@ class _BidsFolder:
 
     # --- what could not be mapped ---------------------------------------------------------------------------
 
-    def _unmapped_file(self, mtime: float) -> MadeFile:
+    def _unmapped_file(self, mtime: float) -> GeneratedFile:
         def key() -> str:
             snapshot = self.scope.members()
             return snapshot.memo.get(
@@ -382,7 +384,7 @@ class _BidsFolder:
                 lambda: f"unmapped {self.scope.identity} {id(snapshot)}",
             )
 
-        return MadeFile(
+        return made_when_opened(
             self.made,
             key,
             self._unmapped,

@@ -1,17 +1,18 @@
-"""Files that are texts of our own: known at once, or made when they are opened and kept in memory.
+"""Files that are texts of our own: known at once, made when they are opened, or computed when looked at.
 
-Used by `bids`. Threading: any thread; `Made` has a lock, never held over I/O.
+Used by the rooms of the tree. Threading: any thread; `GeneratedFolderState` has a lock, never held over I/O.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 
 from cachetools import LRUCache
 
-from xnatfs.tree.node import BytesContent, File, OpenContent, inode_of
+from xnatfs.tree.node import EPOCH, BytesContent, File, OpenContent, inode_of
 
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
 _KEPT = 32 * 2**20  # bytes of made texts
@@ -34,65 +35,33 @@ class GeneratedFolderState:
                 self._texts[key] = data
 
 
-class TextFile(File):
-    """A text that is known without asking anybody."""
-
-    __slots__ = ("_data", "_inode", "_mtime")
-
-    def __init__(self, data: bytes, mtime: float, *identity: str) -> None:
-        self._data = data
-        self._mtime = mtime
-        self._inode = inode_of("bids", *identity)
-
-    @property
-    def inode(self) -> int:
-        return self._inode
-
-    @property
-    def mtime(self) -> float:
-        return self._mtime
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    @property
-    def version(self) -> str:
-        return hashlib.sha256(self._data).hexdigest()
-
-    def open(self) -> OpenContent:
-        return BytesContent(self._data)
-
-
-class MadeFile(File):
-    """A text that is made when it is opened; until then its size is a placeholder.
+class GeneratedFile(File):
+    """A small file whose text is our own, not the server's. Made by the functions below, one for each way a
+    text comes about.
 
     Args:
-        made: where it is kept.
-        key: names what it is made from.
-        make: makes it.
+        text: its content.
+        peek: the same, or None where it would have to be made first: its size is a placeholder then.
         mtime: its date.
-        identity: names it for its inode number.
-        anew: make it at each opening (its inputs are held where nothing changed).
+        inode: its inode number.
+        version: see `File.version`.
     """
 
-    __slots__ = ("_anew", "_inode", "_key", "_made", "_make", "_mtime")
+    __slots__ = ("_inode", "_mtime", "_peek", "_text", "_version")
 
     def __init__(
         self,
-        made: GeneratedFolderState,
-        key: Callable[[], str],
-        make: Callable[[], bytes],
+        text: Callable[[], bytes],
+        peek: Callable[[], bytes | None],
         mtime: Callable[[], float],
-        *identity: str,
-        anew: bool = False,
+        inode: int,
+        version: Callable[[], str] = lambda: "",
     ) -> None:
-        self._anew = anew
-        self._made = made
-        self._key = key
-        self._make = make
+        self._text = text
+        self._peek = peek
         self._mtime = mtime
-        self._inode = inode_of("bids", *identity)
+        self._inode = inode
+        self._version = version
 
     @property
     def inode(self) -> int:
@@ -104,13 +73,78 @@ class MadeFile(File):
 
     @property
     def size(self) -> int:
-        data = self._made.get(self._key())
+        data = self._peek()
         return _PLACEHOLDER if data is None else len(data)
 
+    @property
+    def version(self) -> str:
+        return self._version()
+
     def open(self) -> OpenContent:
-        key = self._key()
-        data = None if self._anew else self._made.get(key)
+        return BytesContent(self._text())
+
+
+def known_text(data: bytes, mtime: float, *identity: str) -> GeneratedFile:
+    """A text of a BIDS folder that is known without asking anybody; `identity` names it for its inode."""
+
+    def text() -> bytes:
+        return data
+
+    return GeneratedFile(
+        text, text, lambda: mtime, inode_of("bids", *identity), lambda: hashlib.sha256(data).hexdigest()
+    )
+
+
+def made_when_opened(
+    state: GeneratedFolderState,
+    key: Callable[[], str],
+    make: Callable[[], bytes],
+    mtime: Callable[[], float],
+    *identity: str,
+    anew: bool = False,
+) -> GeneratedFile:
+    """A text of a BIDS folder that is made when it is opened.
+
+    Args:
+        state: where it is kept.
+        key: names what it is made from.
+        make: makes it.
+        mtime: its date.
+        identity: names it for its inode.
+        anew: make it at each opening (its inputs are held where nothing changed).
+    """
+
+    def text() -> bytes:
+        name = key()
+        data = None if anew else state.get(name)
         if data is None:
-            data = self._make()
-            self._made.put(key, data)
-        return BytesContent(data)
+            data = make()
+            state.put(name, data)
+        return data
+
+    return GeneratedFile(text, lambda: state.get(key()), mtime, inode_of("bids", *identity))
+
+
+def rendered(identity: str, render: Callable[[], bytes], lasts_s: float | None = None) -> GeneratedFile:
+    """A text that is computed when somebody looks at it: the README, the control files. What `stat` told is
+    what an `open` soon after reads.
+
+    Args:
+        identity: names the file for its inode.
+        render: the content.
+        lasts_s: seconds for which a text is kept; None for ever.
+    """
+    data = b""
+    made: float | None = None
+
+    def text() -> bytes:
+        nonlocal data, made
+        now = time.time()
+        if made is None or (lasts_s is not None and not 0 <= now - made < lasts_s):
+            data, made = render(), now
+        return data
+
+    def mtime() -> float:
+        return EPOCH if lasts_s is None or made is None else made
+
+    return GeneratedFile(text, text, mtime, inode_of("rendered", identity))

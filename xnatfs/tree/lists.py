@@ -22,8 +22,9 @@ from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.session_names import NameSearch
 from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.text import printable
+from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import spell_label
-from xnatfs.tree.node import Branch, Node, Rendered, inode_of
+from xnatfs.tree.node import Branch, Node, inode_of
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import Member, SessionScope, Snapshot
 
@@ -120,7 +121,7 @@ class _List:
 
     def folder(self, contents: Contents) -> Branch:
         scope = SessionScope(("list", self._name), f"the list {self._name}", self._members)
-        readme = Rendered(f"lists/{self._name}/README.txt", self._readme, 2.0)
+        readme = rendered(f"lists/{self._name}/README.txt", self._readme, 2.0)
         nodes = {"README.txt": readme, **contents(scope)}
         return Branch(inode_of("lists", self._name), lambda: nodes)
 

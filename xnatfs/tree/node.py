@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -223,44 +222,3 @@ class BytesContent:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-class Rendered(File):
-    """A small file whose text is computed: the README, the control files. What `stat` told is what an `open`
-    soon after reads.
-
-    Args:
-        identity: names the file, for its inode.
-        render: the content.
-        lasts: seconds for which a text is kept; None for ever.
-    """
-
-    __slots__ = ("_data", "_identity", "_lasts", "_made", "_render")
-
-    def __init__(self, identity: str, render: Callable[[], bytes], lasts: float | None = None) -> None:
-        self._identity = identity
-        self._render = render
-        self._lasts = lasts
-        self._data = b""
-        self._made: float | None = None
-
-    @property
-    def inode(self) -> int:
-        return inode_of("rendered", self._identity)
-
-    @property
-    def mtime(self) -> float:
-        return EPOCH if self._lasts is None or self._made is None else self._made
-
-    @property
-    def size(self) -> int:
-        return len(self._current())
-
-    def open(self) -> OpenContent:
-        return BytesContent(self._current())
-
-    def _current(self) -> bytes:
-        now = time.time()
-        if self._made is None or (self._lasts is not None and not 0 <= now - self._made < self._lasts):
-            self._data, self._made = self._render(), now
-        return self._data

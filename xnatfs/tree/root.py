@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xnatfs.tree.generated import rendered
 from xnatfs.tree.lists import list_files, lists_room
-from xnatfs.tree.node import Branch, Node, Rendered, inode_of
+from xnatfs.tree.node import Branch, Node, inode_of
 from xnatfs.tree.project_rooms import archive_room, projects_room
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import SessionScope, by_project
@@ -63,7 +64,7 @@ def root_folder(
         server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001"
     ).encode()
     entries: dict[str, Node] = {
-        "README.txt": Rendered("README.txt", lambda: text),
+        "README.txt": rendered("README.txt", lambda: text),
         "projects": projects_room(sources),
         "archive": archive_room(sources),
         "tables": tables_room(sources, tables),
@@ -78,7 +79,7 @@ def root_folder(
 
     lists = lists_room(sources, of_list)
     unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
-    unlisted |= {name: Rendered(name, lambda: b"") for name in _KEEP_OUT}
+    unlisted |= {name: rendered(name, lambda: b"") for name in _KEEP_OUT}
 
     def listed() -> Mapping[str, Node]:
         return {**entries, "lists": lists} if list_files(sources.settings.lists) else entries

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from xnatfs.text import printable
-from xnatfs.tree.node import Branch, Rendered, inode_of
+from xnatfs.tree.generated import rendered
+from xnatfs.tree.node import Branch, inode_of
 from xnatfs.tree.resource import Sources
 
 _LASTS = 2.0  # seconds: what `stat` told is what the `cat` after it reads
@@ -21,10 +22,10 @@ _LASTS = 2.0  # seconds: what `stat` told is what the `cat` after it reads
 def control_room(sources: Sources, report: Callable[[], dict[str, Any]]) -> Branch:
     """The folder with `status.json`, `errors.txt`, `oddities.txt` and `config.json`."""
     files = {
-        "status.json": Rendered(".xnatfs/status.json", lambda: _json(report()), _LASTS),
-        "errors.txt": Rendered(".xnatfs/errors.txt", lambda: _errors(sources), _LASTS),
-        "oddities.txt": Rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _LASTS),
-        "config.json": Rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _LASTS),
+        "status.json": rendered(".xnatfs/status.json", lambda: _json(report()), _LASTS),
+        "errors.txt": rendered(".xnatfs/errors.txt", lambda: _errors(sources), _LASTS),
+        "oddities.txt": rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _LASTS),
+        "config.json": rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _LASTS),
     }
     return Branch(inode_of(".xnatfs"), lambda: files)
 

@@ -19,8 +19,9 @@ from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.engine.materialize import TableFiles, Variant, variants
 from xnatfs.tables.spec import Table
+from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import Branch, File, Node, OpenContent, Rendered, inode_of
+from xnatfs.tree.node import Branch, File, Node, OpenContent, inode_of
 from xnatfs.tree.resource import Sources
 
 _PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
@@ -136,7 +137,7 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
     def entries() -> Mapping[str, Node]:
         present = _present(tables, project)
         text = _README.format(still="" if present.whole else _STILL).encode()
-        readme = Rendered(f"tables/{project.id}/README.txt", lambda: text)
+        readme = rendered(f"tables/{project.id}/README.txt", lambda: text)
         return {"README.txt": readme, **fixed(), **_pipelines(tables, project, present.keys, ())}
 
     def known(name: str) -> Node | None:

@@ -24,8 +24,9 @@ from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
 from xnatfs.tree.bids_view import bids_folder
 from xnatfs.tree.flat import FlatFolder, FlatPart, flat_nodes
+from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import distinct, scan_folder, spell_label
-from xnatfs.tree.node import Branch, Node, Rendered, inode_of
+from xnatfs.tree.node import Branch, Node, inode_of
 from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 from xnatfs.tree.scope import (
     Member,
@@ -142,7 +143,7 @@ def _kind_folder(
 
     usable = _Kind(kind.name, [one for one in kind.scans if one[1].quality == "usable"])
     nodes: dict[str, Node] = {
-        "README.txt": Rendered("/".join((*here, "README.txt")), text),
+        "README.txt": rendered("/".join((*here, "README.txt")), text),
         "usable": _quality_folder(sources, snapshot, (*here, "usable"), usable),
         "all": _quality_folder(sources, snapshot, (*here, "all"), kind),
     }
