@@ -349,8 +349,8 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     monkeypatch.setattr(
         mounted.listing_service, "project", lambda project: mounted.listing_service._projects.held[project]
     )
-    monkeypatch.setattr(lists, "_AGAIN", 0.0)
-    monkeypatch.setattr(lists, "_SOON", 0.0)
+    monkeypatch.setattr(lists, "_LOOKUP_TTL_S", 0.0)
+    monkeypatch.setattr(lists, "_DOUBTFUL_TTL_S", 0.0)
     across.server.clear_log()
     assert sessions(vfs) == ["as_guest", "own"]
     assert across.server.requests("/projects/PLAIN/experiments")

@@ -15,7 +15,7 @@ from xnatfs.bids import file_names
 from xnatfs.bids.image_files import Picture, picture
 from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
 from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, SuffixKind
-from xnatfs.server.records import FileRecord, ScanRecord, natural
+from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord, natural
 
 
 class ScanFiles(NamedTuple):
@@ -132,6 +132,20 @@ class _BidsImage:
                     if len(some) == 1:
                         return some[0]
         return None
+
+
+def image_resources(
+    rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]
+) -> tuple[str, list[ResourceRecord], str]:
+    """The label of a scan's image resource, that resource and those with sidecars; or none, and why."""
+    label = rules.choose([resource.label for resource in resources])
+    if label is None or not rules.may_place(scan):
+        where = rules.place(scan, "")
+        return label or "", [], where.reason if isinstance(where, Nowhere) else ""
+    beside = [label.lower() for label in rules.sidecars]
+    chosen = next(resource for resource in resources if resource.label == label)
+    others = [resource for resource in resources if resource.label.lower() in beside and resource != chosen]
+    return label, [chosen, *sorted(others, key=lambda resource: beside.index(resource.label.lower()))], ""
 
 
 def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> BidsPlan:

@@ -13,8 +13,8 @@ from cachetools import LRUCache
 
 from xnatfs.tree.node import BytesContent, File, OpenContent, inode_of
 
-_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
-_KEPT = 32 * 2**20  # bytes of made texts
+PLACEHOLDER_BYTES = 4096  # 0 would make tools take it for empty without opening it
+_MAX_TEXTS_BYTES = 32 * 2**20  # bytes of made texts
 
 
 class GeneratedFolderState:
@@ -22,7 +22,7 @@ class GeneratedFolderState:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._texts: LRUCache[str, bytes] = LRUCache(_KEPT, getsizeof=len)
+        self._texts: LRUCache[str, bytes] = LRUCache(_MAX_TEXTS_BYTES, getsizeof=len)
 
     def get(self, key: str) -> bytes | None:
         with self._lock:
@@ -30,7 +30,7 @@ class GeneratedFolderState:
 
     def put(self, key: str, data: bytes) -> None:
         with self._lock:
-            if len(data) < _KEPT:
+            if len(data) < _MAX_TEXTS_BYTES:
                 self._texts[key] = data
 
 
@@ -68,27 +68,27 @@ class MadeFile(File):
     """A text that is made when it is opened; until then its size is a placeholder.
 
     Args:
-        made: where it is kept.
+        state: where the text is kept.
         key: names what it is made from.
         make: makes it.
         mtime: its date.
         identity: names it for its inode number.
-        anew: make it at each opening (its inputs are held where nothing changed).
+        every_time: make it at each open (its inputs are in memory where nothing changed).
     """
 
-    __slots__ = ("_anew", "_inode", "_key", "_made", "_make", "_mtime")
+    __slots__ = ("_every_time", "_inode", "_key", "_make", "_mtime", "_state")
 
     def __init__(
         self,
-        made: GeneratedFolderState,
+        state: GeneratedFolderState,
         key: Callable[[], str],
         make: Callable[[], bytes],
         mtime: Callable[[], float],
         *identity: str,
-        anew: bool = False,
+        every_time: bool = False,
     ) -> None:
-        self._anew = anew
-        self._made = made
+        self._every_time = every_time
+        self._state = state
         self._key = key
         self._make = make
         self._mtime = mtime
@@ -104,13 +104,13 @@ class MadeFile(File):
 
     @property
     def size(self) -> int:
-        data = self._made.get(self._key())
-        return _PLACEHOLDER if data is None else len(data)
+        data = self._state.get(self._key())
+        return PLACEHOLDER_BYTES if data is None else len(data)
 
     def open(self) -> OpenContent:
         key = self._key()
-        data = None if self._anew else self._made.get(key)
+        data = None if self._every_time else self._state.get(key)
         if data is None:
             data = self._make()
-            self._made.put(key, data)
+            self._state.put(key, data)
         return BytesContent(data)

@@ -1,6 +1,6 @@
 """The interface every node of the tree has: a folder with entries, or a file with a size and a content.
 
-Used by the rooms (which make nodes) and by `vfs` (which walks them).
+Used by the sections (which make nodes) and by `vfs` (which walks them).
 Threading: any thread; nodes are immutable or renew themselves by replacing a whole value.
 """
 
@@ -89,7 +89,7 @@ class File(Node):
 
     @property
     def listed_size(self) -> int:
-        """The size the server's listing tells: another mount, or the kernel under another path, may know only
+        """The size the server's listing gives: another mount, or the kernel under another path, may know only
         this one.
         """
         return self.size
@@ -103,15 +103,15 @@ class File(Node):
 
     @abstractmethod
     def open(self) -> OpenContent:
-        """The content.
+        """Open the content for reading.
 
         Raises:
-            Failure: it cannot be had.
+            Failure: it is not available.
         """
 
     def outdated(self, failure: Failure) -> bool:
-        """Whether it could not be opened because it is another file on the server by now: then it is looked
-        up anew.
+        """Whether it could not be opened because it is another file on the server by now; then it is looked
+        up again.
 
         Raises:
             Failure: INTERRUPTED.
@@ -153,11 +153,11 @@ def in_order(base: int, nodes: Mapping[str, Branch]) -> None:
 
 
 class Branch(Folder):
-    """A folder whose entries and aliases are computed by functions: the rooms are made of these.
+    """A folder whose entries and aliases are computed by functions: the sections are made of these.
 
     Args:
         inode: see `inode_of`.
-        entries: what it lists; called at each look, so it must be cheap once the listings are held.
+        entries: what it lists; called at each look, so it must be cheap once the listings are in memory.
         mtime: seconds since the epoch.
         alias: unlisted names.
         xattrs: without the prefix.
@@ -226,21 +226,21 @@ class BytesContent:
 
 
 class Rendered(File):
-    """A small file whose text is computed: the README, the control files. What `stat` told is what an `open`
-    soon after reads.
+    """A small file whose text is computed: the README, the control files. An `open` soon after a `stat` reads
+    the text whose size `stat` reported.
 
     Args:
         identity: names the file, for its inode.
         render: the content.
-        lasts: seconds for which a text is kept; None for ever.
+        ttl_s: seconds for which a text is kept; None for ever.
     """
 
-    __slots__ = ("_data", "_identity", "_lasts", "_made", "_render")
+    __slots__ = ("_data", "_identity", "_made", "_render", "_ttl_s")
 
-    def __init__(self, identity: str, render: Callable[[], bytes], lasts: float | None = None) -> None:
+    def __init__(self, identity: str, render: Callable[[], bytes], ttl_s: float | None = None) -> None:
         self._identity = identity
         self._render = render
-        self._lasts = lasts
+        self._ttl_s = ttl_s
         self._data = b""
         self._made: float | None = None
 
@@ -250,7 +250,7 @@ class Rendered(File):
 
     @property
     def mtime(self) -> float:
-        return EPOCH if self._lasts is None or self._made is None else self._made
+        return EPOCH if self._ttl_s is None or self._made is None else self._made
 
     @property
     def size(self) -> int:
@@ -261,6 +261,6 @@ class Rendered(File):
 
     def _current(self) -> bytes:
         now = time.time()
-        if self._made is None or (self._lasts is not None and not 0 <= now - self._made < self._lasts):
+        if self._made is None or (self._ttl_s is not None and not 0 <= now - self._made < self._ttl_s):
             self._data, self._made = self._render(), now
         return self._data
