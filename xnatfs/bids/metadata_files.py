@@ -21,13 +21,16 @@ IGNORED = f"{UNMAPPED}\n".encode()
 _README = """\
 {title}
 
-This is a view of an XNAT server as a BIDS dataset, made by xnatfs {version} as the folder is looked at. Nothing is copied: an image here is
+This is a view of an XNAT server as a BIDS dataset, made by xnatfs {version} as the folder is looked at. \
+Nothing is copied: an image here is
 the server's file under another name, fetched when it is read.
 
-Which scan became which file follows from the rules in code/. A lab's own rules come from `xnatfs mount --bids-map FILE`, from the user's
+Which scan became which file follows from the rules in code/. A lab's own rules come from `xnatfs mount \
+--bids-map FILE`, from the user's
 bids.toml, or from the file bids.toml in the project's resource XNATFS; docs/bids.md of xnatfs describes them.
 
-participants.tsv and sub-*/sub-*_sessions.tsv     the original labels of subjects and sessions, and their accession ids
+participants.tsv and sub-*/sub-*_sessions.tsv     the original labels of subjects and sessions, and their \
+accession ids
 sub-*/ses-*/sub-*_ses-*_scans.tsv                 the scan and the original file of each image
 unmapped.tsv                                      what is not in the dataset, and why
 """
@@ -103,14 +106,22 @@ def readme(title: str, version: str) -> bytes:
 
 def participants(people: Iterable[Person]) -> bytes:
     """participants.tsv."""
-    return table(["participant_id", *PARTICIPANTS], ([f"sub-{one.label}", *one[1:]] for one in people))
+    return table(
+        ["participant_id", *PARTICIPANTS], ([f"sub-{person.label}", *person[1:]] for person in people)
+    )
 
 
 def sessions(visits: Iterable[VisitRow]) -> bytes:
     """sub-*_sessions.tsv."""
     rows = (
-        [f"ses-{one.label}", acquired(one.experiment), one.experiment.label, one.experiment.id, one.project]
-        for one in visits
+        [
+            f"ses-{visit.label}",
+            acquired(visit.experiment),
+            visit.experiment.label,
+            visit.experiment.id,
+            visit.project,
+        ]
+        for visit in visits
     )
     return table(["session_id", "acq_time", *SESSIONS], rows)
 
@@ -146,7 +157,7 @@ def unmapped(rows: Iterable[tuple[VisitRow, str, Unmapped]]) -> bytes:
 
     return table(
         ["project", "subject", "session", *scan_columns, "resource", "file", "reason"],
-        (line(*one) for one in rows),
+        (line(*row) for row in rows),
     )
 
 
