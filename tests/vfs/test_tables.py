@@ -43,7 +43,7 @@ def cohort() -> Iterator[DemoServer]:
 @pytest.fixture
 def nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every opening compares with the server."""
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
 
 
 def age(mounted: Core) -> None:
@@ -53,8 +53,8 @@ def age(mounted: Core) -> None:
         summary.loaded -= long
     for snapshot in mounted.listing_service._projects.held.values():
         snapshot.loaded -= long
-    for present in mounted.finder._held.values():
-        present.made -= long
+    for present in mounted.finder._cached.values():
+        present.looked_at -= long
     for key in mounted.builder.tables:
         if (manifest := mounted.outputs.manifest("COHORT", key)) is not None:
             manifest.checked -= long
