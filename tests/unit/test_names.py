@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xnatfs.server.records import ScanRecord
-from xnatfs.tree.names import MAX_NAME_BYTES, PROBED, distinct, natural, scan_folder, spell, spell_label, unspell
+from xnatfs.tree.names import (
+    MAX_NAME_BYTES,
+    PROBED,
+    distinct,
+    natural,
+    scan_folder,
+    spell,
+    spell_label,
+    unspell,
+)
 
 # What breaks spellings: the marks of the spelling itself, what cannot be in a name, and any other character
 # (lone surrogates too).

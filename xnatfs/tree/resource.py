@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
-from xnatfs.content.access_pattern import ResourceAccess, series_of
+from xnatfs.content.access_pattern import ResourceAccess, access_of
 from xnatfs.content.manager import ContentManager, ContentReader
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
@@ -111,7 +111,7 @@ class ResourceFile(File):
         return self.owner.content_manager.key(self.record)
 
     def open(self) -> OpenContent:
-        return self.owner.content_manager.open(self.record, self.owner.series)
+        return self.owner.content_manager.open(self.record, self.owner.access)
 
     def outdated(self, failure: Failure) -> bool:
         if failure.cause not in _DOUBTS or out_of_reach(self.record.path):
@@ -126,7 +126,7 @@ class ResourceFile(File):
     def open_unwatched(self) -> ContentReader:
         """Open the content for readahead: no reader is behind this who goes on to the next file."""
         return self.owner.content_manager.open(
-            self.record, ResourceAccess([self.record], self.owner.series.entries)
+            self.record, ResourceAccess([self.record], self.owner.access.entries)
         )
 
     @property
@@ -158,7 +158,7 @@ class _Opener:
     content_manager: ContentManager
     history: MtimeHistory
     outdated: Callable[[FileRecord], bool]
-    series: ResourceAccess
+    access: ResourceAccess
     inode: int
 
 
@@ -215,13 +215,13 @@ def file_nodes(
 
 
 def _opener(sources: Sources, place: ResourcePlace, snapshot: FileIndex, files: list[FileRecord]) -> _Opener:
-    series, inode = series_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
+    access, inode = access_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
     return _Opener(
         place,
         sources.content_manager,
         sources.listing_service.history,
         sources.listing_service.outdated,
-        series,
+        access,
         inode,
     )
 
