@@ -95,7 +95,8 @@ class Crowd(Work):
             with stage.folder("curl") as folder:
 
                 def url(number: int) -> str:
-                    return f"{stage.server.url}/data/experiments/{sessions[number - 1]}/scans/1/resources/NIFTI/files/f{number}.bin"
+                    session = f"{stage.server.url}/data/experiments/{sessions[number - 1]}"
+                    return f"{session}/scans/1/resources/NIFTI/files/f{number}.bin"
 
                 def start(number: int) -> subprocess.Popen[str]:
                     return stage.host.start(

@@ -215,7 +215,8 @@ class ListTypes(Work):
                 return stage.sample(lambda: ls(mount.point, path, each))
 
         def curl() -> Sample:
-            path = "/data/experiments?project=SCALE&xsiType=xnat:imageSessionData&columns=ID,xnat:imagescandata/id,xnat:imagescandata/type"
+            columns = "ID,xnat:imagescandata/id,xnat:imagescandata/type"
+            path = f"/data/experiments?project=SCALE&xsiType=xnat:imageSessionData&columns={columns}"
             return stage.sample(lambda: stage.curl(f"{path}&format=json", "/dev/null").seconds)
 
         return [

@@ -24,27 +24,38 @@ Key = tuple[str, str]  # fault, column
 _HEAD = """\
 # What goes wrong, and what comes of it
 
-Made by `scripts/reliability`; do not edit. Every operation in the columns was carried out under every fault in the rows, on the stand-in
-over real HTTP, with the bytes compared to what the server truly holds. `scripts/test` runs all of it again (`tests/faults`) and fails
+Made by `scripts/reliability`; do not edit. Every operation in the columns was carried out under every \
+fault in the rows, on the stand-in
+over real HTTP, with the bytes compared to what the server truly holds. `scripts/test` runs all of it again \
+(`tests/faults`) and fails
 where a cell comes out otherwise than it stands here.
 
-Of each cell this holds as well: no call took longer than its deadline (30 s without progress, 120 s for a listing, 15 min for a table; the
-tests use a fifteenth of that); once the fault was gone the same operation gave the right bytes, without a new mount; nothing was left in
-the cache that is not true (every cached file compared with the server's, every stored listing too); no thread and no open file was left.
+Of each cell this holds as well: no call took longer than its deadline (30 s without progress, 120 s for a \
+listing, 15 min for a table; the
+tests use a fifteenth of that); once the fault was gone the same operation gave the right bytes, without a \
+new mount; nothing was left in
+the cache that is not true (every cached file compared with the server's, every stored listing too); no \
+thread and no open file was left.
 Where there was no fault there was no error and no warning.
 
-- `-`: the fault did not meet the operation (the stand-in counts how often each strikes), and the bytes were right.
+- `-`: the fault did not meet the operation (the stand-in counts how often each strikes), and the bytes \
+were right.
 - `retried`: it did; the bytes are right and the user sees nothing.
-- `right`: a lasting fault, and the bytes are right all the same. `new`: right, those the server has now. `as listed`: the catalog's wrong
+- `right`: a lasting fault, and the bytes are right all the same. `new`: right, those the server has now. \
+`as listed`: the catalog's wrong
   size shows until the file is opened.
 - `told`: the table is built without the sessions concerned, and `*.problems.csv` names them.
-- an errno: what the program gets; of two, the one or the other, as it happens. `xnatfs status` and the log say the cause in a sentence.
+- an errno: what the program gets; of two, the one or the other, as it happens. `xnatfs status` and the log \
+say the cause in a sentence.
 
-Faults begin in the middle where there is a middle: after the first bytes of a file read in order, after the first slice of a scan, before
+Faults begin in the middle where there is a middle: after the first bytes of a file read in order, after \
+the first slice of a scan, before
 the second mount of *mount again*. *older server*: one that refuses the newer forms of listings.
 
-What cannot be seen here: without a digest in the catalog a byte that was changed on its way is not noticed, unless the size or a zip's own
-checksum tells. Who has already read a damaged part of a large file gets an error before its end; the next open is right.
+What cannot be seen here: without a digest in the catalog a byte that was changed on its way is not \
+noticed, unless the size or a zip's own
+checksum tells. Who has already read a damaged part of a large file gets an error before its end; the next \
+open is right.
 """
 
 

@@ -140,8 +140,8 @@ class ResourceAccess:
 
 
 def access_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:
-    """The access pattern of a resource with these files, linked with its neighbours in the order in which the tree
-    lists them.
+    """The access pattern of a resource with these files, linked with its neighbours in the order in which the
+    tree lists them.
     """
     every: dict[int, ResourceAccess] = snapshot.memo.get(
         "series", lambda: _linked(snapshot.by_resource.values())

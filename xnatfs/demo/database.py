@@ -12,8 +12,9 @@ from typing import Literal
 
 from .call import Call
 
+# How a request ends: "" as ever, a status, a 200 with an empty body, a 200 with an empty table, an item that
+# lacks what was not read.
 Outcome = Literal["", "400", "404", "500", "nothing", "no rows", "partial"]
-"""How a request ends: "" as ever, a status, a 200 with an empty body, a 200 with an empty table, an item that lacks what was not read."""
 
 _OUT = re.compile(r"/out/file/", re.IGNORECASE)
 _SCANS = re.compile(r"scandata/|/scans/scan/", re.IGNORECASE)

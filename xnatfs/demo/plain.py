@@ -190,4 +190,5 @@ def _response(href: str, entry: CatalogEntry | None) -> str:
             f"<D:getlastmodified>{_modified(entry)}</D:getlastmodified>"
         )
     status = "<D:status>HTTP/1.1 200 OK</D:status>"
-    return f"<D:response><D:href>{escape(href)}</D:href><D:propstat><D:prop>{values}</D:prop>{status}</D:propstat></D:response>\n"
+    properties = f"<D:propstat><D:prop>{values}</D:prop>{status}</D:propstat>"
+    return f"<D:response><D:href>{escape(href)}</D:href>{properties}</D:response>\n"
