@@ -27,14 +27,14 @@ def outcome(call: Call) -> Outcome:
     switches = call.switches
     if switches.database_down or switches.pool_exhausted:
         return _dead(call)
-    found: Outcome = ""
+    result: Outcome = ""
     if switches.failing_table:
-        found = _BROKEN_TABLES[switches.failing_table](call)
-    if not found and switches.failing_query and re.search(switches.failing_query, _target(call)):
-        found = _failing(call)
-    if found:
+        result = _BROKEN_TABLES[switches.failing_table](call)
+    if not result and switches.failing_query and re.search(switches.failing_query, _target(call)):
+        result = _failing(call)
+    if result:
         switches.fired["database"] += 1
-    return found
+    return result
 
 
 def lacking(call: Call) -> str:
