@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmark.harness import RCLONE_FLAGS
 from benchmark.host import REPOSITORY, Host
 from benchmark.results import Entry, Outcome, Target
-from benchmark.stage import RCLONE_FLAGS
 
 _HEADS = ("program", "time", "from - to", "runs", "requests", "on the wire", "x reference")
 

@@ -1,6 +1,6 @@
 """What was measured: samples, medians, targets. Values only.
 
-Used by the works, which make them, and by `report`, which shows them.
+Used by the workloads, which make them, and by `report`, which shows them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass
 class Entry:
-    """The samples of one program. `share` < 1: only so much of the work was done, and times are scaled up."""
+    """The samples of one program. `share` < 1: only this part of it was run, and times are scaled up."""
 
     name: str
     samples: list[Sample] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def seconds(self) -> float | None:
-        """The median time of the whole work."""
+        """The median time of the whole workload."""
         return statistics.median(one.seconds for one in self.good) / self.share if self.good else None
 
     @property
@@ -115,7 +115,7 @@ class Target:
 
 @dataclass
 class Outcome:
-    """One work on one network."""
+    """One workload on one network."""
 
     work: str
     title: str
