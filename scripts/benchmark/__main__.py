@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--skip-capability", action="store_true", help="do not measure the stand-in alone first"
     )
-    fields = ", ".join(one.name for one in dataclasses.fields(Sizes))
+    fields = ", ".join(field.name for field in dataclasses.fields(Sizes))
     parser.add_argument(
         "--size", metavar="NAME=VALUE", action="append", default=[], help=f"another size: {fields}"
     )
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
 
 def _sizes(arguments: argparse.Namespace) -> Sizes:
     changes: dict[str, int] = {}
-    known = {one.name for one in dataclasses.fields(Sizes)}
+    known = {field.name for field in dataclasses.fields(Sizes)}
     for text in arguments.size:
         name, _, value = text.partition("=")
         match = re.fullmatch(r"(\d+)([KMG]?I?)B?", value.upper())
@@ -173,8 +173,8 @@ def main() -> int:
         if outcomes:
             _write(arguments, command, surroundings, alone, outcomes)
     _say(f"\n{time.monotonic() - began:.0f} s in all")
-    broken = any(one.problem for one in outcomes) or any(
-        entry.problem for one in outcomes for entry in one.entries if entry.name.startswith("xnatfs")
+    broken = any(outcome.problem for outcome in outcomes) or any(
+        entry.problem for outcome in outcomes for entry in outcome.entries if entry.name.startswith("xnatfs")
     )
     return 1 if broken else 0
 

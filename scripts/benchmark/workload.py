@@ -136,12 +136,18 @@ def run(workload: Workload, network: Network, host: Host, plan: Plan) -> Outcome
             server.set(NETWORKS["loopback"])
             harness = Harness(host, server, network, plan.rclone_backend, plan.bx)
             stack.callback(harness.stack.close)
-            taking_part = [one for one in workload.contestants(harness) if one.tool not in plan.without]
+            taking_part = [
+                contestant
+                for contestant in workload.contestants(harness)
+                if contestant.tool not in plan.without
+            ]
             server.set(network)
         except Exception as error:
             outcome.problem = _plain(error, host)
             return outcome
-        outcome.entries = [Entry(one.name, share=one.share, note=one.note) for one in taking_part]
+        outcome.entries = [
+            Entry(contestant.name, share=contestant.share, note=contestant.note) for contestant in taking_part
+        ]
         for number in range(plan.runs):
             for contestant, entry in zip(taking_part, outcome.entries, strict=True):
                 if entry.problem or (

@@ -17,4 +17,4 @@ _ALL: tuple[type[Workload], ...] = (
     *(ASEG, ASHS, Maps, LargeCsv, LargeXlsx),
     *(CopyView, CopyLargeView, ListTypes),
 )
-WORKLOADS: dict[str, type[Workload]] = {one.name: one for one in _ALL}
+WORKLOADS: dict[str, type[Workload]] = {workload.name: workload for workload in _ALL}
