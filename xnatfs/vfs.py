@@ -22,7 +22,7 @@ from typing import NamedTuple
 from xnatfs.concurrency.waiting import interruptible
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
-from xnatfs.tree.names import MAX_BYTES, PROBED
+from xnatfs.tree.names import MAX_NAME_BYTES, PROBED
 from xnatfs.tree.node import File, Folder, Node, OpenContent
 
 log = logging.getLogger(__name__)
@@ -261,7 +261,10 @@ class Vfs:
                 continue
             if not isinstance(node, Folder):
                 raise Failure(Cause.NOT_A_DIRECTORY, path)
-            if len(name) > MAX_BYTES // 4 and len(name.encode("utf-8", "surrogateescape")) > MAX_BYTES:
+            if (
+                len(name) > MAX_NAME_BYTES // 4
+                and len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES
+            ):
                 raise Failure(Cause.NAME_TOO_LONG, path)
             if not node.of_files and PROBED.fullmatch(name):
                 raise Failure(Cause.NO_ENTRY, path)

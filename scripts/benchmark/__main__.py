@@ -1,4 +1,4 @@
-"""The command: which works on which networks, and where the results go."""
+"""The command: which workloads on which networks, and where the results go."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmark import capability, report
 from benchmark.host import FailedError, Host
 from benchmark.results import NETWORKS, Outcome
-from benchmark.work import QUICK, Plan, Sizes, Work, run
-from benchmark.works import WORKS
+from benchmark.workload import QUICK, Plan, Sizes, Workload, run
+from benchmark.workloads import WORKLOADS
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SPACE = 10e9  # bytes of disk a full run may take
@@ -29,13 +29,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="smaller sizes, one run, the first network of each work: under two minutes",
+        help="smaller sizes, one run, the first network of each workload: under two minutes",
     )
     parser.add_argument(
         "--only",
         metavar="NAME",
         action="append",
-        help=f"only this work, or all that begin so (tables): {', '.join(WORKS)}",
+        help=f"only this workload, or all that begin so (tables): {', '.join(WORKLOADS)}",
     )
     parser.add_argument(
         "--network",
@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--skip-capability", action="store_true", help="do not measure the stand-in alone first"
     )
-    fields = ", ".join(one.name for one in dataclasses.fields(Sizes))
+    fields = ", ".join(field.name for field in dataclasses.fields(Sizes))
     parser.add_argument(
         "--size", metavar="NAME=VALUE", action="append", default=[], help=f"another size: {fields}"
     )
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
 
 def _sizes(arguments: argparse.Namespace) -> Sizes:
     changes: dict[str, int] = {}
-    known = {one.name for one in dataclasses.fields(Sizes)}
+    known = {field.name for field in dataclasses.fields(Sizes)}
     for text in arguments.size:
         name, _, value = text.partition("=")
         match = re.fullmatch(r"(\d+)([KMG]?I?)B?", value.upper())
@@ -109,16 +109,16 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
     return dataclasses.replace(QUICK if arguments.quick else Sizes(), **changes)
 
 
-def _works(names: list[str] | None) -> list[type[Work]]:
+def _workloads(names: list[str] | None) -> list[type[Workload]]:
     found = [
-        work
+        workload
         for name in names or [""]
-        for key, work in WORKS.items()
+        for key, workload in WORKLOADS.items()
         if name in ("", key) or key.startswith(f"{name}-")
     ]
     for name in names or []:
-        if not any(name == key or key.startswith(f"{name}-") for key in WORKS):
-            raise SystemExit(f"--only {name}: there is no such work, but {', '.join(WORKS)}")
+        if not any(name == key or key.startswith(f"{name}-") for key in WORKLOADS):
+            raise SystemExit(f"--only {name}: there is no such workload, but {', '.join(WORKLOADS)}")
     return list(dict.fromkeys(found))
 
 
@@ -137,11 +137,11 @@ def main() -> int:
     command = shlex.join(
         ["scripts/bench", *(Path(part).name if part.startswith("/") else part for part in sys.argv[1:])]
     )
-    chosen = [work(sizes) for work in _works(arguments.only)]
+    chosen = [workload(sizes) for workload in _workloads(arguments.only)]
     todo = [
-        (NETWORKS[network], work)
-        for work in chosen
-        for network in arguments.network or (work.networks[:1] if arguments.quick else work.networks)
+        (NETWORKS[network], workload)
+        for workload in chosen
+        for network in arguments.network or (workload.networks[:1] if arguments.quick else workload.networks)
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     host = Host(arguments.scratch, arguments.limit)
@@ -156,9 +156,9 @@ def main() -> int:
             networks = list(dict.fromkeys([NETWORKS["loopback"], *(network for network, _ in todo)]))
             alone = capability.measure(host, networks, sizes, runs)
             _say(report.capability_text(alone))
-        for network, work in todo:
-            _say(f"\n.. {work.name}, {network.title} ({time.monotonic() - began:.0f} s)")
-            outcomes.append(run(work, network, host, plan))
+        for network, workload in todo:
+            _say(f"\n.. {workload.name}, {network.title} ({time.monotonic() - began:.0f} s)")
+            outcomes.append(run(workload, network, host, plan))
             _say(report.text(outcomes[-1]))
     except FailedError as error:
         _say(f"scripts/bench: {error}")
@@ -173,8 +173,8 @@ def main() -> int:
         if outcomes:
             _write(arguments, command, surroundings, alone, outcomes)
     _say(f"\n{time.monotonic() - began:.0f} s in all")
-    broken = any(one.problem for one in outcomes) or any(
-        entry.problem for one in outcomes for entry in one.entries if entry.name.startswith("xnatfs")
+    broken = any(outcome.problem for outcome in outcomes) or any(
+        entry.problem for outcome in outcomes for entry in outcome.entries if entry.name.startswith("xnatfs")
     )
     return 1 if broken else 0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from benchmark.harness import Harness, Server
 from benchmark.host import Host
 from benchmark.results import NETWORKS, Network
-from benchmark.stage import Server, Stage
-from benchmark.work import Sizes, mib
+from benchmark.workload import Sizes, mib
 
 _SESSION = "DEMO_E00001"
 _LISTED = 100  # sessions whose files are listed
@@ -52,15 +52,15 @@ def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> lis
             )
             for scan, number in names
         ]
-        stage = Stage(host, server, NETWORKS["loopback"])
+        harness = Harness(host, server, NETWORKS["loopback"])
         listings = [
             (f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json", "", "/dev/null")
             for number in range(1, _LISTED + 1)
         ]
-        listing = Stage(host, many, NETWORKS["loopback"])
+        listing = Harness(host, many, NETWORKS["loopback"])
         listing.curls(listings, 8)
         server.digests(f"/data/experiments/{_SESSION}/scans/ALL/files")
-        stage.curl(zipped, "/dev/null")
+        harness.curl(zipped, "/dev/null")
         for network in networks:
             server.set(network)
             many.set(network)
@@ -71,8 +71,8 @@ def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> lis
                 large, size = zipped, count * sizes.file_size
             else:
                 size = sizes.large
-            stream = min(stage.curl(large, "/dev/null").seconds for _ in range(runs))
-            bulk = min(stage.curl(zipped, "/dev/null").seconds for _ in range(runs))
+            stream = min(harness.curl(large, "/dev/null").seconds for _ in range(runs))
+            bulk = min(harness.curl(zipped, "/dev/null").seconds for _ in range(runs))
             rows.append(
                 {
                     "network": network.name,
@@ -80,9 +80,9 @@ def measure(host: Host, networks: list[Network], sizes: Sizes, runs: int) -> lis
                     "one stream, MB/s": size / stream / 1e6,
                     "zip of the session, MB/s": count * sizes.file_size / bulk / 1e6,
                     f"GETs of {mib(sizes.file_size)} a second, one connection": len(one_by_one)
-                    / stage.curls(one_by_one, 1).seconds,
+                    / harness.curls(one_by_one, 1).seconds,
                     f"GETs of {mib(sizes.file_size)} a second, 8 connections": len(files[:1000])
-                    / stage.curls(files[:1000], 8).seconds,
+                    / harness.curls(files[:1000], 8).seconds,
                     f"file listings of {rows_listed} rows a second, 8 connections": _LISTED
                     / listing.curls(listings, 8).seconds,
                 }

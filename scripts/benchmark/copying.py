@@ -7,15 +7,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmark.harness import Harness, check_files
 from benchmark.host import FailedError
 from benchmark.results import Outcome, Sample, Target
-from benchmark.stage import Stage, check_files
-from benchmark.work import Contestant, Work, mib
+from benchmark.workload import Contestant, Workload, mib
 
 SESSION = "DEMO_E00001"
 
 
-class CopySession(Work):
+class CopySession(Workload):
     """`cp -r` of a session of small files."""
 
     name = "copy"
@@ -41,10 +41,10 @@ class CopySession(Work):
         total = sizes.scans * sizes.files * sizes.file_size
         return f"{sizes.scans} scans x {sizes.files} files of {mib(sizes.file_size)}, {mib(total)} in all"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        digests = stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        digests = harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
         zipped = f"/data/experiments/{SESSION}/scans/ALL/files?format=zip"
-        stage.curl(zipped, "/dev/null")  # the checksums of a STORED zip, once
+        harness.curl(zipped, "/dev/null")  # the checksums of a STORED zip, once
         checked: set[str] = set()
 
         def check(who: str, folder: Path) -> None:
@@ -54,27 +54,29 @@ class CopySession(Work):
 
         def copied(mounted: str) -> Sample:
             context, source = {
-                "xnatfs": (stage.xnatfs, "projects/SCALE/subjects/sub00001/sub00001_MR1"),
-                "rclone": (stage.rclone, "SCALE/sub00001_MR1"),
+                "xnatfs": (harness.xnatfs, "projects/SCALE/subjects/sub00001/sub00001_MR1"),
+                "rclone": (harness.rclone, "SCALE/sub00001_MR1"),
             }[mounted]
-            with stage.folder("copy") as target, context() as mount:
-                sample = stage.sample(
-                    lambda: stage.host.run("cp", "-r", mount.point / source, target / "session").seconds
+            with harness.folder("copy") as target, context() as mount:
+                sample = harness.sample(
+                    lambda: harness.host.run("cp", "-r", mount.point / source, target / "session").seconds
                 )
                 check(mounted, target)
                 return sample
 
         def curl(unzip: bool) -> Sample:
-            with stage.folder("curl") as folder:
+            with harness.folder("curl") as folder:
                 packed = folder / "session.zip"
 
                 def fetch() -> float:
-                    seconds = stage.curl(zipped, packed).seconds
+                    seconds = harness.curl(zipped, packed).seconds
                     return seconds + (
-                        stage.host.run("unzip", "-q", packed, "-d", folder / "files").seconds if unzip else 0
+                        harness.host.run("unzip", "-q", packed, "-d", folder / "files").seconds
+                        if unzip
+                        else 0
                     )
 
-                sample = stage.sample(fetch)
+                sample = harness.sample(fetch)
                 if unzip:
                     check("unzip", folder / "files")
                 else:
@@ -85,17 +87,17 @@ class CopySession(Work):
                 return sample
 
         def client(job: str) -> Sample:
-            with stage.folder(job) as folder, stage.folder(f"{job}-home") as home:
+            with harness.folder(job) as folder, harness.folder(f"{job}-home") as home:
                 target = folder / "session"
                 target.mkdir()
 
                 def fetch() -> float:
-                    found = stage.read(
-                        job, stage.server.url, "SCALE", SESSION, target, env={"HOME": str(home)}
+                    found = harness.read(
+                        job, harness.server.url, "SCALE", SESSION, target, env={"HOME": str(home)}
                     )
                     return float(found["seconds"])
 
-                sample = stage.sample(fetch)
+                sample = harness.sample(fetch)
                 check(job, target)
                 return sample
 
@@ -151,7 +153,7 @@ def _sums(archive: zipfile.ZipFile) -> list[str]:
     )
 
 
-class ConvertScan(Work):
+class ConvertScan(Workload):
     """dcm2niix on one scan in the mount."""
 
     name = "dcm2niix"
@@ -165,16 +167,16 @@ class ConvertScan(Work):
     def describe(self) -> str:
         return f"{self.sizes.files} true DICOM slices of 272 x 272, about 150 kB each"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        if stage.host.find("dcm2niix") is None:
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        if harness.host.find("dcm2niix") is None:
             raise FailedError("dcm2niix is not installed")
         zipped = f"/data/experiments/{SESSION}/scans/1/resources/DICOM/files?format=zip"
-        stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
-        stage.curl(zipped, "/dev/null")
+        harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+        harness.curl(zipped, "/dev/null")
         images: set[str] = set()
 
         def convert(source: Path, target: Path) -> float:
-            return stage.host.run("dcm2niix", "-o", target, "-f", "image", source).seconds
+            return harness.host.run("dcm2niix", "-o", target, "-f", "image", source).seconds
 
         def done(target: Path, sample: Sample) -> Sample:
             image = target / "image.nii"
@@ -187,18 +189,18 @@ class ConvertScan(Work):
 
         def mounted(name: str) -> Sample:
             context, source = {
-                "xnatfs": (stage.xnatfs, "projects/DCM/subjects/dcm/dcm_MR1/SCANS/1-T1/DICOM"),
-                "rclone": (stage.rclone, "DCM/dcm_MR1/1/DICOM"),
+                "xnatfs": (harness.xnatfs, "projects/DCM/subjects/dcm/dcm_MR1/SCANS/1-T1/DICOM"),
+                "rclone": (harness.rclone, "DCM/dcm_MR1/1/DICOM"),
             }[name]
-            with stage.folder("nifti") as target, context() as mount:
-                return done(target, stage.sample(lambda: convert(mount.point / source, target)))
+            with harness.folder("nifti") as target, context() as mount:
+                return done(target, harness.sample(lambda: convert(mount.point / source, target)))
 
         def curl() -> Sample:
-            with stage.folder("curl") as folder, stage.folder("nifti") as target:
+            with harness.folder("curl") as folder, harness.folder("nifti") as target:
 
                 def fetch() -> float:
-                    seconds = stage.curl(zipped, folder / "scan.zip").seconds
-                    seconds += stage.host.run(
+                    seconds = harness.curl(zipped, folder / "scan.zip").seconds
+                    seconds += harness.host.run(
                         "unzip", "-q", folder / "scan.zip", "-d", folder / "files"
                     ).seconds
                     inside = next(
@@ -206,14 +208,14 @@ class ConvertScan(Work):
                     ).parent  # dcm2niix looks five folders deep
                     return seconds + convert(inside, target)
 
-                return done(target, stage.sample(fetch))
+                return done(target, harness.sample(fetch))
 
-        works: list[tuple[str, str, Callable[[], Sample]]] = [
+        workloads: list[tuple[str, str, Callable[[], Sample]]] = [
             ("xnatfs: dcm2niix", "xnatfs", lambda: mounted("xnatfs")),
             ("curl zip, unzip, dcm2niix", "curl", curl),
             ("rclone mount: dcm2niix", "rclone", lambda: mounted("rclone")),
         ]
-        return [Contestant(*one) for one in works]
+        return [Contestant(*one) for one in workloads]
 
     def targets(self, outcome: Outcome) -> list[Target]:
         if outcome.network.name != "20ms":

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmark.harness import LOGIN, Harness
 from benchmark.host import FailedError
 from benchmark.results import Outcome, Sample, Target
-from benchmark.stage import LOGIN, Stage
-from benchmark.work import Contestant, Work, mib
+from benchmark.workload import Contestant, Workload, mib
 
 _SESSIONS = 60  # of another project, which nobody reads
 _SPARE = range(
@@ -22,7 +22,7 @@ UNLISTED = "ls, not yet listed: longest, s"
 LISTED = "ls, listed: longest, s"
 
 
-class Crowd(Work):
+class Crowd(Workload):
     """One `cat` a file, all at once."""
 
     name = "readers"
@@ -42,11 +42,11 @@ class Crowd(Work):
             f"own, with MD5s in the catalogs"
         )
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         count = self.sizes.readers
         sessions = [f"DEMO_E{_SESSIONS + number:05d}" for number in range(1, count + 1)]
         digests = [
-            stage.server.digests(f"/data/experiments/{session}/scans/ALL/files")[0] for session in sessions
+            harness.server.digests(f"/data/experiments/{session}/scans/ALL/files")[0] for session in sessions
         ]
         checked: set[str] = set()
 
@@ -56,7 +56,7 @@ class Crowd(Work):
             problems: list[str] = []
             for process in processes:
                 try:
-                    stage.host.finish(process)
+                    harness.host.finish(process)
                 except FailedError as error:
                     problems.append(str(error))
             if problems:
@@ -67,12 +67,12 @@ class Crowd(Work):
             if who in checked:
                 return
             for number in range(1, count + 1):
-                if stage.host.run("md5sum", path(number)).output.split()[0] != digests[number - 1]:
+                if harness.host.run("md5sum", path(number)).output.split()[0] != digests[number - 1]:
                     raise FailedError("the bytes are wrong")
             checked.add(who)
 
         def ours() -> Sample:
-            with stage.xnatfs() as mount:
+            with harness.xnatfs() as mount:
                 root = mount.point / "projects/BIG/subjects/big"
                 other = mount.point / "projects/SCALE/subjects"
 
@@ -80,41 +80,42 @@ class Crowd(Work):
                     return root / f"big_MR{number}/SCANS/1-T1/NIFTI/f{number}.bin"
 
                 watch = _Watch(
-                    stage,
+                    harness,
                     [other / f"sub{number:05d}/sub{number:05d}_MR1/SCANS/1-TYPE1/DICOM" for number in _SPARE],
                 )
-                sample = stage.sample(
+                sample = harness.sample(
                     lambda: watch.beside(
-                        lambda: together(lambda n: stage.host.start("cat", path(n), quiet=True))
+                        lambda: together(lambda n: harness.host.start("cat", path(n), quiet=True))
                     )
                 )
                 right(path, "xnatfs")
                 return Sample(sample.seconds, sample.requests, sample.sent, watch.longest())
 
         def curls() -> Sample:
-            with stage.folder("curl") as folder:
+            with harness.folder("curl") as folder:
 
                 def url(number: int) -> str:
-                    return f"{stage.server.url}/data/experiments/{sessions[number - 1]}/scans/1/resources/NIFTI/files/f{number}.bin"
+                    session = f"{harness.server.url}/data/experiments/{sessions[number - 1]}"
+                    return f"{session}/scans/1/resources/NIFTI/files/f{number}.bin"
 
                 def start(number: int) -> subprocess.Popen[str]:
-                    return stage.host.start(
+                    return harness.host.start(
                         "curl", "-sS", "--fail", "-u", LOGIN, "-o", folder / f"{number}", url(number)
                     )
 
-                sample = stage.sample(lambda: together(start))
+                sample = harness.sample(lambda: together(start))
                 right(lambda number: folder / f"{number}", "curl")
                 return sample
 
         def rclone() -> Sample:
-            with stage.rclone() as mount:
+            with harness.rclone() as mount:
 
                 def start(number: int) -> subprocess.Popen[str]:
-                    return stage.host.start(
+                    return harness.host.start(
                         "cat", mount.point / f"BIG/big_MR{number}/1/NIFTI/f{number}.bin", quiet=True
                     )
 
-                return stage.sample(lambda: together(start))
+                return harness.sample(lambda: together(start))
 
         return [
             Contestant(
@@ -143,8 +144,8 @@ class Crowd(Work):
 class _Watch:
     """Lists folders while something else goes on: each once when it was never looked at, then again."""
 
-    def __init__(self, stage: Stage, folders: list[Path]) -> None:
-        self._stage = stage
+    def __init__(self, harness: Harness, folders: list[Path]) -> None:
+        self._harness = harness
         self._folders = folders
         self._new: list[float] = []
         self._known: list[float] = []
@@ -172,7 +173,7 @@ class _Watch:
                 continue
             folder = waiting.pop(0) if new else listed[turn % len(listed)]
             try:
-                seconds = self._stage.host.run("ls", folder, limit=60).seconds
+                seconds = self._harness.host.run("ls", folder, limit=60).seconds
             except FailedError as error:
                 self._problem = str(error)
                 return

@@ -6,11 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 
+from benchmark.harness import Harness, Mount
 from benchmark.host import FailedError
 from benchmark.readers import MOST, places
 from benchmark.results import Outcome, Sample, Target, chain
-from benchmark.stage import Mount, Stage
-from benchmark.work import COLD, Contestant, Work, mib
+from benchmark.workload import COLD, Contestant, Workload, mib
 
 SESSION = "DEMO_E00001"
 URL = f"/data/experiments/{SESSION}/scans/1/resources/NIFTI/files/one.nii"
@@ -18,8 +18,8 @@ OURS = "projects/BIG/subjects/big/big_MR1/SCANS/1-T1/NIFTI/one.nii"
 THEIRS = "BIG/big_MR1/1/NIFTI/one.nii"
 
 
-class LargeFile(Work):
-    """What these works share: the file, with its digest in the catalog."""
+class LargeFile(Workload):
+    """What these workloads share: the file, with its digest in the catalog."""
 
     def data(self) -> list[str]:
         return ["--sessions", "0", "--big", f"one.nii={self.sizes.large}", "--digests"]
@@ -28,14 +28,14 @@ class LargeFile(Work):
         return f"one NIfTI of {mib(self.sizes.large)}, with its MD5 in the catalog"
 
 
-def cat(stage: Stage, path: Path) -> float:
+def cat(harness: Harness, path: Path) -> float:
     """`cat` to nowhere, timed."""
-    return stage.host.run("cat", path, quiet=True).seconds
+    return harness.host.run("cat", path, quiet=True).seconds
 
 
-def md5(stage: Stage, path: Path) -> str:
+def md5(harness: Harness, path: Path) -> str:
     """`md5sum` of a file, in a process of its own."""
-    return stage.host.run("md5sum", path).output.split()[0].lstrip("\\")
+    return harness.host.run("md5sum", path).output.split()[0].lstrip("\\")
 
 
 class Sequential(LargeFile):
@@ -46,52 +46,52 @@ class Sequential(LargeFile):
     networks = ("20ms", "100ms", "loopback")
     reference = "curl -o"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        (digest,) = stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        (digest,) = harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
         checked: set[str] = set()
 
         def right(who: str, path: Path) -> None:
-            if who not in checked and md5(stage, path) != digest:
+            if who not in checked and md5(harness, path) != digest:
                 raise FailedError("the bytes are wrong")
             checked.add(who)
 
         def read(to_disk: bool) -> Sample:
-            with stage.xnatfs() as mount, stage.folder("copy") as folder:
+            with harness.xnatfs() as mount, harness.folder("copy") as folder:
                 source, target = mount.point / OURS, folder / "one.nii"
                 if not to_disk:
-                    sample = stage.sample(lambda: cat(stage, source))
+                    sample = harness.sample(lambda: cat(harness, source))
                     right("cat", source)
                     return sample
-                sample = stage.sample(lambda: stage.host.run("cp", source, target).seconds)
+                sample = harness.sample(lambda: harness.host.run("cp", source, target).seconds)
                 right("cp", target)
                 return sample
 
         def curl(to_disk: bool) -> Sample:
-            with stage.folder("curl") as folder:
+            with harness.folder("curl") as folder:
                 target = folder / "one.nii"
-                sample = stage.sample(lambda: stage.curl(URL, target if to_disk else "/dev/null").seconds)
+                sample = harness.sample(lambda: harness.curl(URL, target if to_disk else "/dev/null").seconds)
                 if to_disk:
                     right("curl", target)
                 return sample
 
         def rclone() -> Sample:
-            with stage.rclone() as mount:
-                return stage.sample(lambda: cat(stage, mount.point / THEIRS))
+            with harness.rclone() as mount:
+                return harness.sample(lambda: cat(harness, mount.point / THEIRS))
 
         def first(listed: bool) -> Sample:
-            with stage.xnatfs() as mount:
+            with harness.xnatfs() as mount:
                 path = mount.point / OURS
                 if listed:
-                    stage.host.run("ls", "-l", path)
-                    stage.server.settled()
+                    harness.host.run("ls", "-l", path)
+                    harness.server.settled()
                 found: dict[str, float] = {}
 
                 def once() -> float:
-                    found.update(stage.read("first", path))
-                    found["round_trips"] = chain(stage.server.records(), until=found["moment"])
+                    found.update(harness.read("first", path))
+                    found["round_trips"] = chain(harness.server.records(), until=found["moment"])
                     return found["seconds"]
 
-                sample = stage.sample(once)
+                sample = harness.sample(once)
                 return Sample(
                     sample.seconds,
                     sample.requests,
@@ -150,29 +150,31 @@ class Header(LargeFile):
     networks = ("20ms", "100ms")
     reference = "curl -r 0-65535"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
 
         def ours() -> Sample:
-            with stage.xnatfs() as mount:
+            with harness.xnatfs() as mount:
                 trips: list[int] = []
 
                 def look() -> float:
-                    found = stage.read("header", mount.point / OURS)
-                    stage.server.settled()
-                    trips.append(chain(stage.server.records()))
+                    found = harness.read("header", mount.point / OURS)
+                    harness.server.settled()
+                    trips.append(chain(harness.server.records()))
                     return float(found["seconds"])
 
-                sample = stage.sample(look)
+                sample = harness.sample(look)
                 return Sample(sample.seconds, sample.requests, sample.sent, {"round trips": trips[0]})
 
         def rclone() -> Sample:
-            with stage.rclone() as mount:
-                return stage.sample(lambda: float(stage.read("header", mount.point / THEIRS)["seconds"]))
+            with harness.rclone() as mount:
+                return harness.sample(lambda: float(harness.read("header", mount.point / THEIRS)["seconds"]))
 
         def curl() -> Sample:
-            with stage.folder("curl") as folder:
-                return stage.sample(lambda: stage.curl(URL, folder / "head", "-r", f"0-{MOST - 1}").seconds)
+            with harness.folder("curl") as folder:
+                return harness.sample(
+                    lambda: harness.curl(URL, folder / "head", "-r", f"0-{MOST - 1}").seconds
+                )
 
         return [
             Contestant("xnatfs: nibabel header", "xnatfs", ours),
@@ -206,18 +208,18 @@ class Scattered(LargeFile):
             f"{self.sizes.reads} reads of 64 KiB at random places (the same for all) of {super().describe()}"
         )
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
         starts = places(self.seed, self.sizes.reads, self.sizes.large)
         expected: list[str] = []
 
         def curl() -> Sample:
-            with stage.folder("parts") as folder:
+            with harness.folder("parts") as folder:
                 wanted = [
                     (URL, f"{start}-{start + MOST - 1}", folder / str(index))
                     for index, start in enumerate(starts)
                 ]
-                sample = stage.sample(lambda: stage.curls(wanted, self.threads).seconds)
+                sample = harness.sample(lambda: harness.curls(wanted, self.threads).seconds)
                 whole = b"".join((folder / str(index)).read_bytes() for index in range(len(starts)))
                 expected[:] = [hashlib.md5(whole, usedforsecurity=False).hexdigest()]
                 return sample
@@ -225,19 +227,19 @@ class Scattered(LargeFile):
         curl()
 
         def mounted(name: str) -> Sample:
-            context, source = {"xnatfs": (stage.xnatfs, OURS), "rclone": (stage.rclone, THEIRS)}[name]
+            context, source = {"xnatfs": (harness.xnatfs, OURS), "rclone": (harness.rclone, THEIRS)}[name]
             with context() as mount:
 
                 def read() -> float:
                     path = mount.point / source
-                    found = stage.read(
+                    found = harness.read(
                         "scattered", path, str(self.seed), str(self.sizes.reads), str(self.threads)
                     )
                     if found["md5"] != expected[0]:
                         raise FailedError("the bytes are wrong")
                     return float(found["seconds"])
 
-                return stage.sample(read)
+                return harness.sample(read)
 
         return [
             Contestant("xnatfs: pread by 8 threads", "xnatfs", lambda: mounted("xnatfs")),
@@ -274,36 +276,36 @@ class SecondRead(LargeFile):
     reference = "dd of the cached file"
     cold = f"{COLD.partition(':')[0]} means here: read once, then the page cache dropped"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        stage.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
         kept: dict[str, Mount] = {}
         note = (
             ""
-            if stage.host.drop_page_cache()
+            if harness.host.drop_page_cache()
             else "page cache not dropped (needs root): cached files are only advised away"
         )
 
         def mount(name: str) -> Mount:
             if name not in kept:
-                kept[name] = stage.stack.enter_context(
-                    {"xnatfs": stage.xnatfs, "rclone": stage.rclone}[name]()
+                kept[name] = harness.stack.enter_context(
+                    {"xnatfs": harness.xnatfs, "rclone": harness.rclone}[name]()
                 )
-                cat(stage, kept[name].point / {"xnatfs": OURS, "rclone": THEIRS}[name])
+                cat(harness, kept[name].point / {"xnatfs": OURS, "rclone": THEIRS}[name])
             return kept[name]
 
         def again(name: str) -> Sample:
             one = mount(name)
-            _forget(stage, one)
-            return stage.sample(lambda: cat(stage, one.point / {"xnatfs": OURS, "rclone": THEIRS}[name]))
+            _forget(harness, one)
+            return harness.sample(lambda: cat(harness, one.point / {"xnatfs": OURS, "rclone": THEIRS}[name]))
 
         def dd() -> Sample:
             one = mount("xnatfs")
             cached = _largest(one.cache)
             if cached.stat().st_size < self.sizes.large:
                 raise FailedError("the cache does not hold the whole file")
-            _forget(stage, one)
-            return stage.sample(
-                lambda: stage.host.run("dd", f"if={cached}", "of=/dev/null", "bs=1M", "status=none").seconds
+            _forget(harness, one)
+            return harness.sample(
+                lambda: harness.host.run("dd", f"if={cached}", "of=/dev/null", "bs=1M", "status=none").seconds
             )
 
         return [
@@ -339,9 +341,9 @@ def _largest(folder: Path) -> Path:
     return max(files, key=lambda path: path.stat().st_blocks)
 
 
-def _forget(stage: Stage, mount: Mount) -> None:
+def _forget(harness: Harness, mount: Mount) -> None:
     """Drop the page cache, or what of it may be dropped without root."""
-    if stage.host.drop_page_cache():
+    if harness.host.drop_page_cache():
         return
     cached = _largest(mount.cache)
     descriptor = os.open(cached, os.O_RDONLY)

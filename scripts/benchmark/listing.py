@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from benchmark.harness import Harness, Mount
 from benchmark.host import FailedError, memory_of
 from benchmark.results import Outcome, Sample, Target
-from benchmark.stage import Mount, Stage
-from benchmark.work import Contestant, Work
+from benchmark.workload import Contestant, Workload
 
 FIRST = "xnatfs: find, first time"
 SECOND = "xnatfs: find, second time"
 _FILE_SIZE = 1000  # contents are not read; their digests are computed by the stand-in once
 
 
-class Find(Work):
+class Find(Workload):
     """`find -size +0` over all files of a project."""
 
     name = "find"
@@ -42,30 +42,30 @@ class Find(Work):
             f"{total:,} files in all"
         )
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         sizes = self.sizes
         a_session = sizes.session_scans * sizes.session_files
         listings = [
             f"/data/experiments/DEMO_E{number:05d}/files?all=true&format=json"
             for number in range(1, sizes.sessions + 1)
         ]
-        stage.curls([(path, "", "/dev/null") for path in listings], 8)  # digests and catalogs, once
+        harness.curls([(path, "", "/dev/null") for path in listings], 8)  # digests and catalogs, once
         held: dict[str, tuple[ExitStack, Mount]] = {}
 
         def find(folders: list[str], expected: int) -> float:
-            done = stage.host.run("sh", "-c", 'find "$@" -type f -size +0 | wc -l', "find", *folders)
+            done = harness.host.run("sh", "-c", 'find "$@" -type f -size +0 | wc -l', "find", *folders)
             if int(done.output) != expected:
                 raise FailedError(f"find shows {int(done.output):,} files of {expected:,}")
             return done.seconds
 
         def first() -> Sample:
             with ExitStack() as stack:
-                mount = stack.enter_context(stage.xnatfs())
-                sample = stage.sample(
+                mount = stack.enter_context(harness.xnatfs())
+                sample = harness.sample(
                     lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session)
                 )
                 held["xnatfs"] = stack.pop_all(), mount
-                stage.stack.push(held["xnatfs"][0].__exit__)
+                harness.stack.push(held["xnatfs"][0].__exit__)
             return Sample(
                 sample.seconds,
                 sample.requests,
@@ -78,7 +78,7 @@ class Find(Work):
                 raise FailedError("there was no first time")
             stack, mount = held.pop("xnatfs")
             with stack:
-                sample = stage.sample(
+                sample = harness.sample(
                     lambda: find([str(mount.point / "projects/SCALE")], sizes.sessions * a_session)
                 )
                 return Sample(
@@ -89,16 +89,16 @@ class Find(Work):
                 )
 
         def curl() -> Sample:
-            return stage.sample(
-                lambda: stage.curls([(path, "", "/dev/null") for path in listings], 8).seconds
+            return harness.sample(
+                lambda: harness.curls([(path, "", "/dev/null") for path in listings], 8).seconds
             )
 
         part = min(sizes.rclone_sessions, sizes.sessions)
 
         def rclone() -> Sample:
-            with stage.rclone() as mount:
+            with harness.rclone() as mount:
                 folders = [str(mount.point / f"SCALE/sub{number:05d}_MR1") for number in range(1, part + 1)]
-                sample = stage.sample(lambda: find(folders, part * a_session))
+                sample = harness.sample(lambda: find(folders, part * a_session))
                 return Sample(
                     sample.seconds,
                     sample.requests,

@@ -1,7 +1,7 @@
 """Readers in a process of their own: `python -m benchmark.readers JOB ARGUMENTS...` prints what it measured
 as JSON.
 
-Times are taken after the imports. Used by the works through `Stage.read`.
+Times are taken after the imports. Used by the workloads through `Harness.read`.
 """
 
 from __future__ import annotations

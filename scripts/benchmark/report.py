@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmark.harness import RCLONE_FLAGS
 from benchmark.host import REPOSITORY, Host
 from benchmark.results import Entry, Outcome, Target
-from benchmark.stage import RCLONE_FLAGS
 
 _HEADS = ("program", "time", "from - to", "runs", "requests", "on the wire", "x reference")
 
@@ -25,12 +25,12 @@ def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
     """Where and with what this was measured."""
 
     def version(*command: str) -> str:
-        found = host.find(command[0])
-        if found is None:
+        program = host.find(command[0])
+        if program is None:
             return "not installed"
         try:
             result = subprocess.run(
-                [found, *command[1:]], capture_output=True, text=True, timeout=20, check=False, cwd="/"
+                [program, *command[1:]], capture_output=True, text=True, timeout=20, check=False, cwd="/"
             )
         except (subprocess.SubprocessError, OSError):
             return "?"
@@ -69,10 +69,10 @@ def environment(host: Host, backend: str, bx: str | None) -> dict[str, str]:
 
 
 def _bx_version(program: str) -> str:
-    found = sorted(
+    versions = sorted(
         Path(program).resolve().parent.parent.glob("lib/python*/site-packages/bbrc_bx-*.dist-info")
     )
-    return found[-1].name.split("-")[1].removesuffix(".dist") if found else "?"
+    return versions[-1].name.split("-")[1].removesuffix(".dist") if versions else "?"
 
 
 def _free(folder: Path) -> int:
@@ -120,24 +120,24 @@ def _row(outcome: Outcome, entry: Entry) -> tuple[str, ...]:
 
 
 def _remarks(outcome: Outcome) -> list[str]:
-    lines = [f"{one.name}: {one.note}" for one in outcome.entries if one.note]
-    lines += [f"{one.name}: failed: {one.problem}" for one in outcome.entries if one.problem]
-    for one in outcome.entries:
-        lines += [f"{one.name}: {name} {value:.3g}" for name, value in one.extras().items()]
+    lines = [f"{entry.name}: {entry.note}" for entry in outcome.entries if entry.note]
+    lines += [f"{entry.name}: failed: {entry.problem}" for entry in outcome.entries if entry.problem]
+    for entry in outcome.entries:
+        lines += [f"{entry.name}: {name} {value:.3g}" for name, value in entry.extras().items()]
     return lines + outcome.notes
 
 
-def _target(one: Target) -> tuple[str, str, str, str]:
-    unit = f" {one.unit}" if one.unit and one.unit != "x" else one.unit
+def _target(target: Target) -> tuple[str, str, str, str]:
+    unit = f" {target.unit}" if target.unit and target.unit != "x" else target.unit
     value = (
         "-"
-        if one.value is None
-        else f"{one.value:.2f}{unit}"
-        if isinstance(one.value, float)
-        else f"{one.value}{unit}"
+        if target.value is None
+        else f"{target.value:.2f}{unit}"
+        if isinstance(target.value, float)
+        else f"{target.value}{unit}"
     )
-    bound = f"{'at least' if one.least else 'at most'} {one.bound:g}{unit}"
-    return one.text, value, bound, {True: "met", False: "MISSED", None: "not known"}[one.met]
+    bound = f"{'at least' if target.least else 'at most'} {target.bound:g}{unit}"
+    return target.text, value, bound, {True: "met", False: "MISSED", None: "not known"}[target.met]
 
 
 def text(outcome: Outcome) -> str:
@@ -150,7 +150,7 @@ def text(outcome: Outcome) -> str:
     ]
     if outcome.problem:
         return "\n".join([*lines, f"   failed: {outcome.problem}"])
-    rows = [_HEADS, *(_row(outcome, one) for one in outcome.entries)]
+    rows = [_HEADS, *(_row(outcome, entry) for entry in outcome.entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     for row in rows:
         cells = [
@@ -159,8 +159,8 @@ def text(outcome: Outcome) -> str:
         ]
         lines.append(("   " + "  ".join(cells)).rstrip())
     lines += [f"   - {line}" for line in _remarks(outcome)]
-    for one in outcome.targets:
-        what, value, bound, verdict = _target(one)
+    for target in outcome.targets:
+        what, value, bound, verdict = _target(target)
         lines.append(f"   target: {what}: {value} ({bound}): {verdict}")
     return "\n".join(lines)
 
@@ -188,7 +188,7 @@ def as_json(
         "command": command,
         "environment": surroundings,
         "stand_in_alone": alone,
-        "outcomes": [one.as_dict() for one in outcomes],
+        "outcomes": [outcome.as_dict() for outcome in outcomes],
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -215,10 +215,10 @@ def as_markdown(
     ]
     lines += ["Sizes were those of `--quick`: the targets are for the full ones."] if quick else []
     lines += ["", *(f"- {name}: {value}" for name, value in surroundings.items()), ""]
-    targets = [(one, target) for one in outcomes for target in one.targets]
+    targets = [(outcome, target) for outcome in outcomes for target in outcome.targets]
     if targets:
         rows = [("work", "network", "figure", "measured", "target", "")]
-        rows += [(one.title, one.network.name, *_target(target)) for one, target in targets]
+        rows += [(outcome.title, outcome.network.name, *_target(target)) for outcome, target in targets]
         lines += ["## Figures to reach", "", *_table(rows, 9)]
     if alone:
         names = [name for name in alone[0] if name not in ("network", "title")]
@@ -230,19 +230,19 @@ def as_markdown(
             "",
             *_table([("network", *names), *body]),
         ]
-    for one in outcomes:
+    for outcome in outcomes:
         lines += [
-            f"## {one.title}: {one.network.title}",
+            f"## {outcome.title}: {outcome.network.title}",
             "",
-            f"Files: {one.files}.",
-            f"{one.cold[:1].upper()}{one.cold[1:]}.",
+            f"Files: {outcome.files}.",
+            f"{outcome.cold[:1].upper()}{outcome.cold[1:]}.",
             "",
         ]
-        if one.problem:
-            lines += [f"Failed: {one.problem}", ""]
+        if outcome.problem:
+            lines += [f"Failed: {outcome.problem}", ""]
             continue
-        lines += _table([_HEADS, *(_row(one, entry) for entry in one.entries)])
-        remarks = [f"- {line}" for line in _remarks(one)]
+        lines += _table([_HEADS, *(_row(outcome, entry) for entry in outcome.entries)])
+        remarks = [f"- {line}" for line in _remarks(outcome)]
         lines += [*remarks, ""] if remarks else []
     path.write_text("\n".join(lines).rstrip() + "\n")
 
@@ -254,7 +254,7 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    shown = [one for one in outcomes if any(entry.good for entry in one.entries)]
+    shown = [outcome for outcome in outcomes if any(entry.good for entry in outcome.entries)]
     if not shown:
         print("nothing to plot", file=sys.stderr)
         return
@@ -264,17 +264,17 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
     for panel in panels.flat[len(shown) :]:
         panel.axis("off")
     for panel, outcome in zip(panels.flat, shown, strict=False):
-        entries = [one for one in outcome.entries if one.good][::-1]
-        for place, one in enumerate(entries):
-            time_taken = one.seconds or 0.0
+        entries = [entry for entry in outcome.entries if entry.good][::-1]
+        for place, entry in enumerate(entries):
+            time_taken = entry.seconds or 0.0
             colour = (
                 "#d95f02"
-                if one.name.startswith("xnatfs")
+                if entry.name.startswith("xnatfs")
                 else "#7570b3"
-                if one.name == outcome.reference
+                if entry.name == outcome.reference
                 else "#777777"
             )
-            reach = [[time_taken - one.spread[0]], [one.spread[1] - time_taken]]
+            reach = [[time_taken - entry.spread[0]], [entry.spread[1] - time_taken]]
             panel.errorbar(time_taken, place, xerr=reach, fmt="o", color=colour, capsize=3)
             panel.annotate(
                 seconds(time_taken),
@@ -284,11 +284,11 @@ def as_plot(path: Path, outcomes: list[Outcome]) -> None:
                 ha="center",
                 fontsize=8,
             )
-        panel.set_yticks(range(len(entries)), [one.name for one in entries], fontsize=8)
+        panel.set_yticks(range(len(entries)), [entry.name for entry in entries], fontsize=8)
         panel.set_ylim(-0.6, len(entries) - 0.2)
         panel.set_xscale("log")
         # Points, and whole decades: bars on a logarithmic axis would begin somewhere and so say nothing.
-        times = [one.seconds or 1e-3 for one in entries]
+        times = [entry.seconds or 1e-3 for entry in entries]
         panel.set_xlim(
             10 ** math.floor(math.log10(min(times) * 0.8)), 10 ** math.ceil(math.log10(max(times) * 1.2))
         )

@@ -1,6 +1,6 @@
 """What was measured: samples, medians, targets. Values only.
 
-Used by the works, which make them, and by `report`, which shows them.
+Used by the workloads, which make them, and by `report`, which shows them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass
 class Entry:
-    """The samples of one program. `share` < 1: only so much of the work was done, and times are scaled up."""
+    """The samples of one program. `share` < 1: only this part of it was run, and times are scaled up."""
 
     name: str
     samples: list[Sample] = field(default_factory=list)
@@ -60,35 +60,35 @@ class Entry:
 
     @property
     def seconds(self) -> float | None:
-        """The median time of the whole work."""
-        return statistics.median(one.seconds for one in self.good) / self.share if self.good else None
+        """The median time of the whole workload."""
+        return statistics.median(sample.seconds for sample in self.good) / self.share if self.good else None
 
     @property
     def spread(self) -> tuple[float, float]:
         """The shortest and the longest time."""
-        times = [one.seconds / self.share for one in self.good]
+        times = [sample.seconds / self.share for sample in self.good]
         return min(times), max(times)
 
     @property
     def requests(self) -> float | None:
         """The median number of requests of what was really done."""
-        return statistics.median(one.requests for one in self.good) if self.good else None
+        return statistics.median(sample.requests for sample in self.good) if self.good else None
 
     @property
     def sent(self) -> float | None:
         """The median of the bytes on the wire of what was really done."""
-        return statistics.median(one.sent for one in self.good) if self.good else None
+        return statistics.median(sample.sent for sample in self.good) if self.good else None
 
     def extra(self, name: str) -> float | None:
         """The median of a further figure."""
-        values = [one.extra[name] for one in self.good if name in one.extra]
+        values = [sample.extra[name] for sample in self.good if name in sample.extra]
         return statistics.median(values) if values else None
 
     def extras(self) -> dict[str, float]:
         """All further figures, medians."""
-        names = dict.fromkeys(name for one in self.good for name in one.extra)
+        names = dict.fromkeys(name for sample in self.good for name in sample.extra)
         return {
-            name: statistics.median([one.extra[name] for one in self.good if name in one.extra])
+            name: statistics.median([sample.extra[name] for sample in self.good if name in sample.extra])
             for name in names
         }
 
@@ -115,7 +115,7 @@ class Target:
 
 @dataclass
 class Outcome:
-    """One work on one network."""
+    """One workload on one network."""
 
     work: str
     title: str
@@ -130,7 +130,7 @@ class Outcome:
 
     def entry(self, name: str) -> Entry:
         """The entry called so; an empty one if it did not run."""
-        return next((one for one in self.entries if one.name == name), Entry(name))
+        return next((entry for entry in self.entries if entry.name == name), Entry(name))
 
     def ratio(self, above: str, below: str) -> float | None:
         """How many times as long one took as another."""
@@ -150,29 +150,29 @@ class Outcome:
             "notes": self.notes,
             "entries": [
                 {
-                    "name": one.name,
-                    "problem": one.problem,
-                    "share": one.share,
-                    "note": one.note,
-                    "seconds": one.seconds,
-                    "requests": one.requests,
-                    "sent": one.sent,
-                    "ratio": self.ratio(one.name, self.reference),
-                    "extra": one.extras(),
-                    "samples": [vars(sample) for sample in one.samples],
+                    "name": entry.name,
+                    "problem": entry.problem,
+                    "share": entry.share,
+                    "note": entry.note,
+                    "seconds": entry.seconds,
+                    "requests": entry.requests,
+                    "sent": entry.sent,
+                    "ratio": self.ratio(entry.name, self.reference),
+                    "extra": entry.extras(),
+                    "samples": [vars(sample) for sample in entry.samples],
                 }
-                for one in self.entries
+                for entry in self.entries
             ],
             "targets": [
                 {
-                    "text": one.text,
-                    "value": one.value,
-                    "bound": one.bound,
-                    "at_least": one.least,
-                    "unit": one.unit,
-                    "met": one.met,
+                    "text": target.text,
+                    "value": target.value,
+                    "bound": target.bound,
+                    "at_least": target.least,
+                    "unit": target.unit,
+                    "met": target.met,
                 }
-                for one in self.targets
+                for target in self.targets
             ],
         }
 
@@ -184,9 +184,9 @@ def chain(records: list[dict[str, Any]], until: float | None = None) -> int:
     `until`: only those begun before this moment count. A request not yet answered counts, and nothing can
     follow it."""
     spans = [
-        (one["time"] + one["duration"] if one["duration"] else float("inf"), one["time"])
-        for one in records
-        if until is None or one["time"] < until
+        (record["time"] + record["duration"] if record["duration"] else float("inf"), record["time"])
+        for record in records
+        if until is None or record["time"] < until
     ]
     count, free = 0, 0.0
     for end, begin in sorted(spans):

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
+from benchmark.harness import Harness, Mount
 from benchmark.host import FailedError, memory_of
 from benchmark.results import Outcome, Sample, Target
-from benchmark.stage import Mount, Stage
-from benchmark.work import Contestant, Work
+from benchmark.workload import Contestant, Workload
 
 NEW = "xnatfs: cp of the .csv"
 AGAIN = "xnatfs: the same again"
@@ -31,7 +31,7 @@ def _session(number: int) -> str:
     return f"DEMO_E{number:05d}"
 
 
-class _Table(Work):
+class _Table(Workload):
     """One table of project COHORT."""
 
     networks = ("20ms", "100ms")
@@ -53,7 +53,7 @@ class _Table(Work):
     def describe(self) -> str:
         return f"{self.count:,} sessions, of each {len(self.paths(1))} of its files"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         held: dict[str, Any] = {}
         found: dict[str, dict[str, Any]] = {}  # who -> what its table holds
 
@@ -67,22 +67,22 @@ class _Table(Work):
                 raise FailedError(f"the tables of {' and '.join(found)} differ")
 
         def copied(mount: Mount) -> Sample:
-            with stage.folder("table") as folder:
+            with harness.folder("table") as folder:
                 target = folder / "table.csv"
-                sample = stage.sample(
-                    lambda: stage.host.run("cp", _file(mount, self.key, "csv"), target).seconds
+                sample = harness.sample(
+                    lambda: harness.host.run("cp", _file(mount, self.key, "csv"), target).seconds
                 )
-                check("xnatfs", stage.read("table", target, *self.compared))
+                check("xnatfs", harness.read("table", target, *self.compared))
                 return sample
 
         def new() -> Sample:
             with ExitStack() as stack:
-                folder = stack.enter_context(stage.folder("tables"))
+                folder = stack.enter_context(harness.folder("tables"))
                 mounted = stack.enter_context(ExitStack())
-                mount = mounted.enter_context(stage.xnatfs(folder))
+                mount = mounted.enter_context(harness.xnatfs(folder))
                 sample = copied(mount)
                 held.update(stack=stack.pop_all(), mounted=mounted, mount=mount, folder=folder)
-                stage.stack.push(held["stack"].__exit__)
+                harness.stack.push(held["stack"].__exit__)
             return _with(sample, mount)
 
         def again() -> Sample:
@@ -95,7 +95,7 @@ class _Table(Work):
                 raise FailedError("there was no first time")
             with held.pop("stack"):
                 held.pop("mounted").close()
-                with stage.xnatfs(held.pop("folder")) as mount:
+                with harness.xnatfs(held.pop("folder")) as mount:
                     held.clear()
                     return copied(mount)
 
@@ -103,13 +103,13 @@ class _Table(Work):
             wanted = [
                 (path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)
             ]
-            return stage.sample(lambda: stage.curls(wanted, 8).seconds)
+            return harness.sample(lambda: harness.curls(wanted, 8).seconds)
 
         def bx() -> Sample:
-            with stage.folder("bx") as folder:
-                sample = stage.sample(lambda: _run_bx(stage, self.key, folder))
+            with harness.folder("bx") as folder:
+                sample = harness.sample(lambda: _run_bx(harness, self.key, folder))
                 (book,) = folder.glob("*.xlsx")
-                check("bx", _read_bx(stage, book, self.compared))
+                check("bx", _read_bx(harness, book, self.compared))
                 return sample
 
         return [
@@ -143,23 +143,23 @@ def _with(sample: Sample, mount: Mount) -> Sample:
     )
 
 
-def _run_bx(stage: Stage, key: str, folder: Path) -> float:
-    if stage.bx is None:
+def _run_bx(harness: Harness, key: str, folder: Path) -> float:
+    if harness.bx is None:
         raise FailedError("no bx: name its program with --bx")
     config = folder / "xnat.cfg"
     config.write_text(
-        json.dumps({"server": stage.server.url, "user": "demo", "password": "demo", "verify": True})
+        json.dumps({"server": harness.server.url, "user": "demo", "password": "demo", "verify": True})
     )
     arguments = (*key.split("/"), "COHORT", "--config", config, "--dest", folder)
-    return stage.host.run(
-        stage.bx, *arguments, env={"BX_DUMP": "1", "HOME": str(folder), "PYTHONPATH": ""}
+    return harness.host.run(
+        harness.bx, *arguments, env={"BX_DUMP": "1", "HOME": str(folder), "PYTHONPATH": ""}
     ).seconds
 
 
-def _read_bx(stage: Stage, book: Path, columns: tuple[str, ...]) -> dict[str, Any]:
+def _read_bx(harness: Harness, book: Path, columns: tuple[str, ...]) -> dict[str, Any]:
     # Its own Python has what reads its workbooks.
-    python = Path(stage.bx or "").parent / "python"
-    done = stage.host.run(
+    python = Path(harness.bx or "").parent / "python"
+    done = harness.host.run(
         python, Path(__file__).with_name("readers.py"), "table", book, *columns, env={"PYTHONPATH": ""}
     )
     found: dict[str, Any] = json.loads(done.output.splitlines()[-1])
@@ -253,12 +253,12 @@ class Maps(_Table):
     def data(self) -> list[str]:
         return [*super().data(), "--cohort-images"]
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         # The stand-in keeps the maps it has made once: else it would be that what is measured.
-        stage.curls(
+        harness.curls(
             [(path, "", "/dev/null") for number in range(1, self.count + 1) for path in self.paths(number)], 8
         )
-        return super().contestants(stage)
+        return super().contestants(harness)
 
     def paths(self, number: int) -> list[str]:
         return [
@@ -270,7 +270,7 @@ class Maps(_Table):
         return [Target("time, x the same GETs 8 at a time", outcome.ratio(NEW, CURL), 1.3, unit="x")]
 
 
-class _Large(Work):
+class _Large(Workload):
     """A table of a large project: a build, a first block, a whole reading; each in turn, on the same
     mount.
     """
@@ -291,7 +291,7 @@ class _Large(Work):
     def describe(self) -> str:
         return f"{self.count:,} sessions; {self.key} as .{self.kind}"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         held: list[Mount] = []
 
         # Several seconds of the stand-in's own time, which computes the files when they are asked for, are in
@@ -299,30 +299,30 @@ class _Large(Work):
         def measured(figure: str) -> Callable[[], Sample]:
             def measure() -> Sample:
                 if not held:
-                    held.append(stage.stack.enter_context(stage.xnatfs()))
+                    held.append(harness.stack.enter_context(harness.xnatfs()))
                 found: dict[str, Any] = {}
 
                 def read() -> float:
-                    found.update(stage.read("whole", _file(held[0], self.key, self.kind)))
+                    found.update(harness.read("whole", _file(held[0], self.key, self.kind)))
                     return float(found[figure])
 
-                return _with(stage.sample(read), held[0])
+                return _with(harness.sample(read), held[0])
 
             return measure
 
         def complete() -> Sample:
             if not held:
                 raise FailedError("the table could not be built")
-            with stage.folder("table") as folder:
+            with harness.folder("table") as folder:
                 target = folder / f"table.{self.kind}"
-                stage.host.run("cp", _file(held[0], self.key, self.kind), target)
+                harness.host.run("cp", _file(held[0], self.key, self.kind), target)
                 told: dict[str, Any] = {}
 
                 def read() -> float:
-                    told.update(stage.read("table", target, "ID"))
+                    told.update(harness.read("table", target, "ID"))
                     return float(told["seconds"])
 
-                sample = stage.sample(read)
+                sample = harness.sample(read)
                 if told["sessions"] != self.count or not told["even"]:
                     raise FailedError(
                         f"the table has {told['sessions']} sessions of {self.count}, or not all of their rows"

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
+from benchmark.harness import LOGIN, Harness, Mount, check_files
 from benchmark.host import FailedError
 from benchmark.results import Outcome, Sample, Target
-from benchmark.stage import LOGIN, Mount, Stage, check_files
-from benchmark.work import Contestant, Work, mib
+from benchmark.workload import Contestant, Workload, mib
 
 VIEW = "views/NIFTI/by-scan-type/T1/usable/NIFTI"
 OURS = "xnatfs: cp -r"
@@ -22,7 +22,7 @@ BX = "bx nifti usable"
 _PROJECT_LISTINGS = 16  # requests for a project and the login, at most
 
 
-class CopyView(Work):
+class CopyView(Workload):
     """`cp -r` of a flat folder of NIfTI files."""
 
     name = "view-copy"
@@ -44,16 +44,16 @@ class CopyView(Work):
             f"{mib(self.sizes.images * self.size)} in all"
         )
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         count = self.sizes.images
         bases = [
             f"/data/experiments/DEMO_E{number:05d}/scans/1/resources/NIFTI/files"
             for number in range(1, count + 1)
         ]
-        stage.curls(
+        harness.curls(
             [(f"{base}?format=json", "", "/dev/null") for base in bases], 8
         )  # digests and catalogs, once
-        digests = sorted(digest for base in bases for digest in stage.server.digests(base))
+        digests = sorted(digest for base in bases for digest in harness.server.digests(base))
         checked: set[str] = set()
 
         def check(who: str, folder: Path) -> None:
@@ -62,11 +62,11 @@ class CopyView(Work):
                 checked.add(who)
 
         def ours() -> Sample:
-            with stage.folder("copy") as target, stage.xnatfs() as mount:
-                sample = stage.sample(
-                    lambda: stage.host.run("cp", "-r", mount.point / VIEW, target / "copy").seconds
+            with harness.folder("copy") as target, harness.xnatfs() as mount:
+                sample = harness.sample(
+                    lambda: harness.host.run("cp", "-r", mount.point / VIEW, target / "copy").seconds
                 )
-                asked = [f"{one['method']} {one['path']}?{one['query']}" for one in stage.server.records()]
+                asked = [f"{one['method']} {one['path']}?{one['query']}" for one in harness.server.records()]
                 files = sum("/files/" in one for one in asked)
                 parts = sum("/files?" in one and "/scans/" in one for one in asked)
                 at_most = count if self.size <= 8 << 20 else 20 * count  # larger ones come in parts
@@ -88,36 +88,36 @@ class CopyView(Work):
         ours()
 
         def curl(with_listings: bool) -> Sample:
-            with stage.folder("curl") as folder:
+            with harness.folder("curl") as folder:
                 wanted: list[tuple[str, str, Path | str]] = (
                     [(path, "", "/dev/null") for path in listings] if with_listings else []
                 )
                 wanted += [
                     (f"{base}/image1.nii.gz", "", folder / f"{number}") for number, base in enumerate(bases)
                 ]
-                sample = stage.sample(lambda: stage.curls(wanted, 8).seconds)
+                sample = harness.sample(lambda: harness.curls(wanted, 8).seconds)
                 check("curl", folder)
                 return sample
 
         def bx() -> Sample:
             program = find_bx()
-            with stage.folder("bx") as folder, stage.folder("bx-home") as home:
+            with harness.folder("bx") as folder, harness.folder("bx-home") as home:
                 user, _, password = LOGIN.partition(":")
                 config = home / "xnat.cfg"
                 config.write_text(
                     json.dumps(
-                        {"server": stage.server.url, "user": user, "password": password, "verify": True}
+                        {"server": harness.server.url, "user": user, "password": password, "verify": True}
                     )
                 )
                 environment = {"BX_DUMP": "1", "HOME": str(home)}
                 script = 'echo T1 | "$1" nifti usable NIFTI --config "$2" --dest "$3"'
 
                 def fetch() -> float:
-                    return stage.host.run(
+                    return harness.host.run(
                         "sh", "-c", script, "sh", program, config, folder, env=environment, quiet=True
                     ).seconds
 
-                sample = stage.sample(fetch)
+                sample = harness.sample(fetch)
                 check("bx", folder)
                 return sample
 
@@ -157,7 +157,7 @@ class CopyLargeView(CopyView):
         return [one for one in super().targets(outcome) if not one.least]
 
 
-class ListTypes(Work):
+class ListTypes(Workload):
     """`ls` of the types of a large project."""
 
     name = "view-list"
@@ -182,41 +182,42 @@ class ListTypes(Work):
     def describe(self) -> str:
         return f"{self.sizes.listed_types:,} types, {self.sizes.listed_sessions:,} sessions with 4 scans"
 
-    def contestants(self, stage: Stage) -> list[Contestant]:
+    def contestants(self, harness: Harness) -> list[Contestant]:
         held: dict[str, tuple[ExitStack, Mount]] = {}
 
         def ls(point: Path, path: str, expected: int) -> float:
-            done = stage.host.run("sh", "-c", 'ls -U "$1" | wc -l', "ls", point / path)
+            done = harness.host.run("sh", "-c", 'ls -U "$1" | wc -l', "ls", point / path)
             if int(done.output) != expected:
                 raise FailedError(f"ls shows {int(done.output):,} of {expected:,}")
             return done.seconds
 
         def subjects() -> Sample:
             with ExitStack() as stack:
-                mount = stack.enter_context(stage.xnatfs())
-                sample = stage.sample(
+                mount = stack.enter_context(harness.xnatfs())
+                sample = harness.sample(
                     lambda: ls(mount.point, "projects/SCALE/subjects", self.sizes.listed_sessions)
                 )
                 held["xnatfs"] = stack.pop_all(), mount
-                stage.stack.push(held["xnatfs"][0].__exit__)
+                harness.stack.push(held["xnatfs"][0].__exit__)
                 return sample
 
         def types() -> Sample:
             if "xnatfs" not in held:
                 raise FailedError("the project was not listed")
             point = held["xnatfs"][1].point
-            return stage.sample(lambda: ls(point, "views/SCALE/by-scan-type", self.sizes.listed_types))
+            return harness.sample(lambda: ls(point, "views/SCALE/by-scan-type", self.sizes.listed_types))
 
         def again() -> Sample:
             stack, mount = held.pop("xnatfs")
             with stack:
                 path = "views/SCALE/by-scan-type/TYPE1/usable/DICOM"
                 each = 4 * self.sizes.listed_sessions // self.sizes.listed_types
-                return stage.sample(lambda: ls(mount.point, path, each))
+                return harness.sample(lambda: ls(mount.point, path, each))
 
         def curl() -> Sample:
-            path = "/data/experiments?project=SCALE&xsiType=xnat:imageSessionData&columns=ID,xnat:imagescandata/id,xnat:imagescandata/type"
-            return stage.sample(lambda: stage.curl(f"{path}&format=json", "/dev/null").seconds)
+            columns = "ID,xnat:imagescandata/id,xnat:imagescandata/type"
+            path = f"/data/experiments?project=SCALE&xsiType=xnat:imageSessionData&columns={columns}"
+            return harness.sample(lambda: harness.curl(f"{path}&format=json", "/dev/null").seconds)
 
         return [
             Contestant("xnatfs: ls projects/SCALE/subjects, cold", "xnatfs", subjects),

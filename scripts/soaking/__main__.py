@@ -22,9 +22,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from benchmark.harness import Harness, Mount, Server
 from benchmark.host import FailedError, Host, memory_of
 from benchmark.results import NETWORKS
-from benchmark.stage import Mount, Server, Stage
 
 from soaking import report
 from soaking.findings import Findings
@@ -245,9 +245,9 @@ class Soak:
         true = references(lambda *command: self.host.run(*command).output.encode(), truth, folder)
         self.host.remove(folder)
         server = Server(self.host, *serving(data))
-        stage = Stage(self.host, server, NETWORKS["loopback"], cache_size=arguments.cache_size)
+        harness = Harness(self.host, server, NETWORKS["loopback"], cache_size=arguments.cache_size)
         folder = self.host.fresh("xnatfs")
-        with stage.xnatfs(folder) as mount:
+        with harness.xnatfs(folder) as mount:
             server.switch(latency_ms=arguments.latency_ms, **self._switches())
             try:
                 self._work(server, mount, truth, true, folder)

@@ -186,7 +186,8 @@ def test_changes(own: DemoServer) -> None:
             return reply.json()[0]
 
         def modified() -> list[str]:
-            stamps = "/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns=ID,xnat:mrSessionData/meta/last_modified"
+            columns = "ID,xnat:mrSessionData/meta/last_modified"
+            stamps = f"/data/projects/P1/experiments?xsiType=xnat:imageSessionData&columns={columns}"
             session = {row["ID"]: row["xnat:mrsessiondata/meta/last_modified"] for row in alice.rows(stamps)}
             return [
                 session["T_E1"],
@@ -289,8 +290,8 @@ def test_stop_while_a_connection_hangs_and_start_again() -> None:
 def test_tls(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "1",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate,
+         "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
         capture_output=True, check=False,
     )  # fmt: skip
     if made.returncode:

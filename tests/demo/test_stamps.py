@@ -57,7 +57,8 @@ def stamps(client: Client) -> Stamps:
     columns = f"{RESOURCES}xnat_abstractresource_id,{RESOURCES}meta/last_modified"
     lower = RESOURCES.lower()
     add("resource", SESSIONS + columns, f"{lower}meta/last_modified", f"{lower}xnat_abstractresource_id")
-    columns = f"xnat:imageScanData/ID,xnat:imageScanData/meta/last_modified,{FILES}xnat_abstractresource_id,{FILES}meta/last_modified"
+    columns = "xnat:imageScanData/ID,xnat:imageScanData/meta/last_modified"
+    columns += f",{FILES}xnat_abstractresource_id,{FILES}meta/last_modified"
     lower = FILES.lower()
     add("resource", image + columns, f"{lower}meta/last_modified", f"{lower}xnat_abstractresource_id")
     add("scan", image + columns, "xnat:imagescandata/meta/last_modified", "ID", "xnat:imagescandata/id")
@@ -65,7 +66,8 @@ def stamps(client: Client) -> Stamps:
     add("mrscan", image + columns, "xnat:mrscandata/meta/last_modified", "ID", "xnat:mrscandata/id")
     columns = "ID,xnat:projectData/meta/last_modified"
     add("project", f"/data/projects?columns={columns}", "xnat:projectdata/meta/last_modified", "ID")
-    columns = "xnat:projectData/resources/resource/xnat_abstractresource_id,xnat:projectData/resources/resource/meta/last_modified"
+    resource = "xnat:projectData/resources/resource"
+    columns = f"{resource}/xnat_abstractresource_id,{resource}/meta/last_modified"
     add(
         "resource",
         f"/data/projects?columns={columns}",

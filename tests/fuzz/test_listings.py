@@ -27,7 +27,7 @@ from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord,
 from xnatfs.server.resources import Resources, hostile
 from xnatfs.server.resultset import number
 from xnatfs.server.urls import encode, files_path, owner_of, path_of, segment, split_file_uri, with_data
-from xnatfs.tree.names import MAX_BYTES, distinct, scan_folder, spell, spell_label, unspell
+from xnatfs.tree.names import MAX_NAME_BYTES, distinct, scan_folder, spell, spell_label, unspell
 
 _URL = "http://127.0.0.1:9"
 
@@ -290,7 +290,7 @@ def usable(found: Any) -> None:
 def shown(name: str) -> None:
     """It can be a file name."""
     raw = name.encode()
-    assert 0 < len(raw) <= MAX_BYTES and b"/" not in raw and b"\0" not in raw and name not in (".", "..")
+    assert 0 < len(raw) <= MAX_NAME_BYTES and b"/" not in raw and b"\0" not in raw and name not in (".", "..")
     assert name.isprintable() or not any(
         ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in name
     )

@@ -53,7 +53,8 @@ def toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)} = {toml(one)}' for key, one in value.items())}}}"
+        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {toml(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
     return "2024-01-01"
 
 

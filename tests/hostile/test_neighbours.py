@@ -46,8 +46,12 @@ def connect(path):
         return len(made.makefile("rb").readline())
 wanted, answers = json.load(sys.stdin), {}
 for kind, path in wanted:
-    work = {"list": lambda: len(os.listdir(path)), "read": lambda: len(open(path, "rb").read(100)), "connect": lambda: connect(path),
-            "memory": lambda: len(open(path + "/environ", "rb").read()) + len(os.readlink(path + "/cwd"))}[kind]
+    work = {
+        "list": lambda: len(os.listdir(path)),
+        "read": lambda: len(open(path, "rb").read(100)),
+        "connect": lambda: connect(path),
+        "memory": lambda: len(open(path + "/environ", "rb").read()) + len(os.readlink(path + "/cwd")),
+    }[kind]
     answers[kind + " " + path] = told(work)
 print(json.dumps(answers))
 """
@@ -181,7 +185,8 @@ def ordinary(server: DemoServer, folder: Path, *options: str, user: int = NOBODY
         mount -t tmpfs -o mode=755 none "$1/dev"; mknod -m 666 "$1/dev/fuse" c 10 229
         mount --bind "$1/dev/fuse" /dev/fuse; mount --bind "$2" "$1/repo"; mount --bind "$3" "$1/python"
         user=$4; shift 4; folder=$1; shift
-        exec setpriv --reuid="$user" --regid="$user" --clear-groups "$folder/python/bin/python" -m xnatfs mount "$folder/user/mnt" "$@"
+        exec setpriv --reuid="$user" --regid="$user" --clear-groups \\
+            "$folder/python/bin/python" -m xnatfs mount "$folder/user/mnt" "$@"
     """
     for name in ("dev", "repo", "python", "user", "user/mnt", "user/home", "user/run"):
         (folder / name).mkdir(mode=0o755)

@@ -468,7 +468,8 @@ AS_NOBODY = """
 set -e
 mknod "$1/fuse" c 10 229 && chmod 666 "$1/fuse" && mount --bind "$1/fuse" /dev/fuse
 chown 65534:65534 "$1/home"
-exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search sh -ec '
+capabilities="--inh-caps +dac_read_search --ambient-caps +dac_read_search"
+exec setpriv --reuid 65534 --regid 65534 --clear-groups $capabilities sh -ec '
 cd "$1/home"; mkdir mnt
 "$2" -m xnatfs mount mnt --overlay changes
 trap "fusermount3 -uzq mnt || true" EXIT

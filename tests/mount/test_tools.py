@@ -331,7 +331,8 @@ def test_pydicom_reads_headers_and_pixels(full: Lab, truth: Path) -> None:
         for path in sorted(Path(sys.argv[1]).iterdir()):
             head = pydicom.dcmread(path, stop_before_pixels=True)
             whole = pydicom.dcmread(path)
-            print(path.name, head.SOPInstanceUID, head.InstanceNumber, hashlib.md5(whole.PixelData).hexdigest())
+            pixels = hashlib.md5(whole.PixelData).hexdigest()
+            print(path.name, head.SOPInstanceUID, head.InstanceNumber, pixels)
         """
     told = python(code, full.demo.point / T1 / "DICOM")
     assert told == python(code, truth / "sub001_MR1/SCANS/2-T1_ALFA1/DICOM") and len(told.splitlines()) == 40
@@ -348,7 +349,8 @@ def test_simpleitk_reads_an_image_and_a_series(full: Lab, truth: Path) -> None:
         (series,) = reader.GetGDCMSeriesIDs(scan + "/DICOM")
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(scan + "/DICOM", series))
         for one in (image, reader.Execute()):
-            print(one.GetSize(), one.GetSpacing(), one.GetOrigin(), hashlib.md5(sitk.GetArrayFromImage(one).tobytes()).hexdigest())
+            pixels = hashlib.md5(sitk.GetArrayFromImage(one).tobytes()).hexdigest()
+            print(one.GetSize(), one.GetSpacing(), one.GetOrigin(), pixels)
         """
     told = python(code, full.demo.point / T1)
     assert told == python(code, truth / "sub001_MR1/SCANS/2-T1_ALFA1") and told.count("(112, 112, 40)") == 2

@@ -219,8 +219,8 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
 def test_whatever_changes_below_a_session_shows(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool
 ) -> None:
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
-    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     study = Study(state)
     with study.server:
         mounted = compose(study.server, user=study.user, limits=NOW)

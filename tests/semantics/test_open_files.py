@@ -219,7 +219,10 @@ PLACES = r"""
 opendir(my $folder, $ARGV[0]) or die $!;
 my @seen;
 while (1) { my $place = telldir($folder); my $name = readdir($folder) // last; push @seen, [$place, $name]; }
-for my $one (reverse @seen) { seekdir($folder, $one->[0]); readdir($folder) eq $one->[1] or die "another name at $one->[0]"; }
+for my $one (reverse @seen) {
+    seekdir($folder, $one->[0]);
+    readdir($folder) eq $one->[1] or die "another name at $one->[0]";
+}
 print scalar(@seen);
 """
 

@@ -203,7 +203,7 @@ def test_what_is_in_the_cache_is_not_fetched(workers: WorkerPool) -> None:
 
 def test_what_left_the_cache_is_fetched_again(workers: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while: looking for each of the next files at every file costs."""
-    monkeypatch.setattr(readahead, "_AGAIN", 0.0)
+    monkeypatch.setattr(readahead, "_RECHECK_AFTER_S", 0.0)
     folder = Folder(workers)
     for _ in range(2):
         for number in range(4):

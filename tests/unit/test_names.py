@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xnatfs.server.records import ScanRecord
-from xnatfs.tree.names import MAX_BYTES, PROBED, distinct, natural, scan_folder, spell, spell_label, unspell
+from xnatfs.tree.names import (
+    MAX_NAME_BYTES,
+    PROBED,
+    distinct,
+    natural,
+    scan_folder,
+    spell,
+    spell_label,
+    unspell,
+)
 
 # What breaks spellings: the marks of the spelling itself, what cannot be in a name, and any other character
 # (lone surrogates too).
@@ -25,7 +34,7 @@ LONG = st.integers(1, 400).flatmap(
 
 @given(AWKWARD)
 def test_a_spelling_leads_back_to_its_name(name: str) -> None:
-    if len(spell(name).encode()) < MAX_BYTES - 14:  # a cut name cannot be restored
+    if len(spell(name).encode()) < MAX_NAME_BYTES - 14:  # a cut name cannot be restored
         assert unspell(spell(name)) == name
 
 
@@ -39,7 +48,7 @@ def test_every_spelling_can_be_a_file_name(name: str) -> None:
     for spelt in (spell(name), spell_label(name), spell_label(name, frozenset({name}))):
         assert spelt not in ("", ".", "..")
         assert not re.search(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]", spelt)
-        assert len(spelt.encode("utf-8")) <= MAX_BYTES
+        assert len(spelt.encode("utf-8")) <= MAX_NAME_BYTES
 
 
 @given(LONG, LONG)
@@ -73,7 +82,7 @@ def test_documented_spellings(name: str, spelt: str) -> None:
 
 def test_a_name_over_255_bytes_is_cut_and_marked() -> None:
     spelt = spell("é" * 200)
-    assert len(spelt.encode()) <= MAX_BYTES
+    assert len(spelt.encode()) <= MAX_NAME_BYTES
     assert re.fullmatch(r"é+%~[0-9a-f]{12}", spelt)
     assert spell("n" * 255) == "n" * 255
 
@@ -96,7 +105,7 @@ def test_a_label_that_desktops_probe_for_is_spelt_away(name: str) -> None:
 
 
 def test_a_long_label_that_is_spelt_away_still_fits() -> None:
-    assert len(spell_label(".Trash" + "x" * 249).encode()) <= MAX_BYTES
+    assert len(spell_label(".Trash" + "x" * 249).encode()) <= MAX_NAME_BYTES
 
 
 def test_a_label_the_tree_has_for_itself_is_spelt_away() -> None:
@@ -113,7 +122,7 @@ def test_distinct_names_each_thing_exactly_once(labels: list[str]) -> None:
     things = [(number, label) for number, label in enumerate(labels, 1)]
     named = distinct(things, lambda thing: thing[1], lambda thing: thing[0])
     assert sorted(named.values()) == things
-    assert all(len(name.encode()) <= MAX_BYTES for name in named)
+    assert all(len(name.encode()) <= MAX_NAME_BYTES for name in named)
 
 
 def test_of_equal_names_the_lowest_id_keeps_the_plain_one() -> None:

@@ -196,7 +196,8 @@ def test_what_a_killed_process_leaves_is_cleared_away_by_the_next(folder: Path) 
         folder,
         """if 1:
         draft = cache.draft(100); draft.write(b"half")
-        pile = cache.pile(100); pile.begin(5); pile.write(b"piled"); pile.keep("k" * 64, "crc"); pile.begin(5); pile.write(b"pi")
+        pile = cache.pile(100); pile.begin(5); pile.write(b"piled"); pile.keep("k" * 64, "crc")
+        pile.begin(5); pile.write(b"pi")
         cache.index.execute("INSERT INTO objects VALUES (?, 50, '', '', 0, 0)", "z" * 64)
         """,
     )
@@ -217,7 +218,8 @@ def test_pages_that_were_written_but_not_recorded_give_their_space_back(folder: 
         from xnatfs.cache.partial import PAGE
         partial = cache.partial("p" * 64, 100 * PAGE, "")
         cache.reserve_pages("p" * 64, 60 * PAGE)
-        partial.write(0, b"x" * 50 * PAGE); partial.mark(0, 2 * PAGE); partial.record(); partial.mark(2 * PAGE, 50 * PAGE)
+        partial.write(0, b"x" * 50 * PAGE); partial.mark(0, 2 * PAGE); partial.record()
+        partial.mark(2 * PAGE, 50 * PAGE)
         """,
     )
     path = folder / "partials" / ("p" * 64)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import read, walk
 from tests.vfs.conftest import Compose, Shelf
-from xnatfs.content.access_pattern import series_of
+from xnatfs.content.access_pattern import access_of
 from xnatfs.demo import resources
 from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.maker import Maker
@@ -199,11 +199,11 @@ def test_the_listing_of_resources_tells_whose_files_are_before_their_uris_do() -
     assert files is not None and [one.uri for one in files] == [
         "/data/experiments/E1/scans/4/resources/14/files/x.nii"
     ]
-    assert series_of(snapshot, files).records[0].owner == right
+    assert access_of(snapshot, files).records[0].owner == right
     theirs = snapshot.of_resource(ResourceRecord(wrong, "NIFTI", 11))
     assert (
         theirs is not None
         and theirs is snapshot.by_resource[11]
-        and series_of(snapshot, theirs).records is theirs
+        and access_of(snapshot, theirs).records is theirs
     )
     assert snapshot.of_resource(ResourceRecord(right, "NIFTI")) is None

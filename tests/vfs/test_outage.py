@@ -160,7 +160,7 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(
 def test_no_table_loses_a_row(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool
 ) -> None:
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
     with DemoServer(build("scale", sessions=0, cohort=12)) as server:
         mounted = compose(server)
         before = rows(mounted, ASEG)

@@ -194,8 +194,8 @@ def test_a_change_shows_in_a_later_mount(
 def test_a_replaced_result_shows_in_its_table(
     study: Study, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
-    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
     before = volumes(mounted, study.project)
     assert len(before) > 40
@@ -213,8 +213,8 @@ def test_a_replaced_result_shows_in_its_table(
 def test_a_removed_result_leaves_its_table(
     study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
-    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
     assert volumes(mounted, study.project)
     remove = {"op": "delete_file", "resource": study.results.id, "path": "stats/aseg.stats"}
@@ -249,8 +249,8 @@ def overwrite(study: Study) -> bytes:
 def test_an_overwrite_of_equal_size_shows_after_some_hours(
     study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
-    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
     hours = dataclasses.replace(NOW, relist_after=0.0)
     mounted = compose(study.server, user=study.user, limits=NOW)
@@ -273,7 +273,7 @@ def test_an_overwrite_of_equal_size_shows_after_some_hours(
 def test_an_overwrite_of_equal_size_shows_at_once_after_a_refresh(
     study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(materialize, "_PATIENCE", 30.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     path = f"/projects/{study.project}/subjects/s/S/RESOURCES/FREESURFER6/stats/aseg.stats"
     mounted = compose(study.server, user=study.user)
     read(mounted.vfs, path)

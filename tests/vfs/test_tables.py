@@ -43,7 +43,7 @@ def cohort() -> Iterator[DemoServer]:
 @pytest.fixture
 def nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every opening compares with the server."""
-    monkeypatch.setattr(materialize, "_FRESH", 0.0)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
 
 
 def age(mounted: Core) -> None:

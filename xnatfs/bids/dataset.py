@@ -15,7 +15,7 @@ from xnatfs.bids import file_names
 from xnatfs.bids.image_files import Picture, picture
 from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
 from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, SuffixKind
-from xnatfs.server.records import FileRecord, ScanRecord, natural
+from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord, natural
 
 
 class ScanFiles(NamedTuple):
@@ -46,8 +46,8 @@ class Text(NamedTuple):
 class Sidecar:
     """A JSON made of an original and fields it may lack.
 
-    `header` names fields that the image's header can tell, `borrowed` fields that another image's sidecar has
-    as its EchoTime."""
+    `header`: fields may come from the image's header. `borrowed` names fields that another image's sidecar
+    has as its EchoTime."""
 
     image: FileRecord
     original: FileRecord | None = None
@@ -59,8 +59,8 @@ class Sidecar:
     @property
     def sources(self) -> list[FileRecord]:
         """The files it is made from."""
-        found = [self.original, self.image if self.header else None, *self.borrowed.values()]
-        return [one for one in found if one is not None]
+        candidates = [self.original, self.image if self.header else None, *self.borrowed.values()]
+        return [record for record in candidates if record is not None]
 
 
 class Row(NamedTuple):
@@ -109,37 +109,52 @@ class _BidsImage:
     def companion(self, *endings: str) -> FileRecord | None:
         """The file of the same name with another ending, beside the image or in the sidecar resource."""
         for files in (self.given.files, self.given.sidecars):
-            by_path = {one.path.lower(): one for one in files}
+            by_path = {record.path.lower(): record for record in files}
             for ending in endings:
                 wanted = f"{self.picture.stem}{ending}".lower()
-                own = wanted.rsplit("/", 1)[-1]
-                found = by_path.get(wanted)
-                if found is None and files is self.given.sidecars:
-                    found = next(
-                        (one for path, one in by_path.items() if path.rsplit("/", 1)[-1] == own), None
+                file_name = wanted.rsplit("/", 1)[-1]
+                companion = by_path.get(wanted)
+                if companion is None and files is self.given.sidecars:
+                    companion = next(
+                        (record for path, record in by_path.items() if path.rsplit("/", 1)[-1] == file_name),
+                        None,
                     )
-                if found is not None:
-                    return found
+                if companion is not None:
+                    return companion
         if self.alone:
             for files in (self.given.files, self.given.sidecars):
                 for ending in endings:
                     bare = ending.lstrip("._")
                     some = [
-                        one
-                        for one in files
-                        if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", one.path, re.IGNORECASE)
+                        record
+                        for record in files
+                        if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", record.path, re.IGNORECASE)
                     ]
                     if len(some) == 1:
                         return some[0]
         return None
 
 
+def image_resources(
+    rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]
+) -> tuple[str, list[ResourceRecord], str]:
+    """The label of a scan's image resource, that resource and those with sidecars; or none, and why."""
+    label = rules.choose([resource.label for resource in resources])
+    if label is None or not rules.may_place(scan):
+        where = rules.place(scan, "")
+        return label or "", [], where.reason if isinstance(where, Nowhere) else ""
+    beside = [label.lower() for label in rules.sidecars]
+    chosen = next(resource for resource in resources if resource.label == label)
+    others = [resource for resource in resources if resource.label.lower() in beside and resource != chosen]
+    return label, [chosen, *sorted(others, key=lambda resource: beside.index(resource.label.lower()))], ""
+
+
 def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> BidsPlan:
     """All files of a session; `subject` and `session` are legal labels."""
     plan = BidsPlan()
     images: list[_BidsImage] = []
-    for one in sorted(given, key=lambda it: natural(it.scan.id)):
-        images += _of_scan(one, rules, plan)
+    for scan_files in sorted(given, key=lambda scan_files: natural(scan_files.scan.id)):
+        images += _of_scan(scan_files, rules, plan)
     images = _complete(images, plan)
     named = _named(images, subject, session, bool(rules.number_always), plan)
     by_path = {f"{image.datatype}/{stem}_{image.suffix}": image for stem, image in named}
@@ -170,41 +185,41 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
         without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
         return []
     images: list[_BidsImage] = []
-    for one in pictures:
-        where = rules.place(scan, one.name)
+    for image in pictures:
+        where = rules.place(scan, image.name)
         if isinstance(where, Nowhere):
-            without(where.reason, one.record.path)
+            without(where.reason, image.record.path)
             continue
-        if one.made and "file" not in where.rule.patterns:
-            without(f"made from another image ({one.made})", one.record.path)
+        if image.derivation and "file" not in where.rule.patterns:
+            without(f"made from another image ({image.derivation})", image.record.path)
             continue
         if (where.datatype, where.suffix) in TIMED and frames_of(scan) in (0, 1):
-            without(f"{where.suffix} has a time axis, this has {scan.frames} frame", one.record.path)
+            without(f"{where.suffix} has a time axis, this has {scan.frames} frame", image.record.path)
             continue
         images.append(
             _BidsImage(
-                given, one, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1
+                given, image, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1
             )
         )
-    echoes = {one.picture.echo for one in images if one.picture.echo}
-    return [_refined(one, len(echoes) > 1) for one in images]
+    echoes = {image.picture.echo for image in images if image.picture.echo}
+    return [_refined(image, len(echoes) > 1) for image in images]
 
 
 def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     """The images of a scan; one that is there twice, packed and not, is taken once."""
-    found = [one for one in map(picture, given.files) if one is not None]
-    packed = {one.stem for one in found if one.extension == ".nii.gz"}
-    kept: dict[str, Picture] = {}
-    for one in found:
-        if (one.stem in packed and one.extension != ".nii.gz") or one.stem in kept:
+    images = [image for image in map(picture, given.files) if image is not None]
+    packed = {image.stem for image in images if image.extension == ".nii.gz"}
+    chosen: dict[str, Picture] = {}
+    for image in images:
+        if (image.stem in packed and image.extension != ".nii.gz") or image.stem in chosen:
             plan.unmapped.append(
                 Unmapped(
-                    given.scan, given.resource, one.record.path, "the same image as another of this name"
+                    given.scan, given.resource, image.record.path, "the same image as another of this name"
                 )
             )
         else:
-            kept[one.stem] = one
-    return list(kept.values())
+            chosen[image.stem] = image
+    return list(chosen.values())
 
 
 def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
@@ -229,8 +244,10 @@ def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
 
 
 def _both_phases(image: _BidsImage) -> bool:
-    pictures = [one for one in map(picture, image.given.files) if one is not None and one.part == "phase"]
-    return len({one.echo for one in pictures}) > 1
+    pictures = [
+        phase for phase in map(picture, image.given.files) if phase is not None and phase.part == "phase"
+    ]
+    return len({phase.echo for phase in pictures}) > 1
 
 
 # --- the session --------------------------------------------------------------------------------------------
@@ -238,7 +255,7 @@ def _both_phases(image: _BidsImage) -> bool:
 
 def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
     """Only those that have what BIDS demands."""
-    kept: list[_BidsImage] = []
+    complete: list[_BidsImage] = []
     for image in images:
         reason = _lacks(image, images)
         if reason:
@@ -246,8 +263,8 @@ def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
                 Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason)
             )
         else:
-            kept.append(image)
-    return kept
+            complete.append(image)
+    return complete
 
 
 def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
@@ -269,12 +286,12 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
             filled |= {"RepetitionTimePreparation"}
         if image.suffix == "phasediff" and _echo_sources(image, all_of_them):
             filled |= {"EchoTime1", "EchoTime2"}
-        unknown = [one for one in image.kind.fields if one not in filled]
+        unknown = [field for field in image.kind.fields if field not in filled]
         if unknown:
             return f"{place} requires {unknown[0]} in a sidecar, and there is none"
-    if image.suffix == "fieldmap" and not any(one.suffix == "magnitude" for one in all_of_them):
+    if image.suffix == "fieldmap" and not any(other.suffix == "magnitude" for other in all_of_them):
         return f"{place} needs an image fmap/magnitude beside it"
-    if image.suffix == "m0scan" and not any(one.suffix == "asl" for one in all_of_them):
+    if image.suffix == "m0scan" and not any(other.suffix == "asl" for other in all_of_them):
         return f"{place} belongs to an image perf/asl, and there is none"
     return ""
 
@@ -285,19 +302,19 @@ def _spellings(ending: str) -> tuple[str, ...]:
 
 def _echo_sources(image: _BidsImage, images: Iterable[_BidsImage]) -> dict[str, FileRecord]:
     """For a phase difference: the sidecars of the two magnitudes before it, whose echo times are its two."""
-    found: dict[str, FileRecord] = {}
-    for one in images:  # in scan order: the last pair before the phase difference is its own
-        if one.datatype == "fmap" and one.suffix in ("magnitude1", "magnitude2"):
-            if found and one is not image and _after(one, image):
+    sources: dict[str, FileRecord] = {}
+    for magnitude in images:  # in scan order: the last pair before the phase difference is its own
+        if magnitude.datatype == "fmap" and magnitude.suffix in ("magnitude1", "magnitude2"):
+            if sources and magnitude is not image and _after(magnitude, image):
                 break
-            sidecar = one.companion(".json")
+            sidecar = magnitude.companion(".json")
             if sidecar is not None:
-                found[f"EchoTime{one.suffix[-1]}"] = sidecar
-    return found if len(found) == 2 else {}
+                sources[f"EchoTime{magnitude.suffix[-1]}"] = sidecar
+    return sources if len(sources) == 2 else {}
 
 
-def _after(one: _BidsImage, other: _BidsImage) -> bool:
-    return natural(one.given.scan.id) > natural(other.given.scan.id)
+def _after(image: _BidsImage, other: _BidsImage) -> bool:
+    return natural(image.given.scan.id) > natural(other.given.scan.id)
 
 
 def _named(
@@ -311,7 +328,7 @@ def _named(
     for group in groups.values():
         if (len(group) > 1 or always) and "run" not in group[0].entities:
             numbered += [
-                replace(one, entities={**one.entities, "run": str(n)}) for n, one in enumerate(group, 1)
+                replace(image, entities={**image.entities, "run": str(n)}) for n, image in enumerate(group, 1)
             ]
         else:
             numbered += group
@@ -388,13 +405,13 @@ def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -
     wanted = image.rule.intended_for or (("perf/asl",) if image.suffix == "m0scan" else ())
     if wanted:
         targets = [
-            f"{path}{one.picture.extension}"
-            for path, one in others.items()
-            if _is_meant(one, wanted) and one is not image
+            f"{path}{target.picture.extension}"
+            for path, target in others.items()
+            if _is_meant(target, wanted) and target is not image
         ]
         if targets:
             fields["IntendedFor"] = [f"bids::{folder}/{target}" for target in sorted(targets)]
-    made = Sidecar(
+    sidecar = Sidecar(
         image.picture.record,
         original,
         fields,
@@ -402,10 +419,10 @@ def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -
         preparation="RepetitionTimePreparation" in image.kind.fields,
         borrowed=_echo_sources(image, others.values()) if image.suffix == "phasediff" else {},
     )
-    if not (made.fields or made.header or made.preparation or made.borrowed):
+    if not (sidecar.fields or sidecar.header or sidecar.preparation or sidecar.borrowed):
         return None if original is None else Same(original)
-    return made
+    return sidecar
 
 
 def _is_meant(image: _BidsImage, wanted: Iterable[str]) -> bool:
-    return any(one in (image.datatype, f"{image.datatype}/{image.suffix}") for one in wanted)
+    return any(target in (image.datatype, f"{image.datatype}/{image.suffix}") for target in wanted)

@@ -1,7 +1,7 @@
 """The rules for the usual scan types, as a map like any other. The view shows it in `code/`, to copy from.
 
-What BIDS has no name for is skipped with the reason, as is what needs facts that neither XNAT nor dcm2niix
-tells."""
+Scans that BIDS has no name for are skipped with the reason, as are those that need facts which neither XNAT
+nor dcm2niix provides."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ from functools import cache
 from xnatfs.bids.mapping import BidsMap, parse
 
 TEXT = r"""
-images = ["NIFTI", "NIFTI_RAW", "NIFTI_GZ", "NII", "NIFTI_PLAIN"]   # resources with images: the first that a scan has
-# where to find a sidecar that is not beside its image
+# Resources with images: the first that a scan has is used.
+images = ["NIFTI", "NIFTI_RAW", "NIFTI_GZ", "NII", "NIFTI_PLAIN"]
+# Where to look for a sidecar that is not beside its image.
 sidecars = ["BIDS"]
 skip_quality = ["unusable"]
 runs = "needed"
 
-# --- nothing for a dataset -------------------------------------------------------------------------------------------
+# --- nothing for a dataset ----------------------------------------------------------------------------------
 
 [[rule]]
-words = ["localizer*", "localiser*", "loc", "scout*", "survey*", "aahead*", "aascout*", "3plane*", "smartbrain", "*localizer"]
+words = [
+    "localizer*", "localiser*", "loc", "scout*", "survey*", "aahead*", "aascout*", "3plane*", "smartbrain",
+    "*localizer",
+]
 skip = "a localizer"
 
 [[rule]]
-words = ["calibration*", "asset*", "refscan", "coilsens*", "shim*", "b1shim", "phoenix*", "screensave*", "presscan*"]
+words = [
+    "calibration*", "asset*", "refscan", "coilsens*", "shim*", "b1shim", "phoenix*", "screensave*",
+    "presscan*",
+]
 skip = "a calibration or a picture of the screen"
 
 [[rule]]
-words = ["pet*", "ct", "fdg", "pib", "florbet*", "flutemet*", "spectro*", "mrs", "svs*", "csi*", "press*", "mega*"]
+words = [
+    "pet*", "ct", "fdg", "pib", "florbet*", "flutemet*", "spectro*", "mrs", "svs*", "csi*", "press*", "mega*",
+]
 skip = "BIDS requires facts about PET, CT and spectroscopy that XNAT does not list"
 
 [[rule]]
@@ -39,7 +48,7 @@ skip = "computed by the scanner from diffusion images"
 words = ["cbf", "relcbf", "perfusionweighted", "mosaicmoco", "evaseries*", "gofmri*", "design*"]
 skip = "computed by the scanner"
 
-# --- perfusion -------------------------------------------------------------------------------------------------------
+# --- perfusion ----------------------------------------------------------------------------------------------
 
 [[rule]]
 words = ["m0", "m0scan", "m0map"]
@@ -49,10 +58,13 @@ to = "perf/m0scan"
 words = ["asl", "*casl*", "pasl", "*asl3d*", "*aslpr*", "fairest", "q2tips"]
 to = "perf/asl"
 
-# --- field maps ------------------------------------------------------------------------------------------------------
+# --- field maps ---------------------------------------------------------------------------------------------
 
 [[rule]]
-any = 're:(se|spin.?echo).?(epi|field.?map|fmap)|distortion.?map|dist.?map|topup|pepolar|blip.?(up|down)|rev(erse)?.?(pe|phase)'
+any = [
+    're:(se|spin.?echo).?(epi|field.?map|fmap)|distortion.?map|dist.?map',
+    're:topup|pepolar|blip.?(up|down)|rev(erse)?.?(pe|phase)',
+]
 description = 're:[^a-z](?P<dir>ap|pa|lr|rl|is|si)(?![a-z])'
 to = "fmap/epi"
 entities = { dir = "{dir}" }
@@ -75,7 +87,7 @@ to = "fmap/phasediff"
 any = 're:field.?map|fmap|b0.?map'
 to = "fmap/magnitude1"
 
-# --- diffusion -------------------------------------------------------------------------------------------------------
+# --- diffusion ----------------------------------------------------------------------------------------------
 
 [[rule]]
 words = ["sbref"]
@@ -91,7 +103,7 @@ entities = { dir = "{dir}" }
 words = ["dwi*", "dti*", "diff*", "hardi*", "noddi*", "dmri*", "dsi*"]
 to = "dwi/dwi"
 
-# --- function --------------------------------------------------------------------------------------------------------
+# --- function -----------------------------------------------------------------------------------------------
 
 [[rule]]
 words = ["sbref"]
@@ -99,13 +111,16 @@ to = "func/sbref"
 entities = { task = "{task}" }
 
 [[rule]]
-words = ["rest", "resting*", "restingstate*", "rs", "rsfmri", "rsmri", "rsfc", "fmri*", "bold*", "*bold", "task*", "func*"]
+words = [
+    "rest", "resting*", "restingstate*", "rs", "rsfmri", "rsmri", "rsfc", "fmri*", "bold*", "*bold", "task*",
+    "func*",
+]
 without = ["t1", "t1w", "t2", "t2w", "*mprage", "*flair*"]
 frames = "2-"
 to = "func/bold"
 entities = { task = "{task}" }
 
-# --- anatomy ---------------------------------------------------------------------------------------------------------
+# --- anatomy ------------------------------------------------------------------------------------------------
 
 [[rule]]
 words = ["swi*", "suscept*"]

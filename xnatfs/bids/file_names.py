@@ -40,8 +40,8 @@ def legal(text: str) -> str:
 
 def subject_text(label: str, wanted: Searching | None = None) -> str:
     """The part of a subject's label that its name is made of: all of it, without a `sub-`."""
-    if wanted is not None and (found := wanted.search(label)):
-        return found[1]
+    if wanted is not None and (match := wanted.search(label)):
+        return match[1]
     return re.sub(r"\Asub[-_]", "", label, flags=re.IGNORECASE)
 
 
@@ -49,8 +49,8 @@ def session_text(label: str, subject: str, wanted: Searching | None = None) -> s
     """The part of a session's label that its name is made of: without the subject's label before it, and
     without a `ses-`.
     """
-    if wanted is not None and (found := wanted.search(label)):
-        return found[1]
+    if wanted is not None and (match := wanted.search(label)):
+        return match[1]
     rest = label
     if (
         subject

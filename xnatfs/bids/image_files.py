@@ -14,7 +14,8 @@ from xnatfs.server.records import FileRecord
 _IMAGE = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 _PART = {"ph": "phase", "real": "real", "imaginary": "imag"}
 _END = re.compile(
-    r"_(?:e(?P<echo>[0-9]{1,9})|(?P<part>ph|real|imaginary)|(?P<made>Eq(?:_\d+)?|Crop_\d+|Tilt(?:_\d+)?|ROI\d+|ADC|MIP|mask))a?\Z"
+    r"_(?:e(?P<echo>[0-9]{1,9})|(?P<part>ph|real|imaginary)"
+    r"|(?P<derivation>Eq(?:_\d+)?|Crop_\d+|Tilt(?:_\d+)?|ROI\d+|ADC|MIP|mask))a?\Z"
 )
 
 
@@ -28,7 +29,7 @@ class Picture:
     base: str  # the stem without what dcm2niix appended
     echo: int = 0
     part: str = ""
-    made: str = ""
+    derivation: str = ""
 
     @property
     def name(self) -> str:
@@ -38,15 +39,15 @@ class Picture:
 
 def picture(record: FileRecord) -> Picture | None:
     """What a file's name says; None if it is no image."""
-    found = _IMAGE.search(record.path)
-    if found is None:
+    match = _IMAGE.search(record.path)
+    if match is None:
         return None
-    stem = record.path[: found.start()]
-    echo, part, made = 0, "", ""
+    stem = record.path[: match.start()]
+    echo, part, derivation = 0, "", ""
     rest = stem
     while end := _END.search(rest):
         echo = int(end["echo"] or echo)
         part = _PART.get(end["part"] or "", part)
-        made = end["made"] or made
+        derivation = end["derivation"] or derivation
         rest = rest[: end.start()]
-    return Picture(record, stem, found[0].lower(), rest, echo, part, made)
+    return Picture(record, stem, match[0].lower(), rest, echo, part, derivation)

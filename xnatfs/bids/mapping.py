@@ -82,7 +82,7 @@ class Rule:
         """What the groups of its patterns matched, if all but `frames` holds; `file` None asks whether any
         file could fit.
         """
-        found: dict[str, str] = {}
+        groups: dict[str, str] = {}
         both = (scan.type, scan.series_description)
         for name, texts in (
             ("type", both[:1]),
@@ -94,17 +94,23 @@ class Rule:
             if not patterns or (name == "file" and file is None):
                 continue
             match = next(
-                (one for text in texts for it in patterns if (one := it.find(text)) is not None), None
+                (
+                    captured
+                    for text in texts
+                    for pattern in patterns
+                    if (captured := pattern.find(text)) is not None
+                ),
+                None,
             )
             if match is None:
                 return None
-            found |= match
+            groups |= match
         for name in ("words", "also"):
             if name in self.words and not any_word(self.words[name], both):
                 return None
         if "without" in self.words and any_word(self.words["without"], both):
             return None
-        return found
+        return groups
 
     def frames_fit(self, scan: ScanRecord) -> bool:
         """Whether the number of frames is what the rule wants."""
@@ -201,12 +207,12 @@ class BidsMap:
 
 
 def frames_of(scan: ScanRecord) -> int | None:
-    """The number of frames, where the server tells one."""
+    """The number of frames, where the server gives one."""
     return int(scan.frames) if re.fullmatch("[0-9]{1,9}", scan.frames) else None
 
 
 def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlace | Nowhere:
-    own = {
+    texts = {
         "type": scan.type,
         "description": scan.series_description,
         "task": task_of(scan.type, scan.series_description),
@@ -214,7 +220,7 @@ def _placed(rule: Rule, scan: ScanRecord, groups: Mapping[str, str]) -> BidsPlac
     }
     entities: dict[str, str] = {}
     for name, template in rule.entities.items():
-        value = legal(_TEMPLATE.sub(lambda match: own.get(match[1], ""), template))
+        value = legal(_TEMPLATE.sub(lambda match: texts.get(match[1], ""), template))
         if name in INDICES and value and not re.fullmatch("[0-9]{1,9}", value):
             return Nowhere(f"{name}-{value}: {name} must be a number")
         if name in VALUES and value and value not in VALUES[name]:
@@ -238,34 +244,34 @@ def parse(text: str, where: str) -> BidsMap:
         UsageError: it is no TOML, or says something nobody understands.
     """
     try:
-        found = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except (
         ValueError,
         RecursionError,
     ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
-    _known(found, _TOP, where, f"a {NAME}")
-    rules = found.get("rule", [])
-    if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
+    _known(tables, _TOP, where, f"a {NAME}")
+    rules = tables.get("rule", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise UsageError(f"{where}: write rules as [[rule]], one block each")
-    named = found.get("labels", {})
+    named = tables.get("labels", {})
     if not isinstance(named, dict):
         raise UsageError(f"{where}: labels must be a section, [labels]")
     _known(named, {"subject", "session"}, where, "[labels]")
-    runs = found.get("runs")
+    runs = tables.get("runs")
     if runs not in (None, "needed", "always"):
         raise UsageError(f'{where}: runs must be "needed" or "always"')
-    if not isinstance(found.get("only", False), bool):
+    if not isinstance(tables.get("only", False), bool):
         raise UsageError(f"{where}: only must be true or false")
     return BidsMap(
-        tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(rules, 1)),
-        _texts(found, "images", where),
-        _texts(found, "sidecars", where),
-        _texts(found, "skip_quality", where, empty=True) if "skip_quality" in found else None,
+        tuple(_rule(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)),
+        _texts(tables, "images", where),
+        _texts(tables, "sidecars", where),
+        _texts(tables, "skip_quality", where, empty=True) if "skip_quality" in tables else None,
         None if runs is None else runs == "always",
         _label(named, "subject", where),
         _label(named, "session", where),
-        found.get("only", False),
+        tables.get("only", False),
         ((where, text),),
     )
 
@@ -282,8 +288,8 @@ def user_map(chosen: Path | None = None) -> BidsMap | None:
         UsageError: a file cannot be read or understood.
     """
     first = None if chosen is None else _read(chosen)
-    own = _read(user_file()) if user_file().exists() else None
-    return first.over(own) if first is not None and own is not None else first or own
+    personal = _read(user_file()) if user_file().exists() else None
+    return first.over(personal) if first is not None and personal is not None else first or personal
 
 
 def _read(path: Path) -> BidsMap:
@@ -296,28 +302,28 @@ def _read(path: Path) -> BidsMap:
     return parse(text, str(path))
 
 
-def _rule(found: Mapping[str, Any], where: str) -> Rule:
-    _known(found, _RULE, where, "a rule")
-    if ("to" in found) == ("skip" in found):
+def _rule(table: Mapping[str, Any], where: str) -> Rule:
+    _known(table, _RULE, where, "a rule")
+    if ("to" in table) == ("skip" in table):
         raise UsageError(f'{where}: it needs either `to = "anat/T1w"` or `skip = "why"`')
     patterns = {
-        name: tuple(_pattern(one, f"{where}: {name}") for one in _texts(found, name, where))
+        name: tuple(_pattern(text, f"{where}: {name}") for text in _texts(table, name, where))
         for name in _TEXTS
-        if name in found
+        if name in table
     }
-    words = {name: _texts(found, name, where) for name in _WORDS if name in found}
-    frames = _frames(found["frames"], where) if "frames" in found else None
+    words = {name: _texts(table, name, where) for name in _WORDS if name in table}
+    frames = _frames(table["frames"], where) if "frames" in table else None
     if not set(patterns) | set(words) and frames is None:
         raise UsageError(f'{where}: it has no condition; `any = "*"` matches everything')
-    if "skip" in found:
-        if not isinstance(found["skip"], str) or not found["skip"].strip():
+    if "skip" in table:
+        if not isinstance(table["skip"], str) or not table["skip"].strip():
             raise UsageError(f"{where}: skip must give the reason, in a few words")
-        unused = set(found) & {"entities", "sidecar", "intended_for", "aslcontext"}
+        unused = set(table) & {"entities", "sidecar", "intended_for", "aslcontext"}
         if unused:
             raise UsageError(f"{where}: with `skip` there is no {sorted(unused)[0]}")
-        return Rule(patterns, words, frames, skip=" ".join(found["skip"].split()))
-    datatype, suffix = _to(found["to"], where)
-    groups = {group for some in patterns.values() for one in some for group in one.groups}
+        return Rule(patterns, words, frames, skip=" ".join(table["skip"].split()))
+    datatype, suffix = _to(table["to"], where)
+    groups = {group for some in patterns.values() for each in some for group in each.groups}
     return Rule(
         patterns,
         words,
@@ -325,10 +331,10 @@ def _rule(found: Mapping[str, Any], where: str) -> Rule:
         datatype,
         suffix,
         "",
-        _entities(found.get("entities", {}), datatype, suffix, groups, where),
-        _sidecar(found.get("sidecar", {}), where),
-        _intended(found, where),
-        _context(found, datatype, suffix, where),
+        _entities(table.get("entities", {}), datatype, suffix, groups, where),
+        _sidecar(table.get("sidecar", {}), where),
+        _intended(table, where),
+        _context(table, datatype, suffix, where),
     )
 
 
@@ -344,14 +350,14 @@ def _to(value: Any, where: str) -> tuple[str, str]:
     return datatype, suffix
 
 
-def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: str) -> dict[str, str]:
-    if not isinstance(found, dict):
+def _entities(table: Any, datatype: str, suffix: str, groups: set[str], where: str) -> dict[str, str]:
+    if not isinstance(table, dict):
         raise UsageError(f'{where}: entities must be a table, such as {{ task = "rest" }}')
     kind = KINDS[datatype][suffix]
     entities: dict[str, str] = {}
-    for name, value in found.items():
+    for name, value in table.items():
         if name not in ENTITIES or name not in kind.may:
-            allowed = ", ".join(one for one in ENTITIES if one in kind.may)
+            allowed = ", ".join(entity for entity in ENTITIES if entity in kind.may)
             raise UsageError(f"{where}: {datatype}/{suffix} has no entity {name!r}, but {allowed}")
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         if not isinstance(text, str):
@@ -370,40 +376,40 @@ def _entities(found: Any, datatype: str, suffix: str, groups: set[str], where: s
         if name in VALUES and plain == text and text not in VALUES[name]:
             raise UsageError(f"{where}: entities.{name} must be one of {', '.join(VALUES[name])}")
         entities[name] = text
-    missing = sorted(kind.must - set(entities) - {"echo"})  # the echo may be told by the file's name
+    missing = sorted(kind.must - set(entities) - {"echo"})  # the echo may be in the file's name
     if missing:
         raise UsageError(f"{where}: {datatype}/{suffix} needs the entity {missing[0]!r}")
     return entities
 
 
-def _sidecar(found: Any, where: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
+def _sidecar(fields: Any, where: str) -> dict[str, Any]:
+    if not isinstance(fields, dict):
         raise UsageError(f"{where}: sidecar must be a table of fields, such as {{ RepetitionTime = 2.0 }}")
-    for name, value in found.items():
+    for name, value in fields.items():
         many = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, (str, int, float, bool)) for one in many):
+        if not all(isinstance(item, (str, int, float, bool)) for item in many):
             raise UsageError(
                 f"{where}: sidecar.{name} must be a text, a number, true or false, or a list of these"
             )
-    return dict(found)
+    return dict(fields)
 
 
-def _intended(found: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    wanted = _texts(found, "intended_for", where)
-    for one in wanted:
-        datatype, _, suffix = one.partition("/")
+def _intended(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    wanted = _texts(table, "intended_for", where)
+    for target in wanted:
+        datatype, _, suffix = target.partition("/")
         if datatype not in KINDS or (suffix and suffix not in KINDS[datatype]):
             raise UsageError(
-                f'{where}: intended_for needs datatypes, such as "func" or "func/bold", not {one!r}'
+                f'{where}: intended_for needs datatypes, such as "func" or "func/bold", not {target!r}'
             )
     return wanted
 
 
-def _context(found: Mapping[str, Any], datatype: str, suffix: str, where: str) -> tuple[str, ...]:
-    volumes = _texts(found, "aslcontext", where)
-    for one in volumes:
-        if one not in CONTEXTS:
-            raise UsageError(f"{where}: aslcontext must consist of {', '.join(CONTEXTS)}, not {one!r}")
+def _context(table: Mapping[str, Any], datatype: str, suffix: str, where: str) -> tuple[str, ...]:
+    volumes = _texts(table, "aslcontext", where)
+    for volume in volumes:
+        if volume not in CONTEXTS:
+            raise UsageError(f"{where}: aslcontext must consist of {', '.join(CONTEXTS)}, not {volume!r}")
     if volumes and (datatype, suffix) != ("perf", "asl"):
         raise UsageError(f"{where}: aslcontext is for perf/asl only")
     return volumes
@@ -421,11 +427,11 @@ def _frames(value: Any, where: str) -> tuple[int, float]:
     return low, high
 
 
-def _label(found: Mapping[str, Any], name: str, where: str) -> Searching | None:
-    if name not in found:
+def _label(table: Mapping[str, Any], name: str, where: str) -> Searching | None:
+    if name not in table:
         return None
     try:
-        compiled = Bounded(found[name])
+        compiled = Bounded(table[name])
     except (TypeError, *_NO_PATTERN):
         compiled = None
     if compiled is None or compiled.groups != 1:
@@ -443,21 +449,21 @@ def _pattern(text: str, what: str) -> Pattern:
         raise UsageError(f"{what}: {text[:300]!r} is not a regular expression: {error}") from None
 
 
-def _known(found: Mapping[str, Any], known: set[str], where: str, what: str) -> None:
-    unknown = sorted(set(found) - known)
+def _known(table: Mapping[str, Any], known: set[str], where: str, what: str) -> None:
+    unknown = sorted(set(table) - known)
     if unknown:
         raise UsageError(f"{where}: {unknown[0]!r} is not a key of {what}; it has {', '.join(sorted(known))}")
 
 
-def _texts(found: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> tuple[str, ...]:
-    value = found.get(name)
+def _texts(table: Mapping[str, Any], name: str, where: str, *, empty: bool = False) -> tuple[str, ...]:
+    value = table.get(name)
     if value is None:
         return ()
     texts = [value] if isinstance(value, str) else value
     if (
         not isinstance(texts, list)
         or not (texts or empty)
-        or not all(isinstance(one, str) and (one or empty) for one in texts)
+        or not all(isinstance(text, str) and (text or empty) for text in texts)
     ):
         raise UsageError(f"{where}: {name} must be a text or a list of texts")
     return tuple(texts)

@@ -18,14 +18,15 @@ import regex
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 0.2  # seconds for one search with somebody's expression
-_LONGEST = 400  # characters that are looked at: a text is no program
+_SEARCH_TIMEOUT_S = 0.2  # for one search with somebody's expression
+_MAX_TEXT_CHARS = 400  # only the beginning of a text is searched
 _WORD = re.compile(r"[^\W_]+\*?")
 _TECHNICAL = re.compile(
-    r"""\d+(x\d+)* | \d*(mm|ms|iso|ch|vols?|min|d|t)\d* | [a-z] | (p|mb|te|tr|fa|sms|g|run|ser|series|echo|pass|mp)\d+(p\d+)? | mbep2d
-      | ep2d\d* | epi | bold\d* | fmri\d* | func | functional | mri | cmrr | ge | gre | se | ap | pa | lr | rl | run | task | moco
-      | sbref | scan | multiband | multi | echo | mb | sms | mbme | me | wip | dev | asc | desc | tra | ax | axial | sag | cor
-      | session | ses | repeat | time | series""",
+    r"""\d+(x\d+)* | \d*(mm|ms|iso|ch|vols?|min|d|t)\d* | [a-z]
+      | (p|mb|te|tr|fa|sms|g|run|ser|series|echo|pass|mp)\d+(p\d+)?
+      | mbep2d | ep2d\d* | epi | bold\d* | fmri\d* | func | functional | mri | cmrr | ge | gre | se
+      | ap | pa | lr | rl | run | task | moco | sbref | scan | multiband | multi | echo | mb | sms | mbme | me
+      | wip | dev | asc | desc | tra | ax | axial | sag | cor | session | ses | repeat | time | series""",
     re.VERBOSE,
 )
 _REST = re.compile(
@@ -45,14 +46,14 @@ class Searching(Protocol):
 
 
 class Bounded:
-    """An expression out of a map, which may come from the server: whoever may write there must not be able to
-    stop the mount.
+    """A regular expression from a map, which may come from the server: whoever may write there must not be
+    able to stop the mount.
 
     `(a|aa)+$` takes years for 60 letters, and Python's `re` lets nothing else run meanwhile; `regex` stops
-    after a time, and then the text counts as one without it.
+    after a time limit, and the text then counts as one that does not match.
 
     Raises:
-        re.error: it is no regular expression of Python's.
+        re.error: it is not a regular expression of Python's.
     """
 
     def __init__(self, text: str, flags: int = 0) -> None:
@@ -65,9 +66,11 @@ class Bounded:
             raise re.error(str(error)) from None
 
     def search(self, text: str) -> re.Match[str] | None:
-        """The first place where it is found."""
+        """The first match; None if there is none, or the search takes too long."""
         try:
-            found: re.Match[str] | None = self._compiled.search(text[:_LONGEST], timeout=_PATIENCE)
+            match: re.Match[str] | None = self._compiled.search(
+                text[:_MAX_TEXT_CHARS], timeout=_SEARCH_TIMEOUT_S
+            )
         except TimeoutError:
             log.warning(
                 "the expression %r takes too long on %r; treating it as no match",
@@ -75,7 +78,7 @@ class Bounded:
                 text[:200],
             )
             return None
-        return found
+        return match
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,15 @@ class Pattern:
 
     def find(self, text: str) -> dict[str, str] | None:
         """What its groups matched; None if it does not match."""
-        found = self.compiled.search(text[:_LONGEST])
-        return None if found is None else {name: value or "" for name, value in found.groupdict().items()}
+        match = self.compiled.search(text[:_MAX_TEXT_CHARS])
+        return None if match is None else {name: value or "" for name, value in match.groupdict().items()}
 
 
 def pattern(text: str) -> Pattern:
     """A pattern from its spelling in a map.
 
     Raises:
-        re.error: it is no regular expression.
+        re.error: it is not a regular expression.
     """
     if text.startswith("re:"):
         return Pattern(text, Bounded(text[3:], re.IGNORECASE))
@@ -110,7 +113,7 @@ def pattern(text: str) -> Pattern:
 @lru_cache(4096)
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text in lower case; `t2*` keeps its star, which is a part of the name."""
-    return tuple(match[0].lower() for match in _WORD.finditer(text[:_LONGEST]))
+    return tuple(match[0].lower() for match in _WORD.finditer(text[:_MAX_TEXT_CHARS]))
 
 
 @lru_cache(16384)
@@ -121,8 +124,8 @@ def _compiled(word: str) -> re.Pattern[str]:
 
 def any_word(patterns: Iterable[str], texts: Iterable[str]) -> bool:
     """Whether a word of the texts fits one of the patterns."""
-    found = {word for text in texts for word in words_of(text)}
-    return any(_compiled(one).match(word) for one in patterns for word in found)
+    words = {word for text in texts for word in words_of(text)}
+    return any(_compiled(pattern).match(word) for pattern in patterns for word in words)
 
 
 def task_of(type: str, description: str) -> str:

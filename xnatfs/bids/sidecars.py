@@ -34,27 +34,27 @@ def repetition_time(start: bytes) -> float | None:
 def read(data: bytes) -> dict[str, Any] | None:
     """The fields of a sidecar; None if it is no JSON object."""
     try:
-        found = json.loads(data.decode("utf-8-sig"))
+        fields = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return fields if isinstance(fields, dict) else None
 
 
 def with_fields(original: bytes, wanted: Mapping[str, Any]) -> bytes:
     """A sidecar with these fields where it lacks them; `original` may be empty or no JSON at all, and is left
     out then.
     """
-    found = read(original) if original else {}
-    if found is None:
-        original, found = b"", {}
-    missing = {name: value for name, value in wanted.items() if name not in found}
+    fields = read(original) if original else {}
+    if fields is None:
+        original, fields = b"", {}
+    missing = {name: value for name, value in wanted.items() if name not in fields}
     if original and not missing:
         return original
     lines = ",\n".join(
         f"\t{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in missing.items()
     )
-    if not found:
+    if not fields:
         return f"{{\n{lines}\n}}\n".encode() if lines else b"{}\n"
-    # Without a regular expression: `\\s*}` tries each of a million blanks anew.
+    # Without a regular expression: `\\s*}` starts again at each of a million blanks.
     body = original.decode("utf-8-sig").rstrip().removesuffix("}").rstrip()
     return f"{body},\n{lines}\n}}\n".encode()

@@ -32,7 +32,7 @@ def checked_key(key: str) -> str:
         Failure: CACHE_BROKEN if it is no name.
     """
     if not _KEY.fullmatch(key):
-        raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} names no cached file")
+        raise Failure(Cause.CACHE_BROKEN, detail=f"{key[:100]!r} is not the key of a cached file")
     return key
 
 

@@ -1,9 +1,9 @@
-"""The files of one resource as a series: who opened how many, how much of each was read, and what comes after
-it.
+"""How the files of one resource are accessed: how many were opened, how much of each was read, and which
+resource comes after it.
 
-Made from a file listing by `series_of`, kept with it; used by `content.manager` to decide between single
+Made from a file listing by `access_of`, kept with it; used by `content.manager` to decide between single
 files, parts of files and the whole resource as one zip.
-Threading: any thread; one lock a series, held for moments.
+Threading: any thread; one lock a resource, held for moments.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.downloads import out_of_reach
 from xnatfs.server.records import FileRecord, natural
 
-HEAD = 64 * 1024  # a header reader gets this much of a file: DICOM headers take 2 to 20 kB
-_IN_A_ROW = 60.0  # seconds between two opens that still belong together
-_AS_MANY_AGAIN = 8  # who opened m files of a resource is expected to open 8 m more
-_LACKING = 60.0  # seconds for which what a zip did not bring is not expected in another
+HEAD_BYTES = 64 * 1024  # a header reader gets this much of a file: DICOM headers take 2 to 20 kB
+_WALK_GAP_S = 60.0  # two opens at most this far apart belong together
+_EXPECTED_MORE = 8  # after opening m files of a resource, a reader is expected to open 8 m more
+_LACKING_S = 60.0  # for this long, files a zip did not bring are not expected in another
 _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
@@ -40,10 +40,8 @@ class ResourceAccess:
         self.following: ResourceAccess | None = None
         self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
         self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
-        self._lacking: tuple[float, frozenset[str]] = (
-            0.0,
-            frozenset(),
-        )  # since when, what a whole zip did not bring
+        # Since when, what a whole zip did not bring.
+        self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())
         self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
         self._lock = threading.Lock()
         self._opened: set[str] = set()
@@ -57,7 +55,7 @@ class ResourceAccess:
         """A file that is not in the cache was opened."""
         now = time.monotonic()
         with self._lock:
-            if now - self._last > _IN_A_ROW:
+            if now - self._last > _WALK_GAP_S:
                 self._opened.clear()
             self._last = now
             self._opened.add(path)
@@ -67,7 +65,7 @@ class ResourceAccess:
         with self._lock:
             self._closed += 1
             self._closed_bytes += size
-            self._read_bytes += min(size, max(read, HEAD))
+            self._read_bytes += min(size, max(read, HEAD_BYTES))
 
     @property
     def share(self) -> float:
@@ -84,7 +82,7 @@ class ResourceAccess:
             return (
                 self._closed >= 2
                 and self._read_bytes < self._closed_bytes
-                and self._read_bytes <= self._closed * HEAD
+                and self._read_bytes <= self._closed * HEAD_BYTES
             )
 
     def not_in_zip(self, paths: Iterable[str]) -> None:
@@ -97,7 +95,7 @@ class ResourceAccess:
     def may_be_in_zip(self, path: str) -> bool:
         """Whether a zip may bring this file."""
         since, lacking = self._lacking
-        return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING)
+        return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING_S)
 
     def worth_a_zip(self, line: LinkModel, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one
@@ -116,13 +114,13 @@ class ResourceAccess:
         elif opened < 2:
             return False
         else:
-            expected = float(min(left, opened * _AS_MANY_AGAIN))
+            expected = float(min(left, opened * _EXPECTED_MORE))
         wanted = expected / left * left_bytes * self.share
         return line.at_once(self.total, self.entries) < line.singly(expected, wanted, self.entries)
 
     def _is_next(self) -> bool:
         """Whether the resource before this one was just taken whole: a walk through the session."""
-        return self.previous is not None and time.monotonic() - self.previous.batched < _IN_A_ROW
+        return self.previous is not None and time.monotonic() - self.previous.batched < _WALK_GAP_S
 
     @property
     def in_a_walk(self) -> bool:
@@ -141,9 +139,9 @@ class ResourceAccess:
         return self._starts.get(path, self.total)
 
 
-def series_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:
-    """The series of a resource with these files, linked with its neighbours in the order in which the tree
-    lists them.
+def access_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:
+    """The access pattern of a resource with these files, linked with its neighbours in the order in which the
+    tree lists them.
     """
     every: dict[int, ResourceAccess] = snapshot.memo.get(
         "series", lambda: _linked(snapshot.by_resource.values())
@@ -167,12 +165,12 @@ def _linked(groups: Iterable[list[FileRecord]]) -> dict[int, ResourceAccess]:
             files[0].resource_id,
         )
 
-    found: dict[int, ResourceAccess] = {}
+    accesses: dict[int, ResourceAccess] = {}
     last: ResourceAccess | None = None
     for files in sorted(groups, key=place):
-        one = ResourceAccess(files)
-        one.previous = last
+        access = ResourceAccess(files)
+        access.previous = last
         if last is not None:
-            last.following = one
-        found[files[0].resource_id] = last = one
-    return found
+            last.following = access
+        accesses[files[0].resource_id] = last = access
+    return accesses

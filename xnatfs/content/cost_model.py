@@ -21,11 +21,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SHARE = 0.3  # of a new measurement in the running mean
-_KEPT = 0.8  # of the weight of an answer, at each new one
-_PARSING = 65e-6  # seconds an entry, until it is measured ...
-_FIRM = 1e4  # ... and how firmly that is believed: as much as two answers that differ by some 100 entries
-_LEAST_BYTES = 64 * 1024  # smaller bodies say nothing about the rate
+_RATE_WEIGHT = 0.3  # of a new measurement in the running mean
+_ANSWER_DECAY = 0.8  # of the weight of an answer, at each new one
+_PARSING_S_PER_ENTRY = 65e-6  # until it is measured ...
+_PARSING_WEIGHT = 1e4  # ... and the weight of that guess: as two answers that differ by some 100 entries
+_MIN_RATE_BYTES = 64 * 1024  # smaller bodies say nothing about the rate
 
 
 class LinkModel:
@@ -40,10 +40,9 @@ class LinkModel:
         self._lock = threading.Lock()
         self._latency = latency
         self._rate = rate
-        self._parsing = _PARSING
-        self._answers: tuple[float, ...] = (
-            0.0,
-        ) * 5  # weighted sums: of 1, entries, their squares, seconds, entries x seconds
+        self._parsing = _PARSING_S_PER_ENTRY
+        # Weighted sums: of 1, entries, their squares, seconds, entries x seconds.
+        self._answers: tuple[float, ...] = (0.0,) * 5
         self._measured_rate = False
         self._streams = 0
         self._busy_since = 0.0
@@ -72,10 +71,14 @@ class LinkModel:
         The straight line through the last answers, time over entries, is what the two cost. As long as these
         do not differ in entries, an entry costs what is usual, but never more than all there was."""
         with self._lock:
-            told = (1.0, entries, entries * entries, seconds, entries * seconds)
-            self._answers = tuple(_KEPT * old + new for old, new in zip(self._answers, told, strict=True))
+            answer = (1.0, entries, entries * entries, seconds, entries * seconds)
+            self._answers = tuple(
+                _ANSWER_DECAY * old + new for old, new in zip(self._answers, answer, strict=True)
+            )
             count, x, xx, y, xy = self._answers
-            slope = (xy - x * y / count + _FIRM * _PARSING) / (xx - x * x / count + _FIRM)
+            slope = (xy - x * y / count + _PARSING_WEIGHT * _PARSING_S_PER_ENTRY) / (
+                xx - x * x / count + _PARSING_WEIGHT
+            )
             self._parsing = min(max(0.0, slope), y / x)
             self._latency = max(0.0, (y - self._parsing * x) / count)
 
@@ -120,9 +123,9 @@ class LinkModel:
 
     def _measure(self, *, idle: bool) -> None:
         seconds = time.monotonic() - self._busy_since
-        if self._bytes >= _LEAST_BYTES and seconds > 0:
+        if self._bytes >= _MIN_RATE_BYTES and seconds > 0:
             rate = self._bytes / max(seconds, 1e-4)
-            self._rate = rate if not self._measured_rate else self._rate + _SHARE * (rate - self._rate)
+            self._rate = rate if not self._measured_rate else self._rate + _RATE_WEIGHT * (rate - self._rate)
             self._measured_rate = True
-        if not idle or self._bytes >= _LEAST_BYTES:
+        if not idle or self._bytes >= _MIN_RATE_BYTES:
             self._busy_since, self._bytes = time.monotonic(), 0

@@ -28,7 +28,7 @@ from xnatfs.cache.contents import ContentCache, Entry
 from xnatfs.cache.corrections import Corrections
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
-from xnatfs.content.access_pattern import HEAD, ResourceAccess
+from xnatfs.content.access_pattern import HEAD_BYTES, ResourceAccess
 from xnatfs.content.cost_model import LinkModel
 from xnatfs.content.ranged import RangedFile
 from xnatfs.content.stream_plan import FIRST
@@ -44,8 +44,8 @@ from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
-_TRY_ZIP_AGAIN = 60.0  # seconds after the cache had no room for it
-_CHECK = 5.0  # seconds to wait for the server to say that a file which is here is still its file
+_ZIP_RETRY_S = 60.0  # after the cache had no space for one
+_CHECK_TIMEOUT_S = 5.0  # for the server to confirm that a cached file is still its file
 _REMEMBER_BAD_DIGEST = (
     600.0  # seconds for which a file with a wrong catalog digest is refused without fetching it again
 )
@@ -249,7 +249,7 @@ class ContentManager:
         if running is not None:
             return running
         # A resource larger than the cache would push its own files out before they are read.
-        if series.total > self.cache.cap or time.monotonic() - series.no_room < _TRY_ZIP_AGAIN:
+        if series.total > self.cache.cap or time.monotonic() - series.no_room < _ZIP_RETRY_S:
             return None
         if not series.may_be_in_zip(record.path):
             return None
@@ -258,11 +258,13 @@ class ContentManager:
         if not needed and not series.worth_a_zip(self.line, len(series.records), series.total):
             return None
         missing = [
-            one
-            for one in series.records
-            if self.cache.has(self.key(one)) is None and series.may_be_in_zip(one.path)
+            record
+            for record in series.records
+            if self.cache.has(self.key(record)) is None and series.may_be_in_zip(record.path)
         ]
-        if not needed and not series.worth_a_zip(self.line, len(missing), sum(one.size for one in missing)):
+        if not needed and not series.worth_a_zip(
+            self.line, len(missing), sum(record.size for record in missing)
+        ):
             return None
         return self._start_batch(series) if len(missing) > 1 else None
 
@@ -297,7 +299,7 @@ class ContentManager:
             if self._batches:
                 return
             following.ahead = True
-        if sum(1 for one in following.records if self.cache.has(self.key(one)) is None) > 1:
+        if sum(1 for record in following.records if self.cache.has(self.key(record)) is None) > 1:
             self._start_batch(following)
 
     def _fetched(self, record: FileRecord, series: ResourceAccess) -> ContentReader:
@@ -310,10 +312,10 @@ class ContentManager:
 
     def _fetch(self, record: FileRecord, series: ResourceAccess) -> ContentReader:
         size = self.size(record)
-        heads = series.heads_only and size > 2 * HEAD and not self.range_refused
+        heads = series.heads_only and size > 2 * HEAD_BYTES and not self.range_refused
         if (size > self.limits.whole_file_check or heads) and not self.length_refused:
             try:
-                return self._open_blob(record, size, series.entries, HEAD if heads else FIRST)
+                return self._open_blob(record, size, series.entries, HEAD_BYTES if heads else FIRST)
             except Failure:
                 if not self.length_refused:
                     raise
@@ -422,7 +424,7 @@ class ContentManager:
         Raises:
             Failure: see `Downloads.unchanged`; TIMED_OUT.
         """
-        patience = min(_CHECK, self.limits.progress_deadline)
+        patience = min(_CHECK_TIMEOUT_S, self.limits.progress_deadline)
         work = partial(self.contents.unchanged, record, last_modified)
         return self._checks.get((identity(record), last_modified), work, patience, self._patience(held=True))
 

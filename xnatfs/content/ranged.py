@@ -368,7 +368,7 @@ class RangedFile:
                         raise
                     if not self._readers:
                         return  # and no failure: whoever comes just now saw nothing fail, and asks again
-                    log.info("%s: %s; going on at byte %d", self.record.uri, failure, fetch.position)
+                    log.info("%s: %s; resuming at byte %d", self.record.uri, failure, fetch.position)
                     attempts.pause()
         self._finish()
 

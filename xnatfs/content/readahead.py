@@ -21,11 +21,13 @@ from xnatfs.errors import Failure
 
 log = logging.getLogger(__name__)
 
-_PIECE = 2**20
-_AT_FIRST = 2  # files ...
-_BYTES_AT_FIRST = 4 * 2**20  # ... or, of small ones, as many as are less than this
-_AGAIN = 10.0  # seconds after which a file is looked for in the cache again
-_LATELY = 8  # files read to their end that are remembered: several readers may be under way side by side
+_PIECE_BYTES = 2**20
+_INITIAL_FILES = 2  # files ...
+_INITIAL_BYTES = 4 * 2**20  # ... or, of small ones, as many as are less than this
+_RECHECK_AFTER_S = 10.0  # until a file is looked for in the cache again
+_MAX_RECENT_FILES = (
+    8  # files read to their end that are remembered: there may be several readers side by side
+)
 
 
 class Fetchable(Protocol):
@@ -76,59 +78,58 @@ class FolderReadahead:
         self._lock = threading.Lock()
         sizes = sorted(file.size for file in files)
         usual = sizes[len(sizes) // 2] if sizes else 0
-        self._at_first = max(_AT_FIRST, min(widest, _BYTES_AT_FIRST // max(1, usual)))
-        self._whole: deque[int] = deque(maxlen=_LATELY)
+        self._at_first = max(_INITIAL_FILES, min(widest, _INITIAL_BYTES // max(1, usual)))
+        self._whole: deque[int] = deque(maxlen=_MAX_RECENT_FILES)
         self._depth = 0  # nothing yet
         self._begun: dict[int, int] = {}  # what is on its way -> bytes
-        self._looked: dict[
-            int, float
-        ] = {}  # time.monotonic() at which a file was begun, or found in the cache
+        # time.monotonic() at which a file was begun, or found in the cache
+        self._looked: dict[int, float] = {}
 
     def opened(self, number: int) -> None:
         """A file is opened by a reader."""
         with self._lock:
-            found = next(
+            match = next(
                 ((order, places) for order, places in self._orders if self._follows(order, places, number)),
                 None,
             )
-            if found is None:
+            if match is None:
                 self._depth = 0
                 return
-            order, place = found[0], found[1][number] + 1
+            order, place = match[0], match[1][number] + 1
             if not self._depth:
-                # Who comes straight from the file before reads on; with another read between them it may be
-                # chance.
-                self._depth = self._at_first if found[0][place - 2] == self._whole[-1] else _AT_FIRST
+                # A reader that comes straight from the file before reads on; with another read in between it
+                # may be chance.
+                self._depth = self._at_first if match[0][place - 2] == self._whole[-1] else _INITIAL_FILES
             now = time.monotonic()
             following = [
-                one
-                for one in order[place : place + self._depth]
-                if now - self._looked.get(one, -_AGAIN) >= _AGAIN
+                upcoming
+                for upcoming in order[place : place + self._depth]
+                if now - self._looked.get(upcoming, -_RECHECK_AFTER_S) >= _RECHECK_AFTER_S
             ]
             self._looked.update(dict.fromkeys(following, now))
             self._depth = min(self._widest, self._depth * 2)
-        wanted = [one for one in following if not self._files[one].kept]
+        wanted = [upcoming for upcoming in following if not self._files[upcoming].kept]
         with self._lock:
             begin = []
-            for one in wanted:
-                size = self._files[one].size
-                if one in self._begun:
+            for upcoming in wanted:
+                size = self._files[upcoming].size
+                if upcoming in self._begun:
                     continue
                 if sum(self._begun.values()) + size > self._most:
-                    self._looked.pop(one, None)
+                    self._looked.pop(upcoming, None)
                     continue
-                self._begun[one] = size
-                begin.append(one)
-        for one in begin:
+                self._begun[upcoming] = size
+                begin.append(upcoming)
+        for upcoming in begin:
             try:
                 # a default binds the loop's variable
-                self._workers.submit(lambda one=one: self._fetch(one), urgent=False)  # type: ignore[misc]
+                self._workers.submit(lambda upcoming=upcoming: self._fetch(upcoming), urgent=False)  # type: ignore[misc]
             except Failure:  # the mount is ending
                 return
 
     def read_whole(self, number: int) -> None:
-        """A reader came to the end of a file. (Told by the read: the kernel tells of the close only after the
-        next open.)
+        """A reader came to the end of a file. (Reported by the read: the kernel reports the close only
+        after the next open.)
         """
         with self._lock:
             if number not in self._whole:
@@ -151,7 +152,11 @@ class FolderReadahead:
             reader = file.open_unwatched()
             try:
                 position = 0
-                while not self._workers.closed and not file.kept and (piece := reader.read(position, _PIECE)):
+                while (
+                    not self._workers.closed
+                    and not file.kept
+                    and (piece := reader.read(position, _PIECE_BYTES))
+                ):
                     position += len(piece)
             finally:
                 reader.close()

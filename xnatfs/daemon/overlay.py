@@ -484,7 +484,8 @@ class Overlay:
 
 
 def _mount_kernel(source: str, point: Path, lower: Path, directory: Path) -> None:
-    data = f"lowerdir={_escaped(lower)},upperdir={_escaped(directory / 'upper')},workdir={_escaped(directory / 'work')},{_KERNEL_OPTIONS}"
+    upper, work = _escaped(directory / "upper"), _escaped(directory / "work")
+    data = f"lowerdir={_escaped(lower)},upperdir={upper},workdir={work},{_KERNEL_OPTIONS}"
     _mount(source, point, data, _MS_NOSUID | _MS_NODEV)
 
 

@@ -384,7 +384,7 @@ class _Watcher:
             os._exit(0)
 
     def _ends(self, numbers: bytes) -> bool:
-        """Whether the mount has to end. Other signals arrive too: libfuse interrupts a handler with SIGUSR1."""
+        """Whether the mount has to end. Other signals come, too: libfuse interrupts a handler by SIGUSR1."""
         if any(number in _ENDING for number in numbers):
             return True
         if signal.SIGHUP in numbers:

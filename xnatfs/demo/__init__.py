@@ -13,8 +13,8 @@ From the outside in:
 - `delivery` sends a `reply`, paced, cut or stalled; `requestlog` remembers it; `control` is /demo: switches,
   log, changes of the data;
 - `routes` finds the handler: `listings` (by `columns`, `roots`, `sessions` and `fields`, written by
-  `tables`), `addresses`, `access` and `holdings` (what a URL names, who may see it, which resources it
-  holds), `resources`, `files` (with `ranges`), `bulk`, `items`, `search`, `accounts`; `uploads` and `edits`
+  `tables`), `addresses`, `access` and `placed_resources` (what a URL names, who may see it, which resources
+  it has), `resources`, `files` (with `ranges`), `bulk`, `items`, `search`, `accounts`; `uploads` and `edits`
   write; `xapi` and `schemas` for /xapi;
 - `model` holds the data (`content`: bytes), `kinds` knows its types, `changes` what a write moves, `data`
   builds it; `database` says what is answered while the database fails.

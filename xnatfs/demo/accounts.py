@@ -69,7 +69,7 @@ def tokens(call: Call, parts: list[str]) -> Reply:
             raise HttpError(400, f"An error occurred retrieving the user: {owner}")
         return _json(_described(call.sessions.issue(call.archive.users[owner])))
     if operation == "show":  # all of the user's, secrets too; which one was named does not matter
-        return _json([_described(one) for one in call.sessions.tokens_of(owner)])
+        return _json([_described(token) for token in call.sessions.tokens_of(owner)])
     if operation == "validate":
         if token is None or len(arguments) < 2:
             raise HttpError(401, "You must specify both token and secret to validate a token.")

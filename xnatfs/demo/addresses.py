@@ -1,6 +1,7 @@
 """What a URL below /data names: projects, subjects, experiments, scans, ... (xnat-rest.md 2.5, 7, 8).
 
-`parse` only cuts the path up; `resolve` finds the objects one user may see (their resources: `holdings`).
+`parse` only cuts the path up; `resolve` finds the objects one user may see (their resources:
+`placed_resources`).
 Used by `listings`, `resources`, `items`. Reads the archive on the event loop.
 """
 
@@ -135,9 +136,9 @@ def resolve(address: Address, view: View, proven_only: bool = False, item: bool 
     if "assessors" in names:
         by_label = not item or target.project is not None
         target.assessors = [
-            one
+            assessor
             for session in target.experiments
-            for one in _assessors(names["assessors"], session, target, view, by_label)
+            for assessor in _assessors(names["assessors"], session, target, view, by_label)
         ]
         if not target.assessors:
             raise NotIdentified("assessor", names["assessors"])
@@ -157,20 +158,20 @@ def _experiments(address: Address, target: Target, view: View) -> list[Experimen
     [X]).
     """
     raw = address.names["experiments"]
-    found: dict[str, Experiment] = {}
+    experiments: dict[str, Experiment] = {}
     for name in raw.split(","):
         experiment = view.find_experiment(plain(name), target.project_id)
         if experiment is not None and (target.subject is None or experiment.subject_id == target.subject.id):
-            found[experiment.id] = experiment
+            experiments[experiment.id] = experiment
     owner = target.project is not None or target.subject is not None
     falls_through = (
         owner and address.last in ("experiments", "resources") and address.tail in ("files", "resources")
     )
-    if not found and not (
+    if not experiments and not (
         falls_through and len(address.names.keys() & {"scans", "assessors", "reconstructions"}) == 0
     ):
         raise NotIdentified("experiment", raw)
-    return list(found.values())
+    return list(experiments.values())
 
 
 def _scans(raw: str, session: Experiment) -> list[Scan]:

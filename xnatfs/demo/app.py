@@ -134,7 +134,7 @@ class Application:
                     reply.body = _garbled(reply.body, self.switches.garble_listings)
             await delivery.send(reply)
         except asyncio.CancelledError:
-            # The server is stopping: whoever still waits gets a closed connection.
+            # The server is stopping: clients that still wait get a closed connection.
             connection_of(scope).transport.abort()
         finally:
             record.duration = time.perf_counter() - begin
@@ -170,8 +170,8 @@ class Application:
                 return _unauthorized("Invalid username or password.")
             record.user = user.login
             return self._plain.answer(scope["method"], raw, headers, user)
-        found = _DATA.match(raw)
-        if found is None and not raw.startswith("/xapi/"):
+        match = _DATA.match(raw)
+        if match is None and not raw.startswith("/xapi/"):
             return tomcat_error(404, "Not Found")
         query, method = _tunnel(QueryParams(query_text), scope["method"])
         cookie = _cookie(headers)
@@ -192,9 +192,9 @@ class Application:
             if session is None and raw not in _OPEN:
                 session, new = self.sessions.new_session(GUEST), True
         record.user = user.login
-        path = raw[found.end() :] if found is not None else raw[len("/xapi/") :]
+        path = raw[match.end() :] if match is not None else raw[len("/xapi/") :]
         call = self._call(method, path, query, headers, body, user, session)
-        handler = routes.handle if found is not None else partial(xapi.handle, started=self.started)
+        handler = routes.handle if match is not None else partial(xapi.handle, started=self.started)
         reply = await self._guarded(call, handler)
         record.user = call.user.login
         # A login or logout in the handler changes the session.
@@ -298,10 +298,10 @@ def _tunnel(query: QueryParams, method: str) -> tuple[QueryParams, str]:
     """
     if not any(name in query for name in (*_TUNNELLED, "method")):
         return query, method
-    kept = [(name, value) for name, value in query.multi_items() if name not in _TUNNELLED]
+    parameters = [(name, value) for name, value in query.multi_items() if name not in _TUNNELLED]
     if method == "POST" and "method" in query:
-        return QueryParams([item for item in kept if item[0] != "method"]), query["method"].upper()
-    return QueryParams(kept), method
+        return QueryParams([item for item in parameters if item[0] != "method"]), query["method"].upper()
+    return QueryParams(parameters), method
 
 
 def _without_login(headers: Headers) -> Headers:

@@ -162,8 +162,8 @@ class Sessions:
 
     def token(self, alias: str) -> Token | None:
         """A token that has not expired."""
-        found = self._tokens.get(alias)
-        return found if found is not None and found.expires > time.time() else None
+        token = self._tokens.get(alias)
+        return token if token is not None and token.expires > time.time() else None
 
     def any_token(self, alias: str) -> Token | None:
         """A token, expired or not: XNAT clears expired ones away later."""

@@ -16,20 +16,22 @@ from urllib.parse import unquote_plus
 
 from .addresses import Address, Target
 from .call import Call
-from .holdings import Held
 from .model import CatalogEntry, pieces
 from .pages import tomcat_error
+from .placed_resources import PlacedResource
 from .reply import HttpError, Reply
 from .resources import selected
 
 _STORED, _DEFLATED = 0, 8
 _LIMIT32 = 0xFFFFFFFF
-_SMALL = 1 << 20
-_BUFFER = 8192  # of the container
+_SMALL_BYTES = 1 << 20
+_BUFFER_BYTES = 8192  # of the container
 _CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tar.gz": "application/x-gtar"}
 
 
-async def download(call: Call, address: Address, target: Target, items: list[Held], kind: str) -> Reply:
+async def download(
+    call: Call, address: Address, target: Target, items: list[PlacedResource], kind: str
+) -> Reply:
     """The files of these resources as one archive. Missing files are left out; with nothing to send it is a
     404.
 
@@ -72,7 +74,7 @@ async def download(call: Call, address: Address, target: Target, items: list[Hel
     async for piece in source:
         begun.append(piece)
         size += len(piece)
-        if size > _BUFFER:
+        if size > _BUFFER_BYTES:
             return Reply(200, b"", headers, "bulk", None, lambda: _resumed(begun, source))
     return Reply(200, b"".join(begun), headers, "bulk", size)
 
@@ -100,7 +102,9 @@ def _archive_name(call: Call, target: Target) -> str:
     return re.sub(r'[^ -~]|"', "_", label)
 
 
-def inner_path(item: Held, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip") -> str:
+def inner_path(
+    item: PlacedResource, entry: CatalogEntry, structure: str, with_type: bool, kind: str = "zip"
+) -> str:
     """Where a file lies in an archive: `LABEL/scans/ID-TYPE/resources/R/files/PATH` and its variants
     (xnat-rest.md 3).
     """
@@ -144,7 +148,9 @@ async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int)
         stamp, size = _dos_time(entry), content.size
         crc = packed = 0
         if method == _STORED:
-            crc = entry.true_crc if size <= _SMALL else await call.run(lambda one=entry: one.true_crc)
+            crc = (
+                entry.true_crc if size <= _SMALL_BYTES else await call.run(lambda entry=entry: entry.true_crc)
+            )
             packed = size
         extra = struct.pack("<HHQQ", 1, 16, size, packed) if size >= _LIMIT32 and method == _STORED else b""
         version = 45 if extra else 20 if method == _DEFLATED else 10
@@ -155,7 +161,7 @@ async def _zip(call: Call, members: list[tuple[str, CatalogEntry]], method: int)
         head += encoded + extra
         start = offset
         offset += len(head)
-        if method == _STORED and size <= _SMALL:
+        if method == _STORED and size <= _SMALL_BYTES:
             yield head + content.read(0, size)
             offset += size
         elif method == _STORED:

@@ -71,12 +71,12 @@ class Root:
         if "/" not in name:
             if name not in self.aliases:
                 return None
-            found = self.resolve(self.aliases[name].lower())
-            return None if found is None else Column(name, *found)
+            resolved = self.resolve(self.aliases[name].lower())
+            return None if resolved is None else Column(name, *resolved)
         path = name.lower()
-        found = self.resolve(path)
+        resolved = self.resolve(path)
         key = next((alias for alias, registered in self.aliases.items() if registered.lower() == path), path)
-        return None if found is None else Column(key, *found)
+        return None if resolved is None else Column(key, *resolved)
 
     def select(self, names: Iterable[str], proven_only: bool) -> list[Column]:
         """The columns of a request in order, each once; unproven ones left out under the strict profile."""
@@ -120,7 +120,7 @@ def rows_of(
         ]
         needed -= coarse.keys()
     order = [name for name in root.joins if name in needed]
-    own = [column for column in columns if not column.join]
+    base_columns = [column for column in columns if not column.join]
     own_filters = [(column, test) for column, test in filters if not column.join]
     joined = [[column for column in columns if column.join == name] for name in order]
     joined_filters = [[(column, test) for column, test in filters if column.join == name] for name in order]
@@ -128,7 +128,7 @@ def rows_of(
     for item in objects:
         if not all(test(column.value(item)) for column, test in own_filters):
             continue
-        base = {column.key: column.value(item) for column in own}
+        base = {column.key: column.value(item) for column in base_columns}
         if not order:
             rows.append(base)
             continue
@@ -155,14 +155,14 @@ def _partial_rows(
     join: Join, item: Any, columns: list[Column], filters: list[tuple[Column, Callable[[str], bool]]]
 ) -> list[Row]:
     partners = list(join.partners(item))
-    kept = [
+    complete = [
         {column.key: column.value(partner) for column in columns}
         for partner in partners
         if all(test(column.value(partner)) for column, test in filters)
     ]
     if not partners and not filters:
         return [dict.fromkeys((column.key for column in columns), "")]
-    return kept
+    return complete
 
 
 _DATE_RANGE = re.compile(r"(\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4})(?:-(\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}))?")

@@ -16,7 +16,7 @@ from .pages import tomcat_page
 
 _SCOPE_KEY = "xnatfs.connection"
 _CYCLE_KEY = "xnatfs.cycle"
-_WRITE_BUFFER = 1 << 20
+_WRITE_BUFFER_BYTES = 1 << 20
 
 
 class Connection(HttpToolsProtocol):
@@ -31,7 +31,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
 
     def on_headers_complete(self) -> None:
         self.requests += 1
@@ -58,9 +58,9 @@ class Connection(HttpToolsProtocol):
 
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:
     """The connection a request came in on."""
-    found = scope[_SCOPE_KEY]
-    assert isinstance(found, Connection)
-    return found
+    connection = scope[_SCOPE_KEY]
+    assert isinstance(connection, Connection)
+    return connection
 
 
 def expect_bytes(scope: MutableMapping[str, Any], remaining: int) -> None:

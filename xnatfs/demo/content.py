@@ -56,7 +56,7 @@ class PathContent:
             return stream.read(length)
 
 
-_BLOCK = 65536
+_BLOCK_BYTES = 65536
 _NOISE = b"".join(
     hashlib.blake2b(str(index).encode(), digest_size=64).digest() for index in range((1 << 20) // 64)
 )
@@ -77,15 +77,15 @@ class ComputedContent:
         end = min(self.size, offset + length)
         if offset >= end:
             return b""
-        first, last = offset // _BLOCK, (end - 1) // _BLOCK
+        first, last = offset // _BLOCK_BYTES, (end - 1) // _BLOCK_BYTES
         data = b"".join(self._block(index) for index in range(first, last + 1))
-        start = offset - first * _BLOCK
+        start = offset - first * _BLOCK_BYTES
         return data[start : start + end - offset]
 
     def _block(self, index: int) -> bytes:
         head = hashlib.blake2b(f"{self.key}:{index}".encode(), digest_size=32).digest()
-        start = int.from_bytes(head[:4], "big") % (len(_NOISE) - _BLOCK)
-        return head + _NOISE[start : start + _BLOCK - 32]
+        start = int.from_bytes(head[:4], "big") % (len(_NOISE) - _BLOCK_BYTES)
+        return head + _NOISE[start : start + _BLOCK_BYTES - 32]
 
 
 def md5_of(content: Content) -> str:

@@ -188,17 +188,17 @@ class Changes:
         item: Experiment | Subject
         if "experiment" in operation:
             item = experiment = archive.experiments[operation["experiment"]]
-            own = operation.get("project", item.project) == item.project
-            if own:
+            in_own_project = operation.get("project", item.project) == item.project
+            if in_own_project:
                 archive.edit(experiment)
             else:
                 archive.shared(experiment)
         else:
             item = subject = archive.subjects[operation["subject"]]
-            own = operation.get("project", item.project) == item.project
-            if own:
+            in_own_project = operation.get("project", item.project) == item.project
+            if in_own_project:
                 archive.edit(subject=subject)
-        if own:
+        if in_own_project:
             item.label = operation["label"]
         else:
             item.shares[operation["project"]] = operation["label"]

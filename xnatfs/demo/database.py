@@ -12,8 +12,9 @@ from typing import Literal
 
 from .call import Call
 
+# How a request ends: "" as ever, a status, a 200 with an empty body, a 200 with an empty table, an item that
+# lacks what was not read.
 Outcome = Literal["", "400", "404", "500", "nothing", "no rows", "partial"]
-"""How a request ends: "" as ever, a status, a 200 with an empty body, a 200 with an empty table, an item that lacks what was not read."""
 
 _OUT = re.compile(r"/out/file/", re.IGNORECASE)
 _SCANS = re.compile(r"scandata/|/scans/scan/", re.IGNORECASE)
@@ -26,14 +27,14 @@ def outcome(call: Call) -> Outcome:
     switches = call.switches
     if switches.database_down or switches.pool_exhausted:
         return _dead(call)
-    found: Outcome = ""
+    result: Outcome = ""
     if switches.failing_table:
-        found = _BROKEN_TABLES[switches.failing_table](call)
-    if not found and switches.failing_query and re.search(switches.failing_query, _target(call)):
-        found = _failing(call)
-    if found:
+        result = _BROKEN_TABLES[switches.failing_table](call)
+    if not result and switches.failing_query and re.search(switches.failing_query, _target(call)):
+        result = _failing(call)
+    if result:
         switches.fired["database"] += 1
-    return found
+    return result
 
 
 def lacking(call: Call) -> str:

@@ -20,11 +20,13 @@ from .reply import Reply
 from .requestlog import Record
 
 _VARY = ("Vary", "Accept-Charset, Accept-Encoding, Accept-Language, Accept")
-_STALL_SECONDS = 3600.0
-_POLL = 0.02
-_PIECE = 1 << 16
-_SOMEWHERE = 1 << 22  # a download of unknown length breaks within so many bytes
-_IN_A_ZIP = 5000  # the byte that is damaged where no length is known: in the contents of the first members
+_STALL_S = 3600.0
+_POLL_S = 0.02
+_PIECE_BYTES = 1 << 16
+_BREAK_WITHIN_BYTES = 1 << 22  # where a download of unknown length breaks at the latest
+_DAMAGED_ZIP_BYTE = (
+    5000  # the byte that is damaged where no length is known: in the contents of the first members
+)
 
 
 class Delivery:
@@ -70,7 +72,7 @@ class Delivery:
             self._keep_open(reply.hang or (length is not None and length != len(reply.body)))
             await self._send({"type": "http.response.body", "body": reply.body, "more_body": False})
             return
-        at = (length // 2 if length is not None else _IN_A_ZIP) if damaged else -1
+        at = (length // 2 if length is not None else _DAMAGED_ZIP_BYTE) if damaged else -1
         if await self._pieces(reply, limit, at):
             self._record.fault = fault
             self._switches.fired[fault] += 1
@@ -157,7 +159,7 @@ class Delivery:
         if switches.stall_after_bytes >= 0 and switches.take("stall_next"):
             return switches.stall_after_bytes, "stall"
         return (
-            switches.breaks_at(_SOMEWHERE if length is None else length)
+            switches.breaks_at(_BREAK_WITHIN_BYTES if length is None else length)
             if reply.kind != "listing"
             else (-1, "")
         )
@@ -166,7 +168,7 @@ class Delivery:
         transport = self._connection.transport
         if fault == "cut":
             while transport.get_write_buffer_size() and not transport.is_closing():
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(_POLL_S)
             self.reset()
         elif fault == "stall":
             await self.silence()
@@ -179,19 +181,19 @@ class Delivery:
         """Say nothing more; the connection stays open as long as the client wants."""
         transport = self._connection.transport
         waited = 0.0
-        while waited < _STALL_SECONDS and not transport.is_closing():
-            await asyncio.sleep(_POLL)
-            waited += _POLL
+        while waited < _STALL_S and not transport.is_closing():
+            await asyncio.sleep(_POLL_S)
+            waited += _POLL_S
         transport.abort()
 
     def reset(self) -> None:
         """Drop the connection with a TCP reset."""
         transport = self._connection.transport
-        found = transport.get_extra_info("socket")
-        if found is not None and found.fileno() >= 0:
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.fileno() >= 0:
             # On a duplicate: uvloop's socket objects cannot set options, and the option belongs to the
             # connection anyway.
-            with socket.socket(fileno=os.dup(found.fileno())) as duplicate:
+            with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 

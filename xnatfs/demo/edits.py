@@ -56,12 +56,12 @@ def _paths(call: Call, aliases: dict[str, str]) -> dict[str, str]:
     """The fields a query sets: path below the type -> value. What is no field is left out; texts are stored
     with entities.
     """
-    found = {}
+    values = {}
     for name, value in call.query.items():
         path = name if "/" in name else aliases.get(name, "")
         if path:
-            found[path.partition("/")[2]] = escape(value, quote=True)
-    return found
+            values[path.partition("/")[2]] = escape(value, quote=True)
+    return values
 
 
 def _set_custom(variables: dict[str, str], paths: dict[str, str]) -> bool:
@@ -111,7 +111,7 @@ def _subject(call: Call, address: Address) -> Reply:
             raise HttpError(404)
         return _delete_subject(call, subject, project)
     _needed(call.view, project)
-    made = subject is None
+    is_new = subject is None
     if subject is None:
         subject = Subject(
             call.archive.new_id("S"),
@@ -122,9 +122,9 @@ def _subject(call: Call, address: Address) -> Reply:
         )
         call.archive.subjects[subject.id] = subject
     changed = _edit_subject(call, subject)
-    if changed and not made:
+    if changed and not is_new:
         call.archive.edit(subject=subject)
-    return text(subject.id, 201 if made else 200)
+    return text(subject.id, 201 if is_new else 200)
 
 
 def _edit_subject(call: Call, subject: Subject) -> bool:
@@ -160,18 +160,18 @@ def _delete_subject(call: Call, subject: Subject, project: Project) -> Reply:
     """Of a project it is shared into: the share ends, and those of its experiments with it."""
     archive = call.archive
     _needed(call.view, project, delete=True)
-    own = [
+    experiments = [
         item
         for item in archive.experiments.values()
         if item.subject_id == subject.id and not item.is_assessor
     ]
     if subject.project != project.id:
         del subject.shares[project.id]
-        for experiment in own:
+        for experiment in experiments:
             if project.id in experiment.shares:
                 _end_share(archive, experiment, project.id)
         return nothing()
-    for experiment in own:
+    for experiment in experiments:
         changes.delete_experiment(archive, experiment)
     del archive.subjects[subject.id]
     return nothing()
@@ -196,10 +196,10 @@ def _experiment(call: Call, address: Address) -> Reply:
     if subject is None:
         raise HttpError(404)
     label, kind, archive = plain(names["experiments"]), call.query["xsiType"], call.archive
-    made = Experiment(archive.new_id("E"), label, project.id, subject.id, kind, archive.tick())
-    _set_fields(made, _paths(call, dict(ALIASES)))
-    changes.add_experiment(archive, made)
-    return text(made.id, 201)
+    experiment = Experiment(archive.new_id("E"), label, project.id, subject.id, kind, archive.tick())
+    _set_fields(experiment, _paths(call, dict(ALIASES)))
+    changes.add_experiment(archive, experiment)
+    return text(experiment.id, 201)
 
 
 def _edit_experiment(call: Call, experiment: Experiment) -> None:
@@ -279,18 +279,18 @@ def _assessor(call: Call, address: Address) -> Reply:
     session, archive, name = target.experiment, call.archive, plain(address.names["assessors"])
     project = archive.projects.get(session.project)
     _needed(call.view, project, delete=call.method == "DELETE")
-    found = next((item for item in call.view.assessors(session) if name in (item.id, item.label)), None)
+    assessor = next((item for item in call.view.assessors(session) if name in (item.id, item.label)), None)
     if call.method == "DELETE":
-        if found is None:
+        if assessor is None:
             raise HttpError(404)
-        changes.delete_experiment(archive, found)
+        changes.delete_experiment(archive, assessor)
         return nothing()
-    if found is not None:
-        _edit_experiment(call, found)
-        return text(found.id)
+    if assessor is not None:
+        _edit_experiment(call, assessor)
+        return text(assessor.id)
     if "xsiType" not in call.query:
         raise HttpError(417)
-    made = Experiment(
+    assessor = Experiment(
         archive.new_id("E"),
         name,
         session.project,
@@ -299,9 +299,9 @@ def _assessor(call: Call, address: Address) -> Reply:
         archive.tick(),
         session_id=session.id,
     )
-    _set_fields(made, _paths(call, dict(ALIASES)))
-    changes.add_experiment(archive, made)
-    return text(made.id, 201)
+    _set_fields(assessor, _paths(call, dict(ALIASES)))
+    changes.add_experiment(archive, assessor)
+    return text(assessor.id, 201)
 
 
 def _above(address: Address, word: str) -> Address:

@@ -75,13 +75,13 @@ class Switches:
     guest_next: int = 0
     refuse_connections: bool = False  # every matching request: the connection is reset without an answer
     expire_after_requests: int = 0
-    cut_after_bytes: int = -1  # reset the connection after so many body bytes ...
-    cut_next: int = -1  # ... of the next so many file replies
+    cut_after_bytes: int = -1  # reset the connection after this many bytes of the body ...
+    cut_next: int = -1  # ... of this many of the next file replies
     truncate_after_bytes: int = -1  # end the body early, cleanly where chunked
     truncate_next: int = -1
     stall_after_bytes: int = -1  # then silence
     stall_next: int = -1
-    surplus_bytes: int = 0  # so many bytes follow the body ...
+    surplus_bytes: int = 0  # this many bytes follow the body ...
     surplus_next: int = -1
     length_error: int = (
         0  # added to the Content-Length; the body stays what it is (listings get a length for it) ...
@@ -161,7 +161,7 @@ class Switches:
         return left != 0
 
     def fails_now(self) -> str:
-        """What a matching request gets in place of its answer: a status, "reset", or "" for the answer."""
+        """What a matching request gets instead of its answer: a status, "reset", or "" for the answer."""
         if self.fail_next and self.take("fail_next"):
             self.fired["fail"] += 1
             return str(self.fail_status)

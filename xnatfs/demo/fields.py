@@ -142,7 +142,7 @@ def of_experiment(archive: Archive, element: str, name: str) -> Callable[[Experi
     if name in _OF_EXPERIMENT:
         return _OF_EXPERIMENT[name]
     family = ancestors(element)
-    known = any(name in _BY_TYPE.get(one, ()) for one in family)
+    known = any(name in _BY_TYPE.get(xsi_type, ()) for xsi_type in family)
     if (
         known
         or not standard(element)

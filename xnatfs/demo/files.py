@@ -15,9 +15,9 @@ from urllib.parse import unquote_plus
 
 from .addresses import Address, Target
 from .call import Call
-from .holdings import Held, chosen
 from .model import CatalogEntry, Content
 from .pages import tomcat_error
+from .placed_resources import PlacedResource, chosen
 from .ranges import select
 from .reply import HttpError, Reply
 from .resources import contents_list, selected
@@ -36,7 +36,7 @@ _TYPES = {
     "xml": "text/xml",
 }
 _ZIPS = ("zip", "jar", "rar", "ear", "gar", "mrb")
-_PIECE = 1 << 19
+_PIECE_BYTES = 1 << 19
 
 
 def content_type(name: str) -> str:
@@ -58,16 +58,16 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
         return tomcat_error(404, "Unable to find file.", restlet=True)
     # Of several resources only the first is looked in, be it two of one label or all of a session
     # (xnat-rest.md 13 [X]).
-    found = find(items[:1], outer)
-    if found is None or found[1].content is None:
+    match = find(items[:1], outer)
+    if match is None or match[1].content is None:
         if call.flag("accept-not-found"):
             return Reply(204)
         return tomcat_error(404, "Unable to find file.", restlet=True)
-    held, entry = found
-    content = found[1].content
+    placed, entry = match
+    content = match[1].content
     if call.switches.catalog_entry_cost_us:
         # Every GET of one file parses the whole catalog (xnat-rest.md 9).
-        await asyncio.sleep(call.switches.catalog_entry_cost_us * len(held.resource.entries) / 1e6)
+        await asyncio.sleep(call.switches.catalog_entry_cost_us * len(placed.resource.entries) / 1e6)
     if call.flag("listContents"):
         return contents_list(call, _members(content))
     if inner is not None:
@@ -75,7 +75,7 @@ async def download(call: Call, address: Address, target: Target) -> Reply:
     return file_reply(call, entry, content)
 
 
-def indexed(call: Call, address: Address, items: list[Held]) -> Reply:
+def indexed(call: Call, address: Address, items: list[PlacedResource]) -> Reply:
     """`index=N` with a filter gives the N-th file itself (xnat-rest.md 2.4)."""
     entries = selected(call, address, items)
     try:
@@ -101,7 +101,7 @@ def split_zip(raw: str) -> tuple[str, str | None]:
     return raw, None
 
 
-def find(items: list[Held], raw: str) -> tuple[Held, CatalogEntry] | None:
+def find(items: list[PlacedResource], raw: str) -> tuple[PlacedResource, CatalogEntry] | None:
     """The entry of a raw path: decoded once only for %2B or %20, then looked up as it stands, then decoded
     (xnat-rest.md 3).
     """
@@ -147,13 +147,13 @@ def _condition(call: Call, modified: datetime) -> int:
 def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
     """The stored file, with conditions and ranges."""
     modified = _whole_second(entry.modified)
-    kept = [
+    common = [
         ("Cache-Control", "must-revalidate"),
         ("Content-Disposition", f'attachment; filename="{_latin(entry.name)}";'),
     ]
     condition = _condition(call, modified)
     if condition == 304:
-        return Reply(304, b"", kept, "file")
+        return Reply(304, b"", common, "file")
     if condition == 412:
         raise HttpError(412)
     size = content.size
@@ -162,7 +162,7 @@ def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
         raise HttpError(501)
     headers = [
         ("Last-Modified", format_datetime(modified, usegmt=True)),
-        *kept,
+        *common,
         ("Content-Type", content_type(entry.name)),
     ]
     if choice.content_range:
@@ -172,7 +172,7 @@ def file_reply(call: Call, entry: CatalogEntry, content: Content) -> Reply:
     reply.close = choice.status == 500
     if call.switches.chunked_files and not choice.short:
         reply.length = None
-    if choice.stop - choice.start <= _PIECE:
+    if choice.stop - choice.start <= _PIECE_BYTES:
         reply.body = content.read(choice.start, choice.stop - choice.start) if call.method != "HEAD" else b""
     else:
         reply.stream = lambda: _pieces(content, choice.start, choice.stop)
@@ -189,7 +189,7 @@ def _latin(name: str) -> str:
 
 async def _pieces(content: Content, start: int, stop: int) -> AsyncIterator[bytes]:
     while start < stop:
-        piece = content.read(start, min(_PIECE, stop - start))
+        piece = content.read(start, min(_PIECE_BYTES, stop - start))
         if not piece:
             return  # the file is shorter than it said
         yield piece
@@ -247,7 +247,7 @@ def _member(content: Content, inner: str) -> Reply:
 
     async def stream() -> AsyncIterator[bytes]:
         with _open_zip(content) as archive, archive.open(info) as member:
-            while piece := member.read(_PIECE):
+            while piece := member.read(_PIECE_BYTES):
                 yield piece
 
     headers = [

@@ -19,8 +19,16 @@ from .access import View
 from .addresses import Address, Target
 from .call import Call
 from .fields import DEMOGRAPHICS
-from .holdings import Held, of_assessor, of_experiment, of_project, of_reconstruction, of_scan, of_subject
 from .model import Archive, Experiment, Project, Reconstruction, Scan, Subject
+from .placed_resources import (
+    PlacedResource,
+    of_assessor,
+    of_experiment,
+    of_project,
+    of_reconstruction,
+    of_scan,
+    of_subject,
+)
 from .reply import HttpError, Reply, page
 from .tables import wanted_format
 
@@ -69,28 +77,28 @@ class Item:
 
     def with_children(self, name: str, items: Iterable[Item]) -> None:
         """Hang children in; XNAT names no empty branch."""
-        found = list(items)
-        if found:
-            self.children.append((name, found))
+        children = list(items)
+        if children:
+            self.children.append((name, children))
 
 
 def item(call: Call, address: Address, target: Target) -> Reply:
     """The item an address ends with; HTML unless a format is asked for."""
     kind = wanted_format(call.query, call.accept, ("html", "xml", "json"))
-    found = _build(address, target, call.view)
-    _prune(found, call.lacks)
+    built = _build(address, target, call.view)
+    _prune(built, call.lacks)
     if kind == "json":
-        body = json.dumps({"items": [as_json(found)]}, ensure_ascii=False, separators=(",", ":"))
+        body = json.dumps({"items": [as_json(built)]}, ensure_ascii=False, separators=(",", ":"))
         return Reply(200, body.encode(), [("Content-Type", "application/json")], "listing")
     if kind == "xml":
-        return Reply(200, as_xml(found).encode(), [("Content-Type", "text/xml")], "listing")
+        return Reply(200, as_xml(built).encode(), [("Content-Type", "text/xml")], "listing")
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>"
-        for name, value in found.fields.items()
+        for name, value in built.fields.items()
     )
     return page(
         f"<!DOCTYPE "
-        f"html>\n<html><head><title>{escape(found.xsi_type)}</title></head><body><table>{rows}</table></body></html>"
+        f"html>\n<html><head><title>{escape(built.xsi_type)}</title></head><body><table>{rows}</table></body></html>"
     )
 
 
@@ -136,13 +144,13 @@ def _filled(fields: dict[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in fields.items() if value != ""}
 
 
-def _resource(held: Held, started: datetime | None) -> Item:
-    resource = held.resource
+def _resource(placed: PlacedResource, started: datetime | None) -> Item:
+    resource = placed.resource
     fields: dict[str, Value] = {
         "label": resource.label,
         "xnat_abstractresource_id": resource.id,
         "xnat_abstractResource_id": resource.id,
-        "URI": f"/data/xnat/archive/{held.catalog_path}",
+        "URI": f"/data/xnat/archive/{placed.catalog_path}",
         "format": resource.format,
         "content": resource.content,
     }
@@ -168,7 +176,7 @@ def _scan(session: Experiment, scan: Scan, archive: Archive) -> Item:
     }
     started = scan.last_modified or session.insert_date
     built = Item(scan.xsi_type, _filled(fields), started)
-    built.with_children("file", (_resource(held, started) for held in of_scan(session, scan)))
+    built.with_children("file", (_resource(placed, started) for placed in of_scan(session, scan)))
     shares = [
         Item("xnat:imageScanData_share", {"project": project, "label": scan.id}) for project in session.shares
     ]
@@ -190,11 +198,12 @@ def _reconstruction(session: Experiment, recon: Reconstruction) -> Item:
     }
     built = Item("xnat:reconstructedImageData", _filled(fields), session.insert_date)
     built.with_children(
-        "in/file", (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "in"))
+        "in/file",
+        (_resource(placed, session.insert_date) for placed in of_reconstruction(session, recon, "in")),
     )
     built.with_children(
         "out/file",
-        (_resource(held, session.insert_date) for held in of_reconstruction(session, recon, "out")),
+        (_resource(placed, session.insert_date) for placed in of_reconstruction(session, recon, "out")),
     )
     return built
 
@@ -254,13 +263,13 @@ def _experiment(experiment: Experiment, view: View) -> Item:
     )
     if experiment.is_assessor:
         built.with_children(
-            "in/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "in"))
+            "in/file", (_resource(placed, stamp) for placed in of_assessor(experiment, view, "in"))
         )
         built.with_children(
-            "out/file", (_resource(held, stamp) for held in of_assessor(experiment, view, "out"))
+            "out/file", (_resource(placed, stamp) for placed in of_assessor(experiment, view, "out"))
         )
-    own = (held for held in of_experiment(experiment, view, False, several=True))
-    built.with_children("resources/resource", (_resource(held, stamp) for held in own))
+    resources = (placed for placed in of_experiment(experiment, view, False, several=True))
+    built.with_children("resources/resource", (_resource(placed, stamp) for placed in resources))
     return built
 
 
@@ -308,16 +317,18 @@ def _subject(subject: Subject, view: View) -> Item:
         "fields/field", _custom("subjectData", subject.custom, 1 + sum(len(item.custom) for item in before))
     )
     built.with_children(
-        "resources/resource", (_resource(held, subject.insert_date) for held in of_subject(subject))
+        "resources/resource", (_resource(placed, subject.insert_date) for placed in of_subject(subject))
     )
-    own = [
+    experiments = [
         experiment
         for experiment in view.archive.experiments.values()
         if experiment.subject_id == subject.id
         and not experiment.is_assessor
         and view.experiment_readable(experiment)
     ]
-    built.with_children("experiments/experiment", (_experiment(experiment, view) for experiment in own))
+    built.with_children(
+        "experiments/experiment", (_experiment(experiment, view) for experiment in experiments)
+    )
     return built
 
 
@@ -340,7 +351,7 @@ def _project(project: Project) -> Item:
     if leader:
         built.with_children("PI", [Item("xnat:investigatorData", leader, project.insert_date)])
     built.with_children(
-        "resources/resource", (_resource(held, project.insert_date) for held in of_project(project))
+        "resources/resource", (_resource(placed, project.insert_date) for placed in of_project(project))
     )
     return built
 
@@ -374,13 +385,15 @@ def as_xml(built: Item) -> str:
 
 def _element(name: str, built: Item, extra: str) -> str:
     prefix = name.partition(":")[0]
-    own = {key: value for key, value in built.fields.items() if not _HIDDEN.fullmatch(key)}
+    fields = {key: value for key, value in built.fields.items() if not _HIDDEN.fullmatch(key)}
     if built.xsi_type.endswith("_field"):
-        return f'<{name} name="{escape(str(own["name"]))}">{escape(str(own["field"]))}</{name}>'
-    attributes = "".join(f' {key}="{escape(str(value))}"' for key, value in own.items() if key in _ATTRIBUTES)
+        return f'<{name} name="{escape(str(fields["name"]))}">{escape(str(fields["field"]))}</{name}>'
+    attributes = "".join(
+        f' {key}="{escape(str(value))}"' for key, value in fields.items() if key in _ATTRIBUTES
+    )
     elements = {
         key: value
-        for key, value in own.items()
+        for key, value in fields.items()
         if key not in _ATTRIBUTES and key.replace("/", "").replace("_", "").isalnum()
     }
     parts = _nested(prefix, {key: escape(str(value)) for key, value in elements.items()})

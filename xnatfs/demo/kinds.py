@@ -94,10 +94,10 @@ def family(archive: Archive, element: str) -> tuple[str, ...]:
     element = element.lower()
     if element in _SCHEMA:
         return ancestors(element)
-    one = next((item for item in archive.experiments.values() if item.xsi_type.lower() == element), None)
-    if one is None:
+    example = next((item for item in archive.experiments.values() if item.xsi_type.lower() == element), None)
+    if example is None:
         return (element, _EXPERIMENT)
-    base = _IMAGE_ASSESSOR if one.is_assessor else _IMAGE_SESSION if one.scans else _SUBJECT_ASSESSOR
+    base = _IMAGE_ASSESSOR if example.is_assessor else _IMAGE_SESSION if example.scans else _SUBJECT_ASSESSOR
     return (element, *ancestors(base))
 
 
@@ -143,7 +143,7 @@ def is_a(experiment: Experiment, element: str) -> bool:
         return not experiment.is_assessor
     if element in (_IMAGE_ASSESSOR, _DERIVED):
         return experiment.is_assessor
-    own = experiment.xsi_type.lower()
+    xsi_type = experiment.xsi_type.lower()
     if element == _IMAGE_SESSION:
-        return own in _SESSIONS or (not experiment.is_assessor and bool(experiment.scans))
-    return own == element
+        return xsi_type in _SESSIONS or (not experiment.is_assessor and bool(experiment.scans))
+    return xsi_type == element

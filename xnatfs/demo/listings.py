@@ -184,17 +184,17 @@ def subjects(call: Call, target: Target) -> Reply:
     if target.project is not None:
         if not view.readable(target.project):
             raise HttpError(403)
-        found = view.subjects(target.project.id)
+        readable = view.subjects(target.project.id)
     else:
         if not any(view.readable(project) for project in call.archive.projects.values()):
             raise HttpError(500, "No readable projects.")  # xnat-rest.md 8
-        found = [subject for subject in call.archive.subjects.values() if view.subject_readable(subject)]
+        readable = [subject for subject in call.archive.subjects.values() if view.subject_readable(subject)]
     names = _names(call) or list(_SUBJECT_DEFAULTS)
     root = roots.subjects(call.archive)
     try:
         # The key comes back under its alias: without asking for it, ID is added (xnat-rest.md 2.2).
         columns = root.select([*names, "ID"], call.switches.proven_only)
-        primary = [ListedSubject(subject) for subject in found]
+        primary = [ListedSubject(subject) for subject in readable]
         listed = [
             ListedSubject(item.subject, target.project_id) for item in primary if _passes(item, root, call)
         ]
@@ -228,16 +228,16 @@ def experiments(call: Call, target: Target) -> Reply:
     if target.project is not None:
         if not view.readable(target.project):
             raise HttpError(403)
-        found = view.experiments(target.project_id)
+        matching = view.experiments(target.project_id)
     else:
-        found = _of_the_server(call)
+        matching = _of_the_server(call)
     if target.subject is not None:
-        found = [experiment for experiment in found if experiment.subject_id == target.subject.id]
+        matching = [experiment for experiment in matching if experiment.subject_id == target.subject.id]
     root = _root(call, SUBJECT_ASSESSOR if scoped else EXPERIMENT)
     if "fields" in call.query:
         return finish(call, _alias_table(experiment_root(call.archive, root)))
     try:
-        table = _experiments(call, target, root, found, scoped)
+        table = _experiments(call, target, root, matching, scoped)
     except (QueryFailed, ValueError):
         if scoped:
             return failed()
@@ -250,17 +250,17 @@ def _of_the_server(call: Call) -> list[Experiment]:
     (xnat-rest.md 12 [X]).
     """
     decided: dict[tuple[str, str], bool] = {}
-    found = []
+    experiments = []
     for experiment in call.archive.experiments.values():
         readable = call.view.experiment_readable(experiment)
         if call.switches.old:
             readable = decided.setdefault((experiment.xsi_type, experiment.project), readable)
         if readable:
-            found.append(experiment)
-    return found
+            experiments.append(experiment)
+    return experiments
 
 
-def _experiments(call: Call, target: Target, root: str, found: list[Experiment], scoped: bool) -> Table:
+def _experiments(call: Call, target: Target, root: str, candidates: list[Experiment], scoped: bool) -> Table:
     if not known(call.archive, root):
         raise QueryFailed(root)
     defaults = list(_EXPERIMENT_DEFAULTS)
@@ -279,7 +279,7 @@ def _experiments(call: Call, target: Target, root: str, found: list[Experiment],
     table = _experiment_table(
         call,
         root,
-        [item for item in found if is_a(item, root)],
+        [item for item in candidates if is_a(item, root)],
         project_id,
         names,
         not call.switches.old or not scoped,
@@ -316,7 +316,7 @@ def _root(call: Call, root: str) -> str:
 def _experiment_table(
     call: Call,
     root: str,
-    found: list[Experiment],
+    experiments: list[Experiment],
     project_id: str,
     names: list[str],
     filtered: bool = True,
@@ -336,7 +336,7 @@ def _experiment_table(
     tests = _filters(call, kinds, skip)
     listed = [
         ListedExperiment(call.archive, item, project_id)
-        for item in found
+        for item in experiments
         if all(
             test(column.value(ListedExperiment(call.archive, item)))
             for column, test in tests
@@ -393,13 +393,15 @@ def assessors(call: Call, target: Target) -> Reply:
     if "fields" in call.query:
         return finish(call, _alias_table(experiment_root(call.archive, root)))
     sessions = {session.id for session in target.experiments}
-    found = [
+    matching = [
         item for item in call.archive.experiments.values() if item.session_id in sessions and is_a(item, root)
     ]
     try:
         return finish(
             call,
-            _experiment_table(call, root, found, "", _names(call) or list(_ASSESSOR_DEFAULTS), always=False),
+            _experiment_table(
+                call, root, matching, "", _names(call) or list(_ASSESSOR_DEFAULTS), always=False
+            ),
         )
     except QueryFailed:
         raise HttpError(500) from None
@@ -427,15 +429,15 @@ def scan_types(call: Call, project: Project) -> Reply:
     """`/projects/P/scan_types`: the types of its own sessions' MR scans, with all descriptions one after the
     other.
     """
-    found: dict[str, str] = {}
+    by_type: dict[str, str] = {}
     for session in call.view.experiments(project.id):
         if session.project == project.id:
             for scan in (scan for scan in session.scans if scan.xsi_type == "xnat:mrScanData"):
-                found[scan.type] = found.get(scan.type, "") + (
+                by_type[scan.type] = by_type.get(scan.type, "") + (
                     f"{scan.series_description}," if scan.series_description else ""
                 )
     rows = [
-        {"type": kind, "series_descriptions": descriptions} for kind, descriptions in sorted(found.items())
+        {"type": kind, "series_descriptions": descriptions} for kind, descriptions in sorted(by_type.items())
     ]
     return finish(call, Table(["type", "series_descriptions"], rows, title="Scan Types"))
 

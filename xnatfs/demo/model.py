@@ -104,7 +104,7 @@ class LazyEntries(MutableSequence[CatalogEntry]):
     seconds.
 
     Its length and total size are known beforehand, so that resource listings need not make it. With
-    `keep=False` it is made anew at every look, so that thousands of them cost no memory; it is kept from the
+    `keep=False` it is made again at every look, so that thousands of them cost no memory; it is kept from the
     first change on."""
 
     __slots__ = ("_count", "_keep", "_made", "_make", "_size")
@@ -126,10 +126,10 @@ class LazyEntries(MutableSequence[CatalogEntry]):
     def _all(self, change: bool = False) -> list[CatalogEntry]:
         if self._made is not None:
             return self._made
-        made = self._make()
+        entries = self._make()
         if self._keep or change:
-            self._made = made
-        return made
+            self._made = entries
+        return entries
 
     def __len__(self) -> int:
         return self._count if self._made is None else len(self._made)

@@ -60,7 +60,7 @@ def tomcat_error(status: int, message: str, restlet: bool = False) -> Reply:
 
 
 def login_page(site: str) -> Reply:
-    """What a browser (and whoever looks like one) gets instead of a 401: a 200 with HTML."""
+    """What a browser (and a client that looks like one) gets instead of a 401: a 200 with HTML."""
     return page(
         "<!DOCTYPE html>\n<html><head><title>" + escape(site) + "</title></head><body>\n"
         '<form name="form1" method="post" action="/login"><input name="username"/><input name="password" '

@@ -23,7 +23,7 @@ from .model import Archive, CatalogEntry, Content, Experiment, Resource, User
 from .reply import Reply, reason
 
 ROOT = "/demo/plain/"
-_PIECE = 1 << 19
+_PIECE_BYTES = 1 << 19
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 # The names in a folder: a file's entry, or None for a folder.
@@ -51,17 +51,17 @@ class PlainView:
         if method not in ("GET", "HEAD", "PROPFIND"):
             return _error(405)
         parts = [unquote(part) for part in raw[len(ROOT) :].split("/") if part]
-        found = self._look(View(self._archive, user), parts)
-        if found is None:
+        node = self._look(View(self._archive, user), parts)
+        if node is None:
             return _error(404)
         if method == "PROPFIND":
-            return _properties(raw, found, headers.get("depth", "1"))
-        if isinstance(found, CatalogEntry):
-            return _file(found, headers.get("range"))
+            return _properties(raw, node, headers.get("depth", "1"))
+        if isinstance(node, CatalogEntry):
+            return _file(node, headers.get("range"))
         if not raw.endswith("/"):
             return Reply(301, b"", [("Location", raw + "/")], length=0, from_restlet=False)
         links = "".join(
-            f'<a href="{_href(name, entry)}">{escape(name)}</a>\n' for name, entry in found.items()
+            f'<a href="{_href(name, entry)}">{escape(name)}</a>\n' for name, entry in node.items()
         )
         return _page(
             200, f"<!DOCTYPE html>\n<html><head><title>Index</title></head><body>\n{links}</body></html>\n"
@@ -102,7 +102,7 @@ class PlainView:
 
 def _inside(resource: Resource, path: str) -> Folder | CatalogEntry | None:
     prefix = f"{path}/" if path else ""
-    found: Folder = {}
+    folder: Folder = {}
     for entry in resource.entries:
         if entry.content is None:
             continue
@@ -111,8 +111,8 @@ def _inside(resource: Resource, path: str) -> Folder | CatalogEntry | None:
         if entry.path.startswith(prefix):
             name, slash, _ = entry.path[len(prefix) :].partition("/")
             if name not in ("", ".", ".."):
-                found.setdefault(name, None if slash else entry)
-    return found if found or not path else None
+                folder.setdefault(name, None if slash else entry)
+    return folder if folder or not path else None
 
 
 def _href(name: str, entry: CatalogEntry | None) -> str:
@@ -151,7 +151,7 @@ def _file(entry: CatalogEntry, wanted: str | None) -> Reply:
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
         status = 206
     reply = Reply(status, b"", headers, "file", stop - start, from_restlet=False)
-    if stop - start <= _PIECE:
+    if stop - start <= _PIECE_BYTES:
         reply.body = content.read(start, stop - start)
     else:
         reply.stream = lambda: _pieces(content, start, stop)
@@ -159,19 +159,19 @@ def _file(entry: CatalogEntry, wanted: str | None) -> Reply:
 
 
 async def _pieces(content: Content, start: int, stop: int) -> AsyncIterator[bytes]:
-    for at in range(start, stop, _PIECE):
-        yield content.read(at, min(_PIECE, stop - at))
+    for at in range(start, stop, _PIECE_BYTES):
+        yield content.read(at, min(_PIECE_BYTES, stop - at))
 
 
-def _properties(raw: str, found: Folder | CatalogEntry, depth: str) -> Reply:
+def _properties(raw: str, node: Folder | CatalogEntry, depth: str) -> Reply:
     """WebDAV's answer: the thing itself, and with depth 1 what is in it."""
-    if isinstance(found, CatalogEntry):
-        rows = [_response(raw, found)]
+    if isinstance(node, CatalogEntry):
+        rows = [_response(raw, node)]
     else:
         base = raw if raw.endswith("/") else raw + "/"
         rows = [_response(base, None)]
         if depth != "0":
-            rows += [_response(base + _href(name, entry), entry) for name, entry in found.items()]
+            rows += [_response(base + _href(name, entry), entry) for name, entry in node.items()]
     text = (
         '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">\n'
         + "".join(rows)
@@ -190,4 +190,5 @@ def _response(href: str, entry: CatalogEntry | None) -> str:
             f"<D:getlastmodified>{_modified(entry)}</D:getlastmodified>"
         )
     status = "<D:status>HTTP/1.1 200 OK</D:status>"
-    return f"<D:response><D:href>{escape(href)}</D:href><D:propstat><D:prop>{values}</D:prop>{status}</D:propstat></D:response>\n"
+    properties = f"<D:propstat><D:prop>{values}</D:prop>{status}</D:propstat>"
+    return f"<D:response><D:href>{escape(href)}</D:href>{properties}</D:response>\n"

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_LENGTH = 200_000
+_MAX_ENTRIES = 200_000
 
 
 @dataclass
@@ -44,7 +44,7 @@ class RequestLog(deque[Record]):
     """The newest 200,000 records."""
 
     def __init__(self) -> None:
-        super().__init__(maxlen=_LENGTH)
+        super().__init__(maxlen=_MAX_ENTRIES)
 
     def matching(self, pattern: str | None = None) -> list[Record]:
         """The records whose "METHOD target" the pattern is found in; control requests are not recorded."""

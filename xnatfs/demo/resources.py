@@ -11,9 +11,9 @@ from urllib.parse import unquote_plus
 
 from .addresses import Address, Target
 from .call import Call
-from .holdings import Held, addressed_base, addressed_through, chosen, held
 from .listings import finish
 from .model import CatalogEntry
+from .placed_resources import PlacedResource, addressed_base, addressed_through, chosen, placed
 from .reply import HttpError, Reply
 from .tables import Row, Table
 
@@ -46,7 +46,7 @@ _FILE_KEYS = (
 def resource_list(call: Call, target: Target) -> Reply:
     """`.../resources`: no URI column, counts as strings, `all=true` for everything in a session."""
     rows = []
-    for item in held(target, call.view, call.flag("all")):
+    for item in placed(target, call.view, call.flag("all")):
         resource = item.resource
         unknown = call.switches.proven_only
         values = (
@@ -66,7 +66,7 @@ def resource_list(call: Call, target: Target) -> Reply:
     return finish(call, Table(list(_RESOURCE_KEYS), rows, title="Resources"))
 
 
-async def digests_known(call: Call, items: list[Held]) -> None:
+async def digests_known(call: Call, items: list[PlacedResource]) -> None:
     """Compute the digests the catalogs promise, away from the event loop: the first listing of a big file
     takes seconds.
     """
@@ -80,7 +80,9 @@ async def digests_known(call: Call, items: list[Held]) -> None:
         await call.run(lambda: [entry.true_digest for entry in missing])
 
 
-def selected(call: Call, address: Address, items: list[Held]) -> list[tuple[Held, CatalogEntry]]:
+def selected(
+    call: Call, address: Address, items: list[PlacedResource]
+) -> list[tuple[PlacedResource, CatalogEntry]]:
     """The entries below the addressed folder that `file_format=` and `file_content=` leave (repeatable; NULL
     for none; xnat-rest.md 2.4).
 
@@ -109,7 +111,7 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     if call.switches.empty_file_lists:
         items = []
         call.switches.fired["empty_file_lists"] += 1
-    found = selected(call, address, items)
+    entries = selected(call, address, items)
     if not call.switches.proven_only:
         await digests_known(call, items)
     # A resource asked for by its number is named as it was asked for, others where they hang.
@@ -127,7 +129,7 @@ async def file_list(call: Call, address: Address, target: Target) -> Reply:
     wrong = re.compile(call.switches.wrong_digest) if call.switches.wrong_digest else None
     stale = re.compile(call.switches.stale_size) if call.switches.stale_size else None
     rows: list[Row] = []
-    for item, entry in found:
+    for item, entry in entries:
         size = entry.listed_size
         if stale is not None and stale.search(entry.path):
             call.switches.fired["stale_size"] += 1
@@ -171,7 +173,7 @@ def nothing_listed(call: Call) -> Reply:
     )
 
 
-def _locate(item: Held, entry: CatalogEntry, base: str, locator: str) -> str:
+def _locate(item: PlacedResource, entry: CatalogEntry, base: str, locator: str) -> str:
     if locator == "URI":
         # Several catalogs: the base is the row's resource_path, without the project (xnat-rest.md 2.4).
         return f"{base}/resources/{item.resource.id}/files/{entry.path}"

@@ -84,10 +84,10 @@ def custom_column(name: str) -> Value | None:
     """A custom variable: the name in the brackets is not looked at, every variable makes a row (xnat-rest.md
     14 [X]).
     """
-    found = _CUSTOM_PATH.fullmatch(name)
-    if found is None:
+    match = _CUSTOM_PATH.fullmatch(name)
+    if match is None:
         return None
-    place = 0 if found[1] == "name" else 1
+    place = 0 if match[1] == "name" else 1
     return lambda pair: pair[place]
 
 
@@ -102,10 +102,10 @@ def share_value(name: str) -> Value:
 def subject_column(name: str, of: Callable[[Any], Subject | None]) -> Value:
     """A field of a subject that a row is or belongs to; QueryFailed for one it has not."""
     read: Callable[[Subject], str] | None = fields.OF_SUBJECT.get(name)
-    found = _DEMOGRAPHIC_PATH.fullmatch(name)
-    if found is not None and found[1] in {one.lower() for one in fields.DEMOGRAPHICS}:
-        field = found[1]
-        # a def could not be told apart by mypy
+    match = _DEMOGRAPHIC_PATH.fullmatch(name)
+    if match is not None and match[1] in {field.lower() for field in fields.DEMOGRAPHICS}:
+        field = match[1]
+        # mypy could not tell two defs apart
         read = lambda subject: fields.demographic(subject, field)  # noqa: E731
     elif name.startswith("investigator/"):
         read = lambda _: ""  # noqa: E731
@@ -129,7 +129,7 @@ def subjects(archive: Archive) -> Root:
             return None
         if element == "xnat:subjectdata":
             return _subject_path(name)
-        if element == "xnat:demographicdata" and name in {one.lower() for one in fields.DEMOGRAPHICS}:
+        if element == "xnat:demographicdata" and name in {field.lower() for field in fields.DEMOGRAPHICS}:
             return "", lambda row: fields.demographic(row.subject, name), False
         read = None if is_scan(element) else fields.of_experiment(archive, element, name)
         if read is None or element in (

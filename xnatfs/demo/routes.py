@@ -11,7 +11,7 @@ from . import accounts, bulk, edits, files, items, listings, resources, search, 
 from .addresses import NotIdentified, parse, plain, resolve
 from .call import Call
 from .database import lacking, outcome
-from .holdings import chosen
+from .placed_resources import chosen
 from .reply import HttpError, Reply, nothing, text
 from .tables import Table, wanted_format
 
@@ -72,7 +72,7 @@ def _about_project(call: Call, name: str, what: str) -> Reply:
     if what == "scan_types":
         return listings.scan_types(call, project)
     if not call.view.may_delete(project):
-        raise HttpError(403)  # who is in a project only its owners are told
+        raise HttpError(403)  # only a project's owners may see its members
     logins = [*project.owners, *project.members, *project.collaborators]
     return listings.finish(
         call,

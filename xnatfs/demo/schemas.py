@@ -115,14 +115,14 @@ def answer(parts: list[str], archive: Archive) -> Reply:
     name = parts[-1].removesuffix(".xsd")
     if name not in names:
         return tomcat_error(404, "Not Found")
-    own = {kind.partition(":")[2]: base for kind, base in derived.items() if kind.startswith(f"{name}:")}
-    data = _schema(name, own).encode()
+    bases = {kind.partition(":")[2]: base for kind, base in derived.items() if kind.startswith(f"{name}:")}
+    data = _schema(name, bases).encode()
     return Reply(200, data, [("Content-Type", "application/xml")], "text", len(data))
 
 
 def _derived(archive: Archive) -> dict[str, str]:
     """Types only the data uses, with the known type each extends."""
-    found: dict[str, str] = {}
+    bases: dict[str, str] = {}
     for experiment in archive.experiments.values():
         if experiment.xsi_type not in _KNOWN:
             base = (
@@ -132,11 +132,11 @@ def _derived(archive: Archive) -> dict[str, str]:
                 if experiment.scans
                 else "subjectAssessorData"
             )
-            found[experiment.xsi_type] = base
+            bases[experiment.xsi_type] = base
         for scan in experiment.scans:
             if scan.xsi_type not in _KNOWN:
-                found[scan.xsi_type] = "imageScanData"
-    return found
+                bases[scan.xsi_type] = "imageScanData"
+    return bases
 
 
 def _schema(name: str, derived: dict[str, str]) -> str:
@@ -146,11 +146,11 @@ def _schema(name: str, derived: dict[str, str]) -> str:
     declared = "".join(
         f'<xs:element name="{element}" type="xnat:{kind}"/>\n' for element, kind in elements.items()
     )
-    own = "" if name == "xnat" else f' xmlns:{name}="http://nrg.wustl.edu/{name}"'
+    namespace = "" if name == "xnat" else f' xmlns:{name}="http://nrg.wustl.edu/{name}"'
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<xs:schema targetNamespace="http://nrg.wustl.edu/{name}" '
-        f'xmlns:xnat="http://nrg.wustl.edu/xnat"{own} '
+        f'xmlns:xnat="http://nrg.wustl.edu/xnat"{namespace} '
         'xmlns:xs="http://www.w3.org/2001/XMLSchema" elementFormDefault="qualified" '
         'attributeFormDefault="unqualified">\n'
         f"{declared}{''.join(types)}</xs:schema>\n"

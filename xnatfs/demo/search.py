@@ -137,15 +137,15 @@ def _search(call: Call) -> Reply:
     columns: dict[str, Column] = {}
     for field in document.iter(f"{_XDAT}search_field"):
         owner, name = field.findtext(f"{_XDAT}element_name", ""), field.findtext(f"{_XDAT}field_ID", "")
-        found = _column(root, owner, name)
-        if found is not None:
+        column = _column(root, owner, name)
+        if column is not None:
             # Fields of another element carry its name (as XNAT's own result tables do).
             key = (
                 name.lower()
                 if owner == element
                 else f"{re.sub(r'[^a-z]', '_', owner.lower())}_{name.lower()}"
             )
-            columns.setdefault(key, Column(key, "", found.value))
+            columns.setdefault(key, Column(key, "", column.value))
     for key, alias in (
         (identity, "ID"),
         ("project", "project"),
@@ -153,9 +153,9 @@ def _search(call: Call) -> Reply:
         ("insert_date", "insert_date"),
         ("subject_id", "subject_ID"),
     ):
-        found = _column(root, element, alias)
-        if found is not None:
-            columns.setdefault(key, Column(key, "", found.value))
+        column = _column(root, element, alias)
+        if column is not None:
+            columns.setdefault(key, Column(key, "", column.value))
     where = document.find(f"{_XDAT}search_where")
     passes = _criteria(root, where) if where is not None else lambda _: True
     chosen = list(columns.values())
@@ -194,20 +194,20 @@ def _column(root: Root, element: str, name: str) -> Column | None:
     """A column for a display field or schema field; only those of the listed object itself."""
     display = _DISPLAY | _OF_SUBJECTS if root.aliases is SUBJECT_ALIASES else _DISPLAY
     alias = display.get(name.lower(), name)
-    alias = next((one for one in root.aliases if one.lower() == alias.lower()), alias)
+    alias = next((known for known in root.aliases if known.lower() == alias.lower()), alias)
     for wanted in (f"{element}/{name}", alias):
-        found = _found(root, wanted)
-        if found is not None and ("/" not in wanted or found.key != wanted.lower()):
-            return found
+        column = _found(root, wanted)
+        if column is not None and ("/" not in wanted or column.key != wanted.lower()):
+            return column
     return _found(root, f"{element}/{name}")
 
 
 def _found(root: Root, wanted: str) -> Column | None:
     try:
-        found = root.column(wanted)
+        column = root.column(wanted)
     except QueryFailed:
         return None
-    return found if found is not None and not found.join else None
+    return column if column is not None and not column.join else None
 
 
 def _criteria(root: Root, node: ElementTree.Element) -> Callable[[Any], bool]:
@@ -229,12 +229,12 @@ def _criterion(root: Root, node: ElementTree.Element) -> Callable[[Any], bool]:
         pattern = re.compile(".*".join(map(re.escape, re.split(r"[%*]", wanted))), re.IGNORECASE)
         return lambda item: pattern.fullmatch(value(item)) is not None
     tests: dict[str, Callable[[str], bool]] = {
-        "=": lambda found: found == wanted,
-        "!=": lambda found: found != wanted,
-        ">": lambda found: found > wanted,
-        ">=": lambda found: found >= wanted,
-        "<": lambda found: found < wanted,
-        "<=": lambda found: found <= wanted,
+        "=": lambda value: value == wanted,
+        "!=": lambda value: value != wanted,
+        ">": lambda value: value > wanted,
+        ">=": lambda value: value >= wanted,
+        "<": lambda value: value < wanted,
+        "<=": lambda value: value <= wanted,
     }
     test = tests.get(comparison)
     if test is None:

@@ -30,11 +30,11 @@ from .model import Archive
 from .requestlog import Record, RequestLog
 
 T = TypeVar("T")
-_START_TIMEOUT = 20.0
+_START_TIMEOUT_S = 20.0
 
 
 class _Uvicorn(uvicorn.Server):
-    """A server that says when it serves, and drops who still hangs when it is to stop."""
+    """A server that says when it serves, and drops clients that still hang when it is to stop."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -122,7 +122,7 @@ class DemoServer:
         thread = threading.Thread(target=server.run, args=([listener],), name="xnatfs-demo", daemon=True)
         self._server, self._thread = server, thread
         thread.start()
-        if not server.ready.wait(_START_TIMEOUT):
+        if not server.ready.wait(_START_TIMEOUT_S):
             raise RuntimeError("the stand-in did not start")
         return self
 
@@ -182,7 +182,7 @@ def serve(
     port: int = 8080,
     started: Callable[[str], object] | None = None,
 ) -> None:
-    """Serve in the foreground until interrupted; `started` is told the URL (useful with port 0)."""
+    """Serve in the foreground until interrupted; `started` is called with the URL (useful with port 0)."""
     application = Application(archive, switches if switches is not None else Switches())
     with _listen(host, port) as listener:
         server = _Uvicorn(_config(application, None))

@@ -172,15 +172,15 @@ class _Paths:
             return self._subject(name)
         if depth(element) < 0:
             raise QueryFailed(path)
-        own = family(self.archive, element)
-        if IMAGE_SESSION in bases and IMAGE_ASSESSOR in own:
+        ancestors = family(self.archive, element)
+        if IMAGE_SESSION in bases and IMAGE_ASSESSOR in ancestors:
             return self._assessor(element, name)
-        if IMAGE_ASSESSOR in bases and IMAGE_SESSION in own:
+        if IMAGE_ASSESSOR in bases and IMAGE_SESSION in ancestors:
             read = fields.of_experiment(self.archive, element, name)
             if read is None:
                 raise QueryFailed(path)
             return "", lambda row: read(row.session) if row.session is not None else "", True
-        return self._own(element, name, own)
+        return self._own(element, name, ancestors)
 
     def _subject(self, name: str) -> Resolved:
         if name == "label":
@@ -197,7 +197,7 @@ class _Paths:
             raise QueryFailed(name)
         return "assessor", lambda pair: field(pair[0]) if is_a(pair[0], element) else "", False
 
-    def _own(self, element: str, name: str, own: tuple[str, ...]) -> Resolved:
+    def _own(self, element: str, name: str, ancestors: tuple[str, ...]) -> Resolved:
         """A field of the listed experiment; blank where it is not of the type."""
         if name == "meta/last_modified":
             return "", experiment_stamp(element), element == EXPERIMENT
@@ -205,7 +205,7 @@ class _Paths:
             return "", lambda row: label_in(row.experiment, row.project), True
         if name == "project" and element == EXPERIMENT:
             return "", lambda row: row.project or row.experiment.project, True
-        below = self._below(element, name, own)
+        below = self._below(element, name, ancestors)
         if below is not None:
             return below
         read = fields.of_experiment(self.archive, element, name)
@@ -213,7 +213,7 @@ class _Paths:
             raise QueryFailed(name)
         return "", lambda row: read(row.experiment) if is_a(row.experiment, element) else "", True
 
-    def _below(self, element: str, name: str, own: tuple[str, ...]) -> Resolved | None:
+    def _below(self, element: str, name: str, ancestors: tuple[str, ...]) -> Resolved | None:
         """What hangs at an experiment: resources, custom variables, shares, scans."""
         if name.startswith("resources/resource/"):
             return "resource", resource_value(name[len("resources/resource/") :]), False
@@ -223,15 +223,15 @@ class _Paths:
         if name.startswith("sharing/share/"):
             return "share", share_value(name[len("sharing/share/") :]), False
         if name.startswith(("out/file/", "in/file/")):
-            if IMAGE_ASSESSOR not in own:
+            if IMAGE_ASSESSOR not in ancestors:
                 raise QueryFailed(name)
             way, _, field = name.replace("/file/", " ", 1).partition(" ")
             return way, resource_value(field), name == "out/file/label"
-        if IMAGE_SESSION in own and name.startswith("scans/scan/"):
+        if IMAGE_SESSION in ancestors and name.startswith("scans/scan/"):
             return scan_column("xnat:imagescandata", name[len("scans/scan/") :])
-        if IMAGE_SESSION in own and name.startswith("reconstructions/reconstructedimage/"):
+        if IMAGE_SESSION in ancestors and name.startswith("reconstructions/reconstructedimage/"):
             return _reconstruction_column(name[len("reconstructions/reconstructedimage/") :])
-        if IMAGE_SESSION in own and name.startswith("assessors/assessor/"):
+        if IMAGE_SESSION in ancestors and name.startswith("assessors/assessor/"):
             return self._assessor(IMAGE_ASSESSOR, name[len("assessors/assessor/") :])
         return None
 
@@ -260,10 +260,10 @@ def _reconstruction_column(name: str) -> Resolved:
         read = resource_value(name.partition("/file/")[2])
         place = 1 if name.startswith("out/") else 2
         return "reconstruction", lambda joined: read(joined[place]), False
-    own = _OF_RECONSTRUCTION.get(name)
-    if own is None:
+    value_of = _OF_RECONSTRUCTION.get(name)
+    if value_of is None:
         raise QueryFailed(name)
-    return "reconstruction", lambda joined: own(joined[0]), False
+    return "reconstruction", lambda joined: value_of(joined[0]), False
 
 
 def experiments(archive: Archive, root: str) -> Root:

@@ -96,9 +96,9 @@ def sort(table: Table, query: Mapping[str, str]) -> None:
     if not keys:
         return
     names = {column.lower(): column for column in table.columns}
-    found = [names[key.lower()] for key in keys if key.lower() in names]
+    sorted_by = [names[key.lower()] for key in keys if key.lower() in names]
     table.rows.sort(
-        key=lambda row: [row.get(key, "") for key in found],
+        key=lambda row: [row.get(key, "") for key in sorted_by],
         reverse=query.get("sortOrder", "").upper() == "DESC",
     )
 

@@ -19,8 +19,8 @@ from . import changes
 from .addresses import Address, Target, plain, resolve
 from .call import Call
 from .changes import Owner
-from .holdings import chosen
 from .model import BytesContent, Experiment, Resource
+from .placed_resources import chosen
 from .reply import HttpError, Reply, html_text, nothing, text
 
 
@@ -96,13 +96,13 @@ def _put_files(call: Call, address: Address, target: Target) -> Reply:
     sent = _sent(call, address)
     if call.query.get("extract", "").lower() == "true":
         sent = [pair for name, data in sent for pair in _extracted(name, data)]
-    found = _found(call, address, target)
-    resource, owner = found[0] if found else (_new_resource(call, address, owner), owner)
+    matches = _found(call, address, target)
+    resource, owner = matches[0] if matches else (_new_resource(call, address, owner), owner)
     there = {entry.path for entry in resource.entries}
     overwrite = call.query.get("overwrite", "").lower() == "true"
     fresh = [(path, data) for path, data in sent if overwrite or path not in there]
     if fresh:
-        _store(call, resource, owner, fresh, new=not found)
+        _store(call, resource, owner, fresh, new=not matches)
     duplicates = [path for path, _ in sent if path in there and not overwrite]
     if duplicates:
         return html_text(json.dumps({"duplicates": duplicates}, separators=(",", ":")))
@@ -184,10 +184,10 @@ def _delete_files(call: Call, address: Address, target: Target) -> Reply:
     """Every file whose path begins with the one named; with none named, all."""
     if not may_delete(call, owner_of(target)):
         raise HttpError(403)
-    found = _found(call, address, target)
-    if not found:
+    matches = _found(call, address, target)
+    if not matches:
         raise HttpError(400, "Unable to find resource.")
-    resource, owner = found[0]
+    resource, owner = matches[0]
     raw = address.file_path or ""
     beginning = unquote_plus(raw) if "%20" in raw or "%2B" in raw else raw
     doomed = [entry for entry in resource.entries if entry.path.startswith(beginning)]
@@ -228,11 +228,11 @@ def _delete_resource(call: Call, address: Address, target: Target) -> Reply:
     """All that the name picks; a label that none has is a 200 too."""
     if not may_delete(call, owner_of(target)):
         raise HttpError(403)
-    found = _found(call, address, target)
-    for resource, owner in found:
+    matches = _found(call, address, target)
+    for resource, owner in matches:
         owner.group.remove(resource)
-    if found:
-        changes.touched(call.archive, found[0][1])
+    if matches:
+        changes.touched(call.archive, matches[0][1])
     return nothing()
 
 
@@ -242,22 +242,22 @@ _ALL = "append,checksum,delete,populateStats"
 
 def refresh(call: Call) -> Reply:
     """`POST /services/refresh/catalog?resource=/archive/...&options=...`: without options, all of them."""
-    found = _REFRESHED.fullmatch(call.query.get("resource", ""))
+    match = _REFRESHED.fullmatch(call.query.get("resource", ""))
     options = set(call.query.get("options", _ALL).split(","))
-    kind, name, rest = found.groups() if found is not None else ("", "", "")
+    kind, name, rest = match.groups() if match is not None else ("", "", "")
     archive = call.archive
     experiment: Experiment | None = None
     if kind == "experiments":
         experiment = call.view.find_experiment(name)
     owned = [
-        one
-        for one in changes.owners(archive)
-        if one.project is not None and kind == "projects" and one.project.id == name
+        owner
+        for owner in changes.owners(archive)
+        if owner.project is not None and kind == "projects" and owner.project.id == name
     ]
     owned += [
-        one
-        for one in changes.owners(archive)
-        if one.subject is not None and kind == "subjects" and one.subject.id == name
+        owner
+        for owner in changes.owners(archive)
+        if owner.subject is not None and kind == "subjects" and owner.subject.id == name
     ]
     if experiment is not None:
         below = {
@@ -265,9 +265,9 @@ def refresh(call: Call) -> Reply:
             *(item.id for item in archive.experiments.values() if item.session_id == experiment.id),
         }
         owned += [
-            one
-            for one in changes.owners(archive)
-            if one.experiment is not None and one.experiment.id in below
+            owner
+            for owner in changes.owners(archive)
+            if owner.experiment is not None and owner.experiment.id in below
         ]
     if not owned:
         raise HttpError(400, "Unable to identify resource.")

@@ -69,12 +69,12 @@ class ProjectProof:
             Failure: UNPROVEN, or what keeps the server from answering.
         """
         if not self._listings.first_experiment(identity):
-            raise Failure(Cause.UNPROVEN, f"project {identity}", "it has no experiment any more")
+            raise Failure(Cause.UNPROVEN, f"project {identity}", "it no longer has any experiment")
 
     def gone(self, identity: str) -> bool:
         """Whether a list of projects that came back right, asked for now, is without this one."""
         try:
             return identity not in {one.id for one in self._listings.projects()}
         except Failure as failure:
-            log.info("whether project %s is gone cannot be told: %s", identity, failure)
+            log.info("cannot determine whether project %s was removed: %s", identity, failure)
             return False

@@ -140,7 +140,7 @@ class SessionBatches:
             # One of them may be what breaks the whole (a catalog that cannot be read: xnat-rest.md 12): each
             # is asked for by itself when it is looked at. Where the form has never worked, one that is
             # answered singly tells that it is the form.
-            log.info("the files of several sessions could not be listed at once: %s", failure)
+            log.info("the files of several sessions could not be listed in one request: %s", failure)
             if not self._proven and failure.status and self._answered(*wanted[0]):
                 resources.capabilities.refuse(_FORM)
         finally:

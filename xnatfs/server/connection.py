@@ -139,7 +139,7 @@ class Connection:
             name = trial.login(self.known)
             if name != self.user:
                 raise UsageError(
-                    f"{login.source} has a login of {name}, and the mount is {self.user}'s: unmount it first"
+                    f"{login.source} has a login for {name}, and the mount is {self.user}'s: unmount it first"
                 )
         except (Failure, UsageError):
             trial.close()

@@ -1,6 +1,6 @@
 """The part of docs/tables.md that the tables themselves know: what each one reads and gives.
 
-Run as `python -m xnatfs.tables.reference docs/tables.md` it writes that part anew; a test compares the two.
+Run as `python -m xnatfs.tables.reference docs/tables.md` it rewrites that part; a test compares the two.
 Plain functions."""
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def reference() -> str:
     ]
     for pipeline, group in groupby(tables, key=lambda table: table.pipeline):
         lines += [f"### {pipeline}", ""]
-        held = list(group)
-        while held:
-            alike = [held[0], *(table for table in held[1:] if _same(table, held[0]))]
+        remaining = list(group)
+        while remaining:
+            alike = [remaining[0], *(table for table in remaining[1:] if _same(table, remaining[0]))]
             lines += _section(alike)
-            held = [table for table in held if table not in alike]
+            remaining = [table for table in remaining if table not in alike]
     return "\n".join([*lines, *_validated()])
 
 
@@ -41,13 +41,13 @@ def _code(*texts: str) -> str:
     return ", ".join(f"`{_shown(text)}`" for text in dict.fromkeys(texts))
 
 
-def _same(one: Table, other: Table) -> bool:
+def _same(table: Table, other: Table) -> bool:
     """Whether two tables differ only in what is chosen from the same kind of file."""
     return (
-        one.columns == other.columns
-        and one.resources == other.resources
-        and one.wide == other.wide
-        and bool(one.columns)
+        table.columns == other.columns
+        and table.resources == other.resources
+        and table.wide == other.wide
+        and bool(table.columns)
     )
 
 

@@ -1,7 +1,7 @@
 """All measurement tables: the built-in ones in a fixed order, and those of plug-ins.
 
-Used by whoever lists or builds tables. Plain functions and values, any thread; plug-ins are other people's
-code and loaded once, when `with_plugins` is called."""
+Used by all code that lists or builds tables. Plain functions and values, any thread; plug-ins are other
+people's code and loaded once, when `with_plugins` is called."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def all_tables() -> dict[str, Table]:
     """Key -> built-in table; a pipeline's tables together, in the order in which the pipelines first
     appear.
     """
-    found = [table for module in _MODULES for table in module.TABLES]
-    order = {pipeline: at for at, pipeline in enumerate(dict.fromkeys(table.pipeline for table in found))}
-    return {table.key: table for table in sorted(found, key=lambda table: order[table.pipeline])}
+    tables = [table for module in _MODULES for table in module.TABLES]
+    order = {pipeline: at for at, pipeline in enumerate(dict.fromkeys(table.pipeline for table in tables))}
+    return {table.key: table for table in sorted(tables, key=lambda table: order[table.pipeline])}
 
 
-def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, Table], list[str]]:
+def with_plugins(plugins: Iterable[EntryPoint] | None = None) -> tuple[dict[str, Table], list[str]]:
     """Built-in tables and those of plug-ins, and a sentence about each plug-in that cannot be used. One that
     fails spoils no other.
 
@@ -69,7 +69,8 @@ def with_plugins(found: Iterable[EntryPoint] | None = None) -> tuple[dict[str, T
     tables = all_tables()
     diagnostics: list[str] = []
     for point in sorted(
-        entry_points(group=PLUGINS) if found is None else found, key=lambda point: (point.name, point.value)
+        entry_points(group=PLUGINS) if plugins is None else plugins,
+        key=lambda point: (point.name, point.value),
     ):
         try:
             offered = _tables_of(point.load())
@@ -91,10 +92,10 @@ def _tables_of(loaded: object) -> list[Table]:
     if isinstance(loaded, Table):
         return [loaded]
     if isinstance(loaded, Iterable) and not isinstance(loaded, (str, bytes)):
-        held = list(loaded)
-        if odd := next((item for item in held if not isinstance(item, Table)), None):
+        tables = list(loaded)
+        if odd := next((item for item in tables if not isinstance(item, Table)), None):
             raise TypeError(f"{type(odd).__name__} is not a Table")
-        return held
+        return tables
     if isinstance(loaded, Callable):  # type: ignore[arg-type]  # mypy takes it for a form, not a class
         return _tables_of(loaded())  # type: ignore[operator]  # see above
     raise TypeError(

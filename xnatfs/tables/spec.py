@@ -143,16 +143,16 @@ def stacked(_: SessionInfo, inputs: Inputs) -> Parsed:
 
 def stack(parts: Iterable[Parsed]) -> Parsed:
     """Rows under the union of the parts' columns."""
-    found = list(parts)
-    columns = tuple(dict.fromkeys(name for part in found for name in part.columns))
+    every = list(parts)
+    columns = tuple(dict.fromkeys(name for part in every for name in part.columns))
     rows: list[Row] = []
-    for part in found:
+    for part in every:
         if part.columns == columns:
             rows += part.rows
         else:
             at = {name: number for number, name in enumerate(part.columns)}
             rows += [tuple(row[at[name]] if name in at else "" for name in columns) for row in part.rows]
-    return Parsed(columns, rows, tuple(note for part in found for note in part.notes))
+    return Parsed(columns, rows, tuple(note for part in every for note in part.notes))
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def text_lines(stream: BinaryIO, longest: int = 16 * 2**20) -> list[str]:
     no difference.
 
     Raises:
-        ParseError: it is empty, a web page (a login page or an error in place of the file), or no text.
+        ParseError: it is empty, a web page (a login page or an error instead of the file), or no text.
     """
     data = stream.read(longest + 1)
     if len(data) > longest:
@@ -279,16 +279,16 @@ def csv_table(stream: BinaryIO, delimiter: str = ",") -> Parsed:
     """
     reader = csv.reader(io.StringIO("\n".join(text_lines(stream))), delimiter=delimiter)
     try:
-        found = [row for row in reader if len(row) > 1 or (row and row[0].strip())]
+        lines = [row for row in reader if len(row) > 1 or (row and row[0].strip())]
     except csv.Error as error:
         raise ParseError(f"it is not a table of comma-separated values ({error})") from None
-    if not found:
+    if not lines:
         raise ParseError("it is empty")
-    header = tuple(name.strip() for name in found[0])
+    header = tuple(name.strip() for name in lines[0])
     if len(set(header)) != len(header):
         raise ParseError("two of its columns have one name")
     rows: list[Row] = []
-    for number, row in enumerate(found[1:], 2):
+    for number, row in enumerate(lines[1:], 2):
         if len(row) != len(header):
             raise ParseError(f"row {number} has {len(row)} cells where the header has {len(header)}")
         rows.append(tuple(cell.strip() for cell in row))

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 from xnatfs._version import __version__
 from xnatfs.bids import file_names, mapping, metadata_files, sidecars
-from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange
+from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange, image_resources
 from xnatfs.bids.default_rules import usual_map
-from xnatfs.bids.mapping import BidsMap, Nowhere
+from xnatfs.bids.mapping import BidsMap
 from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.snapshot import ProjectSnapshot
-from xnatfs.server.records import FileRecord, Owner, ResourceRecord, ScanRecord, natural
+from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
@@ -33,7 +33,7 @@ from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_node
 from xnatfs.tree.scope import Member, SessionScope, Snapshot, scans_of
 from xnatfs.tree.session_folders import scan_place
 
-_LARGEST_TEXT = 16 * 2**20  # of a sidecar, or a map
+_MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
 _BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
 
 
@@ -96,9 +96,9 @@ class _BidsFolder:
 
     def _code(self, maps: _Maps, mtime: float) -> Branch:
         files: dict[str, Node] = {}
-        for project, one in maps.maps.items():
+        for project, bids_map in maps.maps.items():
             name = mapping.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
-            text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in one.sources)
+            text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in bids_map.sources)
             files[name] = known_text(
                 text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name
             )
@@ -111,37 +111,41 @@ class _BidsFolder:
         return self.scope.title
 
     def _mtime(self, snapshot: Snapshot) -> float:
-        stamps = [one.experiment.inserted for one in snapshot.members]
-        stamps += [one.project.inserted for one in snapshot.project_snapshots.values()]
-        return max((one for one in stamps if one is not None), default=0.0)
+        stamps = [member.experiment.inserted for member in snapshot.members]
+        stamps += [
+            project_snapshot.project.inserted for project_snapshot in snapshot.project_snapshots.values()
+        ]
+        return max((stamp for stamp in stamps if stamp is not None), default=0.0)
 
     # --- maps -----------------------------------------------------------------------------------------------
 
     def maps(self, snapshot: Snapshot) -> _Maps:
         """Every project's map: the user's over the project's own over the usual."""
-        found: dict[str, BidsMap] = {}
-        for project, project_snapshots in snapshot.project_snapshots.items():
+        maps: dict[str, BidsMap] = {}
+        for project, project_snapshot in snapshot.project_snapshots.items():
             try:
-                own = self._project_map(project, project_snapshots)
+                project_map = self._project_map(project, project_snapshot)
             except UsageError as error:
                 self.sources.diagnostics.odd(str(error))
                 return _Maps({}, str(error))
             user = self.user_map
             key = (
                 "bids whole map",
-                own.fingerprint if own is not None else "",
+                project_map.fingerprint if project_map is not None else "",
                 user.fingerprint if user is not None else "",
             )
-            found[project] = project_snapshots.memo.get(key, partial(_whole, own, user))
-        return _Maps(found)
+            maps[project] = project_snapshot.memo.get(key, partial(_whole, project_map, user))
+        return _Maps(maps)
 
-    def _project_map(self, project: str, project_snapshots: ProjectSnapshot) -> BidsMap | None:
+    def _project_map(self, project: str, project_snapshot: ProjectSnapshot) -> BidsMap | None:
         if self.user_map is not None and self.user_map.only:
             return None
-        place = ResourcePlace(project, project_snapshots.project.inserted, {})
-        own = [one for one in project_snapshots.own_resources if one.label == mapping.RESOURCE]
-        nodes = [item for one in own for item in self._files(place, one).items()]
-        node = next((one for path, one in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
+        place = ResourcePlace(project, project_snapshot.project.inserted, {})
+        resources = [
+            resource for resource in project_snapshot.own_resources if resource.label == mapping.RESOURCE
+        ]
+        nodes = [item for resource in resources for item in self._files(place, resource).items()]
+        node = next((node for path, node in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
         if node is None:
             return None
         where = f"the {mapping.NAME} in the resource {mapping.RESOURCE} of project {project}"
@@ -154,14 +158,14 @@ class _BidsFolder:
             except UsageError as error:
                 return error
 
-        parsed = project_snapshots.memo.get(("bids map", node.version), parse)
+        parsed = project_snapshot.memo.get(("bids map", node.version), parse)
         if isinstance(parsed, UsageError):
             raise parsed
         return parsed
 
     @staticmethod
     def _prints(maps: _Maps) -> tuple[str, ...]:
-        return (maps.problem, *(one.fingerprint for one in maps.maps.values()))
+        return (maps.problem, *(bids_map.fingerprint for bids_map in maps.maps.values()))
 
     # --- people ---------------------------------------------------------------------------------------------
 
@@ -174,32 +178,38 @@ class _BidsFolder:
         of_subject: dict[str, dict[str, Member]] = {}
         hidden: list[VisitRow] = []
         for member in snapshot.members:
-            one = member.experiment
-            if not one.may_have_scans:
+            experiment = member.experiment
+            if not experiment.may_have_scans:
                 continue
-            of_subject.setdefault(one.subject_id or one.subject_label, {}).setdefault(one.id, member)
-        members = {subject: next(iter(theirs.values())) for subject, theirs in of_subject.items()}
+            of_subject.setdefault(experiment.subject_id or experiment.subject_label, {}).setdefault(
+                experiment.id, member
+            )
+        members = {subject: next(iter(sessions.values())) for subject, sessions in of_subject.items()}
         # Every subject takes part in telling labels apart, shown or not: a first image must not rename
         # another subject.
         labels = file_names.labels(
             {
-                subject: file_names.subject_text(it.experiment.subject_label, maps.maps[it.project].subject)
-                for subject, it in members.items()
+                subject: file_names.subject_text(
+                    member.experiment.subject_label, maps.maps[member.project].subject
+                )
+                for subject, member in members.items()
             }
         )
-        found = _People({}, {}, {}, hidden)
-        for subject, theirs in of_subject.items():
+        people = _People({}, {}, {}, hidden)
+        for subject, sessions in of_subject.items():
             original = members[subject].experiment.subject_label
             inner = file_names.labels(
                 {
                     id: file_names.session_text(
-                        it.experiment.label, it.experiment.subject_label, maps.maps[it.project].session
+                        member.experiment.label,
+                        member.experiment.subject_label,
+                        maps.maps[member.project].session,
                     )
-                    for id, it in theirs.items()
+                    for id, member in sessions.items()
                 }
             )
             visits: dict[str, VisitRow] = {}
-            for identity, member in theirs.items():
+            for identity, member in sessions.items():
                 visit = VisitRow(inner[identity], member.project, member.experiment)
                 if self._may_show(snapshot, maps, member):
                     visits[inner[identity]] = visit
@@ -207,20 +217,21 @@ class _BidsFolder:
                     hidden.append(visit)
             if visits:
                 label = labels[subject]
-                found.people[label] = Person(label, original, subject, members[subject].project)
-                found.visits[label] = visits
-                found.accession[label] = subject
-        return found
+                people.people[label] = Person(label, original, subject, members[subject].project)
+                people.visits[label] = visits
+                people.accession[label] = subject
+        return people
 
     def _may_show(self, snapshot: Snapshot, maps: _Maps, member: Member) -> bool:
         """Whether some scan may have an image with a place, as far as is known without asking."""
-        project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
-        if identity not in project_snapshots.scans_known:
+        project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
+        if identity not in project_snapshot.scans_known:
             return True
         chosen = maps.maps[member.project]
-        for scan in project_snapshots.scans.get(identity, []):
+        for scan in project_snapshot.scans.get(identity, []):
             labels = [
-                one.label for one in project_snapshots.resources.get(Owner("scan", identity, scan.id), [])
+                resource.label
+                for resource in project_snapshot.resources.get(Owner("scan", identity, scan.id), [])
             ]
             if chosen.choose(labels) is not None and chosen.may_place(scan):
                 return True
@@ -230,8 +241,10 @@ class _BidsFolder:
 
     def _subject(self, label: str, accession: str, visits: Mapping[str, VisitRow]) -> Branch:
         where = (*self.scope.identity, accession)
-        mtime = max((one.experiment.inserted or 0.0 for one in visits.values()), default=0.0)
-        nodes: dict[str, Node] = {f"ses-{name}": self._session(label, one) for name, one in visits.items()}
+        mtime = max((visit.experiment.inserted or 0.0 for visit in visits.values()), default=0.0)
+        nodes: dict[str, Node] = {
+            f"ses-{name}": self._session(label, visit) for name, visit in visits.items()
+        }
         stem = f"sub-{label}_sessions"
         nodes[f"{stem}.tsv"] = known_text(
             metadata_files.sessions(visits.values()), mtime, *where, "sessions.tsv"
@@ -245,18 +258,23 @@ class _BidsFolder:
         return Branch(inode, lambda: nodes, mtime=mtime, xattrs=xattrs)
 
     def _session(self, subject: str, visit: VisitRow) -> Branch:
-        one = visit.experiment
-        inode = inode_in_order(one.id, "bids", *self.scope.identity, "sessions")
-        xattrs = {"project": visit.project, "id": one.id, "label": one.label, "date": one.date}
+        experiment = visit.experiment
+        inode = inode_in_order(experiment.id, "bids", *self.scope.identity, "sessions")
+        xattrs = {
+            "project": visit.project,
+            "id": experiment.id,
+            "label": experiment.label,
+            "date": experiment.date,
+        }
         return Branch(
             inode,
             lambda: self.session(subject, visit).nodes,
-            mtime=one.inserted,
+            mtime=experiment.inserted,
             xattrs={name: value for name, value in xattrs.items() if value},
         )
 
     def session(self, subject: str, visit: VisitRow) -> _Shown:
-        """The files of a session: listed now, unless they are held."""
+        """The files of a session: listed now, unless they are in memory."""
         snapshot = self.scope.members()
         maps = self.maps(snapshot)
         rules = maps.maps.get(visit.project)
@@ -269,17 +287,17 @@ class _BidsFolder:
         return snapshot.memo.get(key, lambda: self._show(subject, visit, rules, result))
 
     def _gather(self, snapshot: Snapshot, rules: BidsMap, visit: VisitRow) -> _Gathered:
-        one = visit.experiment
-        found = _Gathered([], {}, ())
+        experiment = visit.experiment
+        gathered = _Gathered([], {}, ())
         state: list[object] = []
-        for scan, resources in scans_of(self.sources, snapshot, Member(visit.project, one)):
+        for scan, resources in scans_of(self.sources, snapshot, Member(visit.project, experiment)):
             key = ("bids scan", rules.fingerprint, scan, tuple(resources))
-            label, wanted, reason = snapshot.memo.get(key, partial(_wanted, rules, scan, resources))
+            label, wanted, reason = snapshot.memo.get(key, partial(image_resources, rules, scan, resources))
             if not wanted:
-                found.given.append(ScanFiles(scan, label, problem=reason))
+                gathered.given.append(ScanFiles(scan, label, problem=reason))
                 state.append((scan, label))
                 continue
-            place = scan_place(visit.project, one, scan)
+            place = scan_place(visit.project, experiment, scan)
             problem = ""
             lists: list[list[FileRecord]] = []
             for resource in wanted:
@@ -291,13 +309,13 @@ class _BidsFolder:
                     problem = str(failure)
                     nodes = {}
                 lists.append([node.record for node in nodes.values()])
-                found.nodes.update({node.record: node for node in nodes.values()})
+                gathered.nodes.update({node.record: node for node in nodes.values()})
             given = ScanFiles(
                 scan, label, lists[0], [record for some in lists[1:] for record in some], problem
             )
-            found.given.append(given)
+            gathered.given.append(given)
             state.append((scan, label, problem, tuple(record for some in lists for record in some)))
-        return found._replace(state=tuple(state))
+        return gathered._replace(state=tuple(state))
 
     def _files(self, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
         return file_nodes(
@@ -305,26 +323,25 @@ class _BidsFolder:
         )
 
     def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: _Gathered) -> _Shown:
-        one = visit.experiment
+        experiment = visit.experiment
         plan = arrange(subject, visit.label, result.given, rules)
         folders: dict[str, dict[str, Node]] = {}
-        where = (*self.scope.identity, one.id)
+        where = (*self.scope.identity, experiment.id)
+        mtime = experiment.inserted or 0.0
         for path, what in plan.files.items():
             folder, _, name = path.partition("/")
-            folders.setdefault(folder, {})[name] = self._node(
-                what, result.nodes, one.inserted or 0.0, *where, path
-            )
+            folders.setdefault(folder, {})[name] = self._node(what, result.nodes, mtime, *where, path)
         nodes: dict[str, Node] = {}
         for folder in sorted(folders):
             inode = inode_of("bids", *where, folder)
-            nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=one.inserted)
+            nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=mtime)
         if plan.rows:
             stem = f"sub-{subject}_ses-{visit.label}_scans"
             nodes[f"{stem}.tsv"] = known_text(
-                metadata_files.scans(plan.rows, one), one.inserted or 0.0, *where, "scans.tsv"
+                metadata_files.scans(plan.rows, experiment), mtime, *where, "scans.tsv"
             )
             nodes[f"{stem}.json"] = known_text(
-                metadata_files.described(metadata_files.SCANS), one.inserted or 0.0, *where, "scans.json"
+                metadata_files.described(metadata_files.SCANS), mtime, *where, "scans.json"
             )
         return _Shown(nodes, plan)
 
@@ -344,7 +361,7 @@ class _BidsFolder:
         original = None if what.original is None else nodes[what.original]
 
         def key() -> str:
-            return "\n".join([recipe, *(one.version for one in nodes.values())])
+            return "\n".join([recipe, *(node.version for node in nodes.values())])
 
         return made_when_opened(
             self.made,
@@ -357,19 +374,19 @@ class _BidsFolder:
     def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, ResourceFile]) -> bytes:
         """The bytes of a sidecar, from the files it is made from."""
         original = b"" if what.original is None else _read(nodes[what.original])
-        found = sidecars.read(original) if original else {}
-        if found is None and what.original is not None:
+        parsed = sidecars.read(original) if original else {}
+        if parsed is None and what.original is not None:
             self.sources.diagnostics.odd(f"{what.original.uri!r}: a sidecar that is not a JSON object")
-        told = found or {}
+        fields = parsed or {}
         wanted: dict[str, Any] = dict(what.fields)
-        if what.header and "RepetitionTime" not in told and "VolumeTiming" not in told:
+        if what.header and "RepetitionTime" not in fields and "VolumeTiming" not in fields:
             repetition = sidecars.repetition_time(_read(nodes[what.image], sidecars.HEADER_BYTES))
             if repetition is not None:
                 wanted["RepetitionTime"] = repetition
-        if what.preparation and "RepetitionTime" in {**wanted, **told}:
-            wanted.setdefault("RepetitionTimePreparation", {**wanted, **told}["RepetitionTime"])
+        if what.preparation and "RepetitionTime" in {**wanted, **fields}:
+            wanted.setdefault("RepetitionTimePreparation", {**wanted, **fields}["RepetitionTime"])
         for name, record in what.borrowed.items():
-            echo = (sidecars.read(_read(nodes[record])) or {}).get("EchoTime") if name not in told else None
+            echo = (sidecars.read(_read(nodes[record])) or {}).get("EchoTime") if name not in fields else None
             if echo is not None:
                 wanted.setdefault(name, echo)
         return sidecars.with_fields(original, wanted)
@@ -391,7 +408,7 @@ class _BidsFolder:
             lambda: mtime,
             *self.scope.identity,
             metadata_files.UNMAPPED,
-            anew=True,
+            every_time=True,
         )
 
     def _unmapped(self) -> bytes:
@@ -407,8 +424,8 @@ class _BidsFolder:
         rows: list[tuple[VisitRow, str, Unmapped]] = []
         for label, visit in shown:
             rows += [
-                (visit, visit.experiment.subject_label, one)
-                for one in self.session(label, visit).plan.unmapped
+                (visit, visit.experiment.subject_label, unmapped)
+                for unmapped in self.session(label, visit).plan.unmapped
             ]
         for visit in people.hidden:
             plan = arrange(
@@ -417,7 +434,7 @@ class _BidsFolder:
                 self._gather(snapshot, maps.maps[visit.project], visit).given,
                 maps.maps[visit.project],
             )
-            rows += [(visit, visit.experiment.subject_label, one) for one in plan.unmapped]
+            rows += [(visit, visit.experiment.subject_label, unmapped) for unmapped in plan.unmapped]
         rows.sort(
             key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id))
         )
@@ -425,7 +442,7 @@ class _BidsFolder:
 
 
 class _Gathered(NamedTuple):
-    """The scans of a session with their files, the nodes of these, and what tells this from a later state."""
+    """The scans of a session with their files, the nodes of these, and a key that changes with them."""
 
     given: list[ScanFiles]
     nodes: dict[FileRecord, ResourceFile]
@@ -443,7 +460,7 @@ def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None)
     """The folder `bids` of a view.
 
     Args:
-        sources: what rooms are made from.
+        sources: what sections are made from.
         scope: the sessions it is about.
         user_map: the user's map (`mapping.user_map`), over the projects' own.
     """
@@ -451,12 +468,12 @@ def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None)
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
 
 
-def _whole(own: BidsMap | None, user: BidsMap | None) -> BidsMap:
-    below = usual_map() if own is None else own.over(usual_map())
+def _whole(project_map: BidsMap | None, user: BidsMap | None) -> BidsMap:
+    below = usual_map() if project_map is None else project_map.over(usual_map())
     return below if user is None else user.over(below)
 
 
-def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
+def _read(node: ResourceFile, length: int = _MAX_TEXT_BYTES) -> bytes:
     """The first bytes of a file of the server."""
     content = node.open()
     try:
@@ -469,20 +486,6 @@ def _read(node: ResourceFile, length: int = _LARGEST_TEXT) -> bytes:
         return data
     finally:
         content.close()
-
-
-def _wanted(
-    rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]
-) -> tuple[str, list[ResourceRecord], str]:
-    """The label of a scan's image resource, that resource and those with sidecars; or none, and why."""
-    label = rules.choose([one.label for one in resources])
-    if label is None or not rules.may_place(scan):
-        where = rules.place(scan, "")
-        return label or "", [], where.reason if isinstance(where, Nowhere) else ""
-    beside = [one.lower() for one in rules.sidecars]
-    chosen = next(one for one in resources if one.label == label)
-    others = [one for one in resources if one.label.lower() in beside and one != chosen]
-    return label, [chosen, *sorted(others, key=lambda one: beside.index(one.label.lower()))], ""
 
 
 def _same(nodes: Mapping[str, Node]) -> Mapping[str, Node]:

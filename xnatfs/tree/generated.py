@@ -14,8 +14,8 @@ from cachetools import LRUCache
 
 from xnatfs.tree.node import EPOCH, BytesContent, File, OpenContent, inode_of
 
-_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
-_KEPT = 32 * 2**20  # bytes of made texts
+PLACEHOLDER_BYTES = 4096  # 0 would make tools take it for empty without opening it
+_MAX_TEXTS_BYTES = 32 * 2**20  # bytes of made texts
 
 
 class GeneratedFolderState:
@@ -23,7 +23,7 @@ class GeneratedFolderState:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._texts: LRUCache[str, bytes] = LRUCache(_KEPT, getsizeof=len)
+        self._texts: LRUCache[str, bytes] = LRUCache(_MAX_TEXTS_BYTES, getsizeof=len)
 
     def get(self, key: str) -> bytes | None:
         with self._lock:
@@ -31,7 +31,7 @@ class GeneratedFolderState:
 
     def put(self, key: str, data: bytes) -> None:
         with self._lock:
-            if len(data) < _KEPT:
+            if len(data) < _MAX_TEXTS_BYTES:
                 self._texts[key] = data
 
 
@@ -74,7 +74,7 @@ class GeneratedFile(File):
     @property
     def size(self) -> int:
         data = self._peek()
-        return _PLACEHOLDER if data is None else len(data)
+        return PLACEHOLDER_BYTES if data is None else len(data)
 
     @property
     def version(self) -> str:
@@ -101,7 +101,7 @@ def made_when_opened(
     make: Callable[[], bytes],
     mtime: Callable[[], float],
     *identity: str,
-    anew: bool = False,
+    every_time: bool = False,
 ) -> GeneratedFile:
     """A text of a BIDS folder that is made when it is opened.
 
@@ -111,12 +111,12 @@ def made_when_opened(
         make: makes it.
         mtime: its date.
         identity: names it for its inode.
-        anew: make it at each opening (its inputs are held where nothing changed).
+        every_time: make it at each opening (its inputs are held where nothing changed).
     """
 
     def text() -> bytes:
         name = key()
-        data = None if anew else state.get(name)
+        data = None if every_time else state.get(name)
         if data is None:
             data = make()
             state.put(name, data)

@@ -1,11 +1,11 @@
-"""The room `lists/`: views over the sessions of a list of the user's, across projects.
+"""The section `lists/`: views over the sessions of a list of the user's, across projects.
 
     lists/NAME/by-scan-type/... by-description/... by-resource/... README.txt
 
 A list is a text file with an accession id or a label a line, in the configuration
 (`~/.config/xnatfs/lists/NAME.txt`) or named with `mount --list FILE`. Lines that begin with `#` are remarks;
-CRLF makes no difference. The room is there only if there is a list. Used by `root`. Threading: any thread; a
-list is read again when its file changes, and resolved again after a while."""
+CRLF makes no difference. The section is there only if there is a list. Used by `root`. Threading: any thread;
+a list is read again when its file changes, and resolved again after a while."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from xnatfs.tree.scope import Member, SessionScope, Snapshot
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 600.0  # seconds after which the names of a list are looked up again ...
-_SOON = 60.0  # ... and after which where the answer is doubtful
-_JUST_NOW = 2 * 10**9  # nanoseconds: a folder changed so lately may change again under the same date
-_LARGEST = 16 * 2**20  # bytes of a list
+_LOOKUP_TTL_S = 600.0  # after this the names of a list are looked up again ...
+_DOUBTFUL_TTL_S = 60.0  # ... and after this where the answer is doubtful
+_RECENT_NS = 2 * 10**9  # a folder changed this recently may change again with the same date
+_MAX_LIST_BYTES = 16 * 2**20
 
 Contents = Callable[[SessionScope], Mapping[str, Node]]  # what is in the folder of a list
 
@@ -55,7 +55,7 @@ def read_list(path: Path) -> tuple[str, ...]:
         UsageError: it cannot be read, or is no text.
     """
     try:
-        if path.stat().st_size > _LARGEST:
+        if path.stat().st_size > _MAX_LIST_BYTES:
             raise UsageError(f"{path} is too large for a list of sessions")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -71,9 +71,8 @@ def list_files(named: tuple[Path, ...]) -> dict[str, Path]:
     return {**_configured(config_home() / "lists"), **{path.stem: path for path in named}}
 
 
-_seen: dict[
-    Path, tuple[int, dict[str, Path]]
-] = {}  # by folder, with the folder's mtime: every path is walked from the root
+# By folder, with the folder's mtime: every path is walked from the root.
+_seen: dict[Path, tuple[int, dict[str, Path]]] = {}
 
 
 def _configured(folder: Path) -> dict[str, Path]:
@@ -81,9 +80,9 @@ def _configured(folder: Path) -> dict[str, Path]:
         stamp = folder.stat().st_mtime_ns
     except OSError:
         return {}
-    held = _seen.get(folder)
-    if held is None or held[0] != stamp or time.time_ns() - stamp < _JUST_NOW:
-        held = _seen[folder] = (
+    cached = _seen.get(folder)
+    if cached is None or cached[0] != stamp or time.time_ns() - stamp < _RECENT_NS:
+        cached = _seen[folder] = (
             stamp,
             {
                 path.stem: path
@@ -91,10 +90,10 @@ def _configured(folder: Path) -> dict[str, Path]:
                 if not path.name.startswith(".") and path.is_file()
             },
         )
-    return held[1]
+    return cached[1]
 
 
-def lists_room(sources: Sources, contents: Contents) -> Branch:
+def lists_folder(sources: Sources, contents: Contents) -> Branch:
     """`lists/`; `contents` makes what is in a scope's folder."""
     folders: dict[str, Branch] = {}
 
@@ -128,7 +127,7 @@ class _List:
     def _members(self) -> Snapshot:
         resolved = self._look_up()
         project_snapshots: dict[str, ProjectSnapshot] = {}
-        for project in dict.fromkeys(one.project for one in resolved.search.found):
+        for project in dict.fromkeys(session.project for session in resolved.search.found):
             try:
                 project_snapshots[project] = self._sources.listing_service.projects.get(project)
             except Failure as failure:
@@ -139,16 +138,24 @@ class _List:
             if (
                 last is not None
                 and last.project_snapshots == project_snapshots
-                and all(last.project_snapshots[one] is project_snapshots[one] for one in project_snapshots)
+                and all(
+                    last.project_snapshots[project] is project_snapshots[project]
+                    for project in project_snapshots
+                )
             ):
                 return last
             members = [
-                Member(one.project, project_snapshots[one.project].experiments[one.id])
-                for one in resolved.search.found
-                if one.project in project_snapshots and one.id in project_snapshots[one.project].experiments
+                Member(session.project, project_snapshots[session.project].experiments[session.id])
+                for session in resolved.search.found
+                if session.project in project_snapshots
+                and session.id in project_snapshots[session.project].experiments
             ]
             members.sort(
-                key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id)
+                key=lambda member: (
+                    member.experiment.subject_label,
+                    member.experiment.label,
+                    member.experiment.id,
+                )
             )
             self._snapshot = Snapshot(members, project_snapshots, Derived())
             return self._snapshot
@@ -160,9 +167,13 @@ class _List:
         try:
             status = path.stat()
             stamp = status.st_mtime, status.st_size
-            held = self._resolved
-            if held is not None and held.stamp == stamp and time.monotonic() - held.asked < _AGAIN:
-                return held
+            previous = self._resolved
+            if (
+                previous is not None
+                and previous.stamp == stamp
+                and time.monotonic() - previous.asked < _LOOKUP_TTL_S
+            ):
+                return previous
             names = read_list(path)
         except (OSError, UsageError) as error:
             raise Failure(Cause.BAD_LIST, str(path), str(error)) from error
@@ -170,14 +181,14 @@ class _List:
             listing_service = self._sources.listing_service
             search = listing_service.names.find(names, listing_service.projects.all() if names else ())
         except Failure:
-            if held is None or held.names != names:
+            if previous is None or previous.names != names:
                 raise
-            search = held.search  # the server is away: as it was
+            search = previous.search  # the server is away: as it was
         asked = time.monotonic()
         if search.doubtful:
-            asked -= _AGAIN - _SOON
-            if held is not None and held.names == names:
-                search = held.search  # nothing disappears because of what is no proof
+            asked -= _LOOKUP_TTL_S - _DOUBTFUL_TTL_S
+            if previous is not None and previous.names == names:
+                search = previous.search  # nothing disappears because of what is no proof
         with self._lock:
             self._resolved = _Resolved(stamp, names, search, asked)
             self._snapshot = None
@@ -195,8 +206,8 @@ class _List:
             return text.encode("utf-8", "backslashreplace")
         shown = {member.experiment.id for member in members}
         counts: Counter[str] = Counter()
-        for one in resolved.search.found:
-            counts.update(one.names if one.id in shown else ())
+        for session in resolved.search.found:
+            counts.update(session.names if session.id in shown else ())
         missing = [name for name in resolved.names if name not in counts]
         several = [name for name in resolved.names if counts[name] > 1]
         lines = [
@@ -214,7 +225,7 @@ class _List:
             lines += [
                 "",
                 "These projects could not be searched:",
-                *(f"{one}: {why}" for one, why in resolved.search.closed.items()),
+                *(f"{project}: {why}" for project, why in resolved.search.closed.items()),
             ]
         if several:
             lines += ["", "These labels belong to several sessions, all of which are shown:", *several]

@@ -1,7 +1,7 @@
 """How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (README,
 "Names").
 
-Used by the rooms. Pure functions.
+Used by the sections. Pure functions.
 
 - A name that can be a file name stays as it is.
 - `/`, NUL, control characters (C0, DEL, C1) and lone surrogates become `%XX`, their UTF-8 bytes in hex; `.`
@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 
 from xnatfs.server.records import ScanRecord, natural
 
-MAX_BYTES = 255
+MAX_NAME_BYTES = 255
 _T = TypeVar("_T")
 _SPELT = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?=[0-9A-Fa-f]{2}|~)")
 
@@ -33,8 +33,9 @@ _SPELT = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?=[0-9A-Fa-f]{2}|~)")
 # What desktops, shells and version control look for in every folder: above the resources `vfs` answers them
 # without asking anybody.
 PROBED = re.compile(
-    r"""\.Trash.* | \.hidden | \._.* | \.~lock\..*\# | [Dd]esktop\.ini | autorun\.inf | \.directory | \.DS_Store | Thumbs\.db
-        | \.xdg-volume-info | \.localized | \.Spotlight-V100 | \.fseventsd | \.git | \.svn | \.hg | \.bzr | \.envrc | \.comments""",
+    r"""\.Trash.* | \.hidden | \._.* | \.~lock\..*\# | [Dd]esktop\.ini | autorun\.inf | \.directory
+        | \.DS_Store | Thumbs\.db | \.xdg-volume-info | \.localized | \.Spotlight-V100 | \.fseventsd
+        | \.git | \.svn | \.hg | \.bzr | \.envrc | \.comments""",
     re.VERBOSE,
 )
 
@@ -88,7 +89,7 @@ def distinct(
         if len(group) == 1:
             named[name] = group[0]
             continue
-        for index, thing in enumerate(sorted(group, key=lambda one: natural(str(id_of(one))))):
+        for index, thing in enumerate(sorted(group, key=lambda thing: natural(str(id_of(thing))))):
             named[
                 name if index == 0 else _cut(f"{name}%~{spell(str(id_of(thing)))}", f"{name}{id_of(thing)}")
             ] = thing
@@ -108,9 +109,9 @@ def _unpercent(text: str) -> str:
 
 def _cut(spelt: str, name: str) -> str:
     raw = spelt.encode("utf-8")
-    if len(raw) <= MAX_BYTES:
+    if len(raw) <= MAX_NAME_BYTES:
         return spelt
     tail = "%~" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    kept = raw[: MAX_BYTES - len(tail)].decode("utf-8", "ignore")
+    beginning = raw[: MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore")
     # A spelling must not be cut in two.
-    return re.sub(r"%[0-9A-Fa-f]?$", "", kept) + tail
+    return re.sub(r"%[0-9A-Fa-f]?$", "", beginning) + tail

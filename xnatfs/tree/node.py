@@ -1,6 +1,6 @@
 """The interface every node of the tree has: a folder with entries, or a file with a size and a content.
 
-Used by the rooms (which make nodes) and by `vfs` (which walks them).
+Used by the sections (which make nodes) and by `vfs` (which walks them).
 Threading: any thread; nodes are immutable or renew themselves by replacing a whole value.
 """
 
@@ -88,7 +88,7 @@ class File(Node):
 
     @property
     def listed_size(self) -> int:
-        """The size the server's listing tells: another mount, or the kernel under another path, may know only
+        """The size the server's listing gives: another mount, or the kernel under another path, may know only
         this one.
         """
         return self.size
@@ -102,15 +102,15 @@ class File(Node):
 
     @abstractmethod
     def open(self) -> OpenContent:
-        """The content.
+        """Open the content for reading.
 
         Raises:
-            Failure: it cannot be had.
+            Failure: it is not available.
         """
 
     def outdated(self, failure: Failure) -> bool:
-        """Whether it could not be opened because it is another file on the server by now: then it is looked
-        up anew.
+        """Whether it could not be opened because it is another file on the server by now; then it is looked
+        up again.
 
         Raises:
             Failure: INTERRUPTED.
@@ -152,11 +152,11 @@ def in_order(base: int, nodes: Mapping[str, Branch]) -> None:
 
 
 class Branch(Folder):
-    """A folder whose entries and aliases are computed by functions: the rooms are made of these.
+    """A folder whose entries and aliases are computed by functions: the sections are made of these.
 
     Args:
         inode: see `inode_of`.
-        entries: what it lists; called at each look, so it must be cheap once the listings are held.
+        entries: what it lists; called at each look, so it must be cheap once the listings are in memory.
         mtime: seconds since the epoch.
         alias: unlisted names.
         xattrs: without the prefix.

@@ -1,6 +1,6 @@
 """A resource as a folder: its files, in the folders their catalog paths say, each a node with a content.
 
-Used by every room: a file is the same node of truth, the same cache entry, whatever path led to it.
+Used by every section: a file is the same node of truth, the same cache entry, whatever path led to it.
 Threading: any thread; what is built from a listing lives and dies with that listing.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
-from xnatfs.content.access_pattern import ResourceAccess, series_of
+from xnatfs.content.access_pattern import ResourceAccess, access_of
 from xnatfs.content.manager import ContentManager, ContentReader
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
@@ -32,22 +32,22 @@ _DOUBTS = frozenset({Cause.GONE, Cause.BAD_DIGEST, Cause.CHANGED})  # the listin
 
 
 @dataclass(eq=False)
-class Work:
-    """A listing that asks for many things: how many it has."""
+class Progress:
+    """Progress of a long-running listing."""
 
     what: str
     total: int
     done: int = 0
     started: float = field(default_factory=time.time)
 
-    def told(self, done: int, total: int) -> None:
-        """So many are there."""
+    def update(self, done: int, total: int) -> None:
+        """Record how many are done, of how many."""
         self.done, self.total = done, total
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the rooms are made from."""
+    """What the sections are made from."""
 
     settings: Settings
     listing_service: ListingService
@@ -55,18 +55,18 @@ class Sources:
     diagnostics: Diagnostics
     summaries: ProjectSummaries
     bids_map: BidsMap | None = None  # the user's
-    kept: Derived = field(default_factory=Derived, compare=False)  # what rooms keep as long as the mount
-    work: list[Work] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
+    kept: Derived = field(default_factory=Derived, compare=False)  # what sections keep as long as the mount
+    work: list[Progress] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-        """Within this block, `status` tells of a long listing; yields what takes its progress."""
-        one = Work(what, total)
-        self.work.append(one)
+        """Show a long listing in `status` during the block; yields the function that updates its progress."""
+        progress = Progress(what, total)
+        self.work.append(progress)
         try:
-            yield one.told
+            yield progress.update
         finally:
-            self.work.remove(one)
+            self.work.remove(progress)
 
 
 class ResourcePlace(NamedTuple):
@@ -111,7 +111,7 @@ class ResourceFile(File):
         return self.owner.content_manager.key(self.record)
 
     def open(self) -> OpenContent:
-        return self.owner.content_manager.open(self.record, self.owner.series)
+        return self.owner.content_manager.open(self.record, self.owner.access)
 
     def outdated(self, failure: Failure) -> bool:
         if failure.cause not in _DOUBTS or out_of_reach(self.record.path):
@@ -124,9 +124,9 @@ class ResourceFile(File):
             return False
 
     def open_unwatched(self) -> ContentReader:
-        """The content for fetching ahead: nobody is behind this who reads on in the resource."""
+        """Open the content for readahead: no reader is behind this who goes on to the next file."""
         return self.owner.content_manager.open(
-            self.record, ResourceAccess([self.record], self.owner.series.entries)
+            self.record, ResourceAccess([self.record], self.owner.access.entries)
         )
 
     @property
@@ -136,18 +136,18 @@ class ResourceFile(File):
 
     def xattrs(self) -> dict[str, str]:
         verified = self.owner.content_manager.cached(self.record)
-        found = {
+        xattrs = {
             **self.owner.place.xattrs,
             "resource": self.record.resource_label,
             "resource_id": str(self.record.resource_id),
         }
-        found |= {
+        xattrs |= {
             "name": self.record.path.rsplit("/", 1)[-1],
             "uri": self.record.uri,
             "digest": self.record.digest,
         }
-        found |= {"cached": "no" if verified is None else "yes", "verified": verified or "no"}
-        return {name: value for name, value in found.items() if value}
+        xattrs |= {"cached": "no" if verified is None else "yes", "verified": verified or "no"}
+        return {name: value for name, value in xattrs.items() if value}
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class _Opener:
     content_manager: ContentManager
     history: MtimeHistory
     outdated: Callable[[FileRecord], bool]
-    series: ResourceAccess
+    access: ResourceAccess
     inode: int
 
 
@@ -215,13 +215,13 @@ def file_nodes(
 
 
 def _opener(sources: Sources, place: ResourcePlace, snapshot: FileIndex, files: list[FileRecord]) -> _Opener:
-    series, inode = series_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
+    access, inode = access_of(snapshot, files), inode_of("resource", str(files[0].resource_id))
     return _Opener(
         place,
         sources.content_manager,
         sources.listing_service.history,
         sources.listing_service.files.outdated,
-        series,
+        access,
         inode,
     )
 
@@ -253,9 +253,7 @@ def _nodes(level: _Level, opener: _Opener, path: str) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for name, number, record in level.files:
         spelt = spell(name)
-        if (
-            name in level.folders
-        ):  # a file and a folder of one name: the folder keeps it, for the sake of the paths below it
+        if name in level.folders:  # a file and a folder of one name: the folder keeps it, for the paths below
             spelt = f"{spelt}%~file"
         nodes[spelt] = ResourceFile(opener, record, number)
     for name, below in level.folders.items():

@@ -1,4 +1,4 @@
-"""The top of a mount: README.txt and the rooms.
+"""The top of a mount: README.txt and the sections.
 
 Used by the composition of a mount (`fuse` and tests through `vfs`).
 Threading: any thread.
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from xnatfs.tree.generated import rendered
-from xnatfs.tree.lists import list_files, lists_room
+from xnatfs.tree.lists import list_files, lists_folder
 from xnatfs.tree.node import Branch, Node, inode_of
-from xnatfs.tree.project_rooms import archive_room, projects_room
+from xnatfs.tree.project_folders import archive_folder, projects_folder
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import SessionScope, by_project
-from xnatfs.tree.status_files import control_room
-from xnatfs.tree.table_files import Tables, list_tables, tables_room
-from xnatfs.tree.views import scope_views, views_room
+from xnatfs.tree.status_files import control_folder
+from xnatfs.tree.table_files import Tables, list_tables, tables_folder
+from xnatfs.tree.views import scope_views, views_folder
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media
 # scanners.
@@ -28,8 +28,8 @@ This folder shows the XNAT server {server} ({manner}), as the user {user} sees i
 
 projects/   the server's files, each once:
             projects/PROJECT/subjects/SUBJECT/SESSION/SCANS/ID-TYPE/RESOURCE/...
-            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject,
-            and resources of a project
+            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject, \
+resources of a project
 archive/    the same files for scripts, with bare scan ids:
             archive/projects/PROJECT/experiments/SESSION/SCANS/ID/RESOURCE/...
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
@@ -42,8 +42,8 @@ views/      one sequence, or one resource, over a whole project:
 
 A file is fetched when it is first read, and then cached on this machine.
 Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
-Names that cannot be file names are escaped with %XX, as in URLs.
-getfattr -d FILE shows a file's attributes on the server.
+Names that cannot be file names are spelt with %XX, as in URLs; getfattr -d FILE shows what the server says \
+of a file.
 
 xnatfs status     what the mount is doing, and what went wrong (also in {mountpoint}/.xnatfs/)
 xnatfs refresh    check the server for changes now (otherwise new data shows within a minute)
@@ -65,10 +65,10 @@ def root_folder(
     ).encode()
     entries: dict[str, Node] = {
         "README.txt": rendered("README.txt", lambda: text),
-        "projects": projects_room(sources),
-        "archive": archive_room(sources),
-        "tables": tables_room(sources, tables),
-        "views": views_room(sources),
+        "projects": projects_folder(sources),
+        "archive": archive_folder(sources),
+        "tables": tables_folder(sources, tables),
+        "views": views_folder(sources),
     }
 
     def of_list(scope: SessionScope) -> Mapping[str, Node]:
@@ -77,8 +77,8 @@ def root_folder(
             "tables": list_tables(tables, scope.identity[-1], lambda: by_project(scope)),
         }
 
-    lists = lists_room(sources, of_list)
-    unlisted: dict[str, Node] = {".xnatfs": control_room(sources, report)}
+    lists = lists_folder(sources, of_list)
+    unlisted: dict[str, Node] = {".xnatfs": control_folder(sources, report)}
     unlisted |= {name: rendered(name, lambda: b"") for name in _KEEP_OUT}
 
     def listed() -> Mapping[str, Node]:

@@ -26,7 +26,7 @@ class Member(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The members at one moment, in order, and the holdings of their projects; `memo` is kept as long as
+    """The members at one moment, in order, and the snapshots of their projects; `memo` is kept as long as
     these are the newest.
     """
 
@@ -59,11 +59,11 @@ def project_scope(sources: Sources, project: str) -> SessionScope:
     """All sessions of a project."""
 
     def members() -> Snapshot:
-        project_snapshots = sources.listing_service.projects.get(project)
-        return project_snapshots.memo.get(
+        project_snapshot = sources.listing_service.projects.get(project)
+        return project_snapshot.memo.get(
             "scope",
             lambda: Snapshot(
-                _ordered(project_snapshots, project), {project: project_snapshots}, project_snapshots.memo
+                _ordered(project_snapshot, project), {project: project_snapshot}, project_snapshot.memo
             ),
         )
 
@@ -72,35 +72,35 @@ def project_scope(sources: Sources, project: str) -> SessionScope:
 
 def by_project(scope: SessionScope) -> list[tuple[str, tuple[str, ...]]]:
     """The projects of a scope's members, and the accession ids of each's."""
-    found: dict[str, list[str]] = {}
+    sessions: dict[str, list[str]] = {}
     for member in scope.members().members:
-        found.setdefault(member.project, []).append(member.experiment.id)
-    return [(project, tuple(ids)) for project, ids in found.items()]
+        sessions.setdefault(member.project, []).append(member.experiment.id)
+    return [(project, tuple(ids)) for project, ids in sessions.items()]
 
 
 def scans_of(
     sources: Sources, snapshot: Snapshot, member: Member
 ) -> list[tuple[ScanRecord, list[ResourceRecord]]]:
-    """The scans of a member with their resources; one request only where no bulk listing tells."""
-    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
+    """The scans of a member with their resources; one request only where no bulk listing has them."""
+    project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if not member.experiment.may_have_scans:
         return []
-    if identity in project_snapshots.scans_known:
+    if identity in project_snapshot.scans_known:
         return [
-            (scan, project_snapshots.resources.get(Owner("scan", identity, scan.id), []))
-            for scan in project_snapshots.scans.get(identity, [])
+            (scan, project_snapshot.resources.get(Owner("scan", identity, scan.id), []))
+            for scan in project_snapshot.scans.get(identity, [])
         ]
     session = sources.listing_service.sessions.get(member.project, identity)
     return [(scan, session.of("scan", scan.id)) for scan in session.scans]
 
 
 def scan_records(sources: Sources, snapshot: Snapshot, member: Member) -> list[ScanRecord]:
-    """The scans of a member without their resources, which more servers tell in bulk."""
-    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
+    """The scans of a member without their resources, which more servers list in bulk."""
+    project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
     if not member.experiment.may_have_scans:
         return []
-    if identity in project_snapshots.speaks_for:
-        return project_snapshots.scans.get(identity, [])
+    if identity in project_snapshot.speaks_for:
+        return project_snapshot.scans.get(identity, [])
     return sources.listing_service.sessions.get(member.project, identity).scans
 
 
@@ -108,14 +108,15 @@ def scan_resources(
     sources: Sources, snapshot: Snapshot, member: Member, scan: ScanRecord
 ) -> list[ResourceRecord]:
     """The resources of one scan of a member."""
-    project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
-    if identity in project_snapshots.scans_known:
-        return project_snapshots.resources.get(Owner("scan", identity, scan.id), [])
+    project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
+    if identity in project_snapshot.scans_known:
+        return project_snapshot.resources.get(Owner("scan", identity, scan.id), [])
     return sources.listing_service.sessions.get(member.project, identity).of("scan", scan.id)
 
 
-def _ordered(project_snapshots: ProjectSnapshot, project: str) -> list[Member]:
-    found = sorted(
-        project_snapshots.experiments.values(), key=lambda one: (one.subject_label, one.label, one.id)
+def _ordered(project_snapshot: ProjectSnapshot, project: str) -> list[Member]:
+    experiments = sorted(
+        project_snapshot.experiments.values(),
+        key=lambda experiment: (experiment.subject_label, experiment.label, experiment.id),
     )
-    return [Member(project, one) for one in found]
+    return [Member(project, experiment) for experiment in experiments]

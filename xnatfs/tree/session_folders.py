@@ -1,8 +1,8 @@
-"""An experiment as a folder: SCANS, ASSESSORS, RECONSTRUCTIONS and RESOURCES, for both rooms that show
+"""An experiment as a folder: SCANS, ASSESSORS, RECONSTRUCTIONS and RESOURCES, for both sections that show
 sessions.
 
 Used by `projects` and `archive`, which differ only in how they name a scan and where they put the resources
-of a non-imaging experiment. Threading: any thread; nodes are built from holdings and kept with them."""
+of a non-imaging experiment. Threading: any thread; nodes are built from snapshots and kept with them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 
 @dataclass(frozen=True)
 class Style:
-    """How a room shows sessions: its name, what it calls a scan, and whether a non-imaging experiment's
+    """How a section shows sessions: its name, what it calls a scan, and whether a non-imaging experiment's
     resources lie at its top.
     """
 
-    room: str
+    section: str
     scan_name: Callable[[ScanRecord], str]
     flat_when_not_imaging: bool = False
     dicom_alias: bool = False  # xnatpy asks for the folder `DICOM` wherever the resource's *format* is DICOM
@@ -45,7 +45,7 @@ def session_folder(
     """The folder of an experiment; `base` are attributes of its project and subject."""
     view = _SessionFolder(sources, style, project, experiment, _experiment_xattrs(experiment, base))
     return Branch(
-        inode_in_order(experiment.id, style.room, project, "experiments"),
+        inode_in_order(experiment.id, style.section, project, "experiments"),
         view.top,
         mtime=experiment.inserted,
         xattrs=view.xattrs,
@@ -53,7 +53,7 @@ def session_folder(
 
 
 def experiment_place(project: str, experiment: ExperimentRecord) -> ResourcePlace:
-    """Where the resources of an experiment hang, for rooms that show no sessions."""
+    """Where the resources of an experiment hang, for sections that show no sessions."""
     base = {"project": project, "subject": experiment.subject_label, "subject_id": experiment.subject_id}
     return ResourcePlace(project, experiment.inserted, _experiment_xattrs(experiment, base))
 
@@ -107,12 +107,12 @@ def _assessor_xattrs(
 def _with(
     base: Mapping[str, str], xattrs: Mapping[str, str], experiment: ExperimentRecord, below: str
 ) -> dict[str, str]:
-    found = {**base, **xattrs, "uri": f"/data/experiments/{experiment.id}/{below}"}
-    return {name: value for name, value in found.items() if value}
+    merged = {**base, **xattrs, "uri": f"/data/experiments/{experiment.id}/{below}"}
+    return {name: value for name, value in merged.items() if value}
 
 
 class _SessionFolder:
-    """One experiment in one room."""
+    """One experiment in one section."""
 
     def __init__(
         self,
@@ -130,13 +130,13 @@ class _SessionFolder:
 
     def top(self) -> Mapping[str, Node]:
         session = self._sources.listing_service.sessions.get(self._project, self._experiment.id)
-        return session.memo.get((self._style.room, self._project), lambda: self._build(session))
+        return session.memo.get((self._style.section, self._project), lambda: self._build(session))
 
     def _build(self, session: SessionSnapshot) -> Mapping[str, Node]:
         nodes: dict[str, Node] = {}
-        own = session.of("experiment")
+        own_resources = session.of("experiment")
         if self._style.flat_when_not_imaging and not session.scans and not self._experiment.may_have_scans:
-            return self._resources(own, self.xattrs, "").entries()
+            return self._resources(own_resources, self.xattrs, "").entries()
         if session.scans:
             scans = sorted(session.scans, key=lambda scan: natural(scan.id))
             by_id = {scan.id: scan for scan in scans}
@@ -148,25 +148,30 @@ class _SessionFolder:
             )
         if session.assessors:
             named_assessors = distinct(
-                sorted(session.assessors, key=lambda one: (one.label, one.id)),
-                lambda one: one.label,
-                lambda one: one.id,
+                sorted(session.assessors, key=lambda assessor: (assessor.label, assessor.id)),
+                lambda assessor: assessor.label,
+                lambda assessor: assessor.id,
             )
-            assessors = {name: self._assessor(session, one) for name, one in named_assessors.items()}
-            assessors_by_id = {one.id: assessors[name] for name, one in named_assessors.items()}
+            assessors = {
+                name: self._assessor(session, assessor) for name, assessor in named_assessors.items()
+            }
+            assessors_by_id = {assessor.id: assessors[name] for name, assessor in named_assessors.items()}
             nodes["ASSESSORS"] = self._branch("ASSESSORS", assessors, assessors_by_id.get)
         if session.reconstructions:
             named_recons = distinct(
-                sorted(session.reconstructions, key=lambda one: natural(one.id)),
-                lambda one: one.id,
-                lambda one: one.id,
+                sorted(session.reconstructions, key=lambda reconstruction: natural(reconstruction.id)),
+                lambda reconstruction: reconstruction.id,
+                lambda reconstruction: reconstruction.id,
             )
             nodes["RECONSTRUCTIONS"] = self._branch(
                 "RECONSTRUCTIONS",
-                {name: self._reconstruction(session, one) for name, one in named_recons.items()},
+                {
+                    name: self._reconstruction(session, reconstruction)
+                    for name, reconstruction in named_recons.items()
+                },
             )
-        if own:
-            nodes["RESOURCES"] = self._resources(own, self.xattrs, "RESOURCES")
+        if own_resources:
+            nodes["RESOURCES"] = self._resources(own_resources, self.xattrs, "RESOURCES")
         return nodes
 
     def _scan(self, session: SessionSnapshot, scan: ScanRecord) -> Branch:
@@ -175,15 +180,15 @@ class _SessionFolder:
 
     def _assessor(self, session: SessionSnapshot, assessor: AssessorRecord) -> Branch:
         mtime = assessor.inserted if assessor.inserted is not None else self._experiment.inserted
-        found = session.of("assessor", assessor.id)
+        resources = session.of("assessor", assessor.id)
         xattrs = _assessor_xattrs(self.xattrs, self._experiment, assessor)
-        return self._resources(found, xattrs, f"ASSESSORS/{assessor.id}", mtime)
+        return self._resources(resources, xattrs, f"ASSESSORS/{assessor.id}", mtime)
 
-    def _reconstruction(self, session: SessionSnapshot, one: ReconstructionRecord) -> Branch:
-        xattrs = {"reconstruction": one.id, "reconstruction_type": one.type}
-        found = session.of("reconstruction", one.id)
-        named = _with(self.xattrs, xattrs, self._experiment, f"reconstructions/{one.id}")
-        return self._resources(found, named, f"RECONSTRUCTIONS/{one.id}")
+    def _reconstruction(self, session: SessionSnapshot, reconstruction: ReconstructionRecord) -> Branch:
+        xattrs = {"reconstruction": reconstruction.id, "reconstruction_type": reconstruction.type}
+        resources = session.of("reconstruction", reconstruction.id)
+        named = _with(self.xattrs, xattrs, self._experiment, f"reconstructions/{reconstruction.id}")
+        return self._resources(resources, named, f"RECONSTRUCTIONS/{reconstruction.id}")
 
     def _resources(
         self,
@@ -193,7 +198,7 @@ class _SessionFolder:
         mtime: float | None = None,
     ) -> Branch:
         stamp = self._experiment.inserted if mtime is None else mtime
-        identity = (self._style.room, self._project, self._experiment.id, where)
+        identity = (self._style.section, self._project, self._experiment.id, where)
         return resources_folder(
             self._sources,
             ResourcePlace(self._project, stamp, xattrs),
@@ -205,7 +210,7 @@ class _SessionFolder:
     def _branch(
         self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None
     ) -> Branch:
-        inode = inode_of(self._style.room, self._project, self._experiment.id, name)
+        inode = inode_of(self._style.section, self._project, self._experiment.id, name)
         in_order(inode, nodes)
         return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
 
@@ -218,33 +223,40 @@ def resources_folder(
     dicom_alias: bool = False,
 ) -> Branch:
     """A folder of resources by label; the numeric id is an alias."""
-    ordered = sorted(resources, key=lambda one: (one.label, one.id or 0, one.owner.direction))
+    ordered = sorted(
+        resources, key=lambda resource: (resource.label, resource.id or 0, resource.owner.direction)
+    )
     named = distinct(
         ordered,
-        lambda one: one.label,
-        lambda one: one.id if one.id is not None else one.owner.direction or "unlabelled",
+        lambda resource: resource.label,
+        lambda resource: resource.id if resource.id is not None else resource.owner.direction or "unlabelled",
     )
     folders: dict[str, Branch] = {
-        name: resource_folder(sources, place, one, *where, name) for name, one in named.items()
+        name: resource_folder(sources, place, resource, *where, name) for name, resource in named.items()
     }
     in_order(inode_of(*where), folders)
-    aliases = {str(one.id): folders[name] for name, one in named.items() if one.id is not None}
+    aliases = {str(resource.id): folders[name] for name, resource in named.items() if resource.id is not None}
 
     def alias(name: str) -> Node | None:
         if name == "DICOM" and dicom_alias and name not in aliases:
-            # xnatpy asks for this name wherever the *format* is DICOM; the bulk listings tell no formats.
-            told = list(resources)
-            if not any(one.format for one in told):
-                told = [
-                    one
-                    for owner in {one.owner for one in resources}
-                    for one in sources.listing_service.sessions.resources_of(owner)
+            # xnatpy asks for this name wherever the *format* is DICOM; bulk listings have no formats.
+            detailed = list(resources)
+            if not any(resource.format for resource in detailed):
+                detailed = [
+                    resource
+                    for owner in {resource.owner for resource in resources}
+                    for resource in sources.listing_service.sessions.resources_of(owner)
                 ]
-            dicom = {key for one in told if one.format.upper() == "DICOM" for key in (one.id, one.label)}
+            dicom = {
+                key
+                for resource in detailed
+                if resource.format.upper() == "DICOM"
+                for key in (resource.id, resource.label)
+            }
             matches = (
                 folders[name]
-                for name, one in named.items()
-                if (one.label if one.id is None else one.id) in dicom
+                for name, resource in named.items()
+                if (resource.label if resource.id is None else resource.id) in dicom
             )
             return next(matches, None)
         return aliases.get(name)

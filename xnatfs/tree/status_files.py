@@ -16,16 +16,16 @@ from xnatfs.tree.generated import rendered
 from xnatfs.tree.node import Branch, inode_of
 from xnatfs.tree.resource import Sources
 
-_LASTS = 2.0  # seconds: what `stat` told is what the `cat` after it reads
+_STATUS_TTL_S = 2.0  # the size `stat` reported is the size the `cat` after it reads
 
 
-def control_room(sources: Sources, report: Callable[[], dict[str, Any]]) -> Branch:
+def control_folder(sources: Sources, report: Callable[[], dict[str, Any]]) -> Branch:
     """The folder with `status.json`, `errors.txt`, `oddities.txt` and `config.json`."""
     files = {
-        "status.json": rendered(".xnatfs/status.json", lambda: _json(report()), _LASTS),
-        "errors.txt": rendered(".xnatfs/errors.txt", lambda: _errors(sources), _LASTS),
-        "oddities.txt": rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _LASTS),
-        "config.json": rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _LASTS),
+        "status.json": rendered(".xnatfs/status.json", lambda: _json(report()), _STATUS_TTL_S),
+        "errors.txt": rendered(".xnatfs/errors.txt", lambda: _errors(sources), _STATUS_TTL_S),
+        "oddities.txt": rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _STATUS_TTL_S),
+        "config.json": rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _STATUS_TTL_S),
     }
     return Branch(inode_of(".xnatfs"), lambda: files)
 
@@ -46,14 +46,14 @@ def configuration(sources: Sources) -> dict[str, Any]:
 
 def _errors(sources: Sources) -> bytes:
     lines = [
-        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(one.when))}  {printable(one.text)}"
-        for one in sources.diagnostics.recent()
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(event.when))}  {printable(event.text)}"
+        for event in sources.diagnostics.recent()
     ]
     return ("\n".join(lines) + "\n" if lines else "no errors\n").encode("utf-8", "backslashreplace")
 
 
 def _oddities(sources: Sources) -> bytes:
-    lines = [printable(one) for one in sources.diagnostics.oddities()]
+    lines = [printable(anomaly) for anomaly in sources.diagnostics.oddities()]
     head = "Items that the server lists and the tree cannot show as they are:\n"
     return (head + "\n".join(lines) + "\n" if lines else "nothing unusual was found\n").encode(
         "utf-8", "backslashreplace"

@@ -1,4 +1,4 @@
-"""The room `tables/`: measurement tables of a project, and of single sessions, as files.
+"""The section `tables/`: measurement tables of a project, and of single sessions, as files.
 
     tables/PROJECT/<pipeline>/<table>{,_wide}.{csv,xlsx,parquet}, <table>.problems.csv
                   /{sessions,scandates,scans}.{csv,xlsx,parquet}
@@ -19,16 +19,14 @@ from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.engine.materialize import TableFiles, Variant, variants
 from xnatfs.tables.spec import Table
-from xnatfs.tree.generated import rendered
+from xnatfs.tree.generated import PLACEHOLDER_BYTES, rendered
 from xnatfs.tree.names import distinct, spell_label
 from xnatfs.tree.node import Branch, File, Node, OpenContent, inode_of
 from xnatfs.tree.resource import Sources
 
-_PLACEHOLDER = 4096  # bytes: 0 would make tools take it for empty without opening it
-
 _README = """\
-Measurement tables of this project, one folder per pipeline. Each is built when it is first opened; later
-only changes are fetched.
+Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; later \
+only what changed is asked for.
 
 NAME.csv .xlsx .parquet     one row per measurement; numbers as the pipeline wrote them
 NAME_wide.*                 one row per session
@@ -42,7 +40,7 @@ _STILL = "\nNot every session has been checked yet: more tables may appear here 
 
 @dataclass(frozen=True)
 class Tables:
-    """What the room is made from."""
+    """What the section is made from."""
 
     outputs: TableFiles
     finder: TableDiscovery
@@ -79,7 +77,11 @@ class TableFile(File):
     @property
     def size(self) -> int:
         manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
-        return _PLACEHOLDER if manifest is None else manifest.sizes.get(self._variant.suffix, _PLACEHOLDER)
+        return (
+            PLACEHOLDER_BYTES
+            if manifest is None
+            else manifest.sizes.get(self._variant.suffix, PLACEHOLDER_BYTES)
+        )
 
     @property
     def mtime(self) -> float:
@@ -115,13 +117,13 @@ class _Asked(Branch):
         return self._known(name) or super().lookup(name)
 
 
-def tables_room(sources: Sources, tables: Tables) -> Branch:
+def tables_folder(sources: Sources, tables: Tables) -> Branch:
     """`tables/`."""
 
     def entries() -> Mapping[str, Node]:
         return {
-            spell_label(one.id): _project(sources, tables, one)
-            for one in sources.listing_service.projects.all().values()
+            spell_label(project.id): _project(sources, tables, project)
+            for project in sources.listing_service.projects.all().values()
         }
 
     return Branch(inode_of("tables"), entries)
@@ -183,15 +185,15 @@ def _sessions(sources: Sources, tables: Tables, project: ProjectRecord) -> Branc
     def entries() -> Mapping[str, Node]:
         snapshot = sources.listing_service.projects.get(project.id)
         named = distinct(
-            sorted(snapshot.experiments.values(), key=lambda one: (one.label, one.id)),
-            lambda one: one.label,
-            lambda one: one.id,
+            sorted(snapshot.experiments.values(), key=lambda experiment: (experiment.label, experiment.id)),
+            lambda experiment: experiment.label,
+            lambda experiment: experiment.id,
         )
-        return {name: folder(one.id, one.label) for name, one in named.items()}
+        return {name: folder(experiment.id, experiment.label) for name, experiment in named.items()}
 
     def alias(name: str) -> Node | None:
-        one = sources.listing_service.projects.get(project.id).experiments.get(name)
-        return None if one is None else folder(one.id, one.label)
+        experiment = sources.listing_service.projects.get(project.id).experiments.get(name)
+        return None if experiment is None else folder(experiment.id, experiment.label)
 
     return Branch(inode_of("tables", project.id, "sessions"), entries, mtime=project.inserted, alias=alias)
 
@@ -225,11 +227,11 @@ def _pipelines(
 
 def _pipeline(tables: Tables, project: ProjectRecord, pipeline: str, sessions: tuple[str, ...]) -> Branch:
     def files(keys: list[str]) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         for key in keys:
             if key.partition("/")[0] == pipeline:
-                found |= _files(tables, project, key, tables.tables[key], sessions)
-        return found
+                nodes |= _files(tables, project, key, tables.tables[key], sessions)
+        return nodes
 
     return _Asked(
         inode_of("tables", project.id, pipeline, *sessions),
@@ -244,6 +246,6 @@ def _files(
 ) -> dict[str, Node]:
     name = key.rpartition("/")[2]
     return {
-        f"{name}{one.suffix}": TableFile(tables, project.id, key, one, sessions, project.inserted)
-        for one in variants(table)
+        f"{name}{variant.suffix}": TableFile(tables, project.id, key, variant, sessions, project.inserted)
+        for variant in variants(table)
     }

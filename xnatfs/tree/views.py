@@ -1,4 +1,4 @@
-"""The room `views/`: one sequence, or one resource, over a whole project (or a list of sessions).
+"""The section `views/`: one sequence, or one resource, over a whole project (or a list of sessions).
 
     views/PROJECT/by-scan-type/<TYPE>/{usable,all}/<RESOURCE>/...          NIFTI: one flat folder; others: a
     folder a scan
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from xnatfs.listing.snapshot import FileIndex
 from xnatfs.server.records import Owner, ProjectRecord, ResourceRecord, ScanRecord, natural
@@ -42,15 +43,15 @@ from xnatfs.tree.session_folders import assessor_place, experiment_place, scan_p
 _FLAT = re.compile(r"nifti.*|nii", re.IGNORECASE)
 _NO_TYPE = "(none)"
 _UNLABELLED = "unlabelled"
-_SAME_FOR = 5.0  # seconds for which the listings of a flat folder are not looked through again
+_FLAT_TTL_S = 5.0  # until then the listings of a flat folder are not compared again
 _TYPE_README = """\
-Scans of {what} {name!r} of {title}: {all} in all, {usable} of quality "usable", {unrated} without a quality
+Scans of {what} {name!r} of {title}: {all} in all, {usable} of quality "usable", {unrated} without a quality \
 (those are in all/ only).
 
 usable/RESOURCE/   scans whose quality is "usable"
 all/RESOURCE/      every scan
-NIfTI files lie side by side as SUBJECT_SESSION_SCAN_SESSIONID.EXT; further files with the same extension
-have their own name before it.
+NIfTI files lie side by side as SUBJECT_SESSION_SCAN_SESSIONID.EXT; a second file of one kind has its own \
+name before the extension.
 """
 
 
@@ -62,7 +63,7 @@ class _Kind:
     scans: list[tuple[Member, ScanRecord]] = field(default_factory=list)
 
 
-def views_room(sources: Sources) -> Branch:
+def views_folder(sources: Sources) -> Branch:
     """`views/`."""
 
     known: dict[ProjectRecord, Branch] = {}
@@ -78,7 +79,10 @@ def views_room(sources: Sources) -> Branch:
         return known[project]
 
     def entries() -> Mapping[str, Node]:
-        return {spell_label(one.id): folder(one) for one in sources.listing_service.projects.all().values()}
+        return {
+            spell_label(project.id): folder(project)
+            for project in sources.listing_service.projects.all().values()
+        }
 
     return Branch(inode_of("views"), entries)
 
@@ -118,9 +122,9 @@ def _by_kind(
                 for scan in scan_records(sources, snapshot, member):
                     kinds.setdefault(kind_of(scan), _Kind(kind_of(scan))).scans.append((member, scan))
         named = distinct(
-            sorted(kinds.values(), key=lambda one: one.name),
-            lambda one: one.name or _NO_TYPE,
-            lambda one: "type",
+            sorted(kinds.values(), key=lambda kind: kind.name),
+            lambda kind: kind.name or _NO_TYPE,
+            lambda _: "type",
         )
         return {
             name: _kind_folder(sources, scope, snapshot, what, where, kind) for name, kind in named.items()
@@ -141,7 +145,7 @@ def _kind_folder(
             what=what, name=kind.name, title=scope.title, all=len(kind.scans), usable=usable, unrated=unrated
         ).encode("utf-8", "backslashreplace")
 
-    usable = _Kind(kind.name, [one for one in kind.scans if one[1].quality == "usable"])
+    usable = _Kind(kind.name, [entry for entry in kind.scans if entry[1].quality == "usable"])
     nodes: dict[str, Node] = {
         "README.txt": rendered("/".join((*here, "README.txt")), text),
         "usable": _quality_folder(sources, snapshot, (*here, "usable"), usable),
@@ -174,20 +178,20 @@ def _quality_folder(sources: Sources, snapshot: Snapshot, where: tuple[str, ...]
 
 
 def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]) -> Branch:
-    held: list[tuple[float, list[FileIndex], Mapping[str, Node]]] = []  # one, replaced as a whole
+    cached: list[tuple[float, list[FileIndex], Mapping[str, Node]]] = []  # one, replaced as a whole
 
     def entries() -> Mapping[str, Node]:
         # Every look-up of a file comes here, and 20,000 listings are not gone through for each. (Another
         # listing of the project, as after a refresh, makes another folder.)
-        if held and time.monotonic() < held[0][0]:
-            return held[0][2]
+        if cached and time.monotonic() < cached[0][0]:
+            return cached[0][2]
         with sources.working(" / ".join(where[1:]), len(parts)) as progress:
             listings = sources.listing_service.files.indexes_of(
-                [(one.resource, one.experiment.changed) for one in parts], progress
+                [(part.resource, part.experiment.changed) for part in parts], progress
             )
-        same = bool(held) and all(old is new for old, new in zip(held[0][1], listings, strict=True))
-        nodes = held[0][2] if same else flat_nodes(sources, parts, listings)
-        held[:] = [(time.monotonic() + min(_SAME_FOR, sources.settings.limits.ttl), listings, nodes)]
+        same = bool(cached) and all(old is new for old, new in zip(cached[0][1], listings, strict=True))
+        nodes = cached[0][2] if same else flat_nodes(sources, parts, listings)
+        cached[:] = [(time.monotonic() + min(_FLAT_TTL_S, sources.settings.limits.ttl), listings, nodes)]
         return nodes
 
     return FlatFolder(inode_of(*where), entries)
@@ -195,40 +199,49 @@ def _flat_folder(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]
 
 def _scan_folders(sources: Sources, where: tuple[str, ...], parts: list[FlatPart]) -> Branch:
     def label(part: FlatPart) -> str:
-        return f"{part.experiment.subject_label}_{part.experiment.label}_{scan_folder(part.scan)}_{part.experiment.id}"
+        session = part.experiment
+        return f"{session.subject_label}_{session.label}_{scan_folder(part.scan)}_{session.id}"
 
-    kept: dict[str, Mapping[str, Node]] = {}
+    cache: dict[str, Mapping[str, Node]] = {}
 
     def entries() -> Mapping[str, Node]:
-        if "nodes" not in kept:
+        if "nodes" not in cache:
             named = distinct(
                 parts, label, lambda part: part.resource.id if part.resource.id is not None else part.scan.id
             )
-            kept["nodes"] = {
+            cache["nodes"] = {
                 name: resource_folder(sources, part.place, part.resource, *where, name)
                 for name, part in named.items()
             }
-        return kept["nodes"]
+        return cache["nodes"]
 
     return Branch(inode_of(*where), entries)
 
 
 # --- by resource --------------------------------------------------------------------------------------------
 
-_Found = list[
-    tuple[Member, str, ResourceRecord, Callable[..., Node]]
-]  # session, folder below it ("" for none), the resource, what makes it
+
+class _Placement(NamedTuple):
+    """A resource in a view: its session, the folder below it ("" for none), and what makes its node."""
+
+    member: Member
+    folder: str
+    resource: ResourceRecord
+    make: Callable[..., Node]
+
+
+_Placements = list[_Placement]
 
 
 def _by_resource(
-    sources: Sources, scope: SessionScope, what: str, find: Callable[[Snapshot], _Found]
+    sources: Sources, scope: SessionScope, what: str, find: Callable[[Snapshot], _Placements]
 ) -> Branch:
     where = ("views", *scope.identity, what)
 
     def build(snapshot: Snapshot) -> Mapping[str, Node]:
-        labels: dict[str, _Found] = {}
-        for one in find(snapshot):
-            labels.setdefault(one[2].label, []).append(one)
+        labels: dict[str, _Placements] = {}
+        for placed in find(snapshot):
+            labels.setdefault(placed.resource.label, []).append(placed)
         named = distinct(sorted(labels), lambda label: label, lambda _: _UNLABELLED)
         return {
             name: Branch(inode_of(*where, label), _constant(_sessions((*where, label), labels[label])))
@@ -238,84 +251,92 @@ def _by_resource(
     return Branch(inode_of(*where), lambda: scope.kept(what, build))
 
 
-def _sessions(where: tuple[str, ...], found: _Found) -> Mapping[str, Node]:
-    sessions: dict[Member, _Found] = {}
-    for one in found:
-        sessions.setdefault(one[0], []).append(one)
+def _sessions(where: tuple[str, ...], placements: _Placements) -> Mapping[str, Node]:
+    sessions: dict[Member, _Placements] = {}
+    for placed in placements:
+        sessions.setdefault(placed.member, []).append(placed)
     named = distinct(sessions, lambda member: member.experiment.label, lambda member: member.experiment.id)
     nodes: dict[str, Node] = {}
     for name, member in named.items():
-        theirs = sessions[member]
+        in_session = sessions[member]
         here = (*where, member.experiment.id)
-        if theirs[0][1] == "" and len(theirs) == 1:
-            nodes[name] = theirs[0][3](*here)
+        if in_session[0].folder == "" and len(in_session) == 1:
+            nodes[name] = in_session[0].make(*here)
             continue
         below = distinct(
-            theirs,
-            lambda one: one[1] or str(one[2].id),
-            lambda one: one[2].id or one[2].owner.direction or "other",
+            in_session,
+            lambda placed: placed.folder or str(placed.resource.id),
+            lambda placed: placed.resource.id or placed.resource.owner.direction or "other",
         )
-        inner = {inner: one[3](*here, inner) for inner, one in below.items()}
+        inner = {folder: placed.make(*here, folder) for folder, placed in below.items()}
         nodes[name] = Branch(inode_of(*here), _constant(inner), mtime=member.experiment.inserted)
     return nodes
 
 
-def _own(sources: Sources, snapshot: Snapshot) -> _Found:
-    found: _Found = []
-    for project, project_snapshots in snapshot.project_snapshots.items():
-        theirs = [member for member in snapshot.members if member.project == project]
+def _own(sources: Sources, snapshot: Snapshot) -> _Placements:
+    placed: _Placements = []
+    for project, project_snapshot in snapshot.project_snapshots.items():
+        members = [member for member in snapshot.members if member.project == project]
         unknown = [
             member.experiment.id
-            for member in theirs
-            if member.experiment.id not in project_snapshots.complete
+            for member in members
+            if member.experiment.id not in project_snapshot.complete
         ]
         summary = None
         if unknown:
             summary = sources.summaries.get(project)
-            unknown = [one for one in unknown if one in summary.experiments]
+            unknown = [identity for identity in unknown if identity in summary.experiments]
             with sources.working(f"resources of the sessions of {project}", len(unknown)):
                 sources.summaries.look_into(summary, unknown)
-        for member in theirs:
+        for member in members:
             identity = member.experiment.id
-            if identity in project_snapshots.complete:
-                own = project_snapshots.resources.get(Owner("experiment", identity), [])
+            if identity in project_snapshot.complete:
+                resources = project_snapshot.resources.get(Owner("experiment", identity), [])
             else:
-                own = (summary.session_resources(identity) if summary is not None else None) or []
+                resources = (summary.session_resources(identity) if summary is not None else None) or []
             place = experiment_place(project, member.experiment)
-            found += [
-                (member, "", resource, partial(resource_folder, sources, place, resource)) for resource in own
+            placed += [
+                _Placement(member, "", resource, partial(resource_folder, sources, place, resource))
+                for resource in resources
             ]
-    return found
+    return placed
 
 
-def _of_scans(sources: Sources, snapshot: Snapshot) -> _Found:
-    found: _Found = []
+def _of_scans(sources: Sources, snapshot: Snapshot) -> _Placements:
+    placed: _Placements = []
     for member in snapshot.members:
         for scan, resources in sorted(
-            scans_of(sources, snapshot, member), key=lambda one: natural(one[0].id)
+            scans_of(sources, snapshot, member), key=lambda entry: natural(entry[0].id)
         ):
             place = scan_place(member.project, member.experiment, scan)
             for resource in resources:
-                found.append(
-                    (member, scan_folder(scan), resource, partial(resource_folder, sources, place, resource))
+                placed.append(
+                    _Placement(
+                        member,
+                        scan_folder(scan),
+                        resource,
+                        partial(resource_folder, sources, place, resource),
+                    )
                 )
-    return found
+    return placed
 
 
-def _of_assessors(sources: Sources, snapshot: Snapshot) -> _Found:
-    found: _Found = []
+def _of_assessors(sources: Sources, snapshot: Snapshot) -> _Placements:
+    placed: _Placements = []
     for member in snapshot.members:
-        project_snapshots, identity = snapshot.project_snapshots[member.project], member.experiment.id
-        if identity in project_snapshots.complete and identity not in project_snapshots.assessors:
+        project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
+        if identity in project_snapshot.complete and identity not in project_snapshot.assessors:
             continue
         session = sources.listing_service.sessions.get(member.project, identity)
-        for assessor in sorted(session.assessors, key=lambda one: (one.label, one.id)):
+        for assessor in sorted(session.assessors, key=lambda assessor: (assessor.label, assessor.id)):
             place = assessor_place(member.project, member.experiment, assessor)
             for resource in session.of("assessor", assessor.id):
-                found.append(
-                    (member, assessor.label, resource, partial(resource_folder, sources, place, resource))
+                placed.append(
+                    _Placement(
+                        member, assessor.label, resource, partial(resource_folder, sources, place, resource)
+                    )
                 )
-    return found
+    return placed
 
 
 def _constant(nodes: Mapping[str, Node]) -> Callable[[], Mapping[str, Node]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from tests.unit.tables.frames import ODD_CELLS, csv_rows, frame, frames, texts
-from xnatfs.tables.output.types import LISTED, distinct, plain_number
+from xnatfs.tables.output.types import MAX_LISTED_CHANGES, distinct, plain_number
 from xnatfs.tables.output.write import FORMATS, csv_cell, problems, risky, write
 from xnatfs.tables.spec import Column, Row, Rows, is_number
 
@@ -153,7 +153,7 @@ def test_each_changed_cell_is_said_once_with_its_column() -> None:
 
 def test_the_list_of_changed_cells_ends() -> None:
     said = problems(Rows((Column("x"),), [(f"={number}",) for number in range(100_000)]))
-    assert len(said) == LISTED + 1
+    assert len(said) == MAX_LISTED_CHANGES + 1
     assert said[-1] == "more cells were changed than the 200 listed"
 
 

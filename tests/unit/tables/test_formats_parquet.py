@@ -131,7 +131,7 @@ def test_three_thousand_columns(path: Path) -> None:
 
 
 def test_row_groups_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_GROUP", 100_000)
+    monkeypatch.setattr(parquet, "_GROUP_CELLS", 100_000)
     write(Made(tuple(map(Column, "abcde")), 50_000), "parquet", path)
     with pyarrow.parquet.ParquetFile(path) as file:
         assert file.metadata.num_row_groups == 3

@@ -185,7 +185,7 @@ def test_a_table_without_rows_has_its_header(path: Path) -> None:
 def test_further_sheets_take_the_rows_that_do_not_fit(
     path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(xlsx, "MAX_ROWS", 10)
+    monkeypatch.setattr(xlsx, "MAX_SHEET_ROWS", 10)
     rows = [(f"E{number}", str(number)) for number in range(count)]
     write(frame("ID x", *rows), "xlsx", path, title="aseg")
     found = sheets(path)
@@ -285,6 +285,6 @@ def test_rows_are_written_as_xlsxwriter_writes_them(path: Path, table: Rows) -> 
 
 
 def test_more_texts_than_are_kept_are_written_as_well(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xlsx._Fast, "_KEPT", 3)
+    monkeypatch.setattr(xlsx._Fast, "_MAX_TEXTS", 3)
     texts = [f"a<{number % 7}>" for number in range(50)]
     assert cells(path, Rows((Column("ID"), Column("x")), [("1", text) for text in texts])) == texts

@@ -64,9 +64,9 @@ def add(make: Maker) -> Project:
                 "BAMOS_ARTERIAL",
                 {"bamos_arterial_stats.csv": csv(["depth", "region", "n", "volume"], rows)},
             )
-        made = make.resource(session, "FREESURFER6", files)
+        resource = make.resource(session, "FREESURFER6", files)
         if label == "b_gone":
-            (entry,) = (entry for entry in made.entries if entry.name == "aseg.stats")
+            (entry,) = (entry for entry in resource.entries if entry.name == "aseg.stats")
             entry.digest, entry.catalog_size, entry.content = entry.true_digest, entry.listed_size, None
         make.resource(session, "ASHS", ashs)
     return project

@@ -2,7 +2,7 @@
 
 Used by `scale.py`. A session has FREESURFER6 (true numbers in aseg, aparc and the hippocampal subfields, and
 fifty other files), ASHS, and, if asked for, SPM12's maps in their real size. Nothing is held: catalogs and
-contents are made anew whenever they are looked at. The numbers are those of `measurements.py` by accession
+contents are made again whenever they are looked at. The numbers are those of `measurements.py` by accession
 id; the maps' volumes are `tissue_volume`."""
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def tissue_volume(session: str, name: str) -> float:
 
 
 def add(make: Maker, sessions: int, images: bool, digest: str | None) -> Project:
-    """Add project COHORT with so many sessions, each of a subject of its own."""
+    """Add project COHORT with this many sessions, each of a subject of its own."""
     project = make.project(
         "COHORT", "Cohort", members=["demo"], description=f"{sessions} sessions with measurements"
     )

@@ -127,17 +127,17 @@ def lesions(session: str) -> dict[tuple[int, int], tuple[tuple[int, ...], ...]]:
     """BAMOS: (layer, lobe) -> the lesions there, each the probabilities of its voxels in quarters (1 to 4).
     None in the background.
     """
-    found = {}
+    places = {}
     for layer in range(LAYERS):
         for lobe in range(len(LOBES)):
             key = f"{session}/bamos/{layer}/{lobe}"
             count = int(draw(key, 0, 3, 0)) if layer and lobe else 0
             sizes = [int(draw(f"{key}/{n}", 1, 8, 0)) for n in range(count)]
-            found[layer, lobe] = tuple(
+            places[layer, lobe] = tuple(
                 tuple(int(draw(f"{key}/{n}/{voxel}", 1, 4, 0)) for voxel in range(size))
                 for n, size in enumerate(sizes)
             )
-    return found
+    return places
 
 
 def _lesion_volume(some: tuple[tuple[int, ...], ...]) -> Decimal:

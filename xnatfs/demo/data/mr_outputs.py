@@ -217,7 +217,8 @@ def mrtrix3(session: str) -> Files:
 
 
 def xcp_d(session: str, subject: str, label: str) -> Files:
-    stem = f"xcp_d/sub-{subject}/ses-{label}/func/sub-{subject}_ses-{label}_task-rest_space-MNI152NLin6Asym_atlas-DK"
+    name = f"sub-{subject}_ses-{label}_task-rest_space-MNI152NLin6Asym_atlas-DK"
+    stem = f"xcp_d/sub-{subject}/ses-{label}/func/{name}"
     matrix = [[node, *row] for node, row in zip(d.NODES, d.correlations(session), strict=True)]
     return {
         f"{stem}_measure-pearsoncorrelation_conmat.tsv": csv(["Node", *d.NODES], matrix, "\t"),
@@ -252,7 +253,9 @@ def fmriprep(session: str, subject: str, label: str) -> Files:
             Name="fMRIPrep", BIDSVersion="1.4.0", DatasetType="derivative"
         ),
         f"fmriprep/sub-{subject}.html": f"<html><body>{name}</body></html>\n".encode(),
-        f"{folder}/func/{name}_task-rest_desc-confounds_timeseries.tsv": b"csf\tframewise_displacement\n0.5\tn/a\n0.4\t0.123\n",
+        f"{folder}/func/{name}_task-rest_desc-confounds_timeseries.tsv": (
+            b"csf\tframewise_displacement\n0.5\tn/a\n0.4\t0.123\n"
+        ),
         f"{folder}/func/{name}_task-rest_space-MNI152NLin6Asym_desc-preproc_bold.nii.gz": picture(
             f"{session}/bold"
         ),

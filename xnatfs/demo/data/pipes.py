@@ -155,10 +155,10 @@ def mri_of(session: Experiment, notes: str | None) -> dict[str, str] | None:
     """What a PET session's validator says about the MR session it found."""
     if notes is None:
         return None
-    found = {
+    files = {
         "experiment_id": session.id,
         "date": session.date,
         "project": session.project,
         "scan_id": session.scans[0].id,
     }
-    return {**found, "notes": notes} if notes else found
+    return {**files, "notes": notes} if notes else files

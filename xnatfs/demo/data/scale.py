@@ -17,7 +17,7 @@ from xnatfs.demo.data.images import Nifti1Header, head
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive, CatalogEntry, ComputedContent, LazyEntries
 
-_HEADER = 352
+_HEADER_BYTES = 352
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ def large_nifti(key: str, size: int) -> NiftiContent:
 
     What is left over after the last whole slice lies behind the last voxel, which NIfTI allows.
     """
-    count = size - _HEADER
+    count = size - _HEADER_BYTES
     shape = (1024, 1024, count >> 20) if count >> 20 else (min(count, 32767), 1, 1)
     header = Nifti1Header()
     header.set_data_dtype(np.uint8)
     header.set_data_shape(shape)
-    header["vox_offset"] = _HEADER
+    header["vox_offset"] = _HEADER_BYTES
     header["magic"] = b"n+1"
     header["sform_code"] = 1
     header["srow_x"], header["srow_y"], header["srow_z"] = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
@@ -93,14 +93,15 @@ def build(
     `digests=False`: the catalogs have none. With digests, a file's MD5 is computed when its catalog is first
     listed. `big_files` (file name -> bytes, such as `{"one.nii": 1 << 30}`) makes a project BIG, one session
     and one resource NIFTI for each; their digests are left out unless `big_digests`, because hashing 1 GiB
-    takes seconds. A name ending `.nii` is an image that opens. `flat` makes a project FLAT: one session with
-    one resource FLAT of so many files of `flat_size` bytes. `dicom` makes a project DCM: one session with one
-    scan of so many true DICOM slices of `dicom_pixels` squared (272: 150 kB each), which are held in memory.
-    `cohort` makes a project COHORT: so many sessions with the results of FreeSurfer 6 and ASHS (see
-    `cohort.py`); with `cohort_images` also SPM12's tissue maps in their real size.
-    `types`: the scans of SCALE have so many types in all, in turn (0: one for each scan of a session).
-    `nifti` makes a project NIFTI: so many sessions with one scan T1, whose resource NIFTI is one file of
-    `nifti_size` bytes."""
+    takes seconds. A name ending `.nii` is an image that opens.
+
+    Counts that make a further project: `flat`, a project FLAT: one session with one resource FLAT of that
+    many files of `flat_size` bytes. `dicom`, a project DCM: one session with one scan of that many true DICOM
+    slices of `dicom_pixels` squared (272: 150 kB each), which are kept in memory. `cohort`, a project COHORT:
+    that many sessions with the results of FreeSurfer 6 and ASHS (see `cohort.py`); with `cohort_images` also
+    SPM12's tissue maps in their real size. `nifti`, a project NIFTI: that many sessions with one scan T1,
+    whose resource NIFTI is one file of `nifti_size` bytes.
+    `types`: how many types the scans of SCALE have in all, in turn (0: one for each scan of a session)."""
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
     make.user("admin", admin=True)
@@ -159,7 +160,7 @@ def build(
         series = Series("DCM", "dcm", session.label, 1, "T1", "20240108", "091500", "F")
         volume = head("DCM/T1", (dicom_pixels, dicom_pixels, dicom))
         files_made = slices(series, volume, (1.0, 1.0, 1.0))
-        made = make.resource(
+        added = make.resource(
             make.scan(session, "1", "T1", frames=str(dicom)),
             "DICOM",
             files_made,
@@ -167,7 +168,7 @@ def build(
             content="RAW",
         )
         if not digests:
-            for entry in made.entries:
+            for entry in added.entries:
                 entry.digest = ""
     if nifti:
         project = make.project(
@@ -177,8 +178,8 @@ def build(
             session = make.experiment(
                 make.subject(project, f"n{number:05d}"), f"n{number:05d}_MR1", date="2024-01-08"
             )
-            made = make.resource(make.scan(session, "1", "T1"), "NIFTI", format="NIFTI")
-            made.entries = _catalog(
+            added = make.resource(make.scan(session, "1", "T1"), "NIFTI", format="NIFTI")
+            added.entries = _catalog(
                 session.id, lambda n: f"image{n}.nii.gz", 1, nifti_size, archive.clock, digest
             )
     if cohort:

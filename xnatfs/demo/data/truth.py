@@ -71,13 +71,14 @@ class TrueFile:
     @property
     def uri(self) -> str:
         """Where the file can be had: by accession id and resource number, percent-encoded."""
+        session = f"/data/experiments/{self.session_id}"
         base = {
             "project": f"/data/projects/{self.project}",
             "subject": f"/data/subjects/{self.subject_id}",
-            "scan": f"/data/experiments/{self.session_id}/scans/{_quoted(self.scan or '')}",
-            "assessor": f"/data/experiments/{self.session_id}/assessors/{self.assessor_id}",
-            "reconstruction": f"/data/experiments/{self.session_id}/reconstructions/{_quoted(self.assessor or '')}",
-        }.get(self.kind, f"/data/experiments/{self.session_id}")
+            "scan": f"{session}/scans/{_quoted(self.scan or '')}",
+            "assessor": f"{session}/assessors/{self.assessor_id}",
+            "reconstruction": f"{session}/reconstructions/{_quoted(self.assessor or '')}",
+        }.get(self.kind, session)
         direction = f"/{self.direction}" if self.direction else ""
         return f"{base}{direction}/resources/{self.resource_id}/files/{quote(self.path, safe='/')}"
 

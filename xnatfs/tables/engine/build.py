@@ -89,7 +89,7 @@ class BuiltTable:
         self.sessions = sessions
         self.as_of = as_of  # epoch seconds at which the server was asked
         self._finished: tuple[tuple[str, ...], list[Row]] | None = None
-        names = _layout(table, dict.fromkeys(name for one in sessions for name in one.columns))
+        names = _layout(table, dict.fromkeys(name for session in sessions for name in session.columns))
         if table.finish is not None:
             self._finished = table.finish(names, list(self._long(names)))
             names = self._finished[0]
@@ -127,18 +127,18 @@ class BuiltTable:
     def problems(self, notes: Sequence[str] = ()) -> Rows:
         """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on
         the table as a whole. Names in a reason are somebody else's, and a terminal may show it."""
-        found: list[Row] = [
+        rows: list[Row] = [
             (
-                one.experiment.id,
-                one.experiment.subject_label,
-                one.experiment.label,
-                one.experiment.date,
+                session.experiment.id,
+                session.experiment.subject_label,
+                session.experiment.label,
+                session.experiment.date,
                 printable(problem),
             )
-            for one in self.sessions
-            for problem in one.result.problems
+            for session in self.sessions
+            for problem in session.result.problems
         ]
-        return Rows(PROBLEM_COLUMNS, found + [("", "", "", "", note) for note in notes])
+        return Rows(PROBLEM_COLUMNS, rows + [("", "", "", "", note) for note in notes])
 
     @property
     def fingerprint(self) -> str:
@@ -146,20 +146,22 @@ class BuiltTable:
         definition.
         """
         digest = hashlib.sha256(self._spec.fingerprint.encode())
-        for one in self.sessions:
-            about = visit_of(self._project, one.experiment)
-            digests = [self._collector.digest(read) for read in one.result.reads]
-            told = repr((about, one.experiment.changed, one.result.reads, digests, one.result.problems))
-            digest.update(told.encode("utf-8", "backslashreplace"))
+        for session in self.sessions:
+            about = visit_of(self._project, session.experiment)
+            digests = [self._collector.digest(read) for read in session.result.reads]
+            state = repr(
+                (about, session.experiment.changed, session.result.reads, digests, session.result.problems)
+            )
+            digest.update(state.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
 
     def counts(self) -> dict[str, int]:
         """Sessions used, without the resource, and failed; rows."""
         return {
-            "sessions": sum(1 for one in self.sessions if one.rows),
-            "missing": sum(1 for one in self.sessions if one.result.missing),
-            "failed": sum(1 for one in self.sessions if not one.rows and not one.result.missing),
-            "rows": sum(one.rows for one in self.sessions),
+            "sessions": sum(1 for session in self.sessions if session.rows),
+            "missing": sum(1 for session in self.sessions if session.result.missing),
+            "failed": sum(1 for session in self.sessions if not session.rows and not session.result.missing),
+            "rows": sum(session.rows for session in self.sessions),
         }
 
 
@@ -171,7 +173,13 @@ class JoinedTable(BuiltTable):
         self.state = _joined([part.state for part in parts])
         self._whose = {id(session): part for part in parts for session in part.sessions}
         sessions = [session for part in parts for session in part.sessions]
-        sessions.sort(key=lambda one: (one.experiment.subject_label, one.experiment.label, one.experiment.id))
+        sessions.sort(
+            key=lambda session: (
+                session.experiment.subject_label,
+                session.experiment.label,
+                session.experiment.id,
+            )
+        )
         self._set_up(table, sessions, as_of)
 
     def session_rows(self, session: TableSession, names: Sequence[str]) -> Iterator[Row]:
@@ -186,8 +194,8 @@ class Builder:
     """Builds tables of one server.
 
     Args:
-        outlines, catalogs: what there is.
-        loose: fetches files.
+        summaries, listing_service: what is on the server.
+        downloads: fetches files.
         store: keeps what was parsed.
         limits: how many sessions at once, how long a build may take.
         tables: all tables by key.
@@ -198,7 +206,7 @@ class Builder:
         self,
         summaries: ProjectSummaries,
         listing_service: ListingService,
-        loose: TemporaryDownloads,
+        downloads: TemporaryDownloads,
         store: MeasurementStore,
         limits: Limits,
         tables: Mapping[str, Table],
@@ -207,7 +215,7 @@ class Builder:
         self.tables = tables
         self.summaries = summaries
         self.listing_service = listing_service
-        self._loose = loose
+        self._downloads = downloads
         self._store = store
         self._limits = limits
         self._site = site
@@ -216,12 +224,10 @@ class Builder:
         self._workers = WorkerPool("table", 2 * limits.connections)
         self._readers = WorkerPool("site", 2)
         self.running: dict[int, Status] = {}
-        self.groups: dict[
-            str, Callable[[], Sequence[tuple[str, Sequence[str]]]]
-        ] = {}  # lists: name -> their projects and sessions
-        self._checked: set[tuple[str, str, tuple[str, ...]]] = (
-            set()
-        )  # tables that were built since somebody asked for a refresh
+        # Lists: name -> their projects and sessions.
+        self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}
+        # Tables that were built since the last request for a refresh.
+        self._checked: set[tuple[str, str, tuple[str, ...]]] = set()
         self.asked_again = 0.0  # when that was, epoch seconds
 
     def site(self, summary: ProjectSummary) -> Site:
@@ -230,18 +236,20 @@ class Builder:
         Raises:
             UsageError: the project's cannot be understood.
         """
-        holder = next((one for one in summary.resources if one.label == overrides.RESOURCE), None)
+        holder = next(
+            (resource for resource in summary.resources if resource.label == overrides.RESOURCE), None
+        )
         if holder is None:
             return self._site
         files = self.listing_service.files.of_resource(holder, "")
-        file = next((one for one in files if one.path.rsplit("/", 1)[-1] == overrides.NAME), None)
-        held = self._sites.get(summary.project)
-        if held is None or held[0] != file:
-            held = self._sites[summary.project] = (
+        file = next((record for record in files if record.path.rsplit("/", 1)[-1] == overrides.NAME), None)
+        cached = self._sites.get(summary.project)
+        if cached is None or cached[0] != file:
+            cached = self._sites[summary.project] = (
                 file,
                 Site() if file is None else self._read_site(summary.project, file),
             )
-        return self._site.over(held[1])
+        return self._site.over(cached[1])
 
     def spec(self, summary: ProjectSummary, key: str) -> Spec:
         """A table as the project has it.
@@ -268,7 +276,7 @@ class Builder:
                 raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
             as_of = time.time()
             return JoinedTable(
-                [self.build(one, key, theirs, progress) for one, theirs in self.parts(project)],
+                [self.build(part, key, members, progress) for part, members in self.parts(project)],
                 self.tables[key],
                 as_of,
             )
@@ -276,44 +284,52 @@ class Builder:
         summary = self.summaries.get(project)
         spec = self.spec(summary, key)
         chosen = sorted(
-            chosen_sessions(summary, sessions), key=lambda one: (one.subject_label, one.label, one.id)
+            chosen_sessions(summary, sessions),
+            key=lambda experiment: (experiment.subject_label, experiment.label, experiment.id),
         )
         status = Status(project, key, len(chosen))
         self.running[id(status)] = status
         try:
-            self.summaries.look_into(summary, [one.id for one in chosen], all_of_them=False)
+            self.summaries.look_into(summary, [experiment.id for experiment in chosen], all_of_them=False)
             check = self._to_check(project, key, sessions)
             collector = Collector(
                 spec,
                 summary,
                 self.listing_service,
-                self._loose,
+                self._downloads,
                 self._store,
                 self._limits.relist_after,
                 check=check,
             )
-            found = _Parallel(self._workers, collector, spec, project, self._limits.table_deadline).run(
-                chosen, status, progress
-            )
+            built_sessions = _Parallel(
+                self._workers, collector, spec, project, self._limits.table_deadline
+            ).run(chosen, status, progress)
             if check and self.asked_again <= as_of:
                 self._checked.add((project, key, tuple(sorted(sessions))))
         finally:
             del self.running[id(status)]
-        troubled = any(one.result.trouble is not None or one.result.passing for one in found)
+        troubled = any(
+            session.result.trouble is not None or session.result.passing for session in built_sessions
+        )
         return BuiltTable(
-            spec, project, found, collector, as_of, "" if troubled else self._state(project, spec, chosen)
+            spec,
+            project,
+            built_sessions,
+            collector,
+            as_of,
+            "" if troubled else self._state(project, spec, chosen),
         )
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is
-        read of them. "" if only building tells: for tables made from listings, servers without stamps, and
-        once after `check_again`.
+        read of them. "" if only a build can show it: for tables made from listings, servers without stamps,
+        and once after `check_again`.
 
         Raises:
             UsageError, Failure: see `build`.
         """
         if project in self.groups:
-            states = [self.state(one, key, theirs) for one, theirs in self.parts(project)]
+            states = [self.state(part, key, members) for part, members in self.parts(project)]
             return _joined(states)
         summary = self.summaries.get(project)
         chosen = chosen_sessions(summary, sessions)
@@ -344,11 +360,11 @@ class Builder:
         """A listed file, fetched whole.
 
         Raises:
-            Failure: it cannot be had.
+            Failure: it is not available.
         """
         # Not in the caller's thread, which may serve an operation: a socket is deaf to Ctrl-C.
         return self._readers.do(
-            lambda: self._loose.fetch(file, listed=True).stream, self._limits.listing_deadline
+            lambda: self._downloads.fetch(file, listed=True).stream, self._limits.listing_deadline
         )
 
     def close(self) -> None:
@@ -360,10 +376,10 @@ class Builder:
 
     @staticmethod
     def _state(project: str, spec: Spec, chosen: Sequence[ExperimentRecord]) -> str:
-        if not all(one.changed for one in chosen):
+        if not all(experiment.changed for experiment in chosen):
             return ""
-        told = [__version__, project, spec.fingerprint, *sorted(map(repr, chosen))]
-        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+        state = [__version__, project, spec.fingerprint, *sorted(map(repr, chosen))]
+        return hashlib.sha256("\n".join(state).encode("utf-8", "backslashreplace")).hexdigest()[:20]
 
     def _to_check(self, project: str, key: str, sessions: Sequence[str]) -> bool:
         return self.asked_again > 0 and (project, key, tuple(sorted(sessions))) not in self._checked
@@ -378,8 +394,10 @@ class Builder:
         return overrides.parse(text, where, self.tables)
 
 
-_ALONE = 4  # sessions that have the resource but not the files, before the others are asked for all at once
-_LOOKED_AT = 200  # sessions, the same with those that have not even the resource
+# Sessions are collected one by one until one has shown where its files lie. After this many that have the
+# resource but not the files, or this many in all, the others are collected side by side.
+_MAX_SEQUENTIAL_SESSIONS = 4
+_MAX_PROBED_SESSIONS = 200
 
 
 class _Parallel:
@@ -388,15 +406,15 @@ class _Parallel:
     """
 
     def __init__(
-        self, workers: WorkerPool, collector: Collector, spec: Spec, project: str, patience: float
+        self, workers: WorkerPool, collector: Collector, spec: Spec, project: str, timeout_s: float
     ) -> None:
         self._workers = workers
         self._collector = collector
         self._spec = spec
         self._project = project
-        self._patience = patience
+        self._timeout_s = timeout_s
         self._condition = threading.Condition()
-        self._found: list[TableSession] = []
+        self._collected: list[TableSession] = []
         self._failure: BaseException | None = None
         self._sent = 0
         self._ending = False
@@ -404,37 +422,39 @@ class _Parallel:
     def run(
         self, experiments: Sequence[ExperimentRecord], status: Status, progress: Progress | None
     ) -> list[TableSession]:
-        deadline = time.monotonic() + self._patience
-        self._collector.on_learnt = self._wake
-        told = 0
+        deadline = time.monotonic() + self._timeout_s
+        self._collector.on_paths_known = self._wake
+        reported = 0
         try:
-            while told < len(experiments):
-                for experiment in experiments[self._sent : (allowed := self._allowed(experiments, told))]:
+            while reported < len(experiments):
+                for experiment in experiments[self._sent : (allowed := self._allowed(experiments, reported))]:
                     # a default binds the loop's variable; mypy cannot type such a lambda
-                    self._workers.submit(lambda one=experiment: self._one(one))  # type: ignore[misc]
+                    self._workers.submit(lambda experiment=experiment: self._collect(experiment))  # type: ignore[misc]
                 self._sent = max(self._sent, allowed)
-                self._wait(experiments, told, max(0.0, deadline - time.monotonic()))
-                if len(self._found) > told:
-                    told = status.done = len(self._found)
+                self._wait(experiments, reported, max(0.0, deadline - time.monotonic()))
+                if len(self._collected) > reported:
+                    reported = status.done = len(self._collected)
                     if progress is not None:
-                        progress(told, status.total)
+                        progress(reported, status.total)
         except BaseException:
             self._ending = True
             raise
-        refused = [one.result.trouble for one in self._found if one.result.trouble is not None]
-        if refused and not any(one.rows for one in self._found):
-            raise refused[0]  # nothing could be had: that is no table
-        order = {one.id: number for number, one in enumerate(experiments)}
-        return sorted(self._found, key=lambda one: order[one.experiment.id])
+        refused = [
+            session.result.trouble for session in self._collected if session.result.trouble is not None
+        ]
+        if refused and not any(session.rows for session in self._collected):
+            raise refused[0]  # without any session there is no table
+        order = {experiment.id: number for number, experiment in enumerate(experiments)}
+        return sorted(self._collected, key=lambda session: order[session.experiment.id])
 
     def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
-        """How many may have been started when so many are done."""
-        alone = sum(1 for one in self._found[:done] if not one.result.missing)
-        if self._collector.learnt or alone >= _ALONE or done >= _LOOKED_AT:
+        """How many may have been started once `done` are done."""
+        alone = sum(1 for session in self._collected[:done] if not session.result.missing)
+        if self._collector.paths_known or alone >= _MAX_SEQUENTIAL_SESSIONS or done >= _MAX_PROBED_SESSIONS:
             return len(experiments)
         return min(done + 1, len(experiments))
 
-    def _wait(self, experiments: Sequence[ExperimentRecord], told: int, patience: float) -> None:
+    def _wait(self, experiments: Sequence[ExperimentRecord], reported: int, timeout_s: float) -> None:
         """Until more are done or may be started.
 
         Raises:
@@ -443,13 +463,13 @@ class _Parallel:
 
         def news() -> bool:
             return (
-                len(self._found) > told
+                len(self._collected) > reported
                 or self._failure is not None
-                or self._sent < self._allowed(experiments, told)
+                or self._sent < self._allowed(experiments, reported)
             )
 
         with self._condition:
-            wait_until(self._condition, news, patience)
+            wait_until(self._condition, news, timeout_s)
         if self._failure is not None:
             raise self._failure
 
@@ -457,11 +477,11 @@ class _Parallel:
         with self._condition:
             self._condition.notify_all()
 
-    def _one(self, experiment: ExperimentRecord) -> None:
+    def _collect(self, experiment: ExperimentRecord) -> None:
         if self._ending or self._workers.closed:
             return
         try:
-            session = TableSession(experiment, self._collector.gather(experiment))
+            session = TableSession(experiment, self._collector.collect(experiment))
             if session.result.reads:
                 self._count(session)
         except BaseException as error:
@@ -475,7 +495,7 @@ class _Parallel:
                 self._condition.notify_all()
             return
         with self._condition:
-            self._found.append(session)
+            self._collected.append(session)
             self._condition.notify_all()
 
     def _count(self, session: TableSession) -> None:
@@ -505,10 +525,9 @@ def _joined(states: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(states).encode()).hexdigest()[:20] if all(states) else ""
 
 
-def _layout(table: Table, own: Mapping[str, None]) -> tuple[str, ...]:
-    middle = list(own) or [
-        column.name for column in table.columns
-    ]  # a file that is passed through keeps its own order
+def _layout(table: Table, columns: Mapping[str, None]) -> tuple[str, ...]:
+    # A file that is passed through keeps its own order.
+    middle = list(columns) or [column.name for column in table.columns]
     names = [
         *table.lead,
         *(name for name in middle if name not in table.lead and name not in table.trail),
@@ -529,7 +548,7 @@ def _about(visit: SessionInfo) -> dict[str, str]:
 
 
 def _combined(spec: Spec, project: str, session: TableSession, collector: Collector) -> Parsed:
-    inputs: dict[str, list[tuple[str, Parsed]]] = {one.role: [] for one in spec.inputs}
+    inputs: dict[str, list[tuple[str, Parsed]]] = {input.role: [] for input in spec.inputs}
     for read in session.result.reads:
         inputs[read.role].append((read.path, collector.rows(read)))
     return spec.table.combine(visit_of(project, session.experiment), inputs)
@@ -545,8 +564,12 @@ def chosen_sessions(summary: ProjectSummary, sessions: Sequence[str]) -> list[Ex
         return list(summary.experiments.values())
     chosen: dict[str, ExperimentRecord] = {}
     for name in sessions:
-        found = [one for one in summary.experiments.values() if name in (one.id, one.label)]
-        if not found:
+        matches = [
+            experiment
+            for experiment in summary.experiments.values()
+            if name in (experiment.id, experiment.label)
+        ]
+        if not matches:
             raise UsageError(f"project {summary.project} has no session {name!r}")
-        chosen |= {one.id: one for one in found}
+        chosen |= {experiment.id: experiment for experiment in matches}
     return list(chosen.values())

@@ -1,13 +1,13 @@
-"""One session's part of a table: which resource, which files, their parsed rows; from what is kept where the
+"""One session's part of a table: which resource, which files, their parsed rows; from the store where the
 server's stamps agree.
 
-Used by `build`. Cost: one request a file. Where the file lies in the resource is learnt from the first
+Used by `build`. Cost: one request a file. Where the file lies in the resource is known from the first
 sessions (the path with the subject's and session's names taken out) and tried first; a listing of the
-resource is asked for only where that fails, or where a table wants the newest or all of several files. What
-was parsed is kept with the stamp of its session (`listing.stamps`): while that stays nothing is asked, but
-for a listing of the resource after some hours, whose digests tell of what moves no stamp. When the stamp has
-moved, a file is fetched again and compared.
-Threading: any thread; one lock around the learnt paths.
+resource is requested only where that fails, or where a table wants the newest or all of several files. What
+was parsed is stored with the stamp of its session (`listing.stamps`): while that stays nothing is requested,
+except a listing of the resource after some hours, whose digests show changes that move no stamp. When the
+stamp has moved, a file is fetched again and compared.
+Threading: any thread; one lock around the known paths.
 """
 
 from __future__ import annotations
@@ -37,19 +37,16 @@ from xnatfs.tables.spec import Input, Parsed, ParseError, SessionInfo
 
 log = logging.getLogger(__name__)
 
-_FORM = 1
-# a listing of this age is new enough to compare what is kept with: the formats of a table are built one by
-# one
-_JUST_NOW_S = 60.0
-_BY_LABEL = (
-    "experiment",
-    "subject",
-    "project",
-)  # of these; scans and the like may be united with others (xnat-rest.md 13)
-_LEARNT = 4  # paths a role
-_IN_VAIN = (
-    3  # sessions more in which no learnt path was right than in which one was: then none is tried any more
-)
+_FORMAT_VERSION = 1  # of stored results and rows
+# A listing of this age is new enough to compare stored results with: the formats of a table are built one
+# after another.
+_RECENT_LISTING_S = 60.0
+# Owners whose resources have addresses by label; scans and the like may be united with others
+# (xnat-rest.md 13).
+_BY_LABEL = ("experiment", "subject", "project")
+_MAX_PATHS = 4  # for each role
+# Once guesses have failed in this many more sessions than they were right in, a role is no longer guessed.
+_MAX_FAILED_GUESSES = 3
 _MISSING = frozenset({Cause.GONE, Cause.NO_ENTRY})
 # A guess has few tries; whether the server is in trouble shows when the path is looked up.
 _BROKEN = frozenset({Cause.SERVER_ERROR, Cause.CUT_SHORT, Cause.NOT_DATA, Cause.UNREACHABLE})
@@ -81,19 +78,25 @@ class SessionResult:
 
 
 class Collector:
-    """Gathers for one table of one project.
+    """Collects for one table of one project.
 
-    Args: spec: the table. outline: the project's sessions with their own resources. catalogs: for what lies
-        below scans and assessors, and for listings of resources. loose: fetches files. store: keeps rows.
-        relist_after: the age in seconds from which a kept choice is compared with a new listing, though no
-        stamp moved. check: ask for every file again, whatever the stamps say."""
+    Args:
+        spec: the table.
+        summary: the project's sessions with their own resources.
+        listing_service: for resources below scans and assessors, and for listings of resources.
+        downloads: fetches files.
+        store: keeps rows.
+        relist_after: seconds after which a stored choice is compared with a new listing, though no stamp
+            moved.
+        check: ask for every file again, whatever the stamps say.
+    """
 
     def __init__(
         self,
         spec: Spec,
         summary: ProjectSummary,
         listing_service: ListingService,
-        loose: TemporaryDownloads,
+        downloads: TemporaryDownloads,
         store: MeasurementStore,
         relist_after: float,
         *,
@@ -102,40 +105,41 @@ class Collector:
         self._spec = spec
         self._summary = summary
         self._listing_service = listing_service
-        self._loose = loose
+        self._downloads = downloads
         self._store = store
         self._relist_after = relist_after
         self._check = check
         self._lock = threading.Lock()
-        self.on_learnt: Callable[[], None] = lambda: None  # called when `learnt` may have become true
-        self._paths: dict[str, list[str]] = {}  # by role, the first learnt first
+        self.on_paths_known: Callable[[], None] = lambda: (
+            None
+        )  # called when `paths_known` may have become true
+        self._paths: dict[str, list[str]] = {}  # by role, the first known first
         self._digests: dict[str, str] = {}  # by key of a read
-        self._luck: Counter[str] = (
-            Counter()
-        )  # by role: sessions in which a learnt path was right, less those in which none was
+        # By role: sessions in which a known path was right, less those in which none was.
+        self._scores: Counter[str] = Counter()
 
     @property
-    def learnt(self) -> bool:
+    def paths_known(self) -> bool:
         """Whether a session has shown where the files lie."""
-        guessed = [one for one in self._spec.inputs if _guessable(one)]
-        needed = [one.role for one in guessed if one.required]
+        guessed = [input for input in self._spec.inputs if _guessable(input)]
+        needed = [input.role for input in guessed if input.required]
         if needed:
             return all(role in self._paths for role in needed)
-        return not guessed or any(one.role in self._paths for one in guessed)
+        return not guessed or any(input.role in self._paths for input in guessed)
 
-    def gather(self, experiment: ExperimentRecord) -> SessionResult:
-        """A session's files, fetched and parsed where they are not kept.
+    def collect(self, experiment: ExperimentRecord) -> SessionResult:
+        """A session's files, fetched and parsed where the store does not have them.
 
         Raises:
             Failure: the server or the cache cannot be used; what only concerns this session is in the result.
         """
         visit = visit_of(self._summary.project, experiment)
         key = json.dumps([self._summary.project, self._spec.table.key, experiment.id])
-        kept, aged = self._kept(key, experiment)
-        if kept is not None and not aged:
-            return kept
+        stored, aged = self._stored_result(key, experiment)
+        if stored is not None and not aged:
+            return stored
         try:
-            found, stale = self._resources(experiment)
+            resources, stale = self._resources(experiment)
         except Failure as failure:
             if removed(failure, experiment):
                 return SessionResult(
@@ -146,22 +150,31 @@ class Collector:
                 problems=[f"it cannot be listed: {failure.cause.sentence}"], failed=True, trouble=failure
             )
             return self._as_it_was(key, refused)
-        if not found:
+        if not resources:
             names = " or ".join(map(str, self._spec.wanted))
             result = SessionResult(problems=[f"has no resource {names}"], missing=True)
         else:
-            result = self._read_all(found[0], visit, experiment, aged)
-            if len(found) > 1 and result.reads:
-                others = ", ".join(_place(one) for one in found[1:4]) + (" ..." if len(found) > 4 else "")
+            result = self._read_all(resources[0], visit, experiment, aged)
+            if len(resources) > 1 and result.reads:
+                others = ", ".join(_place(resource) for resource in resources[1:4]) + (
+                    " ..." if len(resources) > 4 else ""
+                )
                 result.problems.append(
-                    f"{len(found)} resources match; {_place(found[0])} was read, {others} not"
+                    f"{len(resources)} resources would do; {_place(resources[0])} was read, {others} not"
                 )
         result.passing = result.passing or stale
         if result.trouble is not None and not result.reads:
             return self._as_it_was(key, result)
         if experiment.changed and result.trouble is None and not result.passing:
             body = json.dumps(
-                [_FORM, result.reads, result.resource, result.problems, result.missing, result.failed]
+                [
+                    _FORMAT_VERSION,
+                    result.reads,
+                    result.resource,
+                    result.problems,
+                    result.missing,
+                    result.failed,
+                ]
             )
             self._store.put_choice(key, experiment.changed, self._spec.fingerprint, body)
         return result
@@ -170,26 +183,26 @@ class Collector:
         """The rows of a file that was read.
 
         Raises:
-            Failure: they are not kept any more (another process cleared the cache).
+            Failure: they are not in the store any more (another process cleared the cache).
         """
-        kept = self._store.parsed(read.key)
-        if kept is None:
+        stored = self._store.parsed(read.key)
+        if stored is None:
             raise Failure(
                 Cause.CACHE_BROKEN,
                 read.path,
                 "the rows parsed from it have been evicted; open the table again",
             )
-        self._digests[read.key] = kept.digest
-        return _parsed(kept)
+        self._digests[read.key] = stored.digest
+        return _parsed(stored)
 
     def digest(self, read: ParsedInput) -> str:
         """The MD5 of a file whose `rows` were asked for."""
         return self._digests.get(read.key, "")
 
-    # --- what is kept ---------------------------------------------------------------------------------------
+    # --- the store ------------------------------------------------------------------------------------------
 
-    def _kept(self, key: str, experiment: ExperimentRecord) -> tuple[SessionResult | None, bool]:
-        """What is kept of a session, and whether it is so old that a new listing has to agree with it."""
+    def _stored_result(self, key: str, experiment: ExperimentRecord) -> tuple[SessionResult | None, bool]:
+        """A session's stored result, and whether it is so old that a new listing has to agree with it."""
         choice = self._store.choice(key) if experiment.changed and not self._check else None
         if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
             return None, False
@@ -243,33 +256,45 @@ class Collector:
     def _resources(self, experiment: ExperimentRecord) -> tuple[list[ResourceRecord], bool]:
         """The resources that would do, best first: the session's own, its assessors', its scans'; each in the
         order the site names them. And whether they are those of another moment than the stamp."""
-        own = self._summary.session_resources(experiment.id) or []
-        found = [
-            one for want in self._spec.wanted if not want.xsi_type for one in own if one.label == want.label
+        own_resources = self._summary.session_resources(experiment.id) or []
+        wanted = [
+            resource
+            for want in self._spec.wanted
+            if not want.xsi_type
+            for resource in own_resources
+            if resource.label == want.label
         ]
-        if found:
-            return found, False
+        if wanted:
+            return wanted, False
         every = self._summary.every.get(experiment.id)
         if every is not None and not any(want.xsi_type for want in self._spec.wanted):
             return self._below(every, {}), False
         session: SessionSnapshot = self._listing_service.sessions.get(self._summary.project, experiment.id)
-        types = {one.id: one.xsi_type for one in session.assessors}
+        types = {assessor.id: assessor.xsi_type for assessor in session.assessors}
         stale = session.experiment.changed != experiment.changed
-        return self._below([one for group in session.resources.values() for one in group], types), stale
+        return self._below(
+            [resource for group in session.resources.values() for resource in group], types
+        ), stale
 
     def _below(self, resources: list[ResourceRecord], types: Mapping[str, str]) -> list[ResourceRecord]:
-        found: list[ResourceRecord] = []
+        wanted: list[ResourceRecord] = []
         for want in self._spec.wanted:
             for level in ("experiment", "assessor", "reconstruction", "scan"):
                 fits = [
-                    one
-                    for one in resources
-                    if one.owner.level == level and one.label == want.label and _is(want, one, types)
+                    resource
+                    for resource in resources
+                    if resource.owner.level == level
+                    and resource.label == want.label
+                    and _is(want, resource, types)
                 ]
-                found += sorted(
-                    fits, key=lambda one: (natural(one.owner.id + "/" + one.owner.part), one.id or 0)
+                wanted += sorted(
+                    fits,
+                    key=lambda resource: (
+                        natural(resource.owner.id + "/" + resource.owner.part),
+                        resource.id or 0,
+                    ),
                 )
-        return found
+        return wanted
 
     # --- files ----------------------------------------------------------------------------------------------
 
@@ -282,19 +307,19 @@ class Collector:
         def listing() -> FileIndex:
             nonlocal snapshot
             if snapshot is None:
-                oldest = min(_JUST_NOW_S, self._relist_after) if aged else None
+                oldest = min(_RECENT_LISTING_S, self._relist_after) if aged else None
                 snapshot = self._listing_service.files.index_of(resource, experiment.changed, oldest)
                 result.passing = result.passing or snapshot.stale
                 self._learn_from(snapshot.of_resource(resource) or [], visit)
             return snapshot
 
-        for one in self._spec.inputs:
+        for input in self._spec.inputs:
             before = len(result.problems)
-            reads = self._read_input(one, resource, visit, experiment.changed, listing, result, aged)
+            reads = self._read_input(input, resource, visit, experiment.changed, listing, result, aged)
             result.reads += reads
-            if not reads and one.required:
+            if not reads and input.required:
                 if len(result.problems) == before:
-                    result.problems.append(f"{_place(resource)} has no file {_filled(one, visit)[0]}")
+                    result.problems.append(f"{_place(resource)} has no file {_filled(input, visit)[0]}")
                 result.failed = True
         if result.failed:
             result.reads = []
@@ -302,14 +327,14 @@ class Collector:
             # All its files are optional, and none is there or can be read: `combine` would have nothing to
             # say.
             if not result.problems:
-                names = ", ".join(_filled(one, visit)[0] for one in self._spec.inputs)
+                names = ", ".join(_filled(input, visit)[0] for input in self._spec.inputs)
                 result.problems.append(f"{_place(resource)} has none of the files {names}")
             result.failed = True
         return result
 
     def _read_input(
         self,
-        one: Input,
+        input: Input,
         resource: ResourceRecord,
         visit: SessionInfo,
         stamp: str,
@@ -321,36 +346,35 @@ class Collector:
         budgets: dict[str, retry.Attempts] = defaultdict(lambda: retry.Attempts(retry.TABLE_FILE))
         if (
             not aged
-            and _guessable(one)
+            and _guessable(input)
             and (resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource)))
         ):
             with self._lock:
-                hopeless = self._luck[one.role] < -_IN_VAIN
-                shapes = () if hopeless else self._paths.get(one.role, ())
+                hopeless = self._scores[input.role] < -_MAX_FAILED_GUESSES
+                shapes = () if hopeless else self._paths.get(input.role, ())
                 paths = [
-                    path for path in (_fill(shape, visit) for shape in shapes) if _best(one, path, visit)
+                    path for path in (_fill(shape, visit) for shape in shapes) if _best(input, path, visit)
                 ]
             for path in paths:
                 before = len(problems)
                 try:
                     with budgets[path], retry.Attempts(retry.GUESS):
-                        found = self._read(one, _guess(resource, path), False, stamp, problems)
+                        guesses = self._read(input, _guess(resource, path), False, stamp, problems)
                 except Failure as failure:
                     looked_up = failure.cause in (*_MISSING, *_BROKEN) or of_this_file(failure)
                     if failure.away or not looked_up:
                         raise
                     continue
-                if found is None:
+                if guesses is None:
                     continue
-                if (
-                    not found
-                ):  # it does not parse. Perhaps it was damaged on its way: the listing has its digest
+                if not guesses:
+                    # It does not parse. Perhaps it was damaged on its way: the listing has its digest.
                     del problems[before:]
                     continue
-                self._lucky(one.role, 1)
-                return found
+                self._score(input.role, 1)
+                return guesses
             if paths:
-                self._lucky(one.role, -1)
+                self._score(input.role, -1)
         try:
             listed = listing()
         except Failure as failure:
@@ -358,14 +382,14 @@ class Collector:
             result.trouble = failure
             problems.append(f"{_place(resource)} cannot be listed: {failure.cause.sentence}")
             return []
-        chosen = _choose(one, listed.of_resource(resource) or [], visit, problems)
+        chosen = _choose(input, listed.of_resource(resource) or [], visit, problems)
         if listed.stale:
             stamp = ""  # what it says is older
         reads: list[ParsedInput] = []
         for record in chosen:
             try:
                 with budgets[record.path]:
-                    reads += self._read_for_sure(one, record, stamp, problems, aged)
+                    reads += self._read_for_sure(input, record, stamp, problems, aged)
             except Failure as failure:
                 if failure.cause not in (*_MISSING, Cause.BAD_DIGEST):
                     if not of_this_file(failure):
@@ -373,7 +397,7 @@ class Collector:
                     result.trouble = failure
                 result.passing = True
                 problems.append(f"{record.path}: {failure.cause.sentence}")
-                if one.several:
+                if input.several:
                     return []  # a part of what was to be read is no answer
         with self._lock:
             for read in reads:
@@ -381,59 +405,59 @@ class Collector:
         return reads
 
     def _read_for_sure(
-        self, one: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool
+        self, input: Input, record: FileRecord, stamp: str, problems: list[str], aged: bool
     ) -> list[ParsedInput]:
         """A listed file, read. What the server does not give is its own failure only if the server answers
         otherwise: without its database XNAT says 404 or 500 to everything (xnat-rest.md 13).
 
         Raises:
-            Failure: it cannot be had, or the server is in trouble.
+            Failure: it is not available, or the server is in trouble.
         """
         try:
-            return self._read(one, record, True, stamp, problems, aged) or []
+            return self._read(input, record, True, stamp, problems, aged) or []
         except Failure as failure:
             if failure.cause not in _MISSING and not of_this_file(failure):
                 raise
             self._listing_service.projects.proof.check(self._summary.project)
-            return self._read(one, record, True, stamp, problems, aged) or []
+            return self._read(input, record, True, stamp, problems, aged) or []
 
     def _read(
         self,
-        one: Input,
+        input: Input,
         record: FileRecord,
         listed: bool,
         stamp: str,
         problems: list[str],
         aged: bool = False,
     ) -> list[ParsedInput] | None:
-        """The file, read; empty if it is not what it should be; None if a guess cannot be told whole from cut
+        """The file, read; empty if it is not what it should be; None if it is a guess and may have been cut
         short. `aged`: that the stamp is the same proves nothing."""
-        place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{one.role}/{one.version}"
+        place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{input.role}/{input.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
-        read = ParsedInput(one.role, record.path, key)
-        kept = self._store.parsed(key)
+        read = ParsedInput(input.role, record.path, key)
+        stored = self._store.parsed(key)
         if (
-            kept is not None
+            stored is not None
             and not self._check
             and (
-                (kept.stamp == stamp != "" and not aged)
-                or (listed and record.digest and kept.digest == record.digest)
+                (stored.stamp == stamp != "" and not aged)
+                or (listed and record.digest and stored.digest == record.digest)
             )
         ):
-            if kept.stamp != stamp:
+            if stored.stamp != stamp:
                 self._store.confirm(key, stamp)
             return [read]
-        fetched = self._loose.fetch(record, listed=listed)
+        fetched = self._downloads.fetch(record, listed=listed)
         if not listed and not fetched.sure:
             fetched.stream.close()
             return None
-        if kept is not None and kept.digest == fetched.md5:
+        if stored is not None and stored.digest == fetched.md5:
             fetched.stream.close()
             self._store.confirm(key, stamp)
             return [read]
         with fetched.stream as stream:
             try:
-                parsed = one.parse(stream, record.path)
+                parsed = input.parse(stream, record.path)
             except ParseError as error:
                 problems.append(f"{record.path}: {error}")
                 return []
@@ -441,10 +465,10 @@ class Collector:
                 raise  # nothing is known of the file: not to be kept
             except Exception as error:
                 # A mistake in a parser, which may be a plug-in's, costs the session and not the table.
-                log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, one.role)
+                log.exception("%s: %s/%s cannot parse it", record.uri, self._spec.table.key, input.role)
                 problems.append(f"{record.path}: it cannot be parsed ({type(error).__name__}: {error})")
                 return []
-        body = json.dumps([_FORM, parsed.columns, parsed.rows, parsed.notes])
+        body = json.dumps([_FORMAT_VERSION, parsed.columns, parsed.rows, parsed.notes])
         self._store.put_parsed(key, stamp, fetched.last_modified, fetched.md5, body)
         return [read]
 
@@ -453,25 +477,25 @@ class Collector:
         fetched.
         """
         chosen = [
-            (one.role, file)
-            for one in self._spec.inputs
-            if _guessable(one)
-            for file in _choose(one, files, visit, [])
+            (input.role, file)
+            for input in self._spec.inputs
+            if _guessable(input)
+            for file in _choose(input, files, visit, [])
         ]
         with self._lock:
             for role, file in chosen:
                 self._learn(role, file.path, visit)
-        self.on_learnt()
+        self.on_paths_known()
 
     def _learn(self, role: str, path: str, visit: SessionInfo) -> None:
         known = self._paths.setdefault(role, [])
         shape = _shape(path, visit)
-        if shape not in known and len(known) < _LEARNT:
+        if shape not in known and len(known) < _MAX_PATHS:
             known.append(shape)
 
-    def _lucky(self, role: str, step: int) -> None:
+    def _score(self, role: str, step: int) -> None:
         with self._lock:
-            self._luck[role] += step
+            self._scores[role] += step
 
 
 def of_this_file(failure: Failure) -> bool:
@@ -492,35 +516,35 @@ def visit_of(project: str, experiment: ExperimentRecord) -> SessionInfo:
 
 
 def _chosen(body: str) -> SessionResult | None:
-    """A choice as it was kept."""
+    """A choice as it was stored."""
     try:
         form, reads, resource, problems, missing, failed = json.loads(body)
         return (
-            SessionResult([ParsedInput(*one) for one in reads], resource, problems, missing, failed)
-            if form == _FORM
+            SessionResult([ParsedInput(*read) for read in reads], resource, problems, missing, failed)
+            if form == _FORMAT_VERSION
             else None
         )
     except (ValueError, TypeError):
         return None
 
 
-def _parsed(kept: ParsedFile) -> Parsed:
-    _, columns, rows, notes = json.loads(kept.body)
+def _parsed(stored: ParsedFile) -> Parsed:
+    _, columns, rows, notes = json.loads(stored.body)
     return Parsed(tuple(columns), [tuple(row) for row in rows], tuple(notes))
 
 
-def _guessable(one: Input) -> bool:
-    """Where the newest or all of several files are wanted, only a listing tells which there are."""
-    return not one.several and one.prefer is None
+def _guessable(input: Input) -> bool:
+    """Whether paths may be guessed: which is the newest of several files, or all, only a listing says."""
+    return not input.several and input.prefer is None
 
 
-def _best(one: Input, path: str, visit: SessionInfo) -> bool:
+def _best(input: Input, path: str, visit: SessionInfo) -> bool:
     """Whether no file that an earlier pattern prefers can lie beside this one, unless it is of the same name
     in another folder.
     """
-    first = _filled(one, visit)[0]
+    first = _filled(input, visit)[0]
     return fnmatch.fnmatchcase(path.rpartition("/")[2], first.rpartition("/")[2]) and any(
-        fnmatch.fnmatchcase(path, pattern) for pattern in _filled(one, visit)
+        fnmatch.fnmatchcase(path, pattern) for pattern in _filled(input, visit)
     )
 
 
@@ -528,23 +552,25 @@ def _guess(resource: ResourceRecord, path: str) -> FileRecord:
     return FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "")
 
 
-def _choose(one: Input, files: list[FileRecord], visit: SessionInfo, problems: list[str]) -> list[FileRecord]:
-    for pattern in _filled(one, visit):
+def _choose(
+    input: Input, files: list[FileRecord], visit: SessionInfo, problems: list[str]
+) -> list[FileRecord]:
+    for pattern in _filled(input, visit):
         fits = [file for file in files if fnmatch.fnmatchcase(file.path, pattern)]
-        if one.several or len(fits) < 2:
+        if input.several or len(fits) < 2:
             if fits:
                 return fits
             continue
-        best = fits[0] if one.prefer is None else max(fits, key=lambda file: one.prefer(file.path))  # type: ignore[misc, arg-type, return-value]
+        best = fits[0] if input.prefer is None else max(fits, key=lambda file: input.prefer(file.path))  # type: ignore[misc, arg-type, return-value]
         others = [file.path for file in fits if file is not best]
         problems.append(f"{len(fits)} files match; {best.path} was read, {', '.join(others[:3])} not")
         return [best]
     return []
 
 
-def _filled(one: Input, visit: SessionInfo) -> list[str]:
+def _filled(input: Input, visit: SessionInfo) -> list[str]:
     escaped = SessionInfo(*(glob.escape(value) for value in (visit.id, visit.label, visit.subject)))
-    return [_fill(pattern, escaped) for pattern in one.patterns]
+    return [_fill(pattern, escaped) for pattern in input.patterns]
 
 
 def _fill(path: str, visit: SessionInfo) -> str:
@@ -559,7 +585,7 @@ def _shape(path: str, visit: SessionInfo) -> str:
     """
     names = sorted(
         (("{id}", visit.id), ("{label}", visit.label), ("{subject}", visit.subject)),
-        key=lambda one: -len(one[1]),
+        key=lambda substitution: -len(substitution[1]),
     )
     for name, value in names:
         if value:

@@ -1,8 +1,8 @@
 """Which tables a project has: those whose resource exists in it, anywhere below its sessions.
 
-Used by the tree's room `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on a
-server that has no bulk listing of session resources, each session has to be asked, and what is not known
-after some seconds is looked for behind. Threading: any thread."""
+Used by the tree's section `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on
+a server that has no bulk listing of session resources, each session has to be asked, and what is not known
+after some seconds is looked for in the background. Threading: any thread."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from xnatfs.tables.pipelines.validators import VALIDATED
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds a listing waits for sessions that have to be asked one by one
-_LASTS = 20.0  # seconds
+_LOOK_TIMEOUT_S = 10.0  # a listing waits for sessions that have to be asked one by one
+_PRESENT_TTL_S = 20.0
 _BELOW = ("assessor", "scan", "reconstruction")
 
 
@@ -32,9 +32,8 @@ class PresentTables:
 
     keys: list[str]
     whole: bool
-    labels: set[tuple[str, str]] = field(
-        default_factory=set
-    )  # (level, label) of every resource below the sessions
+    # (level, label) of every resource below the sessions
+    labels: set[tuple[str, str]] = field(default_factory=set)
     types: set[tuple[str, str]] = field(default_factory=set)  # (xsiType, label) of the assessors' resources
     made: float = 0.0  # as the clock of the listings says
 
@@ -48,8 +47,8 @@ class TableDiscovery:
         self._workers = WorkerPool("presence", 4)
         self._single_flight = SingleFlight(self._workers)
         self._lock = threading.Lock()
-        self._held: dict[str, PresentTables] = {}
-        self._known: dict[str, tuple[ProjectSummary, list[str]]] = {}
+        self._cached: dict[str, PresentTables] = {}
+        self._from_summary: dict[str, tuple[ProjectSummary, list[str]]] = {}
         self._newest: dict[tuple[str, ...], tuple[ProjectSummary, float]] = {}
 
     def present(self, project: str) -> PresentTables:
@@ -59,47 +58,51 @@ class TableDiscovery:
             Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering.
         """
         if project in self._builder.groups:
-            found = [self.present(one) for one, _ in self._builder.parts(project)]
+            parts = [self.present(part) for part, _ in self._builder.parts(project)]
             return PresentTables(
-                self._in_order(key for one in found for key in one.keys), all(one.whole for one in found)
+                self._in_order(key for part in parts for key in part.keys), all(part.whole for part in parts)
             )
         summary = self._builder.summaries.get(project)
-        held = self._held.get(project)
-        if held is not None and held.whole and self._clock.now() - held.made < _LASTS:
+        held = self._cached.get(project)
+        if held is not None and held.whole and self._clock.now() - held.made < _PRESENT_TTL_S:
             return held
         call = self._single_flight.start(project, lambda: self._look(summary))
         try:
-            return call.wait(_PATIENCE)
+            return call.wait(_LOOK_TIMEOUT_S)
         except Failure as failure:
             if failure.cause.name != "TIMED_OUT":
                 raise
             return self._of(summary, whole=False)
 
     def at_once(self, project: str) -> list[str]:
-        """The tables that are known from the outline alone: fed by a resource of a session itself, where the
+        """The tables that are known from the summary alone: fed by a resource of a session itself, where the
         server lists those.
 
-        Whoever names a table asks here first: looking below scans and assessors costs about ten requests
+        Looking up a table by name starts here: looking below scans and assessors costs about ten requests
         more.
 
         Raises:
             Failure: see `tables.engine.discover`.
         """
         if project in self._builder.groups:
-            return self._in_order(key for one, _ in self._builder.parts(project) for key in self.at_once(one))
+            return self._in_order(
+                key for part, _ in self._builder.parts(project) for key in self.at_once(part)
+            )
         summary = self._builder.summaries.get(project)
-        held = self._held.get(project)
-        if held is not None and held.whole and self._clock.now() - held.made < _LASTS:
+        held = self._cached.get(project)
+        if held is not None and held.whole and self._clock.now() - held.made < _PRESENT_TTL_S:
             return held.keys
-        before = self._known.get(project)
+        before = self._from_summary.get(project)
         if before is not None and before[0] is summary:
             return before[1]
         names = {
-            one.label for identity in summary.experiments for one in summary.session_resources(identity) or ()
+            resource.label
+            for identity in summary.experiments
+            for resource in summary.session_resources(identity) or ()
         }
         keys = self._keys(summary, names, set())
         if keys:
-            self._known[project] = summary, keys
+            self._from_summary[project] = summary, keys
         return keys
 
     def newest(self, project: str, sessions: Sequence[str] = ()) -> float:
@@ -110,7 +113,8 @@ class TableDiscovery:
         try:
             if project in self._builder.groups:
                 return max(
-                    (self.newest(one, theirs) for one, theirs in self._builder.parts(project)), default=0.0
+                    (self.newest(part, members) for part, members in self._builder.parts(project)),
+                    default=0.0,
                 )
             summary = self._builder.summaries.get(project)
         except Failure:
@@ -118,11 +122,18 @@ class TableDiscovery:
         key = (project, *sessions)
         before = self._newest.get(key)
         if before is None or before[0] is not summary:
-            chosen = (one for one in summary.experiments.values() if not sessions or one.id in sessions)
-            # Without a stamp nothing was changed since it was made.
+            chosen = (
+                experiment
+                for experiment in summary.experiments.values()
+                if not sessions or experiment.id in sessions
+            )
+            # Without a stamp nothing was changed since it was looked_at.
             before = self._newest[key] = (
                 summary,
-                max((parse_stamp(one.changed) or one.inserted or 0.0 for one in chosen), default=0.0),
+                max(
+                    (parse_stamp(experiment.changed) or experiment.inserted or 0.0 for experiment in chosen),
+                    default=0.0,
+                ),
             )
         return before[1]
 
@@ -132,8 +143,8 @@ class TableDiscovery:
 
     def forget(self) -> None:
         """Look again."""
-        self._held.clear()
-        self._known.clear()
+        self._cached.clear()
+        self._from_summary.clear()
         self._newest.clear()
 
     def close(self) -> None:
@@ -142,30 +153,35 @@ class TableDiscovery:
 
     def _look(self, summary: ProjectSummary) -> PresentTables:
         refused = self._builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
-        found = self._of(summary, whole=True)
+        present = self._of(summary, whole=True)
         with self._lock:
-            before = self._held.get(summary.project)
+            before = self._cached.get(summary.project)
             if refused and before is not None:  # what only those have is there still
-                found.keys = self._in_order([*found.keys, *before.keys])
-                found.labels |= before.labels
-                found.types |= before.types
-            self._held[summary.project] = found
-        return found
+                present.keys = self._in_order([*present.keys, *before.keys])
+                present.labels |= before.labels
+                present.types |= before.types
+            self._cached[summary.project] = present
+        return present
 
     def _of(self, summary: ProjectSummary, *, whole: bool) -> PresentTables:
         labels: set[tuple[str, str]] = set()
         types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
         for identity in summary.experiments:
-            labels.update({(one.owner.level, one.label) for one in summary.session_resources(identity) or ()})
             labels.update(
                 {
-                    (one.owner.level, one.label)
-                    for one in summary.every.get(identity, ())
-                    if one.owner.level != "experiment"
+                    (resource.owner.level, resource.label)
+                    for resource in summary.session_resources(identity) or ()
+                }
+            )
+            labels.update(
+                {
+                    (resource.owner.level, resource.label)
+                    for resource in summary.every.get(identity, ())
+                    if resource.owner.level != "experiment"
                 }
             )
         asked_all = len(summary.every) >= len(summary.experiments)  # one by one, with all that is below them
-        below = [one for found in list(summary.every.values()) for one in found]
+        below = [resource for resources in list(summary.every.values()) for resource in resources]
         try:
             below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
             snapshot = self._builder.listing_service.projects.get(summary.project) if below_needed else None
@@ -174,10 +190,14 @@ class TableDiscovery:
                 raise
             snapshot, whole = None, False  # what the sessions themselves have is known from before
         if snapshot is not None:
-            kinds = {one.id: one.xsi_type for group in snapshot.assessors.values() for one in group}
-            below += [one for group in list(snapshot.resources.values()) for one in group]
+            kinds = {
+                assessor.id: assessor.xsi_type for group in snapshot.assessors.values() for assessor in group
+            }
+            below += [resource for group in list(snapshot.resources.values()) for resource in group]
             types = {
-                (kinds.get(one.owner.id, ""), one.label) for one in below if one.owner.level == "assessor"
+                (kinds.get(resource.owner.id, ""), resource.label)
+                for resource in below
+                if resource.owner.level == "assessor"
             }
             if not asked_all:
                 labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
@@ -205,7 +225,10 @@ class TableDiscovery:
         of QSMxT, `fdg/mri` where there are PET sessions."""
         pipeline, _, name = key.partition("/")
         if name == "mri" and pipeline in VALIDATED:
-            return any(one.xsi_type.lower().startswith("xnat:pet") for one in summary.experiments.values())
+            return any(
+                experiment.xsi_type.lower().startswith("xnat:pet")
+                for experiment in summary.experiments.values()
+            )
         if name != "tests" or pipeline not in VALIDATED:
             return True
         labels = [other for label in VALIDATED[pipeline][0] for other in site.labels.get(label, (label,))]

@@ -39,17 +39,17 @@ def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
                 if fits:
                     feeds.setdefault((level, label), []).append(key)
     lines = [f"project {project}: {len(summary.experiments)} sessions"]
-    own = any(one.label == overrides.RESOURCE for one in summary.resources)
+    has_resource = any(resource.label == overrides.RESOURCE for resource in summary.resources)
     lines.append(
         f"overrides: {overrides.user_file()} ({'there' if overrides.user_file().exists() else 'not there'})"
     )
     lines.append(
         f"           {overrides.NAME} in the project's resource {overrides.RESOURCE} "
-        f"({'there' if own else 'not there'})"
+        f"({'there' if has_resource else 'not there'})"
     )
     lines.append("")
     lines.append("resources and the tables they feed:")
-    for level, label in sorted(present.labels, key=lambda one: (list(_LEVELS).index(one[0]), one[1])):
+    for level, label in sorted(present.labels, key=lambda entry: (list(_LEVELS).index(entry[0]), entry[1])):
         kinds = sorted(kind for kind, name in types if name == label and kind) if level == "assessor" else []
         name = f"{'|'.join(kinds)}/{label}" if kinds else label or "(no label)"
         where = f"{_LEVELS[level]} resource {name}"

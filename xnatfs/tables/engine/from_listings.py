@@ -32,36 +32,43 @@ class Listed:
 
 def _sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = [
-        (one.id, one.label, one.subject_label, project, one.xsi_type, one.date)
-        for one in _ordered(builder, project, sessions)
+        (
+            experiment.id,
+            experiment.label,
+            experiment.subject_label,
+            project,
+            experiment.xsi_type,
+            experiment.date,
+        )
+        for experiment in _ordered(builder, project, sessions)
     ]
     return Rows(LISTED["sessions"].columns, rows)
 
 
 def _scandates(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = []
-    for one in _ordered(builder, project, sessions):
-        date = one.date or _date_of_images(builder, project, one)
-        rows.append((one.id, one.label, one.subject_label, date, one.time))
+    for experiment in _ordered(builder, project, sessions):
+        date = experiment.date or _date_of_images(builder, project, experiment)
+        rows.append((experiment.id, experiment.label, experiment.subject_label, date, experiment.time))
     return Rows(LISTED["scandates"].columns, rows)
 
 
 def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = []
-    for one in _ordered(builder, project, sessions):
-        session = _session(builder, project, one)
+    for experiment in _ordered(builder, project, sessions):
+        session = _session(builder, project, experiment)
         scans = session.scans if session is not None else []
         rows += [
             (
-                one.id,
-                one.label,
-                one.subject_label,
+                experiment.id,
+                experiment.label,
+                experiment.subject_label,
                 scan.id,
                 scan.type,
                 scan.series_description,
                 scan.quality,
                 scan.frames,
-                one.date,
+                experiment.date,
             )
             for scan in sorted(scans, key=lambda scan: natural(scan.id))
         ]
@@ -108,7 +115,7 @@ LISTED: dict[str, Listed] = {
 def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
     return sorted(
         chosen_sessions(builder.summaries.get(project), sessions),
-        key=lambda one: (one.subject_label, one.label, one.id),
+        key=lambda experiment: (experiment.subject_label, experiment.label, experiment.id),
     )
 
 

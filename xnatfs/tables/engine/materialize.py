@@ -1,13 +1,12 @@
-"""Tables as files on this machine: built when first opened, and built anew from what changed when opened
-later.
+"""Tables as files on this machine: built when first opened, and rebuilt from what changed when opened later.
 
-Used by the tree's room `tables/`. One folder a table below the cache directory, with the files of the newest
-build (named after its fingerprint) and `manifest.json`, which says what they are. Files are written under
-another name and renamed; who has one open keeps its bytes. A new build is put in place only while nobody has
-the old one open: the kernel keeps one set of pages a path. Who opens a table that was not compared with the
-server lately waits for that some seconds; if it takes longer, he gets the table as it was, and it is renewed
-behind.
-Threading: any thread. One build of a table at a time, shared by all who wait for it; no lock is held over it.
+Used by the tree's section `tables/`. One folder a table below the cache directory, with the files of the
+newest build (named after its fingerprint) and `manifest.json`, which says what they are. Files are written
+under another name and renamed; an open file keeps its bytes. A new build is put in place only while nobody
+has the old one open: the kernel keeps one set of pages a path. Opening a table that was not compared with the
+server lately waits for that up to `_STALE_AFTER_S`; if it takes longer, the table is served as it was and
+renewed in the background.
+Threading: any thread. One build of a table at a time, shared by all callers; no lock is held over it.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ log = logging.getLogger(__name__)
 
 PROBLEMS = "problems.csv"
 _MANIFEST = "manifest.json"
-_ABANDONED = 86400.0  # seconds after which a build that never ended is removed
-_SHARE = 4  # a part of the cache's size that all tables may take together, beside it
-_UNUSED = 90 * 86400.0  # seconds after which a table nobody opened is removed
-_FRESH = 5.0  # seconds: who opens the .csv and then the .xlsx gets the same table
-_PATIENCE = 1.0  # second an opener waits for news of a table that is there
+_ABANDONED_AFTER_S = 86400.0  # after which a build that never ended is removed
+_CACHE_FRACTION = 4  # all tables together may take one part in this many of the cache's size, beside it
+_UNUSED_AFTER_S = 90 * 86400.0  # after which a table nobody opened is removed
+_FRESH_FOR_S = 5.0  # opening the .csv and then the .xlsx gives the same table
+_STALE_AFTER_S = 1.0  # how long an opener waits for a newer build before it gets the table as it was
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ class Variant:
 
 def variants(table: Table | None) -> list[Variant]:
     """The files a table has. None: one made from listings."""
-    found = [Variant(kind) for kind in FORMATS]
+    files = [Variant(kind) for kind in FORMATS]
     if table is not None and table.wide is not None:
-        found += [Variant(kind, wide=True) for kind in FORMATS]
-    return found if table is None else [*found, Variant("csv", problems=True)]
+        files += [Variant(kind, wide=True) for kind in FORMATS]
+    return files if table is None else [*files, Variant("csv", problems=True)]
 
 
 @dataclass
@@ -91,8 +90,8 @@ class OpenFile:
         self._fd = fd
         self._closed = closed
         self.size = size
-        found = os.fstat(fd)
-        self.stamp = f"{found.st_ino} {found.st_mtime_ns}"  # every build is a new file
+        status = os.fstat(fd)
+        self.stamp = f"{status.st_ino} {status.st_mtime_ns}"  # every build is a new file
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes from `offset`."""
@@ -143,7 +142,7 @@ class TableFiles:
         manifest = self.manifest(project, key, sessions)
         if manifest is not None and variant.suffix in manifest.sizes:
             if (
-                time.time() - manifest.checked > max(self._limits.ttl, _FRESH)
+                time.time() - manifest.checked > max(self._limits.ttl, _FRESH_FOR_S)
                 or manifest.checked <= self._builder.asked_again
             ):
                 self._news(project, key, sessions, variant)
@@ -175,7 +174,7 @@ class TableFiles:
         as it is.
         """
         try:
-            self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
+            self._start(project, key, sessions, (variant,)).wait(_STALE_AFTER_S)
         except Failure as failure:
             if failure.cause not in UNANSWERED and failure.cause is not Cause.GONE:
                 raise
@@ -202,7 +201,7 @@ class TableFiles:
                 before is not None
                 and young
                 and before.state == state != ""
-                and all(one.suffix in before.sizes for one in wanted)
+                and all(variant.suffix in before.sizes for variant in wanted)
             ):
                 before.checked = now
                 before.about |= {"as_of": _iso(now)}
@@ -231,11 +230,13 @@ class TableFiles:
         if before is not None and before.fingerprint == built.fingerprint:
             before.checked, before.state, before.compared = built.as_of, built.state, built.as_of
             before.about |= built.about
-            missing = [one for one in wanted if one.suffix not in before.sizes]
+            missing = [variant for variant in wanted if variant.suffix not in before.sizes]
             if missing:
                 self._write(name, built, missing, before)
             return
-        again = [one for one in built.variants if before is not None and one.suffix in before.sizes]
+        again = [
+            variant for variant in built.variants if before is not None and variant.suffix in before.sizes
+        ]
         manifest = Manifest(built.fingerprint, built.about, {}, built.as_of, built.state, built.as_of)
         self._write(name, built, list(dict.fromkeys([*wanted, *again])), manifest)
 
@@ -321,7 +322,7 @@ class TableFiles:
                 folders.append(((folder / _MANIFEST).stat().st_mtime, size, folder))
         total = sum(size for _, size, _ in folders)
         for _, size, folder in sorted(folders):
-            if total <= self._limits.cache_size // _SHARE:
+            if total <= self._limits.cache_size // _CACHE_FRACTION:
                 return
             with self._lock:
                 if folder.name == newest or self._open[folder.name]:
@@ -358,7 +359,7 @@ class TableFiles:
             manifest = folder / _MANIFEST
             with contextlib.suppress(OSError):
                 # Without a manifest it is a first build: of another process, perhaps, that is still at it.
-                limit = _UNUSED if manifest.exists() else _ABANDONED
+                limit = _UNUSED_AFTER_S if manifest.exists() else _ABANDONED_AFTER_S
                 if time.time() - (manifest if manifest.exists() else folder).stat().st_mtime > limit:
                     shutil.rmtree(folder)
                     continue
@@ -421,7 +422,7 @@ def _finished(built: BuiltTable) -> _Finished:
 
 def _finished_listing(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> _Finished:
     as_of = time.time()
-    frames = [LISTED[key].build(builder, one, theirs) for one, theirs in builder.parts(project, sessions)]
+    frames = [LISTED[key].build(builder, part, members) for part, members in builder.parts(project, sessions)]
     # All of them begin with ID, label and subject.
     rows = sorted((row for frame in frames for row in frame.rows()), key=lambda row: (row[2], row[1], row[0]))
     frame = Rows(LISTED[key].columns, rows)

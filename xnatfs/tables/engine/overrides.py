@@ -60,11 +60,12 @@ class Spec:
     @property
     def fingerprint(self) -> str:
         """Changes when other files would be chosen or parsed in another way."""
-        told = [self.table.key, *map(str, self.wanted)]
-        told += [
-            repr((one.role, one.patterns, one.version, one.required, one.several)) for one in self.inputs
+        definition = [self.table.key, *map(str, self.wanted)]
+        definition += [
+            repr((input.role, input.patterns, input.version, input.required, input.several))
+            for input in self.inputs
         ]
-        return hashlib.sha256("\n".join(told).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+        return hashlib.sha256("\n".join(definition).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Site:
             labels = [other for label in table.resources for other in self.labels.get(label, (label,))]
         patterns = {**self.files.get(table.pipeline, {}), **self.files.get(table.key, {})}
         inputs = tuple(
-            replace(one, pattern=patterns[one.role]) if one.role in patterns else one for one in table.inputs
+            replace(input, pattern=patterns[input.role]) if input.role in patterns else input
+            for input in table.inputs
         )
         return Spec(table, tuple(dict.fromkeys(map(_wanted, labels))), inputs)
 
@@ -107,20 +109,20 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
         UsageError: it is no TOML, or says something nobody understands.
     """
     try:
-        found = tomllib.loads(text)
+        tables_file = tomllib.loads(text)
     except (
         ValueError,
         RecursionError,
     ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
-    unknown = set(found) - {"labels", "tables"}
+    unknown = set(tables_file) - {"labels", "tables"}
     if unknown:
         raise UsageError(
             f"{where}: {sorted(unknown)[0]!r} is not a section of {NAME}; it has [labels] and [tables.NAME]"
         )
     labels = {
         label: _texts(value, f"{where}: labels.{label}")
-        for label, value in _section(found, "labels", where).items()
+        for label, value in _section(tables_file, "labels", where).items()
     }
     used = {label for table in tables.values() for label in table.resources}
     for label in labels:
@@ -130,7 +132,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
             )
     resources: dict[str, tuple[str, ...]] = {}
     files: dict[str, dict[str, tuple[str, ...]]] = {}
-    for name, value in _section(found, "tables", where).items():
+    for name, value in _section(tables_file, "tables", where).items():
         meant = [table for table in tables.values() if name in (table.key, table.pipeline)]
         if not meant:
             raise UsageError(
@@ -138,7 +140,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
             )
         if not isinstance(value, dict) or set(value) - {"resources", "files"}:
             meant_key = (
-                next((f"{name}/{one}" for one in value if f"{name}/{one}" in tables), "")
+                next((f"{name}/{key}" for key in value if f"{name}/{key}" in tables), "")
                 if isinstance(value, dict)
                 else ""
             )
@@ -146,7 +148,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
             raise UsageError(f"{where}: [tables.{name}] has `resources` and `files` only{hint}")
         if "resources" in value:
             resources[name] = _texts(value["resources"], f"{where}: tables.{name}.resources")
-        roles = {one.role for table in meant for one in table.inputs}
+        roles = {input.role for table in meant for input in table.inputs}
         for role, patterns in _section(value, "files", where, f"tables.{name}.").items():
             if role not in roles:
                 raise UsageError(f"{where}: {name} has no file {role!r}, but {', '.join(sorted(roles))}")
@@ -180,8 +182,8 @@ def _wanted(text: str) -> Wanted:
     return Wanted(label, xsi_type) if slash and ":" in xsi_type else Wanted(text)
 
 
-def _section(found: Mapping[str, Any], name: str, where: str, above: str = "") -> Mapping[str, Any]:
-    section = found.get(name, {})
+def _section(tables_file: Mapping[str, Any], name: str, where: str, above: str = "") -> Mapping[str, Any]:
+    section = tables_file.get(name, {})
     if not isinstance(section, dict):
         raise UsageError(f"{where}: {above}{name} must be a section, [{above}{name}]")
     return section
@@ -189,6 +191,6 @@ def _section(found: Mapping[str, Any], name: str, where: str, above: str = "") -
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) and one for one in texts):
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise UsageError(f"{what} must be a text or a list of texts")
     return tuple(texts)

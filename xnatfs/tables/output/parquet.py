@@ -15,7 +15,7 @@ import pyarrow.parquet
 from xnatfs.tables.output.types import CellKind, ColumnScan, encodable, header, pieces
 from xnatfs.tables.spec import Frame
 
-_GROUP = 500_000  # cells in a row group: some 5 MB, of which a few are held at once
+_GROUP_CELLS = 500_000  # in a row group: some 5 MB; a few are in memory at once
 _TYPES = {
     CellKind.TEXT: pyarrow.string(),
     CellKind.INTEGER: pyarrow.int64(),
@@ -37,25 +37,25 @@ def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
     with pyarrow.parquet.ParquetWriter(
         path, schema, compression="snappy", version="2.6", data_page_version="1.0"
     ) as writer:
-        held: list[pyarrow.RecordBatch] = []
+        batches: list[pyarrow.RecordBatch] = []
         rows = 0
         for piece in pieces(frame):
             arrays = [
                 pyarrow.array(_values(kind, cells), type=field.type)
                 for kind, cells, field in zip(kinds, zip(*piece, strict=True), schema, strict=True)
             ]
-            held.append(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
+            batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
             rows += len(piece)
-            if rows * len(fields) >= _GROUP:
-                _flush(writer, held, rows)
-                held, rows = [], 0
+            if rows * len(fields) >= _GROUP_CELLS:
+                _flush(writer, batches, rows)
+                batches, rows = [], 0
         if rows:
-            _flush(writer, held, rows)
+            _flush(writer, batches, rows)
 
 
-def _flush(writer: pyarrow.parquet.ParquetWriter, held: list[pyarrow.RecordBatch], rows: int) -> None:
-    """Write what is held as one row group."""
-    writer.write_table(pyarrow.Table.from_batches(held), row_group_size=rows)
+def _flush(writer: pyarrow.parquet.ParquetWriter, batches: list[pyarrow.RecordBatch], rows: int) -> None:
+    """Write the batches as one row group."""
+    writer.write_table(pyarrow.Table.from_batches(batches), row_group_size=rows)
 
 
 def _values(

@@ -19,10 +19,10 @@ from itertools import islice
 
 from xnatfs.tables.spec import Column, Frame, Row, is_number
 
-XLSX_LONGEST = 32_767  # UTF-16 units in a cell, says Excel's specification
-LISTED = 200  # sentences about changed cells that a problems list gets at most
+XLSX_CELL_UNITS16 = 32_767  # UTF-16 units in a cell, says Excel's specification
+MAX_LISTED_CHANGES = 200  # sentences about changed cells that a problems list gets at most
 
-_PIECE = 20_000  # cells read at once
+_PIECE_CELLS = 20_000  # read at once
 
 _FORMULA = re.compile(
     "[\\s\\0\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -142,22 +142,22 @@ class ColumnScan:
 
 @dataclass
 class _Notes:
-    """Sentences, each once, at most `LISTED`."""
+    """Sentences, each once, at most `MAX_LISTED_CHANGES`."""
 
     said: dict[str, None] = field(default_factory=dict)
     left: bool = False
 
     def add(self, sentence: str) -> None:
-        """Say it, if there is room."""
-        if len(self.said) < LISTED:
+        """Add it, unless the list is full."""
+        if len(self.said) < MAX_LISTED_CHANGES:
             self.said[sentence] = None
         elif sentence not in self.said:
             self.left = True
 
     def all(self) -> tuple[str, ...]:
-        """What was said; the last sentence tells if there is more."""
+        """What was said; the last sentence says so if there is more."""
         return (
-            (*self.said, f"more cells were changed than the {LISTED} listed")
+            (*self.said, f"more cells are changed than the {MAX_LISTED_CHANGES} listed")
             if self.left
             else tuple(self.said)
         )
@@ -209,10 +209,10 @@ def units16(text: str) -> int:
 
 def fitting(text: str) -> str:
     """The text, or as much of it as a spreadsheet's cell holds and a mark that says so."""
-    if len(text) <= XLSX_LONGEST // 2 or units16(text) <= XLSX_LONGEST:
+    if len(text) <= XLSX_CELL_UNITS16 // 2 or units16(text) <= XLSX_CELL_UNITS16:
         return text
     mark = f" ... [cut: {len(text)} characters in all]"
-    cut = text.encode("utf-16-le")[: 2 * (XLSX_LONGEST - len(mark))]
+    cut = text.encode("utf-16-le")[: 2 * (XLSX_CELL_UNITS16 - len(mark))]
     return cut.decode("utf-16-le", "ignore") + mark
 
 
@@ -221,15 +221,15 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     taken = set(names)
     if len(taken) == len(names):
         return names
-    found: list[str] = []
+    unique: list[str] = []
     seen: set[str] = set()
     for name in names:
         free, number = name, 2
         while free in seen or (free != name and free in taken):
             free, number = f"{name}_{number}", number + 1
         seen.add(free)
-        found.append(free)
-    return tuple(found)
+        unique.append(free)
+    return tuple(unique)
 
 
 def header(frame: Frame) -> tuple[str, ...]:
@@ -243,7 +243,7 @@ def header(frame: Frame) -> tuple[str, ...]:
     return distinct(tuple(column.name for column in frame.columns))
 
 
-def pieces(frame: Frame, cells: int = _PIECE) -> Iterator[list[Row]]:
+def pieces(frame: Frame, cells: int = _PIECE_CELLS) -> Iterator[list[Row]]:
     """The rows, as many at once as have about so many cells.
 
     Raises:
@@ -284,7 +284,7 @@ def scan(frame: Frame) -> ColumnScan:
 
 def problems(frame: Frame) -> tuple[str, ...]:
     """Sentences for the problems list: each distinct cell that a format cannot hold as it is, at most
-    `LISTED`. Reads the table once.
+    `MAX_LISTED_CHANGES`. Reads the table once.
     """
     return scan(frame).notes
 
@@ -300,10 +300,10 @@ def _note(notes: _Notes, about: str, cell: str) -> None:
             f"{about} {_shown(cell)} has characters that not every format can store; there they are "
             f"spelled out, as \\x07"
         )
-    if len(cell) > XLSX_LONGEST // 2 and units16(cell) > XLSX_LONGEST:
+    if len(cell) > XLSX_CELL_UNITS16 // 2 and units16(cell) > XLSX_CELL_UNITS16:
         notes.add(
             f"{about} {_shown(cell)} is {len(cell)} characters long; the .xlsx has the first "
-            f"{XLSX_LONGEST:,} at most"
+            f"{XLSX_CELL_UNITS16:,} at most"
         )
 
 

@@ -37,9 +37,9 @@ def widen(frame: Frame, table: Table) -> Frame:
     missing = [name for name in (*keys, *values) if name not in names]
     if missing:
         raise ValueError(f"{table.key} has no column {missing[0]!r} to widen by")
-    found = _Wide(frame, lead, trail, tuple(map(names.index, keys)), tuple(map(names.index, values)))
-    found.name()
-    return found
+    wide = _Wide(frame, lead, trail, tuple(map(names.index, keys)), tuple(map(names.index, values)))
+    wide.name()
+    return wide
 
 
 def _about_session(names: list[str], table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -79,16 +79,16 @@ class _Wide:
         before = [long[at] for at in self.lead]
         after = [long[at] for at in self.trail]
         taken = {column.name for column in (*before, *after)}
-        found: list[Column] = []
+        added: list[Column] = []
         for _, rows in self._sessions():
             for slot, _ in self._cells(rows):
                 if slot not in self._slots:
-                    self._slots[slot] = len(before) + len(found)
+                    self._slots[slot] = len(before) + len(added)
                     column = long[self.values[slot[2]]]
                     name = _free(self._name_of(slot), taken)
                     taken.add(name)
-                    found.append(Column(name, column.unit, column.source, column.text))
-        self.columns = (*before, *found, *after)
+                    added.append(Column(name, column.unit, column.source, column.text))
+        self.columns = (*before, *added, *after)
 
     def rows(self) -> Iterator[Row]:
         """See `Frame`."""
@@ -132,7 +132,7 @@ def _picker(places: tuple[int, ...]) -> Callable[[Row], Row]:
 
 def _free(name: str, taken: set[str]) -> str:
     """The name, or with the first `_2`, `_3`, ... that nobody has."""
-    found, number = name, 2
-    while found in taken:
-        found, number = f"{name}_{number}", number + 1
-    return found
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

@@ -28,12 +28,12 @@ from xlsxwriter.utility import xl_col_to_name
 from xnatfs.tables.output.types import CellKind, ColumnScan, Facts, fitting, header, pieces, visible
 from xnatfs.tables.spec import Frame, Row
 
-MAX_ROWS = 1_048_576  # of a sheet, with the header; XlsxWriter drops what is beyond without a word
-MAX_COLUMNS = 16_384
+MAX_SHEET_ROWS = 1_048_576  # of a sheet, with the header; XlsxWriter drops what is beyond without a word
+MAX_SHEET_COLUMNS = 16_384
 
 _EPOCH = datetime.date(1899, 12, 30).toordinal()  # Excel's day 0, for dates since March 1900
 _GREATEST, _SMALLEST = 9.99e307, 2.23e-308  # what Excel's numbers end at
-_WIDEST = 50  # characters shown of a column
+_MAX_WIDTH_CHARS = 50  # shown of a column
 _NO_NAME = re.compile(r"[\[\]:*?/\\\x00-\x1f]")
 _RESERVED = ("about", "history")  # the second is Excel's own
 
@@ -54,10 +54,10 @@ def write(frame: Frame, scanned: ColumnScan, path: Path, title: str) -> None:
         ValueError: it has more columns than a sheet.
     """
     names = tuple(fitting(_clean(name)) for name in header(frame))
-    if len(names) > MAX_COLUMNS:
+    if len(names) > MAX_SHEET_COLUMNS:
         raise ValueError(
-            f"the table has {len(names):,} columns, and a sheet in an .xlsx at most {MAX_COLUMNS:,}; take "
-            f"the .csv or .parquet"
+            f"the table has {len(names):,} columns, and a sheet in an .xlsx at most {MAX_SHEET_COLUMNS:,}; "
+            f"take the .csv or .parquet"
         )
     with tempfile.TemporaryDirectory(prefix=".xlsx-", dir=path.parent) as folder:
         options = {
@@ -96,7 +96,7 @@ def _fill(book: Any, frame: Frame, names: tuple[str, ...], scanned: ColumnScan, 
     while left or number == 1:
         suffix = "" if number == 1 else f" {number}"
         sheet = book.add_worksheet(label[: 31 - len(suffix)] + suffix)
-        here = min(left, MAX_ROWS - 1)
+        here = min(left, MAX_SHEET_ROWS - 1)
         for at, width in enumerate(widths):
             sheet.set_column(at, at, width)
         sheet.freeze_panes(1, 0)
@@ -144,7 +144,7 @@ class _Fast:
         "_write_single_row",
         "_check_dimensions",
     )  # of XlsxWriter's own, besides what is documented
-    _KEPT = 20_000  # texts a column
+    _MAX_TEXTS = 20_000  # texts a column
 
     def __init__(self, sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> None:
         sheet._write_single_row(1)  # the header, which still waits
@@ -166,7 +166,7 @@ class _Fast:
             rest = _number(cell) if numeric else known.get(cell)
             if rest is None:
                 rest = self._asked(column, cell)
-                if len(known) >= self._KEPT:
+                if len(known) >= self._MAX_TEXTS:
                     known.clear()
                 known[cell] = rest
             parts.append(f'{head}{number}"{rest}')
@@ -180,15 +180,15 @@ class _Fast:
         sheet = self._sheet
         place = sheet.previous_row
         self._puts[column](place, column, cell)
-        made = sheet.table[place].pop(column)
+        entry = sheet.table[place].pop(column)
         sheet.table.clear()
         sheet.fh = io.StringIO()
         try:
-            sheet._write_cell(0, column, made)
-            told: str = sheet.fh.getvalue()
+            sheet._write_cell(0, column, entry)
+            xml: str = sheet.fh.getvalue()
         finally:
             sheet.fh = self._file
-        return told.removeprefix(f'<c r="{xl_col_to_name(column)}1"')
+        return xml.removeprefix(f'<c r="{xl_col_to_name(column)}1"')
 
 
 def _number(cell: str) -> str | None:
@@ -242,9 +242,9 @@ def _put(sheet: Any, kind: CellKind, iso: Any, text: _Put) -> _Put:
 def _about(book: Any, frame: Frame, names: tuple[str, ...], title: str, rows: int, bold: Any) -> None:
     sheet = book.add_worksheet("about")
     text = _texts(sheet)
-    sheet.set_column(0, 0, _WIDEST)
+    sheet.set_column(0, 0, _MAX_WIDTH_CHARS)
     sheet.set_column(1, 1, 12)
-    sheet.set_column(2, 2, _WIDEST)
+    sheet.set_column(2, 2, _MAX_WIDTH_CHARS)
     if title:
         text(0, 0, title, bold)
     text(1, 0, f"{rows:,} rows, {len(names):,} columns")
@@ -258,7 +258,9 @@ def _about(book: Any, frame: Frame, names: tuple[str, ...], title: str, rows: in
 
 def _width(name: str, facts: Facts, kind: CellKind) -> int:
     """Characters to show: the header with its filter button, and the cells."""
-    return max(8, min(_WIDEST, max(len(name) + 3, 11 if kind is CellKind.DATE else facts.longest + 1)))
+    return max(
+        8, min(_MAX_WIDTH_CHARS, max(len(name) + 3, 11 if kind is CellKind.DATE else facts.longest + 1))
+    )
 
 
 def _clean(text: str) -> str:

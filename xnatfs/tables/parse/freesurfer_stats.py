@@ -166,13 +166,13 @@ def chosen(stats: Stats, wanted: Sequence[str]) -> tuple[list[tuple[str, str]], 
 
     Returns: (name, value) of those there are; names that are missing; names that stand there under their
         former name."""
-    found, missing, former = [], [], []
+    values, missing, former = [], [], []
     for name in wanted:
         if name in stats.measures:
-            found.append((name, stats.measures[name]))
+            values.append((name, stats.measures[name]))
         elif (old := FORMER.get(name, "")) in stats.measures:
-            found.append((name, stats.measures[old]))
+            values.append((name, stats.measures[old]))
             former.append(name)
         else:
             missing.append(name)
-    return found, missing, former
+    return values, missing, former

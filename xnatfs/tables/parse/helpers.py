@@ -62,8 +62,8 @@ def version_in(path: str) -> int:
     """The 21 of `lh.hippoSfVolumes-T1.v21.txt`; -1 without a version. For `Input.prefer`: the newest is
     read.
     """
-    found = _VERSION.findall(path.rpartition("/")[2])
-    return int(found[-1][:18]) if found else -1
+    versions = _VERSION.findall(path.rpartition("/")[2])
+    return int(versions[-1][:18]) if versions else -1
 
 
 def anywhere(name: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tup
     Raises:
         ParseError: a line is no name with a number, a name stands twice, or an end is missing.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for count, line in enumerate(text_lines(stream), 1):
         fields = line.split()
         if not fields or fields[0] == "#":
@@ -98,13 +98,13 @@ def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tup
         if len(fields) != 2:
             raise ParseError(f"line {count} has {len(fields)} fields, not a name and a {what}")
         name, cell = fields
-        if name in found:
+        if name in values:
             raise ParseError(f"it has {name[:60]} twice")
-        found[name] = number(cell, f"line {count}: the {what} of {name[:60]}")
+        values[name] = number(cell, f"line {count}: the {what} of {name[:60]}")
     for name in ends:
-        if name not in found:
+        if name not in values:
             raise ParseError(f"it has no {name}, which ends such a file: it is cut short")
-    return list(found.items())
+    return list(values.items())
 
 
 def emptied(cells: Iterable[str]) -> tuple[str, ...]:
@@ -138,29 +138,29 @@ def checked_csv(
     """See `passed_csv`. A column without a name is called `Unnamed: <number>`, as pandas (and so bx) calls
     it.
     """
-    found = csv_table(stream, delimiter)
-    columns = tuple(name or f"Unnamed: {at}" for at, name in enumerate(found.columns))
+    parsed = csv_table(stream, delimiter)
+    columns = tuple(name or f"Unnamed: {at}" for at, name in enumerate(parsed.columns))
     for name in needed:
         if name not in columns:
             raise ParseError(f"it has no column {name}")
     tested = {at: name for at, name in enumerate(columns) if name in numbers}
     rows: list[Row] = []
-    for count, row in enumerate(found.rows, 2):
+    for count, row in enumerate(parsed.rows, 2):
         cells = [blank(cell) for cell in row]
         for at, name in tested.items():
             cells[at] = number(cells[at], f"row {count}: {name}")
         rows.append(tuple(cells))
     if not rows:
         raise ParseError("it has a header and no rows")
-    return Parsed(columns, rows, (*found.notes, *unfinished(stream)))
+    return Parsed(columns, rows, (*parsed.notes, *unfinished(stream)))
 
 
 def without(parsed: Parsed, names: Collection[str]) -> Parsed:
     """The rows without these columns."""
-    kept = [at for at, name in enumerate(parsed.columns) if name not in names]
+    positions = [at for at, name in enumerate(parsed.columns) if name not in names]
     return Parsed(
-        tuple(parsed.columns[at] for at in kept),
-        [tuple(row[at] for at in kept) for row in parsed.rows],
+        tuple(parsed.columns[at] for at in positions),
+        [tuple(row[at] for at in positions) for row in parsed.rows],
         parsed.notes,
     )
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy", "tables")
 
-_BLOCK = 2**18  # voxels: 2 MiB as float64
-_PACKED = 2**18  # bytes of a gzip file at once
+_BLOCK_VOXELS = 2**18  # 2 MiB as float64
+_PACKED_BYTES = 2**18  # of a gzip file at once
 _TYPES = {
     2: "u1",
     4: "i2",
@@ -42,7 +42,7 @@ _TYPES = {
     1024: "i8",
     1280: "u8",
 }
-_MOST_LABELS = 100_000
+_MAX_LABELS = 100_000
 _TOO_LARGE = "its sum is larger than any number"
 
 
@@ -118,7 +118,7 @@ class _Inflated:
             EOFError, zlib.error (or zlib-ng's): it is cut short or damaged.
         """
         while True:
-            self._data = self._data or self._stream.read(_PACKED)
+            self._data = self._data or self._stream.read(_PACKED_BYTES)
             ended = not self._data
             if self._member is None:
                 self._data = self._data.lstrip(b"\0")  # padding
@@ -127,15 +127,15 @@ class _Inflated:
                 if not self._data:
                     continue
                 self._member = _zlib.decompressobj(31)
-            found: bytes = self._member.decompress(
+            data: bytes = self._member.decompress(
                 self._data, size
             )  # also with no data: it may hold some back
             self._data = self._member.unconsumed_tail
             if self._member.eof:
                 self._data = self._member.unused_data
                 self._member = None
-            if found:
-                return found
+            if data:
+                return data
             if ended:
                 raise EOFError("it ends in the middle")
 
@@ -159,10 +159,10 @@ def _exactly(stream: _Source, size: int) -> bytes:
 def _header(stream: _Source) -> ImageHeader:
     start = _exactly(stream, NEEDED_BYTES)
     if len(start) < NEEDED_BYTES:
-        raise ParseError("it is no NIfTI image: it is shorter than the header of one")
+        raise ParseError("it is not a NIfTI image: it is shorter than the header of one")
     stored = stored_header(start)
     if stored is None:
-        raise ParseError("it is no NIfTI image")
+        raise ParseError("it is not a NIfTI image")
     magic, dim, kind, pixdim = stored.magic, stored.dimensions, stored.datatype, stored.steps
     slope, inter = stored.slope, stored.intercept
     if magic[:2] != b"n+":
@@ -213,7 +213,7 @@ def _blocks(opened: _Source, header: ImageHeader) -> Iterator[Block]:
     width = header.dtype.itemsize
     left = header.count
     while left:
-        wanted = min(left, _BLOCK)
+        wanted = min(left, _BLOCK_VOXELS)
         data = _exactly(opened, wanted * width)
         if len(data) < wanted * width:
             raise ParseError(
@@ -221,7 +221,7 @@ def _blocks(opened: _Source, header: ImageHeader) -> Iterator[Block]:
             )
         left -= wanted
         yield np.frombuffer(data, header.dtype)
-    while _exactly(opened, 2**16):  # to the end: only there gzip tells whether all of it was right
+    while _exactly(opened, 2**16):  # to the end: only there gzip shows whether all of it was right
         pass
 
 
@@ -235,16 +235,16 @@ def total(stream: BinaryIO, least: float | None = None) -> tuple[ImageHeader, Fr
     whole, count = 0, 0
     parts: list[float] = []
     for block in blocks:
-        kept = block if least is None else block[header.scaled(block) >= least]
-        count += kept.size
+        selected = block if least is None else block[header.scaled(block) >= least]
+        count += selected.size
         if header.dtype.kind == "f":
             with np.errstate(all="ignore"):
-                part = float(np.sum(kept, dtype=np.float64))
+                part = float(np.sum(selected, dtype=np.float64))
             if not math.isfinite(part) or (least is not None and not np.isfinite(block).all()):
                 raise ParseError("some of its voxels are not numbers (nan or infinite)")
             parts.append(part)
         else:
-            whole += _whole_sum(kept)
+            whole += _whole_sum(selected)
     try:
         stored = Fraction(math.fsum(parts)) if header.dtype.kind == "f" else Fraction(whole)
     except OverflowError:
@@ -269,9 +269,9 @@ def volume(stream: BinaryIO, least: float | None = None) -> float:
     Raises:
         ParseError: see `total`.
     """
-    header, found = total(stream, least)
+    header, volume_sum = total(stream, least)
     try:
-        return float(found * header.exact_voxel)
+        return float(volume_sum * header.exact_voxel)
     except OverflowError:
         raise ParseError(_TOO_LARGE) from None
 
@@ -283,11 +283,11 @@ def label_counts(stream: BinaryIO) -> tuple[ImageHeader, dict[float, int]]:
         ParseError: see `read`; or it has too many values to be an image of labels.
     """
     header, blocks = read(stream)
-    found: dict[float, int] = {}
+    totals: dict[float, int] = {}
     for block in blocks:
         values, counts = np.unique(block, return_counts=True)
         for value, count in zip(header.scaled(values).tolist(), counts.tolist(), strict=True):
-            found[value] = found.get(value, 0) + count
-        if len(found) > _MOST_LABELS:
+            totals[value] = totals.get(value, 0) + count
+        if len(totals) > _MAX_LABELS:
             raise ParseError("it has too many different values for an image of labels")
-    return header, found
+    return header, totals

@@ -21,8 +21,8 @@ from xnatfs.tables.spec import ParseError
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _STRICT = "{http://purl.oclc.org/ooxml/spreadsheetml/main}"
 _CELL = re.compile(r"([A-Z]{1,3})(\d{1,7})")
-_LARGEST = 64 * 2**20  # bytes of one member, unpacked
-_MOST_CELLS = 2**21  # with the empty ones between: a cell ZZZ1 makes its whole row 18,278 wide
+_MAX_MEMBER_BYTES = 64 * 2**20  # of one member, unpacked
+_MAX_CELLS = 2**21  # with the empty ones between: a cell ZZZ1 makes its whole row 18,278 wide
 # What zipfile, its decompressors and expat raise for what they do not understand; an encoding that expat does
 # not know is a LookupError.
 _DAMAGE = (
@@ -67,8 +67,8 @@ def _count(name: str) -> tuple[int, str]:
 
 def _root(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
     with archive.open(name) as member:
-        data = member.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
+        data = member.read(_MAX_MEMBER_BYTES + 1)
+    if len(data) > _MAX_MEMBER_BYTES:
         raise ParseError("it is not a workbook of the kind a pipeline writes")
     parser = ElementTree.XMLParser(target=_NoEntities())
     return ElementTree.fromstring(data.replace(_STRICT[1:-1].encode(), _MAIN[1:-1].encode()), parser)
@@ -107,18 +107,18 @@ def _rows(root: ElementTree.Element, shared: list[str]) -> list[list[str]]:
         if cells:
             rows.append(cells)
     width = max((max(cells) for cells in rows), default=-1) + 1
-    if width * len(rows) > _MOST_CELLS:
+    if width * len(rows) > _MAX_CELLS:
         raise ParseError(f"it has {len(rows):,} rows and {width:,} columns, which no pipeline writes")
     return [[cells.get(at, "") for at in range(width)] for cells in rows]
 
 
 def _column(reference: str, following: int) -> int:
     """The column of a cell `AB12`, from 0; the following one where the cell does not say."""
-    found = _CELL.fullmatch(reference)
-    if not found:
+    match = _CELL.fullmatch(reference)
+    if not match:
         return following
     at = 0
-    for letter in found[1]:
+    for letter in match[1]:
         at = at * 26 + ord(letter) - ord("A") + 1
     return at - 1
 
@@ -128,8 +128,8 @@ def _value(cell: ElementTree.Element, shared: list[str]) -> str:
     if kind == "inlineStr":
         inline = cell.find(f"{_MAIN}is")
         return _text(inline) if inline is not None else ""
-    held = cell.find(f"{_MAIN}v")
-    text = (held.text or "") if held is not None else ""
+    element = cell.find(f"{_MAIN}v")
+    text = (element.text or "") if element is not None else ""
     if kind == "s":
         if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) >= len(shared):
             raise ParseError("it is a damaged workbook: a text is missing")

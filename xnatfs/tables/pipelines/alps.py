@@ -17,12 +17,12 @@ _METRIC = "diffusion_metric"
 
 def alps_csv(stream: BinaryIO, _: str, needed: Collection[str]) -> Parsed:
     """One of the CSV files: numbers only, but for the name of the metric."""
-    found = without(checked_csv(stream, (), needed), ("id", "scanner"))
-    for count, row in enumerate(found.rows, 2):
-        for name, cell in zip(found.columns, row, strict=True):
+    parsed = without(checked_csv(stream, (), needed), ("id", "scanner"))
+    for count, row in enumerate(parsed.rows, 2):
+        for name, cell in zip(parsed.columns, row, strict=True):
             if name != _METRIC:
                 number(cell, f"row {count}: {name}")
-    return found
+    return parsed
 
 
 _DIFFUSIVITIES = (

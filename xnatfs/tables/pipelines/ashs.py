@@ -75,7 +75,7 @@ def both_and_icv(visit: SessionInfo, inputs: Inputs) -> Parsed:
 
     Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last
     number may be wrong."""
-    found = stacked(visit, inputs)
+    both = stacked(visit, inputs)
     sides = {side: parsed for side in ("left", "right") if (parsed := only(inputs, side))}
     left, right = ({row[1] for row in parsed.rows} for parsed in sides.values())
     for side, lacking in (("left", right - left), ("right", left - right)):
@@ -89,8 +89,8 @@ def both_and_icv(visit: SessionInfo, inputs: Inputs) -> Parsed:
                 ),
             )
     if left == right:
-        return found
-    return found._replace(notes=(*found.notes, f"only one side has {', '.join(sorted(left ^ right))}"))
+        return both
+    return both._replace(notes=(*both.notes, f"only one side has {', '.join(sorted(left ^ right))}"))
 
 
 def _table(name: str, kind: str, doc: str) -> Table:

@@ -37,20 +37,22 @@ def mean_file(stream: BinaryIO, path: str) -> Parsed:
 
 def regions(stream: BinaryIO, _: str, analysis: str) -> Parsed:
     """A region_analysis CSV file, with what was analysed in front."""
-    found = checked_csv(stream, NUMBERS, ("name", *NUMBERS))
-    return Parsed(("region_analysis", *found.columns), [(analysis, *row) for row in found.rows], found.notes)
+    parsed = checked_csv(stream, NUMBERS, ("name", *NUMBERS))
+    return Parsed(
+        ("region_analysis", *parsed.columns), [(analysis, *row) for row in parsed.rows], parsed.notes
+    )
 
 
 def atlas_rows(stream: BinaryIO, _: str, atlas: str) -> Parsed:
     """The rows of one atlas of quantification_results.csv: atlas, region, mean and further statistics."""
-    found = where(checked_csv(stream, (), ("atlas", "region", "mean")), lambda row: row["atlas"] == atlas)
-    if not found.rows:
+    parsed = where(checked_csv(stream, (), ("atlas", "region", "mean")), lambda row: row["atlas"] == atlas)
+    if not parsed.rows:
         raise ParseError(f"it has no rows of the atlas {atlas}")
-    for row in found.rows:
-        for name, cell in zip(found.columns, row, strict=True):
+    for row in parsed.rows:
+        for name, cell in zip(parsed.columns, row, strict=True):
             if name not in ("atlas", "region"):
-                number(cell, f"the {name} of {row[found.columns.index('region')][:60]}")
-    return found
+                number(cell, f"the {name} of {row[parsed.columns.index('region')][:60]}")
+    return parsed
 
 
 def _not_corrected(path: str) -> bool:

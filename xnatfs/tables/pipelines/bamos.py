@@ -41,24 +41,23 @@ LOBES = (
     ),
     *("left temporal", "right temporal", "basal ganglia", "infratentorial"),
 )
-_LEAST = 0.5  # a voxel belongs to a lesion from this probability on
-_DEEPEST = 4  # layer 5 counts as layer 4
-_MOST = (
-    2**27
-)  # voxels of an image: 512 x 512 x 512. A small gzip file can hold a thousand times its size in zeros
-_MOST_INSIDE = 2**22  # voxels of lesions: 4 l at 1 mm, more than a brain
-_PACKED = ("shape", "voxel", "labels", "places", "values")
+_MIN_PROBABILITY = 0.5  # a voxel belongs to a lesion from this probability on
+_MAX_LAYER = 4  # layer 5 counts as layer 4
+# Of an image: 512 x 512 x 512. A small gzip file can hold a thousand times its size in zeros.
+_MAX_VOXELS = 2**27
+_MAX_LESION_VOXELS = 2**22  # of lesions: 4 l at 1 mm, more than a brain
+_PACKED_COLUMNS = ("shape", "voxel", "labels", "places", "values")
 
 
 def lesion_volume(stream: BinaryIO, _: str) -> Parsed:
     """The sum of the probabilities of at least 0.5 x the voxel volume."""
-    return Parsed(("volume",), [(repr(volume(stream, _LEAST)),)])
+    return Parsed(("volume",), [(repr(volume(stream, _MIN_PROBABILITY)),)])
 
 
 def _blocks(stream: BinaryIO) -> tuple[ImageHeader, Iterator[Block]]:
-    """An image that is held in memory later, which one of any size must not be."""
+    """An image that is kept in memory later, so its size is limited."""
     header, blocks = read(stream)
-    if header.count > _MOST:
+    if header.count > _MAX_VOXELS:
         raise ParseError(f"its header gives it {header.count:,} voxels, which no such image has")
     return header, blocks
 
@@ -69,7 +68,7 @@ def _text(data: bytes) -> str:
 
 def _row(header: ImageHeader, labels: bytes, places: bytes, values: bytes) -> Parsed:
     shape = "x".join(str(edge) for edge in header.shape)
-    return Parsed(_PACKED, [(shape, repr(header.voxel), _text(labels), _text(places), _text(values))])
+    return Parsed(_PACKED_COLUMNS, [(shape, repr(header.voxel), _text(labels), _text(places), _text(values))])
 
 
 def packed_labels(stream: BinaryIO, _: str) -> Parsed:
@@ -105,7 +104,7 @@ def packed_inside(stream: BinaryIO, _: str, least: float) -> Parsed:
             places.append(inside + start)
             values.append(scaled[inside])
             count += inside.size
-            if count > _MOST_INSIDE:
+            if count > _MAX_LESION_VOXELS:
                 raise ParseError("it is not an image of lesions: nearly all of it would be one")
         start += block.size
     where = np.concatenate(places) if places else np.zeros(0, np.int64)
@@ -140,7 +139,7 @@ def _parts(layers: NDArray[np.uint8], lobes: NDArray[np.uint8]) -> NDArray[np.ui
     voxels.
     """
     depth = layers.astype(np.uint16)
-    depth[depth == _DEEPEST + 1] = _DEEPEST
+    depth[depth == _MAX_LAYER + 1] = _MAX_LAYER
     depth *= len(LOBES)
     depth += lobes
     return depth
@@ -148,10 +147,10 @@ def _parts(layers: NDArray[np.uint8], lobes: NDArray[np.uint8]) -> NDArray[np.ui
 
 def _counts(part: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
     """How many voxels each part has; in blocks, since numpy counts in a copy of eight bytes a voxel."""
-    found = np.zeros(size, np.int64)
+    counts = np.zeros(size, np.int64)
     for start in range(0, len(part), 2**20):
-        found += np.bincount(part[start : start + 2**20], minlength=size)
-    return found
+        counts += np.bincount(part[start : start + 2**20], minlength=size)
+    return counts
 
 
 def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
@@ -190,7 +189,7 @@ def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
     return Parsed(columns, rows)
 
 
-_inside = partial(packed_inside, least=_LEAST)
+_inside = partial(packed_inside, least=_MIN_PROBABILITY)
 # Components are numbered from 1: everything above nothing is inside.
 _components = partial(packed_inside, least=math.ulp(0.0))
 

@@ -80,20 +80,20 @@ Lookup = Callable[..., "float | None"]
 
 def cortex_of(inputs: Inputs) -> Lookup:
     """(side, region, measurement) -> the number in aparc."""
-    found = {row[:3]: row[3] for side in SIDES if (parsed := only(inputs, side)) for row in parsed.rows}
-    return lambda side, region, measurement: value_of(found.get((side, measurement, region), ""))
+    cells = {row[:3]: row[3] for side in SIDES if (parsed := only(inputs, side)) for row in parsed.rows}
+    return lambda side, region, measurement: value_of(cells.get((side, measurement, region), ""))
 
 
-def with_former_name(found: dict[str, str], structure: str) -> str:
+def with_former_name(values: dict[str, str], structure: str) -> str:
     """The cell of `Left-Thalamus`, which was called `Left-Thalamus-Proper` before FreeSurfer 7."""
-    return found.get(structure, "") or found.get(f"{structure}-Proper", "")
+    return values.get(structure, "") or values.get(f"{structure}-Proper", "")
 
 
 def weighted(pairs: Iterable[tuple[float, float]]) -> float | None:
     """The mean of (number, weight) pairs."""
-    held = list(pairs)
-    weight = math.fsum(weight for _, weight in held)
-    return math.fsum(number * weight for number, weight in held) / weight if weight else None
+    pairs = list(pairs)
+    weight = math.fsum(weight for _, weight in pairs)
+    return math.fsum(number * weight for number, weight in pairs) / weight if weight else None
 
 
 class _Gaps(list[str]):
@@ -160,11 +160,11 @@ def thickness(_: SessionInfo, inputs: Inputs) -> Parsed:
 
 def fdg(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The mean uptake, weighted by the regions' number of voxels."""
-    ((_path, found),) = inputs["results"]
-    region, value, voxels = (found.columns.index(name) for name in ("region", "value", "nvoxels"))
+    ((_path, parsed),) = inputs["results"]
+    region, value, voxels = (parsed.columns.index(name) for name in ("region", "value", "nvoxels"))
     uptake: dict[str, str] = {}
     size: dict[str, str] = {}
-    for row in found.rows:
+    for row in parsed.rows:
         uptake.setdefault(row[region], row[value])
         size.setdefault(row[region], row[voxels])
 

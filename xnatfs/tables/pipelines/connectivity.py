@@ -31,23 +31,23 @@ def connectome(stream: BinaryIO, _: str) -> Parsed:
 
 def _all_numbers(stream: BinaryIO) -> Parsed:
     """A table of tab-separated numbers, but for its column Node."""
-    found = checked_csv(stream, (), (), "\t")
+    parsed = checked_csv(stream, (), (), "\t")
     rows = [
         tuple(
             cell if name == _NODE else number(cell, f"row {count}: {name[:60]}")
-            for name, cell in zip(found.columns, row, strict=True)
+            for name, cell in zip(parsed.columns, row, strict=True)
         )
-        for count, row in enumerate(found.rows, 2)
+        for count, row in enumerate(parsed.rows, 2)
     ]
-    return Parsed(found.columns, rows, found.notes)
+    return Parsed(parsed.columns, rows, parsed.notes)
 
 
 def conmat(stream: BinaryIO, _: str) -> Parsed:
     """*_conmat.tsv: a column Node, and a column for each node in the same order."""
-    found = _all_numbers(stream)
-    if found.columns[0] != _NODE or tuple(row[0] for row in found.rows) != found.columns[1:]:
+    parsed = _all_numbers(stream)
+    if parsed.columns[0] != _NODE or tuple(row[0] for row in parsed.rows) != parsed.columns[1:]:
         raise ParseError("its rows and columns are not the same nodes: it is not a complete matrix")
-    return found
+    return parsed
 
 
 def timeseries(stream: BinaryIO, _: str) -> Parsed:

@@ -13,14 +13,14 @@ from xnatfs.tables.parse.freesurfer_stats import APARC_COLUMNS, melted, read_sta
 from xnatfs.tables.parse.helpers import both_sides
 from xnatfs.tables.spec import Column, Input, Parsed, Row, Table, Wide
 
-_KEPT = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "ThickStd": "DiffuStd"}
+_COLUMNS = {"NumVert": "NumVert", "SurfArea": "SurfArea", "ThickAvg": "DiffuAvg", "ThickStd": "DiffuStd"}
 
 
 def diffusivity(stream: BinaryIO, _: str, side: str) -> Parsed:
     """GM-MD/stats/?h.aparc.stats."""
     stats = read_stats(stream, APARC_COLUMNS)
     rows: list[Row] = [
-        (side, _KEPT[name], region, cell) for name, region, cell in melted(stats) if name in _KEPT
+        (side, _COLUMNS[name], region, cell) for name, region, cell in melted(stats) if name in _COLUMNS
     ]
     return Parsed(("side", "measurement", "region", "value"), rows, stats.notes)
 

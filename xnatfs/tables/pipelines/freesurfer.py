@@ -109,10 +109,10 @@ def aseg(stream: BinaryIO, _: str, ignored: Collection[str] = (), dropped: Colle
     notes = list(stats.notes)
     missing: list[str] = []
     for measurement, wanted in (("Volume_mm3", ASEG_VOLUMES), ("unitless", ASEG_UNITLESS)):
-        found, absent, former = chosen(
+        measures, absent, former = chosen(
             stats, [name for name in wanted if name not in ignored and name not in dropped]
         )
-        rows += [(measurement, name, cell) for name, cell in found]
+        rows += [(measurement, name, cell) for name, cell in measures]
         missing += absent
         notes += _former_note(former)
     rows += [(name, region, cell) for name, region, cell in melted(stats) if region not in dropped]
@@ -129,11 +129,11 @@ def aparc(stream: BinaryIO, _: str, side: str, atlas: str = "aparc", dropped: Co
     missing: list[str] = []
     former: list[str] = []
     if side == "left":
-        found, missing, former = chosen(stats, [name for name in APARC_VOLUMES if name not in dropped])
-        rows += [("", "Volume_mm3", name, cell) for name, cell in found]
+        measures, missing, former = chosen(stats, [name for name in APARC_VOLUMES if name not in dropped])
+        rows += [("", "Volume_mm3", name, cell) for name, cell in measures]
     for measurement, name in APARC_OF_SIDE:
-        found, absent, _former = chosen(stats, [name])
-        rows += [(side, measurement, name, cell) for name, cell in found]
+        measures, absent, _former = chosen(stats, [name])
+        rows += [(side, measurement, name, cell) for name, cell in measures]
         missing += absent
     rows += [(side, name, region, cell) for name, region, cell in melted(stats)]
     notes = [*stats.notes, *_former_note(former), *_missing_note(missing), *_few_note(stats, side, atlas)]
@@ -160,14 +160,14 @@ def _few_note(stats: Stats, side: str, atlas: str) -> list[str]:
 
 def subfields(stream: BinaryIO, _: str, side: str, whole: str) -> Parsed:
     """[lr]h.hippoSfVolumes-T1.v<n>.txt, [lr]h.amygNucVolumes-T1.v<n>.txt."""
-    found = named_values(stream, (whole,), "volume")
-    return Parsed(("side", "region", "value"), [(side, *pair) for pair in found], _remarks(stream, found))
+    volumes = named_values(stream, (whole,), "volume")
+    return Parsed(("side", "region", "value"), [(side, *pair) for pair in volumes], _remarks(stream, volumes))
 
 
 def brainstem(stream: BinaryIO, _: str) -> Parsed:
     """brainstemSsVolumes.v<n>.txt."""
-    found = named_values(stream, ("Whole_brainstem",), "volume")
-    return Parsed(("region", "value"), list(found), _remarks(stream, found))
+    volumes = named_values(stream, ("Whole_brainstem",), "volume")
+    return Parsed(("region", "value"), list(volumes), _remarks(stream, volumes))
 
 
 def thalamus(stream: BinaryIO, _: str) -> Parsed:
@@ -175,35 +175,35 @@ def thalamus(stream: BinaryIO, _: str) -> Parsed:
     `L-Sg`, `MV(Re)`.
     """
     rows: list[Row] = []
-    found = named_values(stream, ("Left-Whole_thalamus", "Right-Whole_thalamus"), "volume")
-    for name, cell in found:
+    volumes = named_values(stream, ("Left-Whole_thalamus", "Right-Whole_thalamus"), "volume")
+    for name, cell in volumes:
         side, hyphen, region = name.partition("-")
         if side not in ("Left", "Right") or not hyphen:
             raise ParseError(f"{name[:60]} does not begin with Left- or Right-")
         rows.append((side.lower(), region, cell))
-    return Parsed(("side", "region", "value"), rows, _remarks(stream, found))
+    return Parsed(("side", "region", "value"), rows, _remarks(stream, volumes))
 
 
 def hypothalamus(stream: BinaryIO, _: str) -> Parsed:
     """hypothalamic_subunits_volumes.v<n>.csv: `subject,left anterior-inferior,...,whole left,whole right` and
     one line of values.
     """
-    found = without(checked_csv(stream), ("subject",))
-    if len(found.rows) != 1:
-        raise ParseError(f"it has {len(found.rows)} rows of values, not one")
+    parsed = without(checked_csv(stream), ("subject",))
+    if len(parsed.rows) != 1:
+        raise ParseError(f"it has {len(parsed.rows)} rows of values, not one")
     rows: list[Row] = []
-    for name, cell in zip(found.columns, found.rows[0], strict=True):
+    for name, cell in zip(parsed.columns, parsed.rows[0], strict=True):
         side, _blank, region = name.partition(" ")
         if side == "whole":
             side, region = region, side
         if side not in ("left", "right") or not region:
             raise ParseError(f"its column {name[:60]!r} names no side")
         rows.append((side, region, number(cell, f"the volume of {name[:60]}")))
-    return Parsed(("side", "region", "value"), rows, (*found.notes, *emptied(row[-1] for row in rows)))
+    return Parsed(("side", "region", "value"), rows, (*parsed.notes, *emptied(row[-1] for row in rows)))
 
 
-def _remarks(stream: BinaryIO, found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    return (*unfinished(stream), *emptied(cell for _, cell in found))
+def _remarks(stream: BinaryIO, volumes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    return (*unfinished(stream), *emptied(cell for _, cell in volumes))
 
 
 # --- the tables ---------------------------------------------------------------------------------------------
@@ -336,9 +336,9 @@ def _pipeline(
 
 def _extra(name: str, pattern: str, parse: Parser, columns: tuple[Column, ...], doc: str) -> Table:
     keys = tuple(column.name for column in columns if column.name != "value")
-    found = Input("volumes", pattern, parse, prefer=version_in)
+    input = Input("volumes", pattern, parse, prefer=version_in)
     return Table(
-        "freesurfer7", name, ("FREESURFER7_EXTRAS",), (found,), columns, wide=Wide(keys, ("value",)), doc=doc
+        "freesurfer7", name, ("FREESURFER7_EXTRAS",), (input,), columns, wide=Wide(keys, ("value",)), doc=doc
     )
 
 

@@ -34,13 +34,13 @@ def _sheet(stream: BinaryIO) -> Parsed:
 
 def stats(stream: BinaryIO, _: str) -> Parsed:
     """One row a region, one column a measurement; those of the table concentration_SD end in `_SD`."""
-    found = _sheet(stream)
+    parsed = _sheet(stream)
     for name in _LONG:
-        if name not in found.columns:
+        if name not in parsed.columns:
             raise ParseError(f"it has no column {name}")
-    at = [found.columns.index(name) for name in _LONG]
+    at = [parsed.columns.index(name) for name in _LONG]
     regions: dict[str, dict[str, str]] = {}
-    for count, row in enumerate(found.rows, 2):
+    for count, row in enumerate(parsed.rows, 2):
         identity, subject, region, table, measurement, value = (row[where] for where in at)
         cells = regions.setdefault(region, {"id": identity, "subject": subject, "region": region})
         if table not in _ENDINGS:
@@ -60,13 +60,13 @@ def correction(stream: BinaryIO, _: str) -> Parsed:
 
 def of_session(visit: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows without their `id`, which is the session's own; a note if it is another's."""
-    ((_path, found),) = inputs["workbook"]
-    if "id" not in found.columns:
-        return found
-    at = found.columns.index("id")
-    others = sorted({row[at] for row in found.rows} - {visit.id, visit.label, ""})
+    ((_path, parsed),) = inputs["workbook"]
+    if "id" not in parsed.columns:
+        return parsed
+    at = parsed.columns.index("id")
+    others = sorted({row[at] for row in parsed.rows} - {visit.id, visit.label, ""})
     notes: Row = (f"the file says that it is of {', '.join(others)}",) if others else ()
-    return without(found, ("id",))._replace(notes=(*found.notes, *notes))
+    return without(parsed, ("id",))._replace(notes=(*parsed.notes, *notes))
 
 
 _KEYS = (

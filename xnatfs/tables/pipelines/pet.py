@@ -34,19 +34,19 @@ def quantified(stream: BinaryIO, needed: Sequence[str], chosen: Chosen, what: st
     Raises:
         ParseError: there is none; `what` says what was looked for.
     """
-    found = where(checked_csv(stream, ("value", "nvoxels"), needed), chosen)
-    if not found.rows:
+    parsed = where(checked_csv(stream, ("value", "nvoxels"), needed), chosen)
+    if not parsed.rows:
         raise ParseError(f"it has no {what}")
-    return found
+    return parsed
 
 
 def single(stream: BinaryIO, _: str, column: str, needed: Sequence[str], chosen: Chosen, what: str) -> Parsed:
     """The value of the first chosen row, under a name of its own."""
-    found = quantified(stream, needed, chosen, what)
-    value = found.rows[0][found.columns.index("value")]
+    parsed = quantified(stream, needed, chosen, what)
+    value = parsed.rows[0][parsed.columns.index("value")]
     if not value:
         raise ParseError(f"its {what} has no value")
-    return Parsed((column,), [(value,)], found.notes)
+    return Parsed((column,), [(value,)], parsed.notes)
 
 
 def regional(stream: BinaryIO, _: str, needed: Sequence[str], chosen: Chosen, what: str) -> Parsed:
@@ -182,12 +182,12 @@ def _single(
 
 def _atlas_notes(_: SessionInfo, inputs: Inputs) -> Parsed:
     """The rows; a note if a table of one atlas found several that are called like it."""
-    ((_path, found),) = inputs["results"]
-    names = sorted({row[found.columns.index("atlas")] for row in found.rows})
+    ((_path, parsed),) = inputs["results"]
+    names = sorted({row[parsed.columns.index("atlas")] for row in parsed.rows})
     return (
-        found
+        parsed
         if len(names) == 1
-        else found._replace(notes=(*found.notes, f"several atlases are called so: {', '.join(names)}"))
+        else parsed._replace(notes=(*parsed.notes, f"several atlases are called so: {', '.join(names)}"))
     )
 
 

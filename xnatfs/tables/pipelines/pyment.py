@@ -21,24 +21,24 @@ _CORRECTED, _GAP = "prediction_corrected", "bag"
 
 def prediction(stream: BinaryIO, _: str) -> Parsed:
     """The CSV file without its `id`, and the raw gap: prediction - age."""
-    found = without(checked_csv(stream, (_PREDICTED, _AGE), (_PREDICTED, _AGE)), ("id",))
-    predicted, age = found.columns.index(_PREDICTED), found.columns.index(_AGE)
+    parsed = without(checked_csv(stream, (_PREDICTED, _AGE), (_PREDICTED, _AGE)), ("id",))
+    predicted, age = parsed.columns.index(_PREDICTED), parsed.columns.index(_AGE)
 
     def gap(row: Row) -> str:
         a, b = value_of(row[predicted]), value_of(row[age])
         return "" if a is None or b is None else repr(a - b)
 
-    return Parsed((*found.columns, "bag_raw"), [(*row, gap(row)) for row in found.rows], found.notes)
+    return Parsed((*parsed.columns, "bag_raw"), [(*row, gap(row)) for row in parsed.rows], parsed.notes)
 
 
 def with_room(visit: SessionInfo, inputs: Inputs) -> Parsed:
-    """The rows with the subject, and room for what `corrected` computes."""
-    ((_path, found),) = inputs["prediction"]
-    plain = without(found, ("subject", _CORRECTED, _GAP))
+    """The rows with the subject, and empty cells for what `corrected` computes."""
+    ((_path, parsed),) = inputs["prediction"]
+    plain = without(parsed, ("subject", _CORRECTED, _GAP))
     return Parsed(
         (*plain.columns, "subject", _CORRECTED, _GAP),
         [(*row, visit.subject, "", "") for row in plain.rows],
-        found.notes,
+        parsed.notes,
     )
 
 

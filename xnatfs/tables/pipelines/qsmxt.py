@@ -15,25 +15,25 @@ _NUMBERS = ("num_voxels", "min", "max", "median", "mean", "std")
 
 def regions(stream: BinaryIO, _: str) -> Parsed:
     """The CSV file with the two parts of its subject in front."""
-    found = checked_csv(stream, _NUMBERS, ("subject", "roi", *_NUMBERS))
-    at = found.columns.index("subject")
+    parsed = checked_csv(stream, _NUMBERS, ("subject", "roi", *_NUMBERS))
+    at = parsed.columns.index("subject")
 
     def parts(subject: str) -> tuple[str, str]:
         first, _, rest = subject.partition("_")
         return first.removeprefix("sub-"), rest.partition("_")[0].removeprefix("ses-")
 
     return Parsed(
-        ("subject_id", "session_id", *found.columns),
-        [(*parts(row[at]), *row) for row in found.rows],
-        found.notes,
+        ("subject_id", "session_id", *parsed.columns),
+        [(*parts(row[at]), *row) for row in parsed.rows],
+        parsed.notes,
     )
 
 
 def with_subject(visit: SessionInfo, inputs: Inputs) -> Parsed:
-    """XNAT's subject in place of the file's, where it stands."""
-    ((_path, found),) = inputs["stats"]
-    at = found.columns.index("subject")
-    return found._replace(rows=[(*row[:at], visit.subject, *row[at + 1 :]) for row in found.rows])
+    """XNAT's subject instead of the file's, where the file has one."""
+    ((_path, parsed),) = inputs["stats"]
+    at = parsed.columns.index("subject")
+    return parsed._replace(rows=[(*row[:at], visit.subject, *row[at + 1 :]) for row in parsed.rows])
 
 
 _UNITS = {"num_voxels": "", **dict.fromkeys(_NUMBERS[1:], "ppm")}

@@ -76,14 +76,14 @@ def read_report(stream: BinaryIO) -> Report:
         ParseError: it is no JSON object.
     """
     try:
-        found = json.loads("\n".join(text_lines(stream)), strict=False)
+        report = json.loads("\n".join(text_lines(stream)), strict=False)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ParseError):
             raise
         raise ParseError("it is not JSON, or is cut short") from None
-    if not isinstance(found, dict):
+    if not isinstance(report, dict):
         raise ParseError("it is not a validation report")
-    return found
+    return report
 
 
 def outcomes(stream: BinaryIO, _: str) -> Parsed:

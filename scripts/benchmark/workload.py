@@ -1,6 +1,6 @@
-"""What a work is, how big the works are, and how one is run.
+"""What a workload is, how big the workloads are, and how one is run.
 
-Used by the modules of works and by the command.
+Used by the modules of workloads and by the command.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ClassVar
 
+from benchmark.harness import Harness, Server
 from benchmark.host import FailedError, Host
 from benchmark.results import NETWORKS, Entry, Network, Outcome, Sample, Target
-from benchmark.stage import Server, Stage
 
 COLD = (
     "cold: new cache and state directory, new mount, nothing listed; mounting and logging in are not counted"
@@ -67,7 +67,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that does the work. `tool` is what `--without` names. `share`: the part of the work it does.
+    """A program that runs the workload. `tool` is what `--without` names. `share`: the part of it it runs.
     `once`: never repeated.
     """
 
@@ -81,7 +81,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks of every work."""
+    """What the command line asks of every workload."""
 
     runs: int
     patience: float  # seconds: what takes longer is not repeated
@@ -91,7 +91,7 @@ class Plan:
     say: Callable[[str], None]
 
 
-class Work(ABC):
+class Workload(ABC):
     """One line of the table of figures to reach."""
 
     name: ClassVar[str]
@@ -112,9 +112,9 @@ class Work(ABC):
         """The files, in words."""
 
     @abstractmethod
-    def contestants(self, stage: Stage) -> list[Contestant]:
-        """Who does the work, in the order of each round. The stand-in is fast here, and what it computes once
-        may be computed now.
+    def contestants(self, harness: Harness) -> list[Contestant]:
+        """The programs that run the workload, in the order of each round. The stand-in is fast here, and what
+        it computes once may be computed now.
         """
 
     def targets(self, outcome: Outcome) -> list[Target]:
@@ -122,24 +122,32 @@ class Work(ABC):
         return []
 
 
-def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
-    """Do a work on a network: the contestants take turns, so that what else the machine does hits all of
+def run(workload: Workload, network: Network, host: Host, plan: Plan) -> Outcome:
+    """Run a workload on a network: the contestants take turns, so that what else the machine does hits all of
     them.
     """
-    outcome = Outcome(work.name, work.title, network, work.describe(), work.cold, work.reference)
+    outcome = Outcome(
+        workload.name, workload.title, network, workload.describe(), workload.cold, workload.reference
+    )
     with ExitStack() as stack:
         try:
-            server = Server(host, "--data", "scale", *work.data())
+            server = Server(host, "--data", "scale", *workload.data())
             stack.callback(server.close)
             server.set(NETWORKS["loopback"])
-            stage = Stage(host, server, network, plan.rclone_backend, plan.bx)
-            stack.callback(stage.stack.close)
-            taking_part = [one for one in work.contestants(stage) if one.tool not in plan.without]
+            harness = Harness(host, server, network, plan.rclone_backend, plan.bx)
+            stack.callback(harness.stack.close)
+            taking_part = [
+                contestant
+                for contestant in workload.contestants(harness)
+                if contestant.tool not in plan.without
+            ]
             server.set(network)
         except Exception as error:
             outcome.problem = _plain(error, host)
             return outcome
-        outcome.entries = [Entry(one.name, share=one.share, note=one.note) for one in taking_part]
+        outcome.entries = [
+            Entry(contestant.name, share=contestant.share, note=contestant.note) for contestant in taking_part
+        ]
         for number in range(plan.runs):
             for contestant, entry in zip(taking_part, outcome.entries, strict=True):
                 if entry.problem or (
@@ -147,7 +155,7 @@ def run(work: Work, network: Network, host: Host, plan: Plan) -> Outcome:
                 ):
                     continue
                 _measure(contestant, entry, plan, host)
-        outcome.targets = work.targets(outcome)
+        outcome.targets = workload.targets(outcome)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""All works, in the order of the table of figures to reach. A further table is a further module, listed
+"""All workloads, in the order of the table of figures to reach. A further table is a further module, listed
 here.
 """
 
@@ -10,11 +10,11 @@ from benchmark.large import Header, Scattered, SecondRead, Sequential
 from benchmark.listing import Find
 from benchmark.tables import ASEG, ASHS, LargeCsv, LargeXlsx, Maps
 from benchmark.views import CopyLargeView, CopyView, ListTypes
-from benchmark.work import Work
+from benchmark.workload import Workload
 
-_ALL: tuple[type[Work], ...] = (
+_ALL: tuple[type[Workload], ...] = (
     *(CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd),
     *(ASEG, ASHS, Maps, LargeCsv, LargeXlsx),
     *(CopyView, CopyLargeView, ListTypes),
 )
-WORKS: dict[str, type[Work]] = {one.name: one for one in _ALL}
+WORKLOADS: dict[str, type[Workload]] = {workload.name: workload for workload in _ALL}

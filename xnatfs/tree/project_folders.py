@@ -1,10 +1,10 @@
-"""The rooms `projects/` (for people) and `archive/` (for programs): the server's files, under labels.
+"""The sections `projects/` (for people) and `archive/` (for programs): the server's files, under labels.
 
 `projects/P/subjects/S/E/...` has every file of the server exactly once.
 `archive/projects/P/{experiments/E,subjects/S,resources}/...` has the same nodes in the layout of XNAT's own
 JupyterHub mounts, which xnatpy reads with `XNAT_DATA=<mount>/archive` (xnatpy 0.8.1, `mixin.py`:
 `expected_data_dir`).
-Threading: any thread; nodes are built from holdings and kept with them.
+Threading: any thread; nodes are built from snapshots and kept with them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.session_folders import ARCHIVE, PROJECTS, resources_folder, session_folder
 
 _Parts = Callable[[ProjectRecord], Mapping[str, Node]]
-_FromHoldings = Callable[[ProjectSnapshot], Mapping[str, Node]]
+_FromSnapshot = Callable[[ProjectSnapshot], Mapping[str, Node]]
 _SUBJECT_RESERVED = frozenset({"RESOURCES"})
 
 
-def projects_room(sources: Sources) -> Branch:
+def projects_folder(sources: Sources) -> Branch:
     """`projects/`."""
     return _listing(sources, "projects", lambda project: {"subjects": _subjects(sources, project)})
 
 
-def archive_room(sources: Sources) -> Branch:
+def archive_folder(sources: Sources) -> Branch:
     """`archive/`, with its one folder `projects/`."""
     projects = _listing(
         sources,
@@ -41,27 +41,27 @@ def archive_room(sources: Sources) -> Branch:
     return Branch(inode_of("archive"), lambda: {"projects": projects})
 
 
-def _listing(sources: Sources, room: str, parts: _Parts) -> Branch:
+def _listing(sources: Sources, section: str, parts: _Parts) -> Branch:
     known: dict[ProjectRecord, Branch] = {}
 
     def folder(project: ProjectRecord) -> Branch:
         if project not in known:
-            known[project] = _project(sources, room, project, parts)
+            known[project] = _project(sources, section, project, parts)
         return known[project]
 
     def entries() -> Mapping[str, Node]:
         projects = sources.listing_service.projects.all()
         return {spell_label(identity): folder(project) for identity, project in projects.items()}
 
-    return Branch(inode_of(room, "projects"), entries)
+    return Branch(inode_of(section, "projects"), entries)
 
 
-def _project(sources: Sources, room: str, project: ProjectRecord, parts: _Parts) -> Branch:
+def _project(sources: Sources, section: str, project: ProjectRecord, parts: _Parts) -> Branch:
     fixed: Mapping[str, Node] = parts(project)
 
     def entries() -> Mapping[str, Node]:
         snapshot = sources.listing_service.projects.get(project.id)
-        return snapshot.memo.get((room, "project"), lambda: build(snapshot))
+        return snapshot.memo.get((section, "project"), lambda: build(snapshot))
 
     def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
         nodes = dict(fixed)
@@ -71,22 +71,22 @@ def _project(sources: Sources, room: str, project: ProjectRecord, parts: _Parts)
                 sources,
                 place,
                 snapshot.own_resources,
-                room,
+                section,
                 project.id,
                 "resources",
-                dicom_alias=room == "archive",
+                dicom_alias=section == "archive",
             )
         return nodes
 
-    return Branch(inode_of(room, project.id), entries, mtime=project.inserted, xattrs=_xattrs(project))
+    return Branch(inode_of(section, project.id), entries, mtime=project.inserted, xattrs=_xattrs(project))
 
 
 def _project_date(snapshot: ProjectSnapshot) -> float | None:
-    """The project's own date; where the server does not tell it, the earliest of what it holds."""
+    """The project's own date; where the server does not give it, the earliest of its contents."""
     if snapshot.project.inserted is not None:
         return snapshot.project.inserted
-    dates = [one.inserted for one in snapshot.subjects.values()] + [
-        one.inserted for one in snapshot.experiments.values()
+    dates = [subject.inserted for subject in snapshot.subjects.values()] + [
+        experiment.inserted for experiment in snapshot.experiments.values()
     ]
     return min((date for date in dates if date is not None), default=None)
 
@@ -96,10 +96,12 @@ def _project_date(snapshot: ProjectSnapshot) -> float | None:
 
 def _subjects(sources: Sources, project: ProjectRecord) -> Branch:
     def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
-        subjects = distinct(snapshot.subjects.values(), lambda one: one.label, lambda one: one.id)
-        return {name: _subject(sources, project, one) for name, one in subjects.items()}
+        subjects = distinct(
+            snapshot.subjects.values(), lambda subject: subject.label, lambda subject: subject.id
+        )
+        return {name: _subject(sources, project, subject) for name, subject in subjects.items()}
 
-    return _held(
+    return _snapshot_folder(
         sources,
         project,
         "projects",
@@ -110,7 +112,7 @@ def _subjects(sources: Sources, project: ProjectRecord) -> Branch:
 
 
 def _by_subject_id(sources: Sources, project: ProjectRecord, snapshot: ProjectSnapshot) -> Mapping[str, Node]:
-    return {one.id: _subject(sources, project, one) for one in snapshot.subjects.values()}
+    return {subject.id: _subject(sources, project, subject) for subject in snapshot.subjects.values()}
 
 
 def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -> Branch:
@@ -139,18 +141,21 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
     def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
         named = distinct(
             snapshot.of_subject.get(subject.id, ()),
-            lambda one: one.label,
-            lambda one: one.id,
+            lambda experiment: experiment.label,
+            lambda experiment: experiment.id,
             _SUBJECT_RESERVED,
         )
         return {
-            name: session_folder(sources, PROJECTS, project.id, one, xattrs) for name, one in named.items()
+            name: session_folder(sources, PROJECTS, project.id, experiment, xattrs)
+            for name, experiment in named.items()
         }
 
     def alias(name: str) -> Node | None:
         snapshot = sources.listing_service.projects.get(project.id)
-        found = next((one for one in snapshot.of_subject.get(subject.id, ()) if one.id == name), None)
-        return session_folder(sources, PROJECTS, project.id, found, xattrs) if found else None
+        experiment = next(
+            (candidate for candidate in snapshot.of_subject.get(subject.id, ()) if candidate.id == name), None
+        )
+        return session_folder(sources, PROJECTS, project.id, experiment, xattrs) if experiment else None
 
     return Branch(
         inode_in_order(subject.id, "projects", project.id, "subjects"),
@@ -166,19 +171,23 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
 
 def _archive_experiments(sources: Sources, project: ProjectRecord) -> Branch:
     def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
-        found = distinct(snapshot.experiments.values(), lambda one: one.label, lambda one: one.id)
+        experiments = distinct(
+            snapshot.experiments.values(),
+            lambda experiment: experiment.label,
+            lambda experiment: experiment.id,
+        )
         return {
-            name: session_folder(sources, ARCHIVE, project.id, one, _xattrs(project))
-            for name, one in found.items()
+            name: session_folder(sources, ARCHIVE, project.id, experiment, _xattrs(project))
+            for name, experiment in experiments.items()
         }
 
     def by_id(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
         return {
-            one.id: session_folder(sources, ARCHIVE, project.id, one, _xattrs(project))
-            for one in snapshot.experiments.values()
+            experiment.id: session_folder(sources, ARCHIVE, project.id, experiment, _xattrs(project))
+            for experiment in snapshot.experiments.values()
         }
 
-    return _held(sources, project, "archive", "experiments", named, by_id)
+    return _snapshot_folder(sources, project, "archive", "experiments", named, by_id)
 
 
 def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
@@ -187,9 +196,13 @@ def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
         where = ("archive", project.id, "subject", subject.id)
 
         def inner() -> Branch:
-            found = sources.listing_service.sessions.of_subject(project.id, subject.id)
+            resources = sources.listing_service.sessions.of_subject(project.id, subject.id)
             return resources_folder(
-                sources, ResourcePlace(project.id, subject.inserted, xattrs), found, *where, dicom_alias=True
+                sources,
+                ResourcePlace(project.id, subject.inserted, xattrs),
+                resources,
+                *where,
+                dicom_alias=True,
             )
 
         return Branch(
@@ -201,42 +214,44 @@ def _archive_subjects(sources: Sources, project: ProjectRecord) -> Branch:
         )
 
     def named(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
-        found = distinct(snapshot.subjects.values(), lambda one: one.label, lambda one: one.id)
-        return {name: folder(one) for name, one in found.items()}
+        subjects = distinct(
+            snapshot.subjects.values(), lambda subject: subject.label, lambda subject: subject.id
+        )
+        return {name: folder(subject) for name, subject in subjects.items()}
 
-    return _held(
+    return _snapshot_folder(
         sources,
         project,
         "archive",
         "subjects",
         named,
-        lambda snapshot: {one.id: folder(one) for one in snapshot.subjects.values()},
+        lambda snapshot: {subject.id: folder(subject) for subject in snapshot.subjects.values()},
     )
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
 
 
-def _held(
+def _snapshot_folder(
     sources: Sources,
     project: ProjectRecord,
-    room: str,
+    section: str,
     what: str,
-    named: _FromHoldings,
-    aliases: _FromHoldings,
+    named: _FromSnapshot,
+    aliases: _FromSnapshot,
 ) -> Branch:
-    """A folder derived from a project's holdings and kept with them."""
+    """A folder derived from a project's snapshot and kept with them."""
 
     def entries() -> Mapping[str, Node]:
         snapshot = sources.listing_service.projects.get(project.id)
-        return snapshot.memo.get((room, what), lambda: named(snapshot))
+        return snapshot.memo.get((section, what), lambda: named(snapshot))
 
     def alias(name: str) -> Node | None:
         snapshot = sources.listing_service.projects.get(project.id)
-        return snapshot.memo.get((room, what, "aliases"), lambda: aliases(snapshot)).get(name)
+        return snapshot.memo.get((section, what, "aliases"), lambda: aliases(snapshot)).get(name)
 
     return Branch(
-        inode_of(room, project.id, what),
+        inode_of(section, project.id, what),
         entries,
         mtime=project.inserted,
         alias=alias,

@@ -1,6 +1,6 @@
-"""The stand-in in a process of its own, and the mounts of one work.
+"""The stand-in in a process of its own, and the mounts of one workload.
 
-Used by the works. One thread; `Stage.curl` and `Stage.read` may be used by several.
+Used by the workloads. One thread; `Harness.curl` and `Harness.read` may be used by several.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class Mount:
 
 
 @dataclass
-class Stage:
-    """One work's surroundings."""
+class Harness:
+    """One workload's surroundings."""
 
     host: Host
     server: Server

@@ -22,7 +22,7 @@ _DISPLAY_NAMES = {"xnat:qcManualAssessorData": "Manual QC"}
 
 
 @dataclass(frozen=True)
-class Held:
+class PlacedResource:
     """A resource where it hangs.
 
     `path` is its `resource_path` without `/resources/ID`; `folder` the same in a zip, by labels, without the
@@ -47,7 +47,7 @@ class Held:
         return f"{self.archive_dir}/{name}_catalog.xml"
 
 
-def held(target: Target, view: View, everything: bool = False) -> list[Held]:
+def placed(target: Target, view: View, everything: bool = False) -> list[PlacedResource]:
     """The resources of the addressed objects. `everything` is `all=true`: a session with its scans,
     reconstructions, assessors.
     """
@@ -81,19 +81,21 @@ def _directory(root: str, resource: Resource) -> str:
     return "/".join(filter(None, (root, resource.folder or resource.label)))
 
 
-def of_project(project: Project) -> Iterator[Held]:
+def of_project(project: Project) -> Iterator[PlacedResource]:
     for item in project.resources:
         directory = _directory(f"{project.id}/resources", item)
         owner = Owner(project.resources, project=project)
-        yield Held(item, "resources", "", " ", f"/projects/{project.id}", project.id, directory, owner)
+        yield PlacedResource(
+            item, "resources", "", " ", f"/projects/{project.id}", project.id, directory, owner
+        )
 
 
-def of_subject(subject: Subject) -> Iterator[Held]:
+def of_subject(subject: Subject) -> Iterator[PlacedResource]:
     """Their addresses go through the primary project, whichever was asked for (xnat-rest.md 13 [X])."""
     path = f"/projects/{subject.project}/subjects/{subject.id}"
     for item in subject.resources:
         directory = _directory(f"{subject.project}/subjects/{subject.label}", item)
-        yield Held(
+        yield PlacedResource(
             item,
             "resources",
             "",
@@ -107,7 +109,7 @@ def of_subject(subject: Subject) -> Iterator[Held]:
 
 def of_experiment(
     experiment: Experiment, view: View, everything: bool, several: bool = False
-) -> Iterator[Held]:
+) -> Iterator[PlacedResource]:
     """A session's own resources, with `everything` those below it too. An assessor's are its outcome, among
     `several` only its own.
     """
@@ -119,7 +121,7 @@ def of_experiment(
     for item in experiment.resources:
         directory = _directory(f"{root}/RESOURCES", item)
         owner = Owner(experiment.resources, experiment)
-        yield Held(
+        yield PlacedResource(
             item,
             "resources",
             *description,
@@ -138,14 +140,14 @@ def of_experiment(
         yield from of_assessor(assessor, view, "", within=True)
 
 
-def of_scan(session: Experiment, scan: Scan) -> Iterator[Held]:
+def of_scan(session: Experiment, scan: Scan) -> Iterator[PlacedResource]:
     path = f"/experiments/{session.id}/scans/{scan.id}"
     folder = f"{session.label}/scans/{scan.id}"
     root = f"{session.project}/arc001/{session.label}/SCANS/{scan.id}"
     for item in scan.resources:
         owner = Owner(scan.resources, session, scan)
         directory = _directory(root, item)
-        yield Held(
+        yield PlacedResource(
             item,
             "scans",
             scan.id,
@@ -159,7 +161,9 @@ def of_scan(session: Experiment, scan: Scan) -> Iterator[Held]:
         )
 
 
-def of_reconstruction(session: Experiment, reconstruction: Reconstruction, direction: str) -> Iterator[Held]:
+def of_reconstruction(
+    session: Experiment, reconstruction: Reconstruction, direction: str
+) -> Iterator[PlacedResource]:
     path = f"/experiments/{session.id}/reconstructions/{reconstruction.id}/{direction}"
     folder = f"{session.label}/reconstructions/{reconstruction.id}/{direction}"
     root = f"{session.project}/arc001/{session.label}/ASSESSORS/PROCESSED/{reconstruction.id}"
@@ -168,7 +172,7 @@ def of_reconstruction(session: Experiment, reconstruction: Reconstruction, direc
     for item in group:
         owner = Owner(group, session)
         directory = _directory(root, item)
-        yield Held(
+        yield PlacedResource(
             item,
             "reconstructions",
             reconstruction.id,
@@ -182,7 +186,9 @@ def of_reconstruction(session: Experiment, reconstruction: Reconstruction, direc
         )
 
 
-def of_assessor(assessor: Experiment, view: View, direction: str, within: bool = False) -> Iterator[Held]:
+def of_assessor(
+    assessor: Experiment, view: View, direction: str, within: bool = False
+) -> Iterator[PlacedResource]:
     """Without a direction: the out-resources, then those it has as an experiment. `within` a session: named
     by id, not described.
     """
@@ -196,7 +202,7 @@ def of_assessor(assessor: Experiment, view: View, direction: str, within: bool =
     way = direction or "out"
     for item in lists[way]:
         owner = Owner(lists[way], assessor)
-        yield Held(
+        yield PlacedResource(
             item,
             "assessors",
             assessor.id,
@@ -210,31 +216,33 @@ def of_assessor(assessor: Experiment, view: View, direction: str, within: bool =
         for item in assessor.resources:
             owner = Owner(assessor.resources, assessor)
             path = f"/experiments/{assessor.id}"
-            yield Held(item, "assessors", assessor.id, kind, path, folder, _directory(root, item), owner)
+            yield PlacedResource(
+                item, "assessors", assessor.id, kind, path, folder, _directory(root, item), owner
+            )
 
 
-def chosen(address: Address, target: Target, view: View, everything: bool) -> list[Held]:
+def chosen(address: Address, target: Target, view: View, everything: bool) -> list[PlacedResource]:
     """The resources a `resources/R` part picks: labels (all that match), numbers, NULL, comma lists
     (xnat-rest.md 7).
     """
-    here = held(target, view, everything)
+    here = placed(target, view, everything)
     raw = address.names.get("resources")
     if raw is None:
         return here
     if "'" in raw:
         raise HttpError(400, "Invalid resource identifier.")
-    picked: list[Held] = []
+    picked: list[PlacedResource] = []
     for name in plain(raw).split(","):
         if re.fullmatch(r"[0-9]+", name):
             # Digits are a number, even where a label looks the same; no such number is Restlet's 404
             # (xnat-rest.md 7 [X]).
             number = int(name)
-            found = next((item for item in here if item.resource.id == number), None) or anywhere(
+            match = next((item for item in here if item.resource.id == number), None) or anywhere(
                 number, view, target.experiments
             )
-            if found is None:
+            if match is None:
                 raise HttpError(404)
-            picked.append(found)
+            picked.append(match)
         elif name == "NULL":
             picked += [item for item in here if not item.resource.label]
         else:
@@ -242,7 +250,7 @@ def chosen(address: Address, target: Target, view: View, everything: bool) -> li
     return picked
 
 
-def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
+def anywhere(number: int, view: View, near: list[Experiment]) -> PlacedResource | None:
     """A numeric id is answered under any owner, if its own owner may be read; that it is put away does not
     count (xnat-rest.md 13 [X]).
     """
@@ -251,7 +259,7 @@ def anywhere(number: int, view: View, near: list[Experiment]) -> Held | None:
     except KeyError:
         return None
     experiment, subject, project = owner.experiment, owner.subject, owner.project
-    groups: Iterator[Held]
+    groups: Iterator[PlacedResource]
     if experiment is not None and view.experiment_readable(experiment):
         if owner.scan is not None:
             groups = of_scan(experiment, owner.scan)
