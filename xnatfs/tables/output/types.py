@@ -157,7 +157,7 @@ class _Notes:
     def all(self) -> tuple[str, ...]:
         """What was said; the last sentence says so if there is more."""
         return (
-            (*self.said, f"more cells are changed than the {MAX_LISTED_CHANGES} listed")
+            (*self.said, f"more cells were changed than the {MAX_LISTED_CHANGES} listed")
             if self.left
             else tuple(self.said)
         )
