@@ -1,7 +1,8 @@
 """The library: an XNAT server without a mount, and its tables.
 
 Public are `connect`, `Client` and `table`, by way of `xnatfs` (docs/python.md); the rest is for the command
-`table`. Threading: a `Client` and what it opens may be used by any thread; one file object by one at a time.
+`table`.
+Threading: a `Client` and what it opens may be used by any thread; one file object by one at a time.
 """
 
 from __future__ import annotations

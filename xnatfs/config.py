@@ -1,7 +1,8 @@
 """Paths on this machine, and the settings and limits of one mount.
 
 Used by the commands, which fill it, and by `core`, which reads it. Immutable values; no I/O except
-environment look-ups and making private folders."""
+environment look-ups and making private folders.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What went wrong lately, and what is odd on the server: for `xnatfs status` and `.xnatfs/`.
 
-Used by `listing` and `content` and `vfs` (which report) and by `tree.status_files` (which shows).
-Bounded. Threading: any thread; one lock, held for moments."""
+Used by `listing` and `content` and `vfs` (which report) and by `tree.status_files` (which shows). Bounded.
+Threading: any thread; one lock, held for moments.
+"""
 
 from __future__ import annotations
 

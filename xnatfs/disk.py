@@ -1,6 +1,8 @@
 """Files of this machine: written whole or not at all, summed, and what a failure of the disk means.
 
-Used wherever something is kept. Threading: any thread; no state."""
+Used wherever something is kept.
+Threading: any thread; no state.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Used by every layer; the lowest module, it imports nothing of xnatfs. Everything a lower layer reports to a
 higher one is a `Failure`, which *is* an `OSError`, so that a FUSE callback only has to pass on its errno.
-Immutable values: safe in any thread."""
+Immutable values: safe in any thread.
+"""
 
 from __future__ import annotations
 

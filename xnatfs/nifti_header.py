@@ -1,7 +1,8 @@
 """The header of a NIfTI-1 or -2 image (https://nifti.nimh.nih.gov/nifti-1, nifti-2), as it is stored.
 
 Used by the BIDS views for the repetition time, and by the tables that sum over images. A plain function, any
-thread; no numpy and no nibabel, which a mount without tables need not load."""
+thread; no numpy and no nibabel, which a mount without tables need not load.
+"""
 
 from __future__ import annotations
 

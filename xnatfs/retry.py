@@ -6,7 +6,8 @@ answers that are no good (whoever reads them) spend the same budget, so that tri
 never multiply. An operation within another one spends the outer one's budget too. Nothing is asked again
 while the server is known to be away (`server.breaker`).
 
-Threading: an `Attempts` belongs to the thread that entered it; which one that is, is a thread-local."""
+Threading: an `Attempts` belongs to the thread that entered it; which one that is, is a thread-local.
+"""
 
 from __future__ import annotations
 

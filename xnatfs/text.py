@@ -9,7 +9,8 @@ from __future__ import annotations
 
 def printable(text: str) -> str:
     r"""Text on one line, with unprintable characters escaped: control characters and terminal escapes
-    (`\x1b`), line ends, changes of the writing direction (`\u202e`), lone surrogates."""
+    (`\x1b`), line ends, changes of the writing direction (`\u202e`), lone surrogates.
+    """
     if text.isprintable():
         return text
     return "".join(

@@ -2,7 +2,8 @@
 
 Used by `fuse` (and later by other adapters) and by tests without a mount.
 Threading: any thread. The table of handles has a lock, held only briefly. Waits for the server happen in
-`concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`)."""
+`concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`).
+"""
 
 from __future__ import annotations
 
@@ -309,7 +310,8 @@ def attributes_of(node: Node) -> Attributes:
     """The attributes of a node: 0555 and 0444, and the mount's owner is the user.
 
     A folder has one link, as on btrfs: its subfolders are not counted. A count of two would mean that it has
-    none, and tools that rely on the count would skip them."""
+    none, and tools that rely on the count would skip them.
+    """
     if isinstance(node, File):
         return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
     return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 1)

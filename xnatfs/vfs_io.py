@@ -1,6 +1,7 @@
 """Python's own ways into the file system: file objects, `os.stat_result`, `glob`.
 
-Used by `api`. Threading: any thread; one file object by one at a time.
+Used by `api`.
+Threading: any thread; one file object by one at a time.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Order (design.md 6): an explicit `--config` or `--netrc`, the environment (`XNAT
 then `XNATPY_*`), the token stored by `xnatfs login`, `~/.netrc`, `~/.xnat.cfg` (pyxnat and bx), `~/.xnatPass`
 (pyxnat), a prompt on a terminal. Never an argument: those show in `ps`. Settings of this call or shell come
 first, then the last `xnatfs login`, then the files of other tools. Used by the commands at their start, and
-by a mount that reloads its login. Reads files, the environment and the keyring; no network. Threading: any
-thread."""
+by a mount that reloads its login. Reads files, the environment and the keyring; no network.
+Threading: any thread.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +37,12 @@ _PREFIXES = (
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login for one server. `source` names where it was found, for display; the password is not in
-    `repr`.
+    """A login for one server. `source` names where it was found, for display; the password is not in `repr`.
 
-    For an alias token `user` and `password` are its alias and secret, and `owner` is its user, if
-    known. `issued` and `expires` are in seconds since 1970 by this machine's clock; None if unknown. `again`
-    searches the same places once more; it raises UsageError as `find` does."""
+    For an alias token `user` and `password` are its alias and secret, and `owner` is its user, if known.
+    `issued` and `expires` are in seconds since 1970 by this machine's clock; None if unknown.
+    `again` searches the same places once more; it raises UsageError as `find` does.
+    """
 
     server: str
     user: str
@@ -88,8 +89,10 @@ def find(
         stored: include tokens stored by `xnatfs login` ...
         expired: ... also expired ones: they still tell which user's cache to use.
 
-    Raises: UsageError: nothing matches, or several servers are known and none was named; the text names them
-        and says what to do."""
+    Raises:
+        UsageError: nothing matches, or several servers are known and none was named; the text names them and
+            says what to do.
+    """
     config = config and config.absolute()  # a mount in the background searches again, from another folder
     netrc_file = netrc_file and netrc_file.absolute()
     wanted = normal_url(server) if server else None

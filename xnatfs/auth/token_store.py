@@ -3,8 +3,10 @@ a private file.
 
 Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password,
 only tokens that expire. `tokens.json` in the state directory (0600, in a folder 0700) lists them; the secret
-is in it, or in the keyring. Threading: any thread and any process: the file is replaced as a whole, under a
-lock that other processes respect."""
+is in it, or in the keyring.
+Threading: any thread and any process: the file is replaced as a whole, under a lock that other processes
+respect.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ _KEYRING_TIMEOUT_S = 30.0
 @dataclass(frozen=True)
 class StoredToken:
     """An alias token. Times in seconds since 1970 by this machine's clock; `expires` is None if the server
-    did not give it."""
+    did not give it.
+    """
 
     server: str
     user: str

@@ -1,12 +1,16 @@
 """A project as a BIDS dataset: which scan becomes which file, under which name. Pure: no network, no tree.
 
-    mapping.py    the map: ordered rules from type, description, frames and file name to a BIDS name; read
-    from TOML usual.py      the rules for the usual scan types, which every map stands on words.py      the
-    patterns of rules, and the task in a description schema.py     what BIDS demands of each kind of file
-    names.py      labels that are legal in BIDS, and file names made of entities pictures.py   image files of
-    a scan: what the end of a name written by dcm2niix says dataset.py    the files of one session: path ->
-    what it is sidecars.py   the bytes of a sidecar, and the few numbers a NIfTI header has texts.py
-    dataset_description.json, participants.tsv, unmapped.tsv ...
+    mapping.py          the map: ordered rules from type, description, frames and file name to a BIDS name;
+                        read from TOML
+    default_rules.py    the rules for the usual scan types, which every map stands on
+    patterns.py         the patterns of rules, and the task in a description
+    schema.py           what BIDS demands of each kind of file
+    file_names.py       labels that are legal in BIDS, and file names made of entities
+    image_files.py      image files of a scan: what the end of a name written by dcm2niix says
+    dataset.py          the files of one session: path -> what it is
+    sidecars.py         the bytes of a sidecar, and the few numbers a NIfTI header has
+    metadata_files.py   dataset_description.json, participants.tsv, unmapped.tsv ...
 
-Used by `tree.bids_view`. Threading: immutable values and pure functions.
+Used by `tree.bids_view`.
+Threading: immutable values and pure functions.
 """

@@ -2,7 +2,9 @@
 their resources.
 
 Used by `tree.bids_view`. Names depend on listings only, never on contents, so that nothing is read to list a
-folder. Threading: pure functions."""
+folder.
+Threading: pure functions.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Sidecar:
     """A JSON made of an original and fields it may lack.
 
     `header`: fields may come from the image's header. `borrowed` names fields that another image's sidecar
-    has as its EchoTime."""
+    has as its EchoTime.
+    """
 
     image: FileRecord
     original: FileRecord | None = None

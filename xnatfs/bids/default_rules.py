@@ -1,7 +1,8 @@
 """The rules for the usual scan types, as a map like any other. The view shows it in `code/`, to copy from.
 
 Scans that BIDS has no name for are skipped with the reason, as are those that need facts which neither XNAT
-nor dcm2niix provides."""
+nor dcm2niix provides.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ added, and file names.
 
 The first of equal labels (lowest id, so the oldest) keeps the plain one; the others get `x` and their
 accession id. The originals stand in `participants.tsv` and `sessions.tsv`, which makes every label
-reversible. Pure functions."""
+reversible. Pure functions.
+"""
 
 from __future__ import annotations
 

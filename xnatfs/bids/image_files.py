@@ -2,7 +2,8 @@
 made from another image.
 
 dcm2niix appends `_e2` to echoes, `_ph`, `_real`, `_imaginary` to parts, `_Eq_1`, `_Crop_1`, `_Tilt_1`,
-`_ROI1`, `_ADC` to what it (or the scanner) computed (its FILENAMING.md)."""
+`_ROI1`, `_ADC` to what it (or the scanner) computed (its FILENAMING.md).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A pattern is a shell pattern over the whole text (`*rest*`) or, with `re:` before it, a regular expression
 that is searched for. A word pattern is a shell pattern over single words: `T1_mprage sag` has the words t1,
-mprage and sag. Upper and lower case are alike."""
+mprage and sag. Upper and lower case are alike.
+"""
 
 from __future__ import annotations
 

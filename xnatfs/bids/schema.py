@@ -2,7 +2,8 @@
 fields.
 
 From the BIDS schema (`rules/files/raw`, `rules/sidecars`); `tests/unit/bids` compares it with the schema as
-published."""
+published.
+"""
 
 from __future__ import annotations
 

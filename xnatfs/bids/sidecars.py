@@ -2,7 +2,8 @@
 repetition time of an image.
 
 An original that lacks nothing stays as it is, byte for byte; fields are added at its end, so that its own
-numbers keep their digits."""
+numbers keep their digits.
+"""
 
 from __future__ import annotations
 

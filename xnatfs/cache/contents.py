@@ -12,7 +12,8 @@ Used by `listing` and `content`. Layout below the directory (mode 0700: this is 
 
 Bytes are reserved before they are fetched (`space.py`), so the cap holds with everything in flight; the disk
 keeps a minimum of free space. What is open in this process is not evicted. Several processes may share a
-directory. Threading: any thread; the lock is `space`'s, and is never held while bytes move.
+directory.
+Threading: any thread; the lock is `space`'s, and is never held while bytes move.
 """
 
 from __future__ import annotations
@@ -62,9 +63,11 @@ class Entry:
 class ContentCache:
     """The content cache of one server and user.
 
-    Args: directory: made if missing. What a process that died left in it is cleared away, and listed in
-        `left_behind`. cap: bytes that everything in it may take together. min_free: bytes of the disk that
-        are left free.
+    Args:
+        directory: made if missing. What a process that died left in it is cleared away, and listed in
+            `left_behind`.
+        cap: bytes that everything in it may take together.
+        min_free: bytes of the disk that are left free.
 
     Raises:
         Failure: CACHE_BROKEN if the directory cannot be used.

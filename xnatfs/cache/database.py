@@ -2,7 +2,8 @@
 be had again.
 
 Used by `listings`, `measurements` and `cache.corrections`. The index of the contents opens its own: it is
-made anew from the files. Threading: the connection may be used by any thread; whoever opens it has the lock.
+made anew from the files.
+Threading: the connection may be used by any thread; whoever opens it has the lock.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ the start and in the middle of a mount (a failing disk, somebody who cleared the
 Several processes may share it; what decides about bytes (making room and reserving) is one transaction.
 Threading: any thread, one lock around each statement or transaction. Network file systems get no write-ahead
 log: SQLite's needs shared memory, which they do not give (sqlite.org/wal.html, "all processes must be on the
-same host")."""
+same host").
+"""
 
 from __future__ import annotations
 
@@ -239,7 +240,8 @@ class Index:
     def _waited_in_vain(self, error: sqlite3.Error) -> None:
         """If another process holds it, wait no more until it is free: a mount that was stopped in the middle
         of a transaction would hold up this one, whose threads come one after the other. Called with the lock
-        held."""
+        held.
+        """
         if is_busy(error) and not self._in_vain:
             self._in_vain = True
             log.warning(

@@ -3,7 +3,8 @@ file a server and user.
 
 Used by `listing.codec`, which knows what is in them; here they are texts under (kind, key), with the stamp
 they came with and their age. What is written is queued and written by one thread of its own: nobody who lists
-waits for a disk. Threading: any thread; one lock around each statement. Several mounts may share the file.
+waits for a disk.
+Threading: any thread; one lock around each statement. Several mounts may share the file.
 """
 
 from __future__ import annotations

@@ -65,8 +65,10 @@ class Choice(NamedTuple):
 class MeasurementStore:
     """The measurements at `path`.
 
-    Raises: Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was
-        written."""
+    Raises:
+        Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was
+            written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

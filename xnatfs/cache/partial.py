@@ -2,8 +2,9 @@
 
 Used by `content.ranged`; opened through `ContentCache.partial`. Pages are 128 KiB, one read of the kernel.
 What is present survives in the cache's index: pages are recorded only after their bytes were written, so kill
--9 loses at most what was not yet recorded. Threading: any thread; the lock guards the bitmap and is held for
-moments, never while bytes move."""
+-9 loses at most what was not yet recorded.
+Threading: any thread; the lock guards the bitmap and is held for moments, never while bytes move.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 Used by `contents` (when a cache is opened) and `cache.maintenance` (`xnatfs cache verify`). Safe beside
 running mounts: whoever writes a file holds its flock until the index has its row, and a row is removed only
-in a transaction that has looked again. Threading: any thread."""
+in a transaction that has looked again.
+Threading: any thread.
+"""
 
 from __future__ import annotations
 
@@ -124,8 +126,10 @@ def sweep_all(directory: Path, index: Index, *, holes: bool = False) -> Recovery
     """Besides the drafts: objects without a row and rows without an object, partial files and their pages,
     the sum of all bytes.
 
-    Args: holes: also look whether pages said to be present have bytes at all. Not where zeros are kept as
-        holes."""
+    Args:
+        holes: also look whether pages said to be present have bytes at all. Not where zeros are kept as
+            holes.
+    """
     swept = sweep_drafts(directory, index)
     _sweep_objects(directory, index, swept)
     for (key,) in index.execute("SELECT key FROM partials"):

@@ -1,8 +1,10 @@
 """The space below the cap: bytes are reserved before they are fetched; what was used longest ago is evicted.
 
 Used by `contents`, and by what writes (`writers`, `partial`). What is open in this process is pinned, and is
-not evicted. Threading: any thread. One lock, the index's, guards the pins too: they decide about evictions
-inside the index's transactions. It is never held while bytes move."""
+not evicted.
+Threading: any thread. One lock, the index's, guards the pins too: they decide about evictions inside the
+index's transactions. It is never held while bytes move.
+"""
 
 from __future__ import annotations
 

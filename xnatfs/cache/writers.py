@@ -25,7 +25,8 @@ def locked(path: Path) -> int | None:
     that.
 
     Whoever removes or renames such a file does it under its lock, so after the lock is had the name is looked
-    at again. A folder that somebody removed by hand is made again."""
+    at again. A folder that somebody removed by hand is made again.
+    """
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -123,8 +124,10 @@ class BatchWriter:
     def begin(self, size: int) -> None:
         """Start the next file, of `size` bytes.
 
-        Raises: Failure: NO_SPACE if the reservation is used up and no more can be had: a file that was here
-            when the pile was made may have been evicted for it since."""
+        Raises:
+            Failure: NO_SPACE if the reservation is used up and no more can be had: a file that was here when
+                the pile was made may have been evicted for it since.
+        """
         self.drop()
         if size > self._left:
             self._space.reserve_more(self.name, size - self._left)

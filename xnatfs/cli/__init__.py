@@ -36,7 +36,8 @@ _COMMANDS = {
 
 class _Printable(logging.Formatter):
     """One line per message, whatever it contains: names come from other people, and may contain terminal
-    control sequences."""
+    control sequences.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)

@@ -28,7 +28,8 @@ def command() -> None:
     """Manage the files stored on this machine.
 
     Everything in the cache is a copy: removed files are fetched again when they are next read. These
-    commands work while mounts run."""
+    commands work while mounts run.
+    """
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:

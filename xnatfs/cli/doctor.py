@@ -45,7 +45,8 @@ def command(
 ) -> int:
     """Check for anything that would keep a mount from working, and say how to fix it.
 
-    Exit code 1 if something would."""
+    Exit code 1 if something would.
+    """
     bad = False
     marks = {
         "ok": click.style("ok  ", fg="green"),

@@ -61,7 +61,8 @@ def command(
     ~/.xnat.cfg, ~/.xnatPass), or asked for. It is sent once and never stored. The token goes into the
     desktop's keyring, or into a file that only you can read; it expires (after two days, unless the server's
     administrator chose otherwise), and running mounts renew it in time. Running mounts of this server and
-    user switch to the new token at once."""
+    user switch to the new token at once.
+    """
     login = _password(server, user, config, netrc, ask)
     connection = Connection(
         Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login

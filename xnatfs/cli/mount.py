@@ -83,7 +83,8 @@ def command(
 
     Returns once the mount answers. The login is taken from the first of these that has one: --config or
     --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
-    ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`."""
+    ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`.
+    """
     for one in lists:
         read_list(one)
     user_map(bids_map)

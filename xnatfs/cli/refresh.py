@@ -17,7 +17,8 @@ def command(path: str | None) -> None:
     """Make a mount check the server at the next access, so that new data shows at once.
 
     PATH is a mount or any path in it; only that project is checked. Without PATH: the mount of the current
-    folder, or else all mounts."""
+    folder, or else all mounts.
+    """
     if path is None:
         here = mount_registry.containing(os.getcwd())
         asked = [(one, "") for one in ([here] if here else mount_registry.running())]

@@ -115,7 +115,8 @@ def command(
     """Serve an XNAT stand-in on this machine until Ctrl-C.
 
     Log in as admin/admin or demo/demo. Switches can be changed while it runs: POST JSON to /demo/switches;
-    GET /demo/log shows the requests it got."""
+    GET /demo/log shows the requests it got.
+    """
     extras.check("demo")
     from xnatfs.demo.data import build
     from xnatfs.demo.server import serve

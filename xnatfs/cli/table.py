@@ -67,7 +67,8 @@ def command(
 
     Without NAME: list the tables of the project. Fetched results are cached: the next run asks only for what
     changed. If resources have other labels or folders than usual, describe them in tables.toml (see
-    docs/measurements.md)."""
+    docs/measurements.md).
+    """
     if listing:
         say(_all())
         return 0

@@ -22,7 +22,8 @@ def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
     If files in it are still open after a few seconds, the mount is detached all the same; programs reading
-    them get an error."""
+    them get an error.
+    """
     place = mount_registry.absolute(mountpoint)
     stuck = end(place)
     say(f"{place} is unmounted")

@@ -3,7 +3,8 @@
 Used by everything in `listing` that keeps what a server said. A `Refreshable` says when a value is due, lets
 one request serve all who wait for it, forgets what was asked for before a refresh, and falls back on the copy
 an earlier mount stored. What a value is, how it is asked for, and what its stamp means, its owner knows.
-Threading: any thread; one lock guards the maps, never held over I/O."""
+Threading: any thread; one lock guards the maps, never held over I/O.
+"""
 
 from __future__ import annotations
 
@@ -212,7 +213,8 @@ class Refreshable(Generic[K, V]):
 
     def put(self, key: K, value: V, *, epoch: int | None = None, stamp: str = "", age: float = 0.0) -> bool:
         """Hold a value that agreed with the server `age` seconds ago; not if there was a refresh since
-        `epoch`. Whether it is held."""
+        `epoch`. Whether it is held.
+        """
         return self._hold(key, Held(value, self._clock.now() - age, stamp), epoch)
 
     def note_change(self) -> None:

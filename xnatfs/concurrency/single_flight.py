@@ -2,7 +2,8 @@
 
 Used by `listing.service` (listings) and `content.manager` (revalidation).
 Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be
-interrupted or give up by itself while the work goes on."""
+interrupted or give up by itself while the work goes on.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Used by everything that waits; `vfs` declares who is waiting with `interruptible
 threads; the thread that serves an operation only ever waits *here*. FUSE has no other way to stop: a handler
 that sleeps in a socket leaves its client unkillable (kernel.md 4).
 Threading: any thread; the interrupt check is a thread-local, because `fuse_interrupted()` speaks of the
-request of its own thread."""
+request of its own thread.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +47,10 @@ def wait_until(
 ) -> None:
     """Wait until `ready()`; `condition` is held when this is called and when it returns.
 
-    Raises: Failure: TIMED_OUT after `patience` seconds, in which this process ran and `progress()` did not
-        change; INTERRUPTED."""
+    Raises:
+        Failure: TIMED_OUT after `patience` seconds, in which this process ran and `progress()` did not
+            change; INTERRUPTED.
+    """
     interrupted: Callable[[], bool] | None = getattr(_local, "interrupted", None)
     deadline, last = time.monotonic() + patience, progress()
     while not ready():

@@ -11,8 +11,9 @@ Used by `content.manager` and `content.zip_batch`. The model, in seconds:
 XNAT parses the catalogue of a file's resource at each request for it, about 65 us an entry: a file out of
 5,000 takes 0.3 s on the fastest line, one out of three nothing (xnat-rest.md 13). So the two are kept apart:
 a large resource says nothing of the way to a small one. The rate is that of the line, over all streams
-together: a second stream on a full line does not make it faster. Threading: any thread; one lock, held for
-moments."""
+together: a second stream on a full line does not make it faster.
+Threading: any thread; one lock, held for moments.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class LinkModel:
         """A request for a file, or a zip, of a resource with so many entries was answered.
 
         The straight line through the last answers, time over entries, is what the two cost. As long as these
-        do not differ in entries, an entry costs what is usual, but never more than all there was."""
+        do not differ in entries, an entry costs what is usual, but never more than all there was.
+        """
         with self._lock:
             answer = (1.0, entries, entries * entries, seconds, entries * seconds)
             self._answers = tuple(

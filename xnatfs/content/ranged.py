@@ -10,7 +10,8 @@ says what is fetched.
   ESTALE, never mixed bytes.
 
 Threading: any thread reads; each part is fetched by a worker. One condition a blob; no lock is held while
-bytes move."""
+bytes move.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ that no zip helps.
 Used by the views. A reader who opens a file after having read the one before it to its end, in the order of
 names (`rsync`, shells) or of inode numbers (`cp -r`), will open the next ones: they are fetched into the
 cache meanwhile, two (or 4 MiB) at first, then as many as keep every connection busy. Whoever reads only
-headers, or jumps about, gets nothing ahead. Threading: any thread; one lock a folder, held for moments."""
+headers, or jumps about, gets nothing ahead.
+Threading: any thread; one lock a folder, held for moments.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """The MD5 of a large file, counted along while its bytes pass in order, and completed from the disk.
 
-Used by `content.ranged`. Threading: any thread; a lock, held while bytes are summed."""
+Used by `content.ranged`.
+Threading: any thread; a lock, held while bytes are summed.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@
   lets go of its connection when nobody does for some time.
 - A read elsewhere, out of order, gets the pages it touches.
 
-Used by `content.ranged`, which does it. Plain functions: they look and decide, and change nothing."""
+Used by `content.ranged`, which does it. Plain functions: they look and decide, and change nothing.
+"""
 
 from __future__ import annotations
 

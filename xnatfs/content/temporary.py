@@ -2,7 +2,9 @@
 
 Used by `tables.engine.collect`. What a table reads of a file are some numbers, which are kept; so the file
 itself does not go into the content cache, where it would push out what somebody wants to read again. What is
-there already is read from there. Threading: any thread; called in workers."""
+there already is read from there.
+Threading: any thread; called in workers.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ _IN_MEMORY = 2**20  # larger ones go to the disk
 class Fetched(NamedTuple):
     """A file: its content from the start, its MD5 as hex, and the server's Last-Modified. `sure` if something
     says that it is whole: a Content-Length, the catalog's digest or size; a chunked reply that ends says
-    nothing."""
+    nothing.
+    """
 
     stream: BinaryIO
     md5: str

@@ -1,7 +1,9 @@
 """Reading a large file that the cache has no room for: blocks straight from the server, a few kept in memory.
 
 Used by `content.ranged` when the cap is reached or the disk is full: a full cache makes reading slower, not
-impossible. Threading: any thread; one lock for the blocks, held for moments."""
+impossible.
+Threading: any thread; one lock for the blocks, held for moments.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@ turn out to be large.
 Used by `content.manager`. What is checked, and when (design.md 4.4): files up to 8 MiB by their MD5 before
 the first byte is served; of larger ones (the catalog's size was wrong, else they are blobs) the last block is
 held back until the MD5 agrees; files without a digest by their size. A digest that is wrong twice over the
-same bytes is the catalog's error, and so is a size where the server tells no length. Threading: any thread.
-One worker writes a transfer; readers wait on its condition. No lock is held over I/O."""
+same bytes is the catalog's error, and so is a size where the server tells no length.
+Threading: any thread. One worker writes a transfer; readers wait on its condition. No lock is held over I/O.
+"""
 
 from __future__ import annotations
 

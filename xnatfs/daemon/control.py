@@ -1,8 +1,10 @@
-"""Talking to a running mount: one JSON line as request, one as reply, over a Unix socket that only its
-owner may use.
+"""Talking to a running mount: one JSON line as request, one as reply, over a Unix socket that only its owner
+may use.
 
-Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so commands
-reach it this way. Threading: the server has a thread of its own, and one for each caller."""
+Used by `run` (server) and by the commands (client). A read-only mount cannot be written to, so commands reach
+it this way.
+Threading: the server has a thread of its own, and one for each caller.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,10 @@ leaves a cycle (an exception, its traceback, the frame that raised it), and with
 % of the requests failing, the process grew by 200 MB in five minutes. So a thread collects the young
 generations often, and everything now and then. It then makes the C library return unused memory: a hundred
 threads that each allocate and free 256 KiB leave its arenas full of holes (420 MB resident where Python had
-46 MB, measured). Threading: `Collecting` belongs to the thread that serves the mount; the collector stops all
-threads while it runs."""
+46 MB, measured).
+Threading: `Collecting` belongs to the thread that serves the mount; the collector stops all threads while it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ _trim = _find_trim()
 
 def settle() -> None:
     """Exclude everything loaded so far from collection, and make automatic collection rare. To be called
-    before anything is listed."""
+    before anything is listed.
+    """
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
 

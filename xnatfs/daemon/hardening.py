@@ -15,7 +15,8 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 def guard_process() -> None:
     """No core file, no access to this process (or to its initial environment) by other processes of the same
-    user, and no file it creates is readable by others; as in ssh-agent."""
+    user, and no file it creates is readable by others; as in ssh-agent.
+    """
     os.umask(0o077)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,8 @@
 """Which mounts run on this machine: one small JSON file each, in the state directory.
 
 Used by `run` (which registers) and by the commands (which look up). A registration whose process is gone is
-removed when it is found."""
+removed when it is found.
+"""
 
 from __future__ import annotations
 

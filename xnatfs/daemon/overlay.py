@@ -280,7 +280,8 @@ def _noted(path: Path) -> dict[str, str]:
 
 def _choose(path: Path, possible: list[str], before: str | None) -> str:
     """The kind of overlay to mount. The two record deletions and renames differently, so DIR stays with the
-    one it was created by."""
+    one it was created by.
+    """
     if before is not None and before not in possible:
         raise UsageError(
             f"the changes in {path} were made with {_spoken(before)}, which this user cannot use here"
@@ -336,7 +337,8 @@ def _try_kernel(path: Path) -> str:
 def _held_by_kernel(path: Path, lower: Path) -> bool:
     """Whether the kernel uses DIR/upper for an overlay that no longer shows as mounted. Tested with a mount
     that cannot succeed, since its work folder is invalid: the kernel checks that after the upper folder
-    (measured with 6.18: EBUSY, else EINVAL)."""
+    (measured with 6.18: EBUSY, else EINVAL).
+    """
     upper = _escaped(path / "upper")
     data = f"index=on,lowerdir={_escaped(lower)},upperdir={upper},workdir={upper}"
     try:
@@ -447,7 +449,8 @@ class Overlay:
     def drop_cached_names(self) -> None:
         """Make the kernel drop the names it cached for the overlay: it caches for ever that a name does not
         exist, and reports a name that the server removed as stale. A remount without changes drops all
-        unused names (measured with 6.18)."""
+        unused names (measured with 6.18).
+        """
         if self.kind == KERNEL and self._mounted and not self._ended.is_set():
             entry = mount_table.at(self._mountpoint)
             if entry is not None and entry.kind == "overlay":

@@ -2,7 +2,8 @@
 
 Used by `cli.mount` and `cli.demo`.
 Threading: libfuse's loop has the main thread, where no Python signal handler can run while it waits in C; so
-signals wake a watcher thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount."""
+signals wake a watcher thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount.
+"""
 
 from __future__ import annotations
 
@@ -343,7 +344,8 @@ class _Watcher:
     """Ends the mount on SIGTERM, SIGINT or on request. SIGHUP makes it reload its credentials.
 
     Closing a terminal sends SIGHUP too: a mount in its foreground then ends, as with Ctrl-C, unless it runs
-    under `nohup`."""
+    under `nohup`.
+    """
 
     def __init__(self, unmount: Callable[[], None], ending: threading.Event) -> None:
         self._unmount = unmount

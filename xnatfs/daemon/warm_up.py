@@ -4,7 +4,8 @@ Used by the command `warm`. It reads through the mount as any tool would, folder
 the inode numbers, which triggers readahead; so it costs as much as `cp -r`, without the writing.
 Cached files are skipped: an interrupted run continues where it stopped.
 Threading: one thread lists, a few read; each takes a whole folder, since the files of a folder often come in
-one zip."""
+one zip.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:
 
 class Warming:
     """Reads a plan. `bytes` and `files` count what is done (including skipped files), `problems` lists the
-    files that could not be read."""
+    files that could not be read.
+    """
 
     def __init__(self, plan: WarmPlan) -> None:
         self._plan = plan

@@ -107,7 +107,8 @@ def resolve(address: Address, view: View, proven_only: bool = False, item: bool 
     """Find everything an address names; what is not there or not readable is a 404 (xnat-rest.md 8).
 
     For files and resources a session that is not there falls through to what stands before it in the address.
-    An `item` of an experiment is found by its id below any project, one of an assessor by its id alone."""
+    An `item` of an experiment is found by its id below any project, one of an assessor by its id alone.
+    """
     target = Target(direction=address.direction)
     names = address.names
     if "projects" in names:

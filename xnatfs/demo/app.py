@@ -1,7 +1,8 @@
 """The HTTP application: what is refused before XNAT sees it, who is asking, the handler, the common headers.
 
 Used by `server`. An ASGI application on uvicorn's event loop; control routes (/demo) are a Starlette
-application beside it."""
+application beside it.
+"""
 
 from __future__ import annotations
 

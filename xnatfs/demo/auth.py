@@ -75,7 +75,8 @@ class Sessions:
         """The session of a request and whether it is new. None: anonymous without a session.
 
         Raises Unauthorized for wrong credentials only; that anonymous requests may be refused is the caller's
-        business."""
+        business.
+        """
         session = self._alive(cookie)
         credentials = _basic(authorization)
         if credentials is None:

@@ -1,7 +1,8 @@
 """Bulk downloads: zips as Java's ZipOutputStream streams them, tars, and the paths inside (xnat-rest.md 3).
 
 Used by `routes`. Streams on the event loop, entry by entry; checksums of big contents are computed in the
-pool."""
+pool.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ async def download(
     404.
 
     A zip that fits into the container's response buffer gets a Content-Length, as executed; a longer one and
-    a tar are chunked."""
+    a tar are chunked.
+    """
     with_type = "scans" in address.names or "reconstructions" in address.names
     path = address.file_path or ""
     single = bool(path) and not path.endswith("/")

@@ -2,7 +2,8 @@
 (xnat-rest.md 13 [X]).
 
 The one place that knows which stamps move. Used by `control` (changes by name) and by the REST writes. Runs
-on the event loop."""
+on the event loop.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 
 A column has a *join*: "" for the listed object itself, or a table it multiplies rows by (scans, their
 resources, ...). An object without a partner in a join keeps one row with blanks (LEFT JOIN). Used by
-`listings` and `search`. Pure, reads the archive on the event loop."""
+`listings` and `search`. Pure, reads the archive on the event loop.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Root:
     """A kind of listed object: its aliases (alias -> path), its joins, and how paths are understood.
 
     `resolve` gets a lower-cased path and answers (join, value, proven), None for a type that does not exist
-    (such a column is dropped), or raises QueryFailed."""
+    (such a column is dropped), or raises QueryFailed.
+    """
 
     aliases: Mapping[str, str]
     joins: Mapping[str, Join]

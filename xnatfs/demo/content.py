@@ -68,7 +68,8 @@ class ComputedContent:
 
     Block `i` (64 KiB) is a 32-byte hash of (key, i) and then a stretch of fixed noise from a place the hash
     chooses, so that a block read at a wrong offset or from another file is noticed. About 5 GB/s here: the
-    stand-in must be no bottleneck in benchmarks."""
+    stand-in must be no bottleneck in benchmarks.
+    """
 
     key: str
     size: int

@@ -1,7 +1,8 @@
 """The stand-in's own routes, /demo/...: switches, the request log, changes of the data on a running server.
 
 Used by tests and benchmarks over HTTP; needs no login. A Starlette application on the server's event loop, so
-it may change the archive."""
+it may change the archive.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ class Changes:
 
         A changed content gets its true digest and size in the catalog. As on XNAT, stamps move only if the
         count or the size of the resource's files changes: an overwrite with equal size moves none. `bump:
-        false` moves none in any case, as a file that is put on the server's disk."""
+        false` moves none in any case, as a file that is put on the server's disk.
+        """
         resource, owner = changes.find(self._archive, int(operation["resource"]))
         modified = (
             datetime.fromisoformat(operation["modified"]) if "modified" in operation else self._archive.tick()

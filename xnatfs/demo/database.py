@@ -3,7 +3,8 @@ query failing.
 
 As recorded on XNAT's own code (xnat-rest.md 13 [X]): a 404 for what exists, a well-formed 200 with nothing in
 it, a 200 with no body. Used by `routes` (before and around a handler) and `app` (logins). Pure: looks at the
-request only."""
+request only.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 DELETE (xnat-rest.md 4, 13, 14 [X]).
 
 Which stamps a change moves is `changes`' and the archive's business. Used by `routes`. Changes the archive on
-the event loop."""
+the event loop.
+"""
 
 from __future__ import annotations
 

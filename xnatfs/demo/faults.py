@@ -1,8 +1,10 @@
 """Everything that can be made to go wrong or slow, as switches; and the pacing of a shared line.
 
 Used by `app` (which applies them), `control` (which sets them over HTTP) and tests (which set them on the
-object). Threading: plain attributes; a test thread may set one at any time, the event loop reads them. The
-line belongs to the event loop."""
+object).
+Threading: plain attributes; a test thread may set one at any time, the event loop reads them. The line
+belongs to the event loop.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Switches:
     finds the request target.
 
     `fired` counts by name how often each failure really struck (GET /demo/fired): so one that was met can be
-    told from one that was not."""
+    told from one that was not.
+    """
 
     # What server this is.
     # "1.8.8": as servers up to that one; "proven": refuses every form that no real server is known to take

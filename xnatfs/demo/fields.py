@@ -2,7 +2,8 @@
 asks for them).
 
 A field that a standard type has not makes a query fail; of other types (FreeSurfer's, say) every field is
-taken to exist. Used by `roots` and `items`. Pure, any thread."""
+taken to exist. Used by `roots` and `items`. Pure, any thread.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Plain objects with no HTTP and no I/O of their own; file contents are `Content` 
 costs no memory.
 
 Threading: built by one thread, then read by the server's event loop; mutations (tests change data on a
-running server) happen on that loop only, through the control routes."""
+running server) happen on that loop only, through the control routes.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class CatalogEntry:
     `path` is relative to the resource, `/`-separated, exactly as the catalog has it (it may be hostile).
     `digest` is what the *catalog* says: MD5 hex, "" for none, None for "the true one, computed when first
     asked for". `catalog_size` is what the catalog says when that is wrong; None means the true size.
-    `content` None means: listed, but the file is gone from the disk (404)."""
+    `content` None means: listed, but the file is gone from the disk (404).
+    """
 
     path: str
     content: Content | None
@@ -105,7 +107,8 @@ class LazyEntries(MutableSequence[CatalogEntry]):
 
     Its length and total size are known beforehand, so that resource listings need not make it. With
     `keep=False` it is made again at every look, so that thousands of them cost no memory; it is kept from the
-    first change on."""
+    first change on.
+    """
 
     __slots__ = ("_count", "_keep", "_made", "_make", "_size")
 
@@ -209,7 +212,8 @@ class Scan:
     """An xnat:imageScanData: `id` is free text, unique in its session; `number` is the server-wide integer.
 
     `last_modified` is the stamp of its own row (None until type, quality or the like is edited),
-    `type_modified` that of its concrete type's (xnat:mrScanData), which moves with its resources too."""
+    `type_modified` that of its concrete type's (xnat:mrScanData), which moves with its resources too.
+    """
 
     id: str
     type: str
@@ -246,7 +250,8 @@ class Experiment:
     `shares` maps the id of a project it is shared into to its label there (None: the own label).
     `last_modified` is the stamp of its own row: None until a field of it is edited, and blind to all that is
     below it. `type_modified` is the stamp of its most derived type (`xnat:mrSessionData/meta/last_modified`),
-    there from the beginning, which moves with all (xnat-rest.md 13 [X])."""
+    there from the beginning, which moves with all (xnat-rest.md 13 [X]).
+    """
 
     id: str
     label: str
@@ -310,7 +315,8 @@ class Project:
     """A project. `access` is private, protected or public.
 
     Of those that may read it (beside admins) `members` may edit and activate, `owners` delete too,
-    `collaborators` only read."""
+    `collaborators` only read.
+    """
 
     id: str
     name: str

@@ -27,7 +27,8 @@ class PlacedResource:
 
     `path` is its `resource_path` without `/resources/ID`; `folder` the same in a zip, by labels, without the
     type that `suffix` adds; `archive_dir` the directory on XNAT's own disk, `catalog` the name of the catalog
-    in it."""
+    in it.
+    """
 
     resource: Resource
     category: str
@@ -298,7 +299,8 @@ def addressed_base(target: Target) -> str:
     (xnat-rest.md 2.4 [R]).
 
     Two scans that one name picked are both named. A subject is always named below its primary project, an
-    assessor below its session."""
+    assessor below its session.
+    """
     base = "/data"
     if target.subject is not None and not target.experiments:
         return f"/data/projects/{target.subject.project}/subjects/{target.subject.id}"

@@ -5,7 +5,8 @@ No XNAT has it. It is there so that programs which mount a web server (rclone) c
 on the same files: pages of links and HEAD for sizes (HTTP), or PROPFIND with all of it in one answer
 (WebDAV). Ranges are RFC 9110's, single ones. Latency and bandwidth apply as everywhere; nothing else slows
 it. A session's own resources are in a folder RESOURCES beside the scans. Used by `app`. Lives on the event
-loop."""
+loop.
+"""
 
 from __future__ import annotations
 

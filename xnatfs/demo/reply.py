@@ -1,7 +1,8 @@
 """What a handler answers: a status, headers and a body, whole or in pieces; and errors as exceptions.
 
 Used by every module of the stand-in that answers requests; `app` turns a `Reply` into ASGI messages. Values
-only, no I/O, any thread."""
+only, no I/O, any thread.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Reply:
 
     `length` is the Content-Length *announced*; None announces none (chunked). It may disagree with what the
     body has (xnat-rest.md 3: ranges past the end), then the connection is left open for `hang` as Tomcat
-    leaves it. `stream` makes the pieces of the body; `body` is used where there is none."""
+    leaves it. `stream` makes the pieces of the body; `body` is used where there is none.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -36,7 +38,8 @@ class HttpError(Exception):
     """Ends the handling of a request with an error page.
 
     `page` says who writes the page: Restlet's status filter, or the container (an empty entity or
-    `sendError`; xnat-rest.md 9)."""
+    `sendError`; xnat-rest.md 9).
+    """
 
     def __init__(
         self, status: int, message: str = "", page: Literal["restlet", "tomcat"] = "restlet"

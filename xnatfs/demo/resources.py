@@ -87,7 +87,8 @@ def selected(
     for none; xnat-rest.md 2.4).
 
     What the *entry* says counts, not its resource. One catalog that cannot be read makes all of it a 404
-    (xnat-rest.md 13 [X])."""
+    (xnat-rest.md 13 [X]).
+    """
     if any(item.resource.broken for item in items):
         raise HttpError(404, "Unable to find catalog.", "tomcat")
     folder = unquote_plus(address.file_path or "")

@@ -2,7 +2,8 @@
 joins, paths.
 
 Which aliases there are and what they stand for is XNAT's table (xnat-rest.md 2.2), how paths are joined is as
-executed (12, 14 [X]). Used by `listings` and `search`. Reads the archive on the event loop."""
+executed (12, 14 [X]). Used by `listings` and `search`. Reads the archive on the event loop.
+"""
 
 from __future__ import annotations
 

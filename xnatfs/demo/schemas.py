@@ -1,7 +1,8 @@
 """`/xapi/schemas`: just enough XSD for xnatpy to build its classes (bx.md 6.2).
 
 The types xnatpy needs are written out below; types that only the data uses (FreeSurfer's, say) are derived
-from them. Used by `xapi`. Pure, any thread."""
+from them. Used by `xapi`. Pure, any thread.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The search engine, as far as pyxnat needs it (xnat-rest.md 10, bx.md 6.1).
 
 Display fields are taken to be lower- or upper-cased aliases; enough for `interface.select(type,
-columns).where(...)`. Used by `routes`. Reads the archive on the event loop."""
+columns).where(...)`. Used by `routes`. Reads the archive on the event loop.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@
         assert len(server.requests(r"^GET /data/projects")) == 1
 
 Threading: everything of the application lives on one event loop; `call` runs a function there. `switches` may
-be set and `log` read from any thread."""
+be set and `log` read from any thread.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 12, 14 [X]).
 
 A type that is neither above nor below the root is joined where the schemas relate them (scans, assessors,
-subjects), else the query fails. Used by `listings` and `search`. Reads the archive on the event loop."""
+subjects), else the query fails. Used by `listings` and `search`. Reads the archive on the event loop.
+"""
 
 from __future__ import annotations
 

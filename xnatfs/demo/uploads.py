@@ -2,7 +2,8 @@
 (xnat-rest.md 4, 13, 14 [X]).
 
 With XNAT's quirks: percent-codes stay in the stored name, a DELETE takes every path that begins alike, what a
-user may not write is a 200 that stores nothing. Used by `routes`. Changes the archive on the event loop."""
+user may not write is a 200 that stores nothing. Used by `routes`. Changes the archive on the event loop.
+"""
 
 from __future__ import annotations
 

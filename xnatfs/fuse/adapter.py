@@ -3,8 +3,9 @@
 Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would prefer libfuse 2), with the settings
 that measurements showed to matter: READDIRPLUS (one request per folder instead of one per file), 256 threads
 and 512 background requests (otherwise a dozen stuck reads starve everything else), interrupts, and the page
-cache (never plain direct_io: mmap readers such as MRtrix fail on it). Threading: libfuse calls from up to 256
-threads of its own."""
+cache (never plain direct_io: mmap readers such as MRtrix fail on it).
+Threading: libfuse calls from up to 256 threads of its own.
+"""
 
 from __future__ import annotations
 
@@ -290,7 +291,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
 
         There is no call for it. But if a file changes its type, the kernel treats it as another file: on the
         first `stat` it marks its inode as bad, on the second it replaces it, with all its pages
-        (`fuse_make_bad` in its fs/fuse). False: the kernel did not."""
+        (`fuse_make_bad` in its fs/fuse). False: the kernel did not.
+        """
         if not self.mountpoint:
             return False
         with self._revocation:
@@ -344,7 +346,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def set_stat(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
         """Fill a `struct stat` for READDIRPLUS that still has the attributes `before`. Only fields that
         differ are set: mfusepy's loop over a dict costs 15 us per entry, setting all fields 5 us, this 1
-        us."""
+        us.
+        """
         st.st_ino = attributes.inode
         st.st_size = attributes.size
         st.st_blocks = attributes.blocks
@@ -382,7 +385,8 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
     """mfusepy's loop with READDIRPLUS.
 
     It needs three things together (measured): non-zero offsets, flag 2 where the kernel asks, and AUTO
-    cleared (`init_with_config`). libfuse before 3.17 drops the attributes of an entry whose offset is 0."""
+    cleared (`init_with_config`). libfuse before 3.17 drops the attributes of an entry whose offset is 0.
+    """
 
     def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         if not getattr(_thread, "stays", False):

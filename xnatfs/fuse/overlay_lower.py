@@ -50,7 +50,8 @@ class Lower(Vfs):
 
         fuse-overlayfs caches the names of a folder. If `stat` of one fails with ENOENT, its listing stops
         there, which the C library takes for the end of the folder: all later names would vanish without an
-        error (measured). Opening the file reports that it is gone."""
+        error (measured). Opening the file reports that it is gone.
+        """
         try:
             return _as_lower(super().attributes(path), path)
         except Failure as failure:
@@ -72,7 +73,8 @@ class Lower(Vfs):
 
     def xattrs(self, path: str) -> list[str]:
         """The names of the extended attributes that fit where the overlay will copy them; the others can
-        still be read by name."""
+        still be read by name.
+        """
         left = _XATTR_BYTES
         names = []
         with self._reported(path):
@@ -84,7 +86,8 @@ class Lower(Vfs):
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
         """Open a file for reading. fuse-overlayfs opens every file of a folder it lists, with O_NONBLOCK and
-        without reading (it looks for an attribute of its own): that must not fetch them all."""
+        without reading (it looks for an attribute of its own): that must not fetch them all.
+        """
         if self.for_program and flags & os.O_NONBLOCK and not flags & os.O_ACCMODE:
             with self._reported(path):
                 node = self._walk(path)

@@ -2,7 +2,8 @@
 something back.
 
 Used by `listing.service`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md
-4.1). Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
+4.1).
+Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class BulkLoader:
         """Blank columns and empty lists are believed only after a look at a few sessions.
 
         A server may answer a path it does not know with blanks in place of dropping the column, and one that
-        lists no assessors at all may only not list them in this form."""
+        lists no assessors at all may only not list them in this form.
+        """
         if not own.known:
             return scans, assessors, reconstructions
         sessions = [one.id for one in experiments.values() if one.may_have_scans]
@@ -182,8 +184,10 @@ class BulkLoader:
         """What the looks at single sessions found. A session may be listed and not be readable (xnat-rest.md
         12): the others are looked at.
 
-        Raises: Failure: what keeps the server from answering; what the last of them was refused with, if all
-            were."""
+        Raises:
+            Failure: what keeps the server from answering; what the last of them was refused with, if all
+                were.
+        """
         found: list[ResourceRecord] = []
         refused: Failure | None = None
         answered = not looks

@@ -1,6 +1,8 @@
 """What all listings of one server are made with.
 
-Used by everything in `listing` that asks the server. Threading: any thread; nothing in here changes."""
+Used by everything in `listing` that asks the server.
+Threading: any thread; nothing in here changes.
+"""
 
 from __future__ import annotations
 

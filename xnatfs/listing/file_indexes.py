@@ -2,7 +2,9 @@
 
 Used by `listing.files` and `listing.session_batches`. A listing holds while the stamp it came with stays
 (`stamps`); one from an earlier mount is shown at once and asked for again a moment later if it is old. What
-it lacks of the one before has to be proven gone (`proof`). Threading: any thread; no lock over I/O."""
+it lacks of the one before has to be proven gone (`proof`).
+Threading: any thread; no lock over I/O.
+"""
 
 from __future__ import annotations
 

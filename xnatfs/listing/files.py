@@ -2,7 +2,9 @@
 
 Used by the tree and the tables. Which listing tells of a resource is decided here; how listings are held and
 compared is `file_indexes`' business, several sessions in one request `session_batches`'. When sessions are
-walked in order, the next ones are listed ahead. Threading: any thread; no state."""
+walked in order, the next ones are listed ahead.
+Threading: any thread; no state.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,10 @@ class FileListings:
     def of(self, project: str, resource: ResourceRecord) -> FileIndex:
         """The index that has the files of `resource`: all of its session, subject or project in one request.
 
-        Raises: Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it
-            is asked; what keeps the server from answering, if nothing was ever listed."""
+        Raises:
+            Failure: LISTING_EMPTY if the server counts files in the resource and lists none, however it is
+                asked; what keeps the server from answering, if nothing was ever listed.
+        """
         owner = resource.owner
         snapshot = self._projects.get(project)
         session = owner_session(owner)

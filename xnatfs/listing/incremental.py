@@ -2,7 +2,9 @@
 
 Used by `projects`. An experiment or subject is taken as changed when its row is: its stamp moves with every
 change below it (`stamps`). A changed session is marked as not complete and is asked for by itself when it is
-looked at; so is a changed subject. Threading: pure; the snapshot given is not changed."""
+looked at; so is a changed subject.
+Threading: pure; the snapshot given is not changed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def apply_changes(
 
     `people` is the subjects' listing; None leaves the subjects as they were. `assessors` lists those of the
     project, and is called if a session changed: a session's own listing has no assessor that has no resource,
-    and all of a shared session's."""
+    and all of a shared session's.
+    """
     # Of an experiment without a stamp nothing tells whether it changed.
     changed = {
         identity

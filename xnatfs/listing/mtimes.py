@@ -4,8 +4,9 @@ Used by `listing.service`, which compares a new file listing with the one before
 which finds contents overwritten behind an unchanged listing; read by the tree. XNAT tells no time of change
 for a file (its listings have none, and `Last-Modified` costs a request each), so: the date of insertion of
 its session until a change is seen, then the `last_modified` that came with the change (design.md 4.5). Kept
-in the state directory, not in the cache: `rsync` after `cache clear` must find the same times. Threading: any
-thread; maps are only ever added to."""
+in the state directory, not in the cache: `rsync` after `cache clear` must find the same times.
+Threading: any thread; maps are only ever added to.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class MtimeHistory:
         """Note every file that has another size or digest than before; how many there were.
 
         A stamp that did not move with the change says nothing about it (xnat-rest.md 5): then it is the time
-        of the discovery."""
+        of the discovery.
+        """
         told = parse_stamp(new_stamp) if new_stamp != old_stamp else None
         count = 0
         for number, files in after.by_resource.items():

@@ -1,8 +1,9 @@
 """Whether a project, or a resource of its own, is really gone: another form than the one it lacks in says.
 
 Used by `listing.projects`, `listing.summaries` and the tables. A 404 proves nothing, nor does an empty
-listing (xnat-rest.md 13): both come while a query inside the server fails. Threading: any thread; no
-state."""
+listing (xnat-rest.md 13): both come while a query inside the server fails.
+Threading: any thread; no state.
+"""
 
 from __future__ import annotations
 

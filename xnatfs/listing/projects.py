@@ -5,7 +5,8 @@ Used by `listing.service`. Cost (design.md 4.1): a project in about eight reques
 changed in four, and what did is listed again. What was proven last stays until a listing that came back right
 says otherwise: a 404 proves nothing (xnat-rest.md 13), a project is gone when the list of projects is without
 it.
-Threading: any thread. Published snapshots are never changed in place; no lock is held over I/O."""
+Threading: any thread. Published snapshots are never changed in place; no lock is held over I/O.
+"""
 
 from __future__ import annotations
 
@@ -129,8 +130,10 @@ class ProjectListings:
     def get(self, identity: str) -> ProjectSnapshot:
         """A project's snapshot, at most `ttl` old.
 
-        Raises: Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
-            nothing is held yet."""
+        Raises:
+            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
+                nothing is held yet.
+        """
         if (fresh := self.fresh(identity)) is not None:
             return fresh
         return self.snapshots.get(

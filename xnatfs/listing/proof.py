@@ -3,8 +3,9 @@
 Used by `listing.files`. While one query inside it fails, XNAT answers a listing of files with 200,
 well-formed, and with nothing or less in it (xnat-rest.md 13, executed); believed, `rsync --delete` would
 empty a copy. So where files are missing that were listed before, another form is asked: how many files the
-resources count. While that says more than is listed, what was listed before stays. Threading: any thread; no
-lock is held over I/O."""
+resources count. While that says more than is listed, what was listed before stays.
+Threading: any thread; no lock is held over I/O.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +46,17 @@ class Absences:
     ) -> None:
         """Return if `after` may take the place of `before`.
 
-        Args: key: what they list. moved: whether the stamp of what they list moved. counts: asks for the
-            files each resource counts, by number of the resource; None for one that was never counted. again:
-            asks for the listing once more.
+        Args:
+            key: what they list.
+            moved: whether the stamp of what they list moved.
+            counts: asks for the files each resource counts, by number of the resource; None for one that was
+                never counted.
+            again: asks for the listing once more.
 
-        Raises: Failure: UNPROVEN if files are missing in `after` that another form still counts; what keeps
-            the server from answering."""
+        Raises:
+            Failure: UNPROVEN if files are missing in `after` that another form still counts; what keeps the
+                server from answering.
+        """
         lacking = [
             number
             for number, files in before.by_resource.items()

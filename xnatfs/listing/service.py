@@ -1,7 +1,8 @@
 """What the server holds, as far as anybody has asked: the listings of one server, put together.
 
 Used by the tree and the tables. Each kind is listed by a class of its own; what concerns all of them is here.
-Threading: any thread; no state."""
+Threading: any thread; no state.
+"""
 
 from __future__ import annotations
 

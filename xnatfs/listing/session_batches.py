@@ -1,8 +1,9 @@
 """The files of several sessions in one request, where the server takes that.
 
 Used by `listing.files`, for sessions that will be asked for soon. The form is tried once with a session whose
-listing is held, and believed if it gives the same. Threading: any thread; one lock guards the map, never held
-over I/O."""
+listing is held, and believed if it gives the same.
+Threading: any thread; one lock guards the map, never held over I/O.
+"""
 
 from __future__ import annotations
 

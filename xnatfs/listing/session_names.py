@@ -3,7 +3,9 @@
 Used by `tree.lists`. The server's search over all projects (`/data/experiments`) knows primary labels only,
 may show what cannot be read and lack what can (xnat-rest.md 12): what it says is believed where the listing
 of a project has the session; whatever is left open is looked for in the listings of the projects this user
-sees. A project that may not be read holds nothing up. Threading: any thread; no state."""
+sees. A project that may not be read holds nothing up.
+Threading: any thread; no state.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class NameSearch:
     through, being too many.
 
     `doubtful` if a project that is listed answered as if it were not there: it may have gone just now, but so
-    answers a server without its database (xnat-rest.md 13)."""
+    answers a server without its database (xnat-rest.md 13).
+    """
 
     found: list[Found] = field(default_factory=list)
     closed: dict[str, str] = field(default_factory=dict)  # -> why

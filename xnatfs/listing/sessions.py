@@ -3,7 +3,9 @@
 Used by the tree and the tables. A session whose resources no bulk listing tells costs one request, as does a
 subject; where a subject's item can be believed, that one tells all its sessions. When these are
 walked in order, the next ones are fetched ahead, in parallel. What is learnt lives here, beside the project's
-snapshot, which does not change. Threading: any thread; no lock is held over I/O."""
+snapshot, which does not change.
+Threading: any thread; no lock is held over I/O.
+"""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class SingleLoader:
 
         An item is believed whole if it has every session of the subject, and every session the scans and
         resource labels that the proven bulk listing has. The first one is also compared with
-        `resources?all=true`."""
+        `resources?all=true`.
+        """
         try:
             item = self._listings.subject_item(subject)
         except Failure as failure:

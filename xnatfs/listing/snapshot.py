@@ -1,7 +1,8 @@
 """What one project, and one session, are known to hold: plain values built from records.
 
 Made by the listings, read by the tree. Immutable by agreement once published: a change makes a new value, and
-what is learnt of a single session or subject is kept beside (`sessions`). Only memos are filled in later."""
+what is learnt of a single session or subject is kept beside (`sessions`). Only memos are filled in later.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class ProjectSnapshot:
 
     `complete` holds the ids of experiments, and `complete_subjects` of subjects, whose resources are all in
     `resources`; `speaks_for` the sessions whose scans are all in `scans`. `order` is the experiments,
-    `subject_order` the subjects, as the tree lists them."""
+    `subject_order` the subjects, as the tree lists them.
+    """
 
     project: ProjectRecord
     subjects: dict[str, SubjectRecord] = field(default_factory=dict)
@@ -111,7 +113,8 @@ class ProjectSnapshot:
     def take_over(self, before: ProjectSnapshot) -> None:
         """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp
         did not move meanwhile: a form that fails for a minute must not make anything less known than it
-        was."""
+        was.
+        """
         lacking = [
             one
             for identity, one in self.experiments.items()
@@ -269,7 +272,8 @@ class FileIndex:
         By its numeric id; while only the label is known, by owner and label. There the direction (in, out)
         may lack on either side. With a number they are of the owner that the listing of resources names,
         whatever their URIs say: that one tells of each resource whose it is, and a URI may only repeat what
-        was asked (xnat-rest.md 13)."""
+        was asked (xnat-rest.md 13).
+        """
         if resource.id is not None:
             files = self.by_resource.get(resource.id)
             if not files or same_owner(files[0].owner, resource.owner):

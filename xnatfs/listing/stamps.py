@@ -8,7 +8,9 @@ which every XNAT answers; an experiment whose subject is not listed either has n
 it ages.
 
 What moves no stamp at all (a file overwritten by one of equal size) is found by listing anew after
-`Limits.relist_after`. Threading: any thread; the types of a project are replaced, never changed."""
+`Limits.relist_after`.
+Threading: any thread; the types of a project are replaced, never changed.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,8 @@ class ExperimentListings:
 
 def _moving(stamp: str | None, subject: str | None) -> str:
     """The stamp to keep things by. A type's that is blank says that nothing changed below; should a server
-    leave the column blank whatever happens, the subject's moves all the same."""
+    leave the column blank whatever happens, the subject's moves all the same.
+    """
     if stamp:
         return stamp
     if subject:

@@ -2,9 +2,11 @@
 three requests.
 
 Used by `tables.engine.build`. The whole project (`projects`) costs about ten requests, which a table over
-session resources does not need; what lies below scans and assessors is asked of `sessions` when a
-session has not what is looked for. Threading: any thread; outlines are replaced, never changed, but for what
-is learnt of single sessions, which is only added."""
+session resources does not need; what lies below scans and assessors is asked of `sessions` when a session has
+not what is looked for.
+Threading: any thread; outlines are replaced, never changed, but for what is learnt of single sessions, which
+is only added.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,10 @@ class ProjectSummaries:
     def get(self, project: str) -> ProjectSummary:
         """The outline of a project, at most `ttl` old.
 
-        Raises: Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
-            nothing is held yet."""
+        Raises:
+            Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if
+                nothing is held yet.
+        """
         held = self._values.shown(project) or self._values.held(project)
         if held is not None and held.at is not None and self._young(project, held.at):
             return held.value

@@ -2,4 +2,5 @@
 speaks HTTP.
 
 Knows nothing of trees, caches or FUSE. How a real XNAT answers is quoted in comments from its source as
-"XNAT: ..."."""
+"XNAT: ...".
+"""

@@ -1,6 +1,7 @@
 """Alias tokens: issued, invalidated, and asked how long they are good for (xnat-rest.md 1).
 
-Used by `cli.login` and `server.token_renewal`. Threading: any thread.
+Used by `cli.login` and `server.token_renewal`.
+Threading: any thread.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def is_alias(user: str) -> bool:
 def issue(connection: Connection) -> Issued:
     """A new alias token of the connection's user.
 
-    Raises: Failure: NO_ENTRY, NOT_ALLOWED or SERVER_ERROR where the server gives none; NOT_DATA for an answer
-        that is no token."""
+    Raises:
+        Failure: NO_ENTRY, NOT_ALLOWED or SERVER_ERROR where the server gives none; NOT_DATA for an answer
+            that is no token.
+    """
     response = connection.get(_ISSUE)
     try:
         row = response.json()

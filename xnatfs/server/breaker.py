@@ -17,7 +17,8 @@ Used by `connection.Connection`. The rule:
 - A laptop that was suspended, and `xnatfs refresh`, have it probed at once.
 
 Threading: any thread; one lock, held for moments. `Breaker` has no thread and reads no clock but the given
-ones; `Prober` is the thread."""
+ones; `Prober` is the thread.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ _LEAP = (
 
 class Away(NamedTuple):
     """The server is away: since when (epoch seconds), why (`words`: in a few), and in how many seconds it is
-    asked again (None: on demand)."""
+    asked again (None: on demand).
+    """
 
     since: float
     cause: Cause
@@ -269,9 +271,12 @@ class Prober:
     """The thread that looks after a breaker: it runs while something waits or is suspected, and ends after a
     while without work.
 
-    Args: probe: asks the server something small; returns if it answered, raises `Failure` if it did not, with
-        a few words on why as its detail. back: called when a probe was the first to have an answer again.
-        look: called each second while it runs: for a suspended machine."""
+    Args:
+        probe: asks the server something small; returns if it answered, raises `Failure` if it did not, with a
+            few words on why as its detail.
+        back: called when a probe was the first to have an answer again.
+        look: called each second while it runs: for a suspended machine.
+    """
 
     _LINGERS = 20.0  # seconds
     _SLICE = 1.0  # between looks for a suspended machine

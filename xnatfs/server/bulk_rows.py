@@ -28,7 +28,8 @@ class BulkResources:
 
     `blank` names the columns (directions for assessors and reconstructions) that came back but were blank
     throughout. There may be nothing to tell, or the server does not know the path: one object has to be asked
-    singly before it is believed."""
+    singly before it is believed.
+    """
 
     resources: list[ResourceRecord] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # accession ids of all the listing has a row of
@@ -193,7 +194,8 @@ def collect(
     With the numeric id every resource is certain. With labels alone a blank may be "no resource" or "a
     resource without a label", and a label that comes twice for one owner hides a second resource: such
     objects are left out of `server.identity` and asked singly. `blank_is_none` takes a blank for "no
-    resource" all the same, where most objects have none and asking each would cost a request."""
+    resource" all the same, where most objects have none and asking each would cost a request.
+    """
     seen: dict[tuple[Owner, int | str], ResourceRecord] = {}
     uncertain: set[str] = set()
     everyone: set[str] = set()

@@ -2,8 +2,9 @@
 
 Used by `session` (what waits since before the server went away, when it is there again) and by `listing` and
 `content` (what nobody waits for any more). A thread that waits in a socket cannot be told anything otherwise,
-and would keep a worker and a connection until the time-out. Threading: `held` is for the thread that makes
-the request, `Hold.end` for any other."""
+and would keep a worker and a connection until the time-out.
+Threading: `held` is for the thread that makes the request, `Hold.end` for any other.
+"""
 
 from __future__ import annotations
 

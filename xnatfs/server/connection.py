@@ -3,8 +3,10 @@ it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`. Threading: any thread; requests run side by side on a connection pool. Who
-logs in when, and how often: `login`."""
+Used by `listings` and `contents`.
+Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how often:
+`login`.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +86,14 @@ class Connection:
     def login(self, known: Known | None = None) -> str:
         """Log in and return the user's name on the server.
 
-        Args: known: what an earlier login of these credentials found. It spares the look for the server: one
-            request in place of three.
+        Args:
+            known: what an earlier login of these credentials found. It spares the look for the server: one
+                request in place of three.
 
-        Raises: Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED, PLAIN_HTTP
-            or LOGIN_REFUSED; OFFLINE for an offline mount of a server nobody has logged in to from here."""
+        Raises:
+            Failure: UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, TIMED_OUT, NOT_AN_XNAT, MOVED, PLAIN_HTTP or
+                LOGIN_REFUSED; OFFLINE for an offline mount of a server nobody has logged in to from here.
+        """
         if self.settings.offline:
             if known is None:
                 raise Failure(
@@ -232,7 +237,8 @@ class Connection:
     def _may_move(self, target: str) -> bool:
         """Whether the server named by the user may be found at this address: at another path, or in place of
         http:// at https://, whose certificate says that it is the same host. Credentials never go to another
-        host, nor unasked to another port or in the clear."""
+        host, nor unasked to another port or in the clear.
+        """
         asked, there = origin(self.settings.server), origin(target)
         if asked is None or there is None or asked.host != there.host:
             return False
@@ -265,8 +271,10 @@ class Connection:
         should be (cut, a web page); it is then asked for again: a chunked reply may end early and cleanly
         (xnat-rest.md 9), so only parsing to the end proves it whole.
 
-        Raises: Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403),
-            LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT."""
+        Raises:
+            Failure: UNPROVEN (404: a status proves no absence, xnat-rest.md 13), NOT_ALLOWED (403),
+                LOGIN_REFUSED, SERVER_ERROR, BAD_LISTING, TOO_LARGE, UNREACHABLE, TIMED_OUT.
+        """
         limits = self.settings.limits
         with (
             self.slots.listing(limits.listing_deadline),

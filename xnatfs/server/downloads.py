@@ -62,7 +62,8 @@ class RangePart:
 
     It begins at `start`; `size` is that of the whole file in bytes (None if the answer does not tell); it
     goes up to `end`, or to the end of the file where that is None: the server does not do Range and sends the
-    whole."""
+    whole.
+    """
 
     start: int
     size: int | None
@@ -83,8 +84,10 @@ class Downloads:
     def file(self, record: FileRecord, hold: CancelScope | None = None) -> Iterator[Stream]:
         """Open one file as a stream; `hold` can end it.
 
-        Raises: Failure: GONE if the server does not have what it listed; any transport or login failure.
-            Iterating raises CUT_SHORT or TIMED_OUT when the stream breaks."""
+        Raises:
+            Failure: GONE if the server does not have what it listed; any transport or login failure.
+                Iterating raises CUT_SHORT or TIMED_OUT when the stream breaks.
+        """
         with _listed(record), self._open(_file_path(record), {}, hold=hold) as response:
             size, stamp = (
                 number(response.headers.get("Content-Length", "")),
@@ -157,8 +160,10 @@ class Downloads:
         XNAT leaves out files it cannot find and ends the archive validly (xnat-rest.md 3), so a missing
         member is no proof of anything.
 
-        Raises: Failure: GONE for a 404, which is no proof either (xnat-rest.md 13); any transport or login
-            failure."""
+        Raises:
+            Failure: GONE for a 404, which is no proof either (xnat-rest.md 13); any transport or login
+                failure.
+        """
         with (
             _listed(record),
             self._open(
@@ -230,7 +235,8 @@ def _pieces(response: requests.Response, patience: float, left: int = sys.maxsiz
     `listing.stale_policy` seconds.
 
     Not a byte more is asked for than the file has: a server that promised more never sends it (xnat-rest.md
-    3)."""
+    3).
+    """
     while left > 0:
         piece, trouble = _piece(response, min(PIECE, left), patience)
         if piece:

@@ -2,7 +2,9 @@
 offline one knows its user.
 
 Used by `core`. One small JSON file in the state directory, 0600; no secrets. A memory only: lost or damaged,
-it costs two requests. Threading: called once a mount, by one thread."""
+it costs two requests.
+Threading: called once a mount, by one thread.
+"""
 
 from __future__ import annotations
 

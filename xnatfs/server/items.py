@@ -3,7 +3,9 @@
 
 Used by `listing.service` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so
 a subject's has its experiments with scans, assessors, reconstructions and all their resources; `catalogs`
-checks that before it believes one. Pure functions but for `subject_item`."""
+checks that before it believes one.
+Pure functions but for `subject_item`.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def first(response: requests.Response, longest: int = SHORT) -> bytes:
 
 def end_by(response: requests.Response, deadline: float) -> None:
     """Whoever reads the body gets TIMED_OUT after `deadline` (of `time.monotonic`): each byte that trickles
-    in starts the time-out of the socket anew, so that alone would never end."""
+    in starts the time-out of the socket anew, so that alone would never end.
+    """
     response.raw = _Timed(response.raw, deadline)
 
 

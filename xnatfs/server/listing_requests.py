@@ -93,7 +93,8 @@ class ListingRequests:
         request.
 
         Where the server does not tell these columns (xnat-rest.md 14), two: the plain list has no dates
-        (xnat-rest.md 2.3)."""
+        (xnat-rest.md 2.3).
+        """
         columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
         rows, granted = self._with_extras(
             "columns of projects",
@@ -195,7 +196,8 @@ class ListingRequests:
         was made (xnat-rest.md 13).
 
         One request (xnat-rest.md 14): without `xsiType` the first such column would narrow the rows to its
-        type."""
+        type.
+        """
         columns = [f"{one}/meta/last_modified" for one in types]
         rows, granted = self._with_extras(
             STAMPS,
@@ -222,7 +224,8 @@ class ListingRequests:
         name with a character that means something there is not found.
 
         By primary labels, and neither surely readable nor surely all that can be read (xnat-rest.md 12): see
-        `listing.session_names`."""
+        `listing.session_names`.
+        """
         asked = frozenset(names)
         plain = [name for name in names if not set(name) & set(",*%")]
         found: dict[str, tuple[str, str, str]] = {}
@@ -264,7 +267,8 @@ class ListingRequests:
         """Every scan of a project with its resource labels: one row per scan x resource.
 
         The form below the project [I] also has shared sessions; the proven one (`/data/experiments?project=`)
-        has only those whose primary project this is, so `sessions` says whom the answer speaks for."""
+        has only those whose primary project this is, so `sessions` says whom the answer speaks for.
+        """
         rows: list[Row] = []
         whole_project = False
         if self.capabilities.may("scans of a project"):

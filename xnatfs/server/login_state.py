@@ -57,7 +57,10 @@ class Known(NamedTuple):
 class LoginTransport(Protocol):
     """What a login is sent through: the bare requests of a connection, without the login that `get` sees to.
 
-    Attributes: server: its address. user: as the server names it; "" before the first login."""
+    Attributes:
+        server: its address.
+        user: as the server names it; "" before the first login.
+    """
 
     server: str
     user: str
@@ -81,9 +84,13 @@ class LoginTransport(Protocol):
 class Login:
     """The login of one connection.
 
-    Attributes: count: logins so far. closed: the server is known to refuse whoever is not logged in. refused:
-        the server refused these credentials; nothing is sent any more. elsewhere: asked once when a login is
-        refused in the middle: are there other credentials now where these were found?"""
+    Attributes:
+        count: logins so far.
+        closed: the server is known to refuse whoever is not logged in.
+        refused: the server refused these credentials; nothing is sent any more.
+        elsewhere: asked once when a login is refused in the middle: are there other credentials now where
+            these were found?
+    """
 
     def __init__(self, connection: LoginTransport, credentials: Credentials) -> None:
         self.credentials = credentials
@@ -105,8 +112,10 @@ class Login:
     def ready(self) -> int:
         """Wait for a login that is under way; the number of logins so far.
 
-        Raises: Failure: LOGIN_REFUSED: each request could carry the password, so each one would be another
-            step towards a lock-out."""
+        Raises:
+            Failure: LOGIN_REFUSED: each request could carry the password, so each one would be another step
+                towards a lock-out.
+        """
         if self._busy:
             with self._lock:
                 pass

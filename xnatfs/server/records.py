@@ -2,7 +2,8 @@
 
 Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the
 epoch: XNAT's stamps carry no time zone (server local time, xnat-rest.md 2.1) and are read as UTC, so that
-they at least never change."""
+they at least never change.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Owner(NamedTuple):
     `level` is one of project, subject, experiment, scan, assessor, reconstruction; `id` the accession id of
     the project, subject or experiment (for scans and reconstructions: of their session; for assessors: of the
     assessor itself); `part` the scan or reconstruction id, or for an assessor the id of its session;
-    `direction` is `in` or `out` for assessors and reconstructions."""
+    `direction` is `in` or `out` for assessors and reconstructions.
+    """
 
     level: str
     id: str
@@ -73,7 +75,8 @@ class ProjectRecord:
     """A project the user may read.
 
     `resources` are those of the project itself as the list of projects tells them (number, label, count of
-    files), which bears witness for the listing of its resources; None where the server does not tell."""
+    files), which bears witness for the listing of its resources; None where the server does not tell.
+    """
 
     id: str
     name: str = ""
@@ -87,7 +90,8 @@ class SubjectRecord:
     """A subject as one project shows it (a shared subject has that project's label).
 
     `changed` is the text of its `last_modified`, which moves with everything below it; `never` where that is
-    blank, "" where the server does not tell it."""
+    blank, "" where the server does not tell it.
+    """
 
     id: str
     label: str
@@ -101,7 +105,8 @@ class ExperimentRecord:
 
     `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the
     server tells none. It is not the experiment's own `last_modified`, which moves with the experiment's own
-    fields only (xnat-rest.md 13)."""
+    fields only (xnat-rest.md 13).
+    """
 
     id: str
     label: str
@@ -171,7 +176,8 @@ class FileRecord(NamedTuple):
     """A file of a resource's catalog.
 
     `path` is relative to the resource, as the catalog has it; `size` in bytes, as the catalog has it;
-    `digest` MD5 hex or "". `resource_id` is 0 for a guess in a resource of which only the label is known."""
+    `digest` MD5 hex or "". `resource_id` is 0 for a guess in a resource of which only the label is known.
+    """
 
     owner: Owner
     resource_id: int
@@ -183,7 +189,8 @@ class FileRecord(NamedTuple):
     @property
     def base(self) -> str:
         """The address of the resource's `/files`, not percent-encoded: from what was asked, never the URI of
-        a listing, which may lead through a project that this user cannot read (xnat-rest.md 13)."""
+        a listing, which may lead through a project that this user cannot read (xnat-rest.md 13).
+        """
         return f"{self.owner.uri}/resources/{self.resource_id or self.resource_label}/files"
 
     @property

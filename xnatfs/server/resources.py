@@ -1,10 +1,12 @@
 """Resources and their files: what a session, a subject, a project or one resource holds.
 
 Used by `listing.service`. Never one request a directory entry: one listing has all files of a session with
-sizes and digests (xnat-rest.md 2.4, 2.9 point 6). XNAT unites a scan with every scan whose *type* is its id,
-and gives a resource's number under any owner. So whose a resource is tells its row in a listing of resources
-(`cat_id`), or the number in a bulk listing; never an answer's having come (`_exactly`). Threading: any
-thread; no state but the connection's."""
+sizes and digests (xnat-rest.md 2.4, 2.9 point 6).
+XNAT unites a scan with every scan whose *type* is its id, and gives a resource's number under any owner. So
+whose a resource is tells its row in a listing of resources (`cat_id`), or the number in a bulk listing; never
+an answer's having come (`_exactly`).
+Threading: any thread; no state but the connection's.
+"""
 
 from __future__ import annotations
 
@@ -132,8 +134,10 @@ class Resources:
         """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell
         which session it is of.
 
-        Raises: Failure: also for one session whose catalog cannot be read, which says nothing of the others
-            (xnat-rest.md 12)."""
+        Raises:
+            Failure: also for one session whose catalog cannot be read, which says nothing of the others
+                (xnat-rest.md 12).
+        """
         rows = self._table(
             f"/data/experiments/{','.join(segment(one) for one in sessions)}/files", all="true"
         )

@@ -48,7 +48,8 @@ def pick(row: Row, *names: str) -> str:
     """The value of a column, looked for under each name in turn; "" if there is none.
 
     A name that starts with `/` matches the end of a lower-cased xpath (`xnat:imagescandata/id` for
-    `/imagescandata/id`), because the prefix differs with the root element of the query."""
+    `/imagescandata/id`), because the prefix differs with the root element of the query.
+    """
     for name in names:
         value = _find(row, name)
         if value:
@@ -59,7 +60,8 @@ def pick(row: Row, *names: str) -> str:
 def number(text: str) -> int | None:
     """A whole number from a table cell; None where there is none (all values are strings, "" while not
     computed), or none that a count or a size can be: below zero, or beyond 18 digits, which SQLite and the
-    kernel's 64 bits still hold."""
+    kernel's 64 bits still hold.
+    """
     return int(text) if _NUMBER.fullmatch(text) else None
 
 

@@ -5,8 +5,9 @@ Used by `core` (which makes it), `run` (which starts it and passes on SIGHUP and
 What it does by itself, every half minute at most: a token that `xnatfs login` got is renewed in the last
 quarter of its life, at most 12 hours before its end; one that another mount renewed, or somebody logged in
 anew, is taken; after a refusal it looks whether there are other credentials now, also on a cluster where
-`xnatfs login` was called on another machine. Threading: a thread of its own for that; `read_again` and
-`report` may be called by any."""
+`xnatfs login` was called on another machine.
+Threading: a thread of its own for that; `read_again` and `report` may be called by any.
+"""
 
 from __future__ import annotations
 

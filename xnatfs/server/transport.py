@@ -70,7 +70,8 @@ def _retry_after(response: requests.Response) -> float:
 
 class FewCookies(http.cookiejar.DefaultCookiePolicy):
     """Takes as many cookies as an XNAT and the proxies before it set, and no more: they are kept, and sent
-    with every request, which a Tomcat refuses with more than 8 KiB of headers."""
+    with every request, which a Tomcat refuses with more than 8 KiB of headers.
+    """
 
     _MOST = 4096  # characters of all of them
 

@@ -2,7 +2,8 @@
 
 Used by `listings`, `resources` and `contents`. Pure functions. Addresses are made of what we asked: the
 owner's ids and the number of the resource. A URI of a listing only tells whose a row is, and its path inside
-the resource."""
+the resource.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
     None if it is no such URI.
 
     The URI is not percent-encoded and the path is anybody's, so the *first* `/resources/<cat_ID>/files/` ends
-    the base: what comes before it (ids, scan ids) is the server's."""
+    the base: what comes before it (ids, scan ids) is the server's.
+    """
     marker = f"/resources/{resource_id}/files/"
     at = uri.find(marker)
     if at >= 0:
@@ -71,7 +73,8 @@ def owner_of(base: str) -> Owner | None:
     """What the resource at `base` belongs to, as far as the URI tells; None where it cannot be told.
 
     Forms (xnat-rest.md 2.4): `[/projects/P[/subjects/S]]/experiments/E[/scans/N | /assessors/A[/in|/out] |
-    /reconstructions/R[/in|/out]]`, `[/projects/P]/subjects/S`, `/projects/P`."""
+    /reconstructions/R[/in|/out]]`, `[/projects/P]/subjects/S`, `/projects/P`.
+    """
     head = re.split(r"/(?:resources/[^/]*/)?files$", base)[0]
     parts = _PREFIX.sub("", head).strip("/").split("/")
     found: dict[str, str] = {}
@@ -131,7 +134,8 @@ def resource_path(owner: Owner, number: int | None, label: str = "") -> str:
 
     Scan ids that cannot stand in a URL are left out: a comma is taken for a list, and Spring's firewall
     refuses `%`, `;` and `\\` even when encoded (xnat-rest.md 3); the number says which one is meant among
-    `ALL`."""
+    `ALL`.
+    """
     where = all_of(owner) if awkward(owner) else path_of(owner)
     return f"{where}/resources/{segment(label) if number is None else number}"
 

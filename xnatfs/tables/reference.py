@@ -1,7 +1,8 @@
 """The part of docs/tables.md that the tables themselves know: what each one reads and gives.
 
 Run as `python -m xnatfs.tables.reference docs/tables.md` it rewrites that part; a test compares the two.
-Plain functions."""
+Plain functions.
+"""
 
 from __future__ import annotations
 

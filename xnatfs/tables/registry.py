@@ -1,7 +1,8 @@
 """All measurement tables: the built-in ones in a fixed order, and those of plug-ins.
 
 Used by all code that lists or builds tables. Plain functions and values, any thread; plug-ins are other
-people's code and loaded once, when `with_plugins` is called."""
+people's code and loaded once, when `with_plugins` is called.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s
 and parses; by `tables.output.write`, which writes. Everything here is a plain value: no I/O, any thread.
 
 Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an
-empty cell. A number that was computed is written with `repr`, the shortest text that gives it back."""
+empty cell. A number that was computed is written with `repr`, the shortest text that gives it back.
+"""
 
 from __future__ import annotations
 

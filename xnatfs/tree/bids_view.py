@@ -6,8 +6,9 @@
 
 Used by `views`. Images are the nodes of their resources under other names. A sidecar that lacks something is
 made when it is opened; until then its size is a placeholder. Looking at the top lists no session's files; a
-session's are listed when its folder is looked at. Threading: any thread; values derived from listings are
-kept with them."""
+session's are listed when its folder is looked at.
+Threading: any thread; values derived from listings are kept with them.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@
 
 A list is a text file with an accession id or a label a line, in the configuration
 (`~/.config/xnatfs/lists/NAME.txt`) or named with `mount --list FILE`. Lines that begin with `#` are remarks;
-CRLF makes no difference. The section is there only if there is a list. Used by `root`. Threading: any thread;
-a list is read again when its file changes, and resolved again after a while."""
+CRLF makes no difference. The section is there only if there is a list. Used by `root`.
+Threading: any thread; a list is read again when its file changes, and resolved again after a while.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ Used by the sections. Pure functions.
   are left as they are.
 - Of several things with one name, the first (oldest id) keeps it; the others get `%~` and their id appended.
 - A name over 255 bytes is cut and gets `%~` and 12 hex digits of its SHA-256; the xattr `user.xnat.name` has
-it whole."""
+it whole.
+"""
 
 from __future__ import annotations
 

@@ -124,7 +124,8 @@ def inode_of(*identity: str) -> int:
 
     Numbers rise with the catalog's order inside a resource, because `cp -r` opens in inode order (measured:
     hashed numbers make it read a zip backwards). 43 bits: among 250,000 resources two share a number with a
-    probability of 0.4 %, which harms no tool."""
+    probability of 0.4 %, which harms no tool.
+    """
     digest = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") & ((1 << 43) - 1) | 1) << 20
 
@@ -134,7 +135,8 @@ def inode_in_order(identity: str, *parent: str) -> int:
     one parent.
 
     31 bits of a hash of the parent, 24 of the number, 8 of a hash of the id: two sites' ids with one number
-    stay apart."""
+    stay apart.
+    """
     numbers = re.findall(r"\d+", identity)
     top = inode_of(*parent) >> 32 & 0x7FFFFFFF
     return (
@@ -146,7 +148,8 @@ def inode_in_order(identity: str, *parent: str) -> int:
 
 def in_order(base: int, nodes: Mapping[str, Branch]) -> None:
     """Number the folders of one parent in the order it lists them: `cp -r` visits them in inode order, and a
-    walk in the listed order is what fetching ahead understands."""
+    walk in the listed order is what fetching ahead understands.
+    """
     for rank, node in enumerate(nodes.values()):
         node.renumber(base + 1 + rank)
 

@@ -2,7 +2,9 @@
 sessions.
 
 Used by `projects` and `archive`, which differ only in how they name a scan and where they put the resources
-of a non-imaging experiment. Threading: any thread; nodes are built from snapshots and kept with them."""
+of a non-imaging experiment.
+Threading: any thread; nodes are built from snapshots and kept with them.
+"""
 
 from __future__ import annotations
 

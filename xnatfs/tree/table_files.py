@@ -5,7 +5,9 @@
                   /sessions/SESSION/<pipeline>/...       the same for one session
 
 Used by `root`. A table is built when it is opened; until then its size is a placeholder, and `open` tells the
-true one before it returns. Threading: any thread; nodes hold no state of their own."""
+true one before it returns.
+Threading: any thread; nodes hold no state of their own.
+"""
 
 from __future__ import annotations
 

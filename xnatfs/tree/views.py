@@ -1,12 +1,12 @@
 """The section `views/`: one sequence, or one resource, over a whole project (or a list of sessions).
 
     views/PROJECT/by-scan-type/<TYPE>/{usable,all}/<RESOURCE>/...          NIFTI: one flat folder; others: a
-    folder a scan
+                                                                           folder a scan
                  /by-description/<SERIES DESCRIPTION>/{usable,all}/<RESOURCE>/...
                  /by-resource/<RESOURCE>/<SESSION>/...                     resources of sessions
                  /by-scan-resource/<RESOURCE>/<SESSION>/<SCAN>/...         of scans
                  /by-assessor-resource/<RESOURCE>/<SESSION>/<ASSESSOR>/... of assessors
-                 /bids/...                                              a BIDS dataset: bids.py
+                 /bids/...                                                 a BIDS dataset: bids_view.py
 
 Used by `root` and `lists`. Every file is the node it is in `projects/`: one cache entry, one size, one date.
 Threading: any thread; what is derived from listings is kept with them.

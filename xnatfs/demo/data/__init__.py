@@ -2,7 +2,8 @@
 
 Used by the stand-in's commands and by tests. `build("lab")` is a small imaging lab (see `lab.py`),
 `build("scale", ...)` any number of sessions (see `scale.py`), `build("empty")` a server with logins and
-nothing else."""
+nothing else.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ DICOM and NIfTI, the results of FreeSurfer 6 and 7, ASHS, SPM12 and the BBRC val
 reconstruction, and resources at every level.
 
 The name a pipeline ran under differs as it does in real labs: FREESURFER6 and ASHS took the subject's label,
-FREESURFER7 the session's label, FREESURFER7_EXTRAS the accession id."""
+FREESURFER7 the session's label, FREESURFER7_EXTRAS the accession id.
+"""
 
 from __future__ import annotations
 

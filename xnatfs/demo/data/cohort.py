@@ -3,7 +3,8 @@
 Used by `scale.py`. A session has FREESURFER6 (true numbers in aseg, aparc and the hippocampal subfields, and
 fifty other files), ASHS, and, if asked for, SPM12's maps in their real size. Nothing is held: catalogs and
 contents are made again whenever they are looked at. The numbers are those of `measurements.py` by accession
-id; the maps' volumes are `tissue_volume`."""
+id; the maps' volumes are `tissue_volume`.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Used by `mr_outputs.py`, which writes them into files in each program's syntax, 
 tables with them. As in `measurements.py`: every function takes the accession id of the session, and the text
 of a `Decimal` is the text in the file. `FREESURFER6_HIRES` is `measurements.aseg(hires(session), "6")` and so
 on; the tissue maps of CAT12, FSL_ANAT, BASIL and 3DASL_QUANTIFICATION are `measurements.tissue_volumes` under
-a key of their own."""
+a key of their own.
+"""
 
 from __future__ import annotations
 

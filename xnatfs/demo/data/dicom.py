@@ -42,7 +42,8 @@ def slices(
     """One DICOM file per slice: name -> bytes.
 
     `volume` is in NIfTI order (x to the right, y to the front, z up) as dcm2niix writes it, so that a
-    conversion gives it back. `tilted`: each slice in a plane of its own, as a localizer has them."""
+    conversion gives it back. `tilted`: each slice in a plane of its own, as a localizer has them.
+    """
     key = f"{series.project}/{series.session}/{series.number}"
     dataset = pydicom.dcmread(io.BytesIO(pydicom_file("MR_small.dcm")))
     for keyword in (

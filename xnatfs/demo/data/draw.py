@@ -1,7 +1,8 @@
 """Numbers drawn from a key: the same on every machine, and no two keys alike.
 
 Used by the sample data. A hash and integer arithmetic only: a random generator's or a compressor's output may
-differ from one library version to the next, and the sample data must not."""
+differ from one library version to the next, and the sample data must not.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ map.
 
 Used by tests of the BIDS view; not a part of the `lab` data. Three subjects, two of whose labels differ in
 one character that BIDS has not; four sessions. `SCANS` says what each scan is there for. Sidecars lie in a
-resource `BIDS` beside `NIFTI`, as the container that converts for XNAT leaves them, or beside the images."""
+resource `BIDS` beside `NIFTI`, as the container that converts for XNAT leaves them, or beside the images.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Used by `build("lab")`. ALFA is clean, DWI is a methods project that shares from it, MESSY has every nasty
 case, SECRET is what ordinary members must never see. PIPES has the results of many pipelines, NORD is another
 laboratory's way to name things, BROKEN has damaged results. Logins: admin/admin, demo/demo (member of all but
-SECRET), outsider/outsider (of nothing)."""
+SECRET), outsider/outsider (of nothing).
+"""
 
 from __future__ import annotations
 

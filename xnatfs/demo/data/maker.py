@@ -2,7 +2,8 @@
 
 Used by the data sets (`lab`, `messy`, `scale`). Subjects and experiments get their ids in the order they are
 made (`DEMO_S00001`, `DEMO_E00001`), stamps come from the archive's own clock, file dates follow their owner's
-insert date."""
+insert date.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ text in the files. Every function takes the accession id of the session; the num
 that id.
 
 FreeSurfer versions are "6" (resource FREESURFER6) and "7" (FREESURFER7); hippocampal subfields "v10" (6) and
-"v21" (7)."""
+"v21" (7).
+"""
 
 from __future__ import annotations
 
@@ -268,7 +269,8 @@ def aseg(session: str, version: str) -> dict[str, Rows]:
 
 def aparc_header(session: str, version: str, side: str) -> dict[str, tuple[Decimal, str]]:
     """The header measures of `lh` or `rh` aparc.stats: name -> (value, unit). CortexVol is there in version 6
-    too, but its line lacks a comma (a bug of FreeSurfer 6): bx loses it there."""
+    too, but its line lacks a comma (a bug of FreeSurfer 6): bx loses it there.
+    """
     whole = aseg_header(session, version)
     key = f"{session}/{version}/aparc/{side}"
     not_vent = whole.get("BrainSegVolNotVentSurf", whole["BrainSegVolNotVent"])

@@ -1,7 +1,8 @@
 """Project MESSY of the `lab` data: every nasty case that a real server's data can have, each with a name.
 
 Used by `lab.py`; tests take a case's whereabouts from `CASES` and look them up by these labels (the labels in
-project MESSY). `CASES` is the table: what each case is, and where it lies."""
+project MESSY). `CASES` is the table: what each case is, and where it lies.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 of each program.
 
 Used by `pipes.py`. Every function returns the files of one resource: path -> bytes. Images are small, and
-plain shapes inside."""
+plain shapes inside.
+"""
 
 from __future__ import annotations
 

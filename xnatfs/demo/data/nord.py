@@ -3,7 +3,8 @@
 Used by `lab.py`. Three subjects, four MR sessions. FreeSurfer lies in image assessors (resource `DATA`) or in
 a resource `recon-all`, ASHS in a resource `ashs_out` of a scan, SPM's maps in the folder `spm_seg/` of a
 resource `SEG`; scans have other types and ids, their images lie in `nii`. The numbers are those of
-`measurements.py`, by the session's accession id; `QUIRKS` says which files are written in an unusual way."""
+`measurements.py`, by the session's accession id; `QUIRKS` says which files are written in an unusual way.
+"""
 
 from __future__ import annotations
 

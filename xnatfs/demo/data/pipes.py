@@ -3,7 +3,8 @@
 Used by `lab.py`. Four subjects; four MR sessions, each with three quarters of `MR` (nearly every pipeline is
 missing in just one), and six PET sessions. Their numbers are those of `measurements.py` (FreeSurfer, SPM12,
 validators), `derived.py` and `tracers.py`. `PET_TRUTH` says what the tests `HasUsableT1` of the PET sessions
-have found."""
+have found.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Archives of any size, with nothing on disk and little in memory: for benchmarks and scale tests.
 
 Used by `build("scale", ...)`. Contents are computed from their paths; catalogs are made when they are first
-looked at."""
+looked at.
+"""
 
 from __future__ import annotations
 
@@ -97,11 +98,13 @@ def build(
 
     Counts that make a further project: `flat`, a project FLAT: one session with one resource FLAT of that
     many files of `flat_size` bytes. `dicom`, a project DCM: one session with one scan of that many true DICOM
-    slices of `dicom_pixels` squared (272: 150 kB each), which are kept in memory. `cohort`, a project COHORT:
-    that many sessions with the results of FreeSurfer 6 and ASHS (see `cohort.py`); with `cohort_images` also
-    SPM12's tissue maps in their real size. `nifti`, a project NIFTI: that many sessions with one scan T1,
-    whose resource NIFTI is one file of `nifti_size` bytes.
-    `types`: how many types the scans of SCALE have in all, in turn (0: one for each scan of a session)."""
+    slices of `dicom_pixels` squared (272: 150 kB each), which are kept in memory.
+    `cohort`, a project COHORT: that many sessions with the results of FreeSurfer 6 and ASHS (see
+    `cohort.py`); with `cohort_images` also SPM12's tissue maps in their real size.
+    `nifti`, a project NIFTI: that many sessions with one scan T1, whose resource NIFTI is one file of
+    `nifti_size` bytes.
+    `types`: how many types the scans of SCALE have in all, in turn (0: one for each scan of a session).
+    """
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
     make.user("admin", admin=True)

@@ -2,7 +2,8 @@
 
 Used by `pet_outputs.py`, which writes them into files in each program's syntax, and by tests, which compare
 tables with them. As in `measurements.py`: every function takes the accession id of the session, and the text
-of a `Decimal` is the text in the file."""
+of a `Decimal` is the text in the file.
+"""
 
 from __future__ import annotations
 

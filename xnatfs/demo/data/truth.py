@@ -7,7 +7,8 @@ A login may read a project if it is an administrator or a member, or if the proj
 (`""`) reads public projects. A project holds its own subjects and experiments and those shared into it, under
 the labels they have there. Of a session that is shared into it, it holds everything but the assessors that
 are not shared into it themselves: XNAT's project listings have only those. A session shared without its
-subject stands under that subject's own label."""
+subject stands under that subject's own label.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Used by the sample data for the pipelines whose results are workbooks. Written out by hand, because the
 libraries for it put today's date into the file: one sheet, text as inline strings, numbers as numbers,
-nothing compressed."""
+nothing compressed.
+"""
 
 from __future__ import annotations
 

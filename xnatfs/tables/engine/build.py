@@ -3,8 +3,9 @@ row.
 
 Used by `tables.engine.materialize` (which writes files) and by `xnatfs.table`. Memory: what is held of a
 session is which files it gave, never its rows; `BuiltTable.rows` reads them back from the store session by
-session (but for tables with `finish`, which need all rows at once). Threading: `build` may be called by any
-thread and waits; its sessions run in the pool of the builder."""
+session (but for tables with `finish`, which need all rows at once).
+Threading: `build` may be called by any thread and waits; its sessions run in the pool of the builder.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +127,8 @@ class BuiltTable:
 
     def problems(self, notes: Sequence[str] = ()) -> Rows:
         """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on
-        the table as a whole. Names in a reason are somebody else's, and a terminal may show it."""
+        the table as a whole. Names in a reason are somebody else's, and a terminal may show it.
+        """
         rows: list[Row] = [
             (
                 session.experiment.id,

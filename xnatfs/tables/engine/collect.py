@@ -255,7 +255,8 @@ class Collector:
 
     def _resources(self, experiment: ExperimentRecord) -> tuple[list[ResourceRecord], bool]:
         """The resources that would do, best first: the session's own, its assessors', its scans'; each in the
-        order the site names them. And whether they are those of another moment than the stamp."""
+        order the site names them. And whether they are those of another moment than the stamp.
+        """
         own_resources = self._summary.session_resources(experiment.id) or []
         wanted = [
             resource
@@ -431,7 +432,8 @@ class Collector:
         aged: bool = False,
     ) -> list[ParsedInput] | None:
         """The file, read; empty if it is not what it should be; None if it is a guess and may have been cut
-        short. `aged`: that the stamp is the same proves nothing."""
+        short. `aged`: that the stamp is the same proves nothing.
+        """
         place = f"{record.base}\0{record.path}\0{self._spec.table.key}/{input.role}/{input.version}"
         key = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
         read = ParsedInput(input.role, record.path, key)

@@ -2,7 +2,9 @@
 
 Used by the tree's section `tables/` and by `xnatfs table --explain`. A listing of tables never waits long: on
 a server that has no bulk listing of session resources, each session has to be asked, and what is not known
-after some seconds is looked for in the background. Threading: any thread."""
+after some seconds is looked for in the background.
+Threading: any thread.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,8 @@ class TableDiscovery:
         """When a session of the project (or of these) changed last, epoch seconds; 0 if that is not known.
 
         A table's time of change has to be the same before and after it is built, else `rsync` would copy
-        everything twice."""
+        everything twice.
+        """
         try:
             if project in self._builder.groups:
                 return max(
@@ -222,7 +225,8 @@ class TableDiscovery:
         key: str, site: overrides.Site, names: set[str], types: set[tuple[str, str]], summary: ProjectSummary
     ) -> bool:
         """Every validator's reports lie in one resource: `qsmxt/tests` is shown only where there is something
-        of QSMxT, `fdg/mri` where there are PET sessions."""
+        of QSMxT, `fdg/mri` where there are PET sessions.
+        """
         pipeline, _, name = key.partition("/")
         if name == "mri" and pipeline in VALIDATED:
             return any(

@@ -1,7 +1,9 @@
 """Tables made from listings alone: sessions, their dates, their scans.
 
 Used by `tables.engine.materialize` and the command `table`. bx calls the first two `id` and `scandates`
-(bx.md 1.3 and 1.5). Threading: any thread."""
+(bx.md 1.3 and 1.5).
+Threading: any thread.
+"""
 
 from __future__ import annotations
 

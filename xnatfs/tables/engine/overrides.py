@@ -5,12 +5,13 @@ folders; a table's definition only says bx's. Read from the project's resource `
 configuration, which wins.
 
     [labels]                                    # wherever a table reads the resource on the left, read one of
-    those on the right FREESURFER6 = ["FS6", "fs:fsData/DATA"]     # TYPE/LABEL: the resource LABEL of an
-    assessor of that type
+                                                # those on the right
+    FREESURFER6 = ["FS6", "fs:fsData/DATA"]     # TYPE/LABEL: the resource LABEL of an assessor of that type
 
-    [tables."ashs/volumes"]                     # one table, or a pipeline's all: [tables.ashs] resources =
-    ["ashs_out"] files.left = "*left*nogray*.txt"            # by the role the table gives the file; shell
-    patterns, * also crosses /
+    [tables."ashs/volumes"]                     # one table, or a pipeline's all: [tables.ashs]
+    resources = ["ashs_out"]
+    files.left = "*left*nogray*.txt"            # by the role the table gives the file; shell patterns, * also
+                                                # crosses /
 
 Threading: immutable values; no I/O but `user_file`.
 """

@@ -3,7 +3,8 @@
 Used by `tables.output.write`. Any thread; one writer a path. Texts are strings, numbers are 64-bit integers
 where all of a column are (in their plain spelling), else doubles, an empty cell is null. Dates stay the
 strings they are: a column is not one type in one project and another in the next because of a single odd
-cell. A column's unit and source are in its field's metadata, the table's name in the schema's."""
+cell. A column's unit and source are in its field's metadata, the table's name in the schema's.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ written; by `build` for the problems list. `scan` reads a table once, in pieces,
 column. No other I/O, any thread.
 
 A column is decided as a whole: one `007` among its cells makes all of them text, since whoever wrote it meant
-a name and not seven."""
+a name and not seven.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +184,8 @@ def risky(cell: str) -> bool:
 
     That is free text that starts with `=`, `+`, `-` or `@`, also behind blanks and control characters.
     Numbers are none, nor are `-inf` and `-nan`: no formula can be made of them, and an apostrophe would keep
-    programs from reading the column."""
+    programs from reading the column.
+    """
     return bool(_FORMULA.match(cell)) and not is_number(cell) and not _NOT_FINITE.fullmatch(cell)
 
 

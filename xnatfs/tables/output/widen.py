@@ -1,7 +1,8 @@
 """A long table with one row a session: what was a row becomes columns.
 
 Used by `build`. The long table is read once for the columns' names and again for the rows; one session's rows
-and the names are held. Any thread."""
+and the names are held. Any thread.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def _about_session(names: list[str], table: Table) -> tuple[tuple[int, ...], tup
     """Where the columns about the session stand, before and after the measurements.
 
     By their place where they are at the two ends, since a measurement may have the name of one of them
-    (`label`)."""
+    (`label`).
+    """
     count = len(table.lead)
     if tuple(names[:count]) == table.lead:
         added = tuple(name for name in _ADDED if name not in table.lead + table.trail)

@@ -6,7 +6,8 @@ bytes. Any thread; one writer a path.
 
 `.csv` is for programs: UTF-8 without a byte order mark, lines end in `\\n` (what `wc -l` and `diff` expect,
 and every reader of RFC 4180's `\\r\\n` takes), numbers in the source's own decimal text. Only what a
-spreadsheet might run is changed, see `cells.risky`."""
+spreadsheet might run is changed, see `cells.risky`.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +48,13 @@ def check_format(kind: str) -> None:
 def write(frame: Frame, kind: str, path: Path, *, title: str = "", scanned: ColumnScan | None = None) -> None:
     """Write the table to `path`, over what is there.
 
-    Args: frame: read once for a .csv, twice for the others. kind: one of `FORMATS`. path: a file the caller
-        renames into place; removed if writing fails. title: the table's name, as in `freesurfer7/aseg`: names
-        the sheets, and is part of what the file says about itself. scanned: what `scan` said of this table,
-        if the caller knows: saves the first reading.
+    Args:
+        frame: read once for a .csv, twice for the others.
+        kind: one of `FORMATS`.
+        path: a file the caller renames into place; removed if writing fails.
+        title: the table's name, as in `freesurfer7/aseg`: names the sheets, and is part of what the file says
+            about itself.
+        scanned: what `scan` said of this table, if the caller knows: saves the first reading.
 
     Raises:
         ValueError: the table cannot be written in this format; the text is a sentence for the user.

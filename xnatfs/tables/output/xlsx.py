@@ -7,7 +7,8 @@ some 60 bytes a cell each.
 
 A sheet is named for its table, further ones `aseg 2`, `aseg 3`; the last, `about`, lists the columns with
 their units. Numbers are the double nearest to the source's text, dates real dates. Identifiers are texts, see
-`cells.Facts.sheet_kind`."""
+`cells.Facts.sheet_kind`.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +136,8 @@ class _Fast:
     a text and column.
 
     A table of 1.25 million rows takes it a minute. Cells of a long table are mostly the same few texts, and
-    numbers, which are simple."""
+    numbers, which are simple.
+    """
 
     USED = (
         "fh",

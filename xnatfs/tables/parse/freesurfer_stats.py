@@ -3,12 +3,14 @@
 
 Used by `freesurfer` and `donsurf`. Plain functions, any thread.
 
-    # Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, 1100000.000000, mm^3 # NRows 45 # ColHeaders
-    Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange 1   4      9000
-    9100.5  Left-Lateral-Ventricle            25.1000    10.2000     4.0000    80.0000    76.0000
+    # Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, 1100000.000000, mm^3
+    # NRows 45
+    # ColHeaders  Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange
+      1   4      9000     9100.5  Left-Lateral-Ventricle   25.1000   10.2000   4.0000   80.0000   76.0000
 
 The format, as seen in files of FreeSurfer 5.1 to 8: https://surfer.nmr.mgh.harvard.edu/fswiki (aseg.stats,
-mris_anatomical_stats)."""
+mris_anatomical_stats).
+"""
 
 from __future__ import annotations
 
@@ -69,8 +71,10 @@ def read_stats(stream: BinaryIO, usual: tuple[str, ...]) -> Stats:
     Args:
         usual: the table's columns where the file does not name them.
 
-    Raises: ParseError: a line is not what the format says, or the table is not as long or wide as the header
-        says."""
+    Raises:
+        ParseError: a line is not what the format says, or the table is not as long or wide as the header
+            says.
+    """
     measures: dict[str, str] = {}
     said: dict[str, int] = {}
     columns = usual
@@ -106,7 +110,8 @@ def _measure(text: str, count: int) -> tuple[str, str]:
     """Name and value of `Cortex, CortexVol, Total cortical gray matter volume, 536883.6, mm^3`.
 
     FreeSurfer 6 leaves out the comma after `CortexVol` in aparc.stats, so the name is the second field's
-    first word: no name has a blank."""
+    first word: no name has a blank.
+    """
     fields = [field.strip() for field in text.split(",")]
     if len(fields) < 4 or not fields[1]:
         raise ParseError(
@@ -164,8 +169,10 @@ def melted(stats: Stats) -> list[tuple[str, str, str]]:
 def chosen(stats: Stats, wanted: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Header measures in the wanted order.
 
-    Returns: (name, value) of those there are; names that are missing; names that stand there under their
-        former name."""
+    Returns:
+        (name, value) of those there are; names that are missing; names that stand there under their former
+        name.
+    """
     values, missing, former = [], [], []
     for name in wanted:
         if name in stats.measures:

@@ -84,8 +84,10 @@ def unfinished(stream: BinaryIO) -> tuple[str, ...]:
 def named_values(stream: BinaryIO, ends: Collection[str], what: str) -> list[tuple[str, str]]:
     """A file of lines `name value`, as FreeSurfer's subregion tools write.
 
-    Args: ends: names that a whole file has: FreeSurfer writes the total of the structure last, so without it
-        the file is cut short. what: what the values are, for the error's sentence.
+    Args:
+        ends: names that a whole file has: FreeSurfer writes the total of the structure last, so without it
+            the file is cut short.
+        what: what the values are, for the error's sentence.
 
     Raises:
         ParseError: a line is no name with a number, a name stands twice, or an end is missing.

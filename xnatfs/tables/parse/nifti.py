@@ -4,7 +4,8 @@ Used by the pipelines whose numbers are in the voxels (`spm`, `fsl`, `bamos`). P
 
 Integer images are summed as integers and scaled once, so their sums are exact; floating point ones in
 float64, pairwise within a block and exactly across blocks. The header is that of NIfTI-1 and -2
-(https://nifti.nimh.nih.gov/nifti-1, nifti-2)."""
+(https://nifti.nimh.nih.gov/nifti-1, nifti-2).
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ _TOO_LARGE = "its sum is larger than any number"
 def _inflating() -> Any:
     """zlib-ng where there is a wheel of it: a tissue map's 10.8 MB, most of them zeros, are unpacked and
     checked in 1.6 ms of one processor instead of 7.5, noise among them in 10 instead of 16. Else zlib, which
-    gives the same."""
+    gives the same.
+    """
     try:
         return importlib.import_module("zlib_ng.zlib_ng")
     except ImportError:
@@ -104,7 +106,8 @@ class _Inflated:
     """The content of a gzip file, of one or several members, each checked at its end.
 
     As `gzip.GzipFile`, but in large pieces: that one inflates 8 KiB at a time, and with sixteen images at
-    once its threads spend more time waiting for the interpreter after each than they work."""
+    once its threads spend more time waiting for the interpreter after each than they work.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -4,7 +4,8 @@ Used by `lcmodel`. Plain functions, any thread.
 
 ECMA-376 part 1, 18.3 and 18.4: a zip of XML files. Numbers keep the text they are stored with, which a
 library that turns them into floats does not promise; that, and one dependency less, is why this is not
-openpyxl. Dates stay serial numbers: no table here has one."""
+openpyxl. Dates stay serial numbers: no table here has one.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """ALPS: diffusivity along the perivascular space.
 
 Used by `catalog`. Plain functions and values, any thread. The CSV files of https://github.com/gbarisano/alps
-are passed through without their columns `id` and `scanner`, as bx does."""
+are passed through without their columns `id` and `scanner`, as bx does.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Used by `catalog`. Plain functions and values, any thread.
 The text files ASHS writes into `final/` (https://sites.google.com/view/ashs-dox):
 `S01_left_corr_nogray_volumes.txt` with lines `subject side region slices volume`, and `S01_icv.txt` with
 `subject volume`. `heur`, `corr_usegray` and `corr_nogray` are three variants of the segmentation; bx gives
-the last one."""
+the last one.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def both_and_icv(visit: SessionInfo, inputs: Inputs) -> Parsed:
     line's end.
 
     Nothing but a note if the file that lacks some has no end of its last line: it is cut short, and its last
-    number may be wrong."""
+    number may be wrong.
+    """
     both = stacked(visit, inputs)
     sides = {side: parsed for side in ("left", "right") if (parsed := only(inputs, side))}
     left, right = ({row[1] for row in parsed.rows} for parsed in sides.values())

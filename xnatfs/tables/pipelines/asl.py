@@ -3,7 +3,8 @@
 Used by `catalog`. Plain functions and values, any thread.
 
 oxford_asl (https://oxford-asl.readthedocs.io) leaves one number a file in `native_space/*.txt`, and regional
-tables in `region_analysis*.csv`. The 3D ASL pipeline has one CSV file with all atlases."""
+tables in `region_analysis*.csv`. The 3D ASL pipeline has one CSV file with all atlases.
+"""
 
 from __future__ import annotations
 

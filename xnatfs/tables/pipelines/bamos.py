@@ -4,7 +4,8 @@ Used by `catalog`. Plain functions and values, any thread.
 
 `stats` looks at four images voxel by voxel, but each file is parsed (and its rows kept) on its own. So a
 parsed image is one row that holds what the table needs of it, compressed: of the two atlases a byte a voxel,
-of the lesions only the voxels inside."""
+of the lesions only the voxels inside.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +159,8 @@ def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
     lobes there are.
 
     `n` is the number of different values of the components' image in the part, as bx counts: the outside of
-    the lesions is one of them."""
+    the lesions is one of them.
+    """
     columns = ("depth", "region", "n", "volume")
     images = [
         _unpacked(parsed)

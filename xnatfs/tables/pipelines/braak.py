@@ -4,7 +4,8 @@ Used by `catalog`. Plain functions and values, any thread.
 
 Which of FreeSurfer's regions belong to which stages is bx's choice (after Braak et al. 2006, Schoell et al.
 2016); its stages V and VI leave out the pars opercularis, orbitalis and triangularis and the supramarginal
-gyrus."""
+gyrus.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Used by `catalog`. Plain functions and values, any thread. The pipeline puts diffusivity where FreeSurfer has
 thickness, so `ThickAvg` and `ThickStd` become `DiffuAvg` and `DiffuStd`; what makes no sense for diffusivity
-is left out, as in bx."""
+is left out, as in bx.
+"""
 
 from __future__ import annotations
 

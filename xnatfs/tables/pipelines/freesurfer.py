@@ -5,7 +5,8 @@ Used by `catalog`; the aparc and aseg parsers also by `braak` and `signature`. P
 thread.
 
 Formats: `stats` (aseg, aparc); lines `name value` in mm3 (the subregion tools' `*.v<n>.txt`); one header and
-one value line (`hypothalamic_subunits_volumes.v1.csv`). Rows and their order are those of bx 0.9.2."""
+one value line (`hypothalamic_subunits_volumes.v1.csv`). Rows and their order are those of bx 0.9.2.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Used by `catalog`. Plain functions and values, any thread. The pipeline leaves workbooks: `*lcmodel.xlsx`, a
 row for each region, table and measurement, and `*mrs_tissue_corr.xlsx`, a row for each region. Their column
-`id` is the session's ID."""
+`id` is the session's ID.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Used by `catalog`; `quantified` also by `braak`. Plain functions and values, any
 
 Each pipeline leaves one CSV file with a row for each region, atlas, reference region and way of processing; a
 table is a choice among its rows, the same as bx makes. `mri` comes from the validator's report on the PET
-session."""
+session.
+"""
 
 from __future__ import annotations
 

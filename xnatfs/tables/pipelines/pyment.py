@@ -4,7 +4,8 @@ Used by `catalog`. Plain functions and values, any thread.
 
 Predictions lean to the mean age. The table corrects for that as bx does: with a linear regression of
 prediction on age over all sessions of the table; what is left of a prediction then is the brain age gap
-(`bag`)."""
+(`bag`).
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Used by `catalog`; reading a report also by `pet`. Plain functions and values, a
 A report is a JSON file in the resource BBRC_VALIDATOR, named after the validator:
 `{"version": "a1b2c3d4", "generated": "2021-03-04, 10:20", "experiment_id": "X_E1", "HasCorrectItems":
 {"has_passed": true, "data": []}}`, where `has_passed` may also be false or null (skipped).
-https://gitlab.com/bbrc/xnat/bbrc-validator"""
+https://gitlab.com/bbrc/xnat/bbrc-validator
+"""
 
 from __future__ import annotations
 
