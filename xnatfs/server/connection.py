@@ -3,8 +3,8 @@ it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`. Threading: any thread; requests run side by side on a connection pool. Who
-logs in when, and how often: `login`."""
+Used by `listing_requests`, `resources` and `downloads`. Threading: any thread; requests run side by side on
+a connection pool. Who logs in when, and how often: `login`."""
 
 from __future__ import annotations
 

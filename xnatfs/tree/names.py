@@ -1,4 +1,4 @@
-"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (README,
+"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (docs/layout.md,
 "Names").
 
 Used by the sections. Pure functions.
