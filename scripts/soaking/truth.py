@@ -128,7 +128,7 @@ class Truth:
 
 
 def _paths(file: TrueFile) -> list[str]:
-    """Where both rooms show a file (README, "What you see")."""
+    """Where both sections show a file (docs/layout.md)."""
     kind = re.sub(r"\W", "_", file.scan_type or "")
     people = ["projects", file.project, "subjects", file.subject or "", file.session or ""]
     programs = ["archive", "projects", file.project, "experiments", file.session or ""]

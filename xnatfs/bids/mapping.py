@@ -1,8 +1,8 @@
 """The map from scans to BIDS names: ordered rules, read from TOML; the first that fits a scan and its file
 decides.
 
-Used by `dataset` and `tree.bids_view`. A lab's map stands on the usual rules (`usual.py`): its rules are
-asked first. The format is described in docs/bids.md.
+Used by `dataset` and `tree.bids_view`. A lab's map stands on the usual rules (`default_rules.py`): its rules
+are asked first. The format is described in docs/bids.md.
 Threading: immutable values; no I/O but `user_map`.
 """
 

@@ -180,7 +180,7 @@ class ContentCache:
         """
         reserved = RESERVE_STEP_BYTES if size is None else size
         name = uuid.uuid4().hex
-        # The locked file first: a reservation without an owner a lock for counts as left from a crash when
+        # The locked file first: a reservation whose draft nobody has locked counts as left from a crash when
         # another mount starts.
         draft = CacheWriter(self.space, name, self.directory / "drafts" / name, reserved)
         try:

@@ -1,8 +1,8 @@
 """Opening the small SQLite files beside the cache: one that is damaged is started anew, since all of them can
 be had again.
 
-Used by `listings`, `measurements` and `cache.corrections`. The index of the contents opens its own: it is
-made anew from the files.
+Used by `listing_store`, `measurement_store` and `cache.corrections`. The index of the contents opens its own:
+it is made anew from the files.
 Threading: the connection may be used by any thread; whoever opens it has the lock.
 """
 

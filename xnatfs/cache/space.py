@@ -141,7 +141,9 @@ class CacheSpace:
             raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
 
     def store_many(self, name: str, stored: list[tuple[str, int, str]]) -> None:
-        """Enter (key, size, how it was checked) of files of a pile that are in place (called by `Pile`)."""
+        """Enter (key, size, how it was checked) of files of a batch that are in place (called by
+        `BatchWriter`).
+        """
         try:
             with self.index.transaction():
                 for key, size, verified in stored:

@@ -1,4 +1,4 @@
-"""Files being written: one at a time (`CacheWriter`), or many in a row for a zip's members (`Pile`).
+"""Files being written: one at a time (`CacheWriter`), or many in a row for a zip's members (`BatchWriter`).
 
 Used by `listing` and `content`; made by `ContentCache`. Bytes are reserved before they are written; each file
 is flock'ed while it is written, so that one nobody holds is known to be left from a crash.

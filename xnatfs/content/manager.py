@@ -1,13 +1,14 @@
 """How a file's bytes are had: from the cache, from a zip on its way, whole, or in parts; decided when it is
 opened.
 
-Used by the tree's files through `ContentManager.open`, which gives a `Reader`. In this order:
+Used by the tree's files through `ContentManager.open`, which gives a `ContentReader`. In this order:
 
 1. whole in the cache: no request (contents without a digest are asked for again after some hours);
-2. its resource is on its way as a zip, or is worth one (`series.Series.worth_a_zip`): wait for just this file
-  (`batches`);
-3. large, or of a resource of which only headers are read: in parts (`blob`);
-4. else whole (`whole`).
+2. its resource is on its way as a zip, or is worth one (`ResourceAccess.worth_a_zip`): wait for just this
+file
+  (`zip_batch`);
+3. large, or of a resource of which only headers are read: in parts (`ranged`);
+4. else whole (`whole_file`).
 
 The catalog's size and digest can be wrong: the first answer corrects the size (kept in `Corrections`), and a
 digest that is wrong twice over the same bytes is the catalog's error.
@@ -79,11 +80,11 @@ class CachedReader:
         self.stamp = "" if entry.verified == "md5" else entry.last_modified or str(entry.checked)
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `Reader`."""
+        """See `ContentReader`."""
         return os.pread(self._entry.fd, length, offset)
 
     def close(self) -> None:
-        """See `Reader`."""
+        """See `ContentReader`."""
         self._entry.close()
 
 
@@ -98,13 +99,13 @@ class _Counted:
         self.stamp = reader.stamp
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `Reader`."""
+        """See `ContentReader`."""
         data = self._reader.read(offset, length)
         self._furthest = max(self._furthest, offset + len(data))
         return data
 
     def close(self) -> None:
-        """See `Reader`."""
+        """See `ContentReader`."""
         self._reader.close()
         if self._furthest:
             self._series.closed(self.size, self._furthest)
@@ -143,7 +144,7 @@ class ContentManager:
         self._history = history
         self._serve_bad_digests = serve_bad_digests
         self._lock = threading.Lock()
-        self._content_manager: dict[str, Transfer] = {}
+        self._transfers: dict[str, Transfer] = {}
         self._blobs: dict[str, RangedFile] = {}
         self._batches: dict[int, ZipBatch] = {}  # by resource: never two zips of one
         self._coming: dict[str, int] = {}
@@ -208,7 +209,7 @@ class ContentManager:
     def counts(self) -> dict[str, int]:
         """For `status`."""
         objects, size, reserved = self.cache.usage()
-        under_way = len(self._content_manager) + len(self._blobs) + len(self._batches)
+        under_way = len(self._transfers) + len(self._blobs) + len(self._batches)
         return {
             "cached files": objects,
             "cached bytes": size,
@@ -321,10 +322,10 @@ class ContentManager:
                     raise
         key = self.key(record)
         with self._lock:
-            transfer = self._content_manager.get(key)
+            transfer = self._transfers.get(key)
             new = transfer is None or not transfer.join()
             if transfer is None or new:
-                transfer = self._content_manager[key] = Transfer(self, record, size, series.entries)
+                transfer = self._transfers[key] = Transfer(self, record, size, series.entries)
                 transfer.join()
         if new:
             self.workers.submit(lambda: self._run(key, transfer))
@@ -350,8 +351,8 @@ class ContentManager:
                 self._diagnostics.failed(transfer.failure)
         finally:
             with self._lock:
-                if self._content_manager.get(key) is transfer:  # else its successor knows the size
-                    del self._content_manager[key]
+                if self._transfers.get(key) is transfer:  # else its successor knows the size
+                    del self._transfers[key]
                     self._coming.pop(identity(transfer.record), None)
 
     def _open_blob(self, record: FileRecord, size: int, entries: int, first: int) -> ContentReader:

@@ -62,7 +62,7 @@ class RangedReader:
         self.run = 0  # bytes read in order
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `transfers.Reader`."""
+        """See `manager.ContentReader`."""
         return self._blob.read(self, offset, length)
 
     def close(self) -> None:
@@ -402,7 +402,7 @@ class RangedFile:
                 raise Failure(Cause.CHANGED, self.record.uri)
             if not self._opened:
                 if part.size is None:
-                    self._host.length_refused = True  # `transfers` fetches it whole
+                    self._host.length_refused = True  # `whole_file` fetches it
                     raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
                 self.size, self.last_modified = part.size, part.last_modified
                 self._fresh = True

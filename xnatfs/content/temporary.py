@@ -48,7 +48,7 @@ class TemporaryDownloads:
 
     Args:
         contents: where they come from.
-        transfers: knows what is in the content cache.
+        content_manager: knows what is in the content cache.
         folder: where temporary files may grow.
     """
 

@@ -381,7 +381,7 @@ class TransferReader:
         self.stamp = transfer.stamp
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `transfers.Reader`."""
+        """See `manager.ContentReader`."""
         return self._transfer.read(self.size, offset, length)
 
     def close(self) -> None:

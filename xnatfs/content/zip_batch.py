@@ -1,10 +1,10 @@
 """A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file
 (design.md 4.3).
 
-Used by `content.manager`, which decides when (`series.Series.worth_a_zip`). Streamed: no member larger than a
-piece is ever in memory. A member is kept if its path is in the listing, its size and (where there is one) its
-MD5 are right; the zip's own CRC is checked on the way. Whatever is not in the archive is fetched singly: XNAT
-skips files it cannot find and ends the archive validly (xnat-rest.md 3).
+Used by `content.manager`, which decides when (`ResourceAccess.worth_a_zip`). Streamed: no member larger than
+a piece is ever in memory. A member is kept if its path is in the listing, its size and (where there is one)
+its MD5 are right; the zip's own CRC is checked on the way. Whatever is not in the archive is fetched singly:
+XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3).
 Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
 """
 

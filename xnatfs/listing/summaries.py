@@ -4,7 +4,7 @@ three requests.
 Used by `tables.engine.build`. The whole project (`projects`) costs about ten requests, which a table over
 session resources does not need; what lies below scans and assessors is asked of `sessions` when a session has
 not what is looked for.
-Threading: any thread; outlines are replaced, never changed, but for what is learnt of single sessions, which
+Threading: any thread; summaries are replaced, never changed, but for what is learnt of single sessions, which
 is only added.
 """
 
@@ -22,7 +22,7 @@ from xnatfs.server.records import ExperimentRecord, ResourceRecord
 
 
 class ProjectSummaries:
-    """The outlines of one server's projects."""
+    """The summaries of one server's projects."""
 
     def __init__(self, listing_service: ListingService) -> None:
         self._listing_service = listing_service
@@ -30,7 +30,7 @@ class ProjectSummaries:
         self._projects = listing_service.projects
         self._workers = WorkerPool("outline", environment.limits.connections)
         self._single_flight = SingleFlight(self._workers)
-        self._composers = WorkerPool("outlines", 4)  # these wait for the others
+        self._composers = WorkerPool("summaries", 4)  # these wait for the others
         self._values: Refreshable[str, ProjectSummary] = environment.refreshable(
             "project",
             environment.stored.summary,
@@ -39,7 +39,7 @@ class ProjectSummaries:
         )
 
     def get(self, project: str) -> ProjectSummary:
-        """The outline of a project, at most `ttl` old.
+        """The summary of a project, at most `ttl` old.
 
         Raises:
             Failure: NO_ENTRY if the user cannot see the project; what keeps the server from answering if

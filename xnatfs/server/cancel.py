@@ -1,9 +1,9 @@
 """Ending a request from another thread: its socket is shut down under it.
 
-Used by `session` (what waits since before the server went away, when it is there again) and by `listing` and
-`content` (what nobody waits for any more). A thread that waits in a socket cannot be told anything otherwise,
-and would keep a worker and a connection until the time-out.
-Threading: `held` is for the thread that makes the request, `Hold.end` for any other.
+Used by `connection` (what waits since before the server went away, when it is there again) and by `listing`
+and `content` (what nobody waits for any more). A thread that waits in a socket cannot be told anything
+otherwise, and would keep a worker and a connection until the time-out.
+Threading: `held` is for the thread that makes the request, `CancelScope.end` for any other.
 """
 
 from __future__ import annotations

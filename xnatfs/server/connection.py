@@ -3,7 +3,7 @@ it claims to be.
 
 While the server is known to be away (`breaker`), every request fails at once.
 
-Used by `listings` and `contents`.
+Used by `listing_requests`, `resources` and `downloads`.
 Threading: any thread; requests run side by side on a connection pool. Who logs in when, and how often:
 `login`.
 """

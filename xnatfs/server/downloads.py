@@ -232,7 +232,7 @@ def out_of_reach(path: str) -> bool:
 def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:
     """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does
     one that only trickles: each byte starts the time-out of the socket anew, but a piece has to come within
-    `listing.stale_policy` seconds.
+    `patience` seconds.
 
     Not a byte more is asked for than the file has: a server that promised more never sends it (xnat-rest.md
     3).

@@ -1,11 +1,11 @@
 """Whose login a connection uses, when it is sent, and how often at most.
 
-Used by `session`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and every
-request may carry the password. So a login is single flight: whoever finds the session expired logs in, the
-others wait for that one. What the server refused is sent again by nobody until there are other credentials.
-And once the server is known to refuse strangers, requests carry the session's cookie alone, so that a session
-that ends with 16 requests on their way costs one login and not 16. An open server would serve an expired
-session as a guest, in silence: there each request carries both.
+Used by `connection`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and
+every request may carry the password. So a login is single flight: whoever finds the session expired logs in,
+the others wait for that one. What the server refused is sent again by nobody until there are other
+credentials. And once the server is known to refuse strangers, requests carry the session's cookie alone, so
+that a session that ends with 16 requests on their way costs one login and not 16. An open server would serve
+an expired session as a guest, in silence: there each request carries both.
 Threading: any thread. The login lock is held while a login is on its way; that is what it is for.
 """
 

@@ -1,8 +1,8 @@
 """URLs of an XNAT: how objects, resources and files are addressed, and what a file's URI in a listing says.
 
-Used by `listings`, `resources` and `contents`. Pure functions. Addresses are made of what we asked: the
-owner's ids and the number of the resource. A URI of a listing only tells whose a row is, and its path inside
-the resource.
+Used by `listing_requests`, `resources` and `downloads`. Pure functions. Addresses are made of what we
+asked: the owner's ids and the number of the resource. A URI of a listing only tells whose a row is, and its
+path inside the resource.
 """
 
 from __future__ import annotations

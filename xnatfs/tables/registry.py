@@ -65,7 +65,7 @@ def with_plugins(plugins: Iterable[EntryPoint] | None = None) -> tuple[dict[str,
     fails spoils no other.
 
     Args:
-        found: the plug-ins' entry points; those of all installed packages by default.
+        plugins: the plug-ins' entry points; those of all installed packages by default.
     """
     tables = all_tables()
     diagnostics: list[str] = []

@@ -222,7 +222,7 @@ class Table:
 
 
 class Frame(Protocol):
-    """A finished table, read as often as wanted: `formats` writes it."""
+    """A finished table, read as often as wanted: `tables.output.write` writes it."""
 
     columns: tuple[Column, ...]
 

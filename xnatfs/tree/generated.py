@@ -1,6 +1,6 @@
 """Files that are texts of our own: known at once, made when they are opened, or computed when looked at.
 
-Used by the rooms of the tree.
+Used by the sections of the tree.
 Threading: any thread; `GeneratedFolderState` has a lock, never held over I/O.
 """
 

@@ -1,5 +1,5 @@
-"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling (README,
-"Names").
+"""How labels, ids and catalog paths are spelt as file names: one documented, reversible spelling
+(docs/layout.md, "Names").
 
 Used by the sections. Pure functions.
 

@@ -18,7 +18,7 @@ EPOCH = 0.0
 
 
 class OpenContent(Protocol):
-    """An open content; `content.manager.Reader` is one."""
+    """An open content; `content.manager.ContentReader` is one."""
 
     size: int
     stamp: str  # tells two versions apart where `File.version` cannot

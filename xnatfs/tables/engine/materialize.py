@@ -84,7 +84,7 @@ class Manifest:
 
 
 class OpenFile:
-    """An open file of a table; a `tree.node.Content`."""
+    """An open file of a table; a `tree.node.OpenContent`."""
 
     def __init__(self, fd: int, size: int, closed: Callable[[], None]) -> None:
         self._fd = fd

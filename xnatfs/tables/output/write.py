@@ -6,7 +6,7 @@ bytes. Any thread; one writer a path.
 
 `.csv` is for programs: UTF-8 without a byte order mark, lines end in `\\n` (what `wc -l` and `diff` expect,
 and every reader of RFC 4180's `\\r\\n` takes), numbers in the source's own decimal text. Only what a
-spreadsheet might run is changed, see `cells.risky`.
+spreadsheet might run is changed, see `types.risky`.
 """
 
 from __future__ import annotations

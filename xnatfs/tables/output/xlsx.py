@@ -7,7 +7,7 @@ some 60 bytes a cell each.
 
 A sheet is named for its table, further ones `aseg 2`, `aseg 3`; the last, `about`, lists the columns with
 their units. Numbers are the double nearest to the source's text, dates real dates. Identifiers are texts, see
-`cells.Facts.sheet_kind`.
+`types.Facts.sheet_kind`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ALPS: diffusivity along the perivascular space.
 
-Used by `catalog`. Plain functions and values, any thread. The CSV files of https://github.com/gbarisano/alps
+Used by `tables.registry`. Plain functions and values, any thread. The CSV files of https://github.com/gbarisano/alps
 are passed through without their columns `id` and `scanner`, as bx does.
 """
 

@@ -1,6 +1,6 @@
 """ASHS: volumes of the medial temporal subfields.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 
 The text files ASHS writes into `final/` (https://sites.google.com/view/ashs-dox):
 `S01_left_corr_nogray_volumes.txt` with lines `subject side region slices volume`, and `S01_icv.txt` with

@@ -1,6 +1,6 @@
 """Arterial spin labelling: BASIL, TE-ASL and 3D ASL.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 
 oxford_asl (https://oxford-asl.readthedocs.io) leaves one number a file in `native_space/*.txt`, and regional
 tables in `region_analysis*.csv`. The 3D ASL pipeline has one CSV file with all atlases.

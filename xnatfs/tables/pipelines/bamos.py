@@ -1,6 +1,6 @@
 """BAMOS: volumes of white matter lesions, for the whole brain, by lobe and depth, and by arterial territory.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 
 `stats` looks at four images voxel by voxel, but each file is parsed (and its rows kept) on its own. So a
 parsed image is one row that holds what the table needs of it, compressed: of the two atlases a byte a voxel,

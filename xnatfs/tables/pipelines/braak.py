@@ -1,6 +1,6 @@
 """Volumes, thickness and FDG uptake of the regions of each pair of Braak stages.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 
 Which of FreeSurfer's regions belong to which stages is bx's choice (after Braak et al. 2006, Schoell et al.
 2016); its stages V and VI leave out the pars opercularis, orbitalis and triangularis and the supramarginal

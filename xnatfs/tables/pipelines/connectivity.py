@@ -1,7 +1,7 @@
 """Connectivity matrices and time series by region: MRtrix3 and XCP-D.
 
-Used by `catalog`. Plain functions and values, any thread. bx saves one workbook a session; here the sessions
-are stacked, so a matrix is a row for each node with a column for each node.
+Used by `tables.registry`. Plain functions and values, any thread. bx saves one workbook a session; here the
+sessions are stacked, so a matrix is a row for each node with a column for each node.
 """
 
 from __future__ import annotations

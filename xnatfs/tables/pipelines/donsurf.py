@@ -1,8 +1,8 @@
 """DONSURF: cortical mean diffusivity, in FreeSurfer's aparc format.
 
-Used by `catalog`. Plain functions and values, any thread. The pipeline puts diffusivity where FreeSurfer has
-thickness, so `ThickAvg` and `ThickStd` become `DiffuAvg` and `DiffuStd`; what makes no sense for diffusivity
-is left out, as in bx.
+Used by `tables.registry`. Plain functions and values, any thread. The pipeline puts diffusivity where
+FreeSurfer has thickness, so `ThickAvg` and `ThickStd` become `DiffuAvg` and `DiffuStd`; what makes no sense
+for diffusivity is left out, as in bx.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """FreeSurfer's tables: aseg, aparc, hippocampal subfields, amygdalar nuclei, and the extra segmentations of
 FreeSurfer 7.
 
-Used by `catalog`; the aparc and aseg parsers also by `braak` and `signature`. Plain functions and values, any
-thread.
+Used by `tables.registry`; the aparc and aseg parsers also by `braak` and `signature`. Plain functions and
+values, any thread.
 
 Formats: `stats` (aseg, aparc); lines `name value` in mm3 (the subregion tools' `*.v<n>.txt`); one header and
 one value line (`hypothalamic_subunits_volumes.v1.csv`). Rows and their order are those of bx 0.9.2.

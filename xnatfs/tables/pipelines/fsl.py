@@ -1,6 +1,6 @@
 """fsl_anat: tissue volumes and the volumes of the subcortical structures.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 """
 
 from __future__ import annotations

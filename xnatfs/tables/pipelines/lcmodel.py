@@ -1,8 +1,8 @@
 """LCModel: metabolite concentrations from MR spectroscopy.
 
-Used by `catalog`. Plain functions and values, any thread. The pipeline leaves workbooks: `*lcmodel.xlsx`, a
-row for each region, table and measurement, and `*mrs_tissue_corr.xlsx`, a row for each region. Their column
-`id` is the session's ID.
+Used by `tables.registry`. Plain functions and values, any thread. The pipeline leaves workbooks:
+`*lcmodel.xlsx`, a row for each region, table and measurement, and `*mrs_tissue_corr.xlsx`, a row for each
+region. Their column `id` is the session's ID.
 """
 
 from __future__ import annotations

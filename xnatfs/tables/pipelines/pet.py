@@ -1,6 +1,6 @@
 """PET: FDG, flutemetamol (FTM), tau, CenTauR.
 
-Used by `catalog`; `quantified` also by `braak`. Plain functions and values, any thread.
+Used by `tables.registry`; `quantified` also by `braak`. Plain functions and values, any thread.
 
 Each pipeline leaves one CSV file with a row for each region, atlas, reference region and way of processing; a
 table is a choice among its rows, the same as bx makes. `mri` comes from the validator's report on the PET

@@ -1,6 +1,6 @@
 """Pyment: the age of a brain as predicted from its T1.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 
 Predictions lean to the mean age. The table corrects for that as bx does: with a linear regression of
 prediction on age over all sessions of the table; what is left of a prediction then is the brain age gap

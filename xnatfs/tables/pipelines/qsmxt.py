@@ -1,7 +1,7 @@
 """QSMxT: magnetic susceptibility of the structures of FreeSurfer's aseg.
 
-Used by `catalog`. Plain functions and values, any thread. https://github.com/QSMxT/QSMxT writes one CSV file
-a session into `region_analysis/`, whose `subject` is `sub-<X>_ses-<Y>`.
+Used by `tables.registry`. Plain functions and values, any thread. https://github.com/QSMxT/QSMxT writes one
+CSV file a session into `region_analysis/`, whose `subject` is `sub-<X>_ses-<Y>`.
 """
 
 from __future__ import annotations

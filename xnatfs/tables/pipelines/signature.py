@@ -1,7 +1,7 @@
 """Jack's cortical signature of Alzheimer's disease, from FreeSurfer's aparc.
 
-Used by `catalog`, under the two names it has in bx. Plain functions and values, any thread. Jack et al.,
-Alzheimers Dement. 2017.
+Used by `tables.registry`, under the two names it has in bx. Plain functions and values, any thread. Jack et
+al., Alzheimers Dement. 2017.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SPM12 and CAT12: the volumes of gray matter, white matter and CSF, summed over the probability maps.
 
-Used by `catalog`. Plain functions and values, any thread.
+Used by `tables.registry`. Plain functions and values, any thread.
 """
 
 from __future__ import annotations

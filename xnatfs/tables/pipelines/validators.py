@@ -1,6 +1,6 @@
 """What BBRC's validator says of each pipeline: which of its automatic tests a session passed.
 
-Used by `catalog`; reading a report also by `pet`. Plain functions and values, any thread.
+Used by `tables.registry`; reading a report also by `pet`. Plain functions and values, any thread.
 
 A report is a JSON file in the resource BBRC_VALIDATOR, named after the validator:
 `{"version": "a1b2c3d4", "generated": "2021-03-04, 10:20", "experiment_id": "X_E1", "HasCorrectItems":
