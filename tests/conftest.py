@@ -18,7 +18,18 @@ _LONGEST = (
         f"mount/test_{name}.py"
         for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")
     ),
-    *("vfs/test_machine.py", "clients", "bench", "mount", "faults", "hostile", "semantics", "vfs"),
+    *(
+        "vfs/test_outage.py",
+        "vfs/test_machine.py",
+        "vfs/test_stamps.py",
+        "clients",
+        "bench",
+        "mount",
+        "faults",
+        "hostile",
+        "semantics",
+        "vfs",
+    ),
 )
 _LOGIN_VARIABLES = ("HOST", "USER", "PASS")
 
