@@ -39,7 +39,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     ones.
     """
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr(materialize, "_FRESH", 0.3)
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.3)
     for database in (index, databases):
         monkeypatch.setattr(database, "OPENING", 0.7)
         monkeypatch.setattr(database, "patience", lambda _: 0.15)

@@ -327,7 +327,7 @@ USES: dict[str, Callable[[io.BytesIO], Any]] = {
 def test_an_image_of_any_header_is_summed_or_refused(use: str, body: bytes) -> None:
     with contextlib.suppress(ParseError):
         bounded(len(body), lambda: USES[use](io.BytesIO(body)))
-    sidecars.header(body)
+    sidecars.repetition_time(body)
 
 
 @FUZZ
@@ -507,7 +507,7 @@ def image_target(body: bytes) -> None:
     """The same for images."""
     with contextlib.suppress(ParseError):
         images.volume(io.BytesIO(body))
-    sidecars.header(body)
+    sidecars.repetition_time(body)
 
 
 def book_target(body: bytes) -> None:

@@ -76,7 +76,7 @@ def test_a_file_is_a_file(xnat: xnatfs.Client) -> None:
     with pytest.raises(ValueError):
         file.read(1)
     with xnat.open("README.txt") as file, io.TextIOWrapper(file, encoding="utf-8") as text:
-        assert text.readline().startswith("This folder is the XNAT server")
+        assert text.readline().startswith("This folder shows the XNAT server")
 
 
 def test_a_file_that_is_let_go_is_closed(xnat: xnatfs.Client) -> None:

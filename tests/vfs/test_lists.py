@@ -345,8 +345,8 @@ def test_a_listed_project_that_is_not_there_takes_nothing_away(
     # It would be asked again by itself, too: not what is looked at here.
     projects.snapshots.expire("PLAIN")
     monkeypatch.setattr(projects, "get", lambda project: projects.snapshots.latest(project).value)
-    monkeypatch.setattr(lists, "_AGAIN", 0.0)
-    monkeypatch.setattr(lists, "_SOON", 0.0)
+    monkeypatch.setattr(lists, "_LOOKUP_TTL_S", 0.0)
+    monkeypatch.setattr(lists, "_DOUBTFUL_TTL_S", 0.0)
     across.server.clear_log()
     assert sessions(vfs) == ["as_guest", "own"]
     assert across.server.requests("/projects/PLAIN/experiments")
