@@ -179,3 +179,31 @@ def test_a_resource_of_two_assessors_is_below_both_after_a_change_too(shelf: She
     shelf.server.call(lambda: shelf.archive.touch(shelf.session))
     assert [names(vfs, f"{above}/{one}") for one in "AB"] == [["OUT"], ["OUT"]]
     assert [read(vfs, f"{above}/{one}/OUT/a") for one in "AB"] == [b"a", b"a"]
+
+
+def test_a_view_made_of_what_was_shown_as_it_was_is_made_again(shelf: Shelf, compose: Compose) -> None:
+    """Its session changed, and could not be asked for at that moment: the view must not stay so until something else changes."""
+    shelf.server.call(lambda: shelf.make.resource(shelf.make.scan(shelf.session, "1", "T1"), "R", [shelf.make.entry("a", b"a")]))
+    mounted = compose(shelf.server, limits=dataclasses.replace(LIMITS, ttl=0.0))
+    types = "/views/P/by-scan-type"
+    assert "T2" not in [name for name, _ in mounted.vfs.entries(types)]
+
+    def scan() -> None:
+        shelf.make.resource(shelf.make.scan(shelf.session, "2", "T2"), "R", [shelf.make.entry("b", b"b")])
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(scan)
+    shelf.switches.update({"match": "/experiments/[^/]+/(resources|scans)", "fail_status": 500, "fail_next": -1})
+    assert "T1" in [name for name, _ in mounted.vfs.entries(types)]
+    shelf.switches.fail_next = 0
+    assert "T2" in [name for name, _ in mounted.vfs.entries(types)]
+
+
+def test_own_resources_that_cannot_be_proven_hold_nothing_else_up(shelf: Shelf, compose: Compose) -> None:
+    shelf.server.call(lambda: shelf.make.resource(shelf.project, "PROTOCOL", [shelf.make.entry("p", b"p")]))
+    mounted = compose(shelf.server, limits=dataclasses.replace(LIMITS, ttl=0.0))
+    assert [name for name, _ in mounted.vfs.entries("/projects/P/resources")] == ["PROTOCOL"]
+    shelf.switches.failing_query = "/projects/P/resources"
+    shelf.server.call(lambda: shelf.make.experiment(shelf.subject, "NEW"))
+    assert [name for name, _ in mounted.vfs.entries("/projects/P/subjects/s")] == ["NEW", "S"]
+    assert [name for name, _ in mounted.vfs.entries("/projects/P/resources")] == ["PROTOCOL"]

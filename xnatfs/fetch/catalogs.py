@@ -166,6 +166,8 @@ class Catalogs:
         found = held[2] if held is not None else kept.value if kept is not None else None
         if found is not None:
             log.warning("session %s could not be listed again and is shown as it was: %s", identity, failure)
+            if (holdings := self._projects.held.get(project)) is not None:
+                holdings.as_it_was = True
             self._troubles.failed(failure)
         return found
 

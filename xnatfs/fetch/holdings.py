@@ -67,6 +67,7 @@ class ProjectHoldings:
     without_item: set[str] = field(default_factory=set)  # subjects whose item was asked for and not believed
     renewed: set[str] = field(default_factory=set)  # sessions that changed since the bulk listings: each is asked for by itself
     own_resources: list[ResourceRecord] = field(default_factory=list)
+    as_it_was: bool = False  # something of it was shown as it was, the server not telling: what was made of it is made again
     loaded: float = 0.0  # time.monotonic() of the last agreement with the server ...
     made: float = 0.0  # ... and of the last time all of it was listed
     memo: Memo = field(default_factory=Memo, compare=False)

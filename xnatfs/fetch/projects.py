@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache, partial
 
 from xnatfs.config import Limits
 from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.fetch.bulk import BulkLoader
 from xnatfs.fetch.flights import Flights, Workers
-from xnatfs.fetch.holdings import ProjectHoldings
+from xnatfs.fetch.holdings import Memo, ProjectHoldings
 from xnatfs.fetch.later import Later
 from xnatfs.fetch.patience import Patience
 from xnatfs.fetch.renewal import patched
@@ -175,6 +176,8 @@ class ProjectLists:
         before = held or (kept.value if kept is not None else None)
         experiments = self._listed(identity, people, before)
         fresh = self._patched(record, experiments, people, held, kept)
+        if fresh is held is not None and held.as_it_was:
+            fresh = replace(held, memo=Memo(), as_it_was=False)
         if fresh is None:
             fresh = self._bulk.load(record, experiments, partial(self.own_resources, identity, _expected(record, before)))
             fresh.made = time.monotonic()
@@ -224,7 +227,14 @@ class ProjectLists:
             return fresh
         if held is None or time.monotonic() - held.made >= self._limits.relist_after:
             return None
-        return patched(held, record, experiments, people(), self.own_resources(identity, _expected(record, held)), assessors)
+        try:
+            own = self.own_resources(identity, _expected(record, held))
+        except Failure as failure:
+            if failure.cause is not Cause.UNPROVEN:
+                raise
+            self._stale(f"the resources of project {identity}", failure)  # they hold up nothing else
+            own = held.own_resources
+        return patched(held, record, experiments, people(), own, assessors)
 
     def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
         """The resources of the project itself. Their listing can come back right and empty while a query inside it fails (fact sheet

@@ -164,7 +164,7 @@ class Outputs:
         try:
             self._start(project, key, sessions, (variant,)).wait(_PATIENCE)
         except Failure as failure:
-            if failure.cause not in UNANSWERED:
+            if failure.cause not in UNANSWERED and failure.cause is not Cause.GONE:
                 raise
             log.info("the table %s of %s is served as it was: %s", key, project, failure)
 
