@@ -241,7 +241,7 @@ KEPT: dict[str, tuple[Callable[[StoredListings], None], Callable[[StoredListings
         lambda one: one.outline("P"),
     ),
     "files": (lambda one: one.put_files(("files", "E1"), "", FileHoldings.of([FILE])), lambda one: one.files(("files", "E1"))),
-    "forms": (lambda one: one.put_forms(["a", "+b"]), lambda one: one.forms()),
+    "forms": (lambda one: one.put_forms({"a": 1.5}, ["b"]), lambda one: one.forms()),
 }
 
 

@@ -366,12 +366,12 @@ RECORD = FileRecord(Owner("scan", "E1", "1"), 7, "DICOM", "1.dcm", 5, "")
 def test_the_date_of_a_damaged_dicom_file_is_told_or_not(body: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as a user has them
-        date = bounded(len(body), lambda: listed._date_of_file(_Builder(body), RECORD))  # type: ignore[arg-type]
+        date = bounded(len(body), lambda: listed._date_of_file(_Builder(body), "P", RECORD))  # type: ignore[arg-type]
     assert date == "" or len(date) == 10
 
 
 def test_the_date_of_a_right_dicom_file() -> None:
-    assert listed._date_of_file(_Builder(slices()[0]), RECORD) == "2024-01-08"  # type: ignore[arg-type]
+    assert listed._date_of_file(_Builder(slices()[0]), "P", RECORD) == "2024-01-08"  # type: ignore[arg-type]
 
 
 # --- workbooks ------------------------------------------------------------------------------------------------------------------

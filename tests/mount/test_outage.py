@@ -29,7 +29,7 @@ def mirror(source: Path, copy: Path) -> int:
     return run("rsync", "-a", "--delete", f"{source}/", f"{copy}/").returncode
 
 
-@pytest.mark.parametrize("trouble", [{"database_down": True}, {"pool_exhausted": True}, {"failing_query": "."}])
+@pytest.mark.parametrize("trouble", [{"database_down": True}, {"pool_exhausted": True, "pool_wait_s": 0.1}, {"failing_query": "."}])
 @pytest.mark.parametrize("kept", [True, False])
 def test_rsync_deletes_nothing_while_the_database_is_dead(
     server: DemoServer, tmp_path: Path, trouble: dict[str, object], kept: bool

@@ -19,7 +19,7 @@ from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.tables import outputs
 
-DEAD = [{"database_down": True}, {"pool_exhausted": True}]
+DEAD: list[dict[str, object]] = [{"database_down": True}, {"pool_exhausted": True, "pool_wait_s": 0.1}]
 FAILING = [
     {"failing_query": "."},
     {"failing_query": "/files"},
