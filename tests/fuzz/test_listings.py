@@ -377,7 +377,8 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 @given(ROWS, PIECES, st.sampled_from((None, 0, 2)), st.booleans())
 def test_the_rows_of_a_right_listing_come_back(rows: list[dict[str, str]], sizes: list[int], indent: int | None, ascii: bool) -> None:
     right = [row for row in rows if _encodes(row)]
-    body = json.dumps({"title": "x", "ResultSet": {"Result": right, "totalRecords": str(len(right))}, "n": 12}, indent=indent, ensure_ascii=ascii)
+    envelope = {"title": "x", "ResultSet": {"Result": right, "totalRecords": str(len(right))}, "n": 12}
+    body = json.dumps(envelope, indent=indent, ensure_ascii=ascii)
     assert list(bodies.rows(coming(body.encode(), sizes))) == right
 
 
