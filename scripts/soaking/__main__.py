@@ -122,12 +122,18 @@ class Crew:
 
     def hire(self, number: int) -> None:
         """Start one more."""
-        # A signal in between would leave one that nobody knows of.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # A signal in between would leave one that nobody knows of; and what its handler raises in a hook
+        # that `os.fork` runs is swallowed by the interpreter. Blocking it is not enough: another thread
+        # (a numerical library's) takes it then, and the handler still runs in this one.
+        held: list[int] = []
+        before = {one: signal.signal(one, lambda got, _: held.append(got)) for one in _SIGNALS}
         try:
             self._hire(number)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
+        if held:
+            raise KeyboardInterrupt
 
     def _hire(self, number: int) -> None:
         ours, theirs = _FORK.Pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from tests.support import until
 sys.path.insert(0, str(SCRIPTS))
 
 from soaking import jobs, report
+from soaking.__main__ import Crew
 from soaking.findings import Findings
 from soaking.truth import Truth
 from soaking.watch import Blocked, Look, growths
@@ -101,12 +104,41 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_hour(tmp_path: Pa
 def test_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    process = start(scratch, "--minutes", "5", "--workers", "3")
-    until(lambda: list(scratch.glob("*/*-copies/worker2")), 80)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    with start(scratch, "--minutes", "5", "--workers", "3") as process:
+        try:
+            until(lambda: list(scratch.glob("*/*-copies/worker2")), 80)
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "interrupted" in output
     until(lambda: left_behind(scratch) == [], 30)
+
+
+def test_a_signal_during_a_fork_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forking = threading.Event()
+
+    def signalled() -> None:
+        forking.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    thread = threading.Thread(target=signalled)  # started before, so that it blocks nothing
+    thread.start()
+
+    def fork(self: Crew, number: int) -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # as the interpreter does in what runs around a fork
+            forking.set()
+            thread.join(10)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Crew, "_hire", fork)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Crew((), tmp_path, 1, Findings(), 0.0).hire(0)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
