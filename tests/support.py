@@ -202,3 +202,16 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
             return True
 
     until(gone, 15)
+
+
+# For `openssl req`: a small key, and whose it is.
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test")
+
+
+def certificate(folder: Path, name: str, subject: str, *more: str) -> tuple[Path, Path]:
+    """A self-signed certificate and its key."""
+    key, cert = folder / f"{name}.key", folder / f"{name}.crt"
+    command = ["openssl", "req", "-x509", *NEW_KEY]
+    command += ["-keyout", str(key), "-out", str(cert), "-addext", f"subjectAltName={subject}", *more]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return cert, key

@@ -31,6 +31,16 @@ def _session(number: int) -> str:
     return f"DEMO_E{number:05d}"
 
 
+def _against_bx(outcome: Outcome, reference: str, least: float) -> list[Target]:
+    """How many times as fast as this command of bx a table is: the first time, and once it was built."""
+    return [
+        Target(f"times as fast as {reference}", outcome.ratio(reference, NEW), least, least=True, unit="x"),
+        Target(
+            "built before, times as fast as bx", outcome.ratio(reference, AGAIN), 200, least=True, unit="x"
+        ),
+    ]
+
+
 class _Table(Workload):
     """One table of project COHORT."""
 
@@ -181,22 +191,7 @@ class ASEG(_Table):
         ]
 
     def targets(self, outcome: Outcome) -> list[Target]:
-        return [
-            Target(
-                "times as fast as bx freesurfer6 aseg",
-                outcome.ratio(self.reference, NEW),
-                15,
-                least=True,
-                unit="x",
-            ),
-            Target(
-                "built before, times as fast as bx",
-                outcome.ratio(self.reference, AGAIN),
-                200,
-                least=True,
-                unit="x",
-            ),
-        ]
+        return _against_bx(outcome, self.reference, 15)
 
 
 class ASHS(_Table):
@@ -218,22 +213,7 @@ class ASHS(_Table):
         return [f"/data/experiments/{_session(number)}/resources/ASHS/files/final/{name}" for name in names]
 
     def targets(self, outcome: Outcome) -> list[Target]:
-        return [
-            Target(
-                "times as fast as bx ashs volumes",
-                outcome.ratio(self.reference, NEW),
-                10,
-                least=True,
-                unit="x",
-            ),
-            Target(
-                "built before, times as fast as bx",
-                outcome.ratio(self.reference, AGAIN),
-                200,
-                least=True,
-                unit="x",
-            ),
-        ]
+        return _against_bx(outcome, self.reference, 10)
 
 
 class Maps(_Table):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.catalogue import switched_off
 from tests.faults.truth import build
-from tests.support import change_password
+from tests.support import certificate, change_password
 from xnatfs import retry
 from xnatfs.cache import database as databases
 from xnatfs.cache import index
@@ -77,27 +77,7 @@ def _plain() -> Iterator[DemoServer]:
 def _secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     folder = tmp_path_factory.mktemp("tls")
     for name in ("right", "wrong"):
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=test",
-        ]
-        command += [
-            "-keyout",
-            f"{folder}/{name}.key",
-            "-out",
-            f"{folder}/{name}.crt",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-        ]
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        certificate(folder, name, "IP:127.0.0.1")
     with DemoServer(build(), tls=(folder / "right.crt", folder / "right.key")) as server:
         yield server
 

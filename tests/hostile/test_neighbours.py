@@ -74,22 +74,17 @@ def server() -> Iterator[DemoServer]:
         yield made
 
 
+def _entered(user: int, inside: int, *command: str) -> list[str]:
+    """A command as this user in the mount namespace of a process."""
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return ["nsenter", "-t", str(inside), "-m", "--", *become, *command]
+
+
 def attack(user: int, wanted: list[tuple[str, str]], inside: int | None = None) -> dict[str, Any]:
     """What a user gets who tries all this; `inside`: in the mount namespace of this process."""
     command = [PYTHON, "-I", "-c", ATTACK]
     if inside is not None:
-        command = [
-            "nsenter",
-            "-t",
-            str(inside),
-            "-m",
-            "--",
-            "setpriv",
-            f"--reuid={user}",
-            f"--regid={user}",
-            "--clear-groups",
-            *command,
-        ]
+        command = _entered(user, inside, *command)
         user = 0
     done = subprocess.run(
         command,
@@ -254,21 +249,7 @@ def test_an_ordinary_users_mount_is_closed_to_root_and_to_others(
 
 
 def _files(user: int, top: str, inside: int) -> list[str]:
-    find = [
-        "nsenter",
-        "-t",
-        str(inside),
-        "-m",
-        "--",
-        "setpriv",
-        f"--reuid={user}",
-        f"--regid={user}",
-        "--clear-groups",
-        "find",
-        top,
-        "-type",
-        "f",
-    ]
+    find = _entered(user, inside, "find", top, "-type", "f")
     done = subprocess.run(find, capture_output=True, text=True, timeout=60, check=True, cwd="/")
     return done.stdout.splitlines()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
-from tests.server.test_tls import certificate
+from tests.support import certificate
 from xnatfs.config import normal_url, shown_url
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer

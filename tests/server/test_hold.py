@@ -14,8 +14,7 @@ import requests
 import urllib3
 
 from tests.server.conftest import connection
-from tests.server.test_tls import certificate
-from tests.support import until
+from tests.support import certificate, until
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure

@@ -14,31 +14,12 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted
+from tests.support import NEW_KEY, certificate
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
-
-
-def certificate(folder: Path, name: str, subject: str, *more: str) -> tuple[Path, Path]:
-    """A self-signed certificate and its key."""
-    key, cert = folder / f"{name}.key", folder / f"{name}.crt"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-subj",
-        "/CN=test",
-    ]
-    command += ["-keyout", str(key), "-out", str(cert), "-addext", f"subjectAltName={subject}", *more]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    return cert, key
 
 
 def expired(folder: Path) -> tuple[Path, Path]:
@@ -51,17 +32,7 @@ def expired(folder: Path) -> tuple[Path, Path]:
         "[e]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=CA:TRUE\n[req]\ndistinguished_name=n\n[n]\n"
     )
     key, request, cert = folder / "old.key", folder / "old.csr", folder / "old.crt"
-    new = [
-        "req",
-        "-new",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-subj",
-        "/CN=test",
-    ]
+    new = ["req", "-new", *NEW_KEY]
     sign = [
         "ca",
         "-batch",

@@ -15,6 +15,7 @@ import click
 from xnatfs._version import __version__
 from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
+from xnatfs.cli.options import login_options
 from xnatfs.config import Settings, cache_home, make_folder, state_home
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, overlay
 from xnatfs.errors import Failure, UsageError
@@ -28,18 +29,7 @@ Finding = tuple[str, str, str]  # "ok", "note" or "bad"; subject; finding
 
 
 @click.command("doctor")
-@click.option("--server", metavar="URL", help="Check this server.")
-@click.option("--user", metavar="NAME", help="Use this user's login.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read the login from a pyxnat/bx configuration file.",
-)
-@click.option(
-    "--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Read the login from this netrc file."
-)
-@click.option("--allow-http", is_flag=True, help="Send the password over plain http:// to another machine.")
+@login_options
 def command(
     server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool
 ) -> int:

@@ -13,6 +13,7 @@ from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli.format import say
+from xnatfs.cli.options import login_options
 from xnatfs.config import Settings, normal_url
 from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import Cause, Failure, UsageError
@@ -22,22 +23,7 @@ from xnatfs.server.connection import Connection
 
 
 @click.command("login")
-@click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known.")
-@click.option("--user", metavar="NAME", help="The user name.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Take the password from a pyxnat/bx configuration file.",
-)
-@click.option(
-    "--netrc", type=click.Path(path_type=Path), metavar="FILE", help="Take the password from this netrc file."
-)
-@click.option(
-    "--allow-http",
-    is_flag=True,
-    help="Send the password over plain http:// (anyone on the network can read it).",
-)
+@login_options
 @click.option("--ask", is_flag=True, help="Ask for the password, even if one is found.")
 @click.option(
     "--keep",

@@ -53,7 +53,7 @@ class Where:
         return settings, login
 
 
-_OPTIONS = (
+_LOGIN = (
     click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known."),
     click.option("--user", metavar="NAME", help="The user name; needed only if several are known."),
     click.option(
@@ -68,14 +68,16 @@ _OPTIONS = (
         metavar="FILE",
         help="Read the login from this netrc file.",
     ),
-    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where to cache files."),
-    click.option(
-        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="Cache at most this much."
-    ),
     click.option(
         "--allow-http",
         is_flag=True,
         help="Send the password over plain http:// (anyone on the network can read it).",
+    ),
+)
+_CACHE = (
+    click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where to cache files."),
+    click.option(
+        "--cache-size", default="20G", show_default=True, metavar="SIZE", help="Cache at most this much."
     ),
     click.option(
         "--offline",
@@ -107,4 +109,13 @@ def where(command: F) -> F:
             **more,
         )
 
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), cast(F, call))
+    return _with(cast(F, call), *_LOGIN, *_CACHE)
+
+
+def login_options(command: F) -> F:
+    """Give a command the options that say which server and whose login, each as an argument of its own."""
+    return _with(command, *_LOGIN)
+
+
+def _with(command: F, *options: Callable[[F], F]) -> F:
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
