@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support import composed, read, until, walk
+from tests.support import composed, disk_usage, read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.core import Core
@@ -25,7 +25,7 @@ KIB, MIB = 1024, 1 << 20
 FILES = 1000
 
 
-@contextmanager
+@contextlib.contextmanager
 def served(
     folder: Path, switches: Switches, archive: Archive, limits: Limits | None = None
 ) -> Iterator[tuple[DemoServer, Core]]:
@@ -253,12 +253,7 @@ def test_the_cap_holds_while_many_read(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            used = sum(
-                path.stat().st_blocks * 512
-                for path in mounted.cache.directory.glob("*/**/*")
-                if path.exists() and path.is_file()
-            )
-            peak = max(peak, used)
+            peak = max(peak, disk_usage(mounted.cache.directory))
             threads[0].join(0.05)
         for thread in threads:
             thread.join(60)

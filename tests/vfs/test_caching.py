@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.spelling import Spelling
-from tests.support import composed, read, until
+from tests.support import composed, disk_usage, read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.cache import index, maintenance
 from xnatfs.config import Limits
@@ -175,17 +174,6 @@ def test_a_file_larger_than_the_cap_is_read_without_the_cache(
     assert sum(mounted.cache.usage()[1:]) <= 2 * MIB
     assert read(mounted.vfs, f"{FOLDER}/f") == b"content"
     assert mounted.vfs.open_files == 0
-
-
-def disk_usage(folder: Path) -> int:
-    """Bytes that the files below a folder take on the disk."""
-    used = 0
-    for part in ("objects", "partials", "drafts"):
-        for place, _, names in os.walk(folder / part):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    used += os.stat(f"{place}/{name}").st_blocks * 512
-    return used
 
 
 def test_the_cap_holds_on_disk_with_fifty_readers_of_ten_times_as_much(tmp_path: Path) -> None:
