@@ -14,7 +14,7 @@ from xnatfs.bids.mapping import user_map
 from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
-from xnatfs.daemon import dead_mounts, mount_registry, mount_table
+from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
@@ -115,7 +115,9 @@ def start(
     check_mountpoint(place)
     upper = None
     if overlay is not None:
-        upper = overlays.claim(overlay, place, settings.server, settings.cache_dir, allow_other=allow_other)
+        upper = upper_layer.claim(
+            overlay, place, settings.server, settings.cache_dir, allow_other=allow_other
+        )
     if in_foreground:
         foreground(
             settings,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xnatfs.cli.format import counted, say, size
-from xnatfs.daemon import control, dead_mounts, mount_registry, overlay
+from xnatfs.daemon import control, dead_mounts, mount_registry, overlay, upper_layer
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
@@ -47,7 +47,7 @@ def command(mountpoint: str | None, as_json: bool) -> int:
             report = {"mountpoint": one.mountpoint, "server": one.server, "user": one.user, "pid": one.pid}
             report["problem"] = dead_mounts.problem_of(one)
         if one.overlay:
-            report["overlay"] = {**(report.get("overlay") or {}), **overlay.contents(one.overlay)}
+            report["overlay"] = {**(report.get("overlay") or {}), **upper_layer.contents(one.overlay)}
         reports.append(report)
     if as_json:
         click.echo(json.dumps(reports, indent=2))
