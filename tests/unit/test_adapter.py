@@ -109,8 +109,8 @@ def test_a_failure_keeps_its_errno(adapter: fuse.Adapter) -> None:
 
 
 def test_a_struct_stat_is_filled_for_readdirplus(adapter: fuse.Adapter) -> None:
-    filled = adapter.new_stat()
-    adapter.set_stat(filled, FILE, None)
+    filled = adapter.stat_format.new()
+    adapter.stat_format.fill(filled, FILE, None)
     assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (
         1025,
         3,
@@ -400,12 +400,12 @@ def test_the_library_in_use_is_a_libfuse() -> None:
 
 
 def test_in_a_listing_only_what_differs_is_written_and_every_entry_is_right(adapter: fuse.Adapter) -> None:
-    filled = adapter.new_stat()
+    filled = adapter.stat_format.new()
     later = FILE._replace(inode=78, size=5, mtime=FILE.mtime + 1.5)
     folder = FILE._replace(inode=79, mode=0o40555, links=2, size=4096)
     before = None
     for one in (FILE, later, later._replace(inode=80), folder, FILE):
-        adapter.set_stat(filled, one, before)
+        adapter.stat_format.fill(filled, one, before)
         before = one
         assert (filled.st_size, filled.st_blocks, filled.st_ino, filled.st_mode, filled.st_nlink) == (
             one.size,

@@ -76,8 +76,14 @@ def foreground(
             if overlay.kind == PROGRAM and isinstance(mounted.vfs, Lower):
                 mounted.vfs.for_program = True
         mounted.allow_other = allow_other
-        adapter = fuse.Adapter(mounted.vfs, settings.limits, os.getuid(), os.getgid(), began.set)
-        adapter.mountpoint = mountpoint if overlay is None else ""
+        adapter = fuse.Adapter(
+            mounted.vfs,
+            settings.limits,
+            os.getuid(),
+            os.getgid(),
+            began.set,
+            mountpoint if overlay is None else "",
+        )
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))

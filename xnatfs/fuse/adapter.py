@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from typing import Any
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.config import Limits
 from xnatfs.fuse.page_cache import Pages
-from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
+from xnatfs.fuse.page_revocation import PageRevocation
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
 
 if not (
     os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")
@@ -45,12 +45,9 @@ _FILL_DIR_PLUS = 2  # and the reply has them
 _NO_ATTRIBUTE = errno.ENODATA
 _BLOCK = 131072  # bytes of one read of the kernel
 
-_AT_FDCWD, _AT_STATX_FORCE_SYNC, _STATX_TYPE = -100, 0x2000, 1
-
 _thread = threading.local()
 _library = mfusepy._libfuse
 _library.fuse_interrupted.restype = ctypes.c_int
-_statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", lambda *_: -1)  # absent before glibc 2.28
 if LIBFUSE >= (3, 2):
     _library.fuse_invalidate_path.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
     _library.fuse_invalidate_path.restype = ctypes.c_int
@@ -65,6 +62,63 @@ class _Listed:
     begun: bool = False
 
 
+class StatFormat:
+    """Attributes as the kernel takes them: as a dict for `stat`, as a `struct stat` for READDIRPLUS.
+
+    Args:
+        uid, gid: the owner shown.
+    """
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self._owner = {"st_uid": uid, "st_gid": gid}
+
+    def as_dict(self, attributes: Attributes) -> dict[str, Any]:
+        """All fields, for one `stat`."""
+        stamp = _nanoseconds(attributes.mtime)
+        return {
+            "st_mode": attributes.mode,
+            "st_ino": attributes.inode,
+            "st_size": attributes.size,
+            "st_blocks": attributes.blocks,
+            "st_blksize": _BLOCK,
+            "st_nlink": attributes.links,
+            "st_mtime": stamp,
+            "st_ctime": stamp,
+            "st_atime": stamp,
+            **self._owner,
+        }
+
+    def fill(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
+        """Fill a `struct stat` for READDIRPLUS that still has the attributes `before`. Only fields that
+        differ are set: mfusepy's loop over a dict costs 15 us per entry, setting all fields 5 us, this 1
+        us.
+        """
+        st.st_ino = attributes.inode
+        st.st_size = attributes.size
+        st.st_blocks = attributes.blocks
+        if before is None or before.mode != attributes.mode:
+            st.st_mode = attributes.mode
+            st.st_nlink = attributes.links
+        if before is None or before.mtime != attributes.mtime:
+            whole, nanoseconds = divmod(_nanoseconds(attributes.mtime), 10**9)
+            for stamp in (st.st_mtimespec, st.st_ctimespec, st.st_atimespec):
+                stamp.tv_sec = whole
+                stamp.tv_nsec = nanoseconds
+
+    def new(self) -> Any:
+        """A `struct stat` with the fields that all nodes share, for `fill`."""
+        st = mfusepy.c_stat()
+        st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
+        return st
+
+
+def _nanoseconds(mtime: float) -> int:
+    """A time for the kernel, to the microsecond. In one place, because a nanosecond's difference between a
+    listing and a `stat` invalidates the page cache.
+    """
+    return round(mtime * 1e6) * 1000
+
+
 class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
     """FUSE operations on a `Vfs`.
 
@@ -73,22 +127,29 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         limits: how long the kernel may keep names and attributes.
         uid, gid: the owner shown: the mounting user.
         started: called once, when the kernel has begun to send requests.
+        mountpoint: where the kernel can be made to drop pages; "" below an overlay, which would keep them.
     """
 
     use_ns = True
 
-    def __init__(self, vfs: Vfs, limits: Limits, uid: int, gid: int, started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        limits: Limits,
+        uid: int,
+        gid: int,
+        started: Callable[[], None],
+        mountpoint: str = "",
+    ) -> None:
         self._vfs = vfs
         self._limits = limits
-        self._owner = {"st_uid": uid, "st_gid": gid}
+        self.stat_format = StatFormat(uid, gid)
         self._started = started
         self._lock = threading.Lock()
         self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
         self._pages = Pages()
-        self._revocation = threading.Condition()
-        self._revoking: set[str] = set()  # paths reported to the kernel as sockets
-        self.mountpoint = ""  # set by `run`, but not below an overlay, which would keep the revoked pages
+        self._revocation = PageRevocation(self._pages, mountpoint, limits.progress_deadline)
         self.ending = threading.Event()
         self.counts = {
             "getattr": 0,
@@ -126,11 +187,10 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         self.counts["getattr"] += 1
         with self._operation():
             attributes = self._pages.to_report(path, self._vfs.attributes(path))
-        return (
-            self._stat(attributes)
-            if path not in self._revoking
-            else self._stat(attributes) | {"st_mode": stat.S_IFSOCK}
-        )
+        reported = self.stat_format.as_dict(attributes)
+        if self._revocation.reported_as_socket(path):
+            reported["st_mode"] = stat.S_IFSOCK
+        return reported
 
     def opendir(self, path: str) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the
@@ -188,7 +248,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
         keep, past = self._pages.opened(path, opened)
-        if past and self._revoked(path, opened):
+        if past and self._revocation.revoke(path, opened):
             self._vfs.release(opened.handle)
             raise OSError(
                 errno.ESTALE, os.strerror(errno.ESTALE)
@@ -285,35 +345,6 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         with self._operation(), condition:
             wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
 
-    def _revoked(self, path: str, opened: Opened) -> bool:
-        """Make the kernel drop the pages of a path whose older version is still open; programs that have the
-        older version open get EIO from here on.
-
-        There is no call for it. But if a file changes its type, the kernel treats it as another file: on the
-        first `stat` it marks its inode as bad, on the second it replaces it, with all its pages
-        (`fuse_make_bad` in its fs/fuse). False: the kernel did not.
-        """
-        if not self.mountpoint:
-            return False
-        with self._revocation:
-            if path in self._revoking:
-                wait_until(
-                    self._revocation, lambda: path not in self._revoking, self._limits.progress_deadline
-                )
-            if not self._pages.in_the_way(path, opened):
-                return True
-            self._revoking.add(path)
-        done = False
-        try:
-            done = [_is_a_socket(self.mountpoint + path) for _ in range(2)][-1]
-        finally:
-            with self._revocation:
-                if done:
-                    self._pages.revoked(path)
-                self._revoking.discard(path)
-                self._revocation.notify_all()
-        return done
-
     @contextmanager
     def _operation(self) -> Iterator[None]:
         with self._vfs.operation(self._interrupted):
@@ -327,58 +358,6 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
 
     def _interrupted(self) -> bool:
         return self.ending.is_set() or bool(_library.fuse_interrupted())
-
-    def _stat(self, attributes: Attributes) -> dict[str, Any]:
-        stamp = _nanoseconds(attributes.mtime)
-        return {
-            "st_mode": attributes.mode,
-            "st_ino": attributes.inode,
-            "st_size": attributes.size,
-            "st_blocks": attributes.blocks,
-            "st_blksize": _BLOCK,
-            "st_nlink": attributes.links,
-            "st_mtime": stamp,
-            "st_ctime": stamp,
-            "st_atime": stamp,
-            **self._owner,
-        }
-
-    def set_stat(self, st: Any, attributes: Attributes, before: Attributes | None) -> None:
-        """Fill a `struct stat` for READDIRPLUS that still has the attributes `before`. Only fields that
-        differ are set: mfusepy's loop over a dict costs 15 us per entry, setting all fields 5 us, this 1
-        us.
-        """
-        st.st_ino = attributes.inode
-        st.st_size = attributes.size
-        st.st_blocks = attributes.blocks
-        if before is None or before.mode != attributes.mode:
-            st.st_mode = attributes.mode
-            st.st_nlink = attributes.links
-        if before is None or before.mtime != attributes.mtime:
-            whole, nanoseconds = divmod(_nanoseconds(attributes.mtime), 10**9)
-            for stamp in (st.st_mtimespec, st.st_ctimespec, st.st_atimespec):
-                stamp.tv_sec = whole
-                stamp.tv_nsec = nanoseconds
-
-    def new_stat(self) -> Any:
-        """A `struct stat` with the fields that all nodes share, for `set_stat`."""
-        st = mfusepy.c_stat()
-        st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
-        return st
-
-
-def _is_a_socket(path: str) -> bool:
-    """Make the kernel ask for the attributes of a path; whether they are those of a socket."""
-    result = ctypes.create_string_buffer(256)
-    refused = _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_FORCE_SYNC, _STATX_TYPE, result)
-    return not refused and stat.S_ISSOCK(int.from_bytes(result.raw[28:30], sys.byteorder))
-
-
-def _nanoseconds(mtime: float) -> int:
-    """A time for the kernel, to the microsecond. In one place, because a nanosecond's difference between a
-    listing and a `stat` invalidates the page cache.
-    """
-    return round(mtime * 1e6) * 1000
 
 
 class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
@@ -407,8 +386,8 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
             if attributes is None:
                 return bool(filler(buf, name, None, next_offset, 0) == 0)
             if st is None:
-                st = self.operations.new_stat()
-            self.operations.set_stat(st, attributes, before)
+                st = self.operations.stat_format.new()
+            self.operations.stat_format.fill(st, attributes, before)
             before = attributes
             return bool(filler(buf, name, st, next_offset, plus) == 0)
 
@@ -416,11 +395,11 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
         return 0
 
     def readdir_fuse_2(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any) -> int:
-        st = self.operations.new_stat()
+        st = self.operations.stat_format.new()
 
         def add(name: bytes, attributes: Attributes | None, next_offset: int) -> bool:
             if attributes is not None:
-                self.operations.set_stat(st, attributes, None)
+                self.operations.stat_format.fill(st, attributes, None)
             return bool(filler(buf, name, None if attributes is None else st, next_offset) == 0)
 
         self.operations.fill(fip.contents.fh, offset, 0, add)

@@ -6,7 +6,7 @@ the second version's bytes in the middle of its own, and was cut at the second v
 error. So
 
 - when a version is opened while another one is open, the kernel is made to drop its pages of the path
-  (`fuse.Adapter._revoked`); where it does not, or below an overlay, the second program bypasses the pages
+  (`page_revocation`); where it does not, or below an overlay, the second program bypasses the pages
   (`direct_io`), which stay those of the first version;
 - before that, a smaller size is not reported as long as the first version is open: the kernel would cut reads
   at that size;
