@@ -229,11 +229,11 @@ def _builder(
     tables, complaints = with_plugins()
     for complaint in complaints:
         diagnostics.odd(complaint)
-    folder = content_manager.cache.directory
+    folder = content_manager.context.cache.directory
     return Builder(
         ProjectSummaries(listing_service),
         listing_service,
-        TemporaryDownloads(content_manager.contents, content_manager, folder / "drafts"),
+        TemporaryDownloads(content_manager.context, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),
         settings.limits,
         tables,

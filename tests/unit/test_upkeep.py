@@ -42,7 +42,7 @@ def scope(folder: Path) -> maintenance.CacheScope:
 
 
 def put(cache: ContentCache, data: bytes, *, digest: bool = True, verified: str = "md5") -> str:
-    """A file under the key `ContentManager` gives it."""
+    """A file under the key `DigestPolicy` gives it."""
     key = f"{hashlib.md5(data).hexdigest()}-{len(data)}" if digest else hashlib.sha256(data).hexdigest()
     draft = cache.draft(len(data))
     draft.write(data)

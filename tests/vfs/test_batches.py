@@ -338,7 +338,7 @@ def test_an_empty_file_the_catalog_calls_large_does_not_turn_ranges_off(
     shelf.put(shelf.make.entry("empty", b"", catalog_size=20 * MIB))
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/empty") == b""
-    assert not mounted.content_manager.range_refused
+    assert not mounted.content_manager.context.range_refused
 
 
 @pytest.mark.parametrize("cache_size", [10**9, 2 * MIB])

@@ -126,7 +126,7 @@ def test_a_table_does_not_fetch_the_zip_again_and_again(
     shelf.put(shelf.make.entry("other", b"data"))
     shelf.switches.zip_omit = ["a*"]
     mounted = compose(shelf.server)
-    loose = TemporaryDownloads(mounted.content_manager.contents, mounted.content_manager, tmp_path)
+    loose = TemporaryDownloads(mounted.content_manager.context, tmp_path)
     record = FileRecord(Owner("experiment", shelf.session.id), shelf.resource.id, "R", name, 4, "")
     with pytest.raises(Failure) as caught:
         loose.fetch(record, listed=True)

@@ -93,7 +93,7 @@ def test_what_is_here_of_a_large_file_stays_when_the_server_says_404(shelf: Shel
     with pytest.raises(Failure):
         mounted.vfs.read(opened.handle, 12 * 2**20, 4096)
     mounted.vfs.release(opened.handle)
-    until(lambda: not mounted.content_manager._blobs)  # what was under way has ended
+    until(lambda: not mounted.content_manager._ranged)  # what was under way has ended
     again = mounted.vfs.open(f"{FOLDER}/large")
     assert mounted.vfs.read(again.handle, 0, 4096) == data[:4096]
     mounted.vfs.release(again.handle)

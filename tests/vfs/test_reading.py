@@ -299,7 +299,7 @@ def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Com
         shelf.put(shelf.make.entry(name, content, digest=""))
     limits = Limits(cache_size=10**9, ttl=3600.0, ahead=0)
     mounted = compose(shelf.server, limits=limits)
-    workers = mounted.content_manager.workers
+    workers = mounted.content_manager.context.workers
     assert read(mounted.vfs, f"{FOLDER}/f") == content.read(0, content.size)
     assert longest(shelf, "f") > 15 * MIB
     done = threading.Event()

@@ -27,7 +27,7 @@ from xnatfs.errors import Cause, Failure
 _UNLIMITED = 1 << 62
 _WITH_DIGEST = re.compile(
     r"([0-9a-f]{32})-\d+"
-)  # `ContentManager.key`; the number is the catalog's size, which may be wrong
+)  # `DigestPolicy.key`; the number is the catalog's size, which may be wrong
 _PIECE = 1 << 20
 
 

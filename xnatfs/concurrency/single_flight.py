@@ -1,6 +1,6 @@
 """Single flight: of several callers who want the same thing, one fetches it and all get it.
 
-Used by `listing.service` (listings) and `content.manager` (revalidation).
+Used by `listing.service` (listings) and `content.revalidation`.
 Threading: any thread. The work runs in a pool of daemon threads; callers wait in `waiting`, so each can be
 interrupted or give up by itself while the work goes on.
 """

@@ -1,8 +1,8 @@
 """How the files of one resource are accessed: how many were opened, how much of each was read, and which
 resource comes after it.
 
-Made from a file listing by `access_of`, kept with it; used by `content.manager` to decide between single
-files, parts of files and the whole resource as one zip.
+Made from a file listing by `access_of`, kept with it; used by `content.manager` and `content.zip_scheduler`
+to decide between single files, parts of files and the whole resource as one zip.
 Threading: any thread; one lock a resource, held for moments.
 """
 

@@ -1,7 +1,7 @@
 """What a download costs here and now, and which way is the cheapest. The numbers are measured as the mount
 works.
 
-Used by `content.manager` and `content.zip_batch`. The model, in seconds:
+Used by `content.zip_scheduler` and `content.zip_batch`. The model, in seconds:
 
     a request       latency + entries x parsing (from asking to the first byte of the answer)
     its body        bytes / rate

@@ -83,7 +83,7 @@ class RangedFile:
 
     def __init__(
         self,
-        host: TransferContext,
+        context: TransferContext,
         record: FileRecord,
         key: str,
         size: int,
@@ -91,7 +91,7 @@ class RangedFile:
         entries: int,
         first: int,
     ) -> None:
-        self._host = host
+        self._context = context
         self._gone, self._entries = gone, entries
         self._first = min(first, max(PAGE, size))
         self.record = record
@@ -106,7 +106,7 @@ class RangedFile:
         self._opened = False
         self._checking = self._checked = False
         self._uncached = False
-        self._blocks = Uncached(host, record)
+        self._blocks = Uncached(context, record)
         self._digest = RunningDigest()
         self._closed = False
         self._fresh = False  # the server has said in this blob's life which file it has
@@ -158,7 +158,7 @@ class RangedFile:
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait for what only has to be looked at. Called with the condition held."""
-        wait_until(self.condition, ready, self._host.limits.progress_deadline, self._progress)
+        wait_until(self.condition, ready, self._context.limits.progress_deadline, self._progress)
 
     def leave(self, reader: RangedReader) -> None:
         """A reader closes; after the last one what is here stays in the cache for the next time."""
@@ -211,7 +211,7 @@ class RangedFile:
         queued = not all(fetch.hold.sent for fetch in self._fetches)
         came = sum(fetch.came for fetch in self._fetches)
         return (
-            (self._host.progress if queued else 0),
+            (self._context.progress if queued else 0),
             came,
             self._partial.present if self._partial is not None else 0,
         )
@@ -245,7 +245,7 @@ class RangedFile:
         """Have what a reader misses fetched, and what one that reads in order will want next. Called with the
         condition held.
         """
-        if in_order or self._host.range_refused:
+        if in_order or self._context.range_refused:
             stop = end_for(reader, start, self.size, self._first)
         self._start(start, min(self.size, stop))
 
@@ -262,7 +262,7 @@ class RangedFile:
             self._start(missing[0], end_ahead(end, missing[0], self.size))
 
     def _coming(self, start: int) -> bool:
-        near = self.size if self._host.range_refused else NEAR  # without Range there is nothing to jump to
+        near = self.size if self._context.range_refused else NEAR  # without Range there is nothing to jump to
         return is_coming(self._fetches, start, near)
 
     def _held_back(self, reader: RangedReader, end: int) -> bool:
@@ -278,11 +278,11 @@ class RangedFile:
         with self.condition:
             if self._opened or self._partial is not None:
                 return
-            row = self._host.cache.partial_row(self.key)
+            row = self._context.cache.partial_row(self.key)
             if row is None or not row.pages.count(1):
                 return
             try:
-                self._partial = self._host.cache.partial(self.key, row.size, row.last_modified)
+                self._partial = self._context.cache.partial(self.key, row.size, row.last_modified)
             except Failure as failure:
                 log.info("the cached part of %s cannot be used: %s", self.record.uri, failure)
                 return
@@ -296,7 +296,7 @@ class RangedFile:
         if self.record.digest or self._fresh or self._partial is None:
             return
         try:
-            unchanged = self._host.unchanged(self.record, self.last_modified)
+            unchanged = self._context.revalidation.unchanged(self.record, self.last_modified)
         except Failure as failure:
             if failure.cause in (Cause.GONE, Cause.NOT_ALLOWED, Cause.LOGIN_REFUSED, Cause.INTERRUPTED):
                 raise
@@ -311,16 +311,16 @@ class RangedFile:
     def _start(self, start: int, end: int) -> None:
         """Fetch from `start` to `end` in a worker. Called with the condition held."""
         begin, stop = start // PAGE * PAGE, min(self.size, -(-end // PAGE) * PAGE)
-        if self._host.range_refused:
+        if self._context.range_refused:
             begin, stop = 0, self.size
-        elif self._host.workers.spare <= 1:
+        elif self._context.workers.spare <= 1:
             # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for
             # more, the server has by then sent a megabyte or two that nobody takes: 42 % of all bytes with 16
             # readers of 64 MiB.
             stop = min(stop, begin + SECOND)
         fetch = Fetch(begin, max(stop, begin + 1))
         self._fetches.append(fetch)
-        self._host.workers.submit(lambda: self._run(fetch))
+        self._context.workers.submit(lambda: self._run(fetch))
 
     def _run(self, fetch: Fetch) -> None:
         problem: Failure | None = None
@@ -365,7 +365,7 @@ class RangedFile:
                         return
                     if fetch.position > before:
                         attempts.progressed()
-                    if self._host.length_refused or not attempts.may_cure(failure):
+                    if self._context.length_refused or not attempts.may_cure(failure):
                         raise
                     if not self._readers:
                         return  # and no failure: whoever comes just now saw nothing fail, and asks again
@@ -375,21 +375,21 @@ class RangedFile:
 
     def _receive(self, fetch: Fetch) -> bool:
         """One answer; False if it was let go because nobody reads."""
-        host = self._host
+        context = self._context
         asked = fetch.heard = time.monotonic()
         end = fetch.end if not self._opened else min(fetch.end, self.size)
-        with host.contents.part(self.record, fetch.position, end, self.last_modified, fetch.hold) as part:
-            host.line.answered(time.monotonic() - asked, self._entries)
+        with context.contents.part(self.record, fetch.position, end, self.last_modified, fetch.hold) as part:
+            context.link.answered(time.monotonic() - asked, self._entries)
             self._note(part)
             if part.end is None:
                 # An empty file is answered with 200 whatever Range is asked for (xnat-rest.md 3): that says
                 # nothing of the server.
-                host.range_refused = host.range_refused or part.size != 0
+                context.range_refused = context.range_refused or part.size != 0
                 with self.condition:
                     fetch.position, fetch.end = 0, self.size
             else:
                 fetch.end = min(fetch.end, self.size)
-            with host.line.stream():
+            with context.link.stream():
                 return self._write(fetch, part)
 
     def _note(self, part: RangePart) -> None:
@@ -402,14 +402,14 @@ class RangedFile:
                 raise Failure(Cause.CHANGED, self.record.uri)
             if not self._opened:
                 if part.size is None:
-                    self._host.length_refused = True  # `whole_file` fetches it
+                    self._context.length_refused = True  # `whole_file` fetches it
                     raise Failure(Cause.NOT_DATA, self.record.uri, "an answer without a length")
                 self.size, self.last_modified = part.size, part.last_modified
                 self._fresh = True
-                self._host.coming(self.record, part.size)
+                self._context.sizes.announce(self.record, part.size)
             if self._partial is None and not self._uncached:
                 try:
-                    self._partial = self._host.cache.partial(self.key, self.size, self.last_modified)
+                    self._partial = self._context.cache.partial(self.key, self.size, self.last_modified)
                 except Failure:
                     self._opened = True
                     raise
@@ -418,7 +418,7 @@ class RangedFile:
                 self.condition.notify_all()
 
     def _write(self, fetch: Fetch, part: RangePart) -> bool:
-        host, partial = self._host, self._partial
+        context, partial = self._context, self._partial
         assert partial is not None
         position = begun = fetch.position
         reserved = 0
@@ -434,8 +434,7 @@ class RangedFile:
                 position += len(piece)
                 fetch.heard = time.monotonic()
                 fetch.came += 1
-                host.progress += 1
-                host.line.received(len(piece))
+                context.received(len(piece))
                 # A page is present only when all of it is.
                 whole = position if position >= self.size else position // PAGE * PAGE
                 if whole > fetch.position:
@@ -445,7 +444,7 @@ class RangedFile:
                         self.condition.notify_all()
                 if position >= fetch.end:
                     break
-                if host.workers.closed or (host.workers.waiting and position - begun >= SECOND):
+                if context.workers.closed or (context.workers.waiting and position - begun >= SECOND):
                     return False  # others wait for a worker: the reader asks for the rest again, behind them
                 if not self._wanted(fetch):
                     return False
@@ -455,12 +454,12 @@ class RangedFile:
         finally:
             if reserved > 0:
                 with contextlib.suppress(Failure):
-                    host.cache.reserve_pages(partial.key, -reserved)
+                    context.cache.reserve_pages(partial.key, -reserved)
 
     def _reserve(self, partial: Partial, size: int) -> None:
         """Reserve bytes; if the cap is reached, pages behind all readers go."""
         try:
-            self._host.cache.reserve_pages(partial.key, size)
+            self._context.cache.reserve_pages(partial.key, size)
         except Failure as failure:
             if failure.cause is not Cause.NO_SPACE:
                 raise
@@ -470,8 +469,8 @@ class RangedFile:
                 behind = min([behind, *(one.position for one in self._fetches)])
                 freed = partial.drop(0, max(0, behind))
             if freed:
-                self._host.cache.reserve_pages(partial.key, -freed)
-            self._host.cache.reserve_pages(partial.key, size)
+                self._context.cache.reserve_pages(partial.key, -freed)
+            self._context.cache.reserve_pages(partial.key, size)
 
     def _wanted(self, fetch: Fetch) -> bool:
         """Wait while the stream is far ahead of its readers; False once nobody has read for some time or
@@ -480,13 +479,17 @@ class RangedFile:
         with self.condition:
             if not is_far_ahead(fetch, self._readers):
                 return bool(self._readers)
-            self._host.line.waited()
+            self._context.link.waited()
             deadline = time.monotonic() + IDLE_S
             while self._readers and is_far_ahead(fetch, self._readers):
-                if self._host.workers.closed or time.monotonic() > deadline or self._host.workers.waiting:
+                if (
+                    self._context.workers.closed
+                    or time.monotonic() > deadline
+                    or self._context.workers.waiting
+                ):
                     return False
                 self.condition.wait(0.5)
-            self._host.line.waited()
+            self._context.link.waited()
             return bool(self._readers)
 
     # --- the end --------------------------------------------------------------------------------------------
@@ -501,11 +504,11 @@ class RangedFile:
                 return
             self._checking = True
         try:
-            verified = self._host.checked(self.record, self.size, self._whole_md5(partial))
+            verified = self._context.digests.check_served(self.record, self.size, self._whole_md5(partial))
             if partial.complete:  # if it is not dropped meanwhile: `commit` looks again
                 try:
                     # Of a wrong digest: under the key without it.
-                    partial.commit(self._host.key(self.record), verified)
+                    partial.commit(self._context.digests.key(self.record), verified)
                 except Failure as failure:
                     if failure.cause not in _NO_CACHE:
                         raise

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from xnatfs import retry
-from xnatfs.cache.contents import ContentCache
-from xnatfs.content.manager import ContentManager
+from xnatfs.content.context import TransferContext
 from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.downloads import NOT_IN_ZIP, Downloads, Stream, only_in_zip
+from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -47,14 +46,13 @@ class TemporaryDownloads:
     """Fetches files one by one.
 
     Args:
-        contents: where they come from.
-        content_manager: knows what is in the content cache.
+        context: where they come from, and what is in the content cache.
         folder: where temporary files may grow.
     """
 
-    def __init__(self, contents: Downloads, content_manager: ContentManager, folder: Path) -> None:
-        self._contents = contents
-        self._content_manager = content_manager
+    def __init__(self, context: TransferContext, folder: Path) -> None:
+        self._context = context
+        self._contents = context.contents
         self._folder = folder
 
     def fetch(self, record: FileRecord, *, listed: bool) -> Fetched:
@@ -93,8 +91,8 @@ class TemporaryDownloads:
                 wrong = found.md5
 
     def _cached(self, record: FileRecord) -> Fetched | None:
-        cache: ContentCache = self._content_manager.cache
-        entry = cache.open(self._content_manager.key(record))
+        cache = self._context.cache
+        entry = cache.open(self._context.digests.key(record))
         if entry is None:
             return None
         try:

@@ -22,8 +22,8 @@ _BLOCKS = 8
 class Uncached:
     """Blocks of one file in memory, least recently used goes first."""
 
-    def __init__(self, host: TransferContext, record: FileRecord) -> None:
-        self._host = host
+    def __init__(self, context: TransferContext, record: FileRecord) -> None:
+        self._context = context
         self._record = record
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -47,8 +47,8 @@ class Uncached:
             if data is not None:
                 self._blocks.move_to_end(number)
                 return data
-        data = self._host.workers.do(
-            lambda: self._fetch(number * _BLOCK, size, last_modified), self._host.limits.progress_deadline
+        data = self._context.workers.do(
+            lambda: self._fetch(number * _BLOCK, size, last_modified), self._context.limits.progress_deadline
         )
         with self._lock:
             self._blocks[number] = data
@@ -67,7 +67,7 @@ class Uncached:
 
     def _receive(self, start: int, size: int, last_modified: str) -> bytes:
         end = min(size, start + _BLOCK)
-        with self._host.contents.part(self._record, start, end, last_modified) as part:
+        with self._context.contents.part(self._record, start, end, last_modified) as part:
             if part.size not in (None, size) or part.last_modified != last_modified:
                 raise Failure(Cause.CHANGED, self._record.uri)
             data = b""
@@ -75,7 +75,7 @@ class Uncached:
             for piece in part.pieces:
                 data += piece[skip:]
                 skip = max(0, skip - len(piece))
-                self._host.progress += 1
+                self._context.progress += 1
                 if len(data) >= end - start:
                     return data[: end - start]
         raise Failure(Cause.CUT_SHORT, self._record.uri)

@@ -65,8 +65,8 @@ class Transfer:
     resource.
     """
 
-    def __init__(self, host: TransferContext, record: FileRecord, size: int, entries: int) -> None:
-        self._host = host
+    def __init__(self, context: TransferContext, record: FileRecord, size: int, entries: int) -> None:
+        self._context = context
         self._entries = entries
         self.record = record
         self.size = self._expected = size
@@ -108,7 +108,7 @@ class Transfer:
                 wait_until(
                     self.condition,
                     lambda: self._opened or self._done or self.failure is not None,
-                    self._host.limits.progress_deadline,
+                    self._context.limits.progress_deadline,
                     self._progress,
                 )
                 if self.failure is not None and not self._available:
@@ -127,7 +127,7 @@ class Transfer:
             wait_until(
                 self.condition,
                 lambda: self._available >= end or self._done or self.failure is not None,
-                self._host.limits.progress_deadline,
+                self._context.limits.progress_deadline,
                 self._progress,
             )
             if self._available < end and self.failure is not None:
@@ -140,7 +140,7 @@ class Transfer:
 
     def _progress(self) -> int:
         """In the queue, anything that moves; once it is asked for, only its own pieces."""
-        return self._came if self._hold.sent else self._host.progress
+        return self._came if self._hold.sent else self._context.progress
 
     def leave(self) -> None:
         """One reader less. The last one closes what it read from, or lets the worker do it."""
@@ -212,7 +212,7 @@ class Transfer:
                         self._keep("md5", mixed=mixed)
                         return
                     if md5 == wrong_md5:
-                        self._keep(self._host.bad_digest(self.record, md5), mixed=mixed)
+                        self._keep(self._context.digests.wrong_twice(self.record, md5), mixed=mixed)
                         return
                     detail = f"it came as {md5}, the catalog says {self.record.digest}"
                     problem = Failure(Cause.BAD_DIGEST, self.record.uri, detail)
@@ -245,24 +245,24 @@ class Transfer:
 
     def _receive_alone(self) -> str:
         asked = self._heard = time.monotonic()
-        with self._host.contents.file(self.record, self._hold) as stream:
-            self._host.line.answered(time.monotonic() - asked, self._entries)
-            with self._host.line.stream():
+        with self._context.contents.file(self.record, self._hold) as stream:
+            self._context.link.answered(time.monotonic() - asked, self._entries)
+            with self._context.link.stream():
                 return self._fill(stream)
 
     def _receive_from_zip(self) -> str:
         found: str | None = None
-        with self._host.contents.zip(self.record, self._hold) as members, self._host.line.stream():
+        with self._context.contents.zip(self.record, self._hold) as members, self._context.link.stream():
             for path, size, pieces in members:
                 if path == self.record.path and found is None:
                     found = self._fill(Stream(size, "", pieces))
                 else:
                     for _ in pieces:  # the stream has to be read past it
                         self._came += 1
-                        self._host.progress += 1
+                        self._context.progress += 1
         if found is None:
             raise Failure(Cause.GONE, self.record.uri, NOT_IN_ZIP, 404)
-        self._host.refuses_names = True  # the next one of such a name comes with all its neighbours
+        self._context.refuses_names = True  # the next one of such a name comes with all its neighbours
         return found
 
     def _fill(self, stream: Stream) -> str:
@@ -270,12 +270,12 @@ class Transfer:
         draft.rewind()
         if self._available and (stream.last_modified != self._last_modified or stream.size != self.size):
             raise Failure(Cause.CHANGED, self.record.uri)
-        large = stream.size is not None and stream.size > self._host.limits.whole_file_check
+        large = stream.size is not None and stream.size > self._context.limits.whole_file_check
         with self.condition:
             self._last_modified = stream.last_modified
             if stream.size is not None:
                 self.size = stream.size
-                self._host.coming(self.record, stream.size)
+                self._context.sizes.announce(self.record, stream.size)
             if large:
                 self._opened = True
                 self.condition.notify_all()
@@ -286,9 +286,8 @@ class Transfer:
             digest.update(piece)
             self._heard = time.monotonic()
             self._came += 1
-            self._host.progress += 1
-            self._host.line.received(len(piece))
-            if self._host.workers.closed:
+            self._context.received(len(piece))
+            if self._context.workers.closed:
                 raise Failure(Cause.INTERRUPTED, self.record.uri, "the mount is ending")
             if large:
                 if not self._still_wanted():
@@ -306,13 +305,13 @@ class Transfer:
 
     def _new_draft(self, size: int | None) -> CacheWriter | Memory:
         try:
-            self._draft = self._host.cache.draft(size)
+            self._draft = self._context.cache.draft(size)
         except Failure as failure:
             self._draft = self._without_cache(failure, self.size if size is None else size)
         return self._draft
 
     def _write(self, draft: CacheWriter | Memory, piece: bytes) -> CacheWriter | Memory:
-        if isinstance(draft, Memory) and draft.written > _MEMORY * self._host.limits.whole_file_check:
+        if isinstance(draft, Memory) and draft.written > _MEMORY * self._context.limits.whole_file_check:
             raise Failure(
                 Cause.NO_SPACE,
                 self.record.uri,
@@ -331,7 +330,7 @@ class Transfer:
         return memory
 
     def _without_cache(self, failure: Failure, size: int) -> Memory:
-        if failure.cause not in _NO_CACHE or size > self._host.limits.whole_file_check:
+        if failure.cause not in _NO_CACHE or size > self._context.limits.whole_file_check:
             raise failure
         log.info("%s is served without the cache: %s", self.record.uri, failure)
         return Memory()
@@ -341,13 +340,13 @@ class Transfer:
         than these.
         """
         assert self._draft is not None
-        self._host.learn_size(self.record, self.size)
+        self._context.sizes.learn(self.record, self.size)
         if isinstance(self._draft, CacheWriter):
-            key = self._host.key(self.record)
+            key = self._context.digests.key(self.record)
             try:
                 self._draft.commit(key, last_modified=self._last_modified, verified=verified)
                 if not mixed:
-                    self._entry = self._host.cache.open(key)
+                    self._entry = self._context.cache.open(key)
             except Failure as failure:
                 if failure.cause not in _NO_CACHE:
                     raise

@@ -1,7 +1,7 @@
 """A whole resource at once, as XNAT's zip, unpacked into the cache while readers wait for just their own file
 (design.md 4.3).
 
-Used by `content.manager`, which decides when (`ResourceAccess.worth_a_zip`). Streamed: no member larger than
+Used by `content.zip_scheduler`, which decides when. Streamed: no member larger than
 a piece is ever in memory. A member is kept if its path is in the listing, its size and (where there is one)
 its MD5 are right; the zip's own CRC is checked on the way. Whatever is not in the archive is fetched singly:
 XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3).
@@ -43,9 +43,9 @@ class ZipBatch:
     """
 
     def __init__(
-        self, host: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]
+        self, context: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]
     ) -> None:
-        self._host = host
+        self._context = context
         self._over = over
         self.series = series
         self.condition = threading.Condition()
@@ -68,7 +68,7 @@ class ZipBatch:
             Failure: TIMED_OUT without any progress; INTERRUPTED.
         """
         start = self.series.start_of(path)
-        line = self._host.line
+        line = self._context.link
 
         def too_far() -> bool:
             return (start - self.received) / line.rate > _TOO_FAR
@@ -79,8 +79,8 @@ class ZipBatch:
                 wait_until(
                     self.condition,
                     lambda: not self.expects(path) or too_far(),
-                    self._host.limits.progress_deadline,
-                    lambda: self._host.progress,
+                    self._context.limits.progress_deadline,
+                    lambda: self._context.progress,
                 )
             except Failure:
                 silent = not self.received or (
@@ -105,9 +105,7 @@ class ZipBatch:
                             raise
             # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is
             # fetched singly, without another zip for every two of them.
-            self.series.not_in_zip(
-                one.path for one in self.series.records if self._host.cache.has(self._host.key(one)) is None
-            )
+            self.series.not_in_zip(one.path for one in self.series.records if not self._is_cached(one))
         except Failure as failure:
             # Nobody loses a file by this: what has not come is fetched singly.
             log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
@@ -122,10 +120,8 @@ class ZipBatch:
             self._over(self)
 
     def _receive(self) -> None:
-        missing = sum(
-            one.size for one in self._coming.values() if self._host.cache.has(self._host.key(one)) is None
-        )
-        pile = self._host.cache.pile(missing)
+        missing = sum(one.size for one in self._coming.values() if not self._is_cached(one))
+        pile = self._context.cache.pile(missing)
         begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
         others = 2 * len(self.series.records) + _OTHERS
         self._last = begun + most
@@ -133,9 +129,9 @@ class ZipBatch:
         flushed = time.monotonic()
         try:
             asked = self._heard = time.monotonic()
-            with self._host.contents.zip(self.series.records[0], self._hold) as members:
-                self._host.line.answered(time.monotonic() - asked, self.series.entries)
-                with self._host.line.stream():
+            with self._context.contents.zip(self.series.records[0], self._hold) as members:
+                self._context.link.answered(time.monotonic() - asked, self.series.entries)
+                with self._context.link.stream():
                     for path, size, pieces in members:
                         record = self._coming.get(path)
                         others -= 1
@@ -143,11 +139,7 @@ class ZipBatch:
                             raise Failure(
                                 Cause.TOO_LARGE, detail="the zip has far more files than are listed"
                             )
-                        if (
-                            record is None
-                            or size not in (None, record.size)
-                            or self._host.cache.has(self._host.key(record)) is not None
-                        ):
+                        if record is None or size not in (None, record.size) or self._is_cached(record):
                             for piece in pieces:  # the stream has to be read past it
                                 self._count(piece)
                         else:
@@ -161,6 +153,9 @@ class ZipBatch:
         finally:
             pile.close()
             self._come(come)
+
+    def _is_cached(self, record: FileRecord) -> bool:
+        return self._context.cache.has(self._context.digests.key(record)) is not None
 
     def _come(self, paths: list[str]) -> None:
         """These have come, or will not come any more."""
@@ -188,16 +183,15 @@ class ZipBatch:
         if not room:
             return
         if came == record.size and record.digest in ("", digest.hexdigest()):
-            pile.keep(self._host.key(record), "md5" if record.digest else "crc")
+            pile.keep(self._context.digests.key(record), "md5" if record.digest else "crc")
         else:
             pile.drop()  # fetched singly it gets the benefit of a second look
 
     def _count(self, piece: bytes) -> None:
         self.received += len(piece)
         self._heard = time.monotonic()
-        self._host.progress += 1
-        self._host.line.received(len(piece))
+        self._context.received(len(piece))
         if self.received > self._last:  # a bomb is not read to its end
             raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
-        if self._host.workers.closed:
+        if self._context.workers.closed:
             raise Failure(Cause.INTERRUPTED, detail="the mount is ending")

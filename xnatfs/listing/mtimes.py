@@ -1,10 +1,11 @@
 """When files changed, as far as this machine saw it: the mtime of a file that is no longer what it first was.
 
-Used by `listing.service`, which compares a new file listing with the one before it, and by `content.manager`,
-which finds contents overwritten behind an unchanged listing; read by the tree. XNAT tells no time of change
-for a file (its listings have none, and `Last-Modified` costs a request each), so: the date of insertion of
-its session until a change is seen, then the `last_modified` that came with the change (design.md 4.5). Kept
-in the state directory, not in the cache: `rsync` after `cache clear` must find the same times.
+Used by `listing.service`, which compares a new file listing with the one before it, and by
+`content.revalidation`, which finds contents overwritten behind an unchanged listing; read by the tree. XNAT
+tells no time of change for a file (its listings have none, and `Last-Modified` costs a request each), so: the
+date of insertion of its session until a change is seen, then the `last_modified` that came with the change
+(design.md 4.5). Kept in the state directory, not in the cache: `rsync` after `cache clear` must find the same
+times.
 Threading: any thread; maps are only ever added to.
 """
 
