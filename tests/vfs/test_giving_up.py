@@ -12,7 +12,7 @@ import pytest
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.content.ranged import RangedFile
-from xnatfs.content.whole_file import Transfer
+from xnatfs.content.transfer import Transfer
 from xnatfs.demo.model import ComputedContent
 from xnatfs.errors import Failure
 
@@ -21,7 +21,7 @@ PATH = f"{FOLDER}/f"
 
 def waiting(one: Any) -> int:
     """How many have this file open, or wait for it to open."""
-    return len(one._readers) if isinstance(one, RangedFile) else one.readers
+    return len(one._readers) if isinstance(one, RangedFile) else one.file.readers
 
 
 @pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])

@@ -1,8 +1,8 @@
 """What all ways of fetching share: where bytes come from and where they go, and what was found out about the
 server and the line to it.
 
-Made by `content.manager`; handed to `content.whole_file`, `content.ranged`, `content.zip_batch` and
-`content.uncached`.
+Made by `content.manager`; handed to `content.transfer`, `content.ranged`, `content.zip_batch` and all
+that these are made of.
 Threading: any thread. The flags and `progress` are set without a lock: a flag that is late costs a request,
 and of `progress` it only matters that it rises.
 """

@@ -6,7 +6,7 @@ Used by the tree's files through `ContentManager.open`, which gives a `ContentRe
 1. whole in the cache: no request (contents without a digest are asked for again after some hours);
 2. its resource is on its way as a zip, or is worth one (`zip_scheduler`): wait for just this file;
 3. large, or of a resource of which only headers are read: in parts (`ranged`);
-4. else whole (`whole_file`).
+4. else whole (`transfer`).
 
 What is cached is revalidated by `revalidation`; what the catalog says of a file is doubted by `verification`.
 Threading: any thread. One lock guards the maps of what is on its way, never held over I/O.
@@ -27,8 +27,8 @@ from xnatfs.content.context import TransferContext
 from xnatfs.content.ranged import RangedFile
 from xnatfs.content.revalidation import Revalidation
 from xnatfs.content.stream_plan import FIRST
+from xnatfs.content.transfer import Transfer
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
-from xnatfs.content.whole_file import Transfer
 from xnatfs.content.zip_scheduler import ZipScheduler
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
@@ -206,14 +206,14 @@ class ContentManager:
         key = self.key(record)
         with self._lock:
             transfer = self._transfers.get(key)
-            new = transfer is None or not transfer.join()
+            new = transfer is None or not transfer.file.join()
             if transfer is None or new:
                 transfer = self._transfers[key] = Transfer(context, record, size, access.entries)
-                transfer.join()
+                transfer.file.join()
         if new:
             context.workers.submit(lambda: self._run(key, transfer))
         try:
-            return transfer.open()
+            return transfer.file.open()
         except Failure as failure:
             if failure.cause is not Cause.NO_SPACE or size <= context.limits.whole_file_check:
                 raise
@@ -230,13 +230,13 @@ class ContentManager:
     def _run(self, key: str, transfer: Transfer) -> None:
         try:
             transfer.run()
-            if transfer.failure is not None and transfer.readers:  # else nobody got it
-                self._diagnostics.failed(transfer.failure)
+            if transfer.file.failure is not None and transfer.file.readers:  # else nobody got it
+                self._diagnostics.failed(transfer.file.failure)
         finally:
             with self._lock:
                 if self._transfers.get(key) is transfer:  # else its successor knows the size
                     del self._transfers[key]
-                    self.context.sizes.forget_announced(transfer.record)
+                    self.context.sizes.forget_announced(transfer.file.record)
 
     def _open_ranged(self, record: FileRecord, size: int, entries: int, first: int) -> ContentReader:
         """A reader of a file that is read by ranges; tried again where the last reader of the shared one

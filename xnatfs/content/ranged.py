@@ -27,6 +27,7 @@ from xnatfs.cache.partial import PAGE, Partial
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
 from xnatfs.content.running_digest import RunningDigest
+from xnatfs.content.stream_activity import SILENT_S
 from xnatfs.content.stream_plan import (
     FIRST,
     IDLE_S,
@@ -40,7 +41,6 @@ from xnatfs.content.stream_plan import (
     is_far_ahead,
 )
 from xnatfs.content.uncached import Uncached
-from xnatfs.content.whole_file import SILENT
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.downloads import RangePart
 from xnatfs.server.records import FileRecord
@@ -169,7 +169,7 @@ class RangedFile:
             if self._readers or self._closed:
                 return
             for fetch in self._fetches:
-                if fetch.heard is not None and (not fetch.came or time.monotonic() - fetch.heard > SILENT):
+                if fetch.heard is not None and (not fetch.came or time.monotonic() - fetch.heard > SILENT_S):
                     fetch.hold.end()  # nobody waits any more, and others may wait for its worker
             if not self._fetches:
                 self._close()

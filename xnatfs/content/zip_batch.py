@@ -21,7 +21,7 @@ from xnatfs.cache.writers import BatchWriter
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.access_pattern import ResourceAccess
 from xnatfs.content.context import TransferContext
-from xnatfs.content.whole_file import SILENT
+from xnatfs.content.stream_activity import SILENT_S
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.cancel import CancelScope
 from xnatfs.server.records import FileRecord
@@ -84,7 +84,7 @@ class ZipBatch:
                 )
             except Failure:
                 silent = not self.received or (
-                    self._heard is not None and time.monotonic() - self._heard > SILENT
+                    self._heard is not None and time.monotonic() - self._heard > SILENT_S
                 )
                 if self._waiting == 1 and self._heard is not None and silent:
                     self._hold.end()  # the last one gives up, and others may wait for its worker
