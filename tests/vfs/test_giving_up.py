@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.content.ranged import RangedFile
+from xnatfs.content.stream_scheduler import StreamScheduler
 from xnatfs.content.transfer import Transfer
 from xnatfs.demo.model import ComputedContent
 from xnatfs.errors import Failure
@@ -21,10 +21,10 @@ PATH = f"{FOLDER}/f"
 
 def waiting(one: Any) -> int:
     """How many have this file open, or wait for it to open."""
-    return len(one._readers) if isinstance(one, RangedFile) else one.file.readers
+    return len(one._readers) if isinstance(one, StreamScheduler) else one.file.readers
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (StreamScheduler, 9 << 20)])
 def test_it_is_asked_for_anew(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_it_is_asked_for_anew(
     assert shelf.switches.cut_next == 0 and len(fetches) > 1
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (RangedFile, 9 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (StreamScheduler, 9 << 20)])
 def test_it_is_asked_for_anew_where_its_request_was_ended(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
 ) -> None:

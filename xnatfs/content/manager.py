@@ -262,6 +262,6 @@ class ContentManager:
 
     def _ranged_gone(self, file: RangedFile) -> None:
         with self._lock:
-            if self._ranged.get(file.key) is file:
-                del self._ranged[file.key]
-                self.context.sizes.forget_announced(file.record)
+            if self._ranged.get(file.content.key) is file:
+                del self._ranged[file.content.key]
+                self.context.sizes.forget_announced(file.content.record)

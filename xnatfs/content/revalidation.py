@@ -1,7 +1,7 @@
 """Whether what is in the cache is still the server's file: `If-Modified-Since`, a 304 costs no body.
 
-Used by `content.manager` for whole files and, through `TransferContext`, by `content.ranged` for parts of
-them.
+Used by `content.manager` for whole files and, through `TransferContext`, by `content.partial_content`
+for parts of them.
 Threading: any thread. Requests are sent by two workers of their own, apart from the streams, all of which may
 be stuck: what is here is not to wait for them. Threads that ask for the same file share one request.
 """

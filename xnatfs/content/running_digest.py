@@ -1,6 +1,6 @@
 """The MD5 of a large file, counted along while its bytes pass in order, and completed from the disk.
 
-Used by `content.ranged`.
+Used by `content.digest_check`.
 Threading: any thread; a lock, held while bytes are summed.
 """
 

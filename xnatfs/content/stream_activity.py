@@ -1,6 +1,6 @@
 """Whether a request still moves, and the grip by which it is ended.
 
-Used by `content.whole_file` and `content.transfer`.
+Used by `content.transfer` and, for each of its streams, by `content.ranged`.
 Threading: one worker notes what arrives; any thread may look.
 """
 

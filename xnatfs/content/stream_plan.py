@@ -5,7 +5,7 @@
   lets go of its connection when nobody does for some time.
 - A read elsewhere, out of order, gets the pages it touches.
 
-Used by `content.ranged`, which does it. Plain functions: they look and decide, and change nothing.
+Used by `content.stream_scheduler`, which does it. Plain functions: they look and decide, and change nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from xnatfs.server.cancel import CancelScope
+from xnatfs.content.stream_activity import StreamActivity
 
 FIRST = 512 * 1024
 SECOND = 4 * 2**20
@@ -23,15 +23,13 @@ IDLE_S = 8.0  # after which a stream that nobody reads lets its connection go
 IN_ORDER = 2**20  # bytes: a read no further than this from the end of the last one is in order
 
 
-class Fetch:
+class Fetch(StreamActivity):
     """One answer being received: it is at `position` and will go to `end`."""
 
     def __init__(self, position: int, end: int) -> None:
+        super().__init__()
         self.position = position
         self.end = end
-        self.hold = CancelScope()
-        self.came = 0  # pieces
-        self.heard: float | None = None  # when the server was asked, or last sent anything; None in the queue
 
 
 class Place(Protocol):
