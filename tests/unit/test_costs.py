@@ -85,5 +85,5 @@ def test_after_a_large_resource_the_headers_of_a_few_large_files_are_no_reason_f
     few = resource(30, 4 << 20, 2)
     for record in few.records[:4]:
         few.opened(record.path)
-        few.closed(record.size, 1024)
+        few.reads.closed(record.size, 1024)
     assert not few.worth_a_zip(line, 26, 26 * (4 << 20))

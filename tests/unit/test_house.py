@@ -29,7 +29,7 @@ STILL_LARGE = {
     *("Core", "ProjectSnapshot"),
     # still to be carved
     *("Breaker", "Builder", "Connection", "Login"),
-    *("ResourceAccess", "TokenRenewal"),
+    "TokenRenewal",
 }
 
 

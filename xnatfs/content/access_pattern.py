@@ -3,7 +3,7 @@ resource comes after it.
 
 Made from a file listing by `access_of`, kept with it; used by `content.manager` and `content.zip_scheduler`
 to decide between single files, parts of files and the whole resource as one zip.
-Threading: any thread; one lock a resource, held for moments.
+Threading: any thread. Locks are held for moments, and none while another is taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from functools import cached_property
 
 from xnatfs.content.cost_model import LinkModel
 from xnatfs.listing.snapshot import FileIndex
@@ -24,41 +25,16 @@ _LACKING_S = 60.0  # for this long, files a zip did not bring are not expected i
 _LEVELS = ("scan", "assessor", "reconstruction", "experiment")
 
 
-class ResourceAccess:
-    """A resource's files in catalog order.
+class ReadStatistics:
+    """How much of the files that were opened was read before they were closed."""
 
-    Args:
-        records: the files.
-        entries: how many its catalogue has, where that is more than these.
-    """
+    __slots__ = ("_closed", "_closed_bytes", "_lock", "_read_bytes")
 
-    def __init__(self, records: list[FileRecord], entries: int = 0) -> None:
-        self.records = records
-        self.entries = max(entries, len(records))
-        self.total = sum(record.size for record in records)
-        self.previous: ResourceAccess | None = None
-        self.following: ResourceAccess | None = None
-        self.batched = 0.0  # time.monotonic() of the last look into it while it came, or had come, as a zip
-        self.no_room = -3600.0  # time.monotonic() of the last try for which the cache had no room
-        # Since when, what a whole zip did not bring.
-        self._lacking: tuple[float, frozenset[str]] = (0.0, frozenset())
-        self.ahead = False  # its zip was started before anybody looked into it, and nobody has looked yet
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._opened: set[str] = set()
-        self._last = 0.0
         self._closed = 0
         self._closed_bytes = 0
         self._read_bytes = 0
-        self._starts: dict[str, int] | None = None
-
-    def opened(self, path: str) -> None:
-        """A file that is not in the cache was opened."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._last > _WALK_GAP_S:
-                self._opened.clear()
-            self._last = now
-            self._opened.add(path)
 
     def closed(self, size: int, read: int) -> None:
         """A file was closed after `read` bytes of it."""
@@ -85,17 +61,89 @@ class ResourceAccess:
                 and self._read_bytes <= self._closed * HEAD_BYTES
             )
 
-    def not_in_zip(self, paths: Iterable[str]) -> None:
+
+class ZipHistory:
+    """What came of fetching a resource as one zip. Each attribute is replaced as a whole: no lock.
+
+    Attributes:
+        prefetched: the zip was started before anybody looked into the resource, and nobody has looked yet.
+    """
+
+    __slots__ = ("_incomplete", "_no_room_at", "_used_at", "prefetched")
+
+    def __init__(self) -> None:
+        self.prefetched = False
+        self._used_at: float | None = None
+        self._no_room_at: float | None = None
+        # Since when, and what a whole zip did not bring.
+        self._incomplete: tuple[float, frozenset[str]] | None = None
+
+    def use(self) -> None:
+        """A reader looks into the resource while it comes, or after it has come, as a zip."""
+        self._used_at = time.monotonic()
+
+    def used_within(self, seconds: float) -> bool:
+        """Whether `use` was called in the last seconds."""
+        return _is_within(self._used_at, seconds)
+
+    def lacks_room(self) -> None:
+        """The cache has no room for the zip."""
+        self._no_room_at = time.monotonic()
+
+    def lacked_room_within(self, seconds: float) -> bool:
+        """Whether the zip was tried in the last seconds and found no room."""
+        return _is_within(self._no_room_at, seconds)
+
+    def was_without(self, paths: Iterable[str]) -> None:
         """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not
         either.
         """
-        with self._lock:
-            self._lacking = time.monotonic(), frozenset(paths)
+        self._incomplete = time.monotonic(), frozenset(paths)
 
-    def may_be_in_zip(self, path: str) -> bool:
+    def may_have(self, path: str) -> bool:
         """Whether a zip may bring this file."""
-        since, lacking = self._lacking
-        return not out_of_reach(path) and (path not in lacking or time.monotonic() - since > _LACKING_S)
+        if out_of_reach(path):
+            return False
+        if self._incomplete is None:
+            return True
+        since, lacking = self._incomplete
+        return path not in lacking or time.monotonic() - since > _LACKING_S
+
+
+def _is_within(moment: float | None, seconds: float) -> bool:
+    return moment is not None and time.monotonic() - moment < seconds
+
+
+class ResourceAccess:
+    """A resource's files in catalog order, and how they are accessed.
+
+    Args:
+        records: the files.
+        entries: how many its catalogue has, where that is more than these.
+
+    Attributes:
+        previous, following: the neighbours in the order in which the tree lists them.
+    """
+
+    def __init__(self, records: list[FileRecord], entries: int = 0) -> None:
+        self.records = records
+        self.entries = max(entries, len(records))
+        self.total = sum(record.size for record in records)
+        self.previous: ResourceAccess | None = None
+        self.following: ResourceAccess | None = None
+        self.reads = ReadStatistics()
+        self.zips = ZipHistory()
+        self._lock = threading.Lock()
+        self._opened: set[str] = set()
+        self._opened_at: float | None = None
+
+    def opened(self, path: str) -> None:
+        """A file that is not in the cache was opened."""
+        with self._lock:
+            if not _is_within(self._opened_at, _WALK_GAP_S):
+                self._opened.clear()
+            self._opened_at = time.monotonic()
+            self._opened.add(path)
 
     def worth_a_zip(self, line: LinkModel, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one
@@ -109,34 +157,32 @@ class ResourceAccess:
             opened = len(self._opened)
         if left < 2:
             return False
-        if self._is_next():
+        if self.in_a_walk:
             expected = float(left)
         elif opened < 2:
             return False
         else:
             expected = float(min(left, opened * _EXPECTED_MORE))
-        wanted = expected / left * left_bytes * self.share
+        wanted = expected / left * left_bytes * self.reads.share
         return line.at_once(self.total, self.entries) < line.singly(expected, wanted, self.entries)
-
-    def _is_next(self) -> bool:
-        """Whether the resource before this one was just taken whole: a walk through the session."""
-        return self.previous is not None and time.monotonic() - self.previous.batched < _WALK_GAP_S
 
     @property
     def in_a_walk(self) -> bool:
-        """Whether this is at least the second resource in a row that was taken whole."""
-        return self._is_next() and self.previous is not None and self.previous.batched > 0
+        """Whether the resource before this one was just taken whole: a walk through the session."""
+        return self.previous is not None and self.previous.zips.used_within(_WALK_GAP_S)
 
     def start_of(self, path: str) -> int:
         """Bytes of the files before this one in catalog order: about where it comes in the zip."""
-        if self._starts is None:
-            starts: dict[str, int] = {}
-            position = 0
-            for record in self.records:
-                starts[record.path] = position
-                position += record.size
-            self._starts = starts
         return self._starts.get(path, self.total)
+
+    @cached_property
+    def _starts(self) -> dict[str, int]:
+        starts: dict[str, int] = {}
+        position = 0
+        for record in self.records:
+            starts[record.path] = position
+            position += record.size
+        return starts
 
 
 def access_of(snapshot: FileIndex, files: list[FileRecord]) -> ResourceAccess:

@@ -93,7 +93,7 @@ class _Counted:
         """See `ContentReader`."""
         self._reader.close()
         if self._furthest:
-            self._access.closed(self.size, self._furthest)
+            self._access.reads.closed(self.size, self._furthest)
 
 
 class ContentManager:
@@ -196,7 +196,7 @@ class ContentManager:
     def _fetch(self, record: FileRecord, access: ResourceAccess) -> ContentReader:
         context = self.context
         size = self.size(record)
-        heads = access.heads_only and size > 2 * HEAD_BYTES and not context.range_refused
+        heads = access.reads.heads_only and size > 2 * HEAD_BYTES and not context.range_refused
         if (size > context.limits.whole_file_check or heads) and not context.length_refused:
             try:
                 return self._open_ranged(record, size, access.entries, HEAD_BYTES if heads else FIRST)

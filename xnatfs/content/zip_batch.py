@@ -55,7 +55,7 @@ class ZipBatch:
         self._waiting = 0  # readers
         self._hold = CancelScope()
         self._heard: float | None = None  # when the server was asked, or last sent anything
-        self._coming = {record.path: record for record in series.records if series.may_be_in_zip(record.path)}
+        self._coming = {record.path: record for record in series.records if series.zips.may_have(record.path)}
 
     def expects(self, path: str) -> bool:
         """Whether this file may still come."""
@@ -105,12 +105,12 @@ class ZipBatch:
                             raise
             # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is
             # fetched singly, without another zip for every two of them.
-            self.series.not_in_zip(one.path for one in self.series.records if not self._is_cached(one))
+            self.series.zips.was_without(one.path for one in self.series.records if not self._is_cached(one))
         except Failure as failure:
             # Nobody loses a file by this: what has not come is fetched singly.
             log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
             if failure.cause in (Cause.NO_SPACE, Cause.TOO_LARGE):
-                self.series.no_room = time.monotonic()
+                self.series.zips.lacks_room()
         except BaseException:
             log.exception("unpacking %s broke", self.series.records[0].base)
         finally:

@@ -8,7 +8,6 @@ Threading: any thread. One lock guards the map of what is on its way, never held
 from __future__ import annotations
 
 import threading
-import time
 
 from xnatfs.content.access_pattern import ResourceAccess
 from xnatfs.content.context import TransferContext
@@ -34,9 +33,9 @@ class ZipScheduler:
 
     def reached(self, access: ResourceAccess) -> None:
         """A file of this resource is opened: if its zip was started ahead, the walk has come here."""
-        if access.ahead:
-            access.ahead = False
-            access.batched = time.monotonic()
+        if access.zips.prefetched:
+            access.zips.prefetched = False
+            access.zips.use()
             self._go_ahead(access)
 
     def wait_for(self, record: FileRecord, access: ResourceAccess) -> bool:
@@ -49,7 +48,7 @@ class ZipScheduler:
         batch = self._batch(record, access)
         if batch is None or not batch.expects(record.path):
             return False
-        access.batched = time.monotonic()
+        access.zips.use()
         batch.wait_for(record.path)
         return True
 
@@ -60,9 +59,9 @@ class ZipScheduler:
         if running is not None:
             return running
         # A resource larger than the cache would push its own files out before they are read.
-        if access.total > context.cache.cap or time.monotonic() - access.no_room < _RETRY_S:
+        if access.total > context.cache.cap or access.zips.lacked_room_within(_RETRY_S):
             return None
-        if not access.may_be_in_zip(record.path):
+        if not access.zips.may_have(record.path):
             return None
         needed = context.refuses_names and only_in_zip(record.path)
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.
@@ -71,7 +70,7 @@ class ZipScheduler:
         missing = [
             record
             for record in access.records
-            if context.cache.has(context.digests.key(record)) is None and access.may_be_in_zip(record.path)
+            if context.cache.has(context.digests.key(record)) is None and access.zips.may_have(record.path)
         ]
         if not needed and not access.worth_a_zip(
             context.link, len(missing), sum(record.size for record in missing)
@@ -91,7 +90,7 @@ class ZipScheduler:
     def _over(self, batch: ZipBatch) -> None:
         with self._lock:
             self._batches.pop(batch.series.records[0].resource_id, None)
-        if time.monotonic() - batch.series.batched < self._context.limits.progress_deadline:
+        if batch.series.zips.used_within(self._context.limits.progress_deadline):
             self._go_ahead(batch.series)
 
     def _go_ahead(self, access: ResourceAccess) -> None:
@@ -101,7 +100,7 @@ class ZipScheduler:
         context, following = self._context, access.following
         if (
             following is None
-            or following.ahead
+            or following.zips.prefetched
             or not access.in_a_walk
             or following.total > min(context.limits.ahead, context.cache.cap // 2)
         ):
@@ -109,7 +108,7 @@ class ZipScheduler:
         with self._lock:
             if self._batches:
                 return
-            following.ahead = True
+            following.zips.prefetched = True
         missing = sum(
             1 for record in following.records if context.cache.has(context.digests.key(record)) is None
         )
