@@ -273,7 +273,7 @@ def _other_password(
 def _set_clock(world: World, patch: pytest.MonkeyPatch, now: Callable[[], float]) -> None:
     patch.setattr(time, "time", now)
     if world.mounted:  # it was given the clock when it was made
-        patch.setattr(world.mount().connection.breaker, "_wall", now)
+        patch.setattr(world.mount().connection.breaker.clock, "wall", now)
 
 
 def _clock(seconds: float) -> Callable[[World, Operation, pytest.MonkeyPatch], Active]:

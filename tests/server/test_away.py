@@ -142,7 +142,7 @@ def test_a_pause_that_is_asked_for_has_a_limit(
 def test_after_the_machine_slept_connections_are_made_anew(server: DemoServer, logged_in: Connection) -> None:
     assert projects(logged_in)
     assert projects(logged_in)
-    logged_in.breaker._offset -= 3600  # as if the wall clock had gone on for an hour without the other
+    logged_in.breaker.clock._offset -= 3600  # as if the wall clock had gone on for an hour without the other
     assert projects(logged_in)
     first, second, third = (one.connection for one in server.requests("^GET /data/projects"))
     assert first == second != third

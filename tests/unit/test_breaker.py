@@ -11,7 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support import until
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.breaker import LONGEST, SILENCE, SPREAD, TIRED, Breaker, Prober
+from xnatfs.server.breaker import SILENCE, SPREAD, Breaker
+from xnatfs.server.probe_schedule import LONGEST, TIRED
+from xnatfs.server.prober import Prober
+from xnatfs.server.system_clock import SystemClock
 
 REFUSED = (Cause.UNREACHABLE, "connection refused")
 
@@ -37,7 +40,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def breaker(clock: Clock) -> Breaker:
-    return Breaker("https://x", clock.monotonic, clock.wall)
+    return Breaker("https://x", SystemClock(clock.monotonic, clock.wall))
 
 
 def fails(breaker: Breaker, clock: Clock, seconds: float) -> None:
@@ -192,7 +195,7 @@ def test_a_suspended_machine_has_it_probed_at_once(breaker: Breaker, clock: Cloc
 
 
 def test_the_first_to_ask_after_a_long_time_is_kept_waiting_for_a_probe(clock: Clock) -> None:
-    breaker = Breaker("https://x", clock.monotonic, clock.wall)
+    breaker = Breaker("https://x", SystemClock(clock.monotonic, clock.wall))
     opened(breaker, clock)
     clock.now += TIRED + 1
 
@@ -234,7 +237,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, takes: float) -> None:
         self.probes_take = takes
         self.clock = Clock()
-        self.breaker = Breaker("https://x", self.clock.monotonic, self.clock.wall)
+        self.breaker = Breaker("https://x", SystemClock(self.clock.monotonic, self.clock.wall))
         self.up = True
         self.proven = False  # a probe has failed since the last answer
         self.down_since: float | None = None

@@ -31,10 +31,11 @@ from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings, is_loopback, origin, shown_url
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import json_stream
-from xnatfs.server.breaker import Breaker, Prober
+from xnatfs.server.breaker import Breaker
 from xnatfs.server.cancel import CancelScope, ended, held
 from xnatfs.server.limiter import RequestLimiter
 from xnatfs.server.login_state import SESSION, Known, Login, as_stranger, basic, without_password
+from xnatfs.server.prober import Prober
 from xnatfs.server.pyxnat_interface import make_interface
 from xnatfs.server.transport import (
     FewCookies,
