@@ -189,7 +189,7 @@ def test_the_end_of_a_foreign_token_is_asked_for_once(
         one.token_renewal.look()
         one.token_renewal.look()
         assert [asked.target for asked in own.requests()] == ["/data/services/tokens/show"]
-        assert abs((one.token_renewal._expires or 0) - made.expires) < 5
+        assert abs((one.token_renewal._lifetime().expires or 0) - made.expires) < 5
         assert one.state == "ok"
         with monkeypatch.context() as patch:
             later(patch, 2800.0)  # in the last quarter of its hour

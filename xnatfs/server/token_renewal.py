@@ -20,21 +20,42 @@ from typing import Any
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
-from xnatfs.auth.credentials import ENVIRONMENT, STORED, TERMINAL, Credentials
+from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.config import Settings
 from xnatfs.errors import Failure, UsageError
 from xnatfs.server import alias_tokens as remote
 from xnatfs.server import identity
 from xnatfs.server.connection import Connection
+from xnatfs.server.credential_search import CredentialSearch, is_given_once
+from xnatfs.server.token_lifetime import TokenLifetime
 
 log = logging.getLogger(__name__)
 
 _LOOK = 30.0  # seconds between two looks; short of what a laptop sleeps, so a clock that jumps is noticed
-_SOON = 12 * 3600.0  # seconds before the end, at most: the rest is not worth a warning
 # seconds after the mount: whether strangers are refused matters when the first session ends, 15 minutes from
 # now at least
 _LEARN = 300.0
 _LINGER = 60.0  # seconds until a token that was renewed is made worthless: other mounts have looked by then
+
+
+class RetiredTokens:
+    """The tokens that were replaced: made worthless once no other mount uses them any more."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._due: list[tuple[float, str]] = []  # when, and the alias
+
+    def add(self, alias: str) -> None:
+        """This one has been replaced just now."""
+        self._due.append((time.monotonic() + _LINGER, alias))
+
+    def give_back(self, *, even_early: bool = False) -> None:
+        """Make those worthless whose time has come."""
+        due = [one for one in self._due if even_early or one[0] <= time.monotonic()]
+        for one in due:
+            self._due.remove(one)
+            with contextlib.suppress(Failure):
+                remote.invalidate(self._connection, one[1])
 
 
 class TokenRenewal:
@@ -50,15 +71,14 @@ class TokenRenewal:
         self._anew = anew
         self._lock = threading.Lock()  # around what changes the login: one at a time
         self._stop = threading.Event()
-        self._expires: float | None = None
-        self._life = 0.0
-        self._asked = settings.offline
-        self._learn_at = time.monotonic() + _LEARN
-        self._old: list[tuple[float, str]] = []  # aliases to be made worthless, and when
+        self._search = CredentialSearch(connection)
+        self._retired = RetiredTokens(connection)
+        self._noted: TokenLifetime | None = None  # of the login in use, when it was last looked at
+        self._asked = settings.offline  # the server was asked for the expiry, or there is no need to
+        self._learn_at: float | None = time.monotonic() + _LEARN
         self._said = "ok"
-        self._try_at = 0.0  # not before that is a renewal tried again
-        self._noted: Credentials | None = None
-        connection.logins.elsewhere = self._elsewhere
+        self._renew_at: float | None = None  # not before that is a renewal tried again
+        connection.logins.elsewhere = self._search.try_reread
 
     def start(self) -> None:
         """Look after it from now on."""
@@ -69,7 +89,7 @@ class TokenRenewal:
         """End, and give back the tokens that were replaced."""
         self._stop.set()
         if not self._connection.breaker.quiet(1.0):
-            self._give_back(all_of_them=True)
+            self._retired.give_back(even_early=True)
 
     # --- what people see ------------------------------------------------------------------------------------
 
@@ -77,16 +97,13 @@ class TokenRenewal:
         """`ok`, `expires soon`, `expired`, or `refused` by the server."""
         if self._connection.logins.refused:
             return "refused"
-        self._note_expiry()
-        if self._expires is None:
-            return "ok"
-        left = self._expires - time.time()
-        return "expired" if left <= 0 else "expires soon" if left < min(self._life / 4, _SOON) else "ok"
+        return self._lifetime().state
 
     def report(self) -> dict[str, Any]:
         """For `status`: no secrets."""
         login, state = self._connection.logins.credentials, self.state()
-        when = _time(self._expires) if self._expires is not None else None
+        expires = self._noted.expires if self._noted is not None else None
+        when = _time(expires) if expires is not None else None
         text = ""
         if state == "refused":
             text = f"REFUSED by the server ({login.source}); `xnatfs login` brings the mount back"
@@ -128,9 +145,9 @@ class TokenRenewal:
         """
         with self._lock:
             used = self._connection.logins.credentials
-            login = self._kept() if place == "login" else self._from_its_place()
+            login = self._search.stored() if place == "login" else self._search.reread()
             if login is None:
-                if _once_only(used):
+                if is_given_once(used):
                     raise UsageError(
                         f"a password from the {used.source} cannot be read again; run `xnatfs login`, or "
                         f"unmount and mount again"
@@ -157,41 +174,14 @@ class TokenRenewal:
         if refused:
             self._anew()
 
-    def _note_expiry(self) -> None:
+    def _lifetime(self) -> TokenLifetime:
+        """Of the login that is in use now."""
         login = self._connection.logins.credentials
-        if login is self._noted:
-            return
-        self._noted = login
-        self._expires = login.expires
-        self._life = (login.expires or 0.0) - (login.issued or time.time())
-        self._asked = self._asked or login.expires is not None
-        self._try_at = 0.0
-
-    # --- where logins are -----------------------------------------------------------------------------------
-
-    def _kept(self) -> Credentials | None:
-        """What `xnatfs login` keeps for this server and user."""
-        found = self._kept_token()
-        return logins.of(found, self._connection.logins.credentials.again) if found is not None else None
-
-    def _kept_token(self) -> token_store.StoredToken | None:
-        here = (self._connection.server, self._connection.user)
-        return next(
-            (one for one in token_store.kept() if (one.server, one.user) == here and not one.expired), None
-        )
-
-    def _from_its_place(self) -> Credentials | None:
-        used = self._connection.logins.credentials
-        if _once_only(used) or used.source == STORED or used.again is None:
-            return self._kept()
-        return used.again()
-
-    def _elsewhere(self) -> Credentials | None:
-        try:
-            return self._from_its_place()
-        except UsageError as problem:
-            log.warning("%s", problem)
-            return None
+        if self._noted is None or self._noted.login is not login:
+            self._noted = TokenLifetime.of(login)
+            self._asked = self._asked or login.expires is not None
+            self._renew_at = None
+        return self._noted
 
     # --- by itself ------------------------------------------------------------------------------------------
 
@@ -204,19 +194,17 @@ class TokenRenewal:
 
     def _pause(self) -> float:
         """Until the next look: short where a token lives for seconds only."""
-        self._note_expiry()
-        if self._expires is None:
+        lifetime = self._lifetime()
+        if lifetime.expires is None:
             return _LOOK if self._asked else 2.0
-        left = self._expires - time.time()
-        soon = min(self._life / 4, _SOON)
-        if left > soon:
-            return min(_LOOK, max(0.2, left - soon))
-        due = (
-            left > 0
-            and self._connection.logins.credentials.source == STORED
-            and time.monotonic() >= self._try_at
-        )
+        left, notice = lifetime.left, lifetime.notice
+        if left > notice:
+            return min(_LOOK, max(0.2, left - notice))
+        due = left > 0 and lifetime.login.source == STORED and self._may_renew()
         return 0.2 if due else _LOOK
+
+    def _may_renew(self) -> bool:
+        return self._renew_at is None or time.monotonic() >= self._renew_at
 
     def look(self) -> None:
         """Do what is due.
@@ -235,13 +223,14 @@ class TokenRenewal:
             if not self._asked:
                 self._asked = True
                 self._ask_for_expiry(used)
-            if not self._connection.logins.closed and time.monotonic() > self._learn_at:
-                self._learn_at = float("inf")
+            due = self._learn_at is not None and time.monotonic() > self._learn_at
+            if due and not self._connection.logins.closed:
+                self._learn_at = None
                 self._connection.logins.learn()
                 identity.remember(self._settings, used.owner or used.user, self._connection.known)
-            if self.state() == "expires soon" and used.source == STORED and time.monotonic() >= self._try_at:
+            if self.state() == "expires soon" and used.source == STORED and self._may_renew():
                 self._renew(used)
-            self._give_back()
+            self._retired.give_back()
 
     def _say(self) -> None:
         state = self.state()
@@ -251,33 +240,29 @@ class TokenRenewal:
                 log.warning("%s", self.report()["text"])
 
     def _look_elsewhere(self, used: Credentials) -> None:
-        login = self._elsewhere()
+        login = self._search.try_reread()
         if login is not None and not self._connection.logins.turned_down(login):
             self._take(login)
 
     def _take_newer(self, used: Credentials) -> bool:
         """Another mount has renewed the token, or there was a new login."""
-        if used.source != STORED:
+        login = self._search.newer(used)
+        if login is None:
             return False
-        found = self._kept_token()
-        if found is None or found.issued <= (used.issued or 0.0):
-            return False
-        self._take(logins.of(found, used.again))
+        self._take(login)
         return True
 
     def _ask_for_expiry(self, used: Credentials) -> None:
         if remote.is_alias(used.user):
-            with contextlib.suppress(
-                Failure
-            ):  # a server before XNAT 1.8 does not show them; then the refusal will tell
-                since, self._expires = remote.times(self._connection, used.user)
-                self._life = (self._expires or 0.0) - (since or time.time())
+            # A server before XNAT 1.8 does not show them; then the refusal will tell.
+            with contextlib.suppress(Failure):
+                issued, expires = remote.times(self._connection, used.user)
+                self._noted = TokenLifetime(used, issued or time.time(), expires)
 
     def _renew(self, used: Credentials) -> None:
         """Swap the token for a new one. Where the server does not let it, the user has to log in."""
-        left = (self._expires or 0.0) - time.time()
-        self._try_at = time.monotonic() + max(_LOOK, left / 8)
-        kept = self._kept_token()
+        self._renew_at = time.monotonic() + max(_LOOK, self._lifetime().left / 8)
+        kept = self._search.stored_token()
         if kept is None:
             return  # logged out
         with token_store.renewing() as alone:
@@ -288,18 +273,7 @@ class TokenRenewal:
             )
             self._take(logins.of(fresh, used.again))
         log.info("the token of %s was renewed; it is valid until %s", STORED, _time(fresh.expires or 0.0))
-        self._old.append((time.monotonic() + _LINGER, used.user))
-
-    def _give_back(self, all_of_them: bool = False) -> None:
-        due = [one for one in self._old if all_of_them or one[0] <= time.monotonic()]
-        for one in due:
-            self._old.remove(one)
-            with contextlib.suppress(Failure):
-                remote.invalidate(self._connection, one[1])
-
-
-def _once_only(login: Credentials) -> bool:
-    return login.source.startswith(ENVIRONMENT) or login.source == TERMINAL
+        self._retired.add(used.user)
 
 
 def _time(seconds: float) -> str:
