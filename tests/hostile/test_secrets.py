@@ -159,7 +159,12 @@ def test_no_failure_tells_what_a_redirect_or_a_url_has_in_it() -> None:
     with scripted(script) as odd, connection(odd.url, "demo", PASSWORD) as made:
         with pytest.raises(Failure) as caught:
             made.login()
-        told = [str(caught.value), repr(caught.value), repr(made._http.auth), repr(made.logins.credentials)]
+        told = [
+            str(caught.value),
+            repr(caught.value),
+            repr(made.transport.session.auth),
+            repr(made.logins.credentials),
+        ]
         told += [str(caught.value.__cause__), repr(caught.value.__context__)]
     assert not any(WRONG in one or PASSWORD in one for one in told)
 

@@ -17,7 +17,8 @@ from xnatfs.config import normal_url, shown_url
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server.connection import Connection, Known
+from xnatfs.server.connection import Connection
+from xnatfs.server.login_state import Known
 from xnatfs.server.resultset import rows_of
 
 PLAIN = "http://xnat.example.org"
@@ -232,7 +233,7 @@ def test_cookies_without_an_end_are_not_all_kept() -> None:
     with scripted(script) as odd, connection(odd.url) as made:
         for number in range(100):
             made.get("/x", params={"n": str(number)})
-        assert len(made._http.cookies) <= 40
+        assert len(made.transport.cookies) <= 40
         assert "c99" not in str(odd.asked[-1].headers.get("cookie"))
 
 

@@ -16,8 +16,7 @@ from xnatfs import retry
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server import breaker
-from xnatfs.server import connection as session
+from xnatfs.server import breaker, http_transport
 from xnatfs.server.connection import Connection
 from xnatfs.server.downloads import Downloads
 from xnatfs.server.records import FileRecord, Owner
@@ -31,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule is tested with a clock of its own; here it is a little more impatient."""
     monkeypatch.setattr(breaker, "SPREAD", 0.2)
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
-    monkeypatch.setattr(session, "_PROBE_TIMEOUT", 0.5)
+    monkeypatch.setattr(http_transport, "_PROBE_TIMEOUT", 0.5)
 
 
 def projects(made: Connection) -> set[str]:

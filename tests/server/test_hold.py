@@ -134,6 +134,6 @@ def test_what_waits_since_before_an_outage_is_asked_anew_after_it(own: DemoServe
         until(lambda: own.requests("/experiments"))
         own.switches.latency_ms = 0
         time.sleep(0.1)
-        made._back()  # what the prober calls
+        made.transport.retry_unanswered()  # what the prober calls
         thread.join(10)
         assert not thread.is_alive() and len(found) == 2, "the first request waits for an hour"

@@ -15,7 +15,8 @@ from xnatfs.config import Limits
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.connection import USER_AGENT, Connection
+from xnatfs.server.connection import Connection
+from xnatfs.server.http_transport import USER_AGENT
 from xnatfs.server.resultset import rows_of
 
 

@@ -69,7 +69,7 @@ def test_no_secret_is_in_any_of_it(shelf: Shelf, compose: Compose) -> None:
     shelf.make.user("sesame")  # whose password is the same word
     shelf.project.members.add("sesame")
     mounted = compose(shelf.server, user="sesame")
-    mounted.connection.user = "ann"  # the name itself may show
+    mounted.connection.logins.user = "ann"  # the name itself may show
     for name, _ in mounted.vfs.entries("/.xnatfs"):
         assert "sesame" not in read(mounted.vfs, f"/.xnatfs/{name}").decode()
 

@@ -58,7 +58,7 @@ def test_what_is_not_here_fails_once_the_server_is_known_to_be_away(
     silent: Core, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker, "SILENCE", 0.5)
-    monkeypatch.setattr("xnatfs.server.connection._PROBE_TIMEOUT", 0.5)
+    monkeypatch.setattr("xnatfs.server.http_transport._PROBE_TIMEOUT", 0.5)
     vfs = silent.vfs
     with pytest.raises(OSError) as caught:
         vfs.open(f"{FOLDER}/g")

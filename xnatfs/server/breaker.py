@@ -1,7 +1,7 @@
 """Whether the server is there: while it is known to be away, requests fail at once in place of waiting for
 time-outs.
 
-Used by `connection.Connection`. The rule:
+Used by `http_transport`, and by whoever shows or waits for listings. The rule:
 
 - It is *suspected* once nothing was answered for `SPREAD` seconds though a request failed on its way
   (refused, no such host, reset, silence), or for `SILENCE` seconds though a request waits. Any HTTP answer, a

@@ -1,10 +1,10 @@
 """The bodies of answers, read in pieces and never beyond a bound: a server, or whoever sits before it, may
 send without an end.
 
-Used by `connection` (short answers), `items` and `resultset` (listings). Files have bounds of their own, in
-`listing` and `content`. Listings come as `{"ResultSet": {..., "Result": [row, row, ...], ...}}` and are read
-row by row, so that memory holds what is made of the rows and not the text too: a million files are 300 MB of
-text.
+Used by `http_transport` (short answers), `connection` (deadlines), `items` and `resultset` (listings). Files
+have bounds of their own, in `listing` and `content`. Listings come as
+`{"ResultSet": {..., "Result": [row, row, ...], ...}}` and are read row by row, so that memory holds what is
+made of the rows and not the text too: a million files are 300 MB of text.
 Threading: any thread; an answer belongs to the thread that asked.
 """
 

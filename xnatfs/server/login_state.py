@@ -17,14 +17,16 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import requests
-from requests.cookies import CookieConflictError, RequestsCookieJar
+from requests.cookies import CookieConflictError
 
 from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.server.http_transport import HttpTransport
+from xnatfs.server.request_auth import as_stranger, basic
 
 log = logging.getLogger(__name__)
 
@@ -54,37 +56,14 @@ class Known(NamedTuple):
     closed: bool = False
 
 
-class LoginTransport(Protocol):
-    """What a login is sent through: the bare requests of a connection, without the login that `get` sees to.
-
-    Attributes:
-        server: its address.
-        user: as the server names it; "" before the first login.
-    """
-
-    server: str
-    user: str
-
-    @property
-    def cookies(self) -> RequestsCookieJar:
-        """Of the session."""
-        ...
-
-    def ask(
-        self, url: str, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None
-    ) -> requests.Response:
-        """GET a URL as it is, whatever the status."""
-        ...
-
-    def change_login(self, login: Credentials) -> None:
-        """Log in with other credentials of the same user, and go on with that session."""
-        ...
-
-
 class Login:
     """The login of one connection.
 
+    Args:
+        change: log in with other credentials of the same user, and go on with that session. Raises as `take`.
+
     Attributes:
+        user: as the server names it, which for an alias token is its owner; "" before the first login.
         count: logins so far.
         closed: the server is known to refuse whoever is not logged in.
         refused: the server refused these credentials; nothing is sent any more.
@@ -92,13 +71,17 @@ class Login:
             these were found?
     """
 
-    def __init__(self, connection: LoginTransport, credentials: Credentials) -> None:
+    def __init__(
+        self, transport: HttpTransport, credentials: Credentials, change: Callable[[Credentials], None]
+    ) -> None:
         self.credentials = credentials
+        self.user = ""
         self.count = 0
         self.closed = False
         self.refused = False
         self.elsewhere: Callable[[], Credentials | None] = lambda: None
-        self._connection = connection
+        self._transport = transport
+        self._change = change
         self._lock = threading.Lock()
         self._busy = False
         self._good_at = -_MOMENT  # when the server last took the session or the login
@@ -130,7 +113,7 @@ class Login:
     @property
     def bare(self) -> bool:
         """Whether a request needs the cookie only."""
-        return self.closed and SESSION in self._connection.cookies
+        return self.closed and SESSION in self._transport.cookies
 
     def good(self, bare: bool = False) -> None:
         """The server took the session or the password."""
@@ -138,7 +121,7 @@ class Login:
         if bare:
             self._bare_misses = 0
         with contextlib.suppress(KeyError, IndexError, ValueError, CookieConflictError):
-            self._idle = float(self._connection.cookies[_TIMES].strip('"').split(",")[1]) / 1000
+            self._idle = float(self._transport.cookies[_TIMES].strip('"').split(",")[1]) / 1000
 
     def bare_missed(self, guest: bool) -> None:
         """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so
@@ -174,14 +157,14 @@ class Login:
         Raises:
             Failure: LOGIN_REFUSED, or what keeps the server from answering.
         """
-        response = self._connection.ask(f"{known.server}/data/auth")
+        response = self._transport.ask(f"{known.server}/data/auth")
         match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
-        if match is None or match["name"] != known.user or SESSION not in self._connection.cookies:
+        if match is None or match["name"] != known.user or SESSION not in self._transport.cookies:
             if response.status_code in _REFUSALS:
                 raise self._refuse()
-            self._connection.cookies.clear()
+            self._transport.cookies.clear()
             return False
-        self._connection.user, self.closed = known.user, known.closed
+        self.user, self.closed = known.user, known.closed
         self.count += 1
         self.good()
         return True
@@ -208,7 +191,7 @@ class Login:
         with self._lock:
             if self.count != seen:
                 return
-            log.info("the session at %s has expired; logging in again", self._connection.server)
+            log.info("the session at %s has expired; logging in again", self._transport.server)
             self._busy = True
             try:
                 self._patiently(spent)
@@ -229,23 +212,23 @@ class Login:
                         raise
                     if not attempts.again(failure):
                         raise Failure(
-                            Cause.NOT_DATA, self._connection.server, failure.detail or "at login"
+                            Cause.NOT_DATA, self._transport.server, failure.detail or "at login"
                         ) from None
 
     def _log_in(self, spent: bool = False) -> None:
         """One request with the password, one that asks who we are. Called with the lock held."""
         if self.refused:
             raise self._refusal()
-        server = self._connection.server
+        server = self._transport.server
         lately = _now() - self._good_at < _MOMENT
         for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
             time.sleep(pause)
-            response = self._connection.ask(f"{server}/data/JSESSION", auth=self._afresh)
+            response = self._transport.ask(f"{server}/data/JSESSION", auth=self._afresh)
             if response.status_code not in _REFUSALS:
                 break
         else:
             raise self._refuse()
-        who = self._connection.ask(f"{server}/data/auth")
+        who = self._transport.ask(f"{server}/data/auth")
         match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
         if not response.ok or match is None:
             if response.status_code >= 500:
@@ -261,9 +244,9 @@ class Login:
         name = match["name"]
         if name == "guest" and self.credentials.user != "guest":
             raise self._refuse("the server treats the login as a guest")
-        if self._connection.user and name != self._connection.user:
+        if self.user and name != self.user:
             raise self._refuse(f"the server now says that it belongs to {name}")
-        self._connection.user = name
+        self.user = name
         self.count += 1
         self.good()
 
@@ -281,7 +264,7 @@ class Login:
             )
         return Failure(
             Cause.LOGIN_REFUSED,
-            self._connection.user or login.owner or login.user,
+            self.user or login.owner or login.user,
             detail or f"found in {login.source}",
         )
 
@@ -307,7 +290,7 @@ class Login:
                 f"the login from {login.source} was refused before and is not sent again",
             )
         try:
-            self._connection.change_login(login)
+            self._change(login)
         except Failure as failure:
             if failure.cause is Cause.LOGIN_REFUSED:
                 self._turned_down.add(mark)
@@ -333,7 +316,7 @@ class Login:
         except (Failure, UsageError) as problem:
             log.warning("%s", problem)
             return False
-        log.info("found a new login for %s in %s", self._connection.server, login.source)
+        log.info("found a new login for %s in %s", self._transport.server, login.source)
         return True
 
     def learn(self) -> None:
@@ -343,25 +326,8 @@ class Login:
             Failure: what keeps the server from answering.
         """
         self.closed = (
-            self._connection.ask(f"{self._connection.server}/data/auth", auth=as_stranger).status_code == 401
+            self._transport.ask(f"{self._transport.server}/data/auth", auth=as_stranger).status_code == 401
         )
-
-
-def basic(login: Credentials) -> requests.auth.HTTPBasicAuth:
-    """What a request carries."""
-    return requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
-
-
-def as_stranger(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Neither password nor session. `requests` calls this last."""
-    request.headers.pop("Cookie", None)
-    return without_password(request)
-
-
-def without_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Whatever else the request carries."""
-    request.headers.pop("Authorization", None)
-    return request
 
 
 def _now() -> float:

@@ -1,6 +1,6 @@
 """The thread that probes a server: whether it is there again, or there at all.
 
-Used by `connection.Connection`; `breaker` decides when a probe is due.
+Used by `http_transport`; `breaker` decides when a probe is due.
 Threading: `start` and `close` may be called by any thread; `probe`, `back` and `look` are called on the
 prober's own, without a lock.
 """

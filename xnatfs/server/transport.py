@@ -1,7 +1,7 @@
 """What lies below a request: sending it again, what its exceptions mean, which cookies are kept, and that
 redirects lead nowhere.
 
-Used by `connection`, `json_stream` and `downloads`. Any thread.
+Used by `http_transport`, `connection`, `json_stream` and `downloads`. Any thread.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import http.cookiejar
 import ssl
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 import urllib3
 
 from xnatfs import retry
+from xnatfs.config import shown_url
 from xnatfs.errors import Cause
 from xnatfs.server.cancel import CancellableAdapter, ended
 
@@ -98,6 +100,14 @@ def never_led_on(session: requests.Session) -> None:
 
 def _nowhere(_: requests.Response) -> None:
     return None
+
+
+def redirect_target(url: str, response: requests.Response) -> str:
+    """Where a redirect leads, fit to be shown and used: without user, query or a session's id."""
+    try:
+        return shown_url(urljoin(url, response.headers["Location"]))
+    except ValueError:
+        return "an invalid address"
 
 
 def _behind(error: BaseException | None) -> Iterator[BaseException]:

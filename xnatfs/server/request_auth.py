@@ -1,0 +1,28 @@
+"""What a request carries of a login.
+
+Used by `http_transport`, `login_state`, `server_address` and `connection`. Each is or makes an `auth` of
+`requests`, which calls it last. Any thread; no state.
+"""
+
+from __future__ import annotations
+
+import requests
+
+from xnatfs.auth.credentials import Credentials
+
+
+def basic(login: Credentials) -> requests.auth.HTTPBasicAuth:
+    """What a request carries."""
+    return requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
+
+
+def as_stranger(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Neither password nor session."""
+    request.headers.pop("Cookie", None)
+    return without_password(request)
+
+
+def without_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Whatever else the request carries."""
+    request.headers.pop("Authorization", None)
+    return request
