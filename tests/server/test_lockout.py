@@ -16,7 +16,7 @@ from xnatfs.auth.credentials import Credentials
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.server import login_state
+from xnatfs.server import login_state, session_cookie
 from xnatfs.server.connection import Connection
 from xnatfs.server.resultset import rows_of
 
@@ -60,7 +60,7 @@ def test_sixteen_threads_that_meet_a_changed_password_cost_two_refusals(own: Dem
     with connection(own.url) as made:
         made.login()
         made.logins.learn()
-        assert made.logins.closed
+        assert made.logins.session.refuses_strangers
         change_password(own, "changed")
         own.expire_sessions()
         own.clear_log()
@@ -135,7 +135,7 @@ def test_an_open_server_gets_the_password_with_each_request(
 ) -> None:
     server.switches.require_login = False
     logged_in.logins.learn()
-    assert not logged_in.logins.closed
+    assert not logged_in.logins.session.refuses_strangers
     server.clear_log()
     server.expire_sessions()
     assert projects(logged_in) == len(READABLE)
@@ -149,7 +149,7 @@ def test_a_server_that_opens_itself_meanwhile_shows_nobody_a_guests_view(
     server.switches.require_login = False
     server.expire_sessions()
     assert projects(logged_in) == len(READABLE)
-    assert not logged_in.logins.closed
+    assert not logged_in.logins.session.refuses_strangers
 
 
 def test_a_cookie_that_is_worth_nothing_is_not_relied_on_for_long() -> None:
@@ -209,8 +209,8 @@ def test_after_a_night_sixteen_threads_log_in_once_also_where_strangers_are_let_
         own.expire_sessions()
         own.clear_log()
         night = 3000.0
-        now = login_state._now
-        monkeypatch.setattr(login_state, "_now", lambda: now() + night)
+        now = session_cookie._now
+        monkeypatch.setattr(session_cookie, "_now", lambda: now() + night)
         made.logins.ready()
         assert own.requests() == []  # the server said how long a session lasts
         night = 3700.0

@@ -28,7 +28,7 @@ STILL_LARGE = {
     # one field a layer of the mount, a kind of listing
     *("Core", "ProjectSnapshot"),
     # still to be carved
-    *("Builder", "Login"),
+    "Builder",
 }
 
 

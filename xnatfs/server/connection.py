@@ -25,10 +25,11 @@ from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker
 from xnatfs.server.http_transport import HttpTransport
 from xnatfs.server.limiter import RequestLimiter
-from xnatfs.server.login_state import SESSION, Known, Login
+from xnatfs.server.login_state import Known, Login
 from xnatfs.server.pyxnat_interface import make_interface
 from xnatfs.server.request_auth import without_password
 from xnatfs.server.server_address import find_server, is_readable_by_all, may_move
+from xnatfs.server.session_cookie import SESSION
 from xnatfs.server.transport import redirect_target
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Connection:
     @property
     def known(self) -> Known:
         """What this login found, for the next one."""
-        return Known(self.server, self.user, self.version, self.logins.closed)
+        return Known(self.server, self.user, self.version, self.logins.session.refuses_strangers)
 
     def alike(self, login: Credentials) -> Connection:
         """A connection to the same server with another login, which it has not made yet."""
@@ -222,12 +223,12 @@ class Connection:
         Raises:
             Failure: any status not in `accept`, and whatever keeps the server from answering.
         """
-        url = self.server + path
+        url, session = self.server + path, self.logins.session
         for attempt in (1, 2):
             seen = self.logins.ready()
             # The second time the login was taken just now: there the password heals whatever ends the session
             # meanwhile.
-            bare, had = attempt == 1 and self.logins.bare, SESSION in self.transport.cookies
+            bare, had = attempt == 1 and session.suffices, session.is_held
             auth = without_password if bare else None
             patience = timeout or self.transport.timeout(stream)
             response = self.transport.send(
@@ -236,17 +237,18 @@ class Connection:
             # A new session for a request that brought one: that one is over. Where the password came along,
             # XNAT says that the answer is still this user's (xnat-rest.md 1 [I]); a gateway that forgot the
             # session may have kept the password to itself.
-            guest = had and SESSION in response.cookies and (bare or not self.logins.restless)
-            self.logins.session_of_answer(new=had and SESSION in response.cookies)
+            new = had and SESSION in response.cookies
+            guest = new and (bare or not session.is_restless)
+            session.note_answer(new=new)
             if attempt == 1 and (guest or self._looks_expired(response)):
                 response.close()
                 if bare:
-                    self.logins.bare_missed(guest)
+                    session.missed(guest=guest)
                 self.logins.again(seen, spent=response.status_code == 401 and not bare)
                 continue
             break
         if response.status_code in accept and not self._looks_expired(response):
-            self.logins.good(bare)
+            session.good(alone=bare)
             return response
         failure = self._status_failure(response, path)
         response.close()

@@ -3,15 +3,12 @@
 Used by `connection`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and
 every request may carry the password. So a login is single flight: whoever finds the session expired logs in,
 the others wait for that one. What the server refused is sent again by nobody until there are other
-credentials. And once the server is known to refuse strangers, requests carry the session's cookie alone, so
-that a session that ends with 16 requests on their way costs one login and not 16. An open server would serve
-an expired session as a guest, in silence: there each request carries both.
+credentials.
 Threading: any thread. The login lock is held while a login is on its way; that is what it is for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import threading
@@ -20,18 +17,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import requests
-from requests.cookies import CookieConflictError
 
 from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.http_transport import HttpTransport
 from xnatfs.server.request_auth import as_stranger, basic
+from xnatfs.server.session_cookie import SessionCookie
 
 log = logging.getLogger(__name__)
 
-SESSION = "JSESSIONID"
-_TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _NAME = 4096  # characters in which that is looked for
 # A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, xnat-rest.md 1):
@@ -39,10 +34,6 @@ _NAME = 4096  # characters in which that is looked for
 _MOMENT = 60.0
 _CALM = 2.0
 _REFUSALS = (401, 403)
-_IDLE = 900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
-# in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it
-# sent us)
-_MISSES = 8
 
 
 class Known(NamedTuple):
@@ -65,7 +56,7 @@ class Login:
     Attributes:
         user: as the server names it, which for an alias token is its owner; "" before the first login.
         count: logins so far.
-        closed: the server is known to refuse whoever is not logged in.
+        session: what the logins are for.
         refused: the server refused these credentials; nothing is sent any more.
         elsewhere: asked once when a login is refused in the middle: are there other credentials now where
             these were found?
@@ -77,20 +68,16 @@ class Login:
         self.credentials = credentials
         self.user = ""
         self.count = 0
-        self.closed = False
         self.refused = False
         self.elsewhere: Callable[[], Credentials | None] = lambda: None
+        self.session = SessionCookie(transport)
         self._transport = transport
         self._change = change
         self._lock = threading.Lock()
         self._busy = False
-        self._good_at = -_MOMENT  # when the server last took the session or the login
-        self._idle = _IDLE  # seconds a session lasts without a request
         self._turned_down: set[int] = set()  # hashes of what was refused
-        self._bare_misses = 0
-        self._renewed = 0
 
-    # --- what requests carry --------------------------------------------------------------------------------
+    # --- before a request -----------------------------------------------------------------------------------
 
     def ready(self) -> int:
         """Wait for a login that is under way; the number of logins so far.
@@ -104,41 +91,11 @@ class Login:
                 pass
         if self.refused:
             raise self._refusal()
-        if not self.closed and self.count and _now() - self._good_at > self._idle:
+        if not self.session.refuses_strangers and self.count and self.session.is_over:
             # The session is over, and the server would make one for each of the requests that are about to
             # come, or refuse each.
             self.again(self.count, spent=False)
         return self.count
-
-    @property
-    def bare(self) -> bool:
-        """Whether a request needs the cookie only."""
-        return self.closed and SESSION in self._transport.cookies
-
-    def good(self, bare: bool = False) -> None:
-        """The server took the session or the password."""
-        self._good_at = _now()
-        if bare:
-            self._bare_misses = 0
-        with contextlib.suppress(KeyError, IndexError, ValueError, CookieConflictError):
-            self._idle = float(self._transport.cookies[_TIMES].strip('"').split(",")[1]) / 1000
-
-    def bare_missed(self, guest: bool) -> None:
-        """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so
-        it is open.
-        """
-        self._bare_misses += 1
-        if guest or self._bare_misses > _MISSES:
-            self.closed = False
-
-    def session_of_answer(self, *, new: bool) -> None:
-        """Whether an answer began a new session although the request brought one."""
-        self._renewed = self._renewed + 1 if new else 0
-
-    @property
-    def restless(self) -> bool:
-        """Whether the server begins a new session with every answer: that says nothing then."""
-        return self._renewed > _MISSES
 
     def _afresh(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """A login: the password, and not the cookie of the session that is over. `requests` calls this
@@ -159,14 +116,14 @@ class Login:
         """
         response = self._transport.ask(f"{known.server}/data/auth")
         match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
-        if match is None or match["name"] != known.user or SESSION not in self._transport.cookies:
+        if match is None or match["name"] != known.user or not self.session.is_held:
             if response.status_code in _REFUSALS:
                 raise self._refuse()
             self._transport.cookies.clear()
             return False
-        self.user, self.closed = known.user, known.closed
+        self.user, self.session.refuses_strangers = known.user, known.closed
         self.count += 1
-        self.good()
+        self.session.good()
         return True
 
     def first(self) -> None:
@@ -220,7 +177,7 @@ class Login:
         if self.refused:
             raise self._refusal()
         server = self._transport.server
-        lately = _now() - self._good_at < _MOMENT
+        lately = self.session.was_good_within(_MOMENT)
         for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
             time.sleep(pause)
             response = self._transport.ask(f"{server}/data/JSESSION", auth=self._afresh)
@@ -248,7 +205,7 @@ class Login:
             raise self._refuse(f"the server now says that it belongs to {name}")
         self.user = name
         self.count += 1
-        self.good()
+        self.session.good()
 
     def _refuse(self, detail: str = "") -> Failure:
         self.refused = True
@@ -298,7 +255,7 @@ class Login:
         self.credentials = login
         self.refused = False
         self.count += 1
-        self.good()
+        self.session.good()
 
     def turned_down(self, login: Credentials) -> bool:
         """Whether the server has refused these before."""
@@ -325,14 +282,8 @@ class Login:
         Raises:
             Failure: what keeps the server from answering.
         """
-        self.closed = (
-            self._transport.ask(f"{self._transport.server}/data/auth", auth=as_stranger).status_code == 401
-        )
-
-
-def _now() -> float:
-    """Seconds, counted while the machine sleeps too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+        answer = self._transport.ask(f"{self._transport.server}/data/auth", auth=as_stranger)
+        self.session.refuses_strangers = answer.status_code == 401
 
 
 def _mark(login: Credentials) -> int:

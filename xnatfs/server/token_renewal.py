@@ -224,7 +224,7 @@ class TokenRenewal:
                 self._asked = True
                 self._ask_for_expiry(used)
             due = self._learn_at is not None and time.monotonic() > self._learn_at
-            if due and not self._connection.logins.closed:
+            if due and not self._connection.logins.session.refuses_strangers:
                 self._learn_at = None
                 self._connection.logins.learn()
                 identity.remember(self._settings, used.owner or used.user, self._connection.known)

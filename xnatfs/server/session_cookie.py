@@ -1,0 +1,92 @@
+"""What is known of the session on the server: whether it is over, and whether its cookie is enough.
+
+Once the server is known to refuse strangers, requests carry the cookie alone, so that a session that ends
+with 16 requests on their way costs one login and not 16. An open server would serve an expired session as a
+guest, in silence: there each request carries the password too.
+
+Used by `login_state` and `connection`.
+Threading: any thread; no lock. What two answers say at the same time may be counted as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from requests.cookies import CookieConflictError
+
+from xnatfs.server.http_transport import HttpTransport
+
+SESSION = "JSESSIONID"
+_TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
+_IDLE_S = (
+    900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
+)
+# in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it
+# sent us)
+_MISSES = 8
+
+
+class SessionCookie:
+    """The cookie of the session in use.
+
+    Attributes:
+        refuses_strangers: the server is known to refuse whoever is not logged in.
+    """
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self.refuses_strangers = False
+        self._transport = transport
+        self._good_at: float | None = None  # when the server last took the session or the login
+        self._idle = _IDLE_S  # seconds a session lasts without a request
+        self._misses = 0  # in a row: requests with the cookie alone
+        self._renewals = 0  # in a row: answers that began a new session
+
+    @property
+    def is_held(self) -> bool:
+        """Whether there is one."""
+        return SESSION in self._transport.cookies
+
+    @property
+    def suffices(self) -> bool:
+        """Whether a request needs the cookie only."""
+        return self.refuses_strangers and self.is_held
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing was asked for so long that the server has ended the session."""
+        return self._good_at is not None and _now() - self._good_at > self._idle
+
+    def was_good_within(self, seconds: float) -> bool:
+        """Whether the server took the session or the login in the last seconds."""
+        return self._good_at is not None and _now() - self._good_at < seconds
+
+    def good(self, *, alone: bool = False) -> None:
+        """The server took the session or the password; `alone`: the cookie without a password."""
+        self._good_at = _now()
+        if alone:
+            self._misses = 0
+        with contextlib.suppress(KeyError, IndexError, ValueError, CookieConflictError):
+            self._idle = float(self._transport.cookies[_TIMES].strip('"').split(",")[1]) / 1000
+
+    def missed(self, *, guest: bool) -> None:
+        """The cookie alone did not do: the session is over. `guest`: the server made a new one for nobody, so
+        it is open.
+        """
+        self._misses += 1
+        if guest or self._misses > _MISSES:
+            self.refuses_strangers = False
+
+    def note_answer(self, *, new: bool) -> None:
+        """Whether an answer began a new session although the request brought one."""
+        self._renewals = self._renewals + 1 if new else 0
+
+    @property
+    def is_restless(self) -> bool:
+        """Whether the server begins a new session with every answer: that says nothing then."""
+        return self._renewals > _MISSES
+
+
+def _now() -> float:
+    """Seconds, counted while the machine sleeps too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
