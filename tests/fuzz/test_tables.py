@@ -388,9 +388,10 @@ class _Builder:
     """Gives one file, whatever is asked for."""
 
     def __init__(self, body: bytes) -> None:
+        self.files = self
         self._body = body
 
-    def content(self, _: object) -> io.BytesIO:
+    def open(self, _: object) -> io.BytesIO:
         return io.BytesIO(self._body)
 
 

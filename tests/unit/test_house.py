@@ -27,8 +27,6 @@ STILL_LARGE = {
     *("Info", "Limits", "Settings"),
     # one field a layer of the mount, a kind of listing
     *("Core", "ProjectSnapshot"),
-    # still to be carved
-    "Builder",
 }
 
 

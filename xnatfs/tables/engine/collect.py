@@ -25,14 +25,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from xnatfs import retry
-from xnatfs.cache.measurement_store import MeasurementStore, ParsedFile
-from xnatfs.content.temporary import TemporaryDownloads
+from xnatfs.cache.measurement_store import ParsedFile
 from xnatfs.errors import Cause, Failure, MissingExtra
-from xnatfs.listing.service import ListingService
 from xnatfs.listing.snapshot import FileIndex, ProjectSummary, SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord, natural
 from xnatfs.server.urls import addressable
 from xnatfs.tables.engine.overrides import Spec, Wanted
+from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.spec import Input, Parsed, ParseError, SessionInfo
 
 log = logging.getLogger(__name__)
@@ -81,38 +80,30 @@ class Collector:
     """Collects for one table of one project.
 
     Args:
+        services: what it is built with.
         spec: the table.
         summary: the project's sessions with their own resources.
-        listing_service: for resources below scans and assessors, and for listings of resources.
-        downloads: fetches files.
-        store: keeps rows.
-        relist_after: seconds after which a stored choice is compared with a new listing, though no stamp
-            moved.
         check: ask for every file again, whatever the stamps say.
     """
 
     def __init__(
         self,
+        services: TableServices,
         spec: Spec,
         summary: ProjectSummary,
-        listing_service: ListingService,
-        downloads: TemporaryDownloads,
-        store: MeasurementStore,
-        relist_after: float,
         *,
         check: bool = False,
     ) -> None:
         self._spec = spec
         self._summary = summary
-        self._listing_service = listing_service
-        self._downloads = downloads
-        self._store = store
-        self._relist_after = relist_after
+        self._listing_service = services.listing_service
+        self._downloads = services.downloads
+        self._store = services.store
+        self._relist_after = services.limits.relist_after
         self._check = check
         self._lock = threading.Lock()
-        self.on_paths_known: Callable[[], None] = lambda: (
-            None
-        )  # called when `paths_known` may have become true
+        # called when `paths_known` may have become true
+        self.on_paths_known: Callable[[], None] = lambda: None
         self._paths: dict[str, list[str]] = {}  # by role, the first known first
         self._digests: dict[str, str] = {}  # by key of a read
         # By role: sessions in which a known path was right, less those in which none was.

@@ -45,7 +45,7 @@ class TableDiscovery:
 
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
-        self._clock = builder.listing_service.clock
+        self._clock = builder.services.listing_service.clock
         self._workers = WorkerPool("presence", 4)
         self._single_flight = SingleFlight(self._workers)
         self._lock = threading.Lock()
@@ -187,7 +187,9 @@ class TableDiscovery:
         below = [resource for resources in list(summary.every.values()) for resource in resources]
         try:
             below_needed = not asked_all or any(level == "assessor" for level, _ in labels)
-            snapshot = self._builder.listing_service.projects.get(summary.project) if below_needed else None
+            snapshot = (
+                self._builder.services.listing_service.projects.get(summary.project) if below_needed else None
+            )
         except Failure as failure:
             if failure.cause not in UNANSWERED:
                 raise
@@ -208,7 +210,7 @@ class TableDiscovery:
         return PresentTables(keys, whole, labels, types, self._clock.now())
 
     def _keys(self, summary: ProjectSummary, names: set[str], types: set[tuple[str, str]]) -> list[str]:
-        site = self._builder.site(summary)
+        site = self._builder.overrides.of(summary)
         keys = []
         for key, table in self._builder.tables.items():
             spec = site.spec(table)

@@ -27,7 +27,7 @@ def explain(builder: Builder, finder: TableDiscovery, project: str) -> str:
     summary = builder.summaries.get(project)
     builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
     present = finder.present(project)
-    site = builder.site(summary)
+    site = builder.overrides.of(summary)
     types = present.types
     feeds: dict[tuple[str, str], list[str]] = {}
     for key in present.keys:

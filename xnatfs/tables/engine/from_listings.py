@@ -124,7 +124,7 @@ def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[Ex
 def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
     """A session down to its resources; None if it was removed just now."""
     try:
-        return builder.listing_service.sessions.get(project, experiment.id)
+        return builder.services.listing_service.sessions.get(project, experiment.id)
     except Failure as failure:
         if not removed(failure, experiment):
             raise
@@ -147,7 +147,7 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
         for resource in session.of("scan", scan.id):
             if resource.label != "DICOM" and resource.format != "DICOM":
                 continue
-            files = builder.listing_service.files.of_resource(resource, experiment.changed)
+            files = builder.services.listing_service.files.of_resource(resource, experiment.changed)
             if files and (date := _date_of_file(builder, project, files[0])):
                 return date
     return ""
@@ -192,9 +192,9 @@ def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:
     otherwise.
     """
     try:
-        return builder.content(file)
+        return builder.files.open(file)
     except Failure as failure:
         if failure.cause is not Cause.GONE and not of_this_file(failure):
             raise
-        builder.listing_service.projects.proof.check(project)
-        return builder.content(file)
+        builder.services.listing_service.projects.proof.check(project)
+        return builder.files.open(file)

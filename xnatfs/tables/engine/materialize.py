@@ -143,7 +143,7 @@ class TableFiles:
         if manifest is not None and variant.suffix in manifest.sizes:
             if (
                 time.time() - manifest.checked > max(self._limits.ttl, _FRESH_FOR_S)
-                or manifest.checked <= self._builder.asked_again
+                or manifest.checked <= self._builder.rechecks.requested
             ):
                 self._news(project, key, sessions, variant)
                 manifest = self.manifest(project, key, sessions) or manifest
