@@ -112,10 +112,10 @@ class Builder:
         finally:
             del self.running[id(status)]
         unsettled = any(
-            session.result.trouble is not None or session.result.passing for session in built_sessions
+            session.result.refusal is not None or session.result.provisional for session in built_sessions
         )
         state = "" if unsettled else _state(project, spec, chosen)
-        return BuiltTable(spec, project, built_sessions, collector, as_of, state)
+        return BuiltTable(spec, project, built_sessions, collector.files, as_of, state)
 
     def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is

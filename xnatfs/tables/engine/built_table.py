@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xnatfs.server.records import ExperimentRecord
-from xnatfs.tables.engine.collect import Collector, SessionResult, visit_of
 from xnatfs.tables.engine.overrides import Spec
+from xnatfs.tables.engine.parsed_files import ParsedFiles
+from xnatfs.tables.engine.session_results import SessionResult, session_info
 from xnatfs.tables.spec import Column, Parsed, Row, Rows, SessionInfo, Table
 from xnatfs.text import printable
 
@@ -52,13 +53,13 @@ class BuiltTable:
         spec: Spec,
         project: str,
         sessions: list[TableSession],
-        collector: Collector,
+        files: ParsedFiles,
         as_of: float,
         state: str = "",
     ) -> None:
         self._spec = spec
         self._project = project
-        self._collector = collector
+        self._files = files
         self.state = state  # see `Builder.state`, of what this was built from
         self._set_up(spec.table, sessions, as_of)
 
@@ -87,8 +88,8 @@ class BuiltTable:
     def session_rows(self, session: TableSession, names: Sequence[str]) -> Iterator[Row]:
         """The rows of one of the sessions, under these columns (before `finish`)."""
         if session.rows:
-            parsed = combined(self._spec, self._project, session, self._collector)
-            about = _about(visit_of(self._project, session.experiment))
+            parsed = combined(self._spec, self._project, session, self._files)
+            about = _about(session_info(self._project, session.experiment))
             at = {name: number for number, name in enumerate(parsed.columns)}
             # A column of the file wins over the session's own of the same name (bx's `subject` of a file is
             # overwritten, as `lead`).
@@ -124,8 +125,8 @@ class BuiltTable:
         """
         digest = hashlib.sha256(self._spec.fingerprint.encode())
         for session in self.sessions:
-            about = visit_of(self._project, session.experiment)
-            digests = [self._collector.digest(read) for read in session.result.reads]
+            about = session_info(self._project, session.experiment)
+            digests = [self._files.digest(read) for read in session.result.reads]
             content = (about, session.experiment.changed, session.result.reads, digests)
             state = repr((*content, session.result.problems))
             digest.update(state.encode("utf-8", "backslashreplace"))
@@ -176,18 +177,18 @@ def _layout(table: Table, columns: Mapping[str, None]) -> tuple[str, ...]:
     return tuple(names + [name for name in _ADDED if name not in names])
 
 
-def _about(visit: SessionInfo) -> dict[str, str]:
+def _about(info: SessionInfo) -> dict[str, str]:
     return {
-        "ID": visit.id,
-        "subject": visit.subject,
-        "subject_label": visit.subject,
-        "project": visit.project,
-        "label": visit.label,
-        "date": visit.date,
+        "ID": info.id,
+        "subject": info.subject,
+        "subject_label": info.subject,
+        "project": info.project,
+        "label": info.label,
+        "date": info.date,
     }
 
 
-def combined(spec: Spec, project: str, session: TableSession, collector: Collector) -> Parsed:
+def combined(spec: Spec, project: str, session: TableSession, files: ParsedFiles) -> Parsed:
     """The rows of all files of a session, as the table's definition puts them together.
 
     Raises:
@@ -195,5 +196,5 @@ def combined(spec: Spec, project: str, session: TableSession, collector: Collect
     """
     inputs: dict[str, list[tuple[str, Parsed]]] = {input.role: [] for input in spec.inputs}
     for read in session.result.reads:
-        inputs[read.role].append((read.path, collector.rows(read)))
-    return spec.table.combine(visit_of(project, session.experiment), inputs)
+        inputs[read.role].append((read.path, files.rows(read)))
+    return spec.table.combine(session_info(project, session.experiment), inputs)

@@ -17,7 +17,7 @@ from xnatfs.extras import load
 from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.engine.build import Builder, chosen_sessions
-from xnatfs.tables.engine.collect import of_this_file, removed
+from xnatfs.tables.engine.refusals import of_this_file, removed
 from xnatfs.tables.spec import Column, Row, Rows
 
 log = logging.getLogger(__name__)

@@ -79,7 +79,7 @@ class SessionScheduler:
             UsageError: of a session.
         """
         deadline = time.monotonic() + self._timeout_s
-        self._collector.on_paths_known = self._wake
+        self._collector.paths.on_learnt = self._wake
         reported = 0
         try:
             while reported < len(experiments):
@@ -96,7 +96,7 @@ class SessionScheduler:
             self._ending = True
             raise
         refused = [
-            session.result.trouble for session in self._collected if session.result.trouble is not None
+            session.result.refusal for session in self._collected if session.result.refusal is not None
         ]
         if refused and not any(session.rows for session in self._collected):
             raise refused[0]  # without any session there is no table
@@ -106,7 +106,7 @@ class SessionScheduler:
     def _allowed(self, experiments: Sequence[ExperimentRecord], done: int) -> int:
         """How many may have been started once `done` are done."""
         alone = sum(1 for session in self._collected[:done] if not session.result.missing)
-        if self._collector.paths_known or alone >= _MAX_SEQUENTIAL_SESSIONS or done >= _MAX_PROBED_SESSIONS:
+        if self._collector.paths.known or alone >= _MAX_SEQUENTIAL_SESSIONS or done >= _MAX_PROBED_SESSIONS:
             return len(experiments)
         return min(done + 1, len(experiments))
 
@@ -158,7 +158,7 @@ class SessionScheduler:
         """Note how many rows a session has, and their columns, without keeping them."""
         problems = session.result.problems
         try:
-            parsed = combined(self._spec, self._project, session, self._collector)
+            parsed = combined(self._spec, self._project, session, self._collector.files)
         except (Failure, UsageError):
             raise
         except Exception as error:
