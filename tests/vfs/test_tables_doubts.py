@@ -24,7 +24,7 @@ from xnatfs.demo.data import freesurfer
 from xnatfs.demo.data.images import pydicom_file
 from xnatfs.demo.model import BytesContent, CatalogEntry
 from xnatfs.demo.server import DemoServer
-from xnatfs.tables.engine import materialize
+from xnatfs.tables.engine import finished_table
 from xnatfs.tree.lists import list_files
 
 __all__ = ["cohort", "nothing_is_fresh"]  # fixtures
@@ -242,13 +242,13 @@ def test_another_process_does_not_clear_a_first_build_away(
     cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = compose(cohort)
-    write = materialize.write
+    write = finished_table.write
 
     def slowly(*arguments: object, **more: object) -> None:
         compose(cohort)  # a second mount on the same cache, while this one writes
         write(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(materialize, "write", slowly)
+    monkeypatch.setattr(finished_table, "write", slowly)
     assert len(read(mounted.vfs, ASEG.replace(".csv", ".xlsx"))) > 1000
 
 
@@ -256,7 +256,7 @@ def test_a_cache_cleared_in_the_middle_costs_a_second_build_and_no_error(
     cohort: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = compose(cohort)
-    write, cleared = materialize.write, []
+    write, cleared = finished_table.write, []
 
     def clear_first(*arguments: object, **more: object) -> None:
         if not cleared:
@@ -265,7 +265,7 @@ def test_a_cache_cleared_in_the_middle_costs_a_second_build_and_no_error(
                 database.execute("DELETE FROM parsed")
         write(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(materialize, "write", clear_first)
+    monkeypatch.setattr(finished_table, "write", clear_first)
     assert len(cells(rows(mounted, ASEG), "measurement", "region")) == len(
         experiments(cohort.archive, "COHORT")
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
-from xnatfs.errors import UNANSWERED, Failure
+from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.listing.snapshot import ProjectSummary
 from xnatfs.server.records import parse_stamp
 from xnatfs.tables.engine import overrides
@@ -65,14 +65,14 @@ class TableDiscovery:
                 self._in_order(key for part in parts for key in part.keys), all(part.whole for part in parts)
             )
         summary = self._builder.summaries.get(project)
-        held = self._cached.get(project)
-        if held is not None and held.whole and self._clock.now() - held.made < _PRESENT_TTL_S:
-            return held
+        fresh = self._fresh(project)
+        if fresh is not None:
+            return fresh
         call = self._single_flight.start(project, lambda: self._look(summary))
         try:
             return call.wait(_LOOK_TIMEOUT_S)
         except Failure as failure:
-            if failure.cause.name != "TIMED_OUT":
+            if failure.cause is not Cause.TIMED_OUT:
                 raise
             return self._of(summary, whole=False)
 
@@ -91,9 +91,9 @@ class TableDiscovery:
                 key for part, _ in self._builder.parts(project) for key in self.at_once(part)
             )
         summary = self._builder.summaries.get(project)
-        held = self._cached.get(project)
-        if held is not None and held.whole and self._clock.now() - held.made < _PRESENT_TTL_S:
-            return held.keys
+        fresh = self._fresh(project)
+        if fresh is not None:
+            return fresh.keys
         before = self._from_summary.get(project)
         if before is not None and before[0] is summary:
             return before[1]
@@ -130,7 +130,7 @@ class TableDiscovery:
                 for experiment in summary.experiments.values()
                 if not sessions or experiment.id in sessions
             )
-            # Without a stamp nothing was changed since it was looked_at.
+            # Without a stamp a session was not changed since it was created.
             before = self._newest[key] = (
                 summary,
                 max(
@@ -154,6 +154,11 @@ class TableDiscovery:
         """Start nothing more."""
         self._workers.close()
 
+    def _fresh(self, project: str) -> PresentTables | None:
+        cached = self._cached.get(project)
+        young = cached is not None and self._clock.now() - cached.made < _PRESENT_TTL_S
+        return cached if cached is not None and cached.whole and young else None
+
     def _look(self, summary: ProjectSummary) -> PresentTables:
         refused = self._builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
         present = self._of(summary, whole=True)
@@ -171,17 +176,13 @@ class TableDiscovery:
         types: set[tuple[str, str]] = set()  # of assessors, with the labels of their resources
         for identity in summary.experiments:
             labels.update(
-                {
-                    (resource.owner.level, resource.label)
-                    for resource in summary.session_resources(identity) or ()
-                }
+                (resource.owner.level, resource.label)
+                for resource in summary.session_resources(identity) or ()
             )
             labels.update(
-                {
-                    (resource.owner.level, resource.label)
-                    for resource in summary.every.get(identity, ())
-                    if resource.owner.level != "experiment"
-                }
+                (resource.owner.level, resource.label)
+                for resource in summary.every.get(identity, ())
+                if resource.owner.level != "experiment"
             )
         asked_all = len(summary.every) >= len(summary.experiments)  # one by one, with all that is below them
         below = [resource for resources in list(summary.every.values()) for resource in resources]
@@ -205,7 +206,11 @@ class TableDiscovery:
                 if resource.owner.level == "assessor"
             }
             if not asked_all:
-                labels.update({(one.owner.level, one.label) for one in below if one.owner.level in _BELOW})
+                labels.update(
+                    (resource.owner.level, resource.label)
+                    for resource in below
+                    if resource.owner.level in _BELOW
+                )
         keys = self._keys(summary, {label for _, label in labels}, types)
         return PresentTables(keys, whole, labels, types, self._clock.now())
 

@@ -1,6 +1,6 @@
 """Tables made from listings alone: sessions, their dates, their scans.
 
-Used by `tables.engine.materialize` and the command `table`. bx calls the first two `id` and `scandates`
+Used by `finished_table` and the command `table`. bx calls the first two `id` and `scandates`
 (bx.md 1.3 and 1.5).
 Threading: any thread.
 """
@@ -17,6 +17,7 @@ from xnatfs.extras import load
 from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
 from xnatfs.tables.engine.build import Builder, chosen_sessions
+from xnatfs.tables.engine.built_table import table_order
 from xnatfs.tables.engine.refusals import of_this_file, removed
 from xnatfs.tables.spec import Column, Row, Rows
 
@@ -115,10 +116,7 @@ LISTED: dict[str, Listed] = {
 
 
 def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
-    return sorted(
-        chosen_sessions(builder.summaries.get(project), sessions),
-        key=lambda experiment: (experiment.subject_label, experiment.label, experiment.id),
-    )
+    return sorted(chosen_sessions(builder.summaries.get(project), sessions), key=table_order)
 
 
 def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
@@ -169,9 +167,8 @@ def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
             or header.get("StudyDate")
             or ""
         )
-    except (
-        Exception
-    ) as error:  # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
+    except Exception as error:
+        # pydicom raises a dozen kinds for a damaged file; it costs the date and not the table
         if (
             isinstance(error, Failure)
             and error.cause not in (Cause.GONE, Cause.BAD_DIGEST)
@@ -180,11 +177,8 @@ def _date_of_file(builder: Builder, project: str, file: FileRecord) -> str:
             raise  # the server is away or busy: that says nothing of the file
         log.info("no date from %s: %s", file.uri, error)
         return ""
-    return (
-        f"{date[:4]}-{date[4:6]}-{date[6:8]}"
-        if len(date) == 8 and date.isascii() and date.isdecimal()
-        else ""
-    )
+    dated = len(date) == 8 and date.isascii() and date.isdecimal()
+    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if dated else ""
 
 
 def _content(builder: Builder, project: str, file: FileRecord) -> BinaryIO:

@@ -1,6 +1,6 @@
 """How a site names its pipelines' resources and files: `tables.toml` over the defaults of the table modules.
 
-Used by `build` (which finds inputs) and the command `table`. Labels differ from lab to lab, and so do
+Used by everything in `tables.engine` and by the command `table`. Labels differ from lab to lab, and so do
 folders; a table's definition only says bx's. Read from the project's resource `XNATFS`, then from the user's
 configuration, which wins.
 
@@ -111,10 +111,8 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     """
     try:
         tables_file = tomllib.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
     unknown = set(tables_file) - {"labels", "tables"}
     if unknown:

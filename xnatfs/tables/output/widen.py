@@ -1,7 +1,7 @@
 """A long table with one row a session: what was a row becomes columns.
 
-Used by `build`. The long table is read once for the columns' names and again for the rows; one session's rows
-and the names are held. Any thread.
+Used by `tables.engine.finished_table` and `xnatfs.table`. The long table is read once for the columns' names
+and again for the rows; one session's rows and the names are in memory. Any thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A finished table as a file: `.csv` here, `.xlsx` and `.parquet` by the modules beside it.
 
-Used by `build`. A table is read in pieces, twice where a format has to know a column before its first cell; a
-few thousand rows at most are held, so memory does not grow with the table. The same table gives the same
-bytes. Any thread; one writer a path.
+Used by `tables.engine.finished_table` and the command `table`. A table is read in pieces, twice where a
+format has to know a column before its first cell; a few thousand rows at most are in memory, whatever the
+size of the table. The same table gives the same bytes. Any thread; one writer a path.
 
 `.csv` is for programs: UTF-8 without a byte order mark, lines end in `\\n` (what `wc -l` and `diff` expect,
 and every reader of RFC 4180's `\\r\\n` takes), numbers in the source's own decimal text. Only what a

@@ -1,0 +1,122 @@
+"""A finished table, ready to be written in any of the variants its files have.
+
+Used by `materialize` (which finishes tables) and `file_store` (which keeps their files).
+Threading: a finished table belongs to the thread that writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs._version import __version__
+from xnatfs.tables.engine.build import Builder, BuiltTable
+from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.output.types import ColumnScan, scan
+from xnatfs.tables.output.widen import widen
+from xnatfs.tables.output.write import FORMATS, write
+from xnatfs.tables.spec import Frame, Rows, Table
+
+_PROBLEMS = "problems.csv"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file of a table: long or wide, and its format; `problems.csv` is one of its own."""
+
+    format: str
+    wide: bool = False
+    problems: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What follows the table's name."""
+        return f".{_PROBLEMS}" if self.problems else f"{'_wide' if self.wide else ''}.{self.format}"
+
+
+def variants(table: Table | None) -> list[Variant]:
+    """The files a table has. None: one made from listings."""
+    files = [Variant(kind) for kind in FORMATS]
+    if table is not None and table.wide is not None:
+        files += [Variant(kind, wide=True) for kind in FORMATS]
+    return files if table is None else [*files, Variant("csv", problems=True)]
+
+
+@dataclass
+class FinishedTable:
+    """A table ready to be written.
+
+    Attributes:
+        key: the table's key.
+        fingerprint: the same for the same files.
+        as_of: epoch seconds at which the server was asked.
+        about: its provenance as texts.
+        variants: the files it has.
+        frame: its rows.
+        built: how it was built; None if it is made from listings.
+        state: of the project when it was built, see `Builder.state`.
+    """
+
+    key: str
+    fingerprint: str
+    as_of: float
+    about: dict[str, str]
+    variants: list[Variant]
+    frame: Frame
+    built: BuiltTable | None = None
+    state: str = ""
+    _scan: ColumnScan | None = None
+
+    def write(self, variant: Variant, path: Path) -> None:
+        """Write one of its files."""
+        if variant.problems and self.built is not None:
+            write(self.built.problems(self._scanned().notes), "csv", path, title=f"{self.key} problems")
+        elif variant.wide and self.built is not None:
+            write(widen(self.frame, self.built.table), variant.format, path, title=f"{self.key}_wide")
+        else:
+            scanned = self._scanned() if variant.format != "csv" else None
+            write(self.frame, variant.format, path, title=self.key, scanned=scanned)
+
+    def _scanned(self) -> ColumnScan:
+        if self._scan is None:
+            self._scan = scan(self.frame)
+        return self._scan
+
+
+def finish(built: BuiltTable) -> FinishedTable:
+    """A built table, ready to be written."""
+    about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
+    fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
+    return FinishedTable(
+        built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built, built.state
+    )
+
+
+def finish_listed(builder: Builder, project: str, key: str, sessions: Sequence[str]) -> FinishedTable:
+    """A table made from listings, ready to be written.
+
+    Raises:
+        Failure, UsageError: see `Builder.build`.
+    """
+    as_of = time.time()
+    frames = [LISTED[key].build(builder, part, members) for part, members in builder.parts(project, sessions)]
+    # All of them begin with ID, label and subject.
+    rows = sorted((row for frame in frames for row in frame.rows()), key=lambda row: (row[2], row[1], row[0]))
+    frame = Rows(LISTED[key].columns, rows)
+    digest = hashlib.sha256(__version__.encode())
+    for row in rows:
+        digest.update(repr(row).encode("utf-8", "backslashreplace"))
+    about = {"rows": str(len(rows))} | _times(as_of)
+    return FinishedTable(key, digest.hexdigest()[:20], as_of, about, variants(None), frame)
+
+
+def as_iso(when: float) -> str:
+    """Epoch seconds as a date and time in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+
+
+def _times(as_of: float) -> dict[str, str]:
+    return {"as_of": as_iso(as_of), "built_at": as_iso(time.time()), "xnatfs_version": __version__}
