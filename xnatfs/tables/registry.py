@@ -83,8 +83,8 @@ def with_plugins(plugins: Iterable[EntryPoint] | None = None) -> tuple[dict[str,
                 diagnostics.append(f"The plug-in {point.name} ({point.value}): {reason}")
             else:
                 tables[table.key] = table
-    for trouble in diagnostics:
-        log.warning("%s", trouble)
+    for complaint in diagnostics:
+        log.warning("%s", complaint)
     return tables, diagnostics
 
 
@@ -94,8 +94,8 @@ def _tables_of(loaded: object) -> list[Table]:
         return [loaded]
     if isinstance(loaded, Iterable) and not isinstance(loaded, (str, bytes)):
         tables = list(loaded)
-        if odd := next((item for item in tables if not isinstance(item, Table)), None):
-            raise TypeError(f"{type(odd).__name__} is not a Table")
+        if stranger := next((item for item in tables if not isinstance(item, Table)), None):
+            raise TypeError(f"{type(stranger).__name__} is not a Table")
         return tables
     if isinstance(loaded, Callable):  # type: ignore[arg-type]  # mypy takes it for a form, not a class
         return _tables_of(loaded())  # type: ignore[operator]  # see above

@@ -103,7 +103,7 @@ class BuiltTable:
 
     def problems(self, notes: Sequence[str] = ()) -> Rows:
         """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on
-        the table as a whole. Names in a reason are somebody else's, and a terminal may show it.
+        the table as a whole. A reason may contain names that others chose, and a terminal may show it.
         """
         rows: list[Row] = [
             (

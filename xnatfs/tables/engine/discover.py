@@ -156,15 +156,16 @@ class TableDiscovery:
 
     def _fresh(self, project: str) -> PresentTables | None:
         cached = self._cached.get(project)
-        young = cached is not None and self._clock.now() - cached.made < _PRESENT_TTL_S
-        return cached if cached is not None and cached.whole and young else None
+        if cached is None or not cached.whole or self._clock.now() - cached.made >= _PRESENT_TTL_S:
+            return None
+        return cached
 
     def _look(self, summary: ProjectSummary) -> PresentTables:
         refused = self._builder.summaries.look_into(summary, summary.experiments, all_of_them=False)
         present = self._of(summary, whole=True)
         with self._lock:
             before = self._cached.get(summary.project)
-            if refused and before is not None:  # what only those have is there still
+            if refused and before is not None:  # what only the refused sessions have is still there
                 present.keys = self._in_order([*present.keys, *before.keys])
                 present.labels |= before.labels
                 present.types |= before.types
@@ -219,11 +220,11 @@ class TableDiscovery:
         keys = []
         for key, table in self._builder.tables.items():
             spec = site.spec(table)
-            there = any(
+            has_resource = any(
                 ((want.xsi_type, want.label) in types) if want.xsi_type else want.label in names
                 for want in spec.wanted
             )
-            if there and self._worth(key, site, names, types, summary):
+            if has_resource and self._worth(key, site, names, types, summary):
                 keys.append(key)
         return keys
 

@@ -101,7 +101,7 @@ class TableFileStore:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                if variant.suffix in manifest.sizes:  # somebody removed it
+                if variant.suffix in manifest.sizes:  # it was removed by hand
                     self._manifests.pop(name, None)
                 return None
             self._handles[name] += 1

@@ -107,7 +107,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
         tables: all there are, to find misspelt names.
 
     Raises:
-        UsageError: it is no TOML, or says something nobody understands.
+        UsageError: it is no TOML, or has sections, names or values that mean nothing here.
     """
     try:
         tables_file = tomllib.loads(text)

@@ -246,7 +246,7 @@ def header(frame: Frame) -> tuple[str, ...]:
 
 
 def pieces(frame: Frame, cells: int = _PIECE_CELLS) -> Iterator[list[Row]]:
-    """The rows, as many at once as have about so many cells.
+    """The rows, as many at once as have about this many cells.
 
     Raises:
         ValueError: a row has more or fewer cells than there are columns.
@@ -276,9 +276,9 @@ def scan(frame: Frame) -> ColumnScan:
     for piece in pieces(frame):
         count += len(piece)
         for about, fact, cells in zip(abouts, facts, zip(*piece, strict=True), strict=True):
-            for cell in dict.fromkeys(
-                cells
-            ):  # in the order of the rows, so that the sentences are; most columns repeat themselves
+            # Each distinct cell once, since most columns repeat themselves; in the order of the rows, so
+            # that the sentences are.
+            for cell in dict.fromkeys(cells):
                 if cell and not fact.add(cell) and not (len(cell) < 80 and cell.isalnum()):
                     _note(notes, about, cell)
     return ColumnScan(count, facts, notes.all())

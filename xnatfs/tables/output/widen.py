@@ -128,12 +128,12 @@ class _Wide:
 
 
 def _picker(places: tuple[int, ...]) -> Callable[[Row], Row]:
-    """What takes a row's cells at these places."""
+    """A function that takes a row's cells at these places."""
     return lambda row: tuple([row[at] for at in places])
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, or with the first `_2`, `_3`, ... that nobody has."""
+    """The name, or with the first `_2`, `_3`, ... that is free."""
     free, number = name, 2
     while free in taken:
         free, number = f"{name}_{number}", number + 1

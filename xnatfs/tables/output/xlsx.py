@@ -139,13 +139,8 @@ class _Fast:
     numbers, which are simple.
     """
 
-    USED = (
-        "fh",
-        "table",
-        "_write_cell",
-        "_write_single_row",
-        "_check_dimensions",
-    )  # of XlsxWriter's own, besides what is documented
+    # of XlsxWriter's own, besides what is documented
+    USED = ("fh", "table", "_write_cell", "_write_single_row", "_check_dimensions")
     _MAX_TEXTS = 20_000  # texts a column
 
     def __init__(self, sheet: Any, kinds: Sequence[CellKind], puts: Sequence[_Put]) -> None:

@@ -202,11 +202,9 @@ def both_sides(visit: SessionInfo, inputs: Inputs) -> Parsed:
     parts = [parsed for _, parsed in files.values()]
     notes = list(all_notes(parts))
     if len(files) == 1:
-        (there,) = files
-        notes.append(
-            f"the {'right' if there == 'left' else 'left'} file is missing or cannot be read: only the "
-            f"{there} side is given"
-        )
+        (side,) = files
+        other = "right" if side == "left" else "left"
+        notes.append(f"the {other} file is missing or cannot be read: only the {side} side is given")
     versions = {side: version_in(path) for side, (path, _) in files.items()}
     if len(set(versions.values())) > 1:
         notes.append(

@@ -130,9 +130,8 @@ class _Inflated:
                 if not self._data:
                     continue
                 self._member = _zlib.decompressobj(31)
-            data: bytes = self._member.decompress(
-                self._data, size
-            )  # also with no data: it may hold some back
+            # also with no data: it may have kept some back
+            data: bytes = self._member.decompress(self._data, size)
             self._data = self._member.unconsumed_tail
             if self._member.eof:
                 self._data = self._member.unused_data

@@ -172,8 +172,8 @@ def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
         return Parsed(
             columns, [], (f"its images differ in shape: {', '.join(image.shape for image in images)}",)
         )
-    if (odd := int(lobes.labels.max(initial=0))) >= len(LOBES):
-        return Parsed(columns, [], (f"its lobes have the unknown label {odd}",))
+    if (label := int(lobes.labels.max(initial=0))) >= len(LOBES):
+        return Parsed(columns, [], (f"its lobes have the unknown label {label}",))
     part = _parts(layers.labels, lobes.labels)
     size = (int(layers.labels.max(initial=0)) + 1) * len(LOBES)
     voxels = _counts(part, size)
@@ -182,10 +182,10 @@ def by_lobe_and_depth(_: SessionInfo, inputs: Inputs) -> Parsed:
     pairs = np.unique(np.stack((of_component.astype(np.float64), components.values)), axis=1)
     number = _counts(pairs[0].astype(np.uint16), size) + (outside > 0)
     amount = np.bincount(part[lesions.places], weights=lesions.values, minlength=size) * lesions.voxel
-    there = voxels.reshape(-1, len(LOBES))
+    by_part = voxels.reshape(-1, len(LOBES))
     rows: list[Row] = []
-    for level in np.flatnonzero(there.sum(axis=1)).tolist():
-        for lobe in np.flatnonzero(there.sum(axis=0)).tolist():
+    for level in np.flatnonzero(by_part.sum(axis=1)).tolist():
+        for lobe in np.flatnonzero(by_part.sum(axis=0)).tolist():
             at = level * len(LOBES) + lobe
             rows.append((str(level), LOBES[lobe], str(int(number[at])), repr(float(amount[at]))))
     return Parsed(columns, rows)
