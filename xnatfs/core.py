@@ -39,6 +39,7 @@ from xnatfs.tables.engine.build import Builder
 from xnatfs.tables.engine.discover import TableDiscovery
 from xnatfs.tables.engine.materialize import TableFiles
 from xnatfs.tables.engine.overrides import user_site
+from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.registry import with_plugins
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
@@ -230,15 +231,14 @@ def _builder(
     for complaint in complaints:
         diagnostics.odd(complaint)
     folder = content_manager.context.cache.directory
-    return Builder(
+    services = TableServices(
         ProjectSummaries(listing_service),
         listing_service,
         TemporaryDownloads(content_manager.context, folder / "drafts"),
         MeasurementStore(folder / "measurements.sqlite"),
         settings.limits,
-        tables,
-        user_site(tables),
     )
+    return Builder(services, tables, user_site(tables))
 
 
 def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:

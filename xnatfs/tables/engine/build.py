@@ -11,12 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from xnatfs._version import __version__
-from xnatfs.cache.measurement_store import MeasurementStore
 from xnatfs.concurrency.single_flight import WorkerPool
-from xnatfs.config import Limits
-from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.errors import UsageError
-from xnatfs.listing.service import ListingService
 from xnatfs.listing.snapshot import ProjectSummary
 from xnatfs.listing.summaries import ProjectSummaries
 from xnatfs.server.records import ExperimentRecord
@@ -43,7 +39,7 @@ class Builder:
     """Builds tables of one server.
 
     Args:
-        summaries, listing_service, downloads, store, limits: see `TableServices`.
+        services: what it asks the server with, and what keeps what was read.
         tables: all tables by key.
         site: the user's overrides.
 
@@ -55,25 +51,16 @@ class Builder:
         overrides: what the sites say of the tables.
     """
 
-    def __init__(
-        self,
-        summaries: ProjectSummaries,
-        listing_service: ListingService,
-        downloads: TemporaryDownloads,
-        store: MeasurementStore,
-        limits: Limits,
-        tables: Mapping[str, Table],
-        site: Site,
-    ) -> None:
-        self.services = TableServices(summaries, listing_service, downloads, store, limits)
+    def __init__(self, services: TableServices, tables: Mapping[str, Table], site: Site) -> None:
+        self.services = services
         self.tables = tables
         self.groups: dict[str, Callable[[], Sequence[tuple[str, Sequence[str]]]]] = {}
         self.running: dict[int, Status] = {}
         self.rechecks = Rechecks()
         self.files = ListedFiles(self.services)
-        self.overrides = ProjectOverrides(listing_service, self.files, tables, site)
+        self.overrides = ProjectOverrides(services.listing_service, self.files, tables, site)
         # More than connections: while some parse, the others keep these busy.
-        self._workers = WorkerPool("table", 2 * limits.connections)
+        self._workers = WorkerPool("table", 2 * services.limits.connections)
 
     @property
     def summaries(self) -> ProjectSummaries:
