@@ -47,6 +47,8 @@ class Cause(Enum):
     # The login
     LOGIN_REFUSED = (errno.EACCES, "the server refused this user name and password (or token)")
     NOT_ALLOWED = (errno.EACCES, "this user may not read this")
+    TOO_MANY_SESSIONS = (errno.EUSERS, "this user has too many sessions on the server; try again later")
+    LOGIN_BLOCKED = (errno.EACCES, "the login was stopped before it reached XNAT")
     # The server's answer
     NOT_AN_XNAT = (
         errno.EPROTO,
@@ -67,6 +69,7 @@ class Cause(Enum):
     BAD_LIST = (errno.EIO, "the list of sessions cannot be read")
     NO_SPACE = (errno.ENOSPC, "the cache is full")
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
+    NO_RESOURCES = (errno.ENFILE, "xnatfs has no descriptor, port or memory left for another request")
     NOT_INSTALLED = (errno.ENOTSUP, "this needs a part of xnatfs that is not installed")
 
     @property
@@ -91,6 +94,8 @@ UNANSWERED = frozenset(
             Cause.BAD_LISTING,
             Cause.LISTING_EMPTY,
             Cause.UNPROVEN,
+            Cause.TOO_MANY_SESSIONS,
+            Cause.NO_RESOURCES,
         ),
     }
 )

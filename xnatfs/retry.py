@@ -30,7 +30,7 @@ JITTER = 0.25  # of a pause, more or less: those who failed together do not come
 STATUSES = frozenset({429, 500, 502, 503, 504})
 # Failures on the way to an answer that are worth a request more at once. Not a time-out: five in a row would
 # outlast every deadline above.
-_BEFORE_AN_ANSWER = frozenset({Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.CUT_SHORT})
+_BEFORE_AN_ANSWER = frozenset({Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.CUT_SHORT, Cause.NO_RESOURCES})
 
 
 class Policy(NamedTuple):

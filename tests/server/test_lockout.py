@@ -180,7 +180,9 @@ def test_a_login_that_is_refused_is_not_sent_again_by_anybody(status: int) -> No
         scripted(lambda one: Answer(status) if one.target.startswith("/data/") else xnat(one)) as odd,
         connection(odd.url) as made,
     ):
-        assert together(4, made.login) == [Cause.LOGIN_REFUSED] * 4
+        # XNAT says 401 to a wrong password; 403 is a gateway's, which has not shown it the login.
+        cause = Cause.LOGIN_REFUSED if status == 401 else Cause.LOGIN_BLOCKED
+        assert together(4, made.login) == [cause] * 4
         assert len([one for one in odd.asked if "authorization" in one.headers]) == 1
 
 

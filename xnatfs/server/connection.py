@@ -242,10 +242,14 @@ class Connection:
             session.note_answer(new=new)
             if attempt == 1 and (guest or self._looks_expired(response)):
                 response.close()
-                if bare:
-                    session.missed(guest=guest)
-                self.logins.again(seen, spent=response.status_code == 401 and not bare)
-                continue
+                refused = response.status_code == 401
+                renewed = self.logins.again(seen, spent=refused and not bare, replaced=not (refused or guest))
+                if renewed or not self._looks_expired(response):
+                    if bare:
+                        session.missed(guest=guest)
+                    continue
+            elif attempt == 2 and self._looks_expired(response):
+                session.renewed_in_vain()
             break
         if response.status_code in accept and not self._looks_expired(response):
             session.good(alone=bare)
@@ -277,7 +281,8 @@ class Connection:
             )
         if code == 200:
             return Failure(Cause.NOT_DATA, path)
-        cause = {401: Cause.LOGIN_REFUSED, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(
+        # The login itself is good, or `logins` would have said otherwise.
+        cause = {401: Cause.SERVER_ERROR, 403: Cause.NOT_ALLOWED, 404: Cause.NO_ENTRY}.get(
             code, Cause.SERVER_ERROR
         )
         return Failure(cause, path, f"HTTP {code}", code)

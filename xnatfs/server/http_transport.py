@@ -134,7 +134,9 @@ class HttpTransport:
                         )  # where requests itself puts it, which knows no bound
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 failure = Failure(transport_cause(error), self.server)
-                if not ended():
+                if failure.cause is Cause.NO_RESOURCES:
+                    log.warning("%s (%s)", failure, transport_words(error))
+                elif not ended():
                     self.breaker.failed(failure.cause, transport_words(error), began)
                 raise failure from error
             except Failure as failure:

@@ -22,13 +22,14 @@ from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.http_transport import HttpTransport
-from xnatfs.server.request_auth import as_stranger, basic
-from xnatfs.server.session_cookie import SessionCookie
+from xnatfs.server.request_auth import as_stranger, basic, without_password
+from xnatfs.server.session_cookie import SESSION, SessionCookie
 
 log = logging.getLogger(__name__)
 
 _LOGGED_IN = re.compile(r"User '(?P<name>.*)' is logged in")
 _NAME = 4096  # characters in which that is looked for
+_TOO_MANY = re.compile(r"[Mm]aximum sessions")  # Spring Security's words, in the 401
 # A refusal of what worked a moment ago may be one session too many (XNAT says 401 to both, xnat-rest.md 1):
 # one more try, after a pause.
 _MOMENT = 60.0
@@ -76,6 +77,8 @@ class Login:
         self._lock = threading.Lock()
         self._busy = False
         self._turned_down: set[int] = set()  # hashes of what was refused
+        # Why no login is sent now, though the credentials may be good, and until when.
+        self._held_back: tuple[Failure, float] | None = None
 
     # --- before a request -----------------------------------------------------------------------------------
 
@@ -91,6 +94,8 @@ class Login:
                 pass
         if self.refused:
             raise self._refusal()
+        if not self.count:
+            self._check_held_back()
         if not self.session.refuses_strangers and self.count and self.session.is_over:
             # The session is over, and the server would make one for each of the requests that are about to
             # come, or refuse each.
@@ -118,7 +123,7 @@ class Login:
         match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
         if match is None or match["name"] != known.user or not self.session.is_held:
             if response.status_code in _REFUSALS:
-                raise self._refuse()
+                raise self._refused_by(response)
             self._transport.cookies.clear()
             return False
         self.user, self.session.refuses_strangers = known.user, known.closed
@@ -135,28 +140,57 @@ class Login:
         with self._lock:
             self._log_in()
 
-    def again(self, seen: int, spent: bool) -> None:
-        """Log in after an answer that shows an expired session, unless another thread has done so.
+    def again(self, seen: int, spent: bool, *, replaced: bool = False) -> bool:
+        """Log in after an answer that shows an expired session, unless another thread has done so. False: the
+        session is as good as ever, and the answer has another reason.
 
         Args:
             seen: the number of logins when that request was sent.
             spent: it carried the password, and the answer was 401.
+            replaced: the session may be good still; it is ended when another one takes its place.
 
         Raises:
             Failure: as `first`; NOT_DATA in place of NOT_AN_XNAT.
         """
         with self._lock:
             if self.count != seen:
-                return
+                return True
+            if self.session.is_doubted and self._is_logged_in():
+                return False
             log.info("the session at %s has expired; logging in again", self._transport.server)
             self._busy = True
             try:
+                before = self.session.id
                 self._patiently(spent)
+                if replaced and before not in ("", self.session.id):
+                    self._end(before)
             except Failure as refusal:
                 if refusal.cause is not Cause.LOGIN_REFUSED or not self._found_others():
                     raise
             finally:
                 self._busy = False
+        return True
+
+    def _is_logged_in(self) -> bool:
+        """Whether the server names our user for the cookie alone."""
+        if not self.session.is_confirmed:
+            who = self._transport.ask(f"{self._transport.server}/data/auth", auth=without_password)
+            match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
+            if match is None or match["name"] != self.user:
+                return False
+            self.session.confirmed()
+        return True
+
+    def _check_held_back(self) -> None:
+        if self._held_back is not None and time.monotonic() < self._held_back[1]:
+            failure = self._held_back[0]
+            raise Failure(failure.cause, failure.subject, failure.detail, failure.status) from failure
+
+    def _hold_back(self, cause: Cause, detail: str, status: int) -> Failure:
+        """A login that says nothing about the credentials: it is not sent again for a while."""
+        failure = Failure(cause, self._transport.server, detail, status)
+        self._held_back = failure, time.monotonic() + _MOMENT
+        return failure
 
     def _patiently(self, spent: bool) -> None:
         with retry.Attempts(retry.LOGIN) as attempts:
@@ -176,6 +210,7 @@ class Login:
         """One request with the password, one that asks who we are. Called with the lock held."""
         if self.refused:
             raise self._refusal()
+        self._check_held_back()
         server = self._transport.server
         lately = self.session.was_good_within(_MOMENT)
         for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
@@ -184,7 +219,7 @@ class Login:
             if response.status_code not in _REFUSALS:
                 break
         else:
-            raise self._refuse()
+            raise self._refused_by(response)
         who = self._transport.ask(f"{server}/data/auth")
         match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
         if not response.ok or match is None:
@@ -206,6 +241,31 @@ class Login:
         self.user = name
         self.count += 1
         self.session.good()
+        self._held_back = None
+
+    def _end(self, session: str) -> None:
+        """End a session that another one takes the place of: it may be good still, and XNAT counts them."""
+
+        def with_it(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Cookie"] = f"{SESSION}={session}"
+            return without_password(request)
+
+        try:
+            self._transport.send("DELETE", f"{self._transport.server}/data/JSESSION", auth=with_it, timeout=5)
+        except Failure as failure:
+            log.info("a session that is replaced could not be ended: %s", failure)
+
+    def _refused_by(self, response: requests.Response) -> Failure:
+        if _TOO_MANY.search(response.text[:_NAME]):
+            return self._hold_back(
+                Cause.TOO_MANY_SESSIONS, "XNAT ends unused ones, by default after 15 minutes", 401
+            )
+        if response.status_code == 403:
+            # XNAT says 401 to a wrong password (xnat-rest.md 1).
+            return self._hold_back(
+                Cause.LOGIN_BLOCKED, "HTTP 403, as a gateway answers; it was not the password", 403
+            )
+        return self._refuse()
 
     def _refuse(self, detail: str = "") -> Failure:
         self.refused = True

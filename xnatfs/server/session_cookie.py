@@ -25,6 +25,8 @@ _IDLE_S = (
 # in a row: the cookie is worth nothing here (marked Secure on plain http; a balancer that forgets where it
 # sent us)
 _MISSES = 8
+_IN_VAIN_S = 60.0  # after a login that changed nothing, only a session that is over is renewed
+_CONFIRMED_S = 2.0  # for this long a session that the server confirmed is not asked about again
 
 
 class SessionCookie:
@@ -41,11 +43,20 @@ class SessionCookie:
         self._idle = _IDLE_S  # seconds a session lasts without a request
         self._misses = 0  # in a row: requests with the cookie alone
         self._renewals = 0  # in a row: answers that began a new session
+        self._in_vain_at: float | None = None  # when a login last changed nothing
+        self._confirmed_at: float | None = None  # when the server last named the user
 
     @property
     def is_held(self) -> bool:
         """Whether there is one."""
         return SESSION in self._transport.cookies
+
+    @property
+    def id(self) -> str:
+        """The session's id; "" without one."""
+        with contextlib.suppress(CookieConflictError):
+            return self._transport.cookies.get(SESSION) or ""
+        return ""
 
     @property
     def suffices(self) -> bool:
@@ -80,6 +91,28 @@ class SessionCookie:
     def note_answer(self, *, new: bool) -> None:
         """Whether an answer began a new session although the request brought one."""
         self._renewals = self._renewals + 1 if new else 0
+
+    def renewed_in_vain(self) -> None:
+        """An answer looked like the end of the session, and was the same after a new login: a gateway's page,
+        or a listing that cannot be had.
+        """
+        self._in_vain_at = _now()
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether an answer that looks like its end says little, since a login changed nothing lately: then
+        the server is asked whether it is over.
+        """
+        return self._in_vain_at is not None and _now() - self._in_vain_at < _IN_VAIN_S
+
+    def confirmed(self) -> None:
+        """The server named the user for this cookie."""
+        self._confirmed_at = _now()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the server did so a moment ago."""
+        return self._confirmed_at is not None and _now() - self._confirmed_at < _CONFIRMED_S
 
     @property
     def is_restless(self) -> bool:

@@ -6,6 +6,7 @@ Used by `http_transport`, `connection`, `json_stream` and `downloads`. Any threa
 
 from __future__ import annotations
 
+import errno
 import http.cookiejar
 import ssl
 from collections.abc import Iterator
@@ -129,9 +130,15 @@ _HUNG_UP = (
 )  # in the middle of a handshake: says nothing of the certificate
 
 
+# This process's own limits say nothing of the server.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+
 def transport_cause(error: BaseException | None) -> Cause:
     """The cause behind a `requests` or urllib3 exception."""
     found = Cause.UNREACHABLE
+    if any(isinstance(one, OSError) and one.errno in _OURS for one in _behind(error)):
+        return Cause.NO_RESOURCES
     for one in _behind(error):
         if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
             return (
