@@ -225,7 +225,7 @@ class World:
             ]
             return threads + [name for name in _descriptors() if name not in self._descriptors]
 
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 30.0  # a busy machine closes late
         while (found := left()) and time.monotonic() < deadline:
             gc.collect()  # only now: a tenth of a second each time, a minute in all the cells
             time.sleep(0.02)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from xnatfs.concurrency.refreshable import Clock, Kept, Refreshable
+from xnatfs.concurrency.clock import Clock
+from xnatfs.concurrency.refreshable import Kept, Refreshable
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.errors import Cause, Failure
 

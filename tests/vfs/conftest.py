@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import composed
 from xnatfs import retry
+from xnatfs.concurrency import recent_failures
 from xnatfs.config import Limits
 from xnatfs.core import Core
 from xnatfs.demo.data import build
@@ -31,6 +32,7 @@ Compose = Callable[..., Core]
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested here is what is tried, not the pauses between (`tests/unit/test_retry.py`)."""
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(recent_failures, "FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture(scope="package")

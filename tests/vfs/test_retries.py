@@ -129,7 +129,9 @@ def test_a_listing(shelf: Shelf, compose: Compose, status: int) -> None:
     vfs.entries(FOLDER.rsplit("/", 1)[0])
     fail(shelf, r"/files(\?|$)", status)
     assert refused(vfs, FOLDER) == errno.EIO
-    check(shelf.server.requests(r"/files(\?|$)"))
+    # What fails for a whole session is asked once more for the resource: one catalog may be what is broken.
+    check(shelf.server.requests(r"/files\?.*all="))
+    check(shelf.server.requests(r"/resources/\d+/files\?"))
 
 
 def test_a_file_of_a_table(shelf: Shelf, compose: Compose) -> None:

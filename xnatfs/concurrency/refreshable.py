@@ -13,31 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
+from xnatfs.concurrency.clock import Clock
+from xnatfs.concurrency.recent_failures import RecentFailures
 from xnatfs.concurrency.single_flight import SharedCall, SingleFlight
 from xnatfs.errors import UNANSWERED, Cause, Failure
 
 log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-
-class Clock:
-    """The time values age by, in seconds: monotonic, and in tests whatever `advance` adds."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def now(self) -> float:
-        """Seconds from a start that means nothing."""
-        return time.monotonic() + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass (for tests)."""
-        self._ahead += seconds
 
 
 class Patience(Protocol):
@@ -64,6 +52,15 @@ class Held(Generic[V]):
     value: V
     at: float | None
     stamp: str = ""
+
+
+class _Trouble(Generic[K, V]):
+    """What could not be asked for again lately: the failures, and what is shown in place of an answer."""
+
+    def __init__(self, on_stale: Callable[[V, Failure], V], clock: Clock, again_after: float) -> None:
+        self.on_stale = on_stale
+        self.failures: RecentFailures[tuple[K, str]] = RecentFailures(clock)
+        self.stale: TTLCache[K, Held[V]] = TTLCache(4096, ttl=again_after, timer=clock.now)
 
 
 class Refreshable(Generic[K, V]):
@@ -107,13 +104,12 @@ class Refreshable(Generic[K, V]):
         self._calls = calls
         self._clock = clock
         self._waits = deadline, patience
-        self._on_stale = on_stale
         self._stored = stored
         self._lock = threading.Lock()
         self._held: MutableMapping[K, Held[V]] = (
             {} if capacity is None else LRUCache(capacity, getsizeof=lambda held: sizeof(held.value))
         )
-        self._stale: TTLCache[K, Held[V]] = TTLCache(4096, ttl=again_after, timer=clock.now)
+        self._trouble: _Trouble[K, V] = _Trouble(on_stale, clock, again_after)
 
     # --- looking, without a request -------------------------------------------------------------------------
 
@@ -132,7 +128,7 @@ class Refreshable(Generic[K, V]):
     def shown(self, key: K) -> Held[V] | None:
         """What is shown as it was, since it could not be asked for again a moment ago."""
         with self._lock:
-            return self._stale.get(key)
+            return self._trouble.stale.get(key)
 
     def latest(self, key: K) -> Kept[V] | None:
         """The newest value anybody knows, from memory or stored, whatever its age and stamp."""
@@ -186,7 +182,9 @@ class Refreshable(Generic[K, V]):
         deadline, patience = self._waits
         give_up = patience(held=self.held(key) is not None if older is None else older)
         try:
-            return self._calls.get((self.epoch, self._kind, key, stamp), work, deadline, give_up)
+            self._trouble.failures.check((key, stamp))
+            noting = partial(self._trouble.failures.noting, (key, stamp), work)
+            return self._calls.get((self.epoch, self._kind, key, stamp), noting, deadline, give_up)
         except Failure as failure:
             held = self.held(key)
             if failure.cause is Cause.INTERRUPTED or not (held is None or tolerated(failure)):
@@ -200,14 +198,15 @@ class Refreshable(Generic[K, V]):
             log.warning(
                 "%s %s could not be listed again and is shown as it was: %s", self._kind, key, failure
             )
-            value = self._on_stale(held.value, failure)
+            value = self._trouble.on_stale(held.value, failure)
             with self._lock:
-                self._stale[key] = Held(value, self._clock.now(), held.stamp)
+                self._trouble.stale[key] = Held(value, self._clock.now(), held.stamp)
             return value
 
     def begin(self, key: K, work: Callable[[], V], *, stamp: str = "", urgent: bool = False) -> SharedCall[V]:
         """Begin what `get` will ask for."""
-        return self._calls.start((self.epoch, self._kind, key, stamp), work, urgent=urgent)
+        noting = partial(self._trouble.failures.noting, (key, stamp), work)
+        return self._calls.start((self.epoch, self._kind, key, stamp), noting, urgent=urgent)
 
     # --- holding --------------------------------------------------------------------------------------------
 
@@ -227,13 +226,13 @@ class Refreshable(Generic[K, V]):
             held = self._held.get(key)
             if held is not None:
                 self._held[key] = Held(held.value, None, held.stamp)
-            self._stale.pop(key, None)
+            self._trouble.stale.pop(key, None)
 
     def drop(self, key: K) -> None:
         """Know nothing of a key any more."""
         with self._lock:
             self._held.pop(key, None)
-            self._stale.pop(key, None)
+            self._trouble.stale.pop(key, None)
 
     def refresh(self, key: K | None = None) -> None:
         """Forget what is held, of one key or of all: the next look asks the server."""
@@ -241,7 +240,8 @@ class Refreshable(Generic[K, V]):
             self.epoch += 1
             self.refreshed = time.time()
             self.changed = self._clock.now()
-            self._stale.clear()
+            self._trouble.stale.clear()
+            self._trouble.failures.clear()
             if key is None:
                 self._held.clear()
             else:
@@ -251,7 +251,7 @@ class Refreshable(Generic[K, V]):
         with self._lock:
             if epoch is not None and epoch != self.epoch:
                 return False
-            self._stale.pop(key, None)
+            self._trouble.stale.pop(key, None)
             try:
                 self._held[key] = held
             except ValueError:  # larger than all that may be held

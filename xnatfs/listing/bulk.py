@@ -15,11 +15,19 @@ from typing import TypeVar
 
 from xnatfs.concurrency.single_flight import SharedCall
 from xnatfs.errors import Cause, Failure
+from xnatfs.listing.cross_check import (
+    assessors_unnamed,
+    claimed_twice,
+    labels_differ,
+    unplaced_sessions,
+    untyped_scans,
+)
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
+from xnatfs.listing.subjects import confirmed
 from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
-from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord
+from xnatfs.server.records import ExperimentRecord, Owner, ProjectRecord, ResourceRecord, ScanRecord
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +47,7 @@ class BulkLoader:
         experiments: ExperimentListings,
     ) -> None:
         self._listings = environment.listings
+        self._diagnostics = environment.diagnostics
         self._experiments = experiments
         self._resources = environment.resources
         self._single_flight = environment.calls
@@ -70,14 +79,15 @@ class BulkLoader:
                 scans = self._begin(("scans", identity), lambda: listings.scans(identity))
                 assessors = self._begin(("assessors", identity), lambda: listings.assessors(identity))
                 own_labels = labels.wait(patience)
-                experiments = snapshot.experiments = self._experiments.confirm(
-                    identity, experiments, own_labels.seen
-                )
+                experiments = self._experiments.confirm(identity, experiments, own_labels.seen)
+                if labels_differ(identity, experiments, scans.wait(patience)):
+                    experiments = self._experiments.named(identity, experiments)
+                snapshot.experiments = experiments
                 # Without the labels each session is asked singly anyhow, which tells its reconstructions too.
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions
                 below = self._settle_doubts(identity, experiments, own_labels, *below)
-                snapshot.add_sessions(own_labels, *below)
+                snapshot.add_sessions(own_labels, *below, self._in_doubt(identity, own_labels, *below))
             else:
                 snapshot.add_sessions(
                     labels.wait(patience), ScanListing(), AssessorListing(), ReconstructionListing()
@@ -89,6 +99,8 @@ class BulkLoader:
             and self._has_resources(Owner("subject", one.id) for one in people[:2])
         ):
             their_resources.known.clear()
+        known = before.subjects.values() if before is not None else ()
+        people = confirmed(listings, self._diagnostics, identity, people, known, experiments)
         snapshot.add_subjects(people, their_resources)
         snapshot.own_resources = own.wait(patience)
         snapshot.put_in_order()
@@ -96,6 +108,33 @@ class BulkLoader:
         if before is not None:
             snapshot.take_over(before)
         return snapshot
+
+    def _in_doubt(
+        self,
+        project: str,
+        own: BulkResources,
+        scans: ScanListing,
+        assessors: AssessorListing,
+        reconstructions: ReconstructionListing | None,
+    ) -> set[str]:
+        """The sessions to ask about singly: the listings do not place all that is below them, or place
+        something twice.
+        """
+        below = reconstructions.resources if reconstructions is not None else BulkResources()
+        twice = claimed_twice(own, scans.resources, assessors.resources, below)
+        unplaced = unplaced_sessions(scans, reconstructions)
+        listing = f"the listing of project {project}"
+        for one in sorted(unplaced):
+            self._diagnostics.odd(f"session {one}: {listing} has something below it without its id")
+        untyped = untyped_scans(scans)
+        if untyped:
+            self._diagnostics.odd(
+                f"project {project}: {len(untyped)} of {len(scans.scans)} scans have no type "
+                f"({untyped[0].id} of {untyped[0].session_id})"
+            )
+        for one in assessors.unplaced:
+            self._diagnostics.odd(f"assessor {one}: {listing} does not name its session")
+        return twice | unplaced
 
     def _settle_doubts(
         self,
@@ -111,6 +150,17 @@ class BulkLoader:
         A server may answer a path it does not know with blanks in place of dropping the column, and one that
         lists no assessors at all may only not list them in this form.
         """
+        untyped = untyped_scans(scans)
+        if untyped and self._have_types(untyped):
+            self._diagnostics.odd(f"project {project}: the listing of its scans leaves out their types")
+            scans = ScanListing()
+        if not scans.scans and scans.sessions and self._have_scans(_spread(sorted(scans.sessions), 2)):
+            self._diagnostics.odd(f"project {project}: the listing of its scans has none")
+            scans = ScanListing()
+        if assessors_unnamed(assessors) and self._have_names(project, assessors):
+            self._diagnostics.odd(f"project {project}: the listing of its assessors leaves out their labels")
+            self._listings.capabilities.refuse("assessors of a project")
+            own.known.clear()
         if not own.known:
             return scans, assessors, reconstructions
         sessions = [one.id for one in experiments.values() if one.may_have_scans]
@@ -165,6 +215,29 @@ class BulkLoader:
         if listing.resources.blank and self._has_inputs("reconstruction", with_some[:3]):
             listing.resources.known.clear()
         return listing
+
+    def _have_types(self, scans: list[ScanRecord]) -> bool:
+        """Whether any of these scans has a type by itself; looks into two sessions."""
+        asked = {(one.session_id, one.id) for one in scans}
+        some = _spread(list(dict.fromkeys(one.session_id for one in scans)), 2)
+        return any(
+            scan.type not in ("", scan.id)
+            for session in some
+            for scan in self._listings.scans_of_session(session)
+            if (session, scan.id) in asked
+        )
+
+    def _have_scans(self, sessions: Iterable[str]) -> bool:
+        return any(self._listings.scans_of_session(one) for one in sessions)
+
+    def _have_names(self, project: str, assessors: AssessorListing) -> bool:
+        some = _spread(list(dict.fromkeys(one.session_id for one in assessors.assessors)), 2)
+        known = {one.id: one.label for one in assessors.assessors}
+        return any(
+            one.label not in ("", one.id) and one.id in known
+            for session in some
+            for one in self._listings.assessors_of_session(session, project)
+        )
 
     def _has_inputs(self, level: str, sessions: Iterable[str]) -> bool:
         looks = [

@@ -159,7 +159,11 @@ class StoredListings:
         self._put("forms", "", "", forms)
 
     def drop(self, kind: str, key: Hashable) -> None:
-        """Forget a project ("project"), its summary ("outline"), or a listing of files ("files")."""
+        """Forget a project ("project"), its summary ("outline"), a session of a project ("session", by both
+        ids), or a listing of files ("files").
+        """
+        if isinstance(key, tuple) and kind == "session":
+            key = "\n".join(map(str, key))
         self._store.drop(kind, json.dumps(key) if kind == "files" else str(key))
 
     def flush(self) -> None:

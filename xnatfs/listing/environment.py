@@ -10,8 +10,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from xnatfs.concurrency.clock import Clock
 from xnatfs.concurrency.debounce import Debouncer
-from xnatfs.concurrency.refreshable import Clock, Kept, Refreshable
+from xnatfs.concurrency.refreshable import Kept, Refreshable
 from xnatfs.concurrency.single_flight import SingleFlight
 from xnatfs.config import Limits
 from xnatfs.diagnostics import Diagnostics

@@ -8,10 +8,12 @@ Threading: any thread; no state.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import UNANSWERED, Cause, Failure
+from xnatfs.listing.contradictions import Contradictions
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.file_indexes import FileIndexes, FileRequest
 from xnatfs.listing.prefetch import WalkDetector
@@ -22,6 +24,8 @@ from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resources import FileListing
 from xnatfs.server.urls import addressable
 
+log = logging.getLogger(__name__)
+
 _LISTED_AHEAD = 64  # resources
 
 
@@ -31,6 +35,10 @@ class FileListings:
     Args:
         environment: what listings are made with.
         projects: tell the stamps that file listings are kept by.
+
+    Attributes:
+        contradictions: what to believe of a resource that two listings name differently.
+        on_wrong: called with a project and one of its resources that is not what its listing said.
     """
 
     def __init__(self, environment: ListingEnvironment, projects: ProjectListings) -> None:
@@ -38,6 +46,8 @@ class FileListings:
         self._resources = environment.resources
         self._projects = projects
         self._indexes = FileIndexes(environment)
+        self.on_wrong: Callable[[str, ResourceRecord], None] = lambda project, resource: None
+        self.contradictions = Contradictions(environment.diagnostics, environment.resources.of)
         self._batches = SessionBatches(environment, self._indexes, self._session_request)
         self._walks = WalkDetector()
 
@@ -55,24 +65,59 @@ class FileListings:
         session = owner_session(owner)
         experiment = snapshot.experiments.get(session)
         stamp = experiment.changed if experiment is not None else _subject_stamp(snapshot, owner)
-        if owner.direction == "in" or not session:  # as in `outdated`
-            found = self._indexes.get(self._owner_request(owner, stamp))
-        else:
+        together = partial(self._indexes.get, self._owner_request(owner, stamp))
+        if owner.direction != "in" and session:  # as in `outdated`
             window = self._walks.window(("files", project), snapshot.order, session)
             self._batches.prefetch(
                 (other, snapshot.experiments[other].changed)
                 for other in window
                 if _may_have_files(snapshot, other)
             )
-            found = self._of_session(session, stamp)
-        if found.of_resource(resource) is None and resource.file_count != 0:
+            together = partial(self._of_session, session, stamp)
+        return self._checked(project, resource, stamp, self._or_singly(resource, stamp, together))
+
+    def _or_singly(
+        self, resource: ResourceRecord, stamp: str, together: Callable[[], FileIndex]
+    ) -> FileIndex:
+        """The listing of all files of the object or session; where the server cannot make that, of just this
+        resource: one catalog that is broken fails the listing of all that it is in (xnat-rest.md 12).
+        """
+        try:
+            return together()
+        except Failure as failure:
+            if failure.away or failure.cause not in UNANSWERED or not addressable(resource):
+                raise
+            log.info("%s; listing %s singly", failure, resource.label)
+            return self._indexes.get(self._resource_request(resource, stamp))
+
+    def _checked(self, project: str, resource: ResourceRecord, stamp: str, index: FileIndex) -> FileIndex:
+        """The index if it has what the server counts, else that of just this resource.
+
+        Raises:
+            Failure: UNPROVEN for a resource that is another one by what its files and it itself say.
+        """
+        files, counted = index.of_resource(resource), resource.file_count
+        if (files is None and counted != 0) or (counted or 0) > index.named_files(resource):
             # Seen on a real server: no rows although the resource counts files (xnat-rest.md 15.25); asked
             # singly before it is believed.
             singly = self._indexes.get(self._resource_request(resource, stamp))
-            if session and singly.of_resource(resource):
-                self._indexes.distrust(("session", session))
-            return singly
-        return found
+            session = owner_session(resource.owner)
+            if singly.named_files(resource) > index.named_files(resource):
+                index = singly
+                if session:
+                    self._indexes.distrust(("session", session))
+            elif files is None:
+                index = singly
+            if (listed := index.named_files(resource)) < (counted or 0):
+                self._environment.diagnostics.odd(
+                    f"{resource.owner.uri}/resources/{resource.id or resource.label}: the server counts "
+                    f"{counted} files and lists {listed}"
+                )
+        listed_as = index.by_resource.get(resource.id or 0, [])
+        if not self.contradictions.stands(resource, listed_as):
+            self.on_wrong(project, resource)
+            raise Failure(Cause.UNPROVEN, f"{resource.owner.uri}: {resource.label!r}", "asked for singly")
+        return index
 
     def outdated(self, record: FileRecord) -> bool:
         """Whether a file that is not what its listing says is listed otherwise by now; asks the server."""
@@ -160,6 +205,7 @@ class FileListings:
     def refresh(self) -> None:
         """Forget what is held: the next look asks the server."""
         self._indexes.values.refresh()
+        self.contradictions.refresh()
 
     # --- requests -------------------------------------------------------------------------------------------
 

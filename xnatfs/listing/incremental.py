@@ -47,7 +47,13 @@ def apply_changes(
     stale: set[str] = set()
     if people is not None:
         subjects = {one.id: one for one in people}
-        made_up = {one.id for one in held.subjects.values() if not one.changed and one.id not in subjects}
+        # Of those nobody listed, these come with their experiments (`put_in_order`).
+        needed = {one.subject_id or one.subject_label for one in experiments.values()}
+        made_up = {
+            one.id
+            for one in held.subjects.values()
+            if not one.changed and one.id not in subjects and one.id in needed
+        }
         stale = {
             identity
             for identity, one in subjects.items()

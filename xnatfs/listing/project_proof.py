@@ -14,6 +14,7 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import Owner, ResourceRecord
 from xnatfs.server.resources import Resources
+from xnatfs.server.witness_requests import WitnessRequests
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +26,22 @@ class ProjectProof:
         self._listings = listings
         self._resources = resources
 
-    def own_resources(self, identity: str, expected: Iterable[int]) -> list[ResourceRecord]:
+    def own_resources(self, identity: str, expected: Iterable[int], *, witness: bool) -> list[ResourceRecord]:
         """The resources of the project itself. Their listing can come back right and empty while a query
         inside it fails (xnat-rest.md 13), so what it lacks of the `expected` ones (their numbers) has to be
         lacking in the list of projects, too.
 
+        Args:
+            witness: whether anything else tells of them; if not, an empty listing is compared with the one of
+                their files.
+
         Raises:
             Failure: UNPROVEN if it is not; what keeps the server from answering.
         """
-        found = self._resources.of(Owner("project", identity))
+        owner = Owner("project", identity)
+        found = self._resources.of(owner)
+        if not found and not witness and self._resources.files_of(owner).files:
+            raise Failure(Cause.UNPROVEN, f"the resources of project {identity}", "but it has files")
         lacking = set(expected) - {one.id for one in found}
         if lacking:
             now = {one.id: one for one in self._listings.projects()}.get(identity)
@@ -69,7 +77,7 @@ class ProjectProof:
         Raises:
             Failure: UNPROVEN, or what keeps the server from answering.
         """
-        if not self._listings.first_experiment(identity):
+        if not WitnessRequests(self._listings).first_experiment(identity):
             raise Failure(Cause.UNPROVEN, f"project {identity}", "it no longer has any experiment")
 
     def gone(self, identity: str) -> bool:

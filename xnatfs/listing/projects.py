@@ -25,7 +25,9 @@ from xnatfs.listing.incremental import apply_changes
 from xnatfs.listing.project_proof import ProjectProof
 from xnatfs.listing.snapshot import Derived, ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
+from xnatfs.listing.subjects import confirmed
 from xnatfs.server.records import ExperimentRecord, ProjectRecord, SubjectRecord
+from xnatfs.server.witness_requests import WitnessRequests
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -103,6 +105,13 @@ class ProjectListings:
     def _load_list(self) -> dict[str, ProjectRecord]:
         epoch = self._list.epoch
         everything = {one.id: one for one in self._listings.projects()}
+        before = self._environment.stored.projects()
+        if not everything or (before is not None and before.value.keys() - everything.keys()):
+            lacking = WitnessRequests(self._listings).project_ids() - everything.keys()
+            if lacking:
+                what = f"{len(lacking)} are only in one of two listings"
+                self._environment.diagnostics.odd(f"the projects: {what}")
+                raise Failure(Cause.UNPROVEN, "the projects", what)
         found = self._shown(everything)
         self._environment.stored.put_projects(everything)
         self._list.put(_ALL, found, epoch=epoch)
@@ -139,6 +148,23 @@ class ProjectListings:
         return self.snapshots.get(
             identity, lambda: self._renew(identity), tolerated=lambda failure: failure.cause not in _FINAL
         )
+
+    def distrust(self, identity: str, level: str) -> None:
+        """A listing of the project was wrong about a resource of something of this level: all of it is listed
+        again at the next renewal, until then what is on that level is asked for singly, and a later mount
+        does not begin with it.
+        """
+        held = self.snapshots.held(identity)
+        if held is not None and held.value.made is not None:
+            known = replace(held.value, made=None, memo=Derived())
+            if level == "subject":
+                known.complete_subjects = {
+                    one for one in held.value.complete_subjects if not held.value.subjects[one].changed
+                }
+            else:
+                known.complete = set()
+            self.snapshots.put(identity, known)
+        self._environment.stored.drop("project", identity)
 
     def derive_again(self, identity: str) -> None:
         """Something of the project is shown as it was, the server not answering: what is derived from its
@@ -178,7 +204,12 @@ class ProjectListings:
             fresh = self._bulk.load(
                 record,
                 experiments,
-                partial(self.proof.own_resources, identity, _expected(record, before)),
+                partial(
+                    self.proof.own_resources,
+                    identity,
+                    _expected(record, before),
+                    witness=before is not None or record.resources is not None,
+                ),
                 before,
             )
         self._derived_from_stale.discard(identity)
@@ -227,7 +258,7 @@ class ProjectListings:
         if self._environment.clock.now() - held.made >= self._environment.limits.relist_after:
             return None
         try:
-            own = self.proof.own_resources(identity, _expected(record, held))
+            own = self.proof.own_resources(identity, _expected(record, held), witness=True)
         except Failure as failure:
             if failure.cause is not Cause.UNPROVEN:
                 raise
@@ -235,7 +266,15 @@ class ProjectListings:
             log.warning("the resources of project %s are shown as they were: %s", identity, failure)
             self._environment.diagnostics.failed(failure)
             own = held.own_resources
-        return apply_changes(held, record, experiments, people(), own, assessors)
+        subjects = confirmed(
+            self._listings,
+            self._environment.diagnostics,
+            identity,
+            people(),
+            held.subjects.values(),
+            experiments,
+        )
+        return apply_changes(held, record, experiments, subjects, own, assessors)
 
     def _look_again(self, identity: str) -> None:
         if self.snapshots.held(identity) is not None:

@@ -6,8 +6,8 @@ Threading: any thread; no state.
 
 from __future__ import annotations
 
+from xnatfs.concurrency.clock import Clock
 from xnatfs.concurrency.debounce import Debouncer
-from xnatfs.concurrency.refreshable import Clock
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
 from xnatfs.diagnostics import Diagnostics
@@ -18,10 +18,11 @@ from xnatfs.listing.mtimes import MtimeHistory
 from xnatfs.listing.projects import ProjectListings
 from xnatfs.listing.session_names import SessionNames
 from xnatfs.listing.sessions import SessionListings
-from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.snapshot import ProjectSnapshot, owner_session
 from xnatfs.listing.stale_policy import StalePolicy
 from xnatfs.listing.stamps import ExperimentListings
-from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
+from xnatfs.server.records import ResourceRecord
 from xnatfs.server.resources import Resources
 
 _SOON = 2.0  # seconds until what an earlier mount stored is asked for again
@@ -75,6 +76,7 @@ class ListingService:
         self.projects = ProjectListings(self.environment, self.experiments, only)
         self.projects.on_renewed = self._renewed
         self.files = FileListings(self.environment, self.projects)
+        self.files.on_wrong = self._wrong
         self.sessions = SessionListings(self.environment, self.projects, self.files)
         self.names = SessionNames(self.environment, self.projects)
         refused, proofs = stored.forms()
@@ -90,6 +92,16 @@ class ListingService:
     def _renewed(self, before: ProjectSnapshot | None, after: ProjectSnapshot) -> None:
         if before is not None and before is not after:
             self.sessions.remember(before, after)
+        self.keep_forms()
+
+    def _wrong(self, project: str, resource: ResourceRecord) -> None:
+        """A resource is not what its listing said: the form that said so is not used again for a while."""
+        level = resource.owner.level
+        for form in FORMS_OF_RESOURCES.get(level, ()):
+            self.environment.listings.capabilities.refuse(form)
+        self.projects.distrust(project, level)
+        if level not in ("project", "subject"):
+            self.sessions.distrust(project, owner_session(resource.owner))
         self.keep_forms()
 
     def refresh(self, project: str | None = None) -> None:

@@ -19,6 +19,7 @@ from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
 from xnatfs.listing.prefetch import WalkDetector
 from xnatfs.listing.projects import ProjectListings
+from xnatfs.listing.session_proof import prove_session
 from xnatfs.listing.single import SingleLoader
 from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
@@ -46,7 +47,7 @@ class SessionListings:
         self._environment = environment
         self._projects = projects
         self._files = files
-        self.loader = SingleLoader(environment.listings, environment.resources)
+        self.loader = SingleLoader(environment.listings, environment.resources, environment.diagnostics)
         self._walks = WalkDetector()
         stored = environment.stored
         # By project, too: a shared session has other labels, and other assessors, in each.
@@ -86,6 +87,11 @@ class SessionListings:
                 self._projects.derive_again(project)
         return self._with_files(found)
 
+    def distrust(self, project: str, identity: str) -> None:
+        """A listing of a session was wrong: it is asked for again at the next look."""
+        self._sessions.drop((project, identity))
+        self._environment.stored.drop("session", (project, identity))
+
     def remember(self, before: ProjectSnapshot, after: ProjectSnapshot) -> None:
         """What was known of a session that changed stays known until it could be asked for."""
         for identity in after.renewed:
@@ -107,13 +113,25 @@ class SessionListings:
     def _load_session(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> SessionSnapshot:
         epoch = self._sessions.epoch
         known = self._known_session(snapshot.project.id, experiment)
-        return known or self._hold_session(snapshot, self.loader.session(snapshot, experiment), epoch)
+        if known is not None:
+            return known
+        session = self.loader.session(snapshot, experiment)
+        before = self._sessions.latest((snapshot.project.id, experiment.id))
+        if before is not None:
+            prove_session(self._environment.resources, before.value, session)
+        return self._hold_session(snapshot, session, epoch)
 
     def _hold_session(
         self, snapshot: ProjectSnapshot, session: SessionSnapshot, epoch: int
     ) -> SessionSnapshot:
-        key = snapshot.project.id, session.experiment.id
-        self._sessions.put(key, session, epoch=epoch, stamp=session.experiment.changed)
+        identity, stamp = session.experiment.id, session.experiment.changed
+        key = snapshot.project.id, identity
+        resources = [one for group in session.resources.values() for one in group]
+        if not self._files.contradictions.settled(identity, resources) or session.doubtful:
+            age = self._environment.lasts(stamp) - self._environment.limits.ttl
+            self._sessions.put(key, session, epoch=epoch, stamp=stamp, age=age)
+            return session
+        self._sessions.put(key, session, epoch=epoch, stamp=stamp)
         self._environment.stored.put_session(snapshot.project.id, session)
         return session
 
@@ -123,11 +141,15 @@ class SessionListings:
         """
         # Of the same stamp: an older one tells of resources that are gone by now.
         held = self._files.held(session.experiment.id, session.experiment.changed or None)
-        if held is None:
+        right = self._files.contradictions.corrected(session.experiment.id)
+        if held is None and not right:
             return session
-        if session.merged is None or session.merged[0] is not held:
-            session.merged = held, session.with_resources(held.resources())
-        return session.merged[1]
+        if session.merged is None or session.merged[0] is not held or session.merged[1] != right:
+            grown = session.corrected(right) if right else session
+            if held is not None:
+                grown = grown.with_resources(held.resources())
+            session.merged = held, right, grown
+        return session.merged[2]
 
     # --- items: a subject and all its sessions --------------------------------------------------------------
 
@@ -156,7 +178,7 @@ class SessionListings:
         # than was known, they are asked for by themselves.
         for session in told[1]:
             known = self._sessions.latest((snapshot.project.id, session.experiment.id))
-            if known is None or _numbers(known.value) <= _numbers(session):
+            if known is None or known.value.numbers() <= session.numbers():
                 self._hold_session(snapshot, session, epoch)
             else:
                 believed = self._doubt(snapshot, subject)
@@ -187,6 +209,15 @@ class SessionListings:
             Failure: NO_ENTRY if the project has no such subject; what keeps the server from answering if
                 nothing is known of it.
         """
+        found = self._listed_subject(project, subject)
+        right = self._files.contradictions.corrected(subject)
+        if not right:
+            return found
+        return [one for one in found if one.id not in right] + [
+            one for one in right.values() if one.owner.level == "subject"
+        ]
+
+    def _listed_subject(self, project: str, subject: str) -> list[ResourceRecord]:
         snapshot = self._projects.get(project)
         if subject not in snapshot.subjects:
             raise Failure(Cause.NO_ENTRY, subject)
@@ -259,7 +290,3 @@ class SessionListings:
         """Forget what is held: the next look asks the server."""
         for values in (self._sessions, self._subjects, self._without_item):
             values.refresh()
-
-
-def _numbers(session: SessionSnapshot) -> set[int | None]:
-    return {one.id for group in session.resources.values() for one in group}

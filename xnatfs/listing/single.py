@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.items import ExperimentItem, SubjectItem
-from xnatfs.server.listing_requests import ListingRequests
+from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
 from xnatfs.server.records import ExperimentRecord, Owner, ReconstructionRecord, ResourceRecord, ScanRecord
 from xnatfs.server.resources import Resources
 
@@ -25,8 +26,9 @@ _ITEMS = "subject items"
 class SingleLoader:
     """Loads single sessions and subjects of one server."""
 
-    def __init__(self, listings: ListingRequests, resources: Resources) -> None:
+    def __init__(self, listings: ListingRequests, resources: Resources, diagnostics: Diagnostics) -> None:
         self._listings = listings
+        self._diagnostics = diagnostics
         self._resources = resources
         self.items_proven = False  # a subject's item was once compared with the listings and agreed
 
@@ -42,10 +44,20 @@ class SingleLoader:
         identity = experiment.id
         assessors = snapshot.assessors.get(identity, [])
         found = self._resources.of_session(identity)
-        if not self._listings.capabilities.may("assessors of a project") and any(
-            one.owner.level == "assessor" for one in found
-        ):
-            assessors = self._listings.assessors_of_session(identity, snapshot.project.id)
+        told = self._listings.capabilities.may("assessors of a project")
+        unlisted = {one.owner.id for one in found if one.owner.level == "assessor"} - {
+            one.id for one in assessors
+        }
+        if unlisted or (not told and any(one.owner.level == "assessor" for one in found)):
+            # Those of another project that a shared session brings along stay out.
+            asked = self._listings.assessors_of_session(identity, snapshot.project.id)
+            lacking = [one for one in asked if one.id in unlisted]
+            assessors = [*assessors, *lacking] if told else asked
+            if told and lacking:
+                self._diagnostics.odd(
+                    f"session {identity}: the listing of its project lacks {len(lacking)} of its assessors"
+                )
+                self._listings.capabilities.refuse("assessors of a project")
         ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
         reconstructions = snapshot.reconstructions.get(identity) or [
             ReconstructionRecord(identity, one) for one in sorted(ids)
@@ -53,9 +65,31 @@ class SingleLoader:
         for level, present in (("assessor", assessors), ("reconstruction", reconstructions)):
             if present:
                 found += self._resources.inputs_of_session(identity, level)
-        return SessionSnapshot(
-            experiment, self._scans(snapshot, experiment), assessors, reconstructions, _by_owner(found)
-        )
+        scans, typed = self._scans(snapshot, experiment)
+        if not found:
+            # A session without a single file is rare; a listing that leaves them out may not be.
+            found = [
+                ResourceRecord(one.owner, one.resource_label, one.resource_id)
+                for one in self._resources.files_of_session(identity).files
+            ]
+        listed = {one.id for one in scans}
+        if any(one.owner.level == "scan" and one.owner.part not in listed for one in found) and (
+            identity in snapshot.speaks_for
+        ):
+            log.info("the listing of the scans of a project lacks some of session %s", identity)
+            for form in FORMS_OF_RESOURCES["scan"]:
+                self._listings.capabilities.refuse(form)
+            scans, typed = self._own_scans(identity)
+        session = SessionSnapshot(experiment, scans, assessors, reconstructions, {})
+        whole = session.having(_by_owner(found))
+        more = whole.owners() - session.owners()
+        if more:
+            names = ", ".join(sorted(" ".join(one) for one in more)[:3])
+            self._diagnostics.odd(
+                f"session {identity}: {len(more)} things have files and are not listed ({names})"
+            )
+        whole.doubtful = bool(more) or not typed
+        return whole
 
     def subject(self, subject: str) -> list[ResourceRecord]:
         """The resources of one subject."""
@@ -96,7 +130,7 @@ class SingleLoader:
             sessions.append(
                 SessionSnapshot(
                     one,
-                    self._scans(snapshot, one),
+                    self._scans(snapshot, one)[0],
                     assessors,
                     told.reconstructions,
                     _by_owner(told.resources),
@@ -152,10 +186,22 @@ class SingleLoader:
             return False
         return True if labels else None
 
-    def _scans(self, snapshot: ProjectSnapshot, experiment: ExperimentRecord) -> list[ScanRecord]:
+    def _scans(
+        self, snapshot: ProjectSnapshot, experiment: ExperimentRecord
+    ) -> tuple[list[ScanRecord], bool]:
+        """The scans of a session, and whether each has a type."""
         if experiment.id in snapshot.speaks_for or not experiment.may_have_scans:
-            return snapshot.scans.get(experiment.id, [])
-        return self._listings.scans_of_session(experiment.id)
+            return snapshot.scans.get(experiment.id, []), True
+        return self._own_scans(experiment.id)
+
+    def _own_scans(self, session: str) -> tuple[list[ScanRecord], bool]:
+        scans = self._listings.scans_of_session(session)
+        untyped = [one.id for one in scans if one.type in ("", one.id)]
+        if untyped:
+            self._diagnostics.odd(
+                f"session {session}: {len(untyped)} of {len(scans)} scans have no type ({untyped[0]})"
+            )
+        return scans, not untyped
 
 
 def item_subject(item: SubjectItem, theirs: list[ExperimentRecord]) -> str:

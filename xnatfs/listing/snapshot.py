@@ -6,7 +6,7 @@ what is learnt of a single session or subject is kept beside (`sessions`). Only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -83,9 +83,10 @@ class ProjectSnapshot:
         scans: ScanListing,
         assessors: AssessorListing,
         reconstructions: ReconstructionListing | None,
+        in_doubt: Collection[str] = (),
     ) -> None:
         """What the listings below experiments told. An experiment is complete where every one of them speaks
-        for it.
+        for it, and it is not `in_doubt`.
         """
         for scan in scans.scans:
             self.scans.setdefault(scan.session_id, []).append(scan)
@@ -108,7 +109,7 @@ class ProjectSnapshot:
             parts.append(reconstructions.resources)
         for part in parts:
             self.add_resources(part.resources)
-        self.complete = complete
+        self.complete = complete - set(in_doubt)
 
     def take_over(self, before: ProjectSnapshot) -> None:
         """What an earlier listing told completely and this one does not, of sessions and subjects whose stamp
@@ -153,8 +154,10 @@ class ProjectSnapshot:
         """Fill `of_subject` and `order` from `subjects` and `experiments`; subjects nobody listed are made up
         from the experiments.
         """
+        by_label = {one.label: one.id for one in self.subjects.values()}
         for experiment in self.experiments.values():
-            subject = experiment.subject_id or experiment.subject_label
+            label = experiment.subject_label
+            subject = experiment.subject_id or by_label.get(label) or label
             if subject not in self.subjects:
                 self.subjects[subject] = SubjectRecord(
                     subject, experiment.subject_label, experiment.inserted, ""
@@ -200,7 +203,10 @@ class ProjectSnapshot:
 
 @dataclass
 class SessionSnapshot:
-    """One experiment down to the labels (and, where known, numeric ids) of its resources."""
+    """One experiment down to the labels (and, where known, numeric ids) of its resources.
+
+    `doubtful`: its listings disagree, so it is shown and neither kept nor believed for long.
+    """
 
     experiment: ExperimentRecord
     scans: list[ScanRecord]
@@ -208,7 +214,9 @@ class SessionSnapshot:
     reconstructions: list[ReconstructionRecord]
     resources: dict[Owner, list[ResourceRecord]]
     memo: Derived = field(default_factory=Derived, compare=False)
-    merged: tuple[FileIndex, SessionSnapshot] | None = None  # with what that file listing told besides
+    doubtful: bool = field(default=False, compare=False)
+    # with what that file listing told besides, and what had to be asked for singly
+    merged: tuple[FileIndex | None, dict[int, ResourceRecord], SessionSnapshot] | None = None
 
     def of(self, level: str, part: str = "") -> list[ResourceRecord]:
         """The resources of the experiment itself, of one scan (by its id), of one reconstruction or assessor
@@ -220,6 +228,19 @@ class SessionSnapshot:
             if owner.level == level and (level == "experiment" or own == part):
                 found += resources
         return found
+
+    def numbers(self) -> set[int | None]:
+        """The numbers of its resources."""
+        return {one.id for group in self.resources.values() for one in group}
+
+    def owners(self) -> set[tuple[str, str, str]]:
+        """The scans, assessors and reconstructions, as owners without a direction."""
+        session = self.experiment.id
+        return (
+            {("scan", session, one.id) for one in self.scans}
+            | {("assessor", one.id, session) for one in self.assessors}
+            | {("reconstruction", session, one.id) for one in self.reconstructions}
+        )
 
     def with_resources(self, resources: Iterable[ResourceRecord]) -> SessionSnapshot:
         """This snapshot and the resources among `resources` that are not yet in it; the same object if
@@ -236,10 +257,35 @@ class SessionSnapshot:
                 continue
             grown.setdefault(one.owner, []).append(one)
             extras += 1
-        return (
-            SessionSnapshot(self.experiment, self.scans, self.assessors, self.reconstructions, grown)
-            if extras
-            else self
+        return self.having(grown) if extras else self
+
+    def corrected(self, right: Mapping[int, ResourceRecord]) -> SessionSnapshot:
+        """This snapshot with the resources in `right` (by number) where, and named as, they are there."""
+        kept = {
+            owner: [one for one in group if one.id not in right] for owner, group in self.resources.items()
+        }
+        for one in right.values():
+            kept.setdefault(one.owner, []).append(one)
+        return self.having({owner: group for owner, group in kept.items() if group})
+
+    def having(self, resources: dict[Owner, list[ResourceRecord]]) -> SessionSnapshot:
+        """With other resources; a scan or reconstruction that has one and nobody listed is there too, so that
+        nothing is out of reach. Not so an assessor: of a session that is shared, those of the other project
+        have resources too, and are none of this project's (xnat-rest.md 12).
+        """
+        session = self.experiment.id
+        parts = {
+            level: {one.part for one in resources if one.level == level}
+            for level in ("scan", "reconstruction")
+        }
+        scans = parts["scan"] - {one.id for one in self.scans}
+        reconstructions = parts["reconstruction"] - {one.id for one in self.reconstructions}
+        return SessionSnapshot(
+            self.experiment,
+            [*self.scans, *(ScanRecord(session, one, "") for one in sorted(scans))],
+            self.assessors,
+            [*self.reconstructions, *(ReconstructionRecord(session, one) for one in sorted(reconstructions))],
+            resources,
         )
 
 
@@ -283,6 +329,16 @@ class FileIndex:
             if files[0].resource_label == resource.label and same_owner(files[0].owner, resource.owner):
                 return files
         return None
+
+    def named_files(self, resource: ResourceRecord) -> int:
+        """How many files of a resource there are, those included that cannot be served."""
+
+        def count() -> int:
+            marker = f"/resources/{resource.id}/files/"
+            unserved = sum(marker in odd for odd in self.odd) if resource.id is not None else 0
+            return len({file.path for file in self.of_resource(resource) or ()}) + unserved
+
+        return self.memo.get(("count", resource.id, resource.owner, resource.label), count)
 
     def named(self, record: FileRecord) -> list[FileRecord]:
         """The files that have its place: the same path in the same resource."""

@@ -15,12 +15,15 @@ Threading: any thread; the types of a project are replaced, never changed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Cause, Failure
+from xnatfs.listing.cross_check import doubtful
 from xnatfs.server.listing_requests import STAMPS, ListingRequests
-from xnatfs.server.records import ExperimentRecord, SubjectRecord
+from xnatfs.server.records import ExperimentRecord, SubjectRecord, parse_stamp
+from xnatfs.server.witness_requests import WitnessRequests
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +53,13 @@ class ExperimentListings:
         self,
         project: str,
         people: Callable[[], Iterable[SubjectRecord]],
-        before: Iterable[ExperimentRecord] = (),
+        before: Collection[ExperimentRecord] = (),
     ) -> dict[str, ExperimentRecord]:
         """The experiments by accession id, `changed` filled in.
 
         Args:
             people: lists the subjects; called where the experiments' listing does not tell the stamps.
-            before: the experiments as an earlier mount knew them, for their types.
+            before: the experiments as they were known, for their types and to tell what is new.
 
         Raises:
             Failure: what keeps the server from answering.
@@ -70,14 +73,49 @@ class ExperimentListings:
                 told = self._told(project, wanted)
             self._types[project] = wanted
         if told is None:
+            asked_both = self._listings.capabilities.may(STAMPS)
             told = [(one, None, None) for one in self._listings.experiments(project)]
+            if not told and asked_both:
+                return {}  # as both forms say
         if any(stamp is None and subject is None for _, stamp, subject in told):
             subjects = {one.id: one.changed or None for one in people()}
             told = [
                 (one, stamp, subjects.get(one.subject_id) if subject is None else subject)
                 for one, stamp, subject in told
             ]
-        return {one.id: replace(one, changed=_moving(stamp, subject)) for one, stamp, subject in told}
+        found = {one.id: replace(one, changed=_moving(stamp, subject)) for one, stamp, subject in told}
+        return self.named(project, found) if doubtful(before, found) else found
+
+    def named(self, project: str, found: dict[str, ExperimentRecord]) -> dict[str, ExperimentRecord]:
+        """The experiments as a form names them that tells nothing but ids and labels; called where something
+        in the listing is in doubt.
+
+        Raises:
+            Failure: UNPROVEN if that form has experiments that no other tells of; what keeps the server from
+                answering.
+        """
+        labels = WitnessRequests(self._listings).labels(project)
+        named = {
+            identity: replace(one, label=labels.get(identity) or one.label) for identity, one in found.items()
+        }
+        lacking, more = labels.keys() - named.keys(), named.keys() - labels.keys()
+        if not lacking and not more and named == found:
+            return found
+        self._diagnostics.odd(
+            f"project {project}: two listings of its {len(labels)} experiments differ "
+            f"({len(lacking) + len(more)} are only in one, "
+            f"{sum(named[one] != found[one] for one in found)} are named otherwise)"
+        )
+        if self._listings.capabilities.may(STAMPS):
+            self._listings.capabilities.refuse(STAMPS)
+            if lacking:
+                plain = {one.id: one for one in self._listings.experiments(project)}
+                named |= {one: replace(plain[one], label=labels[one]) for one in lacking & plain.keys()}
+                lacking = labels.keys() - named.keys()
+        if lacking:
+            what = f"the experiments of project {project}"
+            raise Failure(Cause.UNPROVEN, what, f"{len(lacking)} are only in one of two listings")
+        return named
 
     def confirm(
         self, project: str, experiments: dict[str, ExperimentRecord], witness: set[str]
@@ -126,8 +164,7 @@ def _moving(stamp: str | None, subject: str | None) -> str:
     """The stamp to keep things by. A type's that is blank says that nothing changed below; should a server
     leave the column blank whatever happens, the subject's moves all the same.
     """
-    if stamp:
-        return stamp
-    if subject:
-        return subject
-    return NEVER if stamp is not None or subject is not None else ""
+    for text in (stamp, subject):
+        if text and parse_stamp(text) is not None:  # whatever else is there does not move
+            return text
+    return NEVER if "" in (stamp, subject) else ""

@@ -156,7 +156,8 @@ class ProjectSummaries:
     ) -> tuple[dict[str, ExperimentRecord], list[ResourceRecord]]:
         expected = {one.id for one in before.resources if one.id is not None} if before is not None else ()
         own = self._single_flight.start(
-            (epoch, project, "resources"), lambda: self._projects.proof.own_resources(project, expected)
+            (epoch, project, "resources"),
+            lambda: self._projects.proof.own_resources(project, expected, witness=True),
         )
         try:
             known = before.experiments.values() if before is not None else ()

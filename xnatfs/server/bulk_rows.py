@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from xnatfs.server.claims import ABOUT_SCANS
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -43,6 +44,8 @@ class ScanListing:
 
     scans: list[ScanRecord] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)  # sessions the listing speaks for
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict)  # of sessions: primary project and label
+    unplaced: set[str] = field(default_factory=set)  # sessions with a scan whose id the listing does not tell
     resources: BulkResources = field(default_factory=BulkResources)
 
 
@@ -54,6 +57,7 @@ class AssessorListing:
 
     assessors: list[AssessorRecord] = field(default_factory=list)
     resources: BulkResources = field(default_factory=BulkResources)
+    unplaced: list[str] = field(default_factory=list)  # accession ids of those whose session it does not tell
 
 
 @dataclass
@@ -64,6 +68,7 @@ class ReconstructionListing:
 
     reconstructions: list[ReconstructionRecord] = field(default_factory=list)
     resources: BulkResources = field(default_factory=BulkResources)
+    unplaced: set[str] = field(default_factory=set)  # sessions with one whose id the listing does not tell
 
 
 def experiment_of(row: Row) -> ExperimentRecord:
@@ -160,9 +165,10 @@ def scans_of(rows: Iterable[Row]) -> ScanListing:
     for row in rows:
         session, scan = pick(row, "id"), pick(row, "/imagescandata/id")
         listing.sessions.add(session)
+        listing.labels[session] = pick(row, "project"), pick(row, "label")
         if scan:  # a session without scans is one row of blanks
             with_scan.append(row)
-            scans[session, scan] = ScanRecord(
+            found = ScanRecord(
                 session,
                 scan,
                 pick(row, "/imagescandata/type"),
@@ -170,6 +176,11 @@ def scans_of(rows: Iterable[Row]) -> ScanListing:
                 pick(row, "/imagescandata/quality"),
                 pick(row, "/imagescandata/frames"),
             )
+            if found.type or (session, scan) not in scans:
+                scans[session, scan] = found
+        elif any(pick(row, *column) for column in ABOUT_SCANS):
+            listing.unplaced.add(session)
+    listing.sessions -= listing.unplaced
     listing.scans = list(scans.values())
     collect(
         listing.resources,

@@ -13,7 +13,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+import requests
+
 from xnatfs.errors import Cause, Failure
+from xnatfs.server import claims
 from xnatfs.server.breaker import Breaker
 from xnatfs.server.bulk_rows import (
     AssessorListing,
@@ -30,6 +33,7 @@ from xnatfs.server.bulk_rows import (
     subjects_of,
 )
 from xnatfs.server.capabilities import Capabilities
+from xnatfs.server.claims import Claim
 from xnatfs.server.connection import Connection
 from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
@@ -42,7 +46,7 @@ from xnatfs.server.records import (
     SubjectRecord,
     parse_stamp,
 )
-from xnatfs.server.resultset import Row, has_column, pick, rows_of
+from xnatfs.server.resultset import Row, has_column, number, pick, rows_of
 from xnatfs.server.urls import segment
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,14 @@ _SCAN_EXTRAS = (
 
 
 STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
+# The forms that tell resources in bulk, by the level of what has them.
+FORMS_OF_RESOURCES = {
+    "subject": ("subject resource labels",),
+    "experiment": ("experiment resource labels",),
+    "scan": ("scans of a project", "scans of experiments"),
+    "assessor": ("assessor resource labels",),
+    "reconstruction": ("reconstructions of a project",),
+}
 _PROJECT = "xnat:projectData"
 _PROJECT_RESOURCE = f"{_PROJECT}/resources/resource"
 _SUBJECT_COLUMNS = ("ID", "label", "insert_date", "last_modified")
@@ -82,9 +94,28 @@ class ListingRequests:
         """Whether the server is there."""
         return self._connection.breaker
 
-    def table(self, path: str, **params: str) -> list[Row]:
-        """GET a listing as rows."""
-        return self._connection.listing(path, {"format": "json", **params}, rows_of)
+    def table(self, path: str, claim: Claim = claims.NONE, /, **params: str) -> list[Row]:
+        """GET a listing as rows, which are as its form claims."""
+
+        def checked(response: requests.Response) -> list[Row]:
+            rows = rows_of(response)
+            claim.check(rows)
+            return rows
+
+        return self._connection.listing(path, {"format": "json", **params}, checked)
+
+    def size_of(self, path: str) -> int | None:
+        """The size in bytes of the file at a percent-encoded path, from the head of an answer for its first
+        byte; None where it does not tell.
+        """
+        response = self._connection.get(
+            path, headers={"Range": "bytes=0-0"}, stream=True, accept=frozenset({200, 206})
+        )
+        with response:
+            whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+            return number(
+                whole if response.status_code == 206 else response.headers.get("Content-Length", "")
+            )
 
     # --- projects and subjects ------------------------------------------------------------------------------
 
@@ -112,6 +143,7 @@ class ListingRequests:
                 "/resources/resource/xnat_abstractresource_id",
             ),
             plain=False,
+            claim=claims.PROJECTS,
         )
         if granted:
             return projects_of(rows)
@@ -119,13 +151,13 @@ class ListingRequests:
         refused = False
         if self.capabilities.may("projects?accessible"):
             try:
-                for row in self.table("/data/projects", accessible="true"):
+                for row in self.table("/data/projects", claims.PROJECTS, accessible="true"):
                     dates[pick(row, "id")] = parse_stamp(pick(row, "insert_date", "/insert_date"))
             except Failure as failure:
                 if not _is_refusal(failure):
                     raise
                 refused = True
-        rows = self.table("/data/projects")
+        rows = self.table("/data/projects", claims.PROJECTS)
         if refused:
             self.capabilities.refuse("projects?accessible")
         return [
@@ -146,6 +178,7 @@ class ListingRequests:
             path,
             _SUBJECT_COLUMNS,
             _label_tiers("xnat:subjectData/resources/resource"),
+            claim=claims.SUBJECTS,
         )
         bulk = BulkResources()
         if granted:
@@ -163,7 +196,11 @@ class ListingRequests:
         changed.
         """
         return subjects_of(
-            self.table(f"/data/projects/{segment(project)}/subjects", columns=",".join(_SUBJECT_COLUMNS))
+            self.table(
+                f"/data/projects/{segment(project)}/subjects",
+                claims.SUBJECTS,
+                columns=",".join(_SUBJECT_COLUMNS),
+            )
         )
 
     # --- experiments ----------------------------------------------------------------------------------------
@@ -173,17 +210,13 @@ class ListingRequests:
         all of them.
         """
         rows = self.table(
-            f"/data/projects/{segment(project)}/experiments", columns=",".join(_EXPERIMENT_COLUMNS)
+            f"/data/projects/{segment(project)}/experiments",
+            claims.EXPERIMENTS,
+            columns=",".join(_EXPERIMENT_COLUMNS),
         )
         return [
             experiment_of(row) for row in {pick(row, "id"): row for row in rows if pick(row, "id")}.values()
         ]
-
-    def first_experiment(self, project: str) -> list[Row]:
-        """Some experiment of a project, or none: the cheapest look whether the server's database answers
-        about it.
-        """
-        return self.table(f"/data/projects/{segment(project)}/experiments", columns="ID", limit="1")
 
     def stamped_experiments(
         self, project: str, types: Sequence[str]
@@ -206,6 +239,7 @@ class ListingRequests:
             ((*columns, _SUBJECT_STAMP), columns) if columns else ((_SUBJECT_STAMP,),),
             need=(),
             plain=False,
+            claim=claims.EXPERIMENTS,
             xsiType="xnat:subjectAssessorData",
         )
         if not granted or not rows:
@@ -249,7 +283,12 @@ class ListingRequests:
         form = "experiment resource labels"
         if self.capabilities.may(form):
             rows, granted = self._with_extras(
-                form, path, ("ID",), _label_tiers("xnat:experimentData/resources/resource"), plain=False
+                form,
+                path,
+                ("ID",),
+                _label_tiers("xnat:experimentData/resources/resource"),
+                plain=False,
+                claim=claims.EXPERIMENT_RESOURCES,
             )
             if granted:
                 collect(
@@ -279,6 +318,7 @@ class ListingRequests:
                 (_SCAN_EXTRAS, ()),
                 need=("/imagescandata/id",),
                 plain=False,
+                claim=claims.SCANS,
                 xsiType="xnat:imageSessionData",
             )
         if not whole_project:
@@ -289,6 +329,7 @@ class ListingRequests:
                 (_SCAN_EXTRAS, ()),
                 need=("/imagescandata/id",),
                 plain=False,
+                claim=claims.SCANS,
                 xsiType="xnat:imageSessionData",
                 project=project,
             )
@@ -300,10 +341,12 @@ class ListingRequests:
     def scans_of_session(self, session: str) -> list[ScanRecord]:
         """The scans of one session."""
         rows = self.table(
-            f"/data/experiments/{segment(session)}/scans", columns="ID,type,series_description,quality,frames"
+            f"/data/experiments/{segment(session)}/scans",
+            claims.SCANS_OF_SESSION,
+            columns="ID,type,series_description,quality,frames",
         )
-        return [
-            ScanRecord(
+        found = {
+            pick(row, "id"): ScanRecord(
                 session,
                 pick(row, "id"),
                 pick(row, "type"),
@@ -312,8 +355,8 @@ class ListingRequests:
                 pick(row, "frames"),
             )
             for row in rows
-            if pick(row, "id")
-        ]
+        }
+        return list(found.values())
 
     def assessors(self, project: str) -> AssessorListing:
         """The image assessors of a project."""
@@ -332,14 +375,22 @@ class ListingRequests:
         tiers = (*_label_tiers(*branches.values()), (f"{head}/out/file/label",))
         path = f"/data/projects/{segment(project)}/experiments"
         try:
-            rows, _ = self._with_extras("assessor resource labels", path, columns, tiers, xsiType=head)
+            rows, _ = self._with_extras(
+                "assessor resource labels", path, columns, tiers, claim=claims.ASSESSORS, xsiType=head
+            )
         except Failure as failure:
             if not _is_refusal(failure):
                 raise
             # The documented way out (xnat-rest.md 2.9 point 4); it lists only what has its primary project
             # here, none of the shared ones.
             rows, _ = self._with_extras(
-                "assessor resource labels", "/data/experiments", columns, tiers, xsiType=head, project=project
+                "assessor resource labels",
+                "/data/experiments",
+                columns,
+                tiers,
+                claim=claims.ASSESSORS,
+                xsiType=head,
+                project=project,
             )
             self.capabilities.refuse("assessors of a project")
             rows = _of_project(rows, project)
@@ -356,11 +407,13 @@ class ListingRequests:
             bulk.resources = [resource for part in parts for resource in part.resources]
             bulk.known = set.intersection(*(part.known for part in parts))
             bulk.blank = {direction for direction, part in zip(branches, parts, strict=True) if part.blank}
-        return AssessorListing(found, bulk)
+        placed = {one.id for one in found}
+        unplaced = sorted({pick(row, "id") for row in rows} - placed)
+        return AssessorListing(found, bulk, unplaced)
 
     def assessors_of_session(self, session: str, project: str) -> list[AssessorRecord]:
         """The image assessors of one session whose primary project is `project`."""
-        rows = self.table(f"/data/experiments/{segment(session)}/assessors")
+        rows = self.table(f"/data/experiments/{segment(session)}/assessors", claims.ASSESSORS_OF_SESSION)
         return assessors_of((row for row in rows if pick(row, "project") in ("", project)), session)
 
     def subject_item(self, subject: str) -> SubjectItem:
@@ -388,6 +441,7 @@ class ListingRequests:
                 "/reconstructedimagedata/in/file/label",
             ),
             plain=False,
+            claim=claims.RECONSTRUCTIONS,
             xsiType="xnat:imageSessionData",
         )
         if not granted:
@@ -410,7 +464,13 @@ class ListingRequests:
             bulk.blank |= {direction} if part.blank else set()
             complete -= {pick(row, "id") for row in theirs} - part.known
         bulk.known = complete
-        return ReconstructionListing(list(found.values()), bulk)
+        unplaced = {
+            pick(row, "id")
+            for row in rows
+            if not pick(row, "/reconstructedimagedata/id")
+            and any(pick(row, *column) for column in claims.ABOUT_RECONSTRUCTIONS)
+        }
+        return ReconstructionListing(list(found.values()), bulk, unplaced)
 
     # --- helpers --------------------------------------------------------------------------------------------
 
@@ -423,6 +483,7 @@ class ListingRequests:
         *,
         need: Sequence[str] | None = None,
         plain: bool = True,
+        claim: Claim = claims.NONE,
         **params: str,
     ) -> tuple[list[Row], bool]:
         """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came
@@ -439,10 +500,10 @@ class ListingRequests:
         if need is None:
             need = tuple("/" + column.split("/", 1)[1] for column in tiers[-1])
         if not self.capabilities.may(form):
-            return (self.table(path, columns=",".join(columns), **params) if plain else []), False
+            return (self.table(path, claim, columns=",".join(columns), **params) if plain else []), False
         for tier in tiers:
             try:
-                rows = self.table(path, columns=",".join((*columns, *tier)), **params)
+                rows = self.table(path, claim, columns=",".join((*columns, *tier)), **params)
             except Failure as failure:
                 if not _is_refusal(failure):
                     raise
@@ -454,7 +515,7 @@ class ListingRequests:
                 self.capabilities.refuse(form)
             return rows, granted
         if plain:
-            rows = self.table(path, columns=",".join(columns), **params)
+            rows = self.table(path, claim, columns=",".join(columns), **params)
         else:
             rows = []
             self.table(

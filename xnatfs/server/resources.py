@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from xnatfs.errors import Cause, Failure
+from xnatfs.server import claims
 from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
 from xnatfs.server.resultset import Row, number, pick
@@ -23,8 +25,11 @@ from xnatfs.server.urls import (
     addressable,
     all_of,
     awkward,
+    encode,
+    files_path,
     owner_of,
     path_of,
+    resource_number,
     resource_path,
     segment,
     split_file_uri,
@@ -36,6 +41,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _LARGEST = (
     2**44
 )  # bytes: ext4 holds no larger file, and what is here of one is remembered in a byte for each 128 KiB
+_ASKED_SINGLY = 64  # files of a listing without sizes
 _DEEPEST = 250  # folders: with names of a few letters a path has at most 4096 bytes (PATH_MAX)
 _UNITED = frozenset(
     {"scan", "reconstruction", "assessor"}
@@ -56,6 +62,9 @@ class FileListing:
 
     files: list[FileRecord] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    unsized: list[int] = field(
+        default_factory=list
+    )  # places in `files` of those without a size in the listing
 
 
 class Resources:
@@ -63,6 +72,7 @@ class Resources:
 
     def __init__(self, listings: ListingRequests) -> None:
         self._table = listings.table
+        self._size_of = listings.size_of
         self.capabilities = listings.capabilities
 
     # --- resources ------------------------------------------------------------------------------------------
@@ -70,13 +80,14 @@ class Resources:
     def of(self, owner: Owner) -> list[ResourceRecord]:
         """The resources of exactly one object; none where it has or is none."""
         united, name = owner.level in _UNITED, owner.id if owner.level == "assessor" else owner.part
-        rows = self._table(f"{all_of(owner) if awkward(owner) else path_of(owner)}/resources")
-        return [
-            _resource(row, owner)
+        path = all_of(owner) if awkward(owner) else path_of(owner)
+        rows = self._table(f"{path}/resources", claims.RESOURCES)
+        ours = [
+            row
             for row in rows
-            if number(pick(row, "xnat_abstractresource_id")) is not None
-            and (not united or pick(row, "cat_id") == name or not (pick(row, "cat_id") or awkward(owner)))
+            if not united or pick(row, "cat_id") == name or not (pick(row, "cat_id") or awkward(owner))
         ]
+        return list({one.id: one for one in (_resource(row, owner) for row in ours)}.values())
 
     def file_count(self, resource: ResourceRecord) -> int | None:
         """How many files the server counts in a resource; None where it has not counted them."""
@@ -92,33 +103,33 @@ class Resources:
         The rows tell the level and the scan, reconstruction or assessor id, but not whether an assessor's
         resource is `out` or plain (XNAT: `XNATTemplate.java:546-597`), so all are taken as "of the assessor".
         """
-        rows = self._table(f"/data/experiments/{segment(session)}/resources", all="true")
-        found: dict[
-            tuple[int, Owner], ResourceRecord
-        ] = {}  # one resource may be mapped to two owners (xnat-rest.md 12)
+        path = f"/data/experiments/{segment(session)}/resources"
+        rows = self._table(path, claims.RESOURCES_OF_SESSION, all="true")
+        # One resource may be mapped to two owners (xnat-rest.md 12).
+        found: dict[tuple[int, Owner], ResourceRecord] = {}
         for row in rows:
-            level = _CATEGORY_LEVELS.get(pick(row, "category"), "experiment")
-            part = pick(row, "cat_id")
+            level, part = _CATEGORY_LEVELS.get(pick(row, "category"), ""), pick(row, "cat_id")
+            if not level or (level != "experiment" and part in ("", session)):
+                what = f"a resource of {pick(row, 'category')!r} {part!r}"
+                raise Failure(Cause.BAD_LISTING, path, what)
             owner = Owner("experiment", session)
             if level == "assessor":
                 owner = Owner("assessor", part, session)
             elif level != "experiment":
                 owner = Owner(level, session, part, "out" if level == "reconstruction" else "")
-            identity = number(pick(row, "xnat_abstractresource_id"))
-            if identity is not None:
-                found[identity, owner] = _resource(row, owner)
+            record = _resource(row, owner)
+            found[record.id or 0, owner] = record
         return list(found.values())
 
     def inputs_of_session(self, session: str, level: str) -> list[ResourceRecord]:
         """The `in` resources of all assessors or reconstructions of a session, which no other listing has."""
         plural = level + "s"
-        rows = self._table(f"/data/experiments/{segment(session)}/{plural}/ALL/in/resources")
+        rows = self._table(f"/data/experiments/{segment(session)}/{plural}/ALL/in/resources", claims.INPUTS)
         found: list[ResourceRecord] = []
         for row in rows:
-            part, identity = pick(row, "cat_id"), number(pick(row, "xnat_abstractresource_id"))
-            if identity is not None and part:
-                ids = (part, session) if level == "assessor" else (session, part)
-                found.append(_resource(row, Owner(level, *ids, "in")))
+            part = pick(row, "cat_id")
+            ids = (part, session) if level == "assessor" else (session, part)
+            found.append(_resource(row, Owner(level, *ids, "in")))
         return found
 
     # --- files ----------------------------------------------------------------------------------------------
@@ -128,7 +139,7 @@ class Resources:
         assessors' (out and plain).
         """
         rows = self._table(f"/data/experiments/{segment(session)}/files", all="true")
-        return _files(rows, partial(_of_session, session))
+        return self._sized(_files(rows, partial(_of_session, session)))
 
     def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
         """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell
@@ -149,12 +160,12 @@ class Resources:
             if session not in theirs:
                 return None
             theirs[session].append(row)
-        return {one: _files(found, partial(_of_session, one)) for one, found in theirs.items()}
+        return {one: self._sized(_files(found, partial(_of_session, one))) for one, found in theirs.items()}
 
     def files_of(self, owner: Owner) -> FileListing:
         """All files of the resources of exactly one object."""
         rows = self._table(f"{all_of(owner) if awkward(owner) else path_of(owner)}/files")
-        return _files(self._exactly(owner, rows), lambda _: owner)
+        return self._sized(_files(self._exactly(owner, rows), lambda _: owner))
 
     def files_of_resource(self, resource: ResourceRecord) -> FileListing:
         """The files of one resource, asked for by its numeric id (by its label where that is all there
@@ -168,7 +179,33 @@ class Resources:
         else:
             numbers = [one.id for one in self.of(owner) if one.label == resource.label]
             rows = [row for number in numbers for row in self._table(f"{resource_path(owner, number)}/files")]
-        return _files(rows, lambda _: owner)
+        return self._sized(_files(rows, lambda _: owner))
+
+    def _sized(self, listing: FileListing) -> FileListing:
+        """The listing with the sizes it does not tell asked for, file by file: believed to be 0, tools that
+        trust `stat` would copy nothing of them.
+
+        Raises:
+            Failure: BAD_LISTING if there are too many; what keeps the server from answering.
+        """
+        if len(listing.unsized) > _ASKED_SINGLY:
+            what = f"the sizes of {len(listing.unsized)} of {len(listing.files)} files are not listed"
+            raise Failure(Cause.BAD_LISTING, listing.files[0].base, what)
+        for place in listing.unsized:
+            record = listing.files[place]
+            try:
+                size = self._size_of(files_path(record) + "/" + encode(record.path))
+            except Failure as failure:
+                if failure.away or failure.status not in (400, 404):
+                    raise
+                size = None  # listed, and not there (xnat-rest.md 12)
+            if size is None:
+                listing.odd.append(
+                    f"{record.uri!r}: its size is not listed and cannot be asked for; shown as 0"
+                )
+            else:
+                listing.files[place] = record._replace(size=size)
+        return listing
 
     def _exactly(self, owner: Owner, rows: list[Row]) -> list[Row]:
         """Of the rows that came for an object, its own. Their URIs tell; where one does not
@@ -235,10 +272,10 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
         common = known.get(resource)
         if common is None or not uri.startswith(common[0]):
             split = split_file_uri(uri, resource)
-            identity = number(resource)
+            identity = resource_number(uri, resource)
             if split is None or identity is None:
-                listing.odd.append(f"{uri!r}: not the URI of a file")
-                continue
+                # Left out, it would be missing from every copy.
+                raise Failure(Cause.BAD_LISTING, uri, f"no file of a resource: {uri!r} of {resource!r}")
             base, path = split
             if reason := hostile(base[1:]):
                 listing.odd.append(f"{uri!r}: below {reason}")
@@ -255,7 +292,10 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
         if reason:
             listing.odd.append(f"{uri!r}: {reason}")
             continue
-        size = number(row.get("size", "")) or 0
+        size = number(row.get("size", ""))
+        if size is None:
+            listing.unsized.append(len(listing.files))
+            size = 0
         if size > _LARGEST:
             listing.odd.append(f"{uri!r}: {size} bytes, more than any file system can store")
             continue

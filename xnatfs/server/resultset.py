@@ -13,7 +13,7 @@ import requests
 from xnatfs.server import json_stream
 
 Row = Mapping[str, str]
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"\s*([0-9]{1,18})(?:\.0+)?\s*")
 
 
 def rows_of(response: requests.Response) -> list[Row]:
@@ -60,9 +60,10 @@ def pick(row: Row, *names: str) -> str:
 def number(text: str) -> int | None:
     """A whole number from a table cell; None where there is none (all values are strings, "" while not
     computed), or none that a count or a size can be: below zero, or beyond 18 digits, which SQLite and the
-    kernel's 64 bits still hold.
+    kernel's 64 bits still hold. `12.0` and ` 12 ` are 12: a driver or a proxy may write it so.
     """
-    return int(text) if _NUMBER.fullmatch(text) else None
+    match = _NUMBER.fullmatch(text)
+    return int(match[1]) if match else None
 
 
 def _find(row: Row, name: str) -> str | None:

@@ -11,6 +11,7 @@ import re
 from urllib.parse import quote
 
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord
+from xnatfs.server.resultset import number
 
 _FILES = re.compile(r"/resources/(\d+)/files/", re.IGNORECASE)
 _AWKWARD = frozenset("/,%;\\")
@@ -67,6 +68,17 @@ def split_file_uri(uri: str, resource_id: str) -> tuple[str, str] | None:
             return None
         end = at + len("/files/")
     return with_data(uri[: end - 1]), uri[end:]
+
+
+def resource_number(uri: str, resource_id: str) -> int | None:
+    """The number of the resource of a file row: as its `cat_ID` has it and, where the URI has one, that one
+    too; None if they differ, or neither has one.
+    """
+    said = number(resource_id)
+    match = _FILES.search(uri)
+    if match is None or (said is not None and f"/resources/{said}/files/" in uri):
+        return said
+    return int(match[1]) if said is None else None
 
 
 def owner_of(base: str) -> Owner | None:

@@ -1,0 +1,1 @@
+"""Servers that answer in another way: every listing form that is sent x every plausible other answer."""
