@@ -24,6 +24,7 @@ from typing import Any
 
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.config import Limits
+from xnatfs.fuse.caller import is_to_end
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.fuse.page_revocation import PageRevocation
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
@@ -357,7 +358,9 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
                 raise
 
     def _interrupted(self) -> bool:
-        return self.ending.is_set() or bool(_library.fuse_interrupted())
+        if self.ending.is_set():
+            return True
+        return bool(_library.fuse_interrupted()) and is_to_end(mfusepy.fuse_get_context()[2])
 
 
 class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
