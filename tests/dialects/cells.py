@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.dialects.forms import form_of
 from tests.dialects.mutations import Mutation, Row, answer_mutations, column_mutations, row_mutations, rows_in
@@ -42,6 +43,16 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.profile} / {self.form} / {self.mutation.name} / {self.scope} / {self.state}"
+
+
+class Outcome(NamedTuple):
+    """What came of a cell: the verdict, and all that is wrong in it."""
+
+    verdict: str
+    wrong: list[str]
+
+
+VERDICTS = ("the same tree", "an error", "an oddity", "not met", "wrong")
 
 
 @dataclass
@@ -100,13 +111,14 @@ class Bench:
 
     # --- one cell -------------------------------------------------------------------------------------------
 
-    def run(self, cell: Cell) -> list[str]:
-        """What is wrong in a cell; nothing if all is well."""
+    def run(self, cell: Cell) -> Outcome:
+        """Play a cell."""
         place = self.folder / "cell"
         shutil.rmtree(place, ignore_errors=True)
         if cell.state == "known":
             shutil.copytree(self.known, place)
         wrong: list[str] = []
+        verdict = "the same tree"
         with mounted(self.wire, place) as core:
             self.wire.clear()
             self.wire.change = change = _Struck(cell)
@@ -117,13 +129,17 @@ class Bench:
                     change.again()
                 seen = tree_of(core)
                 wrong += self._verdict(seen, core.diagnostics.oddities(), f"walk {turn + 1}")
+                if seen != self.truth:
+                    verdict = "an error" if seen.errors else "an oddity"
                 wrong += self._storms()
             self.wire.change = None
             core.listing_service.clock.advance(LIMITS.ttl + 1)
             wrong += self._healed(tree_of(core), "healed")
         with mounted(self.wire, place) as core:
             wrong += self._healed(tree_of(core), "another mount")
-        return wrong if change.struck else []
+        if not change.struck:
+            return Outcome("not met", [])
+        return Outcome("wrong" if wrong else verdict, wrong)
 
     def _verdict(self, seen: Tree, oddities: list[str], when: str) -> list[str]:
         truth, wrong = self.truth, []

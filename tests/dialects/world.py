@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,11 +21,13 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import pytest
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from tests.support import composed
+from xnatfs import retry
 from xnatfs.config import Limits
 from xnatfs.core import Core
 from xnatfs.demo.data import freesurfer
@@ -34,6 +35,9 @@ from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
+from xnatfs.server import login_state
+from xnatfs.tree.node import Folder, Node
+from xnatfs.tree.resource import ResourceFile
 
 LIMITS = Limits(cache_size=10**9, min_free=0, ttl=60.0, progress_deadline=20.0, listing_deadline=30.0)
 ERROR = "http:error"  # the key of a path's errno in a tree
@@ -198,6 +202,16 @@ def wired(profile: str) -> Iterator[Wire]:
 
 
 @contextlib.contextmanager
+def quick() -> Iterator[None]:
+    """Without the pauses: what is tried here is what is asked, not when."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry, "FIRST_PAUSE_S", 0.001)
+        patch.setattr(retry, "LONGEST_PAUSE_S", 0.01)
+        patch.setattr(login_state, "_CALM", 0.01)
+        yield
+
+
+@contextlib.contextmanager
 def mounted(wire: Wire, folder: Path) -> Iterator[Core]:
     """A mount without FUSE; what is in `folder` an earlier one left."""
     with composed(wire.server.url, folder, limits=LIMITS) as core:
@@ -216,29 +230,26 @@ class Tree:
     sizes: dict[str, int] = field(default_factory=dict)
 
 
-_IDENTITY = re.compile(r"/resources/(\d+)/files/(.*)$")
-
-
-def tree_of(core: Core, top: str = "/projects") -> Tree:
-    """Walk all below `top`, going on after each error."""
+def tree_of(core: Core, top: str = "projects") -> Tree:
+    """Walk all below a folder of the root, going on after each error. By its nodes: the look-ups of paths are
+    not what is tried here, and would be half of the time.
+    """
     seen = Tree()
-    todo = [top]
+    root = core.vfs._root.entries()[top]
+    todo: list[tuple[str, Node]] = [(f"/{top}", root)]
     while todo:
-        path = todo.pop()
+        path, node = todo.pop()
+        if isinstance(node, ResourceFile):
+            identity = f"{node.record.resource_id}:{node.record.path}"
+            seen.files.setdefault(identity, []).append(path)
+            seen.sizes[identity] = node.size
+            continue
+        assert isinstance(node, Folder), path
         try:
-            entries = list(core.vfs.entries(path))
+            entries = node.entries()
         except OSError as error:
             seen.errors[path] = error.errno or 0
             continue
         seen.folders.add(path)
-        for name, attributes in entries:
-            below = f"{path}/{name}"
-            if attributes.mode & 0o170000 == 0o040000:
-                todo.append(below)
-                continue
-            found = _IDENTITY.search(core.vfs.xattr(below, "user.xnat.uri").decode())
-            assert found is not None, below
-            identity = f"{found[1]}:{found[2]}"
-            seen.files.setdefault(identity, []).append(below)
-            seen.sizes[identity] = attributes.size
+        todo += [(f"{path}/{name}", below) for name, below in entries.items()]
     return seen

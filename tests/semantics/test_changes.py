@@ -191,7 +191,7 @@ def test_a_forbidden_file(shelf: Shelf, compose: Compose) -> None:
 
 
 @rule(
-    "6.6",
+    "6.7",
     "A mount that sends no requests (`--offline`) cannot learn of a removal: it shows the last listing.",
 )
 def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> None:

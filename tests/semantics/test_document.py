@@ -54,6 +54,32 @@ ELSEWHERE = [
         ("tests/mount/test_freshness.py::test_every_change_shows_within_a_minute_by_itself",),
     ),
     Proved(
+        "5.5",
+        "A signal that does not end a program (a child that ended, a timer, a stop and its `fg`) takes "
+        "nothing from what it reads. One that does, such as Ctrl-C, ends its wait at once.",
+        (
+            "tests/mount/test_signals.py::test_a_program_that_is_stopped_and_continued_misses_nothing",
+            "tests/mount/test_signals.py::test_what_ends_a_program_ends_its_wait",
+        ),
+    ),
+    Proved(
+        "5.6",
+        "A listing that failed is not asked for again for 2 to 30 s, whoever looks, unless `xnatfs refresh` "
+        "says so. A page in place of a listing costs one login, and no other one within a minute while the "
+        "session is good.",
+        (
+            "tests/vfs/test_storms.py::test_a_form_that_always_fails_does_not_make_a_walk_endless",
+            "tests/vfs/test_storms.py::test_a_page_in_place_of_a_listing_starts_no_storm",
+        ),
+    ),
+    Proved(
+        "6.6",
+        "Where two listings contradict each other, the object itself is asked. What cannot be settled "
+        "returns EIO, and a line in `.xnatfs/oddities.txt` names it: nothing is shown twice, under a wrong "
+        "name, or left out in silence.",
+        ("tests/dialects/test_matrix.py::test_no_cell_is_silent_endless_or_poisoned",),
+    ),
+    Proved(
         "6.3",
         "A table of a project that has been closed to the user is not served, even if it was built before.",
         ("tests/vfs/test_tables.py::test_a_table_of_a_project_that_was_closed_is_not_served_from_the_disk",),

@@ -167,8 +167,8 @@ class Application:
         if raw.startswith(ROOT):
             try:
                 user = self.sessions.user_of(headers.get("authorization", ""))
-            except Unauthorized:
-                return _unauthorized("Invalid username or password.")
+            except Unauthorized as refusal:
+                return _unauthorized(refusal.message)
             record.user = user.login
             return self._plain.answer(scope["method"], raw, headers, user)
         match = _DATA.match(raw)
@@ -180,8 +180,8 @@ class Application:
             record.fault = "expired"
         try:
             session, new = self.sessions.identify(cookie, headers.get("authorization", ""))
-        except Unauthorized:
-            return self._finished(_unauthorized("Invalid username or password."), None)
+        except Unauthorized as refusal:
+            return self._finished(_unauthorized(refusal.message), None)
         if new and (self.switches.database_down or self.switches.pool_exhausted):
             # A user who is not known by a cookie cannot be looked up (xnat-rest.md 13 [X]).
             self.sessions.end(session)
@@ -243,8 +243,8 @@ class Application:
             if error.page == "tomcat":
                 return tomcat_error(error.status, error.message, restlet=True)
             return restlet_error(error.status, error.message)
-        except Unauthorized:
-            return _unauthorized("Invalid username or password.")
+        except Unauthorized as refusal:
+            return _unauthorized(refusal.message)
         except Exception as error:
             # Restlet shows the exception's message (xnat-rest.md 9 [X]); here it is a defect of the stand-in
             # or of its data, so it is logged.

@@ -52,12 +52,13 @@ class Token:
 
 class Unauthorized(Exception):
     """No valid login: `app` answers 401 or the way to the login page. `sent_wrong` tells bad credentials from
-    none.
+    none; `message` is what the page says.
     """
 
-    def __init__(self, sent_wrong: bool) -> None:
+    def __init__(self, sent_wrong: bool, message: str = "Invalid username or password.") -> None:
         super().__init__()
         self.sent_wrong = sent_wrong
+        self.message = message
 
 
 class Sessions:
@@ -118,7 +119,9 @@ class Sessions:
     def new_session(self, user: User) -> Session:
         """A fresh session; the one over the cap is refused (xnat-rest.md 1: maxSessionsPreventsLogin)."""
         if user is not GUEST and len(self.of_user(user.login)) >= self._switches.max_sessions:
-            raise Unauthorized(True)
+            # Spring Security's words.
+            most = self._switches.max_sessions
+            raise Unauthorized(True, f"Maximum sessions of {most} for this principal exceeded")
         session = Session(secrets.token_hex(16).upper(), user, time.monotonic())
         self._sessions[session.id] = session
         return session

@@ -13,7 +13,7 @@ import requests
 from xnatfs.server import json_stream
 
 Row = Mapping[str, str]
-_NUMBER = re.compile(r"\s*([0-9]{1,18})(?:\.0+)?\s*")
+_NUMBER = re.compile(r" *([0-9]{1,18})(?:\.0{1,9})? *")
 
 
 def rows_of(response: requests.Response) -> list[Row]:

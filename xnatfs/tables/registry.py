@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from xnatfs.tables.pipelines import (
@@ -70,7 +71,7 @@ def with_plugins(plugins: Iterable[EntryPoint] | None = None) -> tuple[dict[str,
     tables = all_tables()
     diagnostics: list[str] = []
     for point in sorted(
-        entry_points(group=PLUGINS) if plugins is None else plugins,
+        _installed() if plugins is None else plugins,
         key=lambda point: (point.name, point.value),
     ):
         try:
@@ -86,6 +87,12 @@ def with_plugins(plugins: Iterable[EntryPoint] | None = None) -> tuple[dict[str,
     for complaint in diagnostics:
         log.warning("%s", complaint)
     return tables, diagnostics
+
+
+@cache
+def _installed() -> tuple[EntryPoint, ...]:
+    """The entry points of all installed packages: 20 ms to find, and they do not change while we run."""
+    return tuple(entry_points(group=PLUGINS))
 
 
 def _tables_of(loaded: object) -> list[Table]:
