@@ -97,6 +97,7 @@ class Core:
         """What the mount is doing. No secrets: it is shown by `status` and in `.xnatfs/status.json`."""
         recent = self.diagnostics.recent()
         away = self.connection.breaker.away()
+        failing = self.listing_service.failing()
         return {
             "version": __version__,
             "mountpoint": self.mountpoint,
@@ -123,6 +124,11 @@ class Core:
             "tables": [vars(one) for one in list(self.builder.running.values())],
             "errors": self.diagnostics.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
+            "doubtful": {
+                "listings": len(failing),
+                "last": str(failing[-1]) if failing else None,
+                "every_answer_is_a_new_session": self.connection.logins.session.is_restless,
+            },
             "oddities": len(self.diagnostics.oddities()),
         }
 

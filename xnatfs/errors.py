@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from enum import Enum
+from typing import Any
 
 __all__ = ["Cause", "Failure", "MissingExtra", "UsageError"]
 
@@ -117,6 +118,9 @@ class Failure(OSError):
         self.subject = subject
         self.detail = detail
         self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Failure, (self.cause, self.subject, self.detail, self.status)
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.cause.sentence}" if self.subject else self.cause.sentence

@@ -190,6 +190,9 @@ class Vfs:
                 if failure.cause in (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE):
                     with self._lock:
                         self._spoilt[held.node.version] += 1
+                if failure.cause is Cause.BAD_DIGEST and held.node.outdated(failure):
+                    # The catalog is not to blame: it has another file by now.
+                    raise Failure(Cause.CHANGED, failure.subject, failure.detail) from failure
                 raise
 
     def size_of(self, handle: int) -> int:

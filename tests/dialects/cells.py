@@ -113,6 +113,13 @@ class Bench:
 
     def run(self, cell: Cell) -> Outcome:
         """Play a cell."""
+        try:
+            return self._run(cell)
+        except Exception as error:
+            self.wire.change = None
+            return Outcome("wrong", [f"it broke: {error!r}"])
+
+    def _run(self, cell: Cell) -> Outcome:
         place = self.folder / "cell"
         shutil.rmtree(place, ignore_errors=True)
         if cell.state == "known":

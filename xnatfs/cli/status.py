@@ -116,6 +116,21 @@ def _text(report: dict[str, Any]) -> str:
         lines.append(
             f"  last, {time.strftime('%H:%M:%S', time.localtime(last['when']))}: {printable(last['text'])}"
         )
+    doubtful = report.get("doubtful", {})
+    if doubtful.get("listings"):
+        lines.append(
+            f"  doubtful: {counted(doubtful['listings'], 'listing')} cannot be had or proven now; the last: "
+            f"{printable(doubtful['last'])}"
+        )
+    if doubtful.get("every_answer_is_a_new_session"):
+        lines.append(
+            "  the server, or a gateway before it, drops the session's cookie: each request is a login, and "
+            "XNAT allows a user 1000 sessions"
+        )
+    if report.get("refused_forms"):
+        lines.append(
+            f"  listings that this server does not give, or not right: {', '.join(report['refused_forms'])}"
+        )
     if report["oddities"]:
         lines.append(
             f"  the server lists {report['oddities']} things that cannot be shown; see "

@@ -66,6 +66,11 @@ class RecentFailures(Generic[K]):
             self._failed.pop(key, None)
         return value
 
+    def current(self) -> list[Failure]:
+        """What failed when it was last asked for."""
+        with self._lock:
+            return [failed[0] for failed in self._failed.values()]
+
     def clear(self) -> None:
         """Everything may be asked for."""
         with self._lock:

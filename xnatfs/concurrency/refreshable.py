@@ -157,6 +157,10 @@ class Refreshable(Generic[K, V]):
             size = self._held.currsize if isinstance(self._held, LRUCache) else len(self._held)
             return len(self._held), int(size)
 
+    def failing(self) -> list[Failure]:
+        """Why values could not be had when they were last asked for; each until it is had again."""
+        return self._trouble.failures.current()
+
     # --- asking ---------------------------------------------------------------------------------------------
 
     def get(

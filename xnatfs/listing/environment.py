@@ -1,14 +1,14 @@
 """What all listings of one server are made with.
 
 Used by everything in `listing` that asks the server.
-Threading: any thread; nothing in here changes.
+Threading: any thread; nothing in here changes once the listings are put together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from xnatfs.concurrency.clock import Clock
 from xnatfs.concurrency.debounce import Debouncer
@@ -41,6 +41,7 @@ class ListingEnvironment:
         later: renews what was shown from the store.
         policy: when not to wait on.
         clock: listings age by.
+        values: all that `refreshable` made, for who wants to know what cannot be listed now.
     """
 
     listings: ListingRequests
@@ -53,6 +54,7 @@ class ListingEnvironment:
     later: Debouncer
     policy: StalePolicy
     clock: Clock
+    values: list[Refreshable[Any, Any]] = field(default_factory=list)
 
     def lasts(self, stamp: str) -> float:
         """For how many seconds a listing holds while its stamp stays: some changes move none (xnat-rest.md
@@ -81,7 +83,7 @@ class ListingEnvironment:
             self.diagnostics.failed(failure)
             return as_stale(value)
 
-        return Refreshable(
+        values = Refreshable(
             kind,
             calls or self.calls,
             self.clock,
@@ -93,3 +95,5 @@ class ListingEnvironment:
             capacity=capacity,
             sizeof=sizeof,
         )
+        self.values.append(values)
+        return values

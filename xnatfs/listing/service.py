@@ -11,6 +11,7 @@ from xnatfs.concurrency.debounce import Debouncer
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Failure
 from xnatfs.listing.codec import StoredListings
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
@@ -123,6 +124,12 @@ class ListingService:
             "file listings held": listings,
             "file records held": records,
         }
+
+    def failing(self) -> list[Failure]:
+        """The listings that could not be had, or not be proven, when they were last asked for: what they list
+        is shown as it was, or is an error.
+        """
+        return [failure for values in self.environment.values for failure in values.failing()]
 
     @property
     def refused_forms(self) -> list[str]:

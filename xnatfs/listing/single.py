@@ -145,10 +145,10 @@ class SingleLoader:
         item: SubjectItem,
         evidence: list[bool | None],
     ) -> bool:
-        witness = next((one for one, agrees in zip(theirs, evidence, strict=True) if agrees), None)
-        if witness is None:
+        found = self._witness([one for one, agrees in zip(theirs, evidence, strict=True) if agrees])
+        if found is None:
             return False
-        listed = {one.id for one in self._resources.of_session(witness.id)}
+        witness, listed = found
         told = {one.id for one in item.experiments[witness.id].resources if one.owner.direction != "in"}
         spare = len(snapshot.experiments) > len(snapshot.subjects)
         if listed != told or (
@@ -161,6 +161,18 @@ class SingleLoader:
             return False
         self.items_proven = True
         return True
+
+    def _witness(self, sessions: list[ExperimentRecord]) -> tuple[ExperimentRecord, set[int | None]] | None:
+        """The first of these sessions that can be read singly, and the numbers of its resources."""
+        for session in sessions:
+            try:
+                return session, {one.id for one in self._resources.of_session(session.id)}
+            except Failure as failure:
+                # It may be closed to this user, or broken, and none of the others (xnat-rest.md 12).
+                if failure.away or failure.cause is Cause.INTERRUPTED:
+                    raise
+                log.info("session %s bears no witness: %s", session.id, failure)
+        return None
 
     @staticmethod
     def _agrees(snapshot: ProjectSnapshot, experiment: ExperimentRecord, item: SubjectItem) -> bool | None:

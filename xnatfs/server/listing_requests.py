@@ -154,9 +154,9 @@ class ListingRequests:
                 for row in self.table("/data/projects", claims.PROJECTS, accessible="true"):
                     dates[pick(row, "id")] = parse_stamp(pick(row, "insert_date", "/insert_date"))
             except Failure as failure:
-                if not _is_refusal(failure):
+                if failure.away:
                     raise
-                refused = True
+                refused = True  # it tells dates, no more
         rows = self.table("/data/projects", claims.PROJECTS)
         if refused:
             self.capabilities.refuse("projects?accessible")
