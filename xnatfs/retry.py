@@ -1,4 +1,8 @@
-"""What is asked again, how often and after which pause: the one place that decides it.
+"""What is asked again within an operation, how often and after which pause: the one place that decides it.
+
+Beyond an operation: a login is `server.login_state`'s (one more try after a pause, since XNAT says 401 to one
+session too many as well), and a listing that failed is left alone for a while by
+`concurrency.recent_failures`.
 
 An operation (a file, a part of one, a zip, a listing, a login) has a budget of requests that may fail. It is
 carried out within `with Attempts(...)`. Requests that fail before their answer (`server.transport`) and

@@ -1,6 +1,6 @@
 """The tree as a POSIX file system: paths, attributes, handles. Raises `OSError`; imports no FUSE.
 
-Used by `fuse` (and later by other adapters) and by tests without a mount.
+Used by `fuse`, by `vfs_io` (the Python library's file objects) and by tests without a mount.
 Threading: any thread. The table of handles has a lock, held only briefly. Waits for the server happen in
 `concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`).
 """
@@ -192,6 +192,7 @@ class Vfs:
                         self._spoilt[held.node.version] += 1
                 if failure.cause is Cause.BAD_DIGEST and held.node.outdated(failure):
                     # The catalog is not to blame: it has another file by now.
+                    self.forget()
                     raise Failure(Cause.CHANGED, failure.subject, failure.detail) from failure
                 raise
 

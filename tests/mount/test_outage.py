@@ -13,7 +13,7 @@ from tests.support import mount, run, until, xnatfs
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
-HEALED = {"database_down": False, "pool_exhausted": False, "failing_query": ""}
+HEALED = {"database_down": False, "pool_exhausted": False, "failing_query": "", "fail_next": 0}
 
 
 @pytest.fixture
@@ -32,7 +32,13 @@ def mirror(source: Path, copy: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "trouble", [{"database_down": True}, {"pool_exhausted": True, "pool_wait_s": 0.1}, {"failing_query": "."}]
+    "trouble",
+    [
+        {"database_down": True},
+        {"pool_exhausted": True, "pool_wait_s": 0.1},
+        {"failing_query": "."},
+        {"fail_next": -1, "fail_status": 404},  # Tomcat without its web application
+    ],
 )
 @pytest.mark.parametrize("kept", [True, False])
 def test_rsync_deletes_nothing_while_the_database_is_dead(

@@ -4,7 +4,11 @@ cannot.
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
+import urllib3
 
 from tests.server.conftest import LIMITS, connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
@@ -158,6 +162,21 @@ def test_a_500_is_never_taken_for_an_empty_listing(server: DemoServer, logged_in
     server.switches.fail_next = 0
     assert listings.subjects("ALFA")[0]
     assert listings.experiments("ALFA")
+
+
+def test_own_descriptors_used_up_say_nothing_of_the_server(
+    logged_in: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    logged_in.transport.session.get_adapter(logged_in.server).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(urllib3.util.connection, "create_connection", exhausted)
+        failure = refused(logged_in)
+    assert failure.cause is Cause.NO_RESOURCES
+    assert logged_in.breaker.away() is None
+    assert projects(logged_in)
 
 
 def test_requests_are_counted_for_status(server: DemoServer, logged_in: Connection) -> None:

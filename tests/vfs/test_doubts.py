@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.demo.replies import HERE, MISSING, recorded
+from tests.demo.replies.dataset import load
 from tests.support import walk
 from tests.vfs.conftest import Compose
 from xnatfs.core import Core
 from xnatfs.demo.data.truth import files
+from xnatfs.demo.faults import PROFILES, Switches
 from xnatfs.demo.server import DemoServer
 from xnatfs.server import listing_requests, resultset
 from xnatfs.server.resultset import Row
@@ -104,3 +108,29 @@ def test_nothing_is_missing_where_a_form_is_refused(
     lab.switches.match = f"projects/ALFA/experiments.*{form}"
     lab.switches.fail_status, lab.switches.fail_next = status, -1
     same_files(compose(lab), lab, "ALFA")
+
+
+@pytest.mark.skipif(not HERE.is_dir(), reason=MISSING)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_xnat_itself_answers_raises_no_doubt(compose: Compose, profile: str) -> None:
+    """The data set that XNAT's own code was recorded on: odd as it is, its listings agree with each other."""
+    with DemoServer(load(recorded("dataset")), Switches(profile=profile, hang_seconds=0.3)) as server:
+        core = compose(server, user="admin")
+        found = list(walk_on(core, "/projects"))
+        assert len(found) > 80
+        assert core.diagnostics.oddities() == []
+        if profile != "proven":
+            assert core.listing_service.refused_forms == []
+
+
+def walk_on(core: Core, top: str) -> Iterator[str]:
+    """Every file below a folder; what cannot be listed is left out."""
+    todo = [top]
+    while todo:
+        folder = todo.pop()
+        with contextlib.suppress(OSError):
+            for name, attributes in core.vfs.entries(folder):
+                if attributes.mode & 0o040000:
+                    todo.append(f"{folder}/{name}")
+                else:
+                    yield f"{folder}/{name}"

@@ -195,6 +195,30 @@ def test_the_last_block_of_a_large_file_is_held_back_until_its_digest_agrees(
     vfs.release(opened.handle)
 
 
+def test_a_large_file_that_was_replaced_is_changed_and_no_wrong_digest(
+    shelf: Shelf, compose: Compose
+) -> None:
+    """Between its listing and its first byte: it is another file, whose digest the catalog has by now."""
+    content, other = ComputedContent("large", 9 * MIB), ComputedContent("other", 9 * MIB)
+    entry = shelf.put(shelf.make.entry("f", content))
+    mounted = compose(shelf.server)
+    vfs = mounted.vfs
+    vfs.entries(FOLDER)
+
+    def replace() -> None:
+        entry.content = other
+
+    shelf.server.call(replace)
+    mounted.listing_service.clock.advance(60.0)
+    opened = vfs.open(f"{FOLDER}/f")
+    with pytest.raises(OSError) as caught:
+        for offset in range(0, content.size, MIB):
+            vfs.read(opened.handle, offset, MIB)
+    assert caught.value.errno == errno.ESTALE
+    vfs.release(opened.handle)
+    assert read(vfs, f"{FOLDER}/f", MIB) == other.read(0, other.size)
+
+
 def test_a_large_file_that_was_damaged_once_is_never_served_in_two_halves(
     shelf: Shelf, compose: Compose
 ) -> None:

@@ -16,7 +16,7 @@ from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.core import Core
-from xnatfs.listing import stale_policy
+from xnatfs.listing import wait_policy
 from xnatfs.server import breaker
 
 AGED = Limits(cache_size=10**9, ttl=0.0, revalidate_after=0.0, progress_deadline=6.0, listing_deadline=60.0)
@@ -27,7 +27,7 @@ def silent(shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> I
     """A mount with a listed folder and a cached file, all of it to be asked for again, and a server that says
     nothing any more.
     """
-    monkeypatch.setattr(stale_policy, "QUIET", 0.5)
+    monkeypatch.setattr(wait_policy, "QUIET_S", 0.5)
     for name in "fg":
         shelf.put(
             shelf.make.entry(name, f"content of {name}".encode(), digest="")

@@ -1,6 +1,6 @@
 """File contents on disk: capped in bytes, least recently used goes first.
 
-Used by `listing` and `content`. Layout below the directory (mode 0700: this is patient data):
+Used by `content`. Layout below the directory (mode 0700: this is patient data):
 
     objects/ab/<key>    whole files; the name is the sha256 of what identifies one version of one file
     partials/<key>      large files of which only parts are here (`partial.py`); flock'ed by who has it open

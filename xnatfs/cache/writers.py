@@ -1,6 +1,6 @@
 """Files being written: one at a time (`CacheWriter`), or many in a row for a zip's members (`BatchWriter`).
 
-Used by `listing` and `content`; made by `ContentCache`. Bytes are reserved before they are written; each file
+Used by `content`; made by `ContentCache`. Bytes are reserved before they are written; each file
 is flock'ed while it is written, so that one nobody holds is known to be left from a crash.
 Threading: one writer each; readers may `os.pread` from a draft's descriptor meanwhile.
 """

@@ -1,7 +1,7 @@
 """Renewals that are due but must not keep anybody waiting: what an earlier mount stored is shown at once and
 asked for again from here.
 
-Used by `listing.service` and `listing.files`.
+Used by everything in `listing` that shows what was stored, through its environment.
 Threading: any thread may add; the work runs in one timer thread, which only starts flights.
 """
 

@@ -80,7 +80,7 @@ class DigestCheck:
         if not partial.complete:  # it may be dropped meanwhile: `commit` looks again
             return
         try:
-            # Of a wrong digest: under the key without it.
+            # If the digest is wrong, the file is stored under a key that leaves the digest out.
             partial.commit(digests.key(record), verified)
         except Failure as failure:
             if failure.cause not in NO_CACHE:

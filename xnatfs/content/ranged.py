@@ -172,7 +172,7 @@ class RangedFile:
         return (*self._streams.progress, partial.present if partial is not None else 0)
 
     def _forget_failure(self) -> None:
-        """A failure that need not last is none for who comes later: the server may be there again."""
+        """A passing failure is not reported to later readers: the server may be back."""
         if not self._streams.active and not self.content.failed_for_good:
             self.content.failure = None
 

@@ -19,7 +19,7 @@ from xnatfs.content.verification import identity
 from xnatfs.disk import md5_of
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.mtimes import MtimeHistory
-from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.listing.wait_policy import WaitPolicy
 from xnatfs.server.downloads import Downloads
 from xnatfs.server.records import FileRecord
 
@@ -40,7 +40,7 @@ class Revalidation:
         self._limits = limits
         self._workers = WorkerPool("check", 2)
         self._requests = SingleFlight(self._workers)
-        self._stale_policy = StalePolicy(contents.breaker)
+        self._wait_policy = WaitPolicy(contents.breaker)
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
         """Whether the server still has the file with this Last-Modified; waits a few seconds for the answer.
@@ -51,7 +51,7 @@ class Revalidation:
         timeout = min(_TIMEOUT_S, self._limits.progress_deadline)
         work = partial(self._contents.unchanged, record, last_modified)
         return self._requests.get(
-            (identity(record), last_modified), work, timeout, self._stale_policy(held=True)
+            (identity(record), last_modified), work, timeout, self._wait_policy(held=True)
         )
 
     def still_good(self, record: FileRecord, entry: Entry) -> bool:

@@ -1,7 +1,7 @@
 """A project in bulk: its handful of listings side by side, put together, and doubted where they may keep
 something back.
 
-Used by `listing.service`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md
+Used by `listing.projects`. About eight requests whatever the size of the project (xnat-rest.md 2.9, design.md
 4.1).
 Threading: any thread; the listings run in the pool of `concurrency.single_flight`, the caller waits.
 """

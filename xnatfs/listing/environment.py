@@ -19,7 +19,7 @@ from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Failure
 from xnatfs.listing.codec import StoredListings
 from xnatfs.listing.mtimes import MtimeHistory
-from xnatfs.listing.stale_policy import StalePolicy
+from xnatfs.listing.wait_policy import WaitPolicy
 from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.resources import Resources
 
@@ -52,7 +52,7 @@ class ListingEnvironment:
     stored: StoredListings
     history: MtimeHistory
     later: Debouncer
-    policy: StalePolicy
+    policy: WaitPolicy
     clock: Clock
     values: list[Refreshable[Any, Any]] = field(default_factory=list)
 

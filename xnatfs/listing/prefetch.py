@@ -1,8 +1,8 @@
 """When things are asked for in order, what comes next?
 
-Used by `listing.service`: a `find` visits session after session; fetching the next ones meanwhile, in
-parallel, takes the round trips out of it. One look fetches nothing ahead: `ls` of one session in a project of
-20,000 must not ask for the others.
+Used by `listing.sessions` and `listing.files`: a `find` visits session after session; fetching the next ones
+meanwhile, in parallel, takes the round trips out of it. One look fetches nothing ahead: `ls` of one session
+in a project of 20,000 must not ask for the others.
 Threading: any thread; one lock, held for moments.
 """
 

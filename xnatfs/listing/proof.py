@@ -1,6 +1,6 @@
 """Whether the files that a new listing lacks are really gone: a listing of files has no count of its own.
 
-Used by `listing.files`. While one query inside it fails, XNAT answers a listing of files with 200,
+Used by `listing.file_indexes`. While one query inside it fails, XNAT answers a listing of files with 200,
 well-formed, and with nothing or less in it (xnat-rest.md 13, executed); believed, `rsync --delete` would
 empty a copy. So where files are missing that were listed before, another form is asked: how many files the
 resources count. While that says more than is listed, what was listed before stays.

@@ -20,8 +20,8 @@ from xnatfs.listing.projects import ProjectListings
 from xnatfs.listing.session_names import SessionNames
 from xnatfs.listing.sessions import SessionListings
 from xnatfs.listing.snapshot import ProjectSnapshot, owner_session
-from xnatfs.listing.stale_policy import StalePolicy
 from xnatfs.listing.stamps import ExperimentListings
+from xnatfs.listing.wait_policy import WaitPolicy
 from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
 from xnatfs.server.records import ResourceRecord
 from xnatfs.server.resources import Resources
@@ -70,7 +70,7 @@ class ListingService:
             stored,
             history,
             Debouncer(_SOON),
-            StalePolicy(listings.breaker),
+            WaitPolicy(listings.breaker),
             self.clock,
         )
         self.experiments = ExperimentListings(listings, diagnostics)

@@ -1,6 +1,6 @@
 """What the bulk listings do not tell, session by session or subject by subject.
 
-Used by `listing.service`. A subject's item tells the subject and all its sessions in one request, where it
+Used by `listing.sessions`. A subject's item tells the subject and all its sessions in one request, where it
 can be believed; else one request a session, and one a subject.
 Threading: any thread; called in workers.
 """

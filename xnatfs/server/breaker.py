@@ -143,7 +143,7 @@ class Breaker:
         failure.away = True
         return failure
 
-    # --- for who shows what is known of old -----------------------------------------------------------------
+    # --- for callers that show older data -------------------------------------------------------------------
 
     def away(self) -> Away | None:
         """Whether the server is known to be away."""

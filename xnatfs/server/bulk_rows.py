@@ -1,6 +1,6 @@
 """The rows of bulk listings as records, with what could not be learnt in bulk.
 
-Used by `listings` (which asks) and `listing.bulk` (which doubts). Pure functions.
+Used by `listing_requests` (which asks) and `listing.bulk` (which doubts). Pure functions.
 """
 
 from __future__ import annotations

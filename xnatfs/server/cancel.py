@@ -1,7 +1,7 @@
 """Ending a request from another thread: its socket is shut down under it.
 
 Used by `http_transport` (what waits since before the server went away, when it is there again) and by
-`listing` and `content` (what nobody waits for any more). A thread that waits in a socket cannot be told
+`content` (what nobody waits for any more). A thread that waits in a socket cannot be told
 anything otherwise, and would keep a worker and a connection until the time-out.
 Threading: `held` is for the thread that makes the request, `CancelScope.end` for any other.
 """

@@ -1,7 +1,7 @@
 """Which forms of listing a server refuses, remembered for a while.
 
-Used by `listings`, `resources` and what is above them. A refusal is not for ever: a table of the database
-that was locked for a minute looks the same (xnat-rest.md 13), and a server may be updated.
+Used by `listing_requests`, `resources` and what is above them. A refusal is not for ever: a table of the
+database that was locked for a minute looks the same (xnat-rest.md 13), and a server may be updated.
 Threading: any thread.
 """
 

@@ -1,9 +1,9 @@
-"""What each listing form claims of its rows, looked at before any of them is believed.
+"""What each listing form claims of its rows, checked before any of them is believed.
 
-Used by `listing_requests` and `resources`. A server, a fork or a proxy may answer a form with a column left
-out, blank or filled with something else. A row that lacks what makes it a row (an accession id is a primary
-key of XNAT's database) proves that the answer is not the listing that was asked for: it is asked again, and
-then answered by another form or not at all. Nothing is dropped on the way.
+Used by `listing_requests`, `witness_requests` and `resources`. A server, a fork or a proxy may answer a form
+with a column left out, blank or filled with something else. A row that lacks what makes it a row (an
+accession id is a primary key of XNAT's database) proves that the answer is not the listing that was asked
+for: it is asked again, and then answered by another form or not at all. Nothing is dropped on the way.
 Threading: pure.
 """
 

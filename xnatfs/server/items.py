@@ -1,9 +1,9 @@
 """A subject as one JSON item: its own resources and those of everything below it, in one request
 (xnat-rest.md 2.6).
 
-Used by `listing.service` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so
-a subject's has its experiments with scans, assessors, reconstructions and all their resources; `catalogs`
-checks that before it believes one.
+Used by `listing.single` on servers that refuse the bulk forms. XNAT builds items from whole object trees, so
+a subject's has its experiments with scans, assessors, reconstructions and all their resources; that
+is checked before one is believed.
 Pure functions but for `subject_item`.
 """
 

@@ -1,8 +1,8 @@
 """The rows of XNAT's listings as typed records, under XNAT's own names.
 
-Made by `listings`, used by everything above. Immutable: safe in any thread. Stamps are seconds since the
-epoch: XNAT's stamps carry no time zone (server local time, xnat-rest.md 2.1) and are read as UTC, so that
-they at least never change.
+Made by `listing_requests` and `resources`, used by everything above. Immutable: safe in any thread. Stamps
+are seconds since the epoch: XNAT's stamps carry no time zone (server local time, xnat-rest.md 2.1) and are
+read as UTC, so that they at least never change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """XNAT's listing envelope as rows, and the look-up of columns whose names come back in several spellings.
 
-Used by `listings`, `resources` and `items`. Pure functions.
+Used by `listing_requests`, `resources`, `claims` and `items`. Pure functions.
 """
 
 from __future__ import annotations

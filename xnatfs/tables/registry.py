@@ -114,7 +114,7 @@ def _tables_of(loaded: object) -> list[Table]:
 def _refusal(table: Table, there: dict[str, Table]) -> str:
     """Why a plug-in's table cannot be taken."""
     if not _WORD.fullmatch(table.pipeline) or not _WORD.fullmatch(table.name):
-        return f"{table.key!r} is not a valid table name: letters, digits, - and _ only"
+        return f"{table.key!r} is not a valid table name: letters, digits, and - _ . + within it"
     if table.key in there:
         return f"there is already a table {table.key}"
     return ""

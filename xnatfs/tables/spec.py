@@ -1,8 +1,9 @@
 """What a measurement table is: the files it reads, how one file parses into rows, its columns, and how a
 session's rows come together.
 
-Used by the pipeline modules beside it (and by plug-ins), which declare `Table`s; by `build`, which collects
-and parses; by `tables.output.write`, which writes. Everything here is a plain value: no I/O, any thread.
+Used by the modules of `tables.pipelines` (and by plug-ins), which declare `Table`s; by `tables.engine`, which
+collects and parses; by `tables.output.write`, which writes. Everything here is a plain value: no I/O, any
+thread.
 
 Cells are texts. A number keeps the source's own decimal text ("12.3400" stays "12.3400"), an empty text is an
 empty cell. A number that was computed is written with `repr`, the shortest text that gives it back.

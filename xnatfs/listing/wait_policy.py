@@ -1,8 +1,9 @@
 """How long to wait for a listing: not at all once the server is known to be away, and not long where there is
 an older one to show.
 
-Used by `listing.service`, `listing.files` and `listing.summaries`: what was listed is looked at on every `ls`
-and renewed when it has aged, and a server that says nothing must not make each of those wait.
+Used by everything in `listing`, through its environment, and by `content.revalidation`: what was listed is
+looked at on every `ls` and renewed when it has aged, and a server that says nothing must not make each of
+those wait.
 Threading: any thread; no state.
 """
 
@@ -15,10 +16,10 @@ from xnatfs.server.breaker import Breaker
 
 # Seconds without any answer to anybody after which what is held is shown as it is. Its renewal goes on
 # behind, so a slow server's answer is shown as soon as it comes.
-QUIET = 2.0
+QUIET_S = 2.0
 
 
-class StalePolicy:
+class WaitPolicy:
     """What to give `SharedCall.wait` as `give_up`."""
 
     def __init__(self, breaker: Breaker) -> None:
@@ -30,6 +31,6 @@ class StalePolicy:
 
     def _with_something_held(self) -> Failure | None:
         failure = self._breaker.failure()
-        if failure is None and self._breaker.quiet(QUIET):
-            failure = Failure(Cause.TIMED_OUT, detail=f"no answer for {QUIET:.0f} s")
+        if failure is None and self._breaker.quiet(QUIET_S):
+            failure = Failure(Cause.TIMED_OUT, detail=f"no answer for {QUIET_S:.0f} s")
         return failure
