@@ -47,7 +47,8 @@ def parse_size(text: str) -> int:
 
 
 def normal_url(text: str) -> str:
-    """A server URL in one spelling: scheme added (https), no trailing slash, no user, query or fragment.
+    """A server URL in one spelling: scheme added (https), no trailing slash, no user, query or fragment. Of a
+    page's address, as a browser shows it, what comes before the parts that are XNAT's own.
 
     Raises:
         UsageError: the text is not an http(s) URL, or it contains a password.
@@ -70,7 +71,11 @@ def normal_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{host}{port}{_PAGE.split(parts.path, maxsplit=1)[0].rstrip('/')}"
+
+
+# XNAT's own paths (web.xml; xnat-rest.md 1): pages, both spellings of its interface, the newer one.
+_PAGE = re.compile(r"/(?:app|data|REST|xapi|index\.jsp|setup)(?=[/;]|$)|;jsessionid=")
 
 
 class Origin(NamedTuple):

@@ -7,6 +7,7 @@ Threading: made and closed by one thread; everything in it may be used by any.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import time
@@ -24,7 +25,7 @@ from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.diagnostics import Diagnostics
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fuse.overlay_lower import Lower
 from xnatfs.listing.codec import StoredListings
 from xnatfs.listing.mtimes import MtimeHistory
@@ -41,10 +42,13 @@ from xnatfs.tables.engine.materialize import TableFiles
 from xnatfs.tables.engine.overrides import user_site
 from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.registry import with_plugins
+from xnatfs.text import did_you_mean
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
 from xnatfs.tree.table_files import Tables
 from xnatfs.vfs import Vfs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -179,8 +183,32 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Co
             if isinstance(error, Failure):
                 raise
             raise Failure(Cause.CACHE_BROKEN, str(settings.cache_dir), str(error)) from error
+        _check_projects(mounted)
         made.pop_all()
     return mounted
+
+
+def _check_projects(mounted: Core) -> None:
+    """Return if each project that was asked for is there, or the server does not say.
+
+    Raises:
+        UsageError: one is not; the mount would be empty without a word.
+    """
+    wanted, service = mounted.settings.projects, mounted.listing_service
+    if not wanted or mounted.settings.offline:
+        return
+    try:
+        shown = service.projects.all()
+    except Failure as failure:
+        log.warning("cannot check the projects: %s", failure)
+        return
+    for one in wanted:
+        if one not in shown:
+            service.environment.stored.flush()
+            everything = service.environment.stored.projects()
+            like = did_you_mean(one, everything.value if everything is not None else ())
+            mounted.close()
+            raise UsageError(f"no project {one!r} that {mounted.connection.user} can read{like}")
 
 
 def _put_together(

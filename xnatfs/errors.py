@@ -38,6 +38,10 @@ class Cause(Enum):
         errno.EHOSTDOWN,
         "the server's TLS certificate is not trusted; set REQUESTS_CA_BUNDLE for a private authority",
     )
+    NO_TLS = (
+        errno.EHOSTDOWN,
+        "the server does not speak TLS there; if it is an http server, write http:// (see --allow-http)",
+    )
     OFFLINE = (errno.EHOSTDOWN, "this mount is offline, and this is not in the cache")
     TIMED_OUT = (errno.ETIMEDOUT, "the server did not answer in time")
     INTERRUPTED = (errno.EINTR, "interrupted")
@@ -87,7 +91,8 @@ class Cause(Enum):
 # 404 for data that exists (xnat-rest.md 13).
 UNANSWERED = frozenset(
     {
-        *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.TIMED_OUT),
+        *(Cause.OFFLINE, Cause.UNREACHABLE, Cause.UNKNOWN_HOST, Cause.BAD_CERTIFICATE, Cause.NO_TLS),
+        Cause.TIMED_OUT,
         *(
             Cause.CUT_SHORT,
             Cause.SERVER_ERROR,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_tls import expired
-from tests.support import fuse_mounts, mount, xnatfs
+from tests.support import clear_away, fuse_mounts, mount, until, xnatfs
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -190,11 +190,44 @@ def test_an_xnat_that_is_out_of_order(place: Place) -> None:
 # --- the place ----------------------------------------------------------------------------------------------
 
 
-def test_a_mountpoint_that_does_not_exist(server: DemoServer, place: Place, tmp_path: Path) -> None:
+def test_a_mountpoint_that_cannot_be_made(server: DemoServer, place: Place, tmp_path: Path) -> None:
     server.clear_log()
-    said = place.refused(place.login(server.url), point=tmp_path / "missing")
-    assert said == f"{tmp_path}/missing does not exist; make it with `mkdir -p {tmp_path}/missing`"
+    (tmp_path / "file").write_text("")
+    said = place.refused(place.login(server.url), point=tmp_path / "file" / "missing")
+    assert said == f"{tmp_path}/file/missing does not exist and cannot be made: Not a directory"
     assert server.requests() == [], "no login is spent on it"
+
+
+def test_a_mountpoint_that_was_made_is_gone_if_mounting_fails(
+    server: DemoServer, place: Place, tmp_path: Path
+) -> None:
+    place.refused(place.login(server.url, "wrong"), point=tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_mountpoint_that_was_made_goes_with_the_mount(server: DemoServer, tmp_path: Path) -> None:
+    env = Place(tmp_path).login(server.url, "demo")
+    point = tmp_path / "new" / "mnt"
+    try:
+        xnatfs("mount", str(point), env=env, check=True)
+        assert (point / "projects").is_dir()
+        xnatfs("umount", str(point), env=env, check=True)
+    finally:
+        clear_away(point, Path(os.environ["XNATFS_STATE_DIR"]))
+    until(lambda: not point.exists())
+
+
+@pytest.mark.parametrize(("asked", "like"), [("ALF", "ALFA"), ("alfa", "ALFA"), ("NOTHING", "")])
+def test_a_project_that_is_not_there(place: Place, asked: str, like: str) -> None:
+    with DemoServer(build("lab")) as lab:
+        said = place.refused(place.login(lab.url, "demo"), "--project", asked)
+    hint = f"; did you mean {like}?" if like else ""
+    assert said == f"no project {asked!r} that demo can read{hint}"
+
+
+def test_an_http_server_that_is_written_as_https(server: DemoServer, place: Place) -> None:
+    said = place.refused(place.login(server.url.replace("http://", "https://")))
+    assert "does not speak TLS there" in said and "certificate" not in said
 
 
 def test_a_mountpoint_that_is_a_file(server: DemoServer, place: Place, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from tests.support import xnatfs
-from xnatfs import __version__, cli
+from xnatfs import __version__, cli, config
 from xnatfs.cli import doctor, format, mount, status
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
@@ -157,7 +157,6 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
     for name, problem in (
-        ("none", "does not exist; make it with `mkdir -p"),
         ("file", "is not a folder"),
         ("full", "is not empty"),
     ):
@@ -166,7 +165,54 @@ def test_a_mountpoint_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError, match=r"\(proc\) is already mounted at /proc"):
         mount.check_mountpoint("/proc")
     (tmp_path / "free").mkdir()
-    mount.check_mountpoint(str(tmp_path / "free"))
+    for name in ("free", "none"):  # that one is made
+        mount.check_mountpoint(str(tmp_path / name))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="a link to nothing"):
+        mount.check_mountpoint(str(tmp_path / "link"))
+
+
+SMALL = "too small for any image"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mount", "--cache-size", "20", "x"], f"--cache-size 20 is 20 bytes, {SMALL}; did you mean 20G?"),
+        (["mount", "--cache-size", "5K", "x"], f"--cache-size 5K is 5000 bytes, {SMALL}"),
+    ],
+)
+def test_a_slip_is_met_with_what_was_meant(run: Any, words: list[str], said: str) -> None:
+    result = run(*words)
+    assert (result.code, result.strip()) == (1, f"xnatfs: {said}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "like"),
+    [("mont", "; did you mean mount or unmount?"), ("docter", "; did you mean doctor?"), ("qqq", "")],
+)
+def test_a_misspelt_command(run: Any, typed: str, like: str) -> None:
+    result = run(typed)
+    assert result.code == 2 and f"Error: there is no command {typed!r}{like}\n" in result
+
+
+def test_umount_is_unmount(run: Any, tmp_path: Path) -> None:
+    assert run("umount", str(tmp_path)).strip() == f"xnatfs: nothing is mounted at {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("https://x.org/app/template/Login.vm", "https://x.org"),
+        ("x.org/xnat/data/projects/P", "https://x.org/xnat"),
+        ("https://x.org/xnat/app/action/DisplayItemAction/search_value/P?x=1#tab", "https://x.org/xnat"),
+        ("https://x.org/REST/", "https://x.org"),
+        ("https://x.org/;jsessionid=A1", "https://x.org"),
+        ("https://x.org/database", "https://x.org/database"),  # its own folder, no path of XNAT's
+    ],
+)
+def test_the_address_of_a_page_is_cut(typed: str, meant: str) -> None:
+    assert config.normal_url(typed) == meant
 
 
 def test_a_mountpoint_that_is_taken_by_a_living_mount_is_told(

@@ -16,7 +16,7 @@ import click
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import without_passwords
 from xnatfs.errors import Failure, UsageError
-from xnatfs.text import printable, printable_lines
+from xnatfs.text import did_you_mean, printable, printable_lines
 
 _COMMANDS = {
     "mount": "xnatfs.cli.mount",
@@ -32,6 +32,9 @@ _COMMANDS = {
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
 }
+
+
+_ALSO = {"umount": "unmount"}  # as the system's own command is spelt
 
 
 class _Printable(logging.Formatter):
@@ -54,11 +57,19 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
+        module = _COMMANDS.get(_ALSO.get(cmd_name, cmd_name))
         if module is None:
             return None
         command: click.Command = importlib.import_module(module).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = click.utils.make_str(args[0])
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {name!r}{did_you_mean(name, _COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(

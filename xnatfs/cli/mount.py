@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -79,7 +80,7 @@ def command(
     overlay: str | None,
     in_foreground: bool,
 ) -> None:
-    """Mount an XNAT server at MOUNTPOINT, an empty folder.
+    """Mount an XNAT server at MOUNTPOINT: an empty folder, or one that is made and goes with the mount.
 
     Returns once the mount answers. The login is taken from the first of these that has one: --config or
     --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
@@ -113,6 +114,41 @@ def start(
         check_allow_other()
     place = mount_registry.absolute(mountpoint)
     check_mountpoint(place)
+    with _mountpoint(place) as made:
+        _start(settings, login, place, allow_other, overlay, in_foreground, made)
+
+
+@contextlib.contextmanager
+def _mountpoint(place: str) -> Iterator[bool]:
+    """Make the folder to mount at where it is missing; whether it was. It is gone again if mounting fails.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    made = not os.path.lexists(place)
+    if made:
+        try:
+            os.makedirs(place, mode=0o700)
+        except OSError as error:
+            raise UsageError(f"{place} does not exist and cannot be made: {error.strerror}") from None
+    try:
+        yield made
+    except BaseException:
+        if made and mount_table.at(place) is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
+        raise
+
+
+def _start(
+    settings: Settings,
+    login: Credentials,
+    place: str,
+    allow_other: bool,
+    overlay: str | None,
+    in_foreground: bool,
+    made: bool,
+) -> None:
     upper = None
     if overlay is not None:
         upper = upper_layer.claim(
@@ -125,12 +161,13 @@ def start(
             place,
             allow_other=allow_other,
             overlay=upper,
+            made=made,
             ready=lambda mounted: _announce(
                 place, mounted.connection.server, mounted.connection.user, allow_other
             ),
         )
         return
-    background(settings, login, place, allow_other=allow_other, overlay=upper)
+    background(settings, login, place, allow_other=allow_other, overlay=upper, made=made)
     if login.verify is False:  # the daemon says so in its log
         say(
             f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says "
@@ -228,8 +265,10 @@ def check_mountpoint(place: str) -> None:
             )
         else:
             raise UsageError(f"{entry.source} ({entry.kind}) is already mounted at {place}")
+    if not os.path.lexists(place):
+        return  # it will be made
     if not os.path.exists(place):
-        raise UsageError(f"{place} does not exist; make it with `mkdir -p {place}`")
+        raise UsageError(f"{place} is a link to nothing")
     if not os.path.isdir(place):
         raise UsageError(f"{place} is not a folder")
     try:

@@ -13,6 +13,9 @@ import click
 from xnatfs.auth import credentials as logins
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.errors import UsageError
+
+_SMALLEST_CACHE = 1_000_000  # bytes: a number without a unit is more often a slip than wanted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +40,10 @@ class Where:
             UsageError: no login matches, or a value is invalid.
         """
         size = parse_size(self.cache_size)
+        if size < _SMALLEST_CACHE:
+            number = self.cache_size.strip()
+            hint = f"; did you mean {number}G?" if number.isdecimal() else ""
+            raise UsageError(f"--cache-size {number} is {size} bytes, too small for any image{hint}")
         login = logins.find(
             self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline
         )

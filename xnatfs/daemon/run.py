@@ -45,12 +45,14 @@ def foreground(
     *,
     allow_other: bool = False,
     overlay: Overlay | None = None,
+    made: bool = False,
     ready: Callable[[Core], None] | None = None,
 ) -> None:
     """Mount and serve until unmounted or ended by a signal.
 
     Args:
         overlay: to be mounted over it; the mountpoint is then the overlay's, and the mount itself is hidden.
+        made: the mountpoint was made for this mount, and goes with it.
         ready: called once the mount answers.
 
     Raises:
@@ -99,7 +101,9 @@ def foreground(
         registration = mount_registry.register(one)
         watcher.read_again = mounted.token_renewal.hang_up
         mounted.token_renewal.start()
-        watcher.leave = lambda: _leave(mounted, socket_path, registration, overlay)
+        watcher.leave = lambda: _leave(
+            mounted, socket_path, registration, overlay, mountpoint if made else ""
+        )
         with watcher:
             announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
@@ -129,7 +133,16 @@ def foreground(
             registration.unlink(missing_ok=True)
         if overlay is not None:
             overlay.leave()
+        if made:
+            _remove(mountpoint)
         mounted.close()
+
+
+def _remove(mountpoint: str) -> None:
+    """Remove a mountpoint that was made for a mount; whatever else is in it now stays."""
+    if mount_table.wait_gone(mountpoint, _GRACE):
+        with contextlib.suppress(OSError):
+            os.rmdir(mountpoint)
 
 
 def background(
@@ -139,6 +152,7 @@ def background(
     *,
     allow_other: bool = False,
     overlay: Overlay | None = None,
+    made: bool = False,
 ) -> int:
     """Mount in a process of its own and return its pid once the mount answers.
 
@@ -150,7 +164,7 @@ def background(
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(settings, credentials, mountpoint, allow_other, overlay, log_file, writing)
+        _child(settings, credentials, mountpoint, allow_other, overlay, made, log_file, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         answer = _read_answer(stream.fileno())
@@ -203,6 +217,7 @@ def _child(
     mountpoint: str,
     allow_other: bool,
     overlay: Overlay | None,
+    made: bool,
     log_file: Path,
     writing: int,
 ) -> NoReturn:
@@ -234,6 +249,7 @@ def _child(
             mountpoint,
             allow_other=allow_other,
             overlay=overlay,
+            made=made,
             ready=lambda _: report({"ready": True, "pid": os.getpid()}),
         )
         status = 0
@@ -336,13 +352,17 @@ def _commands(
     return {"status": lambda _: mounted.report(), "refresh": refresh, "credentials": credentials, "stop": end}
 
 
-def _leave(mounted: Core, socket_path: Path, registration: Path | None, overlay: Overlay | None) -> None:
-    """The last step of a process that cannot end its loop in time."""
+def _leave(
+    mounted: Core, socket_path: Path, registration: Path | None, overlay: Overlay | None, made: str
+) -> None:
+    """The last step of a process that cannot end its loop in time. `made`: the mountpoint if it goes, too."""
     socket_path.unlink(missing_ok=True)
     if registration is not None:
         registration.unlink(missing_ok=True)
     if overlay is not None:
         overlay.leave()
+    if made:
+        _remove(made)
     mounted.connection.close()
 
 

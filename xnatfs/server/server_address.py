@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 
 import requests
 
@@ -19,6 +20,9 @@ from xnatfs.server.request_auth import as_stranger
 from xnatfs.server.transport import redirect_target
 
 log = logging.getLogger(__name__)
+
+# Tomcat, nginx and Apache say so to plain http on a port for https.
+_WANTS_TLS = re.compile(r"requires TLS|sent to HTTPS port|speaking plain HTTP to an SSL")
 
 
 def find_server(transport: HttpTransport) -> str:
@@ -45,6 +49,9 @@ def find_server(transport: HttpTransport) -> str:
             raise Failure(Cause.MOVED, transport.server, f"it redirects to {target}")
         log.warning("%s redirects to %s, which is used from now on", transport.server, moved)
         transport.server = moved
+    if response.status_code == 400 and _WANTS_TLS.search(response.text[:4096]):
+        secure = transport.server.replace("http://", "https://", 1)
+        raise Failure(Cause.MOVED, transport.server, f"it speaks TLS there: write {secure}")
     if response.ok:
         with contextlib.suppress(ValueError, AttributeError, RecursionError):
             return str(json.loads(response.content).get("version", ""))[:100]

@@ -130,6 +130,16 @@ _HUNG_UP = (
 )  # in the middle of a handshake: says nothing of the certificate
 
 
+# What OpenSSL says to an answer that is no TLS at all, as of an http server (versions 1.1 and 3).
+_NO_TLS = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "UNKNOWN_PROTOCOL",
+        "HTTP_REQUEST",
+        "RECORD_LAYER_FAILURE",
+        "PACKET_LENGTH_TOO_LONG",
+    }
+)
 # This process's own limits say nothing of the server.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
@@ -141,11 +151,11 @@ def transport_cause(error: BaseException | None) -> Cause:
         return Cause.NO_RESOURCES
     for one in _behind(error):
         if isinstance(one, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
-            return (
-                Cause.CUT_SHORT
-                if any(isinstance(each, _HUNG_UP) for each in _behind(error))
-                else Cause.BAD_CERTIFICATE
-            )
+            if any(isinstance(each, _HUNG_UP) for each in _behind(error)):
+                return Cause.CUT_SHORT
+            if any(isinstance(each, ssl.SSLError) and each.reason in _NO_TLS for each in _behind(error)):
+                return Cause.NO_TLS
+            return Cause.BAD_CERTIFICATE
         if isinstance(one, urllib3.exceptions.NameResolutionError):
             return Cause.UNKNOWN_HOST
         refused = isinstance(
@@ -164,6 +174,7 @@ def transport_cause(error: BaseException | None) -> Cause:
 _WORDS = {
     Cause.UNKNOWN_HOST: "no such host",
     Cause.BAD_CERTIFICATE: "certificate not trusted",
+    Cause.NO_TLS: "no TLS",
     Cause.TIMED_OUT: "silence",
     Cause.CUT_SHORT: "connection closed without an answer",
 }

@@ -31,6 +31,7 @@ from xnatfs.tables.engine.recheck import Rechecks
 from xnatfs.tables.engine.scheduling import Progress, SessionScheduler, Status
 from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.spec import Table
+from xnatfs.text import did_you_mean
 
 __all__ = ["PROBLEM_COLUMNS", "Builder", "BuiltTable", "Progress", "chosen_sessions"]
 
@@ -148,7 +149,9 @@ class Builder:
     def _table(self, key: str) -> Table:
         table = self.tables.get(key)
         if table is None:
-            raise UsageError(f"there is no table {key!r}; `xnatfs table --list` shows them")
+            raise UsageError(
+                f"there is no table {key!r}{_like(key, self.tables)}; `xnatfs table --list` shows all"
+            )
         return table
 
     def _spec(self, summary: ProjectSummary, key: str) -> Spec:
@@ -182,3 +185,17 @@ def chosen_sessions(summary: ProjectSummary, sessions: Sequence[str]) -> list[Ex
             raise UsageError(f"project {summary.project} has no session {name!r}")
         chosen |= {experiment.id: experiment for experiment in matches}
     return list(chosen.values())
+
+
+def _like(key: str, tables: Mapping[str, Table]) -> str:
+    """What a table that is not there may have been meant to be: of a pipeline, its tables; of a table's name
+    alone, those of all pipelines.
+    """
+    pipeline, _, name = key.partition("/")
+    of_pipeline = [one for one, table in tables.items() if table.pipeline == pipeline]
+    named = [one for one, table in tables.items() if table.name in (key, name)]
+    if of_pipeline and not name:
+        return f"; {pipeline} has {', '.join(of_pipeline)}"
+    if named and key not in tables and not of_pipeline:
+        return f"; there is {', '.join(named)}"
+    return did_you_mean(key, of_pipeline or tables)
