@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -65,7 +68,13 @@ def no_mount(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_the_version_is_told(run: Any) -> None:
     said = run("--version")
-    assert (said.code, said.strip()) == (0, f"xnatfs, version {__version__}")
+    python = re.escape(platform.python_version())
+    assert said.code == 0
+    assert re.fullmatch(
+        rf"xnatfs {re.escape(__version__)} \(Python {python}, (libfuse [23]\.\d+|without libfuse); "
+        r"extras: [a-z, ]+\)",
+        said.strip(),
+    )
 
 
 def test_help_names_every_command(run: Any) -> None:
@@ -194,6 +203,62 @@ def test_a_slip_is_met_with_what_was_meant(run: Any, words: list[str], said: str
 def test_a_misspelt_command(run: Any, typed: str, like: str) -> None:
     result = run(typed)
     assert result.code == 2 and f"Error: there is no command {typed!r}{like}\n" in result
+
+
+NOWHERE = {"XNATFS_STATE_DIR": "/proc/nowhere/state", "XNATFS_CACHE_DIR": "/proc/nowhere/cache"}
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["doctor"], ["unmount", "x"], ["login", "--server", "http://x"]]
+)
+def test_a_place_that_cannot_be_used_is_one_sentence(words: list[str]) -> None:
+    """HOME missing, read-only or full: `/proc` takes no folder, from root neither."""
+    done = xnatfs(*words, env={**NOWHERE, "HOME": "/proc/nowhere"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("xnatfs: ")
+
+
+def test_an_error_nobody_expected(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(mount_registry, "running", broken)
+    said = run("status")
+    assert said.code == 70
+    assert said.strip() == (
+        "xnatfs: unexpected error: RuntimeError: out of order (`xnatfs --debug ...` shows where)"
+    )
+    with pytest.raises(RuntimeError):
+        cli.main(["--debug", "status"])
+
+
+def test_output_that_nobody_reads_to_its_end() -> None:
+    """As of `xnatfs table --list | head -1`."""
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -m xnatfs table --list | head -1; exit ${PIPESTATUS[0]}', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sessions\n", "")
+
+
+@pytest.mark.parametrize("words", [["--log-file", "{log}", "-vv"], ["-vv", "--log-file", "{log}"]])
+def test_the_log_goes_where_it_is_sent(tmp_path: Path, words: list[str]) -> None:
+    log = tmp_path / "log"
+    url = "http://127.0.0.1:9"
+    options = [word.format(log=log) for word in words]
+    done = xnatfs(*options, "login", "--server", url, "--user", "x", env={"XNAT_PASS": "y"})
+    assert done.returncode == 1
+    assert "DEBUG" not in done.stderr and "INFO" not in done.stderr
+    assert log.exists()
+
+
+def test_an_option_can_be_set_in_the_environment(tmp_path: Path) -> None:
+    done = xnatfs("mount", str(tmp_path), env={"XNATFS_MOUNT_CACHE_SIZE": "20"})
+    assert "--cache-size 20 is 20 bytes" in done.stderr
 
 
 def test_umount_is_unmount(run: Any, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """The command line: one thin module per command.
 
-`main` turns every expected failure into one plain sentence on standard error and exit code 1.
+`main` turns every failure into one plain sentence on standard error and an exit code: 1 for what can be
+expected, 70 (EX_SOFTWARE of sysexits.h) for what cannot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import platform
 import sys
 from typing import Any
 
@@ -15,7 +18,8 @@ import click
 
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import without_passwords
-from xnatfs.errors import Failure, UsageError
+from xnatfs.errors import Failure, MissingExtra, UsageError
+from xnatfs.extras import EXTRAS, check
 from xnatfs.text import did_you_mean, printable, printable_lines
 
 _COMMANDS = {
@@ -72,37 +76,115 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"xnatfs {__version__} (Python {platform.python_version()}, {_libfuse()}; {_extras()})")
+    ctx.exit()
+
+
+def _libfuse() -> str:
+    try:
+        from xnatfs.fuse.adapter import LIBFUSE
+    except OSError:
+        return "without libfuse"
+    return f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}"
+
+
+def _extras() -> str:
+    there = []
+    for extra in EXTRAS:
+        with contextlib.suppress(MissingExtra):
+            check(extra)
+            there.append(extra)
+    return f"extras: {', '.join(there) or 'none'}"
+
+
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "XNATFS",
+    },
 )
-@click.version_option(__version__, prog_name="xnatfs")
-def cli() -> None:
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
+@click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Log errors only.")
+@click.option(
+    "--log-file", type=click.Path(dir_okay=False), metavar="FILE", help="Log to FILE, not to standard error."
+)
+@click.option("--debug", is_flag=True, help="Show where an unexpected error comes from.")
+def cli(verbose: int, quiet: bool, log_file: str | None, debug: bool) -> None:
     """Mount an XNAT server as a directory.
 
     Try it without a server:  xnatfs demo
+
+    These options come before the command. Each option of xnatfs can be set by an environment variable:
+    XNATFS_LOG_FILE for --log-file, XNATFS_MOUNT_SERVER for the --server of mount.
     """
+    level = logging.ERROR if quiet else (None, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    root = logging.getLogger()
+    if level is not None:
+        root.setLevel(level)
+    if log_file is not None:
+        handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        handler.setFormatter(_Printable(_FORMAT))
+        for before in root.handlers:
+            root.removeHandler(before)
+        root.addHandler(handler)
+    if debug:
+        _asked_for["debug"] = True
+
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_asked_for = {"debug": False}  # for `main`, which meets the errors that no command expects
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command `xnatfs`."""
     level = os.environ.get("XNATFS_LOG", "WARNING").upper()
     handler = logging.StreamHandler()
-    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Printable(_FORMAT))
     logging.basicConfig(
         level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "WARNING", handlers=[handler]
     )
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat retries, with full URLs
     without_passwords()
+    _asked_for["debug"] = False
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (UsageError, Failure) as error:
-        print(f"xnatfs: {printable(str(error))}", file=sys.stderr)
+        _say(str(error))
         sys.exit(1)
     except BrokenPipeError:
+        # `xnatfs table P NAME | head` has what it wanted. Python would complain at the end, when it flushes.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if _asked_for["debug"]:
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            _say(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
+            sys.exit(1)
+        _say(f"unexpected error: {type(error).__name__}: {error} (`xnatfs --debug ...` shows where)")
+        sys.exit(70)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _say(text: str) -> None:
+    print(f"xnatfs: {printable(text)}", file=sys.stderr)
