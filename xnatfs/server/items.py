@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-
 from xnatfs.server.connection import Connection
 from xnatfs.server.json_stream import whole
 from xnatfs.server.records import AssessorRecord, Owner, ReconstructionRecord, ResourceRecord, parse_stamp
@@ -50,13 +48,20 @@ def subject_item(connection: Connection, subject: str) -> SubjectItem:
         Failure: see `Connection.listing`; BAD_LISTING for what is no item.
     """
     return connection.listing(
-        f"/data/subjects/{segment(subject)}", {"format": "json"}, lambda response: _subject(response, subject)
+        f"/data/subjects/{segment(subject)}",
+        {"format": "json"},
+        lambda response: read_subject(whole(response), subject),
     )
 
 
-def _subject(response: requests.Response, identity: str) -> SubjectItem:
+def read_subject(body: bytes, identity: str) -> SubjectItem:
+    """The item of a subject.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        (item,) = json.loads(whole(response))["items"]
+        (item,) = json.loads(body)["items"]
         found = SubjectItem(_resources(item, "resources/resource", Owner("subject", identity)))
         for experiment in _children(item, "experiments/experiment"):
             session = _text(experiment, "ID")

@@ -1,11 +1,13 @@
-"""What a server grants, found out by trying: Range requests, and its clock.
+"""What a server grants, found out by trying: Range requests, conditions, and its clock.
 
-Used by `doctor`. A reverse proxy can change either, so no documentation replaces the probe (xnat-rest.md 3).
+Used by `doctor` and `self_test`. A reverse proxy can change each, so no documentation replaces the probe
+(xnat-rest.md 3).
 """
 
 from __future__ import annotations
 
 import email.utils
+import hashlib
 import itertools
 import time
 
@@ -64,3 +66,29 @@ def clock_offset(connection: Connection) -> float | None:
         return email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
     except (KeyError, ValueError):
         return None
+
+
+def condition_works(connection: Connection, file: FileRecord, last_modified: str) -> bool:
+    """Whether a part is given with `If-Unmodified-Since` as long as the file is the same, and refused (412)
+    once it is another: so a file is never put together of two.
+    """
+    path = f"{files_path(file)}/{encode(file.path)}"
+    statuses = []
+    for since in (last_modified, "Mon, 01 Jan 1990 00:00:00 GMT"):
+        headers = {"Range": "bytes=0-0", "If-Unmodified-Since": since}
+        with connection.get(
+            path, headers=headers, stream=True, accept=frozenset({200, 206, 412})
+        ) as response:
+            statuses.append(response.status_code)
+    return statuses[0] in (200, 206) and statuses[1] == 412
+
+
+def whole_file(connection: Connection, file: FileRecord) -> tuple[int, str, str]:
+    """(bytes, MD5, Last-Modified) of a file as it is sent; at most a few bytes more than listed are read."""
+    digest, size = hashlib.md5(usedforsecurity=False), 0
+    with connection.get(f"{files_path(file)}/{encode(file.path)}", stream=True) as response:
+        last_modified = response.headers.get("Last-Modified", "")
+        while size <= file.size and (piece := response.raw.read(65536, decode_content=True)):
+            size += len(piece)
+            digest.update(piece)
+    return size, digest.hexdigest(), last_modified
