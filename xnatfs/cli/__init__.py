@@ -33,6 +33,7 @@ _COMMANDS = {
     "login": "xnatfs.cli.login",
     "logout": "xnatfs.cli.logout",
     "doctor": "xnatfs.cli.doctor",
+    "selftest": "xnatfs.cli.selftest",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
 }
