@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from xnatfs.server import claims
@@ -56,6 +57,7 @@ class BulkView:
 
     id: str
     experiments: dict[str, ExperimentRecord]
+    stamped: dict[str, ExperimentRecord] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)
     own: BulkResources = field(default_factory=BulkResources)
     scans: ScanListing = field(default_factory=ScanListing)
@@ -136,27 +138,23 @@ class ProjectChecks:
     def bulk(self, view: BulkView) -> None:
         """Ask the forms that a mount shows the project by."""
         log, listings, project = self._log, self._listings, view.id
-        if not view.experiments:
-            return
         types = sorted({one.xsi_type for one in view.experiments.values()})
         stamped = log.ask(forms.STAMPED, lambda: listings.stamped_experiments(project, types))
+        if not view.experiments and not stamped:
+            return
         own = log.ask(forms.OF_EXPERIMENTS, lambda: listings.experiment_resources(project))
+        witness = own.seen if own is not None else set()
         if stamped:
             view.stamps = [text for _, *stamps in stamped for text in stamps if text]
             if all(text is None for _, *stamps in stamped for text in stamps):
                 log.differs(forms.STAMPED, "leaves out the stamps", seen=True)
-            told = {one.id for one, _, _ in stamped}
-            if told != view.experiments.keys():
-                # As `listing.stamps` does: the plain form decides what the one with stamps leaves out.
-                log.compare(forms.STAMPED, "experiments", told, view.experiments.keys(), seen=True)
-                log.compare(forms.EXPERIMENTS, "experiments", view.experiments.keys() & told, told, seen=True)
-            else:
-                log.counted(forms.STAMPED, len(told))
-        if own is not None and own.seen:
+            view.stamped = {one.id: one for one, _, _ in stamped}
+            self._settle(view, witness)
+        listed = view.experiments.keys()
+        if own is not None and not log.is_refused(forms.OF_EXPERIMENTS):
             view.own = own
-            # What it has no row of is asked for singly.
-            listed = view.experiments.keys()
-            log.compare(forms.OF_EXPERIMENTS, "experiments", own.seen & listed, listed, seen=True)
+            # What it has no row of, or none that is certain, is asked for singly.
+            log.compare(forms.OF_EXPERIMENTS, "experiments", own.known & listed, listed, seen=True)
             log.compare(forms.EXPERIMENTS, "experiments", listed, own.seen | listed)
         if any(one.may_have_scans for one in view.experiments.values()):
             view.scans = log.ask(forms.SCANS, lambda: listings.scans(project)) or view.scans
@@ -165,6 +163,50 @@ class ProjectChecks:
                 log.ask(forms.RECONSTRUCTIONS, lambda: listings.reconstructions(project))
                 or view.reconstructions
             )
+            self._certain(view)
+
+    def _settle(self, view: BulkView, witness: set[str]) -> None:
+        """Compare the forms that list experiments; `witness` are those a third one has, if it is answered."""
+        log, plain, told = self._log, view.experiments, view.stamped
+        invented = {one for one in told.keys() - plain.keys() if witness and one not in witness}
+        true = plain.keys() | (told.keys() - invented)
+        # As `listing.stamps` does: the plain form decides what the one with stamps leaves out.
+        log.compare(forms.STAMPED, "experiments", told.keys() - invented, true, seen=True)
+        log.compare(forms.STAMPED, "experiments", told.keys(), told.keys() - invented)
+        log.compare(forms.EXPERIMENTS, "experiments", plain.keys(), true)
+        otherwise = sum(
+            replace(told[one], label="", changed="") != replace(plain[one], label="", changed="")
+            for one in told.keys() & plain.keys()
+        )
+        if otherwise:
+            words = f"tells {otherwise} of {len(told)} experiments otherwise than the plain form"
+            log.differs(forms.STAMPED, words, seen=False)
+        view.experiments = {**{one: told[one] for one in told.keys() - invented}, **plain}
+
+    def _certain(self, view: BulkView) -> None:
+        """Whom the forms leave out, or tell nothing certain of, is asked for singly."""
+        log = self._log
+        sessions = {one.id for one in view.experiments.values() if one.may_have_scans}
+        if not any(map(log.is_refused, (forms.SCANS, forms.OF_EXPERIMENTS))):
+            log.compare(forms.SCANS, "sessions", view.scans.resources.known & sessions, sessions, seen=True)
+        if not log.is_refused(forms.RECONSTRUCTIONS):
+            known = view.reconstructions.resources.known
+            log.compare(forms.RECONSTRUCTIONS, "sessions", known & sessions, sessions, seen=True)
+        if not log.is_refused(forms.ASSESSORS):
+            assessors = {one.id for one in view.assessors.assessors}
+            known = view.assessors.resources.known & assessors
+            if assessors - known:
+                words = f"tells nothing certain of the resources of {len(assessors - known)} assessors"
+                log.differs(forms.ASSESSORS, words, seen=True)
+        for form, bulk in (
+            (forms.OF_EXPERIMENTS, view.own),
+            (forms.SCANS, view.scans.resources),
+            (forms.ASSESSORS, view.assessors.resources),
+            (forms.RECONSTRUCTIONS, view.reconstructions.resources),
+        ):
+            if nameless := sum(one.id is None for one in bulk.resources):
+                words = f"tells no numbers of {nameless} of {len(bulk.resources)} resources"
+                log.differs(form, words, seen=True)
 
     def subjects(self, view: BulkView) -> None:
         """The forms about its subjects."""
@@ -179,22 +221,48 @@ class ProjectChecks:
             singly = log.ask(forms.OF_ONE, lambda: self._resources.of(owner))
             if singly is not None:
                 ours = [one for one in bulk.resources if one.owner == owner]
-                said, true = _comparable(ours, singly)
-                log.compare(forms.SUBJECTS, "resources", said, true, seen=bool(bulk.blank))
+                self._one_subject(owner, ours, singly, blank=bool(bulk.blank))
         if len(people) > _HUGE:
             log.leave_out(forms.PEOPLE, _LARGE)
             log.leave_out(forms.SUBJECT_LABELS, _LARGE)
             return
-        if labels := log.ask(forms.SUBJECT_LABELS, lambda: self._witnesses.subject_labels(project)):
-            self._named(
-                forms.SUBJECTS,
-                "subjects",
-                people,
-                labels,
-                {one.subject_id for one in view.experiments.values()},
-            )
-        if (plain := log.ask(forms.PEOPLE, lambda: self._listings.people(project))) is not None:
-            log.compare(forms.PEOPLE, "subjects", {one.id for one in plain}, {one.id for one in people})
+        labels = log.ask(forms.SUBJECT_LABELS, lambda: self._witnesses.subject_labels(project))
+        plain = log.ask(forms.PEOPLE, lambda: self._listings.people(project))
+        ids, plain_ids = {one.id for one in people}, {one.id for one in plain or ()}
+        if labels is None:
+            if plain is not None:
+                log.compare(forms.PEOPLE, "subjects", plain_ids, ids)
+            return
+        # What two forms have the third one lacks.
+        log.compare(
+            forms.SUBJECT_LABELS,
+            "subjects",
+            labels.keys() & ids,
+            ids & (labels.keys() | plain_ids),
+            seen=True,
+        )
+        labels = {**{one.id: one.label for one in people if one.id in plain_ids}, **labels}
+        missed = {one.subject_id for one in view.experiments.values()}
+        self._named(forms.SUBJECTS, "subjects", people, labels, missed)
+        if plain is not None:
+            self._named(forms.PEOPLE, "subjects", plain, labels, set())
+
+    def _one_subject(
+        self, owner: Owner, bulk: list[ResourceRecord], singly: list[ResourceRecord], *, blank: bool
+    ) -> None:
+        """Compare the resources of a subject; where two forms differ, its files tell which is right."""
+        log = self._log
+        said, true = _comparable(bulk, singly)
+        numbers = {number for number, _, _ in said}
+        if said == true or numbers == {number for number, _, _ in true} != {None}:
+            log.compare(forms.SUBJECTS, "resources", said, true, seen=True)  # a label, at most
+            return
+        files = log.ask(forms.OF_ONE, lambda: self._resources.files_of(owner))
+        third = {one.resource_id for one in files.files} if files is not None else set()
+        if third and third <= numbers and not third <= {one.id for one in singly}:
+            log.compare(forms.OF_ONE, "resources", true & said, said)
+        else:
+            log.compare(forms.SUBJECTS, "resources", said, true, seen=blank)
 
     def _named(
         self,
@@ -202,7 +270,7 @@ class ProjectChecks:
         things: str,
         listed: Sequence[SubjectRecord | ExperimentRecord],
         labels: dict[str, str],
-        missed: set[str],
+        missed: AbstractSet[str],
     ) -> None:
         """Compare with the form that tells nothing but ids and labels. A mount asks that one where a label is
         missing or comes twice, and for what is `missed` elsewhere.
@@ -220,8 +288,12 @@ class ProjectChecks:
         log, project, experiments = self._log, view.id, view.experiments
         if len(experiments) > _HUGE:
             log.leave_out(forms.LABELS, _LARGE)
-        elif labels := log.ask(forms.LABELS, lambda: self._witnesses.labels(project)):
+        elif (labels := log.ask(forms.LABELS, lambda: self._witnesses.labels(project))) is not None:
+            log.compare(forms.LABELS, "experiments", labels.keys(), experiments.keys(), seen=True)
+            labels = {**{one.id: one.label for one in experiments.values()}, **labels}
             self._named(forms.EXPERIMENTS, "experiments", list(experiments.values()), labels, set())
+            if view.stamped:
+                self._named(forms.STAMPED, "experiments", list(view.stamped.values()), labels, labels.keys())
         some = log.ask(forms.SOME, lambda: self._witnesses.first_experiment(project))
         if some is not None and not some and experiments:
             log.differs(forms.SOME, "has none of a project that has some", seen=True)
@@ -288,24 +360,28 @@ class SessionChecks:
             for one in view.experiments.values()
             if view.scans.labels.get(one.id, (view.id, ""))[0] == view.id
         ][:500]
-        return sorted(filter(small, ours), key=rank)[:_SESSIONS]
+        found = sorted(filter(small, ours), key=rank)
+        # Without assessors, whose own files hide what the form for several sessions is worth.
+        assessed = {one.session_id for one in view.assessors.assessors}
+        more = [one for one in found[_SESSIONS:] if one.id not in assessed]
+        return found[:_SESSIONS] + more[: max(0, sum(one.id in assessed for one in found[:_SESSIONS]))]
 
     def run(self, sessions: Sequence[ExperimentRecord]) -> None:
         """Ask for each of them, and compare."""
-        for session in sessions:
-            self._ask(session)
+        for place, session in enumerate(sessions):
+            self._ask(session, whole=place < _SESSIONS)
         for session in sessions:
             self._compare(session)
         for session in sessions:
             self._compare_files(session)
         self._together(sessions)
 
-    def _ask(self, session: ExperimentRecord) -> None:
+    def _ask(self, session: ExperimentRecord, *, whole: bool) -> None:
         log, identity = self._log, session.id
         single = self._singles[identity] = SingleView()
         single.resources = log.ask(forms.OF_SESSION, lambda: self._resources.of_session(identity))
         single.files = log.ask(forms.FILES, lambda: self._resources.files_of_session(identity))
-        if session.may_have_scans:
+        if session.may_have_scans and whole:
             single.scans = log.ask(forms.SCANS_OF_ONE, lambda: self._listings.scans_of_session(identity))
             single.assessors = log.ask(
                 forms.ASSESSORS_OF_ONE,
@@ -331,7 +407,7 @@ class SessionChecks:
             self._below(identity, single.resources)
         with_assessors = any(one.session_id == identity for one in view.assessors.assessors)
         for level, worth in (("assessor", with_assessors), ("reconstruction", bool(ours))):
-            if worth:
+            if worth and single.assessors is not None:
                 self._inputs(identity, level)
 
     def _scans(self, session: str, singly: list[ScanRecord]) -> None:
@@ -396,19 +472,23 @@ class SessionChecks:
                     for one in singly
                     if one.owner.level == level and (level != "assessor" or one.owner.id in assessors)
                 ]
-                self._settle(form, ours, theirs, nothing=not bulk.resources)
+                self._settle((form, ours), (forms.OF_SESSION, theirs), nothing=not bulk.resources)
 
     def _settle(
-        self, form: str, bulk: list[ResourceRecord], singly: list[ResourceRecord], *, nothing: bool
+        self,
+        about_all: tuple[str, list[ResourceRecord]],
+        about_one: tuple[str, list[ResourceRecord]],
+        *,
+        nothing: bool,
     ) -> None:
         """Compare the resources of one level; where two forms differ a third one is asked about one
         object.
         """
-        log = self._log
+        log, (form, bulk), (single_form, singly) = self._log, about_all, about_one
         said, true = _comparable(bulk, singly)
         if said == true:
             log.counted(form, len(true))
-            log.counted(forms.OF_SESSION, len(true))
+            log.counted(single_form, len(true))
             return
         disputed = next(
             one for one in (*bulk, *singly) if _key(one) in said ^ true or _short(_key(one)) in said ^ true
@@ -425,14 +505,14 @@ class SessionChecks:
             return
         for wrong, mine, other, seen in (
             (form, bulk, (said, true), nothing or named),
-            (forms.OF_SESSION, singly, (true, said), named),
+            (single_form, singly, (true, said), named),
         ):
             ours, right = _comparable([one for one in mine if _same(one.owner, owner)], third)
             if ours != right:
                 log.compare(wrong, "resources", *other, seen=seen)
 
     def _of(self, owner: Owner) -> list[ResourceRecord]:
-        if owner.level != "assessor":
+        if owner.level != "assessor" or owner.direction == "in":
             return self._resources.of(owner)
         return [
             one
@@ -453,9 +533,7 @@ class SessionChecks:
         known = session in bulk.known or any(one.owner.id in bulk.known for one in ours) or "in" in bulk.blank
         if singly is None or not known or self._log.is_refused(form):
             return
-        said, true = _comparable(ours, singly)
-        self._log.compare(form, "inputs", said & true, true, seen="in" in bulk.blank)
-        self._log.compare(forms.INPUTS, "inputs", true, said | true)
+        self._settle((form, ours), (forms.INPUTS, singly), nothing="in" in bulk.blank)
 
     # --- files ----------------------------------------------------------------------------------------------
 
@@ -505,15 +583,16 @@ class SessionChecks:
         if len(held) < 2:
             return
         names = [one.id for one in sessions if one.id in held]
-        asked = log.ask(forms.FILES_TOGETHER, lambda: (self._resources.files_of_sessions(names),))
-        if asked is None:
-            return
-        (told,) = asked
-        if told is None:
+        told = log.ask(forms.FILES_TOGETHER, lambda: self._resources.files_of_sessions(names))
+        if told is None and not log.is_refused(forms.FILES_TOGETHER):
             # An assessor's own files are listed below the assessor alone.
-            own = any(one.owner.level == "assessor" and not one.owner.direction for one in self.files)
-            words = "a row does not tell its session" + " (an assessor's own files do not)" * own
+            own = {one for one in names for file in held[one].files if _is_assessors_own(file.owner)}
+            words = "a row does not tell its session" + " (an assessor's own files do not)" * bool(own)
             log.differs(forms.FILES_TOGETHER, words, seen=True)
+            names = [one for one in names if one not in own]
+            if own and len(names) > 1:
+                told = log.ask(forms.FILES_TOGETHER, lambda: self._resources.files_of_sessions(names))
+        if told is None:
             return
         for name in names:
             true = _contents(held[name].files)
@@ -565,6 +644,10 @@ def _comparable(
     if any(number is None for number, _, _ in one):
         return {_short(key) for key in one}, {_short(key) for key in other}
     return one, other
+
+
+def _is_assessors_own(owner: Owner) -> bool:
+    return owner.level == "assessor" and not owner.direction
 
 
 def _same(one: Owner, other: Owner) -> bool:

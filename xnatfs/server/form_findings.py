@@ -93,11 +93,11 @@ FORMS: Mapping[str, Form] = {
         {"experiment resource labels": ""},
     ),
     SCANS: Form(
-        "each session is asked for its scans: one request more for each session",
+        "each session is asked for what it has: one request more for each session",
         {"scans of experiments": "", "scans of a project": _OVER_ALL},
     ),
     ASSESSORS: Form(
-        "each session is asked for its assessors: one request more for each session",
+        "each session is asked for what it has: one request more for each session",
         {"assessor resource labels": "", "assessors of a project": _OVER_ALL},
     ),
     RECONSTRUCTIONS: Form(
@@ -127,17 +127,29 @@ class Evidence:
     Attributes:
         asked, refused: objects it was asked about, and those it was refused for.
         compared: things that were compared with what another form says.
-        seen: differences that xnatfs sees by itself and goes round, in words.
-        unseen: those it does not.
+        tallies: by the kind of thing and whether xnatfs sees a difference by itself: how many are lacking,
+            how many more there are, and how many there should be.
+        words: other differences, with whether xnatfs sees them.
         left_out: why it was not asked.
     """
 
     asked: int = 0
     refused: int = 0
     compared: int = 0
-    seen: list[str] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)
+    tallies: dict[tuple[str, bool], tuple[int, int, int]] = field(default_factory=dict)
+    words: list[tuple[str, bool]] = field(default_factory=list)
     left_out: str = ""
+
+    @property
+    def differences(self) -> list[tuple[str, bool]]:
+        """All in words, with whether xnatfs sees them."""
+        found = []
+        for (things, seen), (lacking, more, of) in self.tallies.items():
+            words = [f"lacks {lacking} of {of} {things}"] * bool(lacking)
+            words += [f"has {more} {things} that another form has not"] * bool(more)
+            if words:
+                found.append((" and ".join(words), seen))
+        return list(dict.fromkeys([*found, *self.words]))
 
 
 @dataclass(frozen=True)
@@ -227,18 +239,20 @@ class FormLog:
             things: what is compared, in the plural.
             seen: xnatfs sees it by itself and goes round it.
         """
-        ours, theirs = set(said), set(true)
-        self._evidence[form].compared += len(theirs)
-        lacking, more = len(theirs - ours), len(ours - theirs)
-        if lacking or more:
-            words = [f"lacks {lacking} of {len(theirs)} {things}"] * bool(lacking)
-            words += [f"has {more} {things} that another form has not"] * bool(more)
-            self.differs(form, " and ".join(words), seen=seen)
+        ours, theirs, evidence = set(said), set(true), self._evidence[form]
+        evidence.compared += len(theirs)
+        # Where nothing differs it is all the same whether it would be seen.
+        key = things, seen or ours == theirs
+        lacking, more, of = evidence.tallies.get(key, (0, 0, 0))
+        evidence.tallies[key] = (
+            lacking + len(theirs - ours),
+            more + len(ours - theirs),
+            of + len(theirs),
+        )
 
     def differs(self, form: str, words: str, *, seen: bool) -> None:
         """Note that a form says something else than another one."""
-        evidence = self._evidence[form]
-        (evidence.seen if seen else evidence.unseen).append(words)
+        self._evidence[form].words.append((words, seen))
 
     def counted(self, form: str, things: int) -> None:
         """Note that so many things were compared, and agreed."""
@@ -282,10 +296,11 @@ class FormLog:
         instead = FORMS[form].instead
         troubles = list(dict.fromkeys(one.trouble for one in answers if one.trouble))
         refused = f"refused ({'; '.join(troubles[:3])})" if troubles else "the columns asked for are left out"
-        differences = [*evidence.unseen, *evidence.seen]
+        found = evidence.differences
+        differences = [words for words, _ in found]
         if not (evidence.asked or evidence.compared or differences):
             return NONE, evidence.left_out or _NOTHING, ""
-        if evidence.unseen:
+        if not all(seen for _, seen in found):
             return BAD, "; ".join(differences), ""
         if evidence.asked and evidence.asked == evidence.refused:
             # A form with fallbacks of its own fails only where these fail, too.
