@@ -8,9 +8,9 @@ Threading: one thread.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from xnatfs.server import claims
@@ -46,6 +46,7 @@ _MOST_FILES = 20_000  # of a session that is looked into
 _SESSIONS = 2
 _RICH = 20  # resources of a session: more of them show no more
 _DISPUTES = 4  # that a third form is asked about
+_FIELDS = ("subject_id", "subject_label", "xsi_type", "date", "time", "inserted")  # of an experiment
 _LARGE = "left out: the project is large"
 
 Key = tuple[int | None, str, str]  # of a resource: number, scan or the like, label
@@ -57,6 +58,7 @@ class BulkView:
 
     id: str
     experiments: dict[str, ExperimentRecord]
+    plain: dict[str, ExperimentRecord] = field(default_factory=dict)
     stamped: dict[str, ExperimentRecord] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)
     own: BulkResources = field(default_factory=BulkResources)
@@ -112,7 +114,7 @@ class ProjectChecks:
         log = self._log
         found = log.ask(forms.PROJECTS, self._listings.projects) or []
         ids = log.ask(forms.PROJECT_IDS, self._witnesses.project_ids)
-        if ids is not None and found:
+        if ids is not None:
             log.compare(forms.PROJECTS, "projects", {one.id for one in found} & ids, ids)
             log.compare(forms.PROJECT_IDS, "projects", ids, {one.id for one in found}, seen=True)
         return found
@@ -130,7 +132,8 @@ class ProjectChecks:
                 )
                 listed = [one for one, _, _ in told] if told is not None else None
             if listed is not None:
-                views.append(BulkView(project.id, {one.id: one for one in listed}))
+                plain = {one.id: one for one in listed}
+                views.append(BulkView(project.id, plain, plain))
             if len(views) >= _LOOKED_AT or (views and len(views[-1].experiments) >= _PLENTY):
                 break
         return max(views, key=lambda view: len(view.experiments), default=None)
@@ -149,13 +152,15 @@ class ProjectChecks:
             if all(text is None for _, *stamps in stamped for text in stamps):
                 log.differs(forms.STAMPED, "leaves out the stamps", seen=True)
             view.stamped = {one.id: one for one, _, _ in stamped}
-            self._settle(view, witness)
+            self._otherwise(view)
+            # As a mount does it: one that only this form has is there if a third one has it, too.
+            more = {one: record for one, record in view.stamped.items() if one in witness or not witness}
+            view.experiments = {**more, **view.plain}
         listed = view.experiments.keys()
         if own is not None and not log.is_refused(forms.OF_EXPERIMENTS):
             view.own = own
             # What it has no row of, or none that is certain, is asked for singly.
             log.compare(forms.OF_EXPERIMENTS, "experiments", own.known & listed, listed, seen=True)
-            log.compare(forms.EXPERIMENTS, "experiments", listed, own.seen | listed)
         if any(one.may_have_scans for one in view.experiments.values()):
             view.scans = log.ask(forms.SCANS, lambda: listings.scans(project)) or view.scans
             view.assessors = log.ask(forms.ASSESSORS, lambda: listings.assessors(project)) or view.assessors
@@ -165,23 +170,21 @@ class ProjectChecks:
             )
             self._certain(view)
 
-    def _settle(self, view: BulkView, witness: set[str]) -> None:
-        """Compare the forms that list experiments; `witness` are those a third one has, if it is answered."""
-        log, plain, told = self._log, view.experiments, view.stamped
-        invented = {one for one in told.keys() - plain.keys() if witness and one not in witness}
-        true = plain.keys() | (told.keys() - invented)
-        # As `listing.stamps` does: the plain form decides what the one with stamps leaves out.
-        log.compare(forms.STAMPED, "experiments", told.keys() - invented, true, seen=True)
-        log.compare(forms.STAMPED, "experiments", told.keys(), told.keys() - invented)
-        log.compare(forms.EXPERIMENTS, "experiments", plain.keys(), true)
-        otherwise = sum(
-            replace(told[one], label="", changed="") != replace(plain[one], label="", changed="")
-            for one in told.keys() & plain.keys()
-        )
-        if otherwise:
-            words = f"tells {otherwise} of {len(told)} experiments otherwise than the plain form"
-            log.differs(forms.STAMPED, words, seen=False)
-        view.experiments = {**{one: told[one] for one in told.keys() - invented}, **plain}
+    def _otherwise(self, view: BulkView) -> None:
+        """Compare what two forms tell of the same experiments; a blank says less than a value."""
+        here: set[str] = set()
+        plain: set[str] = set()
+        for one in view.stamped.keys() & view.plain.keys():
+            for name in _FIELDS:
+                ours, theirs = getattr(view.stamped[one], name), getattr(view.plain[one], name)
+                if ours != theirs:
+                    (plain if not theirs else here).add(one)
+        for form, wrong in ((forms.STAMPED, here), (forms.EXPERIMENTS, plain)):
+            if wrong:
+                words = (
+                    f"tells something else of {len(wrong)} of {len(view.plain)} experiments than another form"
+                )
+                self._log.differs(form, words, seen=False)
 
     def _certain(self, view: BulkView) -> None:
         """Whom the forms leave out, or tell nothing certain of, is asked for singly."""
@@ -228,24 +231,20 @@ class ProjectChecks:
             return
         labels = log.ask(forms.SUBJECT_LABELS, lambda: self._witnesses.subject_labels(project))
         plain = log.ask(forms.PEOPLE, lambda: self._listings.people(project))
-        ids, plain_ids = {one.id for one in people}, {one.id for one in plain or ()}
-        if labels is None:
-            if plain is not None:
-                log.compare(forms.PEOPLE, "subjects", plain_ids, ids)
-            return
-        # What two forms have the third one lacks.
-        log.compare(
-            forms.SUBJECT_LABELS,
+        self._vote(
             "subjects",
-            labels.keys() & ids,
-            ids & (labels.keys() | plain_ids),
-            seen=True,
+            {
+                forms.SUBJECTS: _labels(people),
+                forms.PEOPLE: _labels(plain) if plain is not None else None,
+                forms.SUBJECT_LABELS: labels,
+            },
+            # A subject of an experiment is missed; see `listing.subjects`.
+            missed={one.subject_id for one in view.experiments.values()},
+            lightly={forms.SUBJECT_LABELS},
         )
-        labels = {**{one.id: one.label for one in people if one.id in plain_ids}, **labels}
-        missed = {one.subject_id for one in view.experiments.values()}
-        self._named(forms.SUBJECTS, "subjects", people, labels, missed)
-        if plain is not None:
-            self._named(forms.PEOPLE, "subjects", plain, labels, set())
+        if nameless := sum(one.id is None for one in bulk.resources):
+            words = f"tells no numbers of {nameless} of {len(bulk.resources)} resources"
+            log.differs(forms.SUBJECTS, words, seen=True)
 
     def _one_subject(
         self, owner: Owner, bulk: list[ResourceRecord], singly: list[ResourceRecord], *, blank: bool
@@ -264,36 +263,64 @@ class ProjectChecks:
         else:
             log.compare(forms.SUBJECTS, "resources", said, true, seen=blank)
 
-    def _named(
+    def _vote(
         self,
-        form: str,
         things: str,
-        listed: Sequence[SubjectRecord | ExperimentRecord],
-        labels: dict[str, str],
+        told: Mapping[str, Mapping[str, str] | None],
+        *,
         missed: AbstractSet[str],
+        lightly: AbstractSet[str],
+        also: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Compare with the form that tells nothing but ids and labels. A mount asks that one where a label is
-        missing or comes twice, and for what is `missed` elsewhere.
+        """Compare forms that tell ids and labels: what most of them have is there, and named so.
+
+        Args:
+            told: by form; None where it is refused.
+            missed: ids that a mount misses where a form lacks them.
+            lightly: forms whose differences a mount sees and goes round.
+            also: ids that a form without labels has.
         """
-        names = [one.label for one in listed]
-        doubtful = "" in names or len(set(names)) < len(names) or all(one.label == one.id for one in listed)
-        ids = {one.id for one in listed}
-        lacking = labels.keys() - ids
-        self._log.compare(form, things, ids, labels.keys(), seen=doubtful or bool(lacking & missed))
-        if otherwise := sum(labels.get(one.id, one.label) != one.label for one in listed):
-            self._log.differs(form, f"names {otherwise} of {len(listed)} {things} otherwise", seen=doubtful)
+        answered = {form: listed for form, listed in told.items() if listed is not None}
+        count = Counter(one for listed in answered.values() for one in listed)
+        count.update(also)
+        voters = len(answered) + bool(also)
+        true = {one for one, times in count.items() if times > 1 or voters < 3}
+        names: dict[str, str] = {}
+        for one in true:
+            said = Counter(
+                listed[one] for listed in answered.values() if listed.get(one, "") not in ("", one)
+            )
+            names[one] = said.most_common(1)[0][0] if said else ""
+        for form, listed in answered.items():
+            labels = list(listed.values())
+            # Then a mount asks the form that tells nothing else; see `listing.cross_check`.
+            seen = form in lightly or "" in labels or len(set(labels)) < len(labels)
+            seen = seen or all(label == one for one, label in listed.items())
+            lacking = true - listed.keys()
+            self._log.compare(form, things, listed.keys(), true, seen=seen or bool(lacking & missed))
+            if wrong := sum(names.get(one, "") not in ("", label) for one, label in listed.items()):
+                self._log.differs(form, f"names {wrong} of {len(listed)} {things} otherwise", seen=seen)
 
     def witnesses(self, view: BulkView) -> None:
         """The small forms that decide where others differ."""
         log, project, experiments = self._log, view.id, view.experiments
+        labels: dict[str, str] | None = None
         if len(experiments) > _HUGE:
             log.leave_out(forms.LABELS, _LARGE)
-        elif (labels := log.ask(forms.LABELS, lambda: self._witnesses.labels(project))) is not None:
-            log.compare(forms.LABELS, "experiments", labels.keys(), experiments.keys(), seen=True)
-            labels = {**{one.id: one.label for one in experiments.values()}, **labels}
-            self._named(forms.EXPERIMENTS, "experiments", list(experiments.values()), labels, set())
-            if view.stamped:
-                self._named(forms.STAMPED, "experiments", list(view.stamped.values()), labels, labels.keys())
+        else:
+            labels = log.ask(forms.LABELS, lambda: self._witnesses.labels(project))
+        self._vote(
+            "experiments",
+            {
+                forms.EXPERIMENTS: _labels(view.plain.values()) if view.plain else None,
+                forms.STAMPED: _labels(view.stamped.values()) if view.stamped else None,
+                forms.LABELS: labels,
+            },
+            # As `listing.stamps` does: the plain form decides what the one with stamps leaves out.
+            missed=experiments.keys() - view.stamped.keys(),
+            lightly={forms.LABELS},
+            also=view.own.seen,
+        )
         some = log.ask(forms.SOME, lambda: self._witnesses.first_experiment(project))
         if some is not None and not some and experiments:
             log.differs(forms.SOME, "has none of a project that has some", seen=True)
@@ -334,6 +361,7 @@ class SessionChecks:
         self._view = view
         self._singles: dict[str, SingleView] = {}
         self._disputes = 0
+        self._found_wrong: set[str] = set()  # by a third form
 
     @property
     def files(self) -> list[FileRecord]:
@@ -438,7 +466,12 @@ class SessionChecks:
         none = not view.assessors.assessors
         log.compare(forms.ASSESSORS, "assessors", bulk.keys(), true, seen=none)
         log.compare(forms.ASSESSORS_OF_ONE, "assessors", true & everywhere, true)
-        otherwise = sum(bulk[one] != single[one] for one in bulk.keys() & single.keys())
+        other = [one for one in bulk.keys() & single.keys() if bulk[one] != single[one]]
+        nameless = sum(single[one] in ("", one) for one in other)
+        if nameless:
+            words = f"leaves out the labels of {nameless} assessors"
+            log.differs(forms.ASSESSORS_OF_ONE, words, seen=False)
+        otherwise = len(other) - nameless
         unnamed = all(one.label in ("", one.id) for one in view.assessors.assessors)
         if otherwise:
             log.differs(
@@ -473,6 +506,11 @@ class SessionChecks:
                     if one.owner.level == level and (level != "assessor" or one.owner.id in assessors)
                 ]
                 self._settle((form, ours), (forms.OF_SESSION, theirs), nothing=not bulk.resources)
+        counts = {one.id: one.file_count for one in singly}
+        bulk_counts = [(one.file_count, counts.get(one.id)) for level in told.values() for one in level]
+        if other := sum(one != two for one, two in bulk_counts if one is not None and two is not None):
+            words = f"{other} of {len(bulk_counts)} differ between the forms about the project and a session"
+            self._log.differs(forms.COUNTS, words, seen=True)
 
     def _settle(
         self,
@@ -501,7 +539,10 @@ class SessionChecks:
         # By number alone the label may be wrong: `listing.contradictions` asks which is right.
         named = {one[0] for one in said} == {one[0] for one in true} != {None}
         if third is None:
-            log.compare(form, "resources", said, true, seen=nothing or named)
+            wrong, ours, theirs = (form, said, true)
+            if single_form in self._found_wrong:
+                wrong, ours, theirs = single_form, true, said
+            log.compare(wrong, "resources", ours, theirs, seen=nothing or named)
             return
         for wrong, mine, other, seen in (
             (form, bulk, (said, true), nothing or named),
@@ -509,6 +550,7 @@ class SessionChecks:
         ):
             ours, right = _comparable([one for one in mine if _same(one.owner, owner)], third)
             if ours != right:
+                self._found_wrong.add(wrong)
                 log.compare(wrong, "resources", *other, seen=seen)
 
     def _of(self, owner: Owner) -> list[ResourceRecord]:
@@ -539,10 +581,20 @@ class SessionChecks:
 
     def _compare_files(self, session: ExperimentRecord) -> None:
         log, single = self._log, self._singles[session.id]
-        if single.files is None or single.resources is None:
+        if single.resources is None:
+            return
+        if single.files is None:
+            # What takes its place has to be tried then.
+            some = [one for one in single.resources if one.file_count != 0 and addressable(one)]
+            if some:
+                one = min(some, key=lambda one: one.file_count or 0)
+                log.ask(forms.FILES_OF_RESOURCE, partial(self._resources.files_of_resource, one))
             return
         if single.files.odd:
             words = f"has {len(single.files.odd)} rows of which no file can be made"
+            log.differs(forms.FILES, words, seen=True)
+        if single.files.unsized:
+            words = f"leaves out the sizes of {len(single.files.unsized)} files: one request more for each"
             log.differs(forms.FILES, words, seen=True)
         listed = Counter(one.resource_id for one in single.files.files)
         counted = [one for one in single.resources if one.file_count is not None and addressable(one)]
@@ -574,8 +626,23 @@ class SessionChecks:
         if right:
             files = log.ask(forms.FILES_OF_RESOURCE, lambda: self._resources.files_of_resource(right[0]))
             if files is not None:
-                ours = _contents(one for one in single.files.files if one.resource_id == right[0].id)
-                log.compare(forms.FILES_OF_RESOURCE, "files", _contents(files.files), ours)
+                self._same_files(
+                    forms.FILES_OF_RESOURCE,
+                    files.files,
+                    [one for one in single.files.files if one.resource_id == right[0].id],
+                )
+
+    def _same_files(self, form: str, files: list[FileRecord], listed: list[FileRecord]) -> None:
+        """Compare what a form says of files with the listing of their session."""
+        ours, theirs = _contents(files), _contents(listed)
+        seen = form == forms.FILES_TOGETHER
+        self._log.compare(form, "files", ours.keys(), theirs.keys(), seen=seen)
+        both = [(ours[one], theirs[one]) for one in ours.keys() & theirs.keys() if ours[one] != theirs[one]]
+        if bare := sum(not theirs for _, theirs in both):
+            self._log.differs(forms.FILES, f"leaves out the digests of {bare} files", seen=True)
+        if len(both) > bare:
+            words = f"tells other digests, or none, of {len(both) - bare} of {len(theirs)} files"
+            self._log.differs(form, words, seen=seen)
 
     def _together(self, sessions: Sequence[ExperimentRecord]) -> None:
         log = self._log
@@ -595,8 +662,7 @@ class SessionChecks:
         if told is None:
             return
         for name in names:
-            true = _contents(held[name].files)
-            log.compare(forms.FILES_TOGETHER, "files", _contents(told[name].files), true, seen=True)
+            self._same_files(forms.FILES_TOGETHER, told[name].files, held[name].files)
 
     # --- by other ways --------------------------------------------------------------------------------------
 
@@ -627,6 +693,10 @@ class SessionChecks:
             self._log.compare(forms.BY_NAME, "experiments", said, {session.id}, seen=True)
 
 
+def _labels(listed: Iterable[SubjectRecord | ExperimentRecord]) -> dict[str, str]:
+    return {one.id: one.label for one in listed}
+
+
 def _key(one: ResourceRecord) -> Key:
     owner = one.owner
     return one.id, owner.id if owner.level == "assessor" else owner.part, one.label
@@ -654,5 +724,6 @@ def _same(one: Owner, other: Owner) -> bool:
     return (one.level, one.id, one.part) == (other.level, other.id, other.part)
 
 
-def _contents(files: Iterable[FileRecord]) -> set[tuple[int, str, int, str]]:
-    return {(one.resource_id, one.path, one.size, one.digest) for one in files}
+def _contents(files: Iterable[FileRecord]) -> dict[tuple[int, str, int], str]:
+    """The digests, by resource, path and size."""
+    return {(one.resource_id, one.path, one.size): one.digest for one in files}

@@ -16,7 +16,14 @@ from typing import NamedTuple, TypeVar
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.listing_requests import STAMPS
-from xnatfs.server.observed import Answer, ObservedConnection, OutOfRequestsError
+from xnatfs.server.observed import (
+    BROKEN_OFF,
+    NO_ANSWER,
+    TOO_LATE,
+    Answer,
+    ObservedConnection,
+    OutOfRequestsError,
+)
 
 T = TypeVar("T")
 
@@ -273,7 +280,10 @@ class FormLog:
         evidence, answers = self._evidence[form], self._connection.answers[form]
         level, words, instead = self._verdict(form, evidence, answers)
         others = FORMS[form].only_for
-        if level == BAD and others and all(levels[other] in (OK, NONE) for other in others):
+        unanswered = {one.trouble for one in answers} <= {BROKEN_OFF, NO_ANSWER, TOO_LATE}
+        if answers and unanswered:
+            level, instead = BAD, ""  # of a server that does not answer nothing is known
+        elif level == BAD and others and all(levels[other] in (OK, NONE) for other in others):
             level, instead = NOTE, f"nothing, as long as {_listed(others)} hold{'s' * (len(others) == 1)}"
         good = [one for one in answers if not one.trouble]
         rows = sum(one.rows for one in good)
@@ -295,7 +305,7 @@ class FormLog:
         """(level, finding, instead)."""
         instead = FORMS[form].instead
         troubles = list(dict.fromkeys(one.trouble for one in answers if one.trouble))
-        refused = f"refused ({'; '.join(troubles[:3])})" if troubles else "the columns asked for are left out"
+        refused = f"refused ({'; '.join(troubles[:3])})" if troubles else "its rows cannot be understood"
         found = evidence.differences
         differences = [words for words, _ in found]
         if not (evidence.asked or evidence.compared or differences):
@@ -308,7 +318,8 @@ class FormLog:
             return (NOTE if helped else BAD), refused, instead if helped else ""
         for name, cheaper in FORMS[form].capabilities.items():
             if self._refused(name):
-                said = differences if differences and not troubles else [*differences, refused]
+                left_out = [] if differences else ["the columns asked for are left out"]
+                said = [*differences, *([refused] if troubles else left_out)]
                 return NOTE, "; ".join(said), cheaper or instead
         if differences:
             return NOTE, "; ".join(differences), instead

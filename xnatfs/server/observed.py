@@ -40,11 +40,12 @@ _HARMLESS = re.compile(
     r"(?: that should have it)?",
     re.ASCII,
 )
+BROKEN_OFF, TOO_LATE, NO_ANSWER = "the answer breaks off", "no answer in time", "no answer"
 _WORDS = {
     Cause.NOT_DATA: "a web page or a redirect in its place",
-    Cause.TIMED_OUT: "no answer in time",
+    Cause.TIMED_OUT: TOO_LATE,
     Cause.TOO_LARGE: "larger than any valid answer",
-    Cause.CUT_SHORT: "the answer breaks off",
+    Cause.CUT_SHORT: BROKEN_OFF,
 }
 
 
@@ -134,7 +135,7 @@ class ObservedConnection(Connection):
             self._note(Answer(200, time.monotonic() - began, trouble=_words(str(error), body), again=again))
             raise Failure(Cause.BAD_LISTING, path, str(error)[:200]) from error
         except Failure as failure:
-            trouble = f"HTTP {failure.status}" if failure.status else _WORDS.get(failure.cause, "no answer")
+            trouble = f"HTTP {failure.status}" if failure.status else _WORDS.get(failure.cause, NO_ANSWER)
             self._note(Answer(failure.status, time.monotonic() - began, trouble=trouble, again=again))
             if failure.cause is Cause.NO_ENTRY:
                 raise Failure(Cause.UNPROVEN, path, failure.detail, failure.status) from failure
@@ -156,17 +157,23 @@ class ObservedConnection(Connection):
         """See `Connection.get`. Each request carries cookie and password: a session that is over, or a cookie
         that gets lost on the way, needs no login then.
         """
-        self._check()
         had = self.logins.session.is_held
-        with retry.Attempts(_ONCE):
-            response = self.transport.send(
-                "GET",
-                self.server + path,
-                params=params,
-                headers=headers,
-                stream=stream,
-                timeout=timeout or self.transport.timeout(stream),
+        patience = timeout or self.transport.timeout(stream)
+
+        def send() -> Response:
+            self._check()
+            return self.transport.send(
+                "GET", self.server + path, params=params, headers=headers, stream=stream, timeout=patience
             )
+
+        with retry.Attempts(_ONCE):
+            try:
+                response = send()
+            except Failure as closed:
+                # A connection that the server closed meanwhile says nothing of the form.
+                if closed.away or closed.cause is not Cause.CUT_SHORT:
+                    raise
+                response = send()
         self.signs.note(response.headers, response.cookies.keys(), new=had and SESSION in response.cookies)
         if response.status_code in accept and not self._looks_expired(response):
             return response
