@@ -152,7 +152,7 @@ def test_a_server_that_goes_away(server: DemoServer, monkeypatch: pytest.MonkeyP
 
 
 def test_a_large_project_is_not_listed_twice(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xnatfs.server.form_checks._HUGE", 3)
+    monkeypatch.setattr("xnatfs.server.project_checks.HUGE", 3)
     report = selftested(server.url, "ALFA")
     assert (
         report.good and by_form(report)["labels of experiments"].finding == "left out: the project is large"

@@ -1,8 +1,8 @@
 """The listing forms that xnatfs relies on, what it does where a server refuses one, and what a self-test
 found out about each.
 
-Used by `form_checks`, which asks and compares, and `self_test`, which reports. No finding has a name of the
-site in it: words of these modules and numbers only.
+Used by `project_checks` and `session_checks`, which ask and compare, and `self_test`, which reports. No
+finding has a name of the site in it: words of these modules and numbers only.
 Threading: one thread.
 """
 

@@ -2,7 +2,7 @@
 instead and what that costs.
 
 Used by the command `selftest`. Reads only. The forms and their substitutes are in `form_findings`, how they
-are compared is `form_checks`' business. The report holds no name of the site.
+are compared is the business of `project_checks` and `session_checks`. The report holds no name of the site.
 Threading: one thread.
 """
 
@@ -18,14 +18,16 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from xnatfs.errors import Failure, UsageError
-from xnatfs.server.form_checks import BulkView, ProjectChecks, SessionChecks
+from xnatfs.server.form_checks import BulkView
 from xnatfs.server.form_findings import BAD, NONE, NOTE, OK, FormFinding, FormLog
 from xnatfs.server.items import SubjectItem, read_subject
 from xnatfs.server.json_stream import whole
 from xnatfs.server.listing_requests import ListingRequests
 from xnatfs.server.observed import ObservedConnection, OutOfRequestsError
 from xnatfs.server.probes import condition_works, range_works, whole_file
+from xnatfs.server.project_checks import ProjectChecks
 from xnatfs.server.records import ExperimentRecord, FileRecord, ProjectRecord, parse_stamp
+from xnatfs.server.session_checks import SessionChecks
 from xnatfs.server.urls import segment
 
 MOST_REQUESTS = 59  # and one that ends the session
