@@ -15,9 +15,11 @@ from xnatfs.cli import selftest
 from xnatfs.demo.data import build
 from xnatfs.demo.model import Archive, Resource
 from xnatfs.demo.server import DemoServer
-from xnatfs.errors import UsageError
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import observed, self_test
 from xnatfs.server.form_findings import BAD, FORMS, NONE, NOTE, OK
+from xnatfs.server.http_transport import HttpTransport
+from xnatfs.server.observed import ObservedConnection
 from xnatfs.server.proxy_signs import ProxySigns
 
 
@@ -120,6 +122,27 @@ def test_the_clock(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts(selftested(server.url, "ALFA"))["clock"] == (NOTE, "90 s ahead of this machine's")
     monkeypatch.setattr(ProxySigns, "clock_offset", None)
     assert facts(selftested(server.url, "ALFA"))["clock"] == (OK, "the server does not report its own")
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_trouble(
+    server: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, left = HttpTransport.send, [1]
+
+    def send(self: HttpTransport, method: str, url: str, **options: Any) -> Any:
+        if url.endswith("/scans") and left and left.pop():
+            raise Failure(Cause.CUT_SHORT, url)
+        return before(self, method, url, **options)
+
+    monkeypatch.setattr(HttpTransport, "send", send)
+    found = by_form(selftested(server.url, "ALFA"))["scans of a session"]
+    assert not left and (found.level, found.finding) == (OK, "holds")
+
+
+def test_a_server_that_has_moved(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ObservedConnection, "server", server.url + "/")
+    level, words = facts(selftested(server.url, "ALFA"))["redirect"]
+    assert level == NOTE and server.url not in words
 
 
 # --- bounds -------------------------------------------------------------------------------------------------

@@ -136,6 +136,12 @@ WRONG: list[tuple[str, Change, str, str, str]] = [
     ),
     ("subjects with resources", column("label", "blank"), "subjects with resources", NOTE, "label is blank"),
     ("subjects with resources", mutation("HTTP 400"), "subjects with resources", NOTE, "HTTP 400"),
+    ("projects with columns", mutation("HTTP 401"), "projects with columns", BAD, "HTTP 401"),
+    ("projects with columns", mutation("no rows, total 0"), "projects with columns", BAD, "lacks 2 of 2"),
+    ("labels", column("label", "blank"), "labels of experiments", NOTE, "names 5 of 5"),
+    ("files of a session", column("digest", "blank"), "files of a session", NOTE, "leaves out the digests"),
+    ("files of a session", column("Size", "blank"), "files of a session", NOTE, "leaves out the sizes"),
+    ("resources of a session", mutation("no rows, total 0"), "resources of a session", NOTE, "lacks"),
     ("projects with columns", mutation("HTTP 500"), "projects with columns", NOTE, "HTTP 500"),
     ("scans of a session", mutation("no rows, total 0"), "scans of a session", NOTE, "lacks 3 of 3 scans"),
     (
@@ -173,6 +179,20 @@ def test_a_form_that_is_wrong_is_named(
     # No other form is to blame.
     blamed = {form for form, one in by_form(report).items() if one.level == BAD != before[form].level}
     assert blamed <= {named}
+
+
+def test_what_takes_the_place_of_a_form_has_to_hold() -> None:
+    """Where the forms about the project are refused, nothing is left if those about a session are wrong."""
+    with wired("proven") as other:
+        assert report_of(other, None).good
+        for form, change, named in (
+            ("resources of a session", mutation("no rows, total 0"), "resources of a session"),
+            ("resources of a session", mutation("HTTP 500"), "resources of a session"),
+            ("resources of one object", mutation("a web page"), "resources of one object"),
+            ("experiments", mutation("HTTP 404"), "experiments"),
+        ):
+            report = report_of(other, struck(form, change))
+            assert not report.good and named in below(report, BAD)
 
 
 def test_rows_that_are_missing_without_a_sign_are_bad(wire: Wire) -> None:

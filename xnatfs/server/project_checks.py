@@ -37,12 +37,12 @@ class ProjectChecks:
     def projects(self) -> list[ProjectRecord]:
         """All that can be read."""
         log = self._log
-        found = log.ask(forms.PROJECTS, self._listings.projects) or []
+        found = log.ask(forms.PROJECTS, self._listings.projects)
         ids = log.ask(forms.PROJECT_IDS, self._witnesses.project_ids)
-        if ids is not None:
+        if found is not None and ids is not None:
             log.compare(forms.PROJECTS, "projects", {one.id for one in found} & ids, ids)
             log.compare(forms.PROJECT_IDS, "projects", ids, {one.id for one in found}, seen=True)
-        return found
+        return found or []
 
     def look_at(self, projects: Sequence[ProjectRecord]) -> BulkView | None:
         """Of the first few projects that with the most experiments; None if none may be looked into."""
