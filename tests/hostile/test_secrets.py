@@ -90,6 +90,7 @@ def test_a_whole_mount_writes_and_says_no_secret(
                     ("status", "--json"),
                     ("refresh",),
                     ("doctor",),
+                    ("selftest",),
                     ("cache", "info"),
                     ("cache", "verify"),
                 ),

@@ -6,9 +6,10 @@ Used by `project_checks` and `session_checks`. Pure.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 
 from xnatfs.server.bulk_rows import AssessorListing, BulkResources, ReconstructionListing, ScanListing
 from xnatfs.server.records import ExperimentRecord, FileRecord, ResourceRecord
@@ -35,19 +36,19 @@ class BulkView:
     reconstructions: ReconstructionListing = field(default_factory=ReconstructionListing)
     files: list[FileRecord] = field(default_factory=list)  # of the project itself
 
-    def of_session(self, session: str) -> dict[str, list[ResourceRecord]]:
+    def of_session(self, session: str) -> Mapping[str, list[ResourceRecord]]:
         """The resources of a session and all below it, by level."""
-        found: dict[str, list[ResourceRecord]] = defaultdict(list)
-        for listing in (
-            self.own,
-            self.scans.resources,
-            self.assessors.resources,
-            self.reconstructions.resources,
-        ):
-            for one in listing.resources:
-                owner = one.owner
-                if (owner.part if owner.level == "assessor" else owner.id) == session:
-                    found[owner.level].append(one)
+        return self._by_session.get(session, {})
+
+    @cached_property
+    def _by_session(self) -> dict[str, dict[str, list[ResourceRecord]]]:
+        """Once all forms were asked: a project has tens of thousands of resources."""
+        found: dict[str, dict[str, list[ResourceRecord]]] = {}
+        listings = (self.own, self.scans.resources, self.assessors.resources, self.reconstructions.resources)
+        for one in chain.from_iterable(listing.resources for listing in listings):
+            owner = one.owner
+            session = owner.part if owner.level == "assessor" else owner.id
+            found.setdefault(session, {}).setdefault(owner.level, []).append(one)
         return found
 
 

@@ -202,7 +202,7 @@ class SessionChecks:
             ),
         ):
             if known:
-                ours = [one for one in told[level] if one.owner.direction != "in"]
+                ours = [one for one in told.get(level, ()) if one.owner.direction != "in"]
                 theirs = [
                     one
                     for one in singly
@@ -277,7 +277,7 @@ class SessionChecks:
             else (forms.RECONSTRUCTIONS, view.reconstructions.resources)
         )
         singly = self._log.ask(forms.INPUTS, lambda: self._resources.inputs_of_session(session, level))
-        ours = [one for one in view.of_session(session)[level] if one.owner.direction == "in"]
+        ours = [one for one in view.of_session(session).get(level, ()) if one.owner.direction == "in"]
         known = session in bulk.known or any(one.owner.id in bulk.known for one in ours) or "in" in bulk.blank
         if singly is None or not known or self._log.is_refused(form):
             return
