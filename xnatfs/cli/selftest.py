@@ -93,7 +93,7 @@ def _lines(report: SelfTestReport) -> Iterator[str]:
             yield f"      {'':<{_WIDTH}}  instead: {one.instead}"
     yield ""
     yield f"{counted(report.requests, 'request')} in {report.seconds:.1f} s"
-    yield _verdict(report)
+    yield f"verdict: {_verdict(report)}"
 
 
 def _found(one: FormFinding) -> str:
@@ -107,9 +107,9 @@ def _verdict(report: SelfTestReport) -> str:
     wrong = [one.form for one in report.forms if one.level == BAD]
     wrong += [one.what for one in report.facts if one.level == BAD]
     if wrong:
-        return f"verdict: not everything can be shown right: {', '.join(wrong)}"
+        return f"not everything can be shown right: {', '.join(wrong)}"
     found = report.count
     words = "everything that was tried can be shown right" if found[OK] else "nothing could be tried"
     if found[NOTE]:
         words += f"; {counted(found[NOTE], 'form')} of {len(report.forms) - found[NONE]} worked around"
-    return f"verdict: {words}"
+    return words
