@@ -59,7 +59,7 @@ def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
         )
         assert (
             text[6]
-            == f"  the server lists 7 things that cannot be shown; see {mounted.point}/.xnatfs/oddities.txt"
+            == f"  8 oddities on the server, left out or doubtful; see {mounted.point}/.xnatfs/oddities.txt"
         )
 
 

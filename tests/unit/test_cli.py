@@ -374,7 +374,7 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
         "(version unknown)",
         "3 files, 1.2 MB of 20.0 GB",
         "2 x timed out",
-        "4 things",
+        "4 oddities",
     ):
         assert part in told
     assert "\x1b" not in told and r"\x1b[31m" in told

@@ -133,7 +133,7 @@ def _text(report: dict[str, Any]) -> str:
         )
     if report["oddities"]:
         lines.append(
-            f"  the server lists {report['oddities']} things that cannot be shown; see "
+            f"  {report['oddities']} oddities on the server, left out or doubtful; see "
             f"{report['mountpoint']}/.xnatfs/oddities.txt"
         )
     return "\n".join(lines)
