@@ -16,13 +16,15 @@ from typing import Any
 import click
 import pytest
 
-from tests.support import xnatfs
+from tests.support import composed, xnatfs
 from xnatfs import __version__, cli, config
 from xnatfs.cli import doctor, format, mount, status
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.mount_registry import Registration
 from xnatfs.demo import server as demo_server
+from xnatfs.demo.data import build
+from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
 
 
@@ -259,6 +261,60 @@ def test_the_log_goes_where_it_is_sent(tmp_path: Path, words: list[str]) -> None
 def test_an_option_can_be_set_in_the_environment(tmp_path: Path) -> None:
     done = xnatfs("mount", str(tmp_path), env={"XNATFS_MOUNT_CACHE_SIZE": "20"})
     assert "--cache-size 20 is 20 bytes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "found"),
+    [
+        ("bash", "xnatfs unm", ["plain,unmount"]),
+        ("zsh", "xnatfs unm", ["plain", "unmount"]),
+        ("fish", "xnatfs unm", ["plain,unmount\tEnd the mount at MOUNTPOINT."]),
+        (
+            "bash",
+            "xnatfs table P ashs/volumes_",
+            ["plain,ashs/volumes_heur", "plain,ashs/volumes_corr_usegray"],
+        ),
+        ("bash", "xnatfs mount --project AL", ["plain,ALFA"]),
+        ("bash", "xnatfs table AL", ["plain,ALFA"]),
+    ],
+)
+def test_a_shell_completes(tmp_path: Path, shell: str, words: str, found: list[str]) -> None:
+    with DemoServer(build("lab")) as server, composed(server.url, tmp_path) as core:
+        core.listing_service.projects.all()
+    last = words.split()
+    env = {
+        "_XNATFS_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": last[-1] if shell == "fish" else str(len(last) - 1),
+        "XNATFS_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    said = xnatfs(env=env).stdout.split("\n")
+    assert said[: len(found)] == found
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_what_it_needs(run: Any, shell: str) -> None:
+    said = run("completion", shell)
+    assert said.code == 0 and f"_XNATFS_COMPLETE={shell}_complete" in said
+
+
+def test_bash_completes_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "xnatfs"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m xnatfs "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(xnatfs completion bash)"; COMP_WORDS=(xnatfs sta); COMP_CWORD=1; '
+        '_xnatfs_completion xnatfs; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert (done.stdout.strip(), done.stderr) == ("status", "")
 
 
 def test_umount_is_unmount(run: Any, tmp_path: Path) -> None:

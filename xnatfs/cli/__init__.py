@@ -18,6 +18,7 @@ import click
 
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import without_passwords
+from xnatfs.cli.completion import VARIABLE
 from xnatfs.errors import Failure, MissingExtra, UsageError
 from xnatfs.extras import EXTRAS, check
 from xnatfs.text import did_you_mean, printable, printable_lines
@@ -36,6 +37,7 @@ _COMMANDS = {
     "selftest": "xnatfs.cli.selftest",
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
+    "completion": "xnatfs.cli.completion",
 }
 
 
@@ -161,7 +163,9 @@ def main(arguments: list[str] | None = None) -> None:
     without_passwords()
     _asked_for["debug"] = False
     try:
-        result: Any = cli.main(args=arguments, standalone_mode=False)
+        result: Any = cli.main(
+            args=arguments, prog_name="xnatfs", complete_var=VARIABLE, standalone_mode=False
+        )
         sys.stdout.flush()
     except click.exceptions.Abort:
         sys.exit(130)

@@ -12,6 +12,7 @@ import click
 
 from xnatfs.auth.credentials import Credentials
 from xnatfs.bids.mapping import user_map
+from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, where
 from xnatfs.config import Settings
@@ -29,7 +30,12 @@ _FUSE_CONF = Path("/etc/fuse.conf")
 @click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
 @where
 @click.option(
-    "--project", "projects", metavar="ID", multiple=True, help="Show only this project (may be repeated)."
+    "--project",
+    "projects",
+    metavar="ID",
+    multiple=True,
+    help="Show only this project (may be repeated).",
+    shell_complete=completing.projects,
 )
 @click.option(
     "--list",

@@ -6,13 +6,16 @@ import os
 
 import click
 
+from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import UsageError
 
 
 @click.command("refresh")
-@click.argument("path", required=False)  # no click.Path: it accesses the path, which may hang
+@click.argument(
+    "path", required=False, shell_complete=completing.mounts
+)  # no click.Path: it accesses the path, which may hang
 def command(path: str | None) -> None:
     """Make a mount check the server at the next access, so that new data shows at once.
 

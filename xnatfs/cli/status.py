@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xnatfs.cli import completing
 from xnatfs.cli.format import counted, say, size
 from xnatfs.daemon import control, dead_mounts, mount_registry, overlay, upper_layer
 from xnatfs.errors import UsageError
@@ -20,7 +21,9 @@ _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"
 
 
 @click.command("status")
-@click.argument("mountpoint", required=False)  # no click.Path: it accesses the path, which may hang
+@click.argument(
+    "mountpoint", required=False, shell_complete=completing.mounts
+)  # no click.Path: it accesses the path, which may hang
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list with one object per mount.")
 def command(mountpoint: str | None, as_json: bool) -> int:
     """Show what is mounted, what it is doing, and what went wrong.

@@ -10,6 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xnatfs.api import Made, make, opened
+from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, where
 from xnatfs.core import Core
@@ -21,8 +22,8 @@ from xnatfs.tables.registry import LEFT_OUT, with_plugins
 
 
 @click.command("table")
-@click.argument("project", required=False)
-@click.argument("name", required=False)
+@click.argument("project", required=False, shell_complete=completing.projects)
+@click.argument("name", required=False, shell_complete=completing.tables)
 @where
 @click.option(
     "-o",

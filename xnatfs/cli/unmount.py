@@ -8,6 +8,7 @@ import time
 
 import click
 
+from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.daemon import control, dead_mounts, mount_registry, mount_table, overlay
 from xnatfs.errors import UsageError
@@ -17,7 +18,9 @@ _ANSWER_TIMEOUT_S = 3.0  # for the process to answer
 
 
 @click.command("unmount")
-@click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
+@click.argument(
+    "mountpoint", shell_complete=completing.mounts
+)  # no click.Path: it accesses the path, which may hang
 def command(mountpoint: str) -> None:
     """End the mount at MOUNTPOINT.
 
