@@ -12,7 +12,7 @@ import pytest
 from tests.demo.replies import HERE, MISSING, recorded
 from tests.demo.replies.dataset import load
 from tests.support import walk
-from tests.vfs.conftest import Compose
+from tests.vfs.conftest import Compose, Shelf
 from xnatfs.core import Core
 from xnatfs.demo.data.truth import files
 from xnatfs.demo.faults import PROFILES, Switches
@@ -108,6 +108,24 @@ def test_nothing_is_missing_where_a_form_is_refused(
     lab.switches.match = f"projects/ALFA/experiments.*{form}"
     lab.switches.fail_status, lab.switches.fail_next = status, -1
     same_files(compose(lab), lab, "ALFA")
+
+
+def test_an_assessors_own_files_do_not_refuse_the_form_for_several_sessions(
+    shelf: Shelf, compose: Compose
+) -> None:
+    """Their URIs name the assessor as an experiment, without its session (xnat-rest.md 2.4)."""
+
+    def prepare() -> None:
+        for number in range(12):
+            session = shelf.make.experiment(shelf.subject, f"e{number:02}", date="2024-01-08")
+            shelf.make.resource(shelf.make.scan(session, "1", "T1"), "NIFTI", {"t1.nii": b"image"})
+            shelf.make.resource(shelf.make.assessor(session, f"a{number}"), "OWN", {"own.txt": b"own"})
+
+    shelf.server.call(prepare)
+    core = compose(shelf.server)
+    assert sum(path.endswith("own.txt") for path, _ in walk(core.vfs, "/projects/P")) == 12
+    assert core.listing_service.refused_forms == []
+    assert shelf.server.requests(r"^GET /data/experiments/[^/]*,[^/]*/files")
 
 
 @pytest.mark.skipif(not HERE.is_dir(), reason=MISSING)

@@ -48,7 +48,7 @@ class FileListings:
         self._indexes = FileIndexes(environment)
         self.on_wrong: Callable[[str, ResourceRecord], None] = lambda project, resource: None
         self.contradictions = Contradictions(environment.diagnostics, environment.resources.of)
-        self._batches = SessionBatches(environment, self._indexes, self._session_request)
+        self._batches = SessionBatches(environment, self._indexes, self._session_request, self._session_of)
         self._walks = WalkDetector()
 
     # --- as the tree asks -----------------------------------------------------------------------------------
@@ -208,6 +208,11 @@ class FileListings:
         self.contradictions.refresh()
 
     # --- requests -------------------------------------------------------------------------------------------
+
+    def _session_of(self, assessor: str) -> str:
+        """The session of an assessor in any project that is held, by their accession ids; "" if in none."""
+        found = self._projects.snapshots.first(lambda _, snapshot: assessor in snapshot.assessor_sessions())
+        return found[1].assessor_sessions()[assessor] if found is not None else ""
 
     def _of_session(self, session: str, stamp: str) -> FileIndex:
         """The files of a session and all below it."""

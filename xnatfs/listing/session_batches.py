@@ -31,6 +31,7 @@ class SessionBatches:
 
     Args:
         request: how the files of one session (accession id, stamp) are asked for.
+        session_of: the session of an assessor, by their accession ids; "" if it is not known.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class SessionBatches:
         environment: ListingEnvironment,
         indexes: FileIndexes,
         request: Callable[[str, str], FileRequest],
+        session_of: Callable[[str], str],
     ) -> None:
         self._environment = environment
         self._indexes = indexes
         self._request = request
+        self._session_of = session_of
         self._lock = threading.Lock()
         self._coming: dict[str, SharedCall[None]] = {}  # sessions that are on their way with others
         self._proven = False  # that the answer for several sessions is the same as for each
@@ -121,7 +124,8 @@ class SessionBatches:
         resources = self._environment.resources
         names = [session for session, _ in wanted]
         try:
-            told = resources.files_of_sessions(names if witness is None else [witness, *names])
+            asked = names if witness is None else [witness, *names]
+            told = resources.files_of_sessions(asked, self._session_of)
             if witness is not None and told is not None:
                 proof = self._indexes.held(("session", witness))
                 if proof is not None and FileIndex.of(told[witness].files).by_resource != proof.by_resource:

@@ -175,6 +175,13 @@ class ProjectSnapshot:
         self.order = WalkOrder(one.id for subject in self.subjects for one in self.of_subject[subject])
         self.subject_order = WalkOrder(self.subjects)
 
+    def assessor_sessions(self) -> dict[str, str]:
+        """The session of each assessor, by their accession ids."""
+        return self.memo.get(
+            "assessor sessions",
+            lambda: {one.id: session for session, group in self.assessors.items() for one in group},
+        )
+
     def session(self, experiment: ExperimentRecord) -> SessionSnapshot | None:
         """One experiment as the bulk listings tell it; None unless they tell it completely."""
         return self.memo.get(("session", experiment.id), lambda: self._session(experiment))

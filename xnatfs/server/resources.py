@@ -141,9 +141,15 @@ class Resources:
         rows = self._table(f"/data/experiments/{segment(session)}/files", all="true")
         return self._sized(_files(rows, partial(_of_session, session)))
 
-    def files_of_sessions(self, sessions: Sequence[str]) -> dict[str, FileListing] | None:
+    def files_of_sessions(
+        self, sessions: Sequence[str], session_of: Callable[[str], str] = lambda assessor: ""
+    ) -> dict[str, FileListing] | None:
         """All files of several sessions in one request (xnat-rest.md 2.5 [I]); None if a row does not tell
         which session it is of.
+
+        Args:
+            session_of: the session of an assessor: its own (plain) resources have URIs that name it as an
+                experiment, without its session.
 
         Raises:
             Failure: also for one session whose catalog cannot be read, which says nothing of the others
@@ -157,6 +163,8 @@ class Resources:
             split = split_file_uri(pick(row, "uri"), pick(row, "cat_id"))
             owner = owner_of(split[0]) if split is not None else None
             session = "" if owner is None else owner.part if owner.level == "assessor" else owner.id
+            if session not in theirs:
+                session = session_of(session)
             if session not in theirs:
                 return None
             theirs[session].append(row)

@@ -356,16 +356,15 @@ class SessionChecks:
         if len(held) < 2:
             return
         names = [one.id for one in sessions if one.id in held]
-        told = log.ask(forms.FILES_TOGETHER, lambda: self._resources.files_of_sessions(names))
-        if told is None and not log.is_refused(forms.FILES_TOGETHER):
-            # An assessor's own files are listed below the assessor alone.
-            own = {one for one in names for file in held[one].files if _is_assessors_own(file.owner)}
-            words = "a row does not tell its session" + " (an assessor's own files do not)" * bool(own)
-            log.differs(forms.FILES_TOGETHER, words, seen=True)
-            names = [one for one in names if one not in own]
-            if own and len(names) > 1:
-                told = log.ask(forms.FILES_TOGETHER, lambda: self._resources.files_of_sessions(names))
+        # An assessor's own files are listed below the assessor alone.
+        of = {one.id: one.session_id for one in self._view.assessors.assessors}
+        told = log.ask(
+            forms.FILES_TOGETHER,
+            lambda: self._resources.files_of_sessions(names, lambda assessor: of.get(assessor, "")),
+        )
         if told is None:
+            if not log.is_refused(forms.FILES_TOGETHER):
+                log.differs(forms.FILES_TOGETHER, "a row does not tell its session", seen=True)
             return
         for name in names:
             self._same_files(forms.FILES_TOGETHER, told[name].files, held[name].files)
