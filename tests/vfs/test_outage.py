@@ -73,6 +73,34 @@ def name(switches: dict[str, object]) -> str:
     return "-".join(f"{key}={value}" for key, value in switches.items())
 
 
+@pytest.mark.parametrize("which", [0, 3])
+def test_no_subject_loses_its_resources_to_an_item_without_them(
+    shelf: Shelf, compose: Compose, which: int
+) -> None:
+    """XNAT's subject form fails, items come without the subject's resources, and so many sessions as subjects
+    leave nothing to compare with.
+    """
+
+    def prepare() -> None:
+        for number in range(5):
+            subject = shelf.make.subject(shelf.project, f"s{number}")
+            session = shelf.make.experiment(subject, f"e{number}", date="2024-01-08")
+            shelf.make.resource(shelf.make.scan(session, "1", "T1"), "NIFTI", {"t1.nii": b"image"})
+            if number == which:
+                shelf.make.resource(subject, "consent", {"form.pdf": b"pdf"})
+
+    shelf.server.call(prepare)
+    shelf.switches.failing_table = "xnat_subjectdata_resource"
+    core = compose(shelf.server, limits=NOW)
+    with pytest.raises(OSError):
+        core.vfs.entries(f"/projects/P/subjects/s{which}")
+    assert core.vfs.entries(f"/archive/projects/P/experiments/e{which}")
+    shelf.switches.failing_table = ""
+    age_all(core)
+    names = [name for name, _ in core.vfs.entries(f"/projects/P/subjects/s{which}")]
+    assert names == [f"e{which}", "RESOURCES"]
+
+
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
 def test_nothing_disappears_from_a_running_mount(
     own: DemoServer, compose: Compose, switches: dict[str, object]

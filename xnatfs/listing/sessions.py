@@ -14,7 +14,7 @@ import math
 from functools import partial
 
 from xnatfs.concurrency.refreshable import Refreshable
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import UNANSWERED, Cause, Failure
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
 from xnatfs.listing.prefetch import WalkDetector
@@ -25,6 +25,8 @@ from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
 
 log = logging.getLogger(__name__)
+
+_CONFIRMED = 2  # subjects of a project
 
 Key = tuple[str, str]  # project and experiment, or project and subject
 
@@ -161,9 +163,13 @@ class SessionListings:
         for other in self._walks.window(("items", project), snapshot.subject_order, subject):
             if self._held_subject(snapshot, other) is None and not self._doubted(snapshot, other):
                 self._without_item.begin((project, other), partial(self._load_item, snapshot, other))
-        self._without_item.get(
-            (project, subject), partial(self._load_item, snapshot, subject), tolerated=lambda failure: False
-        )
+        work = partial(self._load_item, snapshot, subject)
+        try:
+            self._without_item.get((project, subject), work, tolerated=lambda failure: False)
+        except Failure as failure:
+            if failure.away or failure.cause not in UNANSWERED:
+                raise
+            log.info("%s; subject %s and its sessions are asked for singly", failure, subject)
 
     def _load_item(self, snapshot: ProjectSnapshot, subject: str) -> bool:
         """Ask for the item; whether it was believed."""
@@ -171,7 +177,7 @@ class SessionListings:
             return True  # the walk came here just when the look ahead had
         epoch = self._sessions.epoch
         told = self.loader.by_item(snapshot, subject)
-        if told is None:
+        if told is None or not self._confirmed(snapshot, subject, told[0]):
             return self._doubt(snapshot, subject)
         believed = True
         # An item comes without resources while a query inside it fails (xnat-rest.md 13): where it tells less
@@ -189,6 +195,19 @@ class SessionListings:
             self._hold_subject(snapshot, subject, told[0], epoch)
             return believed
         return self._doubt(snapshot, subject)
+
+    def _confirmed(self, snapshot: ProjectSnapshot, subject: str, listed: list[ResourceRecord]) -> bool:
+        """Whether the subject's own resources in an item may be believed: those of the first two of a project
+        that have none are asked for by themselves, too, since an item lacks all of them while a query inside
+        it fails (xnat-rest.md 13).
+        """
+        asked: set[str] = snapshot.memo.get("items without resources", set)
+        if listed or len(asked) >= _CONFIRMED or subject in asked:
+            return True
+        if self.loader.subject(subject):
+            return False
+        asked.add(subject)
+        return True
 
     def _doubt(self, snapshot: ProjectSnapshot, subject: str) -> bool:
         stamp = snapshot.subjects[subject].changed
