@@ -129,12 +129,12 @@ def replace(
 # --- what it costs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("profile", "each"), [("full", 1), ("proven", 2)])
+@pytest.mark.parametrize(("profile", "each"), [("full", 1), ("proven", 3)])
 def test_a_table_costs_a_request_a_session(
     cohort: DemoServer, compose: Compose, profile: str, each: int
 ) -> None:
-    """From the mount to the last byte; two where the server does not list the resources of all sessions at
-    once.
+    """From the mount to the last byte. One more where the server does not list the resources of all sessions
+    at once, and one where it does not count their files: then only a listing tells which of two is the first.
     """
     cohort.switches.profile = profile
     mounted = compose(cohort)
@@ -174,10 +174,11 @@ def test_after_a_remount_it_costs_at_most_four_requests(
 
 
 @pytest.mark.parametrize("remounted", [False, True])
-@pytest.mark.parametrize("profile", ["full", "proven"])
-def test_after_one_session_changed_it_costs_at_most_six(
-    cohort: DemoServer, compose: Compose, profile: str, remounted: bool
+@pytest.mark.parametrize(("profile", "most"), [("full", 6), ("proven", 7)])
+def test_after_one_session_changed_it_costs_a_few(
+    cohort: DemoServer, compose: Compose, profile: str, most: int, remounted: bool
 ) -> None:
+    """A listing more where the server does not count the files of resources."""
     cohort.switches.profile = profile
     mounted = compose(cohort)
     before = parsed(read(mounted.vfs, ASEG))
@@ -197,7 +198,7 @@ def test_after_one_session_changed_it_costs_at_most_six(
     after = rows(mounted, ASEG)
     requests = count(cohort)
     print(f"\n{profile}: {[one.target for one in cohort.requests()]}")
-    assert requests <= 6
+    assert requests <= most
     assert cells(after, "measurement", "region")[session.label] == true_aseg("another", "6")
     assert [row for row in after if row["ID"] != session.id] == [
         row for row in before if row["ID"] != session.id
@@ -215,13 +216,16 @@ def test_another_format_costs_nothing_more(cohort: DemoServer, compose: Compose)
 
 
 def test_where_paths_cannot_be_guessed_a_session_costs_two_requests_not_more(compose: Compose) -> None:
-    """FreeSurfer ran under a code that is nowhere in XNAT."""
+    """FreeSurfer ran under a code that is nowhere in XNAT, and left as many files in each."""
     archive = build("scale", sessions=0, cohort=SESSIONS)
     for number, one in enumerate(experiments(archive, "COHORT")):
         (resource,) = (made for made in one.resources if made.label == "FREESURFER6")
         path = f"code{number * 7919 % 1000:03d}/stats/aseg.stats"
         data = freesurfer.aseg_stats(one.id, "6", "code")
-        resource.entries = [CatalogEntry(path, BytesContent(data), archive.clock)]
+        rest = [f"code/mri/{name:03}.mgz" for name in range(50)]
+        resource.entries = [CatalogEntry(name, BytesContent(b""), archive.clock) for name in rest] + [
+            CatalogEntry(path, BytesContent(data), archive.clock)
+        ]
     with DemoServer(archive) as server:
         mounted = compose(server)
         server.clear_log()
@@ -595,6 +599,7 @@ SENTENCES = {  # table -> session -> a part of its sentence
         "b_gone": "the server lists this file but does not have it",
         "b_version": "its header has no BrainSegVolNotVentSurf, SupraTentorialVolNotVentVox",
         "b_binary": "it is not a text file",
+        "b_twice": "2 files match; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not",
     },
     "freesurfer6/aparc": {
         "b_truncated": "line 77 has 4 fields where the table has 10 columns",
@@ -685,13 +690,43 @@ def test_of_broken_results_every_other_number_is_true(lab: DemoServer, compose: 
             assert row["volume"] == m.ashs_icv(row["ID"])
 
 
-def test_a_second_file_that_would_do_is_noted_where_the_resource_is_listed(
-    lab: DemoServer, compose: Compose
-) -> None:
+def test_a_second_file_that_would_do_is_noted(lab: DemoServer, compose: Compose) -> None:
     problems = rows(compose(lab), "/tables/BROKEN/sessions/b_twice/freesurfer6/aseg.problems.csv")
     assert [row["problem"] for row in problems] == [
         "2 files match; b_twice/stats/aseg.stats was read, another/stats/aseg.stats not"
     ]
+
+
+@pytest.mark.parametrize("profile", ["full", "proven"])
+@pytest.mark.parametrize("size", [1, 50])
+@pytest.mark.parametrize("alone_first", [False, True])
+def test_of_two_files_of_one_name_the_first_is_read_whatever_was_built_before(
+    shelf: Shelf, compose: Compose, alone_first: bool, size: int, profile: str
+) -> None:
+    """Of a second run in the resource: also where other sessions show the path of the second, and on a
+    machine that built the session by itself before.
+    """
+    shelf.switches.profile = profile
+    rest = {f"run/mri/{number:03}.mgz": b"" for number in range(size - 1)}
+
+    def stats(identity: str) -> bytes:
+        return freesurfer.subject_directory(identity, "6", "r")["r/stats/aseg.stats"]
+
+    for number in range(3):
+        session = shelf.make.experiment(shelf.subject, f"A{number}", date=f"2023-02-0{number + 1}")
+        shelf.make.resource(session, "FREESURFER6", {"run/stats/aseg.stats": stats("one"), **rest})
+    both = {"old/stats/aseg.stats": stats("two"), "run/stats/aseg.stats": stats("three"), **rest}
+    shelf.make.resource(shelf.session, "FREESURFER6", both)
+    mounted = compose(shelf.server)
+    if alone_first:
+        read(mounted.vfs, "/tables/P/sessions/S/freesurfer6/aseg.csv")
+    found = cells(rows(mounted, "/tables/P/freesurfer6/aseg.csv"), "measurement", "region")
+    assert found["S"] == true_aseg("two", "6")
+    assert all(found[f"A{number}"] == true_aseg("one", "6") for number in range(3))
+    problems = rows(mounted, "/tables/P/freesurfer6/aseg.problems.csv")
+    assert {row["label"]: row["problem"] for row in problems} == {
+        "S": "2 files match; old/stats/aseg.stats was read, run/stats/aseg.stats not"
+    }
 
 
 # --- another laboratory -------------------------------------------------------------------------------------

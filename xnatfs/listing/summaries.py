@@ -129,7 +129,9 @@ class ProjectSummaries:
         if before is not None and stamped and len(same) == len(experiments) == len(before.experiments):
             fresh = ProjectSummary(project, experiments, resources, before.own, before.known, before.every)
         else:
-            told = self._environment.listings.experiment_resources(project) if experiments else None
+            told = None
+            if experiments:
+                told = self._environment.listings.experiment_resources(project, counts=True)
             if whole is None and told is not None:
                 experiments = self._listing_service.experiments.confirm(project, experiments, told.seen)
             labels: dict[str, list[ResourceRecord]] = {}

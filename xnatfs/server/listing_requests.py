@@ -274,19 +274,23 @@ class ListingRequests:
                         found[one[0]] = one
         return list(found.values())
 
-    def experiment_resources(self, project: str) -> BulkResources:
+    def experiment_resources(self, project: str, *, counts: bool = False) -> BulkResources:
         """The resource labels of all experiments in one request; nothing known where the server does not take
         the form.
+
+        Args:
+            counts: ask for the numbers of their files as well.
         """
         bulk = BulkResources()
         path = f"/data/projects/{segment(project)}/experiments"
-        form = "experiment resource labels"
+        form, branch = "experiment resource labels", "xnat:experimentData/resources/resource"
+        tiers = _label_tiers(branch)
         if self.capabilities.may(form):
             rows, granted = self._with_extras(
                 form,
                 path,
                 ("ID",),
-                _label_tiers("xnat:experimentData/resources/resource"),
+                (*((tiers[0] + (f"{branch}/file_count",),) if counts else ()), *tiers),
                 plain=False,
                 claim=claims.EXPERIMENT_RESOURCES,
             )

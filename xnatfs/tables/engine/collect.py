@@ -56,7 +56,7 @@ class Collector:
         stored, aged = self._results.recall(experiment)
         if stored is not None:
             info = session_info(self._summary.project, experiment)
-            self.paths.learn([(read.role, read.path) for read in stored.reads], info)
+            self.paths.learn([(read.role, read.path) for read in stored.reads], info, stored.count)
             if not aged:
                 return stored
         result = self._collect_now(experiment, aged)

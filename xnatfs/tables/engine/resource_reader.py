@@ -1,8 +1,9 @@
 """One session's resource read into a result: all inputs of a table, by known paths or by a listing.
 
-Used by `collect`. Cost: one request a file. Paths that other sessions showed (`known_paths`) are tried first;
-a listing of the resource is requested only where that fails, where a table wants the newest or all of several
-files, or where a result is so old that digests have to show whether it still holds.
+Used by `collect`. Cost: one request a file. Paths that other sessions showed (`known_paths`) are tried first
+in resources that are as large as theirs; a listing of the resource is requested where that fails or the size
+differs, where a table wants the newest or all of several files, or where a result is so old that digests have
+to show whether it still holds.
 Threading: any thread; one call reads one session.
 """
 
@@ -47,6 +48,7 @@ class _Reading:
     aged: bool
     result: SessionResult
     index: FileIndex | None = None
+    alone: bool = True  # no file that was read has another beside it that matches as well
     # by input and path: a guess and the try that follows a listing share one budget
     budgets: dict[tuple[str, str], retry.Attempts] = field(
         default_factory=lambda: defaultdict(lambda: retry.Attempts(retry.TABLE_FILE))
@@ -95,6 +97,8 @@ class ResourceReader:
                 if len(result.problems) == before:
                     result.problems.append(f"{place} has no file {filled_patterns(input, info)[0]}")
                 result.failed = True
+        if reading.alone and resource.file_count is not None:
+            result.count = resource.file_count
         if result.failed:
             result.reads = []
         elif not result.reads:
@@ -118,7 +122,7 @@ class ResourceReader:
         addressed = resource.id is not None or (resource.owner.level in _BY_LABEL and addressable(resource))
         if reading.aged or not guessable(input) or not addressed:
             return None
-        paths = self._paths.candidates(input, reading.info)
+        paths = self._paths.candidates(input, reading.info, resource.file_count)
         for path in paths:
             before = len(problems)
             record = FileRecord(resource.owner, resource.id or 0, resource.label, path, 0, "")
@@ -154,7 +158,11 @@ class ResourceReader:
             result.problems.append(f"{describe(resource)} cannot be listed: {failure.cause.sentence}")
             return []
         reads: list[ParsedInput] = []
-        for record in choose(input, index.of_resource(resource) or [], reading.info, result.problems):
+        files, before = index.of_resource(resource) or [], len(result.problems)
+        chosen = choose(input, files, reading.info, result.problems)
+        if len(result.problems) > before or len(files) != resource.file_count:
+            reading.alone = False
+        for record in chosen:
             try:
                 with reading.budgets[input.role, record.path]:
                     reads += self._read_record(input, record, reading, index)
@@ -177,7 +185,8 @@ class ResourceReader:
             index = self._listing_service.files.index_of(reading.resource, reading.stamp, oldest)
             reading.index = index
             reading.result.provisional = reading.result.provisional or index.stale
-            self._paths.learn_from(index.of_resource(reading.resource) or [], reading.info)
+            files = index.of_resource(reading.resource) or []
+            self._paths.learn_from(files, reading.info, None if index.stale else reading.resource.file_count)
         return reading.index
 
     def _read_record(

@@ -18,7 +18,7 @@ from xnatfs.tables.engine.parsed_files import ParsedInput
 from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.spec import SessionInfo
 
-_FORMAT_VERSION = 1  # of stored results
+_FORMAT_VERSION = 2  # of stored results
 
 
 @dataclass
@@ -35,6 +35,8 @@ class SessionResult:
     refusal: Failure | None = None  # why the server would not give a file; it is asked at the next build
     # a listed file is missing or damaged: possibly permanent, but checked at every build
     provisional: bool = False
+    # The files of the resource, if the server counts them and each that was read was the only one to match.
+    count: int | None = None
 
 
 class SessionResults:
@@ -109,14 +111,15 @@ def session_info(project: str, experiment: ExperimentRecord) -> SessionInfo:
 
 def _encoded(result: SessionResult) -> str:
     about = (result.reads, result.resource, result.problems, result.missing, result.failed)
-    return json.dumps([_FORMAT_VERSION, *about])
+    return json.dumps([_FORMAT_VERSION, *about, result.count])
 
 
 def _decoded(body: str) -> SessionResult | None:
     try:
-        version, reads, resource, problems, missing, failed = json.loads(body)
+        version, reads, resource, problems, missing, failed, count = json.loads(body)
         if version != _FORMAT_VERSION:
             return None
-        return SessionResult([ParsedInput(*read) for read in reads], resource, problems, missing, failed)
+        files = [ParsedInput(*read) for read in reads]
+        return SessionResult(files, resource, problems, missing, failed, count=count)
     except (ValueError, TypeError):
         return None
