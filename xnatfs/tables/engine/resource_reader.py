@@ -185,6 +185,11 @@ class ResourceReader:
             index = self._listing_service.files.index_of(reading.resource, reading.stamp, oldest)
             reading.index = index
             reading.result.provisional = reading.result.provisional or index.stale
+            if index.stale:
+                problem = (
+                    f"{describe(reading.resource)} cannot be listed now and was read as it was listed last"
+                )
+                reading.result.problems.append(problem)
             files = index.of_resource(reading.resource) or []
             self._paths.learn_from(files, reading.info, None if index.stale else reading.resource.file_count)
         return reading.index
