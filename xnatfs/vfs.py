@@ -24,7 +24,7 @@ from xnatfs.concurrency.waiting import interruptible
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.tree.names import MAX_NAME_BYTES, PROBED
-from xnatfs.tree.node import File, Folder, Node, OpenContent
+from xnatfs.tree.node import File, Folder, Node, OpenContent, UnknownSize
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,10 @@ class Attributes(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """512-byte blocks; 0 would make `tar -S` store a file of zeros (measured)."""
-        return -(-self.size // 512)
+        """512-byte blocks. For an open file 0 would make `tar -S` store zeros (measured); only where the size
+        is not known it is 0, so that `du` counts nothing.
+        """
+        return 0 if isinstance(self.size, UnknownSize) else -(-self.size // 512)
 
 
 class Opened(NamedTuple):

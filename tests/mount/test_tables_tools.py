@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import textwrap
 import zipfile
 from collections.abc import Iterator
@@ -123,6 +124,105 @@ def test_rsync_of_single_files(fresh: Mount, tmp_path: Path) -> None:
             text = ok("rsync", "-a", "--stats", fresh.point / "tables/ALFA" / name, tmp_path / "copy.csv")
             found = re.search(r"^Number of regular files transferred: (\d+)$", text, re.M)
             assert found and int(found[1]) == expected, name
+
+
+# Programs that read as many bytes as `stat` told them: with a smaller size they would cut the table and say
+# nothing.
+TRUSTING = {
+    "tarfile": """
+        import sys, tarfile
+        with tarfile.open(sys.argv[2], "w") as made:
+            made.add(sys.argv[1], "t.csv")
+        """,
+    "tarfile, as a stream": """
+        import os, sys, tarfile
+        with tarfile.open(sys.argv[2], "w|") as made:
+            entry = tarfile.TarInfo("t.csv")
+            entry.size = os.stat(sys.argv[1]).st_size
+            with open(sys.argv[1], "rb") as stream:
+                made.addfile(entry, stream)
+        """,
+}
+
+
+@pytest.mark.parametrize("way", TRUSTING)
+def test_what_trusts_the_size_fails_and_cuts_nothing(
+    fresh: Mount, truth: bytes, tmp_path: Path, way: str
+) -> None:
+    """And packs it whole once it has been opened."""
+    path, target = fresh.point / TABLE, tmp_path / "t.tar"
+    command = (sys.executable, "-c", textwrap.dedent(TRUSTING[way]), path, target)
+    done = run(*command)
+    assert done.returncode != 0 and "unexpected end of data" in done.stderr, done.stderr
+    target.unlink()
+    ok(*command)
+    with tarfile.open(target) as packed:
+        member = packed.extractfile("t.csv")
+        assert member is not None and member.read() == truth
+
+
+def test_git_adds_it_whole_or_fails(fresh: Mount, truth: bytes, tmp_path: Path) -> None:
+    """It reads what `lstat` told; a work tree in the mount, its folder elsewhere."""
+    git = ("git", f"--git-dir={tmp_path}/repository", f"--work-tree={fresh.point}")
+    ok(*git, "init", "-q")
+    done = run(*git, "add", TABLE, cwd=fresh.point)
+    assert done.returncode != 0, done.stdout
+    ok(*git, "add", TABLE, cwd=fresh.point)  # it was opened
+    assert ok(*git, "cat-file", "blob", f":{TABLE}").encode() == truth
+
+
+def test_rclone_copies_it_whole(fresh: Mount, truth: bytes, tmp_path: Path) -> None:
+    """Its first try sees another size than the listing's, and fails; the next one does not."""
+    ok("rclone", "copy", "--retries=3", fresh.point / TABLE, tmp_path / "copy")
+    assert (tmp_path / "copy/aparc.csv").read_bytes() == truth
+
+
+WHOLE = {
+    "cat": ("sh", "-c", 'cat "$1" > "$2"', "sh"),
+    "dd": ("dd", "bs=64k", "status=none"),
+    "shutil": (sys.executable, "-c", "import shutil, sys; shutil.copy2(*sys.argv[1:])"),
+    "sendfile": (
+        *(sys.executable, "-c"),
+        "import os, sys; a, b = open(sys.argv[1], 'rb'), open(sys.argv[2], 'wb')\n"
+        "while os.sendfile(b.fileno(), a.fileno(), None, 1 << 30): pass",
+    ),
+    "zipfile": (
+        *(sys.executable, "-c"),
+        "import sys, zipfile as z\n"
+        "with z.ZipFile(sys.argv[2] + '.zip', 'w') as f: f.write(sys.argv[1], 't')\n"
+        "open(sys.argv[2], 'wb').write(z.ZipFile(sys.argv[2] + '.zip').read('t'))",
+    ),
+    "install": ("install", "-m", "600"),
+    "cp --reflink": ("cp", "--reflink=auto", "--sparse=auto"),
+    "rsync in place": ("rsync", "-a", "--inplace"),
+}
+
+
+@pytest.mark.parametrize("tool", WHOLE)
+def test_what_asks_again_copies_it_whole(fresh: Mount, truth: bytes, tmp_path: Path, tool: str) -> None:
+    path, target = fresh.point / TABLE, tmp_path / "copy"
+    assert path.stat().st_size == 1 << 40
+    named = (f"if={path}", f"of={target}") if tool == "dd" else (path, target)
+    ok(*WHOLE[tool], *named)
+    assert target.read_bytes() == truth
+    assert target.stat().st_size == path.stat().st_size == len(truth)
+
+
+def test_what_is_not_built_takes_no_room(fresh: Mount) -> None:
+    folder = fresh.point / "tables/ALFA"
+    (folder / "freesurfer6/aparc.csv").read_bytes()
+    taken = int(ok("du", "-s", "--block-size=1", folder).split()[0])
+    assert taken < 10 * 2**20
+
+
+def test_a_table_that_was_built_tells_its_size_at_once_in_the_next_mount(
+    server: DemoServer, truth: bytes, tmp_path: Path
+) -> None:
+    with mount(server.url, tmp_path / "again") as mounted:
+        (mounted.point / TABLE).read_bytes()
+    with mount(server.url, tmp_path / "again") as mounted:
+        assert (mounted.point / TABLE).stat().st_size == len(truth)
+        ok("tar", "-cf", tmp_path / "t.tar", "-C", mounted.point, TABLE)
 
 
 def test_tail_shows_its_end(fresh: Mount, truth: bytes) -> None:

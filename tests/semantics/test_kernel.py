@@ -63,12 +63,16 @@ def test_modes_owners_and_links(place: Place) -> None:
 @rule(
     "2.7",
     "Blocks are counted as if the whole file were local: its size divided by 512, rounded up. So `du` "
-    "shows what a copy will take.",
+    "shows what a copy will take. A file whose size is not known yet (2.2) has "
+    "none.",
 )
 def test_du_tells_what_a_copy_takes(place: Place) -> None:
     assert (place.file.stat().st_blocks, (place.folder / "large").stat().st_blocks) == (1, 12 * MIB // 512)
     told = int(run("du", "-s", "--block-size=1", place.folder).stdout.split()[0])
     assert 12 * MIB < told < 12 * MIB + 40_000
+    table = place.mounted.point / "tables/P/sessions.csv"
+    assert (table.stat().st_size, table.stat().st_blocks) == (1 << 40, 0)
+    assert int(run("du", "--block-size=1", table).stdout.split()[0]) == 0
 
 
 @rule(

@@ -16,6 +16,7 @@ import pytest
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fuse import adapter as fuse
+from xnatfs.tree.node import LARGER_THAN_ANY_TABLE
 from xnatfs.vfs import Attributes, Opened
 
 FILE = Attributes(stat.S_IFREG | 0o444, 77, 1025, 1709618828.62, 1)
@@ -242,6 +243,20 @@ def test_a_reader_is_not_given_zeros_behind_the_end_of_its_version(
     adapter.release("/a", asked)
     adapter.open("/a", info())
     assert adapter.read("/a", 4096, 0, asked) == b"5 0 4096"
+
+
+def test_the_size_of_what_nobody_made_yet_breaks_no_reader(
+    adapter: fuse.Adapter, vfs: FakeVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs.opened = Opened(5, False, "v1", 1000)
+    adapter.open("/a", info())
+    monkeypatch.setattr(vfs, "attributes", lambda path: FILE._replace(size=LARGER_THAN_ANY_TABLE))
+    assert adapter.getattr("/a")["st_size"] == 1000
+    asked = SimpleNamespace(fh=5)
+    assert adapter.read("/a", 4096, 0, asked) == b"5 0 4096"
+    adapter.release("/a", asked)
+    told = adapter.getattr("/a")
+    assert (told["st_size"], told["st_blocks"]) == (LARGER_THAN_ANY_TABLE, 0)
 
 
 def test_listings_with_attributes_are_counted(adapter: fuse.Adapter) -> None:

@@ -18,6 +18,7 @@ from xnatfs.config import state_home
 from xnatfs.daemon import control, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.mount_registry import Registration
+from xnatfs.daemon.warm_up import survey
 from xnatfs.errors import UsageError
 
 
@@ -25,6 +26,15 @@ def registration(mountpoint: str, pid: int = 0) -> Registration:
     return Registration(
         mountpoint, pid or os.getpid(), "https://a.org", "ann", "/run/none.sock", "/tmp/none.log"
     )
+
+
+def test_a_file_of_unknown_size_makes_no_plan_of_terabytes(tmp_path: Path) -> None:
+    """`xnatfs warm` shows how many bytes are to come."""
+    (tmp_path / "image.nii").write_bytes(bytes(5000))
+    with open(tmp_path / "table.csv", "wb") as table:
+        table.truncate(1 << 40)
+    plan = survey([str(tmp_path), str(tmp_path / "table.csv")], lambda _: None)
+    assert (plan.files, plan.bytes) == (3, 5000)
 
 
 @pytest.fixture

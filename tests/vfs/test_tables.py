@@ -27,6 +27,7 @@ from xnatfs.demo.model import Archive, BytesContent, CatalogEntry, Experiment, L
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure, UsageError
 from xnatfs.tables.engine import materialize
+from xnatfs.tables.engine.from_listings import LISTED
 
 SESSIONS = 40
 ASEG = "/tables/COHORT/freesurfer6/aseg.csv"
@@ -50,7 +51,7 @@ def age(mounted: Core) -> None:
     """Let all that is known be as old as it may become: the next look asks the server."""
     long = LIMITS.ttl + 100.0
     mounted.listing_service.clock.advance(long)
-    for key in mounted.builder.tables:
+    for key in (*mounted.builder.tables, *LISTED):
         if (manifest := mounted.outputs.manifest("COHORT", key)) is not None:
             manifest.checked -= long
 
@@ -266,6 +267,45 @@ def test_sizes_are_a_placeholder_until_it_is_open_and_then_true(cohort: DemoServ
     assert vfs.attributes(ASEG).size == dict(vfs.entries(folder))[name].size == size
     vfs.release(opened.handle)
     assert vfs.attributes(ASEG).size == size
+
+
+@pytest.mark.parametrize("path", [ASEG, "/tables/COHORT/sessions.csv"])
+def test_a_table_that_changed_on_the_server_tells_no_old_size(
+    cohort: DemoServer, compose: Compose, path: str
+) -> None:
+    """It is longer by now: what copies as many bytes as it was told would cut it."""
+    mounted = compose(cohort)
+    vfs = mounted.vfs
+    old = read(vfs, path)
+    age(mounted)
+    assert vfs.attributes(path).size == len(old)
+    opened = vfs.open(path)
+    session = experiments(cohort.archive, "COHORT")[3]
+
+    def rename() -> None:
+        session.label = "a_label_that_is_longer_than_it_was"
+        cohort.archive.touch(session)
+
+    cohort.call(rename)
+    time.sleep(materialize._LOOK_AGAIN_S)
+    age(mounted)
+    assert vfs.attributes(path).size == len(old)  # as whoever opens it now gets it
+    vfs.release(opened.handle)
+    assert (vfs.attributes(path).size, vfs.attributes(path).blocks) == (1 << 40, 0)
+    new = read(vfs, path)
+    assert len(new) > len(old) and vfs.attributes(path).size == len(new)
+
+
+def test_after_a_refresh_a_table_that_did_not_change_keeps_its_size(
+    cohort: DemoServer, compose: Compose
+) -> None:
+    mounted = compose(cohort)
+    old = read(mounted.vfs, ASEG)
+    mounted.refresh()
+    assert mounted.vfs.attributes(ASEG).size == len(old)
+    cohort.stop()
+    age(mounted)
+    assert mounted.vfs.attributes(ASEG).size == len(old)
 
 
 def test_openers_at_the_same_time_share_one_build(cohort: DemoServer, compose: Compose) -> None:

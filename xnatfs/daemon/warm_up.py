@@ -52,7 +52,7 @@ def survey(paths: Iterable[str], seen: Callable[[WarmPlan], None]) -> WarmPlan:
             plan.problems.append(f"{path}: {error.strerror}")
             continue
         if stat.S_ISREG(status.st_mode):
-            plan.add([(path, status.st_size)])
+            plan.add([(path, _bytes_of(status))])
         else:
             _survey(path, plan, seen)
     return plan
@@ -69,10 +69,19 @@ def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:
             plan.problems.append(f"{folder}: {error.strerror}")
             continue
         plan.add(
-            [(entry.path, entry.stat().st_size) for entry in entries if entry.is_file(follow_symlinks=False)]
+            [
+                (entry.path, _bytes_of(entry.stat()))
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+            ]
         )
         todo += reversed([entry.path for entry in entries if entry.is_dir(follow_symlinks=False)])
         seen(plan)
+
+
+def _bytes_of(status: os.stat_result) -> int:
+    """The size of a file; 0 for one that is made when it is opened, which shows more than any has."""
+    return status.st_size if status.st_blocks else 0
 
 
 class Warming:

@@ -21,6 +21,7 @@ import threading
 
 from cachetools import LRUCache
 
+from xnatfs.tree.node import UnknownSize
 from xnatfs.vfs import Attributes, Opened
 
 _REMEMBERED = 200_000  # paths whose pages the kernel may still have
@@ -83,6 +84,9 @@ class Pages:
             return attributes
         with self._lock:
             held = self._open.get(path, {}).values()
+            if isinstance(attributes.size, UnknownSize) and held:
+                # No version of another size: nobody has made the newest one yet.
+                return attributes._replace(size=max(one.size for one in held))
             smaller = [one.handle for one in held if one.size < attributes.size]
             size = max([attributes.size, *(one.size for one in held)])
             if smaller or size > attributes.size:

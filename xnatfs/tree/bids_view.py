@@ -29,11 +29,14 @@ from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
-from xnatfs.tree.node import Branch, FileBranch, Node, inode_in_order, inode_of
+from xnatfs.tree.node import Branch, FileBranch, Node, UnknownSize, inode_in_order, inode_of
 from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
 from xnatfs.tree.scope import Member, SessionScope, Snapshot, scans_of
 from xnatfs.tree.session_folders import scan_place
 
+# Shown of a sidecar before it is made. The BIDS validator reserves as much memory; what is made of a text is
+# at most several times as long.
+_MIN_UNKNOWN_BYTES = 2**20
 _MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
 _BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
 
@@ -370,6 +373,7 @@ class _BidsFolder:
             lambda: self._sidecar(what, nodes),
             lambda: mtime if original is None else original.mtime,
             *where,
+            unknown=UnknownSize(max(_MIN_UNKNOWN_BYTES, 8 * what.original.size if what.original else 0)),
         )
 
     def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, ResourceFile]) -> bytes:

@@ -13,9 +13,16 @@ from collections.abc import Callable
 
 from cachetools import LRUCache
 
-from xnatfs.tree.node import EPOCH, BytesContent, File, OpenContent, inode_of
+from xnatfs.tree.node import (
+    EPOCH,
+    LARGER_THAN_ANY_TABLE,
+    BytesContent,
+    File,
+    OpenContent,
+    UnknownSize,
+    inode_of,
+)
 
-PLACEHOLDER_BYTES = 4096  # 0 would make tools take it for empty without opening it
 _MAX_TEXTS_BYTES = 32 * 2**20  # bytes of made texts
 
 
@@ -42,13 +49,14 @@ class GeneratedFile(File):
 
     Args:
         text: its content.
-        peek: the same, or None where it would have to be made first: its size is a placeholder then.
+        peek: the same, or None where it would have to be made first: its size is not known then.
         mtime: its date.
         inode: its inode number.
         version: see `File.version`.
+        unknown: the size shown while it is not known.
     """
 
-    __slots__ = ("_inode", "_mtime", "_peek", "_text", "_version")
+    __slots__ = ("_inode", "_mtime", "_peek", "_text", "_unknown", "_version")
 
     def __init__(
         self,
@@ -57,7 +65,9 @@ class GeneratedFile(File):
         mtime: Callable[[], float],
         inode: int,
         version: Callable[[], str] = lambda: "",
+        unknown: UnknownSize = LARGER_THAN_ANY_TABLE,
     ) -> None:
+        self._unknown = unknown
         self._text = text
         self._peek = peek
         self._mtime = mtime
@@ -75,7 +85,7 @@ class GeneratedFile(File):
     @property
     def size(self) -> int:
         data = self._peek()
-        return PLACEHOLDER_BYTES if data is None else len(data)
+        return self._unknown if data is None else len(data)
 
     @property
     def version(self) -> str:
@@ -103,6 +113,7 @@ def made_when_opened(
     mtime: Callable[[], float],
     *identity: str,
     every_time: bool = False,
+    unknown: UnknownSize = LARGER_THAN_ANY_TABLE,
 ) -> GeneratedFile:
     """A text of a BIDS folder that is made when it is opened.
 
@@ -113,6 +124,7 @@ def made_when_opened(
         mtime: its date.
         identity: names it for its inode.
         every_time: make it at each opening (its inputs are held where nothing changed).
+        unknown: the size shown before.
     """
 
     def text() -> bytes:
@@ -123,7 +135,8 @@ def made_when_opened(
             state.put(name, data)
         return data
 
-    return GeneratedFile(text, lambda: state.get(key()), mtime, inode_of("bids", *identity))
+    inode = inode_of("bids", *identity)
+    return GeneratedFile(text, lambda: state.get(key()), mtime, inode, unknown=unknown)
 
 
 def rendered(identity: str, render: Callable[[], bytes], lasts_s: float | None = None) -> GeneratedFile:

@@ -118,6 +118,18 @@ class File(Node):
         return False
 
 
+class UnknownSize(int):
+    """The size that is shown of a file that is made when it is opened, while nobody knows its true one:
+    larger than any such file. A program that reads as many bytes as `stat` told then ends with an error; by a
+    smaller size it would cut the file without one (tarfile, `git add`), and by 0 not even open it.
+    """
+
+    __slots__ = ()
+
+
+LARGER_THAN_ANY_TABLE = UnknownSize(1 << 40)
+
+
 def inode_of(*identity: str) -> int:
     """A stable inode number for a folder or a resource: 43 bits of a hash, then 20 bits of zeros for the
     files of a resource.

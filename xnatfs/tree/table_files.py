@@ -4,8 +4,8 @@
                   /{sessions,scandates,scans}.{csv,xlsx,parquet}
                   /sessions/SESSION/<pipeline>/...       the same for one session
 
-Used by `root`. A table is built when it is opened; until then its size is a placeholder, and `open` tells the
-true one before it returns.
+Used by `root`. A table is built when it is opened; until then its size is larger than any table's, and `open`
+tells the true one before it returns.
 Threading: any thread; nodes hold no state of their own.
 """
 
@@ -21,9 +21,9 @@ from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.engine.materialize import TableFiles, Variant, variants
 from xnatfs.tables.spec import Table
-from xnatfs.tree.generated import PLACEHOLDER_BYTES, rendered
+from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import Branch, File, Node, OpenContent, inode_of
+from xnatfs.tree.node import LARGER_THAN_ANY_TABLE, Branch, File, Node, OpenContent, inode_of
 from xnatfs.tree.resource import Sources
 
 _README = """\
@@ -78,12 +78,8 @@ class TableFile(File):
 
     @property
     def size(self) -> int:
-        manifest = self._tables.outputs.manifest(self._project, self._key, self._sessions)
-        return (
-            PLACEHOLDER_BYTES
-            if manifest is None
-            else manifest.sizes.get(self._variant.suffix, PLACEHOLDER_BYTES)
-        )
+        size = self._tables.outputs.size(self._project, self._key, self._variant, self._sessions)
+        return LARGER_THAN_ANY_TABLE if size is None else size
 
     @property
     def mtime(self) -> float:

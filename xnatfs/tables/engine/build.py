@@ -102,24 +102,29 @@ class Builder:
         unsettled = any(
             session.result.refusal is not None or session.result.provisional for session in built_sessions
         )
-        state = "" if unsettled else _state(project, spec, chosen)
+        state = "" if unsettled else _state(project, spec.fingerprint, chosen)
         return BuiltTable(spec, project, built_sessions, collector.files, as_of, state)
 
-    def state(self, project: str, key: str, sessions: Sequence[str] = ()) -> str:
+    def state(self, project: str, key: str, sessions: Sequence[str] = (), *, recheck: bool = True) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is
         read of them. "" if only a build can show it: for tables made from listings, servers without stamps,
         and once after `check_again`.
+
+        Args:
+            recheck: without it, what the stamps tell of tables made from listings too, and after
+                `check_again`.
 
         Raises:
             UsageError, Failure: see `build`.
         """
         if project in self.groups:
-            return joined_state([self.state(part, key, members) for part, members in self.parts(project)])
+            parts = self.parts(project)
+            return joined_state([self.state(part, key, members, recheck=recheck) for part, members in parts])
         summary = self.summaries.get(project)
         chosen = chosen_sessions(summary, sessions)
-        if key not in self.tables or self.rechecks.due(project, key, sessions):
+        if recheck and (key not in self.tables or self.rechecks.due(project, key, sessions)):
             return ""
-        return _state(project, self._spec(summary, key), chosen)
+        return _state(project, self._spec(summary, key).fingerprint if key in self.tables else key, chosen)
 
     def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
         """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of
@@ -159,10 +164,10 @@ class Builder:
         return self.overrides.of(summary).spec(table)
 
 
-def _state(project: str, spec: Spec, chosen: Sequence[ExperimentRecord]) -> str:
+def _state(project: str, what: str, chosen: Sequence[ExperimentRecord]) -> str:
     if not all(experiment.changed for experiment in chosen):
         return ""
-    state = [__version__, project, spec.fingerprint, *sorted(map(repr, chosen))]
+    state = [__version__, project, what, *sorted(map(repr, chosen))]
     return hashlib.sha256("\n".join(state).encode("utf-8", "backslashreplace")).hexdigest()[:20]
 
 

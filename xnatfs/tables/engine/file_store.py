@@ -94,6 +94,10 @@ class TableFileStore:
             self._manifests[name] = self._read_manifest(name)
         return self._manifests[name]
 
+    def in_use(self, name: str) -> bool:
+        """Whether a file of a table is open: then every opener gets the build it is of."""
+        return self._handles.get(name, 0) > 0
+
     def open(self, name: str, manifest: Manifest, variant: Variant) -> OpenFile | None:
         """A file of a build; None if it is not there."""
         path = self.path(name) / f"{manifest.fingerprint}{variant.suffix}"

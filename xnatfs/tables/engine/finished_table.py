@@ -102,6 +102,7 @@ def finish_listed(builder: Builder, project: str, key: str, sessions: Sequence[s
         Failure, UsageError: see `Builder.build`.
     """
     as_of = time.time()
+    state = builder.state(project, key, sessions, recheck=False)
     frames = [LISTED[key].build(builder, part, members) for part, members in builder.parts(project, sessions)]
     # All of them begin with ID, label and subject.
     rows = sorted((row for frame in frames for row in frame.rows()), key=lambda row: (row[2], row[1], row[0]))
@@ -110,7 +111,7 @@ def finish_listed(builder: Builder, project: str, key: str, sessions: Sequence[s
     for row in rows:
         digest.update(repr(row).encode("utf-8", "backslashreplace"))
     about = {"rows": str(len(rows))} | _times(as_of)
-    return FinishedTable(key, digest.hexdigest()[:20], as_of, about, variants(None), frame)
+    return FinishedTable(key, digest.hexdigest()[:20], as_of, about, variants(None), frame, state=state)
 
 
 def as_iso(when: float) -> str:

@@ -6,17 +6,21 @@ that up to `_STALE_AFTER_S`; if it takes longer, the table is served as it was a
 A table is no value of a `concurrency.refreshable.Refreshable`, though that too lets one call serve all who
 wait and falls back on what was there; docs/internals/table.md 6 has the reasons. What both share is
 `SingleFlight`, and `UNANSWERED`: which failures leave the old one standing.
-Threading: any thread. One build of a table at a time, shared by all callers; no lock is held over it.
+Threading: any thread. One build of a table at a time, shared by all callers; no lock is held over it. A
+lock around the states that sizes are shown by.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from cachetools import TTLCache
 
 from xnatfs.concurrency.single_flight import SharedCall, SingleFlight, WorkerPool
 from xnatfs.config import Limits
@@ -40,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _CACHE_FRACTION = 4  # all tables together may take one part in this many of the cache's size, beside it
 _FRESH_FOR_S = 5.0  # opening the .csv and then the .xlsx gives the same table
+_LOOK_AGAIN_S = 1.0  # at the stamps of a project, for sizes
 _STALE_AFTER_S = 1.0  # how long an opener waits for a newer build before it gets the table as it was
 
 
@@ -68,10 +73,25 @@ class TableFiles:
         self._renewals = SingleFlight(self._workers)
         self._builders = WorkerPool("table files", 4)  # renewals wait for these
         self._builds = SingleFlight(self._builders)
+        # States of tables that were looked at: a folder shows a dozen files of each.
+        self._states_lock = threading.Lock()
+        self._states: TTLCache[tuple[str, str], str] = TTLCache(1024, ttl=_LOOK_AGAIN_S)
 
     def manifest(self, project: str, key: str, sessions: Sequence[str] = ()) -> Manifest | None:
         """What is built; None if nothing is. No request, and the disk is looked at once."""
         return self._store.manifest(_Request(project, key, tuple(sessions)).name)
+
+    def size(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> int | None:
+        """The size of a file in bytes; None if it is not built, or if it was and the server's stamps have
+        moved since: opening it gives another one. No request but for the project's summary.
+        """
+        request = _Request(project, key, tuple(sessions))
+        name = request.name
+        manifest = self._store.manifest(name)
+        size = None if manifest is None else manifest.sizes.get(variant.suffix)
+        if manifest is None or size is None or not self._due(manifest) or self._store.in_use(name):
+            return size
+        return None if self._outdated(request, manifest) else size
 
     def open(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> OpenFile:
         """A file of a table, built now unless it is there.
@@ -114,6 +134,23 @@ class TableFiles:
             time.time() - manifest.checked > max(self._limits.ttl, _FRESH_FOR_S)
             or manifest.checked <= self._builder.rechecks.requested
         )
+
+    def _outdated(self, request: _Request, manifest: Manifest) -> bool:
+        """Whether a table that is there is known not to be the newest. One that has no state may be."""
+        if not manifest.state:
+            return False
+        project, key, sessions = request
+        looked_at = request.name, manifest.state  # a newer build needs a newer look
+        with self._states_lock:
+            state = self._states.get(looked_at)
+        if state is None:
+            try:
+                state = self._builder.state(project, key, sessions, recheck=False)
+            except (Failure, UsageError):
+                return False  # it is served as it is
+            with self._states_lock:
+                self._states[looked_at] = state
+        return state not in ("", manifest.state)
 
     def _try_to_renew(self, request: _Request, variant: Variant) -> None:
         """Compare a table that is there with the server. If that takes long or the server is away, it stays
