@@ -225,8 +225,10 @@ def _put_together(
     learnt = Corrections(settings.state_dir / "servers" / scope / "learnt.sqlite")
     made.callback(learnt.close)
     listings = ListingRequests(connection)
-    stored = StoredListings(ListingStore(settings.cache_dir / scope / "listings.sqlite"))
+    listing_store = ListingStore(settings.cache_dir / scope / "listings.sqlite")
+    stored = StoredListings(listing_store)
     made.callback(stored.close)
+    _tell_renewed(diagnostics, cache.index.renewed, learnt.renewed, listing_store.renewed)
     history = MtimeHistory(learnt)
     listing_service = ListingService(
         listings, settings.limits, diagnostics, stored, history, settings.projects
@@ -265,14 +267,22 @@ def _builder(
     for complaint in complaints:
         diagnostics.odd(complaint)
     folder = content_manager.context.cache.directory
+    measurements = MeasurementStore(folder / "measurements.sqlite")
+    _tell_renewed(diagnostics, measurements.renewed)
     services = TableServices(
         ProjectSummaries(listing_service),
         listing_service,
         TemporaryDownloads(content_manager.context, folder / "drafts"),
-        MeasurementStore(folder / "measurements.sqlite"),
+        measurements,
         settings.limits,
     )
     return Builder(services, tables, user_site(tables))
+
+
+def _tell_renewed(diagnostics: Diagnostics, *sentences: str) -> None:
+    """What of an earlier version was not read: its listings and numbers are asked for again."""
+    for sentence in filter(None, sentences):
+        diagnostics.odd(sentence)
 
 
 def _log_in(connection: Connection, settings: Settings, credentials: Credentials) -> str:

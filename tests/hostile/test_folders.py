@@ -111,8 +111,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, what: str) -> None:
 def test_the_folder_of_the_socket_is_refused_if_anybody_could_have_laid_something_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    folder = tmp_path / f"xnatfs-{os.geteuid()}"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / "xnatfs"
     (tmp_path / "trap").mkdir(mode=0o700)
     match what:
         case "link":
@@ -127,7 +127,6 @@ def test_the_folder_of_the_socket_is_refused_if_anybody_could_have_laid_somethin
         case "theirs":
             folder.mkdir(mode=0o700)
             monkeypatch.setattr("os.geteuid", lambda: 12345)
-            folder.rename(tmp_path / "xnatfs-12345")
     with pytest.raises(UsageError, match="is not a private folder of this user"):
         mount_registry.socket_path("/mnt/xnat")
     assert list((tmp_path / "trap").iterdir()) == [] and not (tmp_path / "nowhere").exists()
@@ -136,8 +135,26 @@ def test_the_folder_of_the_socket_is_refused_if_anybody_could_have_laid_somethin
 def test_a_socket_has_a_private_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: object
 ) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert mode(mount_registry.socket_path("/mnt/xnat").parent) == 0o700
+    monkeypatch.setenv("XNATFS_STATE_DIR", str(tmp_path / "state"))
+    path = mount_registry.socket_path("/mnt/xnat")
+    assert path.is_relative_to(tmp_path / "state") and mode(path.parent) == 0o700
+
+
+def test_a_name_that_another_user_took_in_tmp_keeps_no_mount_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of the state directory is too long for a socket: then nobody can guess the name in /tmp."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XNATFS_STATE_DIR", str(tmp_path / ("deep" * 40)))
+    (tmp_path / f"xnatfs-{os.geteuid()}").symlink_to("/nowhere")
+    path = mount_registry.socket_path("/mnt/xnat")
+    assert len(os.fsencode(path)) <= 107 and path.parent.parent == tmp_path
+    assert mode(path.parent) == 0o700 and not path.parent.is_symlink()
+    assert mount_registry.socket_path("/mnt/xnat") == path  # the next command finds it there
+    path.parent.rmdir()
+    path.parent.symlink_to(tmp_path)  # /tmp was emptied, and somebody was quicker
+    other = mount_registry.socket_path("/mnt/xnat")
+    assert other.parent != path.parent and mode(other.parent) == 0o700
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ class Proved(NamedTuple):
 
 ELSEWHERE = [
     Proved(
+        "7.9",
+        "A cache that another version of xnatfs made, in another form, keeps its downloaded files. The rest "
+        "is made anew, and `.xnatfs/oddities.txt` says so.",
+        ("tests/vfs/test_remount.py::test_databases_of_another_version_are_started_anew_and_it_is_said",),
+    ),
+    Proved(
         "1.2",
         "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, "
         "`views/`), and is cached once.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -306,6 +307,38 @@ def test_a_damaged_index_is_made_anew_from_the_files(tmp_path: Path, damage: byt
     again = ContentCache(cache.directory, 100 * KIB)
     assert get(again, "a") == b"content"
     assert again.usage() == (1, 7, 0)
+    again.close()
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA user_version = 99", "ALTER TABLE objects ADD COLUMN more"])
+def test_an_index_of_another_version_is_made_anew_and_the_contents_stay(
+    tmp_path: Path, statement: str
+) -> None:
+    """By its number, or, without one, by its columns."""
+    cache = ContentCache(tmp_path / "c", 100 * KIB)
+    put(cache, "a", b"content")
+    assert cache.index.renewed == ""
+    cache.close()
+    with contextlib.closing(sqlite3.connect(cache.directory / "index.sqlite")) as database:
+        assert database.execute("PRAGMA user_version").fetchone()[0] > 0
+        database.execute("PRAGMA user_version = 0")
+        database.execute(statement)
+        database.commit()
+    again = ContentCache(cache.directory, 100 * KIB)
+    assert get(again, "a") == b"content"
+    assert again.has(key("a")) == ""  # and it is checked again
+    assert "made anew" in again.index.renewed
+    again.close()
+
+
+def test_an_index_from_before_there_were_numbers_is_used(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path / "c", 100 * KIB)
+    put(cache, "a", b"content")
+    cache.close()
+    with contextlib.closing(sqlite3.connect(cache.directory / "index.sqlite")) as database:
+        database.execute("PRAGMA user_version = 0")
+    again = ContentCache(cache.directory, 100 * KIB)
+    assert again.has(key("a")) == "md5" and again.index.renewed == ""
     again.close()
 
 

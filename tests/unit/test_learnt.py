@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -42,6 +44,25 @@ def test_a_damaged_file_is_started_anew(tmp_path: Path, damage: bytes) -> None:
     again = Corrections(path)
     assert again.get("size", "f") == "12"
     again.close()
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA user_version = 99", "ALTER TABLE learnt ADD COLUMN more"])
+def test_a_file_of_another_version_is_started_anew(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "learnt.sqlite"
+    learnt = Corrections(path)
+    learnt.put("size", "f", "12")
+    learnt.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 0")
+        database.execute(statement)
+        database.commit()
+    again = Corrections(path)
+    assert again.get("size", "f") is None and "were started anew" in again.renewed
+    again.put("size", "f", "13")
+    again.close()
+    third = Corrections(path)
+    assert third.get("size", "f") == "13" and third.renewed == ""
+    third.close()
 
 
 def test_a_state_directory_that_cannot_be_written_costs_only_the_memory_of_it(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ outlive the mount.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -42,6 +44,36 @@ def content(mounted: Core, path: str) -> str:
 
 def everything(mounted: Core, top: str = "/projects") -> dict[str, tuple[float, str]]:
     return {path: (found.mtime, content(mounted, path)) for path, found in walk(mounted.vfs, top)}
+
+
+def test_databases_of_another_version_are_started_anew_and_it_is_said(
+    scale: DemoServer, compose: Compose
+) -> None:
+    """What was downloaded stays; listings and rows are asked for again."""
+    first = compose(scale)
+    path = f"{SCAN}/0001.dcm"
+    data = read(first.vfs, path)
+    read(first.vfs, "/tables/SCALE/sessions.csv")
+    folder, state = first.cache.directory, first.settings.state_dir
+    first.close()
+    databases = [*folder.rglob("*.sqlite"), *state.rglob("*.sqlite")]
+    assert {one.name for one in databases} == {
+        "index.sqlite",
+        "learnt.sqlite",
+        "listings.sqlite",
+        "measurements.sqlite",
+    }
+    for database in databases:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+    scale.clear_log()
+    second = compose(scale)
+    told = " ".join(second.diagnostics.oddities())
+    assert all(f"{database} w" in told for database in databases), told
+    assert read(second.vfs, path) == data
+    assert not scale.requests(r"^GET .*/files/.*dcm"), "what was downloaded was lost"
+    second.close()
+    assert not compose(scale).diagnostics.oddities()
 
 
 # --- warm ---------------------------------------------------------------------------------------------------

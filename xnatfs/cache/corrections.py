@@ -19,18 +19,23 @@ from xnatfs.cache.database import Database, storable
 log = logging.getLogger(__name__)
 
 
+_SCHEMA_VERSION = 1  # rises with every change to:
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learnt (kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key));"
 
 
 class Corrections:
     """A small persistent map (kind, key) -> text, read whole at the start: it only ever holds the server's
     errors.
+
+    Attributes:
+        renewed: see `Database`.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, str], str] = {}
-        self._database = Database(path, _SCHEMA, "the corrections in", read_whole=True)
+        self._database = Database(path, _SCHEMA, _SCHEMA_VERSION, "the corrections in", read_whole=True)
+        self.renewed = self._database.renewed
         for kind, key, value in self._database.execute("SELECT kind, key, value FROM learnt"):
             self._values[kind, key] = value
 

@@ -1,5 +1,5 @@
-"""Opening the small SQLite files beside the cache: one that is damaged is started anew, since all of them can
-be had again.
+"""Opening the small SQLite files beside the cache: one that is damaged, or of another version of xnatfs, is
+started anew, since all of them can be had again.
 
 Used by `listing_store`, `measurement_store` and `cache.corrections`. The index of the contents opens its own:
 it is made anew from the files.
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from xnatfs.cache.index import OPENING, identity, is_damage, network_file_system, patience, wait_at_most
+from xnatfs.cache.schema_version import OtherVersion, make_tables
 from xnatfs.config import private_folder
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,14 @@ class Database:
 
     Args:
         schema: statements that may be run again.
+        version: their number, which rises with every change to them.
         what: names it in the log.
         read_whole: look at every page now: for a small one that is read whole anyhow.
         durable: False where a commit need not be waited for.
         aged: (table, column of epoch seconds, seconds): older rows are removed now.
+
+    Attributes:
+        renewed: why it was started anew when it was opened, as a sentence; "" if it was not.
 
     Raises:
         sqlite3.Error, OSError: it cannot be used at all.
@@ -46,6 +51,7 @@ class Database:
         self,
         path: Path,
         schema: str,
+        version: int,
         what: str,
         *,
         durable: bool = True,
@@ -54,14 +60,16 @@ class Database:
     ) -> None:
         self._path = path
         self._what = what
-        self._open = partial(_opened, path, schema, durable, read_whole, tuple(aged))
+        self.renewed = ""
+        self._open = partial(_opened, path, schema, version, durable, read_whole, tuple(aged))
         private_folder(path.parent)
         try:
             self._database = self._open()
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) and not isinstance(error, OtherVersion):
                 raise
             self._start_anew(error)
+            self.renewed = f"{what} {path} were started anew: {error}"
         self._identity = identity(path)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
@@ -92,7 +100,10 @@ class Database:
 
     def _start_anew(self, error: sqlite3.Error, *, remove: bool = True) -> None:
         log.warning(
-            "%s %s are damaged or missing (%s); starting with empty ones", self._what, self._path, error
+            "%s %s are damaged, missing or of another version (%s); starting with empty ones",
+            self._what,
+            self._path,
+            error,
         )
         if remove:  # else somebody else has done so already
             for suffix in ("", "-wal", "-shm", "-journal"):
@@ -106,7 +117,12 @@ class Database:
 
 
 def _opened(
-    path: Path, schema: str, durable: bool, read_whole: bool, aged: Iterable[tuple[str, str, float]]
+    path: Path,
+    schema: str,
+    version: int,
+    durable: bool,
+    read_whole: bool,
+    aged: Iterable[tuple[str, str, float]],
 ) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=OPENING)
     try:
@@ -115,7 +131,7 @@ def _opened(
         network = network_file_system(path.parent)
         database.execute(f"PRAGMA journal_mode = {'DELETE' if network else 'WAL'}")
         database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
-        database.executescript(schema)
+        make_tables(database, schema, version)
         if read_whole and database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("a page is damaged")
         for table, column, seconds in aged:

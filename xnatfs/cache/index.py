@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from xnatfs.cache.schema_version import OtherVersion, make_tables
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
+_SCHEMA_VERSION = 1  # rises with every change to:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     key TEXT PRIMARY KEY,
@@ -114,6 +116,7 @@ class Index:
     open.
 
     Attributes:
+        renewed: why it was made anew when it was opened, as a sentence; "" if it was not.
         crashed: whether the last one who had it open did not close it (known only to one who is alone).
 
     Raises:
@@ -123,6 +126,7 @@ class Index:
     def __init__(self, path: Path, objects: Path, *, alone: bool = False) -> None:
         self._path = path
         self._alone = alone
+        self.renewed = ""
         self.crashed = False
         self._objects = objects
         self.lock = threading.RLock()
@@ -137,11 +141,10 @@ class Index:
         try:
             self._database = self._connect(rebuild=not path.exists())
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) and not isinstance(error, OtherVersion):
                 raise
-            log.warning(
-                "the cache's index %s is damaged (%s); rebuilding it from the cached files", path, error
-            )
+            log.warning("the cache's index %s cannot be used; making it from the files (%s)", path, error)
+            self.renewed = f"the cache's index {path} was made anew from the cached files: {error}"
             self._remove()
             self._database = self._connect(rebuild=True)
 
@@ -303,7 +306,7 @@ class Index:
             self._path.chmod(0o600)
             database.execute(f"PRAGMA journal_mode = {'DELETE' if self.network else 'WAL'}")
             database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript(_SCHEMA)
+            make_tables(database, _SCHEMA, _SCHEMA_VERSION)
             database.execute("SELECT COUNT(*) FROM objects, partials, drafts").fetchone()
             if rebuild:
                 for file in sorted(self._objects.glob("??/*")):

@@ -23,6 +23,7 @@ from xnatfs.cache.database import Database, storable
 
 log = logging.getLogger(__name__)
 
+_SCHEMA_VERSION = 1  # rises with every change to:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listings (
     kind TEXT NOT NULL,
@@ -47,12 +48,18 @@ class Stored(NamedTuple):
 
 
 class ListingStore:
-    """The listings at `path`. A store that cannot be written costs the memory of it, not the operation."""
+    """The listings at `path`. A store that cannot be written costs the memory of it, not the operation.
+
+    Attributes:
+        renewed: see `Database`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[str, str, str, float, str] | None] = queue.Queue()
-        self._database = Database(path, _SCHEMA, "the stored listings", aged=[("listings", "made", _KEPT)])
+        aged = [("listings", "made", _KEPT)]
+        self._database = Database(path, _SCHEMA, _SCHEMA_VERSION, "the stored listings", aged=aged)
+        self.renewed = self._database.renewed
         self._writer = threading.Thread(target=self._write, name="listings", daemon=True)
         self._writer.start()
 

@@ -22,6 +22,7 @@ from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
 
+_SCHEMA_VERSION = 1  # rises with every change to:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parsed (
     key TEXT PRIMARY KEY,
@@ -65,6 +66,9 @@ class Choice(NamedTuple):
 class MeasurementStore:
     """The measurements at `path`.
 
+    Attributes:
+        renewed: see `Database`.
+
     Raises:
         Failure: CACHE_BROKEN or NO_SPACE where they cannot be written: a table is built from what was
             written.
@@ -75,7 +79,10 @@ class MeasurementStore:
         self._lock = threading.Lock()
         # A table that was lost is parsed again: 5,000 commits a build are not waited for.
         aged = [("parsed", "used", _KEPT), ("choices", "used", _KEPT)]
-        self._database = Database(path, _SCHEMA, "the kept measurements", durable=False, aged=aged)
+        self._database = Database(
+            path, _SCHEMA, _SCHEMA_VERSION, "the kept measurements", durable=False, aged=aged
+        )
+        self.renewed = self._database.renewed
 
     def stamp(self, key: str) -> str | None:
         """The stamp of a file's rows; None if they are not here. Cheaper than the rows."""

@@ -19,6 +19,8 @@ from xnatfs.config import private_folder, state_home
 from xnatfs.disk import write_private_json
 from xnatfs.errors import UsageError
 
+_LONGEST_SOCKET_PATH = 107  # bytes
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -97,25 +99,48 @@ def absolute(path: str) -> str:
 
 
 def socket_path(mountpoint: str) -> Path:
-    """The path of a mount's control socket: short (at most 107 bytes are allowed), in a folder that only this
-    user can enter.
+    """The path of a mount's control socket: short, in a folder that only this user can enter.
+
+    That is below XDG_RUNTIME_DIR, else in the state directory. Where its path is too long for a socket, it is
+    a folder in /tmp of a name that nobody can guess: another user could make one of a known name first, and
+    keep every mount from starting.
 
     Raises:
         UsageError: the folder belongs to another user, or is open to others.
     """
+    name = f"{name_of(mountpoint)}.sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = (
-        Path(runtime) / "xnatfs"
-        if runtime and os.path.isdir(runtime)
-        else Path(tempfile.gettempdir()) / f"xnatfs-{os.geteuid()}"
-    )
+    folder = Path(runtime) / "xnatfs" if runtime and os.path.isdir(runtime) else state_home() / "run"
+    if len(os.fsencode(folder / name)) > _LONGEST_SOCKET_PATH:
+        return _short_folder() / name
+    if folder.parent == state_home():
+        return private_folder(folder) / name
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    status = folder.lstat()
     # Not repaired: others may have placed anything there while it was open.
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+    if not _is_private(folder):
         raise UsageError(f"{folder} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
-    return folder / f"{name_of(mountpoint)}.sock"
+    return folder / name
+
+
+def _short_folder() -> Path:
+    """A folder of this user in /tmp, which the state directory names; another one if that is gone, or was
+    replaced by somebody after /tmp was emptied.
+    """
+    record = private_folder(state_home()) / "socket-folder.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        folder = Path(json.loads(record.read_text(encoding="utf-8")))
+        if folder.is_absolute() and _is_private(folder):
+            return folder
+    folder = Path(tempfile.mkdtemp(prefix="xnatfs-"))
+    write_private_json(record, str(folder))
+    return folder
+
+
+def _is_private(folder: Path) -> bool:
+    status = folder.lstat()
+    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return mine and stat.S_IMODE(status.st_mode) == 0o700
 
 
 def log_path(mountpoint: str) -> Path:
