@@ -30,6 +30,7 @@ from xnatfs.server.urls import encode, files_path
 log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
+_DECODED = ("gzip", "x-gzip", "deflate")  # by urllib3, with nothing else installed
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _DAMAGED = (UnzipError, ValueError)  # the second is what stream-inflate, which it uses for Deflate64, raises
 # Names a real XNAT may refuse one by one: Spring's firewall answers 400 to `%25` and `;`, and a folder called
@@ -93,7 +94,11 @@ class Downloads:
                 number(response.headers.get("Content-Length", "")),
                 response.headers.get("Last-Modified", ""),
             )
-            yield Stream(size, stamp, _pieces(response, self._patience))
+            encoded = _encoding(response, record, size)
+            # The length is that of the encoded answer: the file's own shows at its end.
+            yield Stream(
+                None if encoded else size, stamp, _pieces(response, self._patience, decode=bool(encoded))
+            )
 
     @contextmanager
     def part(
@@ -120,19 +125,21 @@ class Downloads:
                 raise Failure(Cause.CHANGED, record.uri)
             stamp = response.headers.get("Last-Modified", "")
             if response.status_code == 200:
-                yield RangePart(
-                    0,
-                    number(response.headers.get("Content-Length", "")),
-                    None,
-                    stamp,
-                    _pieces(response, self._patience),
-                )
+                length = number(response.headers.get("Content-Length", ""))
+                encoded = _encoding(response, record, length)
+                pieces = _pieces(response, self._patience, decode=bool(encoded))
+                yield RangePart(0, None if encoded else length, None, stamp, pieces)
                 return
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             if match is None or int(match[1]) != start:
                 raise Failure(Cause.NOT_DATA, record.uri, "part of a file without a valid Content-Range")
             size = int(match[3])
             last = min(int(match[2]) + 1, end, size)
+            exact = response.headers.get("Content-Length", "") == str(int(match[2]) + 1 - start)
+            if encoded := _encoding(response, record, size if exact else None):
+                # A part of the encoded file is none of the file. Without a size it is fetched whole.
+                yield RangePart(start, None, last, stamp, _unusable(record, encoded))
+                return
             yield RangePart(start, size, last, stamp, _pieces(response, self._patience, last - start))
 
     def unchanged(self, record: FileRecord, last_modified: str) -> bool:
@@ -170,7 +177,7 @@ class Downloads:
                 files_path(record), {}, params={"format": "zip", "compression": "0"}, hold=hold
             ) as response,
         ):
-            yield _members(_pieces(response, self._patience))
+            yield _members(_pieces(response, self._patience, decode=True))
 
     @contextmanager
     def _open(
@@ -229,7 +236,32 @@ def out_of_reach(path: str) -> bool:
     return bool(_NOWHERE & set(path))
 
 
-def _pieces(response: requests.Response, patience: float, left: int = sys.maxsize) -> Iterator[bytes]:
+def _encoding(response: requests.Response, record: FileRecord, size: int | None) -> str:
+    """How an answer of `size` bytes is encoded, which nobody asked for; "" if it is not. A proxy compresses
+    what passes it; and a web server may say "gzip" of a `.nii.gz` that it sends as it is: that has the size
+    of the catalogue, and a compressed answer has not.
+
+    Raises:
+        Failure: NOT_DATA if it cannot be decoded.
+    """
+    encoded = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoded in ("", "identity") or (size is not None and size == record.size):
+        return ""
+    if encoded not in _DECODED:
+        raise Failure(Cause.NOT_DATA, record.uri, f"it came encoded ({encoded}), which nobody asked for")
+    log.info("%s came encoded (%s), which nobody asked for", record.uri, encoded)
+    return encoded
+
+
+def _unusable(record: FileRecord, encoded: str) -> Iterator[bytes]:
+    detail = f"a part of it came encoded ({encoded}), which nobody asked for"
+    raise Failure(Cause.NOT_DATA, record.uri, detail)
+    yield b""  # which makes it an iterator
+
+
+def _pieces(
+    response: requests.Response, patience: float, left: int = sys.maxsize, *, decode: bool = False
+) -> Iterator[bytes]:
     """The body, or its first `left` bytes, in pieces; a broken connection becomes a `Failure`, and so does
     one that only trickles: each byte starts the time-out of the socket anew, but a piece has to come within
     `patience` seconds.
@@ -238,7 +270,7 @@ def _pieces(response: requests.Response, patience: float, left: int = sys.maxsiz
     3).
     """
     while left > 0:
-        piece, trouble = _piece(response, min(PIECE, left), patience)
+        piece, trouble = _piece(response, min(PIECE, left), patience, decode)
         if piece:
             yield piece
         if trouble is not None:
@@ -251,14 +283,16 @@ def _pieces(response: requests.Response, patience: float, left: int = sys.maxsiz
         left -= len(piece)
 
 
-def _piece(response: requests.Response, length: int, patience: float) -> tuple[bytes, Failure | None]:
+def _piece(
+    response: requests.Response, length: int, patience: float, decode: bool
+) -> tuple[bytes, Failure | None]:
     """The next bytes, fewer than `length` only at the end; and what broke after them."""
     deadline = time.monotonic() + patience
     parts = []
     trouble: Failure | None = None
     subject = response.url.partition("?")[0]
     try:
-        while length > 0 and (part := response.raw.read1(length, decode_content=True)):
+        while length > 0 and (part := response.raw.read1(length, decode_content=decode)):
             parts.append(part)
             length -= len(part)
             if length > 0 and time.monotonic() > deadline:
