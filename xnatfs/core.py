@@ -25,6 +25,7 @@ from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.fuse.overlay_lower import Lower
 from xnatfs.listing.codec import StoredListings
@@ -182,7 +183,7 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Co
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, Failure):
                 raise
-            raise Failure(Cause.CACHE_BROKEN, str(settings.cache_dir), str(error)) from error
+            raise disk_failure(error, str(settings.cache_dir)) from error
         _check_projects(mounted)
         made.pop_all()
     return mounted

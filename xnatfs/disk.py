@@ -11,6 +11,8 @@ import errno
 import hashlib
 import json
 import os
+import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,38 @@ from typing import Any
 from xnatfs.errors import Cause, Failure
 
 _PIECE_BYTES = 2**20
+_PROBE_BYTES = 2**16
 
 
-def disk_failure(error: OSError, subject: str) -> Failure:
-    """What a disk's error means: NO_SPACE if the disk is full or the user's quota used up, else
-    CACHE_BROKEN.
+def disk_failure(error: OSError | sqlite3.Error, subject: str) -> Failure:
+    """What an error of the disk, or of a database on it, means: NO_SPACE if the disk is full or the user's
+    quota used up, else CACHE_BROKEN.
+
+    Args:
+        subject: the folder or file.
     """
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        full = _is_full(error)
+    else:
+        # SQLite says "disk I/O error" where the quota is used up.
+        full = "full" in str(error) or ("disk I/O" in str(error) and _takes_nothing(Path(subject)))
     return Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, subject, str(error))
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _takes_nothing(place: Path) -> bool:
+    """Whether the disk of a folder or file takes no more bytes of this user."""
+    folder = place if place.is_dir() else place.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            write_all(probe.fileno(), bytes(_PROBE_BYTES), 0)
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return _is_full(error)
+    return False
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> int:

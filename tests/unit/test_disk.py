@@ -6,13 +6,16 @@ import errno
 import hashlib
 import json
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
 from xnatfs import disk
-from xnatfs.errors import Cause
+from xnatfs.cache import writers
+from xnatfs.cache.contents import ContentCache
+from xnatfs.errors import Cause, Failure
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -23,6 +26,45 @@ def test_a_full_disk_and_a_used_up_quota_are_alike(number: int) -> None:
 
 def test_another_error_of_the_disk_is_not_taken_for_a_full_one() -> None:
     assert disk.disk_failure(OSError(errno.EROFS, ""), "").cause is Cause.CACHE_BROKEN
+
+
+def test_a_database_tells_a_full_disk_and_a_used_up_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one word for the first, and none for the second: "disk I/O error" is what it says."""
+    full = sqlite3.OperationalError("database or disk is full")
+    broken = sqlite3.OperationalError("disk I/O error")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    path = str(folder / "index.sqlite")
+    assert disk.disk_failure(full, path).cause is Cause.NO_SPACE
+    assert disk.disk_failure(broken, path).cause is Cause.CACHE_BROKEN
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(disk.os, "pwrite", refuse)
+    assert disk.disk_failure(broken, path).cause is Cause.NO_SPACE
+    assert disk.disk_failure(broken, str(folder)).cause is Cause.NO_SPACE
+    assert disk.disk_failure(sqlite3.OperationalError("no such table"), path).cause is Cause.CACHE_BROKEN
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_cannot_even_be_made_is_no_broken_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """There are quotas for the number of files, too."""
+    cache = ContentCache(tmp_path / "cache", 10**6)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(writers, "locked", refuse)
+    with pytest.raises(Failure) as caught:
+        cache.draft(None)
+    assert caught.value.cause is Cause.NO_SPACE
+    cache.close()
 
 
 def test_all_is_written_though_the_disk_takes_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

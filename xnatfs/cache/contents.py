@@ -33,7 +33,7 @@ from xnatfs.cache.recovery import Guard, sweep_all, sweep_drafts
 from xnatfs.cache.space import CacheSpace, checked_key
 from xnatfs.cache.writers import RESERVE_STEP_BYTES, BatchWriter, CacheWriter, locked
 from xnatfs.config import private_folder
-from xnatfs.errors import Cause, Failure
+from xnatfs.disk import disk_failure
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class ContentCache:
         except (OSError, sqlite3.Error) as error:
             if guard is not None:
                 guard.close()
-            raise Failure(Cause.CACHE_BROKEN, str(directory), str(error)) from error
+            raise disk_failure(error, str(directory)) from error
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class ContentCache:
                 self.index.execute("UPDATE partials SET used = ? WHERE key = ?", time.time(), name)
             os.ftruncate(fd, size)
         except (OSError, sqlite3.Error) as error:
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            raise disk_failure(error, str(self.directory)) from error
         with self.space.lock:
             self.space.pin(name)
         return Partial(

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xnatfs.cache.schema_version import OtherVersion, make_tables
-from xnatfs.errors import Cause, Failure
+from xnatfs.disk import disk_failure
+from xnatfs.errors import Failure
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +185,7 @@ class Index:
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
                 self._abandon()
-                cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
-                raise Failure(cause, str(self._path), str(error)) from error
+                raise disk_failure(error, str(self._path)) from error
 
     # --- rows -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.index import file_system, network_file_system
 from xnatfs.cache.recovery import in_use, sweep_all
-from xnatfs.disk import md5_of
+from xnatfs.disk import disk_failure, md5_of
 from xnatfs.errors import Cause, Failure
 
 _UNLIMITED = 1 << 62
@@ -179,7 +179,7 @@ def verify(scope: CacheScope, progress: Callable[[int, int], None] = lambda done
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise
-        raise Failure(Cause.CACHE_BROKEN, str(scope.directory), str(error)) from error
+        raise disk_failure(error, str(scope.directory)) from error
     finally:
         cache.close()
     return found
@@ -245,7 +245,7 @@ def clear(scope: CacheScope) -> tuple[int, int]:
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise
-        raise Failure(Cause.CACHE_BROKEN, str(scope.directory), str(error)) from error
+        raise disk_failure(error, str(scope.directory)) from error
     return freed, left
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xnatfs.cache.database import Database, storable
-from xnatfs.errors import Cause, Failure
+from xnatfs.disk import disk_failure
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,7 @@ class MeasurementStore:
             with self._lock:
                 self._database.execute(statement, _storable(values))
         except sqlite3.Error as error:
-            cause = Cause.NO_SPACE if "full" in str(error) else Cause.CACHE_BROKEN
-            raise Failure(cause, str(self._path), str(error)) from error
+            raise disk_failure(error, str(self._path)) from error
 
 
 def _storable(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from xnatfs.cache.index import Index, PartialRow
 from xnatfs.config import private_folder
+from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class CacheSpace:
         try:
             _rename(path, self.path(key))
         except OSError as error:
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            raise disk_failure(error, str(self.directory)) from error
 
     def clear(self) -> int:
         """Remove everything that is not open in this process; returns the bytes freed."""
@@ -138,7 +139,7 @@ class CacheSpace:
                 self.index.put_object(key, size, last_modified, verified)
                 self.index.execute("DELETE FROM drafts WHERE name = ?", name)
         except (OSError, sqlite3.Error) as error:
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            raise disk_failure(error, str(self.directory)) from error
 
     def store_many(self, name: str, stored: list[tuple[str, int, str]]) -> None:
         """Enter (key, size, how it was checked) of files of a batch that are in place (called by
@@ -154,7 +155,7 @@ class CacheSpace:
                     name,
                 )
         except sqlite3.Error as error:
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            raise disk_failure(error, str(self.directory)) from error
 
     def drop_draft(self, name: str, path: Path | None) -> None:
         """Give a draft's reservation back and remove its file if it is still there."""
@@ -206,7 +207,7 @@ class CacheSpace:
                 self.index.execute("DELETE FROM partials WHERE key = ?", name)
                 self.index.put_object(key, size, last_modified, verified)
         except (OSError, sqlite3.Error) as error:
-            raise Failure(Cause.CACHE_BROKEN, str(self.directory), str(error)) from error
+            raise disk_failure(error, str(self.directory)) from error
 
     def drop_partial(self, key: str, path: Path) -> None:
         """Remove a partial file."""

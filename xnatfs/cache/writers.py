@@ -49,7 +49,7 @@ def _new(path: Path) -> int:
     try:
         fd = locked(path)
     except OSError as error:
-        raise Failure(Cause.CACHE_BROKEN, str(path.parent), str(error)) from error
+        raise disk_failure(error, str(path.parent)) from error
     if fd is None:
         raise Failure(Cause.CACHE_BROKEN, str(path), "another process locked it")
     return fd
@@ -138,7 +138,7 @@ class BatchWriter:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError as error:
-            raise Failure(Cause.CACHE_BROKEN, self._path, str(error)) from error
+            raise disk_failure(error, self._path) from error
 
     def write(self, piece: bytes) -> None:
         """Append to it."""
