@@ -220,6 +220,7 @@ class Settings:
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
     allow_http: bool = False  # the password may cross a network in clear text
     offline: bool = False  # send no request: show and serve cached data only
+    inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
     lower: bool = False  # the mount is the lower layer of an overlay
     limits: Limits = Limits()
 

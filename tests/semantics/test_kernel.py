@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
 import select
@@ -20,8 +21,8 @@ import pytest
 
 from tests.semantics.conftest import MIB, TEXT, Place, opened, refused
 from tests.semantics.quoting import rows, rule
-from tests.support import run, xnatfs
-from xnatfs.daemon import mount_registry
+from tests.support import mount, run, xnatfs
+from tests.vfs.conftest import FOLDER, Shelf
 from xnatfs.demo.model import ComputedContent
 
 # --- attributes ---------------------------------------------------------------------------------------------
@@ -100,6 +101,37 @@ def test_df(place: Place) -> None:
     found = os.statvfs(place.file)
     assert found.f_blocks == found.f_bfree == found.f_bavail and found.f_blocks * found.f_frsize == 1 << 50
     assert found.f_flag & os.ST_RDONLY and found.f_namemax == 255
+
+
+def socket_of(place: Place) -> str:
+    """Where the mount's own state directory says it is."""
+    (told,) = (Path(place.mounted.env["XNATFS_STATE_DIR"]) / "mounts").glob("*.json")
+    return str(json.loads(told.read_text())["socket"])
+
+
+@rule(
+    "2.11",
+    "Inode numbers have up to 63 bits: `stat` of a program that knows only 32 fails with EOVERFLOW. With "
+    "`--inode32` they have 32, the same at every mount, and two files or folders may share one: `diff` takes "
+    "such files for the same, and `find` may report a loop. Tools that look for hard links are not misled, "
+    "since every file has one link. An overlay would be: `--inode32` is refused with `--overlay`.",
+)
+def test_numbers_in_32_bits(place: Place, shelf: Shelf, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        shelf.put(shelf.make.entry(name, TEXT))
+    assert place.file.stat().st_ino >= 1 << 32
+    seen: list[dict[str, tuple[int, int]]] = []
+    for _ in range(2):
+        with mount(shelf.server.url, tmp_path, "--inode32") as mounted:
+            folder = mounted.point / FOLDER[1:]
+            listed = {entry.name: entry.inode() for entry in os.scandir(folder)}
+            found = {path.name: path.stat() for path in folder.iterdir()}
+            assert listed == {name: status.st_ino for name, status in found.items()}
+            seen.append({name: (status.st_ino, status.st_nlink) for name, status in found.items()})
+    assert seen[0] == seen[1] and len(set(seen[0].values())) == len(seen[0]) > 1
+    assert all(0 < number < 1 << 32 and links == 1 for number, links in seen[0].values())
+    said = xnatfs("mount", "--inode32", "--overlay", str(tmp_path / "mine"), str(tmp_path / "mnt"))
+    assert said.returncode != 0 and "--inode32 cannot be used with --overlay" in said.stderr
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -332,7 +364,7 @@ def test_what_is_kept_is_for_one_user(place: Place) -> None:
             and [path for path in special if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
         )
     with socket.socket(socket.AF_UNIX) as ours:
-        ours.connect(str(mount_registry.socket_path(str(place.mounted.point))))
+        ours.connect(str(socket_of(place)))
         (held,) = {Path(ours.getpeername())}
     assert (
         stat.S_IMODE(held.lstat().st_mode) & 0o077 == 0 == stat.S_IMODE(held.parent.lstat().st_mode) & 0o077

@@ -16,7 +16,7 @@ import pytest
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fuse import adapter as fuse
-from xnatfs.tree.node import LARGER_THAN_ANY_TABLE
+from xnatfs.tree.node import LARGER_THAN_ANY_TABLE, inode_of
 from xnatfs.vfs import Attributes, Opened
 
 FILE = Attributes(stat.S_IFREG | 0o444, 77, 1025, 1709618828.62, 1)
@@ -243,6 +243,24 @@ def test_a_reader_is_not_given_zeros_behind_the_end_of_its_version(
     adapter.release("/a", asked)
     adapter.open("/a", info())
     assert adapter.read("/a", 4096, 0, asked) == b"5 0 4096"
+
+
+def test_numbers_are_folded_into_32_bits() -> None:
+    """Those of a resource stay different and in order; the folders around it get others."""
+    shown = fuse.StatFormat(1, 2, inode32=True)
+    base = inode_of("resource", "17")
+    files = [shown.as_dict(FILE._replace(inode=base + 1 + n))["st_ino"] for n in range(1000)]
+    assert all(0 < number < 1 << 32 for number in files)
+    assert [(number - files[0]) % (1 << 32) for number in files] == list(range(1000))
+    filled = shown.new()
+    shown.fill(filled, FILE._replace(inode=base + 1), None)
+    assert filled.st_ino == files[0]
+    many = {
+        shown.as_dict(FILE._replace(inode=number))["st_ino"]
+        for number in [*(inode_of("r", str(n)) for n in range(1000)), *range(1 << 32, (1 << 32) + 1000)]
+    }
+    assert len(many) > 1990
+    assert fuse.StatFormat(1, 2).as_dict(FILE._replace(inode=base))["st_ino"] == base > 1 << 32
 
 
 def test_the_size_of_what_nobody_made_yet_breaks_no_reader(

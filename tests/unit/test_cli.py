@@ -136,6 +136,7 @@ def test_mount_fills_the_settings(
         "--bad-digest",
         "serve",
         "--allow-other",
+        "--inode32",
     ]
     monkeypatch.chdir(tmp_path)
     said = run("mount", "mnt", *options)
@@ -152,10 +153,17 @@ def test_mount_fills_the_settings(
         tmp_path / "c",
         True,
     )
-    assert settings.limits.cache_size == 3_000_000
+    assert settings.limits.cache_size == 3_000_000 and settings.inode32
     assert "sesame" not in said and "sesame" not in repr(settings)
     assert run("mount", "--foreground", "mnt").code == 0
     assert "ready" in no_mount[1][3]
+
+
+def test_inode32_is_refused_with_an_overlay(run: Any, no_mount: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    said = run("mount", "--inode32", "--overlay", str(tmp_path / "mine"), str(tmp_path / "mnt"))
+    assert said.code != 0 and "--inode32 cannot be used with --overlay" in said
+    assert no_mount == []
 
 
 def test_mount_refuses_a_bad_size_before_anything_else(run: Any, tmp_path: Path) -> None:

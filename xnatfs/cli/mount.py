@@ -70,6 +70,11 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     help="Let programs write in the mount: changes are stored in DIR and never sent to the server.",
 )
 @click.option(
+    "--inode32",
+    is_flag=True,
+    help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
+)
+@click.option(
     "--foreground",
     "in_foreground",
     is_flag=True,
@@ -84,6 +89,7 @@ def command(
     bad_digest: str,
     allow_other: bool,
     overlay: str | None,
+    inode32: bool,
     in_foreground: bool,
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT: an empty folder, or one that is made and goes with the mount.
@@ -92,6 +98,9 @@ def command(
     --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
     ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`.
     """
+    if inode32 and overlay is not None:
+        # fuse-overlayfs takes two names of one number for one file, and serves one for the other.
+        raise UsageError("--inode32 cannot be used with --overlay, which would take two files for one")
     for one in lists:
         read_list(one)
     user_map(bids_map)
@@ -100,6 +109,7 @@ def command(
         lists=tuple(one.absolute() for one in lists),
         bids_map=None if bids_map is None else bids_map.absolute(),
         serve_bad_digests=bad_digest == "serve",
+        inode32=inode32,
         lower=overlay is not None,
     )
     start(settings, login, mountpoint, allow_other=allow_other, overlay=overlay, in_foreground=in_foreground)

@@ -85,6 +85,7 @@ def foreground(
             os.getgid(),
             began.set,
             mountpoint if overlay is None else "",
+            inode32=settings.inode32,
         )
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)

@@ -44,6 +44,7 @@ _CAP_READDIRPLUS_AUTO = 1 << 14
 _READDIR_PLUS = 1  # the kernel asks for attributes with the names
 _FILL_DIR_PLUS = 2  # and the reply has them
 _NO_ATTRIBUTE = errno.ENODATA
+_SPREAD = 0x9E3779B1  # odd, and about 2**32 divided by the golden ratio
 _BLOCK = 131072  # bytes of one read of the kernel
 
 _thread = threading.local()
@@ -68,17 +69,19 @@ class StatFormat:
 
     Args:
         uid, gid: the owner shown.
+        inode32: fold inode numbers into 32 bits.
     """
 
-    def __init__(self, uid: int, gid: int) -> None:
+    def __init__(self, uid: int, gid: int, *, inode32: bool = False) -> None:
         self._owner = {"st_uid": uid, "st_gid": gid}
+        self._number = folded if inode32 else _as_it_is
 
     def as_dict(self, attributes: Attributes) -> dict[str, Any]:
         """All fields, for one `stat`."""
         stamp = _nanoseconds(attributes.mtime)
         return {
             "st_mode": attributes.mode,
-            "st_ino": attributes.inode,
+            "st_ino": self._number(attributes.inode),
             "st_size": attributes.size,
             "st_blocks": attributes.blocks,
             "st_blksize": _BLOCK,
@@ -94,7 +97,7 @@ class StatFormat:
         differ are set: mfusepy's loop over a dict costs 15 us per entry, setting all fields 5 us, this 1
         us.
         """
-        st.st_ino = attributes.inode
+        st.st_ino = self._number(attributes.inode)
         st.st_size = attributes.size
         st.st_blocks = attributes.blocks
         if before is None or before.mode != attributes.mode:
@@ -113,6 +116,17 @@ class StatFormat:
         return st
 
 
+def _as_it_is(inode: int) -> int:
+    return inode
+
+
+def folded(inode: int) -> int:
+    """An inode number in 32 bits, the same in every mount. The low 20 bits count the files of a resource
+    (`tree.node.inode_of`), which stay all different and, but for one wrap, in order; the rest is spread.
+    """
+    return ((inode >> 20) * _SPREAD + (inode & 0xFFFFF)) & 0xFFFFFFFF or 1
+
+
 def _nanoseconds(mtime: float) -> int:
     """A time for the kernel, to the microsecond. In one place, because a nanosecond's difference between a
     listing and a `stat` invalidates the page cache.
@@ -129,6 +143,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         uid, gid: the owner shown: the mounting user.
         started: called once, when the kernel has begun to send requests.
         mountpoint: where the kernel can be made to drop pages; "" below an overlay, which would keep them.
+        inode32: fold inode numbers into 32 bits.
     """
 
     use_ns = True
@@ -141,10 +156,12 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         gid: int,
         started: Callable[[], None],
         mountpoint: str = "",
+        *,
+        inode32: bool = False,
     ) -> None:
         self._vfs = vfs
         self._limits = limits
-        self.stat_format = StatFormat(uid, gid)
+        self.stat_format = StatFormat(uid, gid, inode32=inode32)
         self._started = started
         self._lock = threading.Lock()
         self._folders: dict[int, _Listed] = {}
