@@ -147,6 +147,20 @@ def test_what_tools_do_beside_their_input(server: DemoServer, tmp_path: Path, wa
         assert (files, deleted) == (3, 1) and size >= len(data) + len(text) + 5
 
 
+@pytest.mark.usefixtures("way")
+def test_a_table_that_nobody_opened_before_is_written_to(server: DemoServer, tmp_path: Path) -> None:
+    """The overlay copies it first, as many bytes as it was told."""
+    with mount(server.url, tmp_path / "plain") as plain:
+        truth = (plain.point / "tables/ALFA/sessions.csv").read_bytes()
+    with overlaid(server.url, tmp_path) as mounted:
+        path = mounted.point / "tables/ALFA/sessions.csv"
+        assert path.stat().st_size > len(truth)
+        with path.open("ab") as table:
+            table.write(b"more")
+        assert path.stat().st_size == len(truth) + 4
+        assert path.read_bytes() == truth + b"more"
+
+
 def test_a_folder_is_renamed(server: DemoServer, tmp_path: Path, way: str) -> None:
     with overlaid(server.url, tmp_path) as mounted:
         scans = mounted.point / SESSION / "SCANS"

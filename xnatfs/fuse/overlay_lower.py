@@ -7,6 +7,7 @@ Threading: any thread, as `vfs`; the remembered names have a lock, held only bri
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.tree.node import File, OpenContent
+from xnatfs.tree.node import File, OpenContent, UnknownSize
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
 _FOLDERS = 50_000  # folders whose names are remembered
@@ -94,7 +95,14 @@ class Lower(Vfs):
                 if isinstance(node, File):
                     later = _Later(node)
                     return Opened(self._hold(later, node), False, "", later.size)
-        return super().open(path, flags)
+        unknown = isinstance(super().attributes(path).size, UnknownSize)
+        opened = super().open(path, flags)
+        if unknown and not self.for_program and not isinstance(super().attributes(path).size, UnknownSize):
+            # The kernel's overlay copies as many bytes as it was told before it opened, and fills up with
+            # zeros: upon this it looks again, and opens the file that is made by now.
+            self.release(opened.handle)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opened
 
     def _known(self, path: str) -> Attributes | None:
         above, _, name = path.rpartition("/")
