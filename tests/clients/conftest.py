@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from xnatfs.demo.data import build, measurements
+from tests.support import lab_archive
+from xnatfs.demo.data import measurements
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive
@@ -39,5 +40,5 @@ class Lab:
 
 @pytest.fixture(scope="package", params=["full", "proven"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with DemoServer(build("lab"), Switches(profile=request.param)) as server:
+    with DemoServer(lab_archive(), Switches(profile=request.param)) as server:
         yield Lab(server.url, server.archive, measurements, request.param)

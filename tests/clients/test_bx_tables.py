@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.clients.bx import configure
-from xnatfs.demo.data import build, pipes
+from tests.support import lab_archive
 from xnatfs.demo.data import derived as d
 from xnatfs.demo.data import measurements as m
+from xnatfs.demo.data import pipes
 from xnatfs.demo.data import tracers as t
 from xnatfs.demo.data.lab import by_label
 from xnatfs.demo.model import Archive
@@ -103,7 +104,7 @@ TESTS = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

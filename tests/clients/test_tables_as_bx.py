@@ -20,8 +20,7 @@ import openpyxl
 import pytest
 
 from tests.clients.bx import configure, executable
-from tests.support import composed, mount, read
-from xnatfs.demo.data import build
+from tests.support import composed, lab_archive, mount, read
 from xnatfs.demo.server import DemoServer
 from xnatfs.tables.registry import LEFT_OUT, all_tables
 
@@ -127,7 +126,7 @@ class Bxs:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.support import lab_archive
 from xnatfs.demo.data import broken, build, cohort, nord, pipes
 from xnatfs.demo.data import derived as d
 from xnatfs.demo.data import measurements as m
@@ -30,7 +31,7 @@ from xnatfs.demo.model import Archive, LazyEntries
 
 @pytest.fixture(scope="module")
 def lab() -> Archive:
-    return build("lab")
+    return lab_archive()
 
 
 class Project:

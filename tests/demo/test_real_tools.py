@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from xnatfs.demo.data import build
+from tests.support import lab_archive
 from xnatfs.demo.data.truth import TrueFile, files
 
 
@@ -24,7 +24,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project.
     """
     root = tmp_path_factory.mktemp("exported")
-    archive = build("lab")
+    archive = lab_archive()
 
     def export(file: TrueFile) -> None:
         path = root / str(file.scan) / file.resource / file.path

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from xnatfs.demo.data import build
+from tests.support import lab_archive
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
@@ -24,7 +24,7 @@ UNREACHABLE = {"(a) #1 50%+;?&'\" b.txt", "%41.txt", "a\\b.txt", "x.zip/inside.t
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

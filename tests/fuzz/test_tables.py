@@ -24,6 +24,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, MIB, ODD_TEXTS, as_json, bounded, changed, damaged
+from tests.support import lab_archive
 from xnatfs.bids import sidecars
 from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import files
@@ -42,7 +43,7 @@ _LARGEST = 300_000  # bytes of a sample
 @lru_cache(maxsize=1)
 def samples() -> dict[str, list[tuple[str, bytes]]]:
     """A file or two of the sample data for each input of each table, by `table role`."""
-    archive = build("lab")
+    archive = lab_archive()
     every = [
         file for project in archive.projects for file in files(archive, project, "admin") if not file.gone
     ]

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.spelling import Spelling
-from tests.support import Mount, mount
-from xnatfs.demo.data import build
+from tests.support import Mount, lab_archive, mount
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive
@@ -72,7 +71,7 @@ class Labs:
     def get(self, profile: str) -> Lab:
         """The lab of a profile."""
         if profile not in self._started:
-            server = self._stack.enter_context(DemoServer(build("lab"), Switches(profile=profile)))
+            server = self._stack.enter_context(DemoServer(lab_archive(), Switches(profile=profile)))
             mounts = []
             for user in ("demo", "admin"):
                 folder = self._folder / profile / user

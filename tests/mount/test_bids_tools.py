@@ -17,8 +17,8 @@ from pathlib import Path
 import nibabel
 import pytest
 
-from tests.support import Mount, mount, run, xnatfs
-from xnatfs.demo.data import build, fjord
+from tests.support import Mount, lab_archive, mount, run, xnatfs
+from xnatfs.demo.data import fjord
 from xnatfs.demo.server import DemoServer
 
 NORD_MAP = r"""
@@ -71,7 +71,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     named = folder / "nord.toml"
     named.write_text(NORD_MAP)
     with (
-        DemoServer(build("lab")) as server,
+        DemoServer(lab_archive()) as server,
         mount(server.url, folder, "--bids-map", str(named), env={"HOME": str(folder)}) as mounted,
     ):
         yield mounted

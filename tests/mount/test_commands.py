@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mount, fuse_mounts, mount, run, until, xnatfs
+from tests.support import Mount, fuse_mounts, lab_archive, mount, run, until, xnatfs
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
@@ -24,7 +24,7 @@ PASSWORD = "Tr0ub4dor&3-unusual"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    archive = build("lab")
+    archive = lab_archive()
     archive.users["demo"].password = PASSWORD
     with DemoServer(archive) as server:
         yield server

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mount, mount, run, xnatfs
-from xnatfs.demo.data import build
+from tests.support import Mount, lab_archive, mount, run, xnatfs
 from xnatfs.demo.server import DemoServer
 from xnatfs.extras import EXTRAS
 
@@ -34,7 +33,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

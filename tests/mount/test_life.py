@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.spelling import Spelling
-from tests.support import Mount, fuse_mounts, kill, mount, run, until, xnatfs
+from tests.support import Mount, fuse_mounts, kill, lab_archive, mount, run, until, xnatfs
 from xnatfs.demo.control import Changes
 from xnatfs.demo.data import build
 from xnatfs.demo.data.lab import READABLE
@@ -86,7 +86,7 @@ def everything_is_true(mounted: Mount, server: DemoServer, project: str = "SCALE
 
 
 def test_two_mounts_of_two_servers_at_once(server: DemoServer, tmp_path: Path) -> None:
-    with DemoServer(build("lab")) as other, mount(server.url, tmp_path / "a") as one:
+    with DemoServer(lab_archive()) as other, mount(server.url, tmp_path / "a") as one:
         # One user, one state directory: as in life.
         with mount(other.url, tmp_path / "b", env={"XNATFS_STATE_DIR": one.env["XNATFS_STATE_DIR"]}) as two:
             assert sorted(os.listdir(one.point / "projects")) == ["BIG", "SCALE"]

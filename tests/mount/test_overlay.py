@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.test_freshness import FILES, Study
-from tests.support import Mount, clear_away, kill, mount, run, until, xnatfs
+from tests.support import Mount, clear_away, kill, lab_archive, mount, run, until, xnatfs
 from xnatfs.daemon import overlay as overlays
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
@@ -36,7 +36,7 @@ ENTERED = re.compile(r"/data/JSESSION")  # the session that a login made is ende
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
         written = [
             one for one in server.requests() if not READS.match(one.method) and not ENTERED.search(one.path)

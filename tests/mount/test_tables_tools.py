@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mount, composed, mount, read, run, xnatfs
-from xnatfs.demo.data import broken, build
+from tests.support import Mount, composed, lab_archive, mount, read, run, xnatfs
+from xnatfs.demo.data import broken
 from xnatfs.demo.data import measurements as m
 from xnatfs.demo.data.lab import by_label
 from xnatfs.demo.server import DemoServer
@@ -32,7 +32,7 @@ Rows = list[dict[str, str]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as served:
+    with DemoServer(lab_archive()) as served:
         yield served
 
 
@@ -266,7 +266,7 @@ def test_what_the_kernel_keeps_follows_the_server(tmp_path: Path) -> None:
     """A table that was read, changed on the server and is read again: new bytes, new size, by the same
     path.
     """
-    archive = build("lab")
+    archive = lab_archive()
     with DemoServer(archive) as server, mount(server.url, tmp_path) as mounted:
         path = mounted.point / "tables/ALFA/sessions.csv"
         old = path.read_bytes()

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Lab
-from tests.support import md5, mount, run
-from xnatfs.demo.data import build
+from tests.support import lab_archive, md5, mount, run
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.faults import Switches
@@ -234,7 +233,7 @@ def test_accession_ids_and_numbers_lead_to_the_same_folders_and_are_not_listed(l
 
 
 def test_names_that_desktops_look_for_are_answered_without_asking_the_server(tmp_path: Path) -> None:
-    with DemoServer(build("lab")) as server, mount(server.url, tmp_path) as mounted:
+    with DemoServer(lab_archive()) as server, mount(server.url, tmp_path) as mounted:
         server.clear_log()
         for folder in (mounted.point, mounted.point / "projects", mounted.point / "archive"):
             assert_absent(folder)
@@ -423,7 +422,7 @@ def test_the_readme_names_the_server_and_the_user(lab: Lab) -> None:
 
 def test_only_chosen_projects_are_shown(tmp_path: Path) -> None:
     with (
-        DemoServer(build("lab"), Switches()) as server,
+        DemoServer(lab_archive(), Switches()) as server,
         mount(server.url, tmp_path, "--project", "DWI", "--project", "ALFA") as mounted,
     ):
         assert (

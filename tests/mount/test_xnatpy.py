@@ -11,9 +11,8 @@ import pytest
 import xnat
 
 from tests.mount.conftest import Lab
-from tests.support import mount
+from tests.support import lab_archive, mount
 from xnatfs.demo.control import Changes
-from xnatfs.demo.data import build
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
 
@@ -189,7 +188,7 @@ def test_a_folder_called_dicom_wherever_that_is_the_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a session's own resource xnatpy asks for `DICOM` if the format says so, whatever the label."""
-    archive = build("lab")
+    archive = lab_archive()
     (session,) = {file.session_id for file in files(archive, "ALFA", "demo") if file.session == "sub004_MR1"}
     changes = Changes(archive)
     number = changes.apply({"op": "add_resource", "session": session, "label": "raw data", "format": "DICOM"})

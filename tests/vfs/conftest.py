@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import composed
+from tests.support import composed, lab_archive
 from xnatfs import retry
 from xnatfs.concurrency import recent_failures
 from xnatfs.config import Limits
 from xnatfs.core import Core
-from xnatfs.demo.data import build
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive, CatalogEntry, Resource
@@ -37,7 +36,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package")
 def _lab() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import md5, read, walk
+from tests.support import lab_archive, md5, read, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_tables import ASEG, NOW, age, rows
 from xnatfs.core import Core
@@ -43,7 +43,7 @@ HEALED: dict[str, object] = {
 
 @pytest.fixture
 def own() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import read, until
+from tests.support import lab_archive, read, until
 from tests.vfs.conftest import LIMITS, Compose, Shelf
 from xnatfs.config import Limits
 from xnatfs.core import Core
@@ -856,7 +856,7 @@ def test_another_laboratory_by_the_users_file_alone(
 
 
 def test_another_laboratory_by_a_file_in_the_project(compose: Compose, config: Path) -> None:
-    archive = build("lab")
+    archive = lab_archive()
     project = archive.projects["NORD"]
     with DemoServer(archive) as server:
         mounted = compose(server, limits=NOW)
@@ -881,7 +881,7 @@ def test_a_misspelt_file_of_the_user_is_one_sentence(lab: DemoServer, compose: C
 
 
 def test_a_misspelt_file_of_the_project_is_told_and_spoils_nothing_else(compose: Compose) -> None:
-    archive = build("lab")
+    archive = lab_archive()
     maker = Shelf().make
     maker.archive = archive
     maker.resource(archive.projects["ALFA"], "XNATFS", {"tables.toml": b"[sheets]\n"})
