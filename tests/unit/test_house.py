@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections import Counter
@@ -34,11 +35,16 @@ def name(module: Path) -> str:
     return str(module.relative_to(PACKAGE))
 
 
+@functools.cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
 def public_classes() -> list[tuple[Path, ast.ClassDef]]:
     return [
         (module, node)
         for module in PRODUCT
-        for node in ast.parse(module.read_text(encoding="utf-8")).body
+        for node in parsed(module).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
 
@@ -68,7 +74,7 @@ def attributes(node: ast.ClassDef) -> set[str]:
 def imported(module: Path) -> set[str]:
     """The top-level packages a module imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -84,10 +90,9 @@ def test_imports_run_downward_only(
     assert lint_imports(cache_dir=None), capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name)
-def test_every_module_says_what_it_is(module: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
-    assert docstring and len(docstring) > 10
+def test_every_module_says_what_it_is() -> None:
+    said = {name(module): ast.get_docstring(parsed(module)) or "" for module in MODULES}
+    assert {module: text for module, text in said.items() if len(text) <= 10} == {}
 
 
 def test_classes_stay_small() -> None:
@@ -108,15 +113,15 @@ def test_no_name_stands_for_two_things() -> None:
     assert {one for one, times in modules.items() if times > 1} == set()
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if "demo/" not in name(module)], ids=name)
-def test_public_classes_and_functions_are_documented(module: Path) -> None:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+def test_public_classes_and_functions_are_documented() -> None:
     public = [
-        node
-        for node in tree.body
+        (name(module), node)
+        for module in MODULES
+        if "demo/" not in name(module)
+        for node in parsed(module).body
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
     ]
-    assert [node.name for node in public if not ast.get_docstring(node)] == []
+    assert [(module, node.name) for module, node in public if not ast.get_docstring(node)] == []
 
 
 def test_fuse_is_imported_by_the_adapter_alone() -> None:
@@ -145,7 +150,7 @@ def declared(extra: str) -> set[str]:
 def at_once(module: Path) -> set[str]:
     """The top-level packages that are imported when a module is."""
     found: set[str] = set()
-    todo: list[ast.stmt] = list(ast.parse(module.read_text(encoding="utf-8")).body)
+    todo: list[ast.stmt] = list(parsed(module).body)
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
