@@ -226,9 +226,11 @@ class World:
             return threads + [name for name in _descriptors() if name not in self._descriptors]
 
         deadline = time.monotonic() + 30.0  # a busy machine closes late
+        pause = 0.02
         while (found := left()) and time.monotonic() < deadline:
-            gc.collect()  # only now: a tenth of a second each time, a minute in all the cells
-            time.sleep(0.02)
+            gc.collect()  # only now: some hundredths of a second each time
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
         assert not found, f"left open: {found}"
 
 
