@@ -109,7 +109,7 @@ def test_a_file_that_may_have_to_come_from_the_zip(
 
 @TROUBLE
 def test_a_zip(shelf: Shelf, compose: Compose, status: int) -> None:
-    for number in range(60):
+    for number in range(12):
         shelf.put(shelf.make.entry(f"f{number}", b"%d" % number * 20_000))
     shelf.switches.latency_ms = 20
     vfs = compose(shelf.server).vfs
