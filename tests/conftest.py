@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tests.support import fuse_mounts
 # Half a minute and more each, most of it waiting: begun last, one of them alone would keep the whole run
 # waiting.
 _LONGEST = (
+    "bench/test_soak.py",
+    "mount/test_outage.py",
     *(
         f"mount/test_{name}.py"
         for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")
@@ -73,6 +77,16 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XNATFS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("XNATFS_STATE_DIR", str(tmp_path / "state"))
     return home
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plugins_looked_for_once() -> Iterator[None]:
+    """Every mount put together here would read what 100 installed packages say of themselves, and no package
+    is installed meanwhile.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("xnatfs.tables.registry.entry_points", functools.cache(entry_points))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
