@@ -178,7 +178,7 @@ def test_a_change_below_a_session_shows_in_the_tree(study: Study, compose: Compo
 def test_a_change_shows_in_a_later_mount(
     study: Study, compose: Compose, tmp_path: Path, change: str, days: bool
 ) -> None:
-    first = compose(study.server, user=study.user, limits=NOW)
+    first = compose(study.server, user=study.user)
     before = seen(first, study.project)
     first.close()
     study.server.call(lambda: study.change(change))
