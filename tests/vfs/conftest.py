@@ -30,7 +30,7 @@ Compose = Callable[..., Core]
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested here is what is tried, not the pauses between (`tests/unit/test_retry.py`)."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(recent_failures, "FIRST_PAUSE_S", 0.0)
 
 
