@@ -16,6 +16,7 @@ from xnatfs.core import Core
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.data.truth import TrueFile, files
 from xnatfs.demo.server import DemoServer
+from xnatfs.errors import UsageError
 from xnatfs.server.downloads import out_of_reach
 
 PROJECTS = READABLE
@@ -159,7 +160,9 @@ def test_inode_numbers_are_the_same_in_the_next_mount(
 
 
 def test_a_project_filter_shows_only_these(lab: DemoServer, compose: Compose) -> None:
-    vfs = compose(lab, projects=("DWI", "SECRET")).vfs
+    with pytest.raises(UsageError, match=r"no project 'SECRET' that demo can read$"):
+        compose(lab, "other", projects=("DWI", "SECRET"))
+    vfs = compose(lab, projects=("DWI",)).vfs
     assert [name for name, _ in vfs.entries("/projects")] == ["DWI"]
     assert [name for name, _ in vfs.entries("/archive/projects")] == ["DWI"]
     with pytest.raises(OSError) as caught:

@@ -83,7 +83,10 @@ class ListingStore:
         self._queue.put((kind, storable(key), storable(stamp), time.time(), body))
 
     def drop(self, kind: str, key: str) -> None:
-        """Forget a listing: it is no longer this user's."""
+        """Forget a listing: it is no longer this user's, or was wrong. What waits to be written is written
+        first, or it would come after this.
+        """
+        self.flush()
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._database.execute("DELETE FROM listings WHERE kind = ? AND key = ?", (kind, storable(key)))
 

@@ -19,6 +19,14 @@ def prove_session(resources: Resources, before: SessionSnapshot, session: Sessio
         Failure: UNPROVEN; what keeps the server from answering.
     """
     listed, there = session.numbers(), session.owners()
+    known = {one.id: owner[:3] for owner, group in before.resources.items() for one in group}
+    for owner, group in session.resources.items():
+        if owner.level == "assessor" and owner[:3] not in there:
+            # An assessor of another project's, or one whose id came otherwise than it is.
+            moved = [one for one in group if known.get(one.id, owner[:3]) in there]
+            if moved:
+                what = f"{len(moved)} resources are now of an assessor that is not listed"
+                raise Failure(Cause.UNPROVEN, owner.uri, what)
     for owner, group in before.resources.items():
         lacking = {one.id for one in group} - listed - {None}
         if lacking and (owner.level == "experiment" or owner[:3] in there):

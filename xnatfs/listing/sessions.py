@@ -26,7 +26,6 @@ from xnatfs.server.records import ExperimentRecord, Owner, ResourceRecord
 
 log = logging.getLogger(__name__)
 
-_CONFIRMED = 2  # subjects of a project
 
 Key = tuple[str, str]  # project and experiment, or project and subject
 
@@ -49,7 +48,9 @@ class SessionListings:
         self._environment = environment
         self._projects = projects
         self._files = files
-        self.loader = SingleLoader(environment.listings, environment.resources, environment.diagnostics)
+        self.loader = SingleLoader(
+            environment.listings, environment.resources, environment.diagnostics, environment.clock
+        )
         self._walks = WalkDetector()
         stored = environment.stored
         # By project, too: a shared session has other labels, and other assessors, in each.
@@ -177,7 +178,7 @@ class SessionListings:
             return True  # the walk came here just when the look ahead had
         epoch = self._sessions.epoch
         told = self.loader.by_item(snapshot, subject)
-        if told is None or not self._confirmed(snapshot, subject, told[0]):
+        if told is None or not self.loader.confirmed(snapshot, subject, told[0]):
             return self._doubt(snapshot, subject)
         believed = True
         # An item comes without resources while a query inside it fails (xnat-rest.md 13): where it tells less
@@ -195,19 +196,6 @@ class SessionListings:
             self._hold_subject(snapshot, subject, told[0], epoch)
             return believed
         return self._doubt(snapshot, subject)
-
-    def _confirmed(self, snapshot: ProjectSnapshot, subject: str, listed: list[ResourceRecord]) -> bool:
-        """Whether the subject's own resources in an item may be believed: those of the first two of a project
-        that have none are asked for by themselves, too, since an item lacks all of them while a query inside
-        it fails (xnat-rest.md 13).
-        """
-        asked: set[str] = snapshot.memo.get("items without resources", set)
-        if listed or len(asked) >= _CONFIRMED or subject in asked:
-            return True
-        if self.loader.subject(subject):
-            return False
-        asked.add(subject)
-        return True
 
     def _doubt(self, snapshot: ProjectSnapshot, subject: str) -> bool:
         stamp = snapshot.subjects[subject].changed

@@ -10,26 +10,41 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from xnatfs.concurrency.clock import Clock
+from xnatfs.concurrency.recent_failures import RecentFailures
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.items import ExperimentItem, SubjectItem
 from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
-from xnatfs.server.records import ExperimentRecord, Owner, ReconstructionRecord, ResourceRecord, ScanRecord
+from xnatfs.server.records import (
+    AssessorRecord,
+    ExperimentRecord,
+    Owner,
+    ReconstructionRecord,
+    ResourceRecord,
+    ScanRecord,
+)
 from xnatfs.server.resources import Resources
 
 log = logging.getLogger(__name__)
 
 _ITEMS = "subject items"
+_ASKED_FOR = 4  # scans of a session
+_CONFIRMED = 2  # subjects of a project
 
 
 class SingleLoader:
     """Loads single sessions and subjects of one server."""
 
-    def __init__(self, listings: ListingRequests, resources: Resources, diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, listings: ListingRequests, resources: Resources, diagnostics: Diagnostics, clock: Clock
+    ) -> None:
         self._listings = listings
         self._diagnostics = diagnostics
         self._resources = resources
+        # Each listing of a session's resources is asked for in several places, one after the other.
+        self._failures: RecentFailures[tuple[str, str]] = RecentFailures(clock)
         self.items_proven = False  # a subject's item was once compared with the listings and agreed
 
     @property
@@ -42,22 +57,14 @@ class SingleLoader:
         them.
         """
         identity = experiment.id
-        assessors = snapshot.assessors.get(identity, [])
-        found = self._resources.of_session(identity)
-        told = self._listings.capabilities.may("assessors of a project")
-        unlisted = {one.owner.id for one in found if one.owner.level == "assessor"} - {
-            one.id for one in assessors
-        }
-        if unlisted or (not told and any(one.owner.level == "assessor" for one in found)):
-            # Those of another project that a shared session brings along stay out.
-            asked = self._listings.assessors_of_session(identity, snapshot.project.id)
-            lacking = [one for one in asked if one.id in unlisted]
-            assessors = [*assessors, *lacking] if told else asked
-            if told and lacking:
-                self._diagnostics.odd(
-                    f"session {identity}: the listing of its project lacks {len(lacking)} of its assessors"
-                )
-                self._listings.capabilities.refuse("assessors of a project")
+        found = self._of_session(identity)
+        if not found:
+            # A session without a single file is rare; a listing that leaves them out may not be.
+            found = [
+                ResourceRecord(one.owner, one.resource_label, one.resource_id)
+                for one in self._resources.files_of_session(identity).files
+            ]
+        assessors = self._assessors(snapshot, identity, found)
         ids = {one.owner.part for one in found if one.owner.level == "reconstruction"}
         reconstructions = snapshot.reconstructions.get(identity) or [
             ReconstructionRecord(identity, one) for one in sorted(ids)
@@ -66,12 +73,6 @@ class SingleLoader:
             if present:
                 found += self._resources.inputs_of_session(identity, level)
         scans, typed = self._scans(snapshot, experiment)
-        if not found:
-            # A session without a single file is rare; a listing that leaves them out may not be.
-            found = [
-                ResourceRecord(one.owner, one.resource_label, one.resource_id)
-                for one in self._resources.files_of_session(identity).files
-            ]
         listed = {one.id for one in scans}
         if any(one.owner.level == "scan" and one.owner.part not in listed for one in found) and (
             identity in snapshot.speaks_for
@@ -88,12 +89,72 @@ class SingleLoader:
             self._diagnostics.odd(
                 f"session {identity}: {len(more)} things have files and are not listed ({names})"
             )
-        whole.doubtful = bool(more) or not typed
+        invented = self._invented(identity, scans, found)
+        whole.doubtful = bool(more or invented) or not typed
         return whole
+
+    def _of_session(self, session: str) -> list[ResourceRecord]:
+        key = "resources", session
+        self._failures.check(key)
+        return self._failures.noting(key, lambda: self._resources.of_session(session))
+
+    def _assessors(
+        self, snapshot: ProjectSnapshot, session: str, resources: list[ResourceRecord]
+    ) -> list[AssessorRecord]:
+        """The assessors of a session: as its project lists them, and those that have a resource and are its
+        project's all the same. Those of another project that a shared session brings along stay out.
+        """
+        assessors = snapshot.assessors.get(session, [])
+        told = self._listings.capabilities.may("assessors of a project")
+        with_some = {one.owner.id for one in resources if one.owner.level == "assessor"}
+        unlisted = with_some - {one.id for one in assessors}
+        if not unlisted and (told or not with_some):
+            return assessors
+        asked = self._listings.assessors_of_session(session, snapshot.project.id)
+        if not told:
+            return asked
+        lacking = [one for one in asked if one.id in unlisted]
+        if lacking:
+            self._diagnostics.odd(
+                f"session {session}: the listing of its project lacks {len(lacking)} of its assessors"
+            )
+            self._listings.capabilities.refuse("assessors of a project")
+        return [*assessors, *lacking]
+
+    def _invented(self, session: str, scans: list[ScanRecord], resources: list[ResourceRecord]) -> list[str]:
+        """The scans without any resource that the server does not know by themselves, beside others that have
+        some; a few are asked for.
+        """
+        with_some = {one.owner.part for one in resources if one.owner.level == "scan"}
+        bare = [one.id for one in scans if one.id not in with_some] if with_some else []
+        invented = []
+        for scan in bare[:_ASKED_FOR]:
+            try:
+                self._resources.of(Owner("scan", session, scan))
+            except Failure as failure:
+                if failure.cause is not Cause.UNPROVEN:
+                    raise
+                invented.append(scan)
+        if invented:
+            self._diagnostics.odd(f"session {session}: scan {invented[0]} is listed, and not there by itself")
+        return invented
 
     def subject(self, subject: str) -> list[ResourceRecord]:
         """The resources of one subject."""
         return self._resources.of(Owner("subject", subject))
+
+    def confirmed(self, snapshot: ProjectSnapshot, subject: str, listed: list[ResourceRecord]) -> bool:
+        """Whether the subject's own resources in an item may be believed: those of the first two of a project
+        that have none are asked for by themselves, too, since an item lacks all of them while a query inside
+        it fails (xnat-rest.md 13).
+        """
+        asked: set[str] = snapshot.memo.get("items without resources", set)
+        if listed or len(asked) >= _CONFIRMED or subject in asked:
+            return True
+        if self.subject(subject):
+            return False
+        asked.add(subject)
+        return True
 
     def by_item(
         self, snapshot: ProjectSnapshot, subject: str
@@ -124,9 +185,11 @@ class SingleLoader:
         sessions = []
         for one in theirs:
             told = item.experiments[one.id]
-            assessors = snapshot.assessors.get(one.id, [])
-            if not self._listings.capabilities.may("assessors of a project"):
-                assessors = told.assessors
+            assessors = (
+                self._assessors(snapshot, one.id, told.resources)
+                if self._listings.capabilities.may("assessors of a project")
+                else told.assessors
+            )
             sessions.append(
                 SessionSnapshot(
                     one,
@@ -166,7 +229,7 @@ class SingleLoader:
         """The first of these sessions that can be read singly, and the numbers of its resources."""
         for session in sessions:
             try:
-                return session, {one.id for one in self._resources.of_session(session.id)}
+                return session, {one.id for one in self._of_session(session.id)}
             except Failure as failure:
                 # It may be closed to this user, or broken, and none of the others (xnat-rest.md 12).
                 if failure.away or failure.cause is Cause.INTERRUPTED:

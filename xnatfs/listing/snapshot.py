@@ -139,7 +139,9 @@ class ProjectSnapshot:
         self.assessors = _with(self.assessors, before.assessors, theirs)
         self.reconstructions = _with(self.reconstructions, before.reconstructions, theirs)
         self.resources = {
-            owner: found for owner, found in self.resources.items() if owner_session(owner) not in theirs
+            owner: found
+            for owner, found in self.resources.items()
+            if owner_session(owner) not in theirs and not (owner.level == "subject" and owner.id in subjects)
         }
         for owner, found in before.resources.items():
             if owner_session(owner) in theirs or (owner.level == "subject" and owner.id in subjects):

@@ -34,6 +34,13 @@ def confirmed(
         Failure: what keeps the server from answering.
     """
     found = {one.id: one for one in listed}
+    nameless = sorted(
+        {one.subject_id for one in experiments.values() if not one.subject_label} - found.keys()
+    )
+    if nameless:
+        diagnostics.odd(
+            f"project {project}: {len(nameless)} subjects are not listed and have no label ({nameless[0]})"
+        )
     if not (found or experiments or before):
         return []
     if not doubtful(before, found) and not subjects_differ(experiments.values(), found):

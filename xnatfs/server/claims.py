@@ -78,7 +78,7 @@ EXPERIMENTS = Claim(
     filled=(_ID,),
     types=(("xsitype",),),
     partly=(("label",), ("subject_id", "/subject_id"), ("subject_label", "/subjectdata/label")),
-    children=(("subject_id",),),
+    children=(("subject_id",), ("subject_label",)),
 )
 EXPERIMENT_RESOURCES = Claim(filled=(_ID,))
 _SCAN: Column = ("/imagescandata/id",)

@@ -312,6 +312,9 @@ def _files(rows: Iterable[Row], owner_for: Callable[[str], Owner]) -> FileListin
         listing.files.append(
             FileRecord(owner, identity, label, path, size, digest if _MD5.fullmatch(digest) else "")
         )
+    if not listing.unsized and all(one.size == one.resource_id for one in listing.files):
+        # The column has something else in it: more than one file of just that size is no chance.
+        listing.unsized = list(range(len(listing.files)))
     return listing
 
 
