@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -144,17 +145,19 @@ def test_a_name_that_another_user_took_in_tmp_keeps_no_mount_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The path of the state directory is too long for a socket: then nobody can guess the name in /tmp."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("XNATFS_STATE_DIR", str(tmp_path / ("deep" * 40)))
-    (tmp_path / f"xnatfs-{os.geteuid()}").symlink_to("/nowhere")
-    path = mount_registry.socket_path("/mnt/xnat")
-    assert len(os.fsencode(path)) <= 107 and path.parent.parent == tmp_path
-    assert mode(path.parent) == 0o700 and not path.parent.is_symlink()
-    assert mount_registry.socket_path("/mnt/xnat") == path  # the next command finds it there
-    path.parent.rmdir()
-    path.parent.symlink_to(tmp_path)  # /tmp was emptied, and somebody was quicker
-    other = mount_registry.socket_path("/mnt/xnat")
-    assert other.parent != path.parent and mode(other.parent) == 0o700
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        tmp = Path(short)
+        monkeypatch.setattr("tempfile.tempdir", short)
+        (tmp / f"xnatfs-{os.geteuid()}").symlink_to("/nowhere")
+        path = mount_registry.socket_path("/mnt/xnat")
+        assert len(os.fsencode(path)) <= 107 and path.parent.parent == tmp
+        assert mode(path.parent) == 0o700 and not path.parent.is_symlink()
+        assert mount_registry.socket_path("/mnt/xnat") == path  # the next command finds it there
+        path.parent.rmdir()
+        path.parent.symlink_to(tmp_path)  # /tmp was emptied, and somebody was quicker
+        other = mount_registry.socket_path("/mnt/xnat")
+        assert other.parent != path.parent and mode(other.parent) == 0o700
 
 
 @pytest.mark.parametrize(

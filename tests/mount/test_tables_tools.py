@@ -481,7 +481,7 @@ def test_the_command_explains_what_feeds_what(env: dict[str, str]) -> None:
         ((), "which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables"),
         (
             ("ALFA", "freesurfer6/asge"),
-            "there is no table 'freesurfer6/asge'; `xnatfs table --list` shows them",
+            "there is no table 'freesurfer6/asge'; did you mean freesurfer6/aseg",
         ),
         (("NOPE", "freesurfer6/aseg"), "project NOPE: no such file or directory"),
         (("SECRET", "freesurfer6/aseg"), "project SECRET: no such file or directory"),

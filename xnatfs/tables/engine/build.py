@@ -155,7 +155,7 @@ class Builder:
         table = self.tables.get(key)
         if table is None:
             raise UsageError(
-                f"there is no table {key!r}{_like(key, self.tables)}; `xnatfs table --list` shows all"
+                f"there is no table {key!r}{_like(key, self.tables)} `xnatfs table --list` shows all"
             )
         return table
 
@@ -200,7 +200,7 @@ def _like(key: str, tables: Mapping[str, Table]) -> str:
     of_pipeline = [one for one, table in tables.items() if table.pipeline == pipeline]
     named = [one for one, table in tables.items() if table.name in (key, name)]
     if of_pipeline and not name:
-        return f"; {pipeline} has {', '.join(of_pipeline)}"
+        return f"; {pipeline} has {', '.join(of_pipeline)}."
     if named and key not in tables and not of_pipeline:
-        return f"; there is {', '.join(named)}"
-    return did_you_mean(key, of_pipeline or tables)
+        return f"; there is {', '.join(named)}."
+    return did_you_mean(key, of_pipeline or tables) or ";"
