@@ -263,14 +263,15 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """Open; a size that turned out to be wrong is corrected in the kernel before this returns."""
         self.counts["open"] += 1
         with self._operation():
+            revoked = self._revocation.count(path)
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
         keep, past = self._pages.opened(path, opened)
-        if past and self._revocation.revoke(path, opened):
+        if (past and self._revocation.revoke(path, opened)) or self._revocation.count(path) != revoked:
+            self._pages.closed(path, opened.handle)
             self._vfs.release(opened.handle)
-            raise OSError(
-                errno.ESTALE, os.strerror(errno.ESTALE)
-            )  # upon which the kernel looks the path up and opens it again
+            # Upon which the kernel looks the path up and opens it again.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         fi.keep_cache, fi.direct_io = int(keep), int(past)
         if opened.size_changed:
             # The size in the kernel may be older than this content: from an earlier listing, or from before a

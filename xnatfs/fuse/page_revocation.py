@@ -15,10 +15,13 @@ import stat
 import sys
 import threading
 
+from cachetools import LRUCache
+
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.vfs import Opened
 
+_REMEMBERED = 4096  # paths
 _AT_FDCWD, _AT_STATX_FORCE_SYNC, _STATX_TYPE = -100, 0x2000, 1
 
 _statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", lambda *_: -1)  # absent before glibc 2.28
@@ -39,10 +42,25 @@ class PageRevocation:
         self._timeout = timeout
         self._condition = threading.Condition()
         self._paths: set[str] = set()
+        self._counts: LRUCache[str, int] = LRUCache(_REMEMBERED)
 
     def reported_as_socket(self, path: str) -> bool:
         """Whether `stat` has to report this path as a socket just now."""
         return path in self._paths
+
+    def count(self, path: str) -> int:
+        """How often the pages of a path were revoked; -1 if they were just being, which this waits for. An
+        open that sees another number at its end than at its beginning is one of an inode that the kernel
+        marked as bad meanwhile: its reads would be EIO.
+
+        Raises:
+            Failure: INTERRUPTED, or TIMED_OUT.
+        """
+        with self._condition:
+            if path not in self._paths:
+                return self._counts.get(path, 0)
+            wait_until(self._condition, lambda: path not in self._paths, self._timeout)
+            return -1
 
     def revoke(self, path: str, opened: Opened) -> bool:
         """Make the kernel drop the pages of a path whose older version is still open; programs that have the
@@ -66,6 +84,7 @@ class PageRevocation:
             with self._condition:
                 if done:
                     self._pages.revoked(path)
+                    self._counts[path] = self._counts.get(path, 0) + 1
                 self._paths.discard(path)
                 self._condition.notify_all()
         return done

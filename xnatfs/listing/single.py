@@ -123,8 +123,11 @@ class SingleLoader:
 
     def _invented(self, session: str, scans: list[ScanRecord], resources: list[ResourceRecord]) -> list[str]:
         """The scans without any resource that the server does not know by themselves, beside others that have
-        some; a few are asked for.
+        some; a few are asked for. Only of servers that tell scans session by session: elsewhere the listing
+        of the project knows them, too.
         """
+        if self._listings.capabilities.may(FORMS_OF_RESOURCES["scan"][0]):
+            return []
         with_some = {one.owner.part for one in resources if one.owner.level == "scan"}
         bare = [one.id for one in scans if one.id not in with_some] if with_some else []
         invented = []
