@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import errno
 import io
+from pathlib import Path
 
 import pytest
 
@@ -41,7 +42,7 @@ def tree(core: Core, top: str) -> tuple[set[str], dict[str, int]]:
 
 
 @pytest.fixture(params=["full", "proven"])
-def core(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> Core:
+def core(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest, tmp_path: Path) -> Core:
     shelf.switches.profile = request.param
 
     def prepare() -> None:
@@ -53,23 +54,27 @@ def core(shelf: Shelf, compose: Compose, request: pytest.FixtureRequest) -> Core
             shelf.make.resource(session, "FREESURFER7", stats)
 
     shelf.server.call(prepare)
-    return compose(shelf.server, limits=NOW)
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("\n".join(LABELS))
+    return compose(shelf.server, limits=NOW, lists=(chosen,))
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-@pytest.mark.parametrize("place", ["projects", "views", "archive"])
+@pytest.mark.parametrize("place", ["projects", "views", "archive", "lists"])
 def test_a_session_that_is_refused_harms_nothing_else(
     shelf: Shelf, core: Core, status: int, place: str
 ) -> None:
     bad = next(one for one in shelf.archive.experiments.values() if one.label == "bad")
     shelf.switches.match, shelf.switches.fail_status = f"/experiments/{bad.id}(/|\\?)", status
     shelf.switches.fail_next = -1
-    top = {"projects": "/projects/P", "views": "/views/P", "archive": "/archive/projects/P"}[place]
+    top = {"projects": "/projects/P", "views": "/views/P", "archive": "/archive/projects/P"}.get(
+        place, "/lists/chosen"
+    )
     files, errors = tree(core, top)
     for label in ("one", "two"):
         there = {path for path in files if f"/{label}/" in path or f"{label}" in path.rsplit("/", 1)[-1]}
         assert any(path.endswith(".nii") for path in there), (label, sorted(files), errors)
-        assert any(path.endswith("aseg.stats") for path in there) or place == "views"
+        assert any(path.endswith("aseg.stats") for path in there) or place in ("views", "lists")
     assert {path for path in errors if "/one" in path or "/two" in path} == set()
     assert set(errors.values()) <= {errno.EIO, errno.EACCES}
 
