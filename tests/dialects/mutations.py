@@ -26,7 +26,6 @@ class Mutation:
     Attributes:
         name: what it does, for people.
         change: the reply in place of the right one.
-        lies: it invents objects, which nothing can refute on every form: an error or an oddity is not asked.
     """
 
     name: str

@@ -217,6 +217,13 @@ def test_a_mountpoint_that_was_made_goes_with_the_mount(server: DemoServer, tmp_
     until(lambda: not point.exists())
 
 
+def test_the_demo_makes_its_folder_too(tmp_path: Path) -> None:
+    point = tmp_path / "new" / "mnt"
+    done = xnatfs("demo", "--once", str(point), timeout=120)
+    assert done.returncode == 0 and "Unmounted." in done.stdout, done.stderr
+    until(lambda: not point.exists())
+
+
 @pytest.mark.parametrize(("asked", "like"), [("ALF", "ALFA"), ("alfa", "ALFA"), ("NOTHING", "")])
 def test_a_project_that_is_not_there(place: Place, asked: str, like: str) -> None:
     with DemoServer(build("lab")) as lab:

@@ -14,6 +14,7 @@ from tests.vfs.conftest import LIMITS, Compose
 from xnatfs.concurrency import recent_failures
 from xnatfs.core import Core
 from xnatfs.demo.data import build
+from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 
 SESSIONS = 50
@@ -82,6 +83,20 @@ def test_a_page_in_place_of_a_listing_starts_no_storm(compose: Compose, switch: 
         assert not core.connection.logins.refused
         setattr(server.switches, switch, 0)
         core.listing_service.clock.advance(61.0)
+        assert all_of(core)[1] == []
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_a_refresh_forgets_what_failed(compose: Compose) -> None:
+    """On a server without bulk listings, where a session is asked for by itself."""
+    archive = build("scale", sessions=2, scans=1, files=1, file_size=10)
+    with DemoServer(archive, Switches(profile="proven")) as server:
+        core = compose(server, user="admin", limits=TTL)
+        server.switches.match, server.switches.fail_status = r"/(resources|files)\?|/subjects/[^/]*\?", 500
+        server.switches.fail_next = -1
+        assert all_of(core)[1]
+        server.switches.fail_next = 0
+        core.refresh()
         assert all_of(core)[1] == []
 
 

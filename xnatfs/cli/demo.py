@@ -17,7 +17,7 @@ import click
 from xnatfs import extras
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import unmount
-from xnatfs.cli.mount import check_fuse, check_mountpoint
+from xnatfs.cli.mount import check_fuse, check_mountpoint, made_mountpoint
 from xnatfs.config import Limits, Settings
 from xnatfs.daemon import mount_registry
 from xnatfs.daemon.run import background
@@ -64,7 +64,8 @@ def command(mountpoint: str | None, once: bool) -> None:
             state_dir=scratch / "state",
             limits=Limits(cache_size=2 * 10**9),
         )
-        background(settings, Credentials(url, "demo", "demo", "the demo"), place)
+        with made_mountpoint(place) as made:
+            background(settings, Credentials(url, "demo", "demo", "the demo"), place, made=made)
         try:
             click.echo(f"It is mounted at {place}.\n")
             _show(place, scratch)

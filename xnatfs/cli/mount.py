@@ -130,12 +130,12 @@ def start(
         check_allow_other()
     place = mount_registry.absolute(mountpoint)
     check_mountpoint(place)
-    with _mountpoint(place) as made:
+    with made_mountpoint(place) as made:
         _start(settings, login, place, allow_other, overlay, in_foreground, made)
 
 
 @contextlib.contextmanager
-def _mountpoint(place: str) -> Iterator[bool]:
+def made_mountpoint(place: str) -> Iterator[bool]:
     """Make the folder to mount at where it is missing; whether it was. It is gone again if mounting fails.
 
     Raises:

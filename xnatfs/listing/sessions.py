@@ -297,3 +297,4 @@ class SessionListings:
         """Forget what is held: the next look asks the server."""
         for values in (self._sessions, self._subjects, self._without_item):
             values.refresh()
+        self.loader.refresh()

@@ -47,6 +47,10 @@ class SingleLoader:
         self._failures: RecentFailures[tuple[str, str]] = RecentFailures(clock)
         self.items_proven = False  # a subject's item was once compared with the listings and agreed
 
+    def refresh(self) -> None:
+        """What failed a moment ago may be asked for again."""
+        self._failures.clear()
+
     @property
     def items(self) -> bool:
         """Whether subjects' items are worth asking for."""

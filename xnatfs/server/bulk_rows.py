@@ -5,10 +5,11 @@ Used by `listing_requests` (which asks) and `listing.bulk` (which doubts). Pure 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from xnatfs.server.claims import ABOUT_SCANS
+from xnatfs.server.claims import ABOUT_RECONSTRUCTIONS, ABOUT_SCANS
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -237,3 +238,49 @@ def collect(
     bulk.known |= everyone - uncertain
     if not seen and everyone:
         bulk.blank.add(branch)
+
+
+def assessor_listing(rows: Sequence[Row], branches: Mapping[str, str]) -> AssessorListing:
+    """The assessors of the rows of `ListingRequests.assessors`, one row an assessor x resource; `branches`
+    are the paths of the resources by their direction.
+    """
+    found = assessors_of(rows)
+    bulk = BulkResources()
+    parts: list[BulkResources] = []
+    for direction, branch in branches.items():
+        tail = "/" + branch.split("/", 1)[1]
+        if not rows or not has_column(rows, f"{tail}/label"):
+            break
+        parts.append(BulkResources())
+        collect(parts[-1], rows, tail, partial(assessor_owner, direction))
+    if len(parts) == len(branches):
+        bulk.resources = [resource for part in parts for resource in part.resources]
+        bulk.known = set.intersection(*(part.known for part in parts))
+        bulk.blank = {direction for direction, part in zip(branches, parts, strict=True) if part.blank}
+    unplaced = sorted({pick(row, "id") for row in rows} - {one.id for one in found})
+    return AssessorListing(found, bulk, unplaced)
+
+
+def reconstruction_listing(rows: Sequence[Row], branches: Mapping[str, str]) -> ReconstructionListing:
+    """The reconstructions of the rows of `ListingRequests.reconstructions`; `branches` as above."""
+    found: dict[tuple[str, str], ReconstructionRecord] = {}
+    bulk = BulkResources(known={pick(row, "id") for row in rows})
+    theirs: list[Row] = []
+    unplaced: set[str] = set()
+    for row in rows:
+        session, identity = pick(row, "id"), pick(row, "/reconstructedimagedata/id")
+        if identity:
+            theirs.append(row)
+            kind = pick(row, "/reconstructedimagedata/type")
+            found[session, identity] = ReconstructionRecord(session, identity, kind)
+        elif any(pick(row, *column) for column in ABOUT_RECONSTRUCTIONS):
+            unplaced.add(session)
+    sessions = {pick(row, "id") for row in theirs}
+    for direction, branch in branches.items():
+        part = BulkResources()
+        tail = "/" + branch.split(":", 1)[1].lower()
+        collect(part, theirs, tail, partial(reconstruction_owner, direction))
+        bulk.resources += part.resources
+        bulk.blank |= {direction} if part.blank else set()
+        bulk.known -= sessions - part.known
+    return ReconstructionListing(list(found.values()), bulk, unplaced)

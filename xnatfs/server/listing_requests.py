@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import requests
 
@@ -23,12 +22,12 @@ from xnatfs.server.bulk_rows import (
     BulkResources,
     ReconstructionListing,
     ScanListing,
-    assessor_owner,
+    assessor_listing,
     assessors_of,
     collect,
     experiment_of,
     projects_of,
-    reconstruction_owner,
+    reconstruction_listing,
     scans_of,
     subjects_of,
 )
@@ -41,7 +40,6 @@ from xnatfs.server.records import (
     ExperimentRecord,
     Owner,
     ProjectRecord,
-    ReconstructionRecord,
     ScanRecord,
     SubjectRecord,
     parse_stamp,
@@ -398,22 +396,7 @@ class ListingRequests:
             )
             self.capabilities.refuse("assessors of a project")
             rows = _of_project(rows, project)
-        found = assessors_of(rows)
-        bulk = BulkResources()
-        parts: list[BulkResources] = []
-        for direction, branch in branches.items():
-            tail = "/" + branch.split("/", 1)[1]
-            if not rows or not has_column(rows, f"{tail}/label"):
-                break
-            parts.append(BulkResources())
-            collect(parts[-1], rows, tail, partial(assessor_owner, direction))
-        if len(parts) == len(branches):
-            bulk.resources = [resource for part in parts for resource in part.resources]
-            bulk.known = set.intersection(*(part.known for part in parts))
-            bulk.blank = {direction for direction, part in zip(branches, parts, strict=True) if part.blank}
-        placed = {one.id for one in found}
-        unplaced = sorted({pick(row, "id") for row in rows} - placed)
-        return AssessorListing(found, bulk, unplaced)
+        return assessor_listing(rows, branches)
 
     def assessors_of_session(self, session: str, project: str) -> list[AssessorRecord]:
         """The image assessors of one session whose primary project is `project`."""
@@ -450,31 +433,7 @@ class ListingRequests:
         )
         if not granted:
             return None
-        found: dict[tuple[str, str], ReconstructionRecord] = {}
-        bulk = BulkResources()
-        for row in rows:
-            session, identity = pick(row, "id"), pick(row, "/reconstructedimagedata/id")
-            if session and identity:
-                found[session, identity] = ReconstructionRecord(
-                    session, identity, pick(row, "/reconstructedimagedata/type")
-                )
-        theirs = [row for row in rows if pick(row, "/reconstructedimagedata/id")]
-        complete = {pick(row, "id") for row in rows}
-        for direction, branch in branches.items():
-            part = BulkResources()
-            tail = "/" + branch.split(":", 1)[1].lower()
-            collect(part, theirs, tail, partial(reconstruction_owner, direction))
-            bulk.resources += part.resources
-            bulk.blank |= {direction} if part.blank else set()
-            complete -= {pick(row, "id") for row in theirs} - part.known
-        bulk.known = complete
-        unplaced = {
-            pick(row, "id")
-            for row in rows
-            if not pick(row, "/reconstructedimagedata/id")
-            and any(pick(row, *column) for column in claims.ABOUT_RECONSTRUCTIONS)
-        }
-        return ReconstructionListing(list(found.values()), bulk, unplaced)
+        return reconstruction_listing(rows, branches)
 
     # --- helpers --------------------------------------------------------------------------------------------
 
