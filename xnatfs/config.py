@@ -68,7 +68,7 @@ def normal_url(text: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
         raise UsageError(f"{text!r} is not a server URL; write it like https://xnat.example.org")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{_PAGE.split(parts.path, maxsplit=1)[0].rstrip('/')}"
@@ -222,12 +222,18 @@ class Settings:
     offline: bool = False  # send no request: show and serve cached data only
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
     lower: bool = False  # the mount is the lower layer of an overlay
+    shown_as: str = ""  # the source in the kernel's list of mounts, in place of xnat:HOST
     limits: Limits = Limits()
 
     @property
     def host(self) -> str:
-        """The host name, with the port if it is not the scheme's: for `fsname` and messages."""
+        """The host name, with the port if it is not the scheme's: for messages and file names."""
         return urlsplit(self.server).netloc
+
+    @property
+    def source(self) -> str:
+        """The source of the mount in the kernel's list."""
+        return self.shown_as or f"xnat:{self.host}"
 
     def scope(self, user: str) -> str:
         """A directory name for the data of one server and one user."""

@@ -153,6 +153,16 @@ class Core:
             parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None
         )
 
+    def unknown_project(self, asked: str) -> UsageError:
+        """The error to raise for a project that this user cannot read, with those of a similar name."""
+        service = self.listing_service
+        with contextlib.suppress(Failure):
+            service.projects.all()
+        service.environment.stored.flush()
+        everything = service.environment.stored.projects()
+        like = did_you_mean(asked, everything.value if everything is not None else ())
+        return UsageError(f"no project {asked!r} that {self.connection.user} can read{like}")
+
     def close(self) -> None:
         """End everything."""
         self.token_renewal.close()
@@ -205,11 +215,9 @@ def _check_projects(mounted: Core) -> None:
         return
     for one in wanted:
         if one not in shown:
-            service.environment.stored.flush()
-            everything = service.environment.stored.projects()
-            like = did_you_mean(one, everything.value if everything is not None else ())
+            unknown = mounted.unknown_project(one)
             mounted.close()
-            raise UsageError(f"no project {one!r} that {mounted.connection.user} can read{like}")
+            raise unknown
 
 
 def _put_together(

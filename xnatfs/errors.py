@@ -124,6 +124,11 @@ class Failure(OSError):
         self.detail = detail
         self.status = status
 
+    @property
+    def exit_code(self) -> int:
+        """What a command ends with: a service manager must not try a refused login again and again."""
+        return os.EX_NOPERM if self.cause is Cause.LOGIN_REFUSED else 1
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Failure, (self.cause, self.subject, self.detail, self.status)
 
@@ -133,7 +138,15 @@ class Failure(OSError):
 
 
 class UsageError(Exception):
-    """The user asked for something that cannot be done; the text is the sentence to show."""
+    """The user asked for something that cannot be done; the text is the sentence to show.
+
+    Attributes:
+        exit_code: what the command ends with.
+    """
+
+    def __init__(self, text: str, *, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 class MissingExtra(UsageError, ImportError):

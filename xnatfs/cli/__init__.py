@@ -7,7 +7,9 @@ expected, 70 (EX_SOFTWARE of sysexits.h) for what cannot.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import io
 import logging
 import os
 import platform
@@ -18,6 +20,7 @@ import click
 
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import without_passwords
+from xnatfs.cli import mount_helper
 from xnatfs.cli.completion import VARIABLE
 from xnatfs.errors import Failure, MissingExtra, UsageError
 from xnatfs.extras import EXTRAS, check
@@ -38,6 +41,7 @@ _COMMANDS = {
     "demo": "xnatfs.cli.demo",
     "serve-demo": "xnatfs.cli.serve_demo",
     "completion": "xnatfs.cli.completion",
+    "help": "xnatfs.cli.help",
 }
 
 
@@ -75,7 +79,10 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = click.utils.make_str(args[0])
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            raise click.UsageError(f"there is no command {name!r}{did_you_mean(name, _COMMANDS)}", ctx)
+            meant = "; to mount a server: xnatfs mount DIR --server URL" if "://" in name else ""
+            raise click.UsageError(
+                f"there is no command {name!r}{meant or did_you_mean(name, _COMMANDS)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -153,6 +160,7 @@ _asked_for = {"debug": False}  # for `main`, which meets the errors that no comm
 
 def main(arguments: list[str] | None = None) -> None:
     """The command `xnatfs`."""
+    _open_closed_streams()
     level = os.environ.get("XNATFS_LOG", "WARNING").upper()
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable(_FORMAT))
@@ -161,10 +169,21 @@ def main(arguments: list[str] | None = None) -> None:
     )
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat retries, with full URLs
     without_passwords()
+    if not os.environ.get("HOME"):
+        # libfuse's mount.fuse leaves it empty, and Python takes that for the root folder; if it is not set,
+        # the user database says where home is.
+        os.environ.pop("HOME", None)
     _asked_for["debug"] = False
     try:
+        words = sys.argv[1:] if arguments is None else arguments
+        asked = mount_helper.translated(sys.argv[0], words, {*_COMMANDS, *_ALSO})
+        if asked == []:
+            return
         result: Any = cli.main(
-            args=arguments, prog_name="xnatfs", complete_var=VARIABLE, standalone_mode=False
+            args=arguments if asked is None else asked,
+            prog_name="xnatfs",
+            complete_var=VARIABLE,
+            standalone_mode=False,
         )
         sys.stdout.flush()
     except click.exceptions.Abort:
@@ -174,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (UsageError, Failure) as error:
         _say(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         # `xnatfs table P NAME | head` has what it wanted. Python would complain at the end, when it flushes.
         with contextlib.suppress(OSError):
@@ -184,11 +203,39 @@ def main(arguments: list[str] | None = None) -> None:
         if _asked_for["debug"]:
             raise
         if isinstance(error, OSError) and error.strerror:
-            _say(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
+            _say(f"{_place_of(error)}: {error.strerror}")
             sys.exit(1)
         _say(f"unexpected error: {type(error).__name__}: {error} (`xnatfs --debug ...` shows where)")
         sys.exit(70)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without standard output or error (`>&-`) one that nobody reads: Python
+    has None there, and the next file that is opened would get its number. Names in an encoding that cannot
+    show them are escaped.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (for the life of the process)
+            if stream.fileno() != number:
+                os.dup2(stream.fileno(), number)
+            setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no error
+
+
+def _place_of(error: OSError) -> str:
+    """What an error without an expected place is about."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder was removed"
+    return (
+        "standard output" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else "an operation failed"
+    )
 
 
 def _say(text: str) -> None:

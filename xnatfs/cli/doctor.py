@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -30,8 +31,19 @@ Finding = tuple[str, str, str]  # "ok", "note" or "bad"; subject; finding
 
 @click.command("doctor")
 @login_options
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="For programs: a list with one object per finding (level ok, note or bad; subject; finding).",
+)
 def command(
-    server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool
+    server: str | None,
+    user: str | None,
+    config: Path | None,
+    netrc: Path | None,
+    allow_http: bool,
+    as_json: bool,
 ) -> int:
     """Check for anything that would keep a mount from working, and say how to fix it.
 
@@ -43,9 +55,14 @@ def command(
         "note": click.style("note", fg="yellow"),
         "bad": click.style("BAD ", fg="red"),
     }
+    found = []
     for level, what, finding in (*_machine(), *_server(server, user, config, netrc, allow_http)):
         bad = bad or level == "bad"
-        click.echo(f"{marks[level]}  {what}: {printable(finding)}")
+        found.append({"level": level, "subject": what, "finding": finding})
+        if not as_json:  # as they are found: a server that is away takes its time
+            click.echo(f"{marks[level]}  {what}: {printable(finding)}")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
     return 1 if bad else 0
 
 

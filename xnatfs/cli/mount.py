@@ -74,6 +74,7 @@ _FUSE_CONF = Path("/etc/fuse.conf")
     is_flag=True,
     help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
 )
+@click.option("--fsname", metavar="NAME", hidden=True, help="Shown as the source in the list of mounts.")
 @click.option(
     "--foreground",
     "in_foreground",
@@ -90,6 +91,7 @@ def command(
     allow_other: bool,
     overlay: str | None,
     inode32: bool,
+    fsname: str | None,
     in_foreground: bool,
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT: an empty folder, or one that is made and goes with the mount.
@@ -111,6 +113,7 @@ def command(
         serve_bad_digests=bad_digest == "serve",
         inode32=inode32,
         lower=overlay is not None,
+        shown_as=fsname or "",
     )
     start(settings, login, mountpoint, allow_other=allow_other, overlay=overlay, in_foreground=in_foreground)
 
@@ -129,6 +132,7 @@ def start(
     if allow_other:
         check_allow_other()
     place = mount_registry.absolute(mountpoint)
+    check_own_folders(place, settings)
     check_mountpoint(place)
     with made_mountpoint(place) as made:
         _start(settings, login, place, allow_other, overlay, in_foreground, made)
@@ -245,11 +249,27 @@ def check_fuse() -> None:
     if mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
     try:
-        import xnatfs.fuse  # noqa: F401  (loads libfuse)
+        import xnatfs.fuse.adapter  # noqa: F401  (loads libfuse)
     except OSError:
         raise UsageError(
             "libfuse was not found; install the package fuse3 (Debian, Ubuntu, Fedora)"
         ) from None
+
+
+def check_own_folders(place: str, settings: Settings) -> None:
+    """Check that the mount would not hide what xnatfs itself keeps, or the other way round.
+
+    Raises:
+        UsageError: it would.
+    """
+    point = Path(os.path.realpath(place))
+    for what, folder in (("cache", settings.cache_dir), ("state", settings.state_dir)):
+        kept = Path(os.path.realpath(folder))
+        if kept.is_relative_to(point) or point.is_relative_to(kept):
+            raise UsageError(
+                f"the mountpoint ({point}) and the {what} directory of xnatfs ({kept}) must not contain each "
+                f"other"
+            )
 
 
 def check_mountpoint(place: str) -> None:

@@ -42,7 +42,7 @@ class Where:
         size = parse_size(self.cache_size)
         if size < _SMALLEST_CACHE:
             number = self.cache_size.strip()
-            hint = f"; did you mean {number}G?" if number.isdecimal() else ""
+            hint = f"; did you mean {number}G?" if number.isdecimal() and size else ""
             raise UsageError(f"--cache-size {number} is {size} bytes, too small for any image{hint}")
         login = logins.find(
             self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,11 +17,13 @@ from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, where
 from xnatfs.core import Core
-from xnatfs.errors import Failure, UsageError
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.tables.engine.explain import explain
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.output.write import FORMATS, check_format, write
 from xnatfs.tables.registry import LEFT_OUT, with_plugins
+
+_INCOMPLETE = 3  # the exit code where the table was written, but sessions are missing or incomplete in it
 
 
 @click.command("table")
@@ -52,6 +57,7 @@ from xnatfs.tables.registry import LEFT_OUT, with_plugins
     help="Which resources the project has, which tables read each, and which nothing reads.",
 )
 @click.option("--list", "listing", is_flag=True, help="List all tables.")
+@click.option("--json", "as_json", is_flag=True, help="With --list, for programs: one object per table.")
 def command(
     project: str | None,
     name: str | None,
@@ -62,16 +68,19 @@ def command(
     problems: bool,
     explaining: bool,
     listing: bool,
+    as_json: bool,
 ) -> int:
     """Write the measurement table NAME of PROJECT, such as freesurfer7/aseg or ashs/volumes, to FILE, or to
     standard output as CSV.
 
     Without NAME: list the tables of the project. Fetched results are cached: the next run asks only for what
     changed. If resources have other labels or folders than usual, describe them in tables.toml (see
-    docs/measurements.md).
+    docs/measurements.md). Exit code 3 if the table was written, but sessions are missing or incomplete in it.
     """
+    if as_json and not listing:
+        raise UsageError("--json is for --list; a table itself is written as .csv, .xlsx or .parquet")
     if listing:
-        say(_all())
+        say(_all() if not as_json else _all_as_json())
         return 0
     if project is None:
         raise UsageError("which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables")
@@ -82,7 +91,7 @@ def command(
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"{output.absolute().parent} is not a folder")
     settings, login = where.settings()
-    with opened(settings, login) as mounted:
+    with opened(settings, login) as mounted, _project_known(mounted, project):
         if explaining:
             say(explain(mounted.builder, mounted.finder, project))
             return 0
@@ -102,7 +111,19 @@ def command(
             f"--problems lists them",
             err=True,
         )
+        return _INCOMPLETE
     return 0
+
+
+@contextlib.contextmanager
+def _project_known(mounted: Core, project: str) -> Iterator[None]:
+    """Say which projects there are where the server has none of this name."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.cause is not Cause.NO_ENTRY:
+            raise
+        raise mounted.unknown_project(project) from failure
 
 
 def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
@@ -152,6 +173,16 @@ def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
             while piece := stream.read(2**20):
                 sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+
+
+def _all_as_json() -> str:
+    tables, complaints = with_plugins()
+    found = [{"name": key, "reads": [], "description": one.doc} for key, one in LISTED.items()]
+    found += [
+        {"name": key, "reads": list(one.resources), "description": one.doc} for key, one in tables.items()
+    ]
+    left_out = [{"name": key, "reason": reason} for key, reason in LEFT_OUT.items()]
+    return json.dumps({"tables": found, "not available": left_out, "problems": complaints}, indent=2)
 
 
 def _all() -> str:

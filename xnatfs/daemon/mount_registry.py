@@ -78,7 +78,7 @@ def containing(path: str) -> Registration | None:
     """The mount that contains a path."""
     found = running()
     # First as written: resolving links in a path below a mount that hangs would hang too.
-    for spelling in (os.path.abspath, absolute):
+    for spelling in (lambda path: os.path.abspath(os.path.expanduser(path)), absolute):
         wanted = spelling(path)
         within = [
             one
@@ -92,9 +92,9 @@ def containing(path: str) -> Registration | None:
 
 def absolute(path: str) -> str:
     """A path with symbolic links resolved except in its last part, which may be a dead mount and must not be
-    accessed.
+    accessed. A `~` that no shell has expanded is: nobody wants a folder of that name.
     """
-    parent, name = os.path.split(os.path.abspath(path))
+    parent, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
     return os.path.join(os.path.realpath(parent), name) if name else parent
 
 

@@ -29,8 +29,9 @@ class MountEntry(NamedTuple):
 
 def entries() -> list[MountEntry]:
     """Everything mounted, in mounting order."""
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
-        lines = [line.split() for line in stream]
+    with open("/proc/self/mounts", "rb") as stream:
+        # Decoded as arguments are, in whatever locale: paths are compared.
+        lines = [os.fsdecode(line).split() for line in stream]
     return [
         MountEntry(_unescape(line[0]), _unescape(line[1]), line[2], _unescape(line[3]))
         for line in lines

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings
 from xnatfs.core import Core, compose
-from xnatfs.daemon import gc_tuning, mount_registry, mount_table
+from xnatfs.daemon import gc_tuning, mount_registry, mount_table, service_manager
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.hardening import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
@@ -106,13 +106,19 @@ def foreground(
             mounted, socket_path, registration, overlay, mountpoint if made else ""
         )
         with watcher:
-            announcing = _Announcing(mounted, base, overlay, ready or (lambda _: None), failed, watcher.end)
+            announcing = _Announcing(
+                mounted, mountpoint, base, overlay, ready or (lambda _: None), failed, watcher.end
+            )
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
                 if overlay is not None:
                     fuse.keep_ctrl_c()  # the overlay has to be unmounted first
                 fuse.run(
-                    adapter, base, settings.host, settings.limits, allow_other=allow_other and overlay is None
+                    adapter,
+                    base,
+                    settings.source,
+                    settings.limits,
+                    allow_other=allow_other and overlay is None,
                 )
             except RuntimeError as error:
                 # After Ctrl-C libfuse reports the end of its loop as an error (code 8); mounting failed only
@@ -178,7 +184,10 @@ def background(
         overlay.leave()
     elif mount_table.at(mountpoint) is not None:
         mount_table.unmount(mountpoint, lazy=True)
-    raise UsageError(answer.get("problem") or f"the mount ended before it answered; see {log_file}")
+    raise UsageError(
+        answer.get("problem") or f"the mount ended before it answered; see {log_file}",
+        exit_code=answer.get("code", 1),
+    )
 
 
 def _read_answer(descriptor: int) -> dict[str, Any]:
@@ -255,7 +264,7 @@ def _child(
         )
         status = 0
     except (UsageError, Failure) as error:
-        report({"problem": str(error) + _fusermount_said(log_file, begun)})
+        report({"problem": str(error) + _fusermount_said(log_file, begun), "code": error.exit_code})
     except BaseException as error:
         log.exception("the mount broke")
         report({"problem": f"{type(error).__name__}: {error}; see {log_file}"})
@@ -282,6 +291,7 @@ class _Announcing:
     """
 
     mounted: Core
+    mountpoint: str
     base: str
     overlay: Overlay | None
     ready: Callable[[Core], None]
@@ -309,11 +319,12 @@ class _Announcing:
             )
         if self.overlay is not None:
             try:
-                self.overlay.mount(f"xnat:{self.mounted.settings.host}")
+                self.overlay.mount(self.mounted.settings.source)
             except (UsageError, OSError) as error:
                 self.failed.append(str(error))
                 self.give_up()
                 return
+        service_manager.notify(f"{service_manager.READY}\nSTATUS=mounted at {self.mountpoint}")
         self.ready(self.mounted)
         if self.overlay is not None:
             # The daemon may know of a change that the kernel's cached names do not show yet.
@@ -403,6 +414,7 @@ class _Watcher:
     def _watch(self) -> None:
         while not self._ends(os.read(self._reading, 1024)):
             pass
+        service_manager.notify(service_manager.STOPPING)
         # Unmount first, so that nothing new arrives. Pending operations end with EINTR; the loop returns once
         # the last file is closed.
         self._unmount()

@@ -10,6 +10,7 @@ one zip.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import stat
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from xnatfs.text import did_you_mean
 from xnatfs.vfs import XATTR_PREFIX
 
 _READERS = 4
@@ -49,13 +51,25 @@ def survey(paths: Iterable[str], seen: Callable[[WarmPlan], None]) -> WarmPlan:
         try:
             status = os.stat(path)
         except OSError as error:
-            plan.problems.append(f"{path}: {error.strerror}")
+            plan.problems.append(f"{path}: {error.strerror}{_meant(path, error)}")
             continue
         if stat.S_ISREG(status.st_mode):
             plan.add([(path, _bytes_of(status))])
         else:
             _survey(path, plan, seen)
     return plan
+
+
+def _meant(path: str, error: OSError) -> str:
+    """Names like the first that is missing in a path: a project, a session, a type of scan."""
+    if error.errno != errno.ENOENT:
+        return ""
+    folder, name = os.path.split(path.rstrip("/"))
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    with contextlib.suppress(OSError):
+        return did_you_mean(name, os.listdir(folder or "."))
+    return ""
 
 
 def _survey(top: str, plan: WarmPlan, seen: Callable[[WarmPlan], None]) -> None:

@@ -434,8 +434,8 @@ def keep_ctrl_c() -> None:
     mfusepy.signal = lambda number, handler: signal.getsignal(number)
 
 
-def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_other: bool = False) -> None:
-    """Mount and serve until unmounted; blocks.
+def run(adapter: Adapter, mountpoint: str, source: str, limits: Limits, *, allow_other: bool = False) -> None:
+    """Mount and serve until unmounted; blocks. `source` is what the kernel's list of mounts shows.
 
     Raises:
         RuntimeError: libfuse could not mount.
@@ -447,7 +447,7 @@ def run(adapter: Adapter, mountpoint: str, host: str, limits: Limits, *, allow_o
         "foreground": True,
         "ro": True,
         "default_permissions": True,
-        "fsname": f"xnat:{host}",
+        "fsname": source.replace("\\", "\\\\").replace(",", "\\,"),  # as libfuse's options are quoted
         "subtype": "xnatfs",
         "intr": True,
         "use_ino": True,

@@ -62,7 +62,7 @@ def root_folder(
     )
     text = _README.format(
         server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001"
-    ).encode()
+    ).encode("utf-8", "surrogateescape")  # the mountpoint's name may be no UTF-8
     entries: dict[str, Node] = {
         "README.txt": rendered("README.txt", lambda: text),
         "projects": projects_folder(sources),
