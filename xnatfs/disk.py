@@ -35,7 +35,11 @@ def disk_failure(error: OSError | sqlite3.Error, subject: str) -> Failure:
     else:
         # SQLite says "disk I/O error" where the quota is used up.
         full = "full" in str(error) or ("disk I/O" in str(error) and _takes_nothing(Path(subject)))
-    return Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, subject, str(error))
+    detail = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        elsewhere = error.filename if error.filename not in (None, subject) else ""
+        detail = f"{elsewhere}: {error.strerror}" if elsewhere else error.strerror
+    return Failure(Cause.NO_SPACE if full else Cause.CACHE_BROKEN, subject, detail)
 
 
 def _is_full(error: OSError) -> bool:
