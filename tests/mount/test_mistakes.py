@@ -139,6 +139,7 @@ MISTAKES = [
     Mistake("table ALFA freesurfer7/aseg --session 9", "project ALFA has no session '9'.*"),
     Mistake("table ALFA freesurfer7/aseg -o a.txt", "a.txt: a table is written as .csv, .xlsx or .parquet"),
     Mistake("table ALFA freesurfer7/aseg -o no/a.csv", "W/no is not a folder"),
+    Mistake("table ALFA freesurfer7/aseg -o kept/x.csv", "3 remarks on sessions that are missing .*", 3),
     Mistake("table ALFA --json", "--json is for --list; .*"),
     # the rest
     Mistake(

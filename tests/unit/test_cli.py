@@ -16,16 +16,15 @@ from typing import Any
 import click
 import pytest
 
-from tests.support import composed, xnatfs
+from tests.support import xnatfs
 from xnatfs import __version__, cli, config
 from xnatfs.cli import doctor, format, mount, status
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table
 from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.mount_registry import Registration
 from xnatfs.demo import server as demo_server
-from xnatfs.demo.data import build
-from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
+from xnatfs.tables.registry import LEFT_OUT
 
 
 class Said(str):
@@ -271,60 +270,6 @@ def test_an_option_can_be_set_in_the_environment(tmp_path: Path) -> None:
     assert "--cache-size 20 is 20 bytes" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("shell", "words", "found"),
-    [
-        ("bash", "xnatfs unm", ["plain,unmount"]),
-        ("zsh", "xnatfs unm", ["plain", "unmount"]),
-        ("fish", "xnatfs unm", ["plain,unmount\tEnd the mount at MOUNTPOINT."]),
-        (
-            "bash",
-            "xnatfs table P ashs/volumes_",
-            ["plain,ashs/volumes_heur", "plain,ashs/volumes_corr_usegray"],
-        ),
-        ("bash", "xnatfs mount --project AL", ["plain,ALFA"]),
-        ("bash", "xnatfs table AL", ["plain,ALFA"]),
-    ],
-)
-def test_a_shell_completes(tmp_path: Path, shell: str, words: str, found: list[str]) -> None:
-    with DemoServer(build("lab")) as server, composed(server.url, tmp_path) as core:
-        core.listing_service.projects.all()
-    last = words.split()
-    env = {
-        "_XNATFS_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": last[-1] if shell == "fish" else str(len(last) - 1),
-        "XNATFS_CACHE_DIR": str(tmp_path / "cache"),
-    }
-    said = xnatfs(env=env).stdout.split("\n")
-    assert said[: len(found)] == found
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_is_given_what_it_needs(run: Any, shell: str) -> None:
-    said = run("completion", shell)
-    assert said.code == 0 and f"_XNATFS_COMPLETE={shell}_complete" in said
-
-
-def test_bash_completes_with_it(tmp_path: Path) -> None:
-    program = tmp_path / "xnatfs"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m xnatfs "$@"\n')
-    program.chmod(0o755)
-    script = (
-        'eval "$(xnatfs completion bash)"; COMP_WORDS=(xnatfs sta); COMP_CWORD=1; '
-        '_xnatfs_completion xnatfs; echo "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(
-        ["bash", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-    )
-    assert (done.stdout.strip(), done.stderr) == ("status", "")
-
-
 def test_umount_is_unmount(run: Any, tmp_path: Path) -> None:
     assert run("umount", str(tmp_path)).strip() == f"xnatfs: nothing is mounted at {tmp_path}"
 
@@ -534,6 +479,17 @@ def test_doctor_without_a_login_says_what_is_missing(run: Any) -> None:
     assert said.code == 1
     assert "which server?" in said
     assert __version__ in said
+
+
+def test_doctor_and_the_tables_for_programs(run: Any) -> None:
+    said = run("doctor", "--json")
+    found = json.loads(said)
+    assert said.code == 1 and {"level", "subject", "finding"} == set(found[0])
+    assert [one["subject"] for one in found if one["level"] == "bad"][-1:] == ["login"]
+    listed = json.loads(run("table", "--list", "--json"))
+    by_name = {one["name"]: one for one in listed["tables"]}
+    assert by_name["freesurfer7/aseg"]["reads"] and by_name["sessions"]["reads"] == []
+    assert set(LEFT_OUT) == {one["name"] for one in listed["not available"]}
 
 
 def test_doctor_says_why_a_directory_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
