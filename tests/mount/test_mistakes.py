@@ -113,7 +113,7 @@ MISTAKES = [
     Mistake("mount x", "the current folder was removed: No such file or directory", cwd="removed"),
     Mistake("refresh", "the current folder was removed: No such file or directory", cwd="removed"),
     Mistake("status", "standard output: No space left on device", closed="full"),
-    Mistake("status", "", 0, closed="stdout"),
+    Mistake("table --list", "", 0, closed="stdout"),
     Mistake("table ALFA freesurfer7/aseg", "standard output: No space left on device", closed="full"),
     # a mount that runs
     Mistake("unmount nothing", "nothing is mounted at W/nothing"),
