@@ -36,7 +36,7 @@ _LONGEST = (
         "vfs",
     ),
 )
-_LOGIN_VARIABLES = ("HOST", "USER", "PASS")
+_LOGIN_VARIABLES = ("HOST", "USER", "PASS", "URL", "TOKEN", "JSESSION", "PROFILE", "VERIFY_SSL")
 
 # A shell starts what runs in its background with SIGINT ignored, and children inherit that: tests of Ctrl-C
 # need it as a terminal has it.
@@ -71,7 +71,8 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for prefix in ("XNAT_", "XNATPY_"):
         for name in _LOGIN_VARIABLES:
             monkeypatch.delenv(prefix + name, raising=False)
-    monkeypatch.delenv("NETRC", raising=False)
+    for name in ("NETRC", "XNATFS_CONFIG_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XNATFS_CACHE_DIR", str(tmp_path / "cache"))

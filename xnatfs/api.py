@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from xnatfs.auth.credentials import Credentials, find
-from xnatfs.config import Limits, Settings, cache_home
+from xnatfs.auth.credentials import Credentials, choose, find
+from xnatfs.config import Limits, Settings, cache_home, parse_size
 from xnatfs.core import Core, compose
 from xnatfs.errors import UsageError
 from xnatfs.extras import check
@@ -107,19 +107,23 @@ def connect(
     Parameters
     ----------
     server : str, optional
-        URL of the server; needed only where logins for several are known.
+        URL of the server, or its name in config.toml, xnatctl's profiles or ~/.xnat_auth; needed only where
+        several are known.
     user : str, optional
         User name; needed only where several are known. The password or token is found as for `xnatfs mount`
-        (environment, `xnatfs login`, netrc, pyxnat's files), never passed.
+        (environment, `xnatfs login`, the files of other tools), never passed.
     projects : sequence of str, optional
         Ids of the only projects to show. By default all that the user may read.
     cache_dir : path, optional
-        Where contents and listings are kept, by default where mounts keep them. What is there and has not
-        changed on the server is not fetched again.
+        Where contents and listings are kept, by default where mounts of this server keep them. What is there
+        and has not changed on the server is not fetched again.
     offline : bool, optional
         Ask the server nothing: serve what was listed and read before.
     allow_http : bool, optional
         Send the password over plain http:// to another machine.
+
+    Of config.toml the library takes where the server is and how it is reached, whose login to use, and the
+    cache; what a mount shows and how a table is written is left to the caller.
 
     Returns
     -------
@@ -129,7 +133,7 @@ def connect(
     Raises
     ------
     xnatfs.errors.UsageError
-        No login fits.
+        No login fits, there is no such server, or config.toml is refused.
     xnatfs.errors.Failure
         An `OSError`: the server cannot be reached (EHOSTDOWN, ETIMEDOUT), is no XNAT (EPROTO) or refuses the
         login (EACCES), or the cache directory cannot be used (EIO).
@@ -139,16 +143,20 @@ def connect(
     >>> with xnatfs.connect() as xnat:
     ...     xnat.listdir("projects")
     """
-    login = find(server, user, expired=offline)
+    chosen = choose(server, user)
+    options = chosen.options
+    login = find(chosen, user, expired=offline)
+    folder = cache_dir or options.get("cache-dir") or cache_home()
+    size = parse_size(options["cache-size"]) if "cache-size" in options else Limits.cache_size
     settings = Settings(
         server=login.server,
-        cache_dir=Path(cache_dir).expanduser().absolute() if cache_dir is not None else cache_home(),
+        cache_dir=Path(folder).expanduser().absolute(),
         projects=tuple(projects),
         verify=login.verify,
         proxy=login.proxy,
         offline=offline,
-        allow_http=allow_http,
-        limits=Limits(),
+        allow_http=allow_http or options.get("allow-http", False),
+        limits=Limits(cache_size=size),
     )
     return Client(compose(settings, login, ""))
 

@@ -135,7 +135,7 @@ def state_home() -> Path:
 
 
 def config_home() -> Path:
-    """The directory of the user's tables.toml, bids.toml and session lists (`XNATFS_CONFIG_DIR`, else the
+    """The directory of the user's config.toml, tables.toml, bids.toml and session lists (`XNATFS_CONFIG_DIR`, else the
     platform's).
     """
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
@@ -218,6 +218,7 @@ class Settings:
         Path, ...
     ] = ()  # session lists named at mount time, in addition to those in the configuration
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
+    project_bids_maps: tuple[tuple[str, Path], ...] = ()  # the same for single projects, in its place
     allow_http: bool = False  # the password may cross a network in clear text
     offline: bool = False  # send no request: show and serve cached data only
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others

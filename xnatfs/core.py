@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ class Core:
     learnt: Corrections
     builder: Builder
     bids_map: BidsMap | None = None
+    project_maps: Mapping[str, BidsMap] = field(default_factory=dict)
     vfs: Vfs = field(init=False)
     outputs: TableFiles = field(init=False)
     finder: TableDiscovery = field(init=False)
@@ -85,6 +87,7 @@ class Core:
             self.diagnostics,
             self.builder.summaries,
             self.bids_map,
+            self.project_maps,
         )
         limits = self.settings.limits
         self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
@@ -183,13 +186,14 @@ def compose(settings: Settings, credentials: Credentials, mountpoint: str) -> Co
         UsageError: the user's own tables.toml or map cannot be read or understood.
         Failure: the login failed, or the cache directory cannot be used.
     """
-    bids_map = user_map(settings.bids_map)
+    for path in (settings.bids_map, *(path for _, path in settings.project_bids_maps)):
+        user_map(path)  # what cannot be understood is an error before anything is sent
     with contextlib.ExitStack() as made:  # all that is open is closed again if the rest cannot be had
         connection = Connection(settings, credentials)
         made.callback(connection.close)
         scope = settings.scope(_log_in(connection, settings, credentials))
         try:
-            mounted = _put_together(settings, mountpoint, connection, scope, bids_map, made)
+            mounted = _put_together(settings, mountpoint, connection, scope, made)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, Failure):
                 raise
@@ -225,7 +229,6 @@ def _put_together(
     mountpoint: str,
     connection: Connection,
     scope: str,
-    bids_map: BidsMap | None,
     made: contextlib.ExitStack,
 ) -> Core:
     diagnostics = Diagnostics()
@@ -262,7 +265,8 @@ def _put_together(
         cache,
         learnt,
         builder,
-        bids_map,
+        user_map(settings.bids_map),
+        {project: found for project, path in settings.project_bids_maps if (found := user_map(path))},
     )
 
 

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.support import lab_archive
-from xnatfs import retry
+from xnatfs import cli, retry
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Limits, Settings
 from xnatfs.demo.data import build
@@ -89,3 +90,19 @@ def logged_in(server: DemoServer) -> Iterator[Connection]:
 def listings(logged_in: Connection) -> ListingRequests:
     """The listings of the user `demo`."""
     return ListingRequests(logged_in)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call `xnatfs`: its exit code, and what it said."""
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "PYTHON_KEYRING_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        return (ended.value.code if isinstance(ended.value.code, int) else 0), out + err
+
+    return call

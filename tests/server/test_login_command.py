@@ -12,7 +12,6 @@ import pytest
 
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, scripted, xnat
-from xnatfs import cli
 from xnatfs.auth import credentials, token_store
 from xnatfs.config import Settings, state_home
 from xnatfs.daemon import mount_registry
@@ -20,22 +19,6 @@ from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.mount_registry import Registration
 from xnatfs.demo.server import DemoServer
 from xnatfs.server import identity
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call `xnatfs`: its exit code, and what it said."""
-    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "PYTHON_KEYRING_BACKEND"):
-        monkeypatch.delenv(name, raising=False)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
-        out, err = capsys.readouterr()
-        return (ended.value.code if isinstance(ended.value.code, int) else 0), out + err
-
-    return call
 
 
 @pytest.fixture

@@ -266,7 +266,7 @@ def test_a_private_file_is_not_warned_of(private_home: Path, capsys: pytest.Capt
 def test_no_password_is_in_any_text(private_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, HOST=A, USER="env", PASS="sesame")
     netrc(private_home)
-    entries = list(credentials._entries(None, None, None))
+    entries = list(credentials._entries(credentials._Files(None, None), None))
     assert len(entries) == 2
     for text in (
         repr(entries),

@@ -144,7 +144,8 @@ def declared(extra: str) -> set[str]:
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
     listed = project.partition(f"\n{extra} = [")[2].partition("\n]")[0]
     names = re.findall(r'^\s*"([A-Za-z0-9_-]+)', listed, re.MULTILINE)
-    return {name.replace("-", "_").lower() for name in names}
+    found = {name.replace("-", "_").lower() for name in names}
+    return {"yaml" if name == "pyyaml" else name for name in found}
 
 
 def at_once(module: Path) -> set[str]:

@@ -1,9 +1,9 @@
 """Stores the alias tokens of `xnatfs login` on this machine: in the system's keyring if there is one, else in
 a private file.
 
-Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never a password,
-only tokens that expire. `tokens.json` in the state directory (0600, in a folder 0700) lists them; the secret
-is in it, or in the keyring.
+Used by `credentials` (which reads), `cli.login` and `server.token_renewal` (which write). Never stores a
+password, only tokens that expire; it can read one that another tool has in the keyring. `tokens.json` in the
+state directory (0600, in a folder 0700) lists the tokens; the secret is in it, or in the keyring.
 Threading: any thread and any process: the file is replaced as a whole, under a lock that other processes
 respect.
 """
@@ -140,6 +140,18 @@ def renewing() -> Iterator[bool]:
         except OSError:  # a file system without locks: two may renew, and each has a token that works
             pass
         yield True
+
+
+def password_of(service: str, name: str) -> str:
+    """A password that another tool put into the system's keyring.
+
+    Raises:
+        UsageError: there is no keyring, or nothing of this name is in it.
+    """
+    found = _keyring(lambda ring: ring.get_password(service, name))
+    if not isinstance(found, str):
+        raise UsageError("the keyring has no such password")
+    return found
 
 
 def where(token: StoredToken) -> str:

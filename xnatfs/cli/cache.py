@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 import click
 
+from xnatfs.auth.credentials import choose
 from xnatfs.cache import maintenance
 from xnatfs.cli.format import counted, say, size
-from xnatfs.config import Settings, cache_home, normal_url
+from xnatfs.cli.options import server_option
+from xnatfs.config import Settings, cache_home
 from xnatfs.daemon import mount_registry
 from xnatfs.errors import UsageError
 
@@ -33,7 +35,7 @@ def command() -> None:
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--server", metavar="URL", help="Only files from this server.")(function)
+    function = server_option("Only files from this server.")(function)
     return click.option(
         "--cache-dir",
         type=click.Path(path_type=Path),
@@ -49,7 +51,7 @@ def _scopes(cache_dir: Path | None, server: str | None) -> tuple[Path, list[main
     found = maintenance.scopes(directory)
     if server is None:
         return directory, found
-    url = normal_url(server)
+    url = choose(server).url
     wanted = [scope for scope in found if scope.of(url)]
     if not wanted:
         raise UsageError(f"nothing from {urlsplit(url).netloc} is cached in {directory}")

@@ -1,4 +1,5 @@
-"""The words that a shell can complete: mounts, projects, tables. From this machine, never from the server.
+"""The words that a shell can complete: mounts, servers, projects, tables. From this machine, never from a
+server.
 
 Used by the commands as `shell_complete`. What each needs is imported when it is asked: every command imports
 this module.
@@ -7,6 +8,7 @@ this module.
 from __future__ import annotations
 
 import contextlib
+import io
 
 import click
 
@@ -19,6 +21,16 @@ def mounts(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """The mountpoints of this user's mounts."""
     with contextlib.suppress(OSError, UsageError):
         return [one.mountpoint for one in mount_registry.running() if one.mountpoint.startswith(begun)]
+    return []
+
+
+def servers(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """The names of servers."""
+    from xnatfs.auth.credentials import names
+
+    # A warning of a file that others can read belongs to a command, not into its completion.
+    with contextlib.suppress(OSError, UsageError), contextlib.redirect_stderr(io.StringIO()):
+        return [one for one in names() if one.startswith(begun)]
     return []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from xnatfs import servers
 from xnatfs._version import __version__
 from xnatfs.auth import credentials as logins
 from xnatfs.cli.login import until
@@ -118,6 +119,15 @@ def _machine() -> Iterator[Finding]:
 def _server(
     server: str | None, user: str | None, config: Path | None, netrc: Path | None, allow_http: bool = False
 ) -> Iterator[Finding]:
+    try:
+        listed = servers.load()
+        for name, each in listed.servers.items():
+            also = f" as {each.user}" if each.user else ""
+            also += " (default)" if each is listed.preferred else ""
+            yield "ok", f"server {name}", f"{each.url}{also} in {servers.config_file()}"
+    except UsageError as error:
+        yield "bad", servers.NAME, str(error)
+        return
     try:
         for place, known, who in logins.places(config, netrc):
             yield "ok", "login found", f"{place}: {known} as {who}"

@@ -14,7 +14,7 @@ from xnatfs.auth import token_store
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli.format import say
 from xnatfs.cli.options import login_options
-from xnatfs.config import Settings, normal_url
+from xnatfs.config import Settings
 from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import alias_tokens as remote
@@ -44,17 +44,23 @@ def command(
     """Log in once, and store an alias token instead of the password.
 
     The password is searched for as in `xnatfs mount` (--config or --netrc, the environment, ~/.netrc,
-    ~/.xnat.cfg, ~/.xnatPass), or asked for. It is sent once and never stored. The token goes into the
-    desktop's keyring, or into a file that only you can read; it expires (after two days, unless the server's
-    administrator chose otherwise), and running mounts renew it in time. Running mounts of this server and
-    user switch to the new token at once.
+    ~/.xnat.cfg, ~/.xnatPass, xnatctl's profiles, ~/.xnat_auth), or asked for; the session in XNAT_TOKEN does
+    as well. It is sent once and never stored. The token goes into the desktop's keyring, or into a file that
+    only you can read; it expires (after two days, unless the server's administrator chose otherwise), and
+    running mounts renew it in time. Running mounts of this server and user switch to the new token at once.
     """
     login = _password(server, user, config, netrc, ask)
-    connection = Connection(
-        Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login
-    )
+    connection = _connection(login, allow_http)
     try:
-        name = connection.login()
+        try:
+            name = connection.login()
+        except Failure as failure:
+            if not login.session or failure.cause is not Cause.LOGIN_REFUSED or not sys.stdin.isatty():
+                raise
+            # What this command is for; only the session is in its way.
+            say(f"xnatfs: {failure}", err=True)
+            connection = _connection(_ask(server, user, config, netrc), allow_http)
+            name = connection.login()
         try:
             issued = remote.issue(connection)
         except Failure as failure:
@@ -88,6 +94,16 @@ def command(
     return 1 if failed else 0
 
 
+def _connection(login: Credentials, allow_http: bool) -> Connection:
+    return Connection(
+        Settings(server=login.server, verify=login.verify, proxy=login.proxy, allow_http=allow_http), login
+    )
+
+
+def _ask(server: str | None, user: str | None, config: Path | None, netrc: Path | None) -> Credentials:
+    return logins.ask(logins.choose(server, user, config=config, netrc_file=netrc), user)
+
+
 def until(expires: float | None) -> str:
     """How long a token is valid, as text."""
     if expires is None:
@@ -109,24 +125,17 @@ def _password(
     if ask:
         if not sys.stdin.isatty():
             raise UsageError("--ask needs a terminal")
-        found = (
-            normal_url(server)
-            if server
-            else logins.find(None, user, config=config, netrc_file=netrc, prompt=False).server
-        )
-        return logins.ask(found, user)
+        return _ask(server, user, config, netrc)
+    chosen = logins.choose(server, user, config=config, netrc_file=netrc)
     try:
-        return logins.find(server, user, config=config, netrc_file=netrc, stored=False)
+        return logins.find(chosen, user, config=config, netrc_file=netrc, stored=False, prompt=False)
     except UsageError:
-        if server is not None or not sys.stdin.isatty():
+        if not sys.stdin.isatty():
             raise
-        # The last login names the server; the password is asked for.
-        again = kept(None, user)
-        if len({one.server for one in again}) != 1:
-            raise
-        return logins.find(
-            again[0].server, user or again[0].user, config=config, netrc_file=netrc, stored=False
-        )
+    before = kept(chosen.url, user)
+    if server is None and len(before) == 1:  # the last login says who it is, too
+        user = before[0].user
+    return logins.ask(chosen, user)
 
 
 def kept(server: str | None, user: str | None) -> list[token_store.StoredToken]:

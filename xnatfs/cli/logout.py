@@ -8,14 +8,15 @@ from xnatfs.auth import credentials as logins
 from xnatfs.auth import token_store
 from xnatfs.cli.format import say
 from xnatfs.cli.login import invalidate, kept, until
-from xnatfs.config import Settings, normal_url
+from xnatfs.cli.options import server_option
+from xnatfs.config import Settings
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import identity
 from xnatfs.server.connection import Connection
 
 
 @click.command("logout")
-@click.option("--server", metavar="URL", help="The XNAT server; needed only with several logins.")
+@server_option("The XNAT server; needed only with several logins.")
 @click.option("--user", metavar="NAME", help="The user name; needed only with several logins.")
 @click.option(
     "--allow-http",
@@ -27,7 +28,7 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
 
     Mounts that use it can read only what is in their cache until the next login.
     """
-    found = kept(normal_url(server) if server else None, user)
+    found = kept(logins.choose(server, user).url if server else None, user)
     if not found:
         raise UsageError("there is no login from `xnatfs login`" + (f" for {server}" if server else ""))
     if len(found) > 1:

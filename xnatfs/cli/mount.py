@@ -98,18 +98,22 @@ def command(
 
     Returns once the mount answers. The login is taken from the first of these that has one: --config or
     --netrc, XNAT_HOST/XNAT_USER/XNAT_PASS (or XNATPY_*), the token stored by `xnatfs login`, ~/.netrc,
-    ~/.xnat.cfg, ~/.xnatPass, a prompt. A password is never an argument: arguments show in `ps`.
+    ~/.xnat.cfg, ~/.xnatPass, xnatctl's profiles, ~/.xnat_auth, XNAT_TOKEN, a prompt. A password is never an
+    argument: arguments show in `ps`. Options may have defaults in config.toml (docs/commands.md).
     """
     if inode32 and overlay is not None:
         # fuse-overlayfs takes two names of one number for one file, and serves one for the other.
         raise UsageError("--inode32 cannot be used with --overlay, which would take two files for one")
     for one in lists:
         read_list(one)
-    user_map(bids_map)
+    maps = [(project, Path(path)) for project, path in where.of_projects("bids-map").items()]
+    for path in (bids_map, *(path for _, path in maps)):
+        user_map(path)
     settings, login = where.settings(
         projects=projects,
         lists=tuple(one.absolute() for one in lists),
         bids_map=None if bids_map is None else bids_map.absolute(),
+        project_bids_maps=tuple(maps),
         serve_bad_digests=bad_digest == "serve",
         inode32=inode32,
         lower=overlay is not None,
@@ -192,6 +196,12 @@ def _start(
         say(
             f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says "
             f"verify: false)",
+            err=True,
+        )
+    if login.session:
+        say(
+            f"xnatfs: warning: the login is the session in {login.source}, which the server ends when it is "
+            f"not used for a while; `xnatfs login` stores a login that lasts",
             err=True,
         )
     one = mount_registry.of(place)

@@ -1,7 +1,12 @@
-"""Options that several commands share: which server, whose login, which cache."""
+"""Options that several commands share: which server, whose login, which cache.
+
+An option that is neither typed nor in the environment has the value that `config.toml` gives it for the
+server, or for the project that the command is about.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth.credentials import Credentials
+from xnatfs.cli import completing
 from xnatfs.config import Limits, Settings, cache_home, parse_size
 from xnatfs.errors import UsageError
+from xnatfs.servers import NamedServer
 
 _SMALLEST_CACHE = 1_000_000  # bytes: a number without a unit is more often a slip than wanted
 
@@ -32,6 +40,17 @@ class Where:
     cache_size: str
     offline: bool
     allow_http: bool
+    chosen: NamedServer | None = None
+
+    def of_projects(self, option: str) -> dict[str, Any]:
+        """What `config.toml` gives an option for single projects, unless it was given for all of them."""
+        if self.chosen is None or click.get_current_context().get_parameter_source(
+            option.replace("-", "_")
+        ) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            return {}
+        return {
+            project: values[option] for project, values in self.chosen.projects.items() if option in values
+        }
 
     def settings(self, **more: Any) -> tuple[Settings, Credentials]:
         """The settings and the login that these options select.
@@ -45,7 +64,11 @@ class Where:
             hint = f"; did you mean {number}G?" if number.isdecimal() and size else ""
             raise UsageError(f"--cache-size {number} is {size} bytes, too small for any image{hint}")
         login = logins.find(
-            self.server, self.user, config=self.config, netrc_file=self.netrc, expired=self.offline
+            self.chosen or self.server,
+            self.user,
+            config=self.config,
+            netrc_file=self.netrc,
+            expired=self.offline,
         )
         settings = Settings(
             server=login.server,
@@ -60,8 +83,13 @@ class Where:
         return settings, login
 
 
+def server_option(text: str) -> Callable[[F], F]:
+    """`--server`, with what it is for."""
+    return click.option("--server", metavar="URL", help=text, shell_complete=completing.servers)
+
+
 _LOGIN = (
-    click.option("--server", metavar="URL", help="The XNAT server; needed only if several are known."),
+    server_option("The XNAT server; needed only if several are known."),
     click.option("--user", metavar="NAME", help="The user name; needed only if several are known."),
     click.option(
         "--config",
@@ -104,16 +132,15 @@ def where(command: F) -> F:
         user: str | None,
         config: Path | None,
         netrc: Path | None,
-        cache_dir: Path | None,
-        cache_size: str,
-        offline: bool,
-        allow_http: bool,
         **more: Any,
     ) -> Any:
+        chosen = _chosen(server, user, config, netrc)
+        values = more if chosen is None else more | _defaults(chosen, more.get("project"))
+        shared = {name: values.pop(name) for name in ("cache_dir", "cache_size", "offline", "allow_http")}
         return command(
             *arguments,
-            where=Where(server, user, config, netrc, cache_dir, cache_size, offline, allow_http),
-            **more,
+            where=Where(server, user, config, netrc, **shared, chosen=chosen),
+            **values,
         )
 
     return _with(cast(F, call), *_LOGIN, *_CACHE)
@@ -121,7 +148,45 @@ def where(command: F) -> F:
 
 def login_options(command: F) -> F:
     """Give a command the options that say which server and whose login, each as an argument of its own."""
-    return _with(command, *_LOGIN)
+
+    @functools.wraps(command)
+    def call(
+        *, server: str | None, user: str | None, config: Path | None, netrc: Path | None, **more: Any
+    ) -> Any:
+        chosen = _chosen(server, user, config, netrc)
+        defaults = {} if chosen is None else _defaults(chosen, None)
+        if "allow_http" in defaults:
+            more["allow_http"] = defaults["allow_http"]
+        return command(server=server, user=user, config=config, netrc=netrc, **more)
+
+    return _with(cast(F, call), *_LOGIN)
+
+
+def _chosen(
+    server: str | None, user: str | None, config: Path | None, netrc: Path | None
+) -> NamedServer | None:
+    # What is wrong is said by whoever needs the server: `xnatfs table --list` does not.
+    with contextlib.suppress(UsageError):
+        return logins.choose(server, user, config=config, netrc_file=netrc)
+    return None
+
+
+def _defaults(chosen: NamedServer, project: str | None) -> dict[str, Any]:
+    """The arguments of the command that is running whose values are in `config.toml`."""
+    context = click.get_current_context()
+    given = {**chosen.options, **chosen.projects.get(project or "", {})}
+    found = {}
+    for option in context.command.params:
+        key = next((name[2:] for name in option.opts if name[2:] in given), None)
+        # Which server it is, and whose login, is decided by then.
+        if key is None or key in ("config", "netrc") or option.name is None:
+            continue
+        # `list` is a list of files for `mount`, and a flag of `table`.
+        if isinstance(given[key], bool) != getattr(option, "is_flag", False):
+            continue
+        if context.get_parameter_source(option.name) is ParameterSource.DEFAULT:
+            found[option.name] = option.type_cast_value(context, given[key])
+    return found
 
 
 def _with(command: F, *options: Callable[[F], F]) -> F:

@@ -29,8 +29,7 @@ from xnatfs.server.login_state import Known, Login
 from xnatfs.server.pyxnat_interface import make_interface
 from xnatfs.server.request_auth import without_password
 from xnatfs.server.server_address import find_server, is_readable_by_all, may_move
-from xnatfs.server.session_cookie import SESSION
-from xnatfs.server.transport import redirect_target
+from xnatfs.server.transport import SESSION, redirect_target
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ class Connection:
         """End the server-side session, if the server is there; XNAT counts at most 1000 of them a user."""
         self.transport.stop_probing()
         with contextlib.suppress(OSError, RequestException):
-            if self.logins.count and not self.breaker.quiet(1.0):
+            if self.logins.count and not self.logins.credentials.session and not self.breaker.quiet(1.0):
                 self.transport.send("DELETE", f"{self.server}/data/JSESSION", timeout=5)
         self.transport.close()
 
@@ -228,7 +227,8 @@ class Connection:
             seen = self.logins.ready()
             # The second time the login was taken just now: there the password heals whatever ends the session
             # meanwhile.
-            bare, had = attempt == 1 and session.suffices, session.is_held
+            borrowed = bool(self.logins.credentials.session)  # there is no password
+            bare, had = borrowed or (attempt == 1 and session.suffices), session.is_held
             auth = without_password if bare else None
             patience = timeout or self.transport.timeout(stream)
             response = self.transport.send(
@@ -250,6 +250,14 @@ class Connection:
                     continue
             elif attempt == 2 and self._looks_expired(response):
                 session.renewed_in_vain()
+            elif attempt == 2 and guest and borrowed:
+                # Whose answer that is cannot be told without a password.
+                response.close()
+                raise Failure(
+                    Cause.SERVER_ERROR,
+                    path,
+                    "it begins another session with every answer; run `xnatfs login`",
+                )
             break
         if response.status_code in accept and not self._looks_expired(response):
             session.good(alone=bare)

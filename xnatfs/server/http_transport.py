@@ -28,8 +28,9 @@ from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker
 from xnatfs.server.cancel import CancelScope, ended, held
 from xnatfs.server.prober import Prober
-from xnatfs.server.request_auth import as_stranger, basic
+from xnatfs.server.request_auth import as_stranger, auth_of
 from xnatfs.server.transport import (
+    SESSION,
     FewCookies,
     RetryingAdapter,
     never_led_on,
@@ -95,7 +96,7 @@ class HttpTransport:
     def adopt(self, other: HttpTransport, login: Credentials) -> None:
         """Go on with the session of another one, which ends, and its login. What is under way goes on."""
         self.session.cookies = other.cookies
-        self.session.auth = basic(login)
+        self.session.auth = auth_of(login)
         with self._count_lock:
             self.requests += other.requests
         other.close()
@@ -199,7 +200,7 @@ def _make_session(settings: Settings, login: Credentials) -> requests.Session:
     session = requests.Session()
     session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
     never_led_on(session)
-    session.cookies.set_policy(FewCookies(session.cookies))
+    session.cookies.set_policy(FewCookies(session.cookies, but=(SESSION,) if login.session else ()))
     session.proxies = {"http": login.proxy, "https": login.proxy} if login.proxy else {}
     if settings.verify is not None:
         session.verify = settings.verify
@@ -218,5 +219,5 @@ def _make_session(settings: Settings, login: Credentials) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, RetryingAdapter(pool_connections=1, pool_maxsize=pool))
     # A netrc entry of the same host must not replace the credentials that were chosen.
-    session.auth = basic(login)
+    session.auth = auth_of(login)
     return session

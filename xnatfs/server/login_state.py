@@ -3,7 +3,8 @@
 Used by `connection`. XNAT locks an account after 20 refused logins, some sites after 3 (tools.md 2), and
 every request may carry the password. So a login is single flight: whoever finds the session expired logs in,
 the others wait for that one. What the server refused is sent again by nobody until there are other
-credentials.
+credentials. Credentials may also be a session that somebody else logged in for: it is not ours to end, and
+there is no second one when it ends.
 Threading: any thread. The login lock is held while a login is on its way; that is what it is for.
 """
 
@@ -22,8 +23,9 @@ from xnatfs import retry
 from xnatfs.auth.credentials import STORED, Credentials
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.http_transport import HttpTransport
-from xnatfs.server.request_auth import as_stranger, basic, without_password
-from xnatfs.server.session_cookie import SESSION, SessionCookie
+from xnatfs.server.request_auth import as_stranger, auth_of, without_password
+from xnatfs.server.session_cookie import SessionCookie
+from xnatfs.server.transport import SESSION
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +109,7 @@ class Login:
         last.
         """
         request.headers.pop("Cookie", None)
-        basic(self.credentials)(request)
-        return request
+        return auth_of(self.credentials)(request)
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -119,6 +120,8 @@ class Login:
         Raises:
             Failure: LOGIN_REFUSED, or what keeps the server from answering.
         """
+        if self.credentials.session:
+            self.session.put(self.credentials.session, known.server)
         response = self._transport.ask(f"{known.server}/data/auth")
         match = _LOGGED_IN.search(response.text[:_NAME]) if response.status_code == 200 else None
         if match is None or match["name"] != known.user or not self.session.is_held:
@@ -162,7 +165,7 @@ class Login:
             try:
                 before = self.session.id
                 self._patiently(spent)
-                if replaced and before not in ("", self.session.id):
+                if replaced and not self.credentials.session and before not in ("", self.session.id):
                     self._end(before)
             except Failure as refusal:
                 if refusal.cause is not Cause.LOGIN_REFUSED or not self._found_others():
@@ -215,13 +218,19 @@ class Login:
         lately = self.session.was_good_within(_MOMENT)
         for pause in ([_CALM] if spent else [0, _CALM]) if lately else [0]:
             time.sleep(pause)
-            response = self._transport.ask(f"{server}/data/JSESSION", auth=self._afresh)
+            if self.credentials.session:
+                self.session.put(self.credentials.session, server)
+                response = self._transport.ask(f"{server}/data/auth")
+            else:
+                response = self._transport.ask(f"{server}/data/JSESSION", auth=self._afresh)
             if response.status_code not in _REFUSALS:
                 break
         else:
             raise self._refused_by(response)
-        who = self._transport.ask(f"{server}/data/auth")
+        who = response if self.credentials.session else self._transport.ask(f"{server}/data/auth")
         match = _LOGGED_IN.search(who.text[:_NAME]) if who.ok else None
+        if self.credentials.session and response.is_redirect:
+            raise self._refuse()
         if not response.ok or match is None:
             if response.status_code >= 500:
                 raise Failure(Cause.SERVER_ERROR, server, f"HTTP {response.status_code} at login")
@@ -235,7 +244,9 @@ class Login:
             raise Failure(Cause.NOT_AN_XNAT, server)
         name = match["name"]
         if name == "guest" and self.credentials.user != "guest":
-            raise self._refuse("the server treats the login as a guest")
+            raise self._refuse("" if self.credentials.session else "the server treats the login as a guest")
+        if self.credentials.session and self.credentials.user not in ("", name):
+            raise self._refuse(f"the session in {self.credentials.source} belongs to {name}")
         if self.user and name != self.user:
             raise self._refuse(f"the server now says that it belongs to {name}")
         self.user = name
@@ -279,9 +290,12 @@ class Login:
             detail = (
                 f"the token of {login.source} {'has expired' if over else 'is no longer valid'}; run it again"
             )
+        if not detail and login.session:
+            name = login.source.rpartition(" ")[2]
+            detail = f"the session in {name} has ended; run `xnatfs login`, which stores a login that lasts"
         return Failure(
             Cause.LOGIN_REFUSED,
-            self.user or login.owner or login.user,
+            self.user or login.owner or login.user or self._transport.server,
             detail or f"found in {login.source}",
         )
 
@@ -347,4 +361,4 @@ class Login:
 
 
 def _mark(login: Credentials) -> int:
-    return hash((login.user, login.password))
+    return hash((login.user, login.password, login.session))

@@ -26,7 +26,7 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.server import json_stream
 from xnatfs.server.connection import Connection
 from xnatfs.server.proxy_signs import ProxySigns
-from xnatfs.server.session_cookie import SESSION
+from xnatfs.server.transport import SESSION
 
 _T = TypeVar("_T")
 # Nothing is sent again below `listing`, where each request is counted.

@@ -23,7 +23,9 @@ def make_interface(server: str, login: Credentials, session: requests.Session) -
     Raises:
         MissingExtra: pyxnat is not installed.
     """
-    interface = load("pyxnat", "pyxnat").Interface(server, login.user, login.password)
+    # Of a login that is a session there are none; pyxnat asks for them if they are missing.
+    user, password = login.user or "-", login.password or "-"
+    interface = load("pyxnat", "pyxnat").Interface(server, user, password)
     interface._entry = "/data"
     interface._http.close()
     interface._http = session

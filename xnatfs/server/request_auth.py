@@ -6,13 +6,19 @@ Used by `http_transport`, `login_state`, `server_address` and `connection`. Each
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import requests
 
 from xnatfs.auth.credentials import Credentials
 
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
-def basic(login: Credentials) -> requests.auth.HTTPBasicAuth:
-    """What a request carries."""
+
+def auth_of(login: Credentials) -> Auth:
+    """What a request carries besides the session: nothing where the login is a session."""
+    if login.session:
+        return without_password
     return requests.auth.HTTPBasicAuth(login.user.encode(), login.password.encode())
 
 

@@ -11,13 +11,15 @@ Threading: any thread; no lock. What two answers say at the same time may be cou
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+from urllib.parse import urlsplit
 
 from requests.cookies import CookieConflictError
 
 from xnatfs.server.http_transport import HttpTransport
+from xnatfs.server.transport import SESSION
 
-SESSION = "JSESSIONID"
 _TIMES = "SESSION_EXPIRATION_TIME"  # milliseconds: now, and how long a session lasts without a request
 _IDLE_S = (
     900.0  # XNAT's default; SESSION_EXPIRATION_TIME, which comes with every answer, says what it is here
@@ -57,6 +59,18 @@ class SessionCookie:
         with contextlib.suppress(CookieConflictError):
             return self._transport.cookies.get(SESSION) or ""
         return ""
+
+    def put(self, session: str, server: str) -> None:
+        """Use a session that somebody else logged in for. Its cookie is for this server alone."""
+        parts = urlsplit(server)
+        host = re.sub(r":\d+$", "", parts.netloc).lower()
+        self._transport.cookies.set(
+            SESSION,
+            session,
+            domain=host if "." in host else f"{host}.local",  # as `http.cookiejar` has them
+            path=parts.path or "/",
+            secure=parts.scheme == "https",
+        )
 
     @property
     def suffices(self) -> bool:

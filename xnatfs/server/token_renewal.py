@@ -109,6 +109,8 @@ class TokenRenewal:
             text = f"REFUSED by the server ({login.source}); `xnatfs login` brings the mount back"
         elif state == "expired":
             text = f"the token of {login.source} EXPIRED on {when}; `xnatfs login` brings the mount back"
+        elif login.session:
+            text = f"a session from the {login.source}; it ends unless it is used: `xnatfs login` replaces it"
         elif when is not None:
             text = f"the token of {login.source} is valid until {when}"
             if state == "expires soon":
@@ -156,7 +158,7 @@ class TokenRenewal:
                     f"there is no login from {STORED} for {self._connection.user} "
                     f"at {self._connection.server}"
                 )
-            if (login.user, login.password) == (used.user, used.password):
+            if (login.user, login.password, login.session) == (used.user, used.password, used.session):
                 if self._connection.logins.refused:
                     raise UsageError(
                         f"{login.source} has the login that the server refused; run `xnatfs login`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import http.cookiejar
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import urljoin
 
@@ -20,6 +20,8 @@ from xnatfs import retry
 from xnatfs.config import shown_url
 from xnatfs.errors import Cause
 from xnatfs.server.cancel import CancellableAdapter, ended
+
+SESSION = "JSESSIONID"
 
 
 class RetryingAdapter(CancellableAdapter):
@@ -78,12 +80,15 @@ class FewCookies(http.cookiejar.DefaultCookiePolicy):
 
     _MOST = 4096  # characters of all of them
 
-    def __init__(self, jar: http.cookiejar.CookieJar) -> None:
+    def __init__(self, jar: http.cookiejar.CookieJar, but: Collection[str] = ()) -> None:
         super().__init__()
         self._jar = jar
+        self._but = but  # cookies that are not the server's to set
 
     def set_ok(self, cookie: http.cookiejar.Cookie, request: Any) -> bool:
         """See `http.cookiejar`."""
+        if cookie.name in self._but:
+            return False
         held = sum(map(_length, self._jar))
         return held + _length(cookie) <= self._MOST and super().set_ok(cookie, request)
 

@@ -132,7 +132,7 @@ class _BidsFolder:
             except UsageError as error:
                 self.sources.diagnostics.odd(str(error))
                 return _Maps({}, str(error))
-            user = self.user_map
+            user = self._user_map(project)
             key = (
                 "bids whole map",
                 project_map.fingerprint if project_map is not None else "",
@@ -141,8 +141,12 @@ class _BidsFolder:
             maps[project] = project_snapshot.memo.get(key, partial(_whole, project_map, user))
         return _Maps(maps)
 
+    def _user_map(self, project: str) -> BidsMap | None:
+        return self.sources.project_maps.get(project, self.user_map)
+
     def _project_map(self, project: str, project_snapshot: ProjectSnapshot) -> BidsMap | None:
-        if self.user_map is not None and self.user_map.only:
+        user = self._user_map(project)
+        if user is not None and user.only:
             return None
         place = ResourcePlace(project, project_snapshot.project.inserted, {})
         resources = [

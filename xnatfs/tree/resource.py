@@ -55,6 +55,7 @@ class Sources:
     diagnostics: Diagnostics
     summaries: ProjectSummaries
     bids_map: BidsMap | None = None  # the user's
+    project_maps: Mapping[str, BidsMap] = field(default_factory=dict)  # in its place, by project
     kept: Derived = field(default_factory=Derived, compare=False)  # what sections keep as long as the mount
     work: list[Progress] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
 
