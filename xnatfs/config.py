@@ -135,8 +135,8 @@ def state_home() -> Path:
 
 
 def config_home() -> Path:
-    """The directory of the user's config.toml, tables.toml, bids.toml and session lists (`XNATFS_CONFIG_DIR`, else the
-    platform's).
+    """The directory of the user's config.toml, tables.toml, bids.toml and session lists (`XNATFS_CONFIG_DIR`,
+    else the platform's).
     """
     return Path(os.environ.get("XNATFS_CONFIG_DIR") or platformdirs.user_config_dir("xnatfs"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from xnatfs import cli, servers
 from xnatfs.auth import login_files
-from xnatfs.auth.credentials import choose, find, names
+from xnatfs.auth.credentials import choose, find, names, without_passwords
 from xnatfs.cli import doctor, mount, table
 from xnatfs.errors import UsageError
 from xnatfs.servers import OPTIONS, PROJECT_OPTIONS, NamedServer, load, parse
@@ -307,6 +308,30 @@ def test_typed_comes_before_the_environment_before_the_file_before_built_in(
     assert mounted("--server", LAB).limits.cache_size == 20 * 10**9
 
 
+def test_a_map_for_one_project_gives_way_to_one_that_is_typed(
+    mounted: Any, written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(f'[servers.lab]\nurl = "{LAB}"\n[servers.lab.projects.ALFA]\nbids-map = "a.toml"\n')
+    for name in ("a.toml", "b.toml"):
+        (path.parent / name).write_text("")
+    settings = mounted()
+    assert settings.bids_map is None
+    assert settings.project_bids_maps == (("ALFA", path.parent / "a.toml"),)
+    settings = mounted("--bids-map", str(path.parent / "b.toml"))
+    assert settings.bids_map == path.parent / "b.toml" and settings.project_bids_maps == ()
+    (path.parent / "a.toml").write_text("rule = 1")
+    assert "write rules as" in mounted()[1]
+
+
+def test_a_flag_of_the_file_can_be_turned_off_by_the_environment(
+    mounted: Any, written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(f'[servers.lab]\nurl = "{LAB}"\noffline = true\n')
+    assert mounted().offline
+    monkeypatch.setenv("XNATFS_MOUNT_OFFLINE", "0")
+    assert not mounted().offline
+
+
 def test_a_broken_file_ends_the_command_with_one_sentence(mounted: Any, written: Any) -> None:
     written("[servers.lab]\nurl = 'x.org'\ncache-sze = '1G'\n")
     code, said = mounted("--server", LAB)
@@ -580,6 +605,14 @@ def test_a_session_goes_to_the_server_it_is_of_and_no_other(
             find(LAB, prompt=False)
         if variable:
             monkeypatch.delenv(variable)
+
+
+def test_no_program_that_is_started_inherits_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XNAT_TOKEN", "XNAT_JSESSION"):
+        monkeypatch.setenv(name, "A1B2C3")
+    without_passwords()
+    assert b"A1B2C3" not in subprocess.run(["env"], capture_output=True, check=True).stdout
+    assert find(LAB, prompt=False).session == "A1B2C3", "we still find it"
 
 
 @pytest.mark.parametrize("text", ["a b", "a;b", "a\nX-Evil: 1", "alias:secret", "å"])

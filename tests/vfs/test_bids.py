@@ -216,9 +216,18 @@ def test_the_maps_stand_on_each_other(
     text = read(vfs, f"{top}/code/bids.toml").decode()
     places = [text.index(part) for part in ("mine.toml", "something else", "perf 3D", "the usual rules")]
     assert places == sorted(places)
+    # One that is for this project alone, in place of the one for all.
+    own = tmp_path / "own.toml"
+    own.write_text(named.read_text().replace('"mine"', '"own"'))
+    vfs = compose(other, "own", bids_map=named, project_bids_maps=(("FJORD", own), ("ELSEWHERE", named))).vfs
+    assert "sub-01_ses-v1_task-own_echo-1_bold.nii.gz" in names(vfs, f"{top}/sub-01/ses-v1/func")
+    vfs = compose(other, "others", bids_map=named, project_bids_maps=(("ELSEWHERE", own),)).vfs
+    assert "sub-01_ses-v1_task-mine_echo-1_bold.nii.gz" in names(vfs, f"{top}/sub-01/ses-v1/func")
     named.write_text("rule = 1")
     with pytest.raises(UsageError, match="write rules as"):
         compose(other, "wrong", bids_map=named)
+    with pytest.raises(UsageError, match="write rules as"):
+        compose(other, "wrong", project_bids_maps=(("FJORD", named),))
 
 
 def test_a_projects_map_that_is_wrong_shows_no_dataset(shelf: Shelf, compose: Compose) -> None:

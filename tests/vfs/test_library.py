@@ -140,6 +140,22 @@ def test_only_these_projects(login: DemoServer) -> None:
         assert client.listdir("projects") == ["DWI"]
 
 
+def test_a_server_by_its_name(login: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XNAT_HOST")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.toml").write_text(
+        f"""[servers.lab]\nurl = "{login.url}"\ncache-dir = "there"\ncache-size = "1G"\nproject = "DWI"
+        [servers.other]\nurl = "https://other.example.org"\n"""
+    )
+    with xnatfs.connect("lab") as client:
+        assert client.server == login.url
+        assert "ALFA" in client.listdir("projects"), "what a mount shows is no business of a program"
+        assert client._core.cache.directory.is_relative_to(tmp_path / "config/there")
+        assert client._core.settings.limits.cache_size == 10**9
+    with pytest.raises(xnatfs.errors.UsageError, match=r"did you mean other\?"):
+        xnatfs.connect("othr")
+
+
 def test_offline_serves_what_was_read(login: DemoServer, xnat: xnatfs.Client) -> None:
     with xnat.open(IMAGE) as file:
         whole = file.read()

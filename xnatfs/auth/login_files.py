@@ -170,18 +170,21 @@ def xnatctl_profiles(*, required: bool = False) -> Profiles:
 
 
 def _yaml(path: Path) -> dict[Any, Any]:
-    import yaml
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(f"{path} cannot be read: {reason}") from None
+    import yaml  # here: most users have no such file
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         # Not the parser's own message: it quotes the offending line.
         mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "strerror", None) or (
-            f"look at line {mark.line + 1}" if mark is not None else "it is no YAML"
-        )
+        reason = f"look at line {mark.line + 1}" if mark is not None else "it is no YAML"
         raise UsageError(f"{path} cannot be read: {reason}") from None
     if not isinstance(data, dict | None):
         raise UsageError(f"{path} is not a configuration as xnatctl writes it")

@@ -194,8 +194,8 @@ def _start(
     background(settings, login, place, allow_other=allow_other, overlay=upper, made=made)
     if login.verify is False:  # the daemon says so in its log
         say(
-            f"xnatfs: warning: the certificate of {settings.server} is not checked ({login.source} says "
-            f"verify: false)",
+            f"xnatfs: warning: the certificate of {settings.server} is not checked (verify is false): anyone "
+            f"on the network path can read the login",
             err=True,
         )
     if login.session:
