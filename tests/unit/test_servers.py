@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from xnatfs.auth.credentials import choose, find, names, without_passwords
 from xnatfs.cli import doctor, mount, table
 from xnatfs.errors import UsageError
 from xnatfs.servers import OPTIONS, PROJECT_OPTIONS, NamedServer, load, parse
+from xnatfs.tables.registry import with_plugins
 
 LAB, OTHER = "https://lab.example.org/xnat", "https://other.example.org"
 BOTH = f"""
@@ -170,7 +172,7 @@ def test_its_options_are_those_of_the_commands() -> None:
         for name in parameter.opts
         if name.startswith("--")
     }
-    asked = {"server", "user", "output", "session", "problems", "explain"}
+    asked = {"server", "user", "output", "session", "problems", "explain", "json", "fsname"}
     assert options - asked == set(OPTIONS)
     assert set(PROJECT_OPTIONS) <= set(OPTIONS)
 
@@ -350,12 +352,18 @@ def test_a_projects_own_default_holds_for_its_tables(
         asked.append((project, wide))
         raise UsageError("far enough")
 
-    monkeypatch.setattr(table, "opened", lambda *_: contextlib.nullcontext())
+    core = types.SimpleNamespace(builder=types.SimpleNamespace(tables=with_plugins()[0]))
+    monkeypatch.setattr(table, "opened", lambda *_: contextlib.nullcontext(core))
     monkeypatch.setattr(table, "_make", make)
-    for project in ("ALFA", "NORD"):
+    for arguments in (
+        ("ALFA", "freesurfer7/aseg"),
+        ("NORD", "freesurfer7/aseg"),
+        ("ALFA", "scandates"),  # which has no wide form
+        ("ALFA", "scandates", "--wide"),
+    ):
         with pytest.raises(SystemExit):
-            cli.main(["table", project, "scandates"])
-    assert asked == [("ALFA", True), ("NORD", False)]
+            cli.main(["table", *arguments])
+    assert asked == [("ALFA", True), ("NORD", False), ("ALFA", False), ("ALFA", True)]
 
 
 def test_help_is_the_same_with_and_without_a_file(

@@ -459,4 +459,5 @@ def _kept() -> Iterator[LoginEntry]:
         login_files.warn(str(problem))
         return
     for one in found:
-        yield LoginEntry(STORED, urlsplit(one.server).netloc, one.server, one.user, None, token=one)
+        host = urlsplit(one.server).netloc
+        yield LoginEntry(STORED, host, one.server, one.user, None, one.verify, one.proxy, token=one)

@@ -200,8 +200,8 @@ def _start(
         )
     if login.session:
         say(
-            f"xnatfs: warning: the login is the session in {login.source}, which the server ends when it is "
-            f"not used for a while; `xnatfs login` stores a login that lasts",
+            f"xnatfs: warning: the login is a session from the {login.source}, which the server ends when it "
+            f"is not used for a while; `xnatfs login` stores a login that lasts",
             err=True,
         )
     one = mount_registry.of(place)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xnatfs.api import Made, make, opened
@@ -99,6 +100,7 @@ def command(
             present = mounted.finder.present(project)
             say("\n".join([*LISTED, *present.keys]))
             return 0
+        wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
         made = _make(mounted, project, name, sessions, wide)
         try:
             _write(made, output, kind, problems)
@@ -124,6 +126,16 @@ def _project_known(mounted: Core, project: str) -> Iterator[None]:
         if failure.cause is not Cause.NO_ENTRY:
             raise
         raise mounted.unknown_project(project) from failure
+
+
+def _is_asked_for(option: str) -> bool:
+    """Not only the default of `config.toml`, which holds for tables of every kind."""
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _can_be_wide(mounted: Core, name: str) -> bool:
+    table = mounted.builder.tables.get(name)
+    return table is not None and table.wide is not None
 
 
 def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
