@@ -122,7 +122,7 @@ def test_a_gateway_that_begins_a_session_with_every_answer_is_not_believed() -> 
     def script(one: Asked) -> Answer:
         found = xnat(one)
         if one.target.endswith("/projects"):
-            found = Answer(body=b"{}", headers={"Set-Cookie": "JSESSIONID=new; Path=/"})
+            found = Answer(body=b"{}", headers={"Set-Cookie": "JSESSIONID=new; Path=/data"})
         return found
 
     with scripted(script) as server, borrowed(server.url, "A1B2") as made:
@@ -159,7 +159,7 @@ def test_login_asks_for_the_password_where_it_has_ended(
     monkeypatch.setenv("XNAT_URL", own.url)
     monkeypatch.setenv("XNAT_TOKEN", "0123")
     code, said = run("login")
-    assert code == 1 and "session in XNAT_TOKEN has ended" in said and said.count("\n") == 1
+    assert code == 77 and "session in XNAT_TOKEN has ended" in said and said.count("\n") == 1
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: "demo")
     monkeypatch.setattr(credentials.getpass, "getpass", lambda _: "demo")

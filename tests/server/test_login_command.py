@@ -104,7 +104,7 @@ def test_a_wrong_password_is_sent_once_and_nothing_is_kept(
 ) -> None:
     environment(monkeypatch, own, "wrong")
     code, said = run("login")
-    assert code == 1 and "refused" in said and said.count("\n") == 1
+    assert code == 77 and "refused" in said and said.count("\n") == 1
     assert len([one for one in own.requests() if one.login]) == 1
     assert token_store.kept() == []
 
