@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tests.support import xnatfs
 from xnatfs import __version__, cli, config
@@ -490,6 +491,14 @@ def test_doctor_and_the_tables_for_programs(run: Any) -> None:
     by_name = {one["name"]: one for one in listed["tables"]}
     assert by_name["freesurfer7/aseg"]["reads"] and by_name["sessions"]["reads"] == []
     assert set(LEFT_OUT) == {one["name"] for one in listed["not available"]}
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_a_terminal_without_colour(env: dict[str, str], coloured: bool) -> None:
+    said = CliRunner().invoke(cli.cli, ["doctor"], env={"TERM": "xterm", **env}, color=True).output
+    assert ("\x1b[" in said) is coloured
 
 
 def test_doctor_says_why_a_directory_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,8 @@ def cli(verbose: int, quiet: bool, log_file: str | None, debug: bool) -> None:
         root.addHandler(handler)
     if debug:
         _asked_for["debug"] = True
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":  # https://no-color.org
+        click.get_current_context().color = False
 
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
