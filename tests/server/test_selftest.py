@@ -224,7 +224,7 @@ def test_as_a_program(server: DemoServer) -> None:
     done = xnatfs("selftest", "--project", "MESSY", env=env)
     assert done.returncode == 0 and done.stderr == "" and "verdict: everything" in done.stdout
     done = xnatfs("selftest", env={**env, "XNAT_PASS": "wrong"})
-    assert done.returncode == 1 and done.stdout == "" and "refused" in done.stderr
+    assert done.returncode == 77 and done.stdout == "" and "refused" in done.stderr
 
 
 # --- no name ------------------------------------------------------------------------------------------------

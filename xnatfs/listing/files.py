@@ -167,7 +167,7 @@ class FileListings:
         """The same for many resources, each with the stamp of its session; those not held are listed in
         parallel.
 
-        `progress` is told how many are listed, and of how many. Ends with the first failure; what was listed
+        `progress` gets how many are listed, and of how many. Ends with the first failure; what was listed
         until then is kept.
 
         Raises:
@@ -233,9 +233,9 @@ class FileListings:
         def counts() -> dict[int, int | None]:
             if owner.level == "project":
                 projects = {one.id: one for one in self._environment.listings.projects()}
-                told = projects[owner.id].resources if owner.id in projects else ()
-                if told is not None:
-                    return {number: count for number, _, count in told}
+                listed = projects[owner.id].resources if owner.id in projects else ()
+                if listed is not None:
+                    return {number: count for number, _, count in listed}
             return _counts(self._resources.of(owner))
 
         return FileRequest(("owner", owner), stamp, partial(self._resources.files_of, owner), counts)

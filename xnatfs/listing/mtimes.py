@@ -41,7 +41,7 @@ class MtimeHistory:
         A stamp that did not move with the change says nothing about it (xnat-rest.md 5): then it is the time
         of the discovery.
         """
-        told = parse_stamp(new_stamp) if new_stamp != old_stamp else None
+        stamped = parse_stamp(new_stamp) if new_stamp != old_stamp else None
         count = 0
         for number, files in after.by_resource.items():
             old = before.by_resource.get(number)
@@ -50,7 +50,7 @@ class MtimeHistory:
             known = {file.path: file for file in old}
             for file in files:
                 if _differ(known.get(file.path), file):
-                    self._note(file, told)
+                    self._note(file, stamped)
                     count += 1
         return count
 
@@ -58,9 +58,9 @@ class MtimeHistory:
         """The content was found changed although the listing says nothing of it."""
         self._note(record, None)
 
-    def _note(self, file: FileRecord, told: float | None) -> None:
+    def _note(self, file: FileRecord, stamped: float | None) -> None:
         times = self._times.setdefault(file.resource_id, {})
-        when = float(int(time.time())) if told is None else told
+        when = float(int(time.time())) if stamped is None else stamped
         times[file.path] = max(when, times.get(file.path, 0.0) + 1.0)  # two changes never look like one
         self._learnt.put(_KIND, f"{file.resource_id}:{file.path}", repr(times[file.path]))
 

@@ -66,11 +66,11 @@ class Absences:
             with self._lock:
                 self._doubted.pop(key, None)
             return
-        told = counts()
+        counted = counts()
         there = {number: len(after.by_resource.get(number, ())) for number in lacking}
-        known = {number: count for number in lacking if (count := told.get(number)) is not None}
+        known = {number: count for number in lacking if (count := counted.get(number)) is not None}
         doubtful = [number for number, count in known.items() if count > there[number] + len(after.odd)]
-        uncounted = [number for number in lacking if number in told and number not in known]
+        uncounted = [number for number in lacking if number in counted and number not in known]
         if not doubtful and uncounted and not moved and again().by_resource != after.by_resource:
             doubtful = uncounted
         if not doubtful:

@@ -71,12 +71,12 @@ class SessionNames:
         search = NameSearch()
         if not names:
             return search
-        told = self._wait(self._start(("names", names), lambda: self._listings.find_experiments(names)))
+        matches = self._wait(self._start(("names", names), lambda: self._listings.find_experiments(names)))
         wanted = {name: frozenset({name}) for name in names}  # what to look for -> the names it stands for
         met: set[str] = set()
-        for project in dict.fromkeys(one[2] for one in told):
+        for project in dict.fromkeys(one[2] for one in matches):
             there = self._read(search, project, partial(self._shown_in, project)) if project in shown else {}
-            for identity, label, home in told:
+            for identity, label, home in matches:
                 if home != project:
                     continue
                 asked = frozenset({identity, label}).intersection(names)

@@ -52,10 +52,10 @@ class ProjectChecks:
                 forms.EXPERIMENTS, partial(self._listings.experiments, project.id), may_be_closed=True
             )
             if listed is None and self._log.is_refused(forms.EXPERIMENTS):
-                told = self._log.ask(
+                answers = self._log.ask(
                     forms.STAMPED, partial(self._listings.stamped_experiments, project.id, ())
                 )
-                listed = [one for one, _, _ in told] if told is not None else None
+                listed = [one for one, _, _ in answers] if answers is not None else None
             if listed is not None:
                 plain = {one.id: one for one in listed}
                 views.append(BulkView(project.id, plain, plain))
@@ -191,7 +191,7 @@ class ProjectChecks:
     def _vote(
         self,
         things: str,
-        told: Mapping[str, Mapping[str, str] | None],
+        answers: Mapping[str, Mapping[str, str] | None],
         *,
         missed: AbstractSet[str],
         lightly: AbstractSet[str],
@@ -200,12 +200,12 @@ class ProjectChecks:
         """Compare forms that tell ids and labels: what most of them have is there, and named so.
 
         Args:
-            told: by form; None where it is refused.
+            answers: by form; None where it is refused.
             missed: ids that a mount misses where a form lacks them.
             lightly: forms whose differences a mount sees and goes round.
             also: ids that a form without labels has.
         """
-        answered = {form: listed for form, listed in told.items() if listed is not None}
+        answered = {form: listed for form, listed in answers.items() if listed is not None}
         count = Counter(one for listed in answered.values() for one in listed)
         count.update(also)
         voters = len(answered) + bool(also)

@@ -70,11 +70,11 @@ class ProxySigns:
             elif name.startswith("x-") and name not in _ITS_OWN:
                 self.other_headers.add(name)
         try:
-            told = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
+            reported = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
         except (KeyError, ValueError):
             return
         # The date is that of the second's beginning.
-        self._offsets.append(told + 0.5 - time.time())
+        self._offsets.append(reported + 0.5 - time.time())
 
     @property
     def clock_offset(self) -> float | None:

@@ -221,9 +221,9 @@ class Resources:
         """
         if owner.level not in _UNITED:
             return rows
-        told = [_same_object(owner, _teller(row)) for row in rows]
-        if None not in told:
-            return [row for row, ours in zip(rows, told, strict=True) if ours]
+        verdicts = [_same_object(owner, _named_owner(row)) for row in rows]
+        if None not in verdicts:
+            return [row for row, ours in zip(rows, verdicts, strict=True) if ours]
         ours = {str(one.id) for one in self.of(owner)}
         return [row for row in rows if pick(row, "cat_id") in ours]
 
@@ -239,20 +239,20 @@ def _resource(row: Row, owner: Owner) -> ResourceRecord:
     )
 
 
-def _teller(row: Row) -> Owner | None:
+def _named_owner(row: Row) -> Owner | None:
     split = split_file_uri(pick(row, "uri"), pick(row, "cat_id"))
     return owner_of(split[0]) if split is not None else None
 
 
-def _same_object(owner: Owner, told: Owner | None) -> bool | None:
+def _same_object(owner: Owner, named: Owner | None) -> bool | None:
     """Whether a URI speaks of this scan, reconstruction or assessor; None where it does not say."""
-    if told is None or told.level != owner.level:
+    if named is None or named.level != owner.level:
         return (
-            True if told == Owner("experiment", owner.id) and owner.level == "assessor" else None
+            True if named == Owner("experiment", owner.id) and owner.level == "assessor" else None
         )  # an assessor is an experiment, too
     if owner.level == "assessor":
-        return told.id == owner.id
-    return told.part == owner.part or (None if awkward(told) or told.part == "ALL" else False)
+        return named.id == owner.id
+    return named.part == owner.part or (None if awkward(named) or named.part == "ALL" else False)
 
 
 def _of_session(session: str, base: str) -> Owner:

@@ -190,10 +190,10 @@ def _facts(connection: ObservedConnection, seen: _Seen) -> Iterator[Fact]:
 
 def _totals(connection: ObservedConnection) -> Fact:
     good = [one for answers in connection.answers.values() for one in answers if not one.trouble]
-    told = sum(one.told_total for one in good)
-    if not told:
-        return Fact(NOTE, "totalRecords", "not told; a listing that lacks its last rows is not noticed by it")
-    return Fact(OK, "totalRecords", f"in {told} of {len(good)} good answers, and right there")
+    stated = sum(one.told_total for one in good)
+    if not stated:
+        return Fact(NOTE, "totalRecords", "none; a listing that lacks its last rows is not noticed by it")
+    return Fact(OK, "totalRecords", f"in {stated} of {len(good)} good answers, and right there")
 
 
 def _between(connection: ObservedConnection) -> Iterator[Fact]:

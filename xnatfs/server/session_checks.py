@@ -183,7 +183,7 @@ class SessionChecks:
 
     def _below(self, session: str, singly: list[ResourceRecord]) -> None:
         view = self._view
-        told = view.of_session(session)
+        listed = view.of_session(session)
         assessors = {one.id for one in view.assessors.assessors if one.session_id == session}
         for level, form, bulk, known in (
             ("experiment", forms.OF_EXPERIMENTS, view.own, session in view.own.known),
@@ -202,7 +202,7 @@ class SessionChecks:
             ),
         ):
             if known:
-                ours = [one for one in told.get(level, ()) if one.owner.direction != "in"]
+                ours = [one for one in listed.get(level, ()) if one.owner.direction != "in"]
                 theirs = [
                     one
                     for one in singly
@@ -210,7 +210,7 @@ class SessionChecks:
                 ]
                 self._settle((form, ours), (forms.OF_SESSION, theirs), nothing=not bulk.resources)
         counts = {one.id: one.file_count for one in singly}
-        bulk_counts = [(one.file_count, counts.get(one.id)) for level in told.values() for one in level]
+        bulk_counts = [(one.file_count, counts.get(one.id)) for level in listed.values() for one in level]
         if other := sum(one != two for one, two in bulk_counts if one is not None and two is not None):
             words = f"{other} of {len(bulk_counts)} differ between the forms about the project and a session"
             self._log.differs(forms.COUNTS, words, seen=True)
@@ -358,16 +358,16 @@ class SessionChecks:
         names = [one.id for one in sessions if one.id in held]
         # An assessor's own files are listed below the assessor alone.
         of = {one.id: one.session_id for one in self._view.assessors.assessors}
-        told = log.ask(
+        listed = log.ask(
             forms.FILES_TOGETHER,
             lambda: self._resources.files_of_sessions(names, lambda assessor: of.get(assessor, "")),
         )
-        if told is None:
+        if listed is None:
             if not log.is_refused(forms.FILES_TOGETHER):
                 log.differs(forms.FILES_TOGETHER, "a row does not tell its session", seen=True)
             return
         for name in names:
-            self._same_files(forms.FILES_TOGETHER, told[name].files, held[name].files)
+            self._same_files(forms.FILES_TOGETHER, listed[name].files, held[name].files)
 
     # --- by other ways --------------------------------------------------------------------------------------
 
@@ -377,13 +377,13 @@ class SessionChecks:
         item = log.ask(forms.ITEM, lambda: ask(session.subject_id)) if session.subject_id else None
         if item is None or single.resources is None:
             return
-        told = item.experiments.get(session.id)
+        entry = item.experiments.get(session.id)
         said = (
-            {one.id for one in told.resources if one.owner.direction != "in"} if told is not None else set()
+            {one.id for one in entry.resources if one.owner.direction != "in"} if entry is not None else set()
         )
         log.compare(forms.ITEM, "resources", said, {one.id for one in single.resources}, seen=True)
         if single.scans is not None:
-            scans = told.scans if told is not None else set()
+            scans = entry.scans if entry is not None else set()
             log.compare(forms.ITEM, "scans", scans, {one.id for one in single.scans}, seen=True)
 
     def by_name(self, session: ExperimentRecord) -> None:

@@ -42,15 +42,15 @@ class RetryingAdapter(CancellableAdapter):
                 cause = _cause_before_an_answer(error)
                 if not repeatable or ended() or cause is None or not attempts.may_resend(cause):
                     raise
-                told = 0.0
+                stated = 0.0
             else:
                 if not repeatable or response.status_code not in retry.STATUSES or ended():
                     return response
                 if not attempts.may_resend():
                     return response
-                cause, told = None, _retry_after(response)
+                cause, stated = None, _retry_after(response)
                 response.close()
-            attempts.pause(told, first_at_once=cause is not None)
+            attempts.pause(stated, first_at_once=cause is not None)
 
 
 def _cause_before_an_answer(error: BaseException) -> Cause | None:
@@ -192,9 +192,9 @@ def transport_words(error: BaseException | None) -> str:
     cause = transport_cause(error)
     if cause in _WORDS:
         return _WORDS[cause]
-    told = (
+    stated = (
         one.strerror
         for one in _behind(error)
         if isinstance(one, OSError) and one.errno and isinstance(one.strerror, str)
     )
-    return next(told, "cannot be reached").lower()
+    return next(stated, "cannot be reached").lower()
