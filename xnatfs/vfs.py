@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _RECENT = 0.5  # seconds
 XATTR_PREFIX = "user.xnat."
+# These describe this machine's cache, not the file. Listed, they would be copied along by `cp -a` and `rsync -X`,
+# say something false about the copy, and make a second `rsync -aX` see changes.
+OF_THIS_CACHE = frozenset({"cached", "verified"})
 
 _NO_TROUBLE = frozenset(
     {
@@ -146,9 +149,9 @@ class Vfs:
             return value.encode("utf-8", "backslashreplace")
 
     def xattrs(self, path: str) -> list[str]:
-        """The names of the extended attributes."""
+        """The names of the extended attributes that may travel with a copy; `xattr` knows the others too."""
         with self._reported(path):
-            return [XATTR_PREFIX + name for name in self._walk(path).xattrs()]
+            return [XATTR_PREFIX + name for name in self._walk(path).xattrs() if name not in OF_THIS_CACHE]
 
     # --- contents -------------------------------------------------------------------------------------------
 

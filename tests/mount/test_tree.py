@@ -352,11 +352,11 @@ def test_extended_attributes_say_what_the_server_says(lab: Lab) -> None:
         "resource": "NIFTI",
         "resource_id": str(file.resource_id),
         "name": file.path,
-        "cached": "yes",
     }
     assert expected.items() <= found.items()
     assert found.get("digest") == (file.digest if lab.profile == "full" else None)
-    assert found["verified"] == ("md5" if lab.profile == "full" else "size")
+    assert value(path, "cached") == "yes"
+    assert value(path, "verified") == ("md5" if lab.profile == "full" else "size")
     assert value(session, "id") == file.session_id
     assert value(root, "subject_id") == lab.archive.experiments[file.session_id].subject_id
     assert value(lab.demo.point / "projects/ALFA", "project") == "ALFA"
@@ -385,6 +385,22 @@ def test_getfattr_shows_them(lab: Lab) -> None:
     path = lab.demo.point / "projects/ALFA/subjects/sub001/sub001_MR1"
     done = run("getfattr", "--absolute-names", "-d", path)
     assert done.returncode == 0 and 'user.xnat.label="sub001_MR1"' in done.stdout.splitlines()
+
+
+def test_a_copy_takes_what_the_server_says_along_and_nothing_of_this_cache(full: Lab, tmp_path: Path) -> None:
+    """With `cached` among the listed ones a second `rsync -aX` changes the copy, which says that it is cached."""
+    scan = full.demo.point / "projects/ALFA/subjects/sub002/sub002_MR1/SCANS/2-T1_ALFA1/NIFTI"
+    rsync = ("rsync", "-aX", "--out-format=%i %n", f"{scan}/", f"{tmp_path}/rsync/")
+    copied, again = run(*rsync), run(*rsync)
+    assert copied.returncode == 0 and copied.stdout and (again.returncode, again.stdout) == (0, ""), again
+    assert run("cp", "-a", scan, tmp_path / "cp").returncode == 0
+    for folder in (tmp_path / "rsync", tmp_path / "cp"):
+        for path in folder.iterdir():
+            assert sorted(os.listxattr(path)) == sorted(os.listxattr(scan / path.name))
+            assert value(path, "resource") == "NIFTI" and value(scan / path.name, "cached") == "yes"
+            with pytest.raises(OSError) as caught:
+                value(path, "cached")
+            assert caught.value.errno == errno.ENODATA
 
 
 # --- times --------------------------------------------------------------------------------------------------

@@ -78,14 +78,18 @@ def test_du_tells_what_a_copy_takes(place: Place) -> None:
 
 @rule(
     "2.9",
-    "`getfattr -d` lists the attributes `user.xnat.*`; reading them sends no request. There are no others: "
-    "ACLs, security labels and any other `user.*` name return ENODATA.",
+    "`getfattr -d` lists the attributes `user.xnat.*`, and copies (`cp -a`, `rsync -X`) take them along; "
+    "reading them sends no request. `user.xnat.cached` and `user.xnat.verified`, which describe this "
+    "machine's cache, are read by name only (`getfattr -n`), and stay behind. There are no others: ACLs, "
+    "security labels and any other `user.*` name return ENODATA.",
 )
 def test_extended_attributes(place: Place) -> None:
     place.file.read_bytes()
     asked = len(place.shelf.server.requests())
     names = os.listxattr(place.file)
     assert names and all(name.startswith("user.xnat.") and os.getxattr(place.file, name) for name in names)
+    for name in ("user.xnat.cached", "user.xnat.verified"):
+        assert os.getxattr(place.file, name) and name not in names
     for name in ("system.posix_acl_access", "security.capability", "user.other", "user.xnat.other"):
         assert refused(lambda name=name: os.getxattr(place.file, name)) == errno.ENODATA
     assert (

@@ -156,8 +156,15 @@ def test_xattrs_say_what_the_server_says_without_asking_it(vfs: Vfs, shelf: Shel
     assert values["user.xnat.resource_id"] == str(shelf.resource.id)
     assert values["user.xnat.uri"].endswith(f"/resources/{shelf.resource.id}/files/f")
     assert len(values["user.xnat.digest"]) == 32
-    assert (values["user.xnat.cached"], values["user.xnat.verified"]) == ("no", "no")
     assert values["user.xnat.name"] == "f"
+
+
+def test_xattrs_of_this_machines_cache_are_not_listed_so_that_no_copy_takes_them(vfs: Vfs) -> None:
+    path = f"{FOLDER}/f"
+    for expected in ((b"no", b"no"), (b"yes", b"md5")):
+        assert (vfs.xattr(path, "user.xnat.cached"), vfs.xattr(path, "user.xnat.verified")) == expected
+        assert not {"user.xnat.cached", "user.xnat.verified"} & set(vfs.xattrs(path))
+        vfs.release(vfs.open(path).handle)
 
 
 def test_xattrs_of_scans_and_folders(lab: DemoServer, compose: Compose) -> None:

@@ -17,15 +17,11 @@ from cachetools import LRUCache
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.tree.node import File, OpenContent, UnknownSize
-from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
+from xnatfs.vfs import OF_THIS_CACHE, XATTR_PREFIX, Attributes, Opened, Vfs
 
 _FOLDERS = 50_000  # folders whose names are remembered
 # bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
 _XATTR_BYTES = 2048
-_OF_THE_MOMENT = (
-    "cached",
-    "verified",
-)  # would be copied with the file, and then describe the user's own version
 
 
 class Lower(Vfs):
@@ -81,7 +77,7 @@ class Lower(Vfs):
         with self._reported(path):
             for name, value in self._walk(path).xattrs().items():
                 left -= len(XATTR_PREFIX) + len(name) + len(value.encode("utf-8", "backslashreplace")) + 16
-                if name not in _OF_THE_MOMENT and left >= 0:
+                if name not in OF_THIS_CACHE and left >= 0:
                     names.append(XATTR_PREFIX + name)
         return names
 
