@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _RECENT = 0.5  # seconds
 XATTR_PREFIX = "user.xnat."
-# These describe this machine's cache, not the file. Listed, they would be copied along by `cp -a` and `rsync -X`,
+# These describe this machine's cache, not the file. Listed, they would be copied by `cp -a` and `rsync -X`,
 # say something false about the copy, and make a second `rsync -aX` see changes.
 OF_THIS_CACHE = frozenset({"cached", "verified"})
 

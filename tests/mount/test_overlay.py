@@ -119,6 +119,8 @@ def test_dcm2niix_writes_beside_the_images(server: DemoServer, tmp_path: Path, w
         assert before < set(os.listdir(folder))
         assert {path.name for path in (tmp_path / "changes/upper" / DICOM).iterdir()} == made
         assert changed(mounted)[0] == len(made)
+        disk = os.statvfs(tmp_path / "changes")  # where a program that asks for free space will write
+        assert os.statvfs(mounted.point).f_blocks == disk.f_blocks
 
 
 def test_what_tools_do_beside_their_input(server: DemoServer, tmp_path: Path, way: str) -> None:

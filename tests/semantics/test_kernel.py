@@ -100,11 +100,22 @@ def test_extended_attributes(place: Place) -> None:
     )  # (a look at the path may ask whether the project changed)
 
 
-@rule("2.10", "`df` shows 1 PiB, all of it free. That says nothing about the server.")
+@rule(
+    "2.10",
+    "`df` shows the cache: its size (`--cache-size`, or less where its disk has no more left for it), what "
+    "is stored in it, and what is free; once nothing is, new files take the place of old ones (7.3). `df -i` "
+    "shows no inodes, as on btrfs.",
+)
 def test_df(place: Place) -> None:
+    (place.folder / "large").read_bytes()
+    asked = len(place.shelf.server.requests())
     found = os.statvfs(place.file)
-    assert found.f_blocks == found.f_bfree == found.f_bavail and found.f_blocks * found.f_frsize == 1 << 50
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    assert 12 * MIB <= used < 14 * MIB and found.f_bavail == found.f_bfree
+    assert used < found.f_blocks * found.f_frsize <= 20 * 10**9
+    assert (found.f_files, found.f_ffree) == (0, 0)
     assert found.f_flag & os.ST_RDONLY and found.f_namemax == 255
+    assert len(place.shelf.server.requests()) == asked
 
 
 def socket_of(place: Place) -> str:

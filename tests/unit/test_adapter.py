@@ -346,10 +346,11 @@ def test_foreign_attributes_are_refused_without_a_look(adapter: fuse.Adapter) ->
     assert adapter.listxattr("/a") == ["user.xnat.id"]
 
 
-def test_the_disk_never_looks_full(adapter: fuse.Adapter) -> None:
-    told = adapter.statfs("/")
-    assert 0 < told["f_bavail"] <= told["f_blocks"]
-    assert told["f_namemax"] == 255
+def test_df_counts_blocks_of_the_cache(vfs: FakeVfs) -> None:
+    made = fuse.Adapter(vfs, Limits(), 1, 1, lambda: None, room=lambda: (10 * 4096 + 5, 4095))  # type: ignore[arg-type]
+    told = made.statfs("/")
+    assert told["f_blocks"] * told["f_frsize"] == 10 * 4096
+    assert (told["f_bfree"], told["f_bavail"], told["f_namemax"]) == (0, 0, 255)
 
 
 def test_an_interrupt_of_the_kernel_reaches_who_waits(

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -518,3 +519,24 @@ def test_a_disk_that_takes_a_write_in_parts_still_gets_all_of_it(
     pile.close()
     monkeypatch.undo()
     assert get(cache, "p") == data
+
+
+def test_room_is_what_the_cap_and_the_disk_leave(
+    cache: ContentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never more than the disk has or less than what is stored; no error where the index cannot be read."""
+    put(cache, "a", bytes(10 * KIB))
+    assert cache.room() == (100 * KIB, 90 * KIB)
+
+    def disk(free: int) -> None:
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // KIB, f_frsize=KIB))
+
+    disk(free=30 * KIB)
+    cache.space.min_free = 10 * KIB
+    assert cache.room() == (30 * KIB, 20 * KIB)
+    disk(free=0)
+    assert cache.room() == (10 * KIB, 0)
+    cache.space.cap = 5 * KIB
+    assert cache.room() == (10 * KIB, 0)
+    monkeypatch.setattr(cache.index, "total", lambda: cache.index.execute("SELECT nothing")[0][0])
+    assert cache.room() == (0, 0)

@@ -267,6 +267,19 @@ class ContentCache:
         except sqlite3.Error:
             return 0, 0, 0
 
+    def room(self) -> tuple[int, int]:
+        """Bytes that the cache may take with what is in it, never more than its disk has, and how many of
+        them are free now, without an eviction. (0, 0) while it cannot be said.
+        """
+        try:
+            used = self.index.total()
+            disk = os.statvfs(self.directory)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("the cache's free space cannot be read: %s", error)
+            return 0, 0
+        free = max(0, min(self.cap - used, disk.f_bavail * disk.f_frsize - self.space.min_free))
+        return used + free, free
+
     def keys(self) -> list[tuple[str, int, str]]:
         """(key, size, how it was checked) of every object."""
         return [

@@ -86,6 +86,7 @@ def foreground(
             began.set,
             mountpoint if overlay is None else "",
             inode32=settings.inode32,
+            room=mounted.cache.room,
         )
         mounted.kernel = adapter.counts
         watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)

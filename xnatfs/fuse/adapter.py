@@ -46,6 +46,7 @@ _FILL_DIR_PLUS = 2  # and the reply has them
 _NO_ATTRIBUTE = errno.ENODATA
 _SPREAD = 0x9E3779B1  # odd, and about 2**32 divided by the golden ratio
 _BLOCK = 131072  # bytes of one read of the kernel
+_STATFS_BLOCK = 4096  # bytes
 
 _thread = threading.local()
 _library = mfusepy._libfuse
@@ -144,6 +145,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         started: called once, when the kernel has begun to send requests.
         mountpoint: where the kernel can be made to drop pages; "" below an overlay, which would keep them.
         inode32: fold inode numbers into 32 bits.
+        room: bytes that the cache may take, and how many of these are free, for `df`.
     """
 
     use_ns = True
@@ -158,11 +160,13 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         mountpoint: str = "",
         *,
         inode32: bool = False,
+        room: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._vfs = vfs
         self._limits = limits
         self.stat_format = StatFormat(uid, gid, inode32=inode32)
         self._started = started
+        self._room = room
         self._lock = threading.Lock()
         self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
@@ -302,16 +306,16 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     # --- the rest -------------------------------------------------------------------------------------------
 
     def statfs(self, path: str) -> dict[str, int]:
-        """`df`: answered locally, never by the server. Free space must not be 0: LibreOffice and installers
-        check it.
+        """`df`: the space of the cache, which is where what is read goes; never asks the server, which has no
+        such figures. No number of inodes, as on btrfs: nobody has counted the server's files.
         """
-        blocks = 1 << 38  # 1 PiB in blocks of 4 KiB
+        size, free = self._room()
         return {
-            "f_bsize": 4096,
-            "f_frsize": 4096,
-            "f_blocks": blocks,
-            "f_bfree": blocks,
-            "f_bavail": blocks,
+            "f_bsize": _STATFS_BLOCK,
+            "f_frsize": _STATFS_BLOCK,
+            "f_blocks": size // _STATFS_BLOCK,
+            "f_bfree": free // _STATFS_BLOCK,
+            "f_bavail": free // _STATFS_BLOCK,
             "f_namemax": 255,
         }
 
