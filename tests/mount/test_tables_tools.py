@@ -389,6 +389,37 @@ def test_parquet_is_read(server: DemoServer, fresh: Mount, reader: str) -> None:
     assert left == {region: float(volume) for region, (_, volume) in m.ashs(session, "left").items()}
 
 
+def test_tables_of_several_projects_are_read_whole_before_they_are_built(fresh: Mount) -> None:
+    """The readers that look at sizes before they open, and those that map files: docs/measurements.md names
+    these calls. Subjects stay text where all of them look like numbers.
+    """
+    code = """
+        import glob, json, os, sys
+        import duckdb, polars as pl, pyarrow.dataset
+        root = sys.argv[1]
+        text = f"{root}/*/freesurfer6/aseg.csv"
+        typed = sorted(glob.glob(f"{root}/*/freesurfer7/aseg.parquet"))
+        pattern = f"{root}/*/freesurfer6/aparc.parquet"
+        assert all(os.stat(path).st_size == 1 << 40 for path in glob.glob(text) + typed + glob.glob(pattern))
+        csvs = pl.scan_csv(text, schema_overrides={"subject": pl.String})
+        rows = {
+            text: csvs.select(pl.len()).collect().item(),
+            typed[0].replace("/ALFA/", "/*/"): pl.scan_parquet(typed).select(pl.len()).collect().item(),
+            pattern: duckdb.sql(f"select count(*) from read_parquet('{pattern}')").fetchall()[0][0],
+        }
+        more = sorted(glob.glob(f"{root}/*/freesurfer6/hippoSfVolumes.parquet"))
+        rows[f"{root}/*/freesurfer6/hippoSfVolumes.parquet"] = pyarrow.dataset.dataset(more).count_rows()
+        one = f"{root}/ALFA/sessions/007_MR1/freesurfer7/aseg"
+        assert set(pl.read_parquet(one + ".parquet")["subject"]) == {"007"}
+        assert set(pl.read_csv(one + ".csv", schema_overrides={"subject": pl.String})["subject"]) == {"007"}
+        print(json.dumps(rows))
+        """
+    found = json.loads(python(code, fresh.point / "tables"))
+    for pattern, rows in found.items():
+        texts = sorted(Path("/").glob(pattern[1:].replace(".parquet", ".csv")))
+        assert len(texts) > 2 and rows == sum(len(parsed(path.read_bytes())) for path in texts), pattern
+
+
 def test_pandas_reads_the_csv_and_the_workbook(shared: Mount) -> None:
     code = """
         import pandas, sys
