@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,7 @@ class Core:
     token_renewal: TokenRenewal = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
+    indexers: Callable[[], list[dict[str, Any]]] = list  # programs that read through the mount by themselves
     allow_other: bool = False  # every user of this machine reads with this one's rights
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
@@ -99,6 +100,7 @@ class Core:
             self.diagnostics,
             min(0.5, limits.ttl),
             lambda: self.listing_service.changed_within(limits.kernel_ttl + 1),
+            self.cache.room,
         )
 
     def report(self) -> dict[str, Any]:
@@ -128,6 +130,7 @@ class Core:
             "contents": self.content_manager.counts()
             | {"cap": self.settings.limits.cache_size, "open files": self.vfs.open_files},
             "kernel": dict(self.kernel),
+            "indexers": self.indexers(),
             "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
             "errors": self.diagnostics.counts(),

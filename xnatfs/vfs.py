@@ -88,6 +88,7 @@ class Vfs:
         diagnostics: failures are reported there.
         recent: seconds for which the last folder of files is not looked up again.
         sizes_doubtful: whether listings changed so recently that the kernel may still have an old size.
+        room: bytes that the cache may take, and how many of these are free, for `statfs`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Vfs:
         diagnostics: Diagnostics,
         recent: float = _RECENT,
         sizes_doubtful: Callable[[], bool] = lambda: False,
+        room: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._root = root
         self._diagnostics = diagnostics
@@ -107,6 +109,7 @@ class Vfs:
         )  # reads that failed half-way, by version: the kernel must not keep their first half
         self._recently = recent
         self._sizes_doubtful = sizes_doubtful
+        self.room = room
         self._recent: tuple[str, Mapping[str, Node], float] = (
             "",
             {},

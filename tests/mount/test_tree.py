@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -264,6 +265,19 @@ def test_indexers_are_kept_out_by_files_that_are_not_listed(lab: Lab) -> None:
     for name in (".metadata_never_index", ".trackerignore", ".nomedia"):
         assert (lab.demo.point / name).read_bytes() == b"" and not listing_has(lab.demo.point / name)
     assert (lab.demo.point / ".xnatfs").is_dir() and not listing_has(lab.demo.point / ".xnatfs")
+
+
+def test_who_reads_everything_unasked_is_served_and_named(full: Lab) -> None:
+    """The kernel gives a thread's number. The program calls itself what `updatedb` is called."""
+    code = (
+        "import os, sys\n"
+        "open('/proc/self/comm', 'w').write('updatedb')\n"
+        "print(sum(1 for _ in os.walk(sys.argv[1])))"
+    )
+    done = run(sys.executable, "-c", code, full.admin.point / "projects/ALFA")
+    assert done.returncode == 0 and int(done.stdout) > 60, done.stderr
+    (named,) = full.admin.status()["indexers"]
+    assert named["program"] == "updatedb (of locate)" and named["folders"] == int(done.stdout)
 
 
 def test_what_does_not_exist_does_not_exist(lab: Lab) -> None:

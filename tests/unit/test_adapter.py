@@ -56,6 +56,9 @@ class FakeVfs:
     def release(self, handle: int) -> None:
         self.released.append(handle)
 
+    def room(self) -> tuple[int, int]:
+        return 10 * 4096 + 5, 4095
+
     def xattr(self, path: str, name: str) -> bytes:
         return name.encode()
 
@@ -346,9 +349,8 @@ def test_foreign_attributes_are_refused_without_a_look(adapter: fuse.Adapter) ->
     assert adapter.listxattr("/a") == ["user.xnat.id"]
 
 
-def test_df_counts_blocks_of_the_cache(vfs: FakeVfs) -> None:
-    made = fuse.Adapter(vfs, Limits(), 1, 1, lambda: None, room=lambda: (10 * 4096 + 5, 4095))  # type: ignore[arg-type]
-    told = made.statfs("/")
+def test_df_counts_blocks_of_the_cache(adapter: fuse.Adapter) -> None:
+    told = adapter.statfs("/")
     assert told["f_blocks"] * told["f_frsize"] == 10 * 4096
     assert (told["f_bfree"], told["f_bavail"], told["f_namemax"]) == (0, 0, 255)
 

@@ -372,6 +372,7 @@ REPORT = {
     "contents": {"cached files": 3, "cached bytes": 1_234_567, "cap": 20e9, "transfers": 0, "open files": 1},
     "errors": {"TIMED_OUT": 2},
     "last_error": {"when": 0, "text": "evil \x1b[31m name: the server did not answer in time"},
+    "indexers": [{"program": "recoll", "folders": 70, "files": 1, "since": 0.0, "advice": "do this"}],
     "oddities": 4,
 }
 
@@ -384,6 +385,7 @@ def test_status_is_told_in_plain_words_without_terminal_escapes() -> None:
         "(version unknown)",
         "3 files, 1.2 MB of 20.0 GB",
         "2 x timed out",
+        "  recoll reads through this mount (70 folders, 1 file); what keeps it out: do this",
         "4 oddities",
     ):
         assert part in told

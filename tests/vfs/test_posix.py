@@ -87,6 +87,14 @@ def test_indexers_are_kept_out_by_files_nobody_sees(vfs: Vfs) -> None:
         assert name not in dict(vfs.entries("/"))
 
 
+def test_nothing_hides_files_from_a_search_that_somebody_asks_for(vfs: Vfs) -> None:
+    """`rg` and `fd` obey these from a folder above and for a folder that is named alike; `tar` and `borg`
+    leave out what the last one marks.
+    """
+    for name in (".ignore", ".rgignore", ".fdignore", ".gitignore", "CACHEDIR.TAG"):
+        assert error(lambda name=name: vfs.attributes(f"/{name}")) == errno.ENOENT
+
+
 # --- handles ------------------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,11 @@ def _text(report: dict[str, Any]) -> str:
         lines.append(
             f"  listings that this server does not give, or not right: {', '.join(report['refused_forms'])}"
         )
+    lines += [
+        f"  {one['program']} reads through this mount ({counted(one['folders'], 'folder')}, "
+        f"{counted(one['files'], 'file')}); what keeps it out: {one['advice']}"
+        for one in report.get("indexers", [])
+    ]
     if report["oddities"]:
         lines.append(
             f"  {report['oddities']} oddities on the server, left out or doubtful; see "

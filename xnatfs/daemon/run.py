@@ -28,6 +28,7 @@ from xnatfs.daemon.control import ControlServer
 from xnatfs.daemon.hardening import guard_process
 from xnatfs.daemon.overlay import PROGRAM, Overlay
 from xnatfs.errors import Failure, UsageError
+from xnatfs.fuse.indexers import IndexerWatch
 from xnatfs.fuse.overlay_lower import Lower
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def foreground(
             if overlay.kind == PROGRAM and isinstance(mounted.vfs, Lower):
                 mounted.vfs.for_program = True
         mounted.allow_other = allow_other
+        watch = IndexerWatch(mountpoint)
         adapter = fuse.Adapter(
             mounted.vfs,
             settings.limits,
@@ -86,9 +88,10 @@ def foreground(
             began.set,
             mountpoint if overlay is None else "",
             inode32=settings.inode32,
-            room=mounted.cache.room,
+            watch=watch,
         )
         mounted.kernel = adapter.counts
+        mounted.indexers = watch.report
         watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
         one = mount_registry.Registration(

@@ -25,6 +25,7 @@ from typing import Any
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.config import Limits
 from xnatfs.fuse.caller import is_to_end
+from xnatfs.fuse.indexers import IndexerWatch
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.fuse.page_revocation import PageRevocation
 from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
@@ -145,7 +146,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         started: called once, when the kernel has begun to send requests.
         mountpoint: where the kernel can be made to drop pages; "" below an overlay, which would keep them.
         inode32: fold inode numbers into 32 bits.
-        room: bytes that the cache may take, and how many of these are free, for `df`.
+        watch: is notified of who opens folders and files.
     """
 
     use_ns = True
@@ -160,13 +161,13 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         mountpoint: str = "",
         *,
         inode32: bool = False,
-        room: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        watch: IndexerWatch | None = None,
     ) -> None:
         self._vfs = vfs
         self._limits = limits
         self.stat_format = StatFormat(uid, gid, inode32=inode32)
         self._started = started
-        self._room = room
+        self._watch = watch or IndexerWatch(mountpoint)
         self._lock = threading.Lock()
         self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
@@ -218,6 +219,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the
         same in each.
         """
+        self._watch.opened(mfusepy.fuse_get_context()[2], folder=True)
         listed = self._list(path)
         with self._lock:
             self._next_folder += 1
@@ -266,6 +268,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def open(self, path: str, fi: Any) -> int:
         """Open; a size that turned out to be wrong is corrected in the kernel before this returns."""
         self.counts["open"] += 1
+        self._watch.opened(mfusepy.fuse_get_context()[2], folder=False)
         with self._operation():
             revoked = self._revocation.count(path)
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
@@ -309,7 +312,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """`df`: the space of the cache, which is where what is read goes; never asks the server, which has no
         such figures. No number of inodes, as on btrfs: nobody has counted the server's files.
         """
-        size, free = self._room()
+        size, free = self._vfs.room()
         return {
             "f_bsize": _STATFS_BLOCK,
             "f_frsize": _STATFS_BLOCK,

@@ -20,7 +20,8 @@ from xnatfs.tree.table_files import Tables, list_tables, tables_folder
 from xnatfs.tree.views import scope_views, views_folder
 
 # Empty files that keep indexers from crawling a server: macOS Spotlight, GNOME Tracker, Android-style media
-# scanners.
+# scanners. No `.ignore` or the like: `rg` and `fd` obey it also where somebody names a folder of the mount
+# (measured), and would find nothing without a word. `fuse.indexers` notices who comes in all the same.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
 
 _README = """\
