@@ -416,8 +416,8 @@ def test_mounting_passes_the_options_that_were_measured(
     )
     signals: list[int] = []
     monkeypatch.setattr(fuse.signal, "signal", lambda number, handler: signals.append(number))
-    fuse.run(adapter, "/mnt", "x.org", Limits(), allow_other=True)
-    assert (passed["place"], passed["fsname"], passed["subtype"]) == ("/mnt", "xnat:x.org", "xnatfs")
+    fuse.run(adapter, "/mnt", "xnat:x,org", Limits(), allow_other=True)
+    assert (passed["place"], passed["fsname"], passed["subtype"]) == ("/mnt", "xnat:x\\,org", "xnatfs")
     assert passed["ro"] and passed["default_permissions"] and passed["allow_other"] and passed["raw_fi"]
     assert "direct_io" not in passed
     if fuse.LIBFUSE >= (3, 12):
