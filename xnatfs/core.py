@@ -93,7 +93,7 @@ class Core:
         limits = self.settings.limits
         self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
         self.finder = TableDiscovery(self.builder)
-        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
+        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder, self.mountpoint)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = (Lower if self.settings.lower else Vfs)(
             root,
@@ -133,6 +133,7 @@ class Core:
             "indexers": self.indexers(),
             "listing": [vars(one) for one in list(self.sources.work)],
             "tables": [vars(one) for one in list(self.builder.running.values())],
+            "downloads": [one._asdict() for one in self.content_manager.downloads()],
             "errors": self.diagnostics.counts(),
             "last_error": {"when": recent[-1].when, "text": recent[-1].text} if recent else None,
             "doubtful": {

@@ -1,7 +1,7 @@
 """Makes foreign text safe to print: names, labels and error texts of a server may contain terminal control
-sequences. And finds what a misspelt name may have meant.
+sequences. Finds what a misspelt name may have meant, and writes numbers of bytes.
 
-Used by everything that prints, logs or refuses a name. Pure functions; imports nothing of xnatfs.
+Used by everything that prints, logs or refuses a name, or a size. Pure functions; imports nothing of xnatfs.
 """
 
 from __future__ import annotations
@@ -41,3 +41,12 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
         return ""
     *others, last = [printable(by_folded[one]) for one in found[:_SUGGESTED]]
     return f"; did you mean {', '.join(others)} or {last}?" if others else f"; did you mean {last}?"
+
+
+def size(count: float) -> str:
+    """Bytes, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -50,7 +50,11 @@ def test_status_says_what_runs(mounted: Mount, server: DemoServer) -> None:
         assert done.returncode == 0 and done.stderr == ""
         text = done.stdout.splitlines()
         assert re.fullmatch(rf"{mounted.point}  {server.url} as demo \(pid \d+\)", text[0])
-        assert re.fullmatch(r"  since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \d+ requests to XNAT \d[\d.]*", text[1])
+        assert re.fullmatch(
+            r"  since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \d+ requests to XNAT \d[\d.]*, "
+            r"\d+(\.\d)? \w+ of files received",
+            text[1],
+        )
         assert text[2] == "  server: answers"
         assert text[3] == f"  cache: 1 files, {len(data)} B of 20.0 GB; 0 downloads in progress, 0 open"
         assert re.fullmatch(r"  errors: \d+ x gone", text[4])

@@ -39,6 +39,17 @@ ELSEWHERE = [
         ("tests/vfs/test_remount.py::test_databases_of_another_version_are_started_anew_and_it_is_said",),
     ),
     Proved(
+        "1.11",
+        "A project in which the server shows you nothing to read has a `README.txt` of xnatfs's own, which "
+        "says why. It is there only if complete listings show that nothing is there, or if the server "
+        "refuses them; then `subjects/` returns EACCES all the same.",
+        (
+            "tests/vfs/test_helpful_files.py::test_a_project_that_is_refused_says_why",
+            "tests/vfs/test_helpful_files.py::test_an_empty_project_says_so",
+            "tests/vfs/test_helpful_files.py::test_a_project_whose_listings_fail_is_an_error_and_not_empty",
+        ),
+    ),
+    Proved(
         "1.2",
         "A file has the same size, date, inode number and bytes under every path (`projects/`, `archive/`, "
         "`views/`), and is cached once.",

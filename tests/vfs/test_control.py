@@ -22,6 +22,7 @@ def mounted(lab: DemoServer, compose: Compose) -> Core:
 
 def test_the_readme_tells_in_one_screen_what_is_here(mounted: Core, lab: DemoServer) -> None:
     text = read(mounted.vfs, "/README.txt").decode()
+    assert lab.requests(r"/data/projects") == []  # `ls` of the mount never waits for the server
     assert mounted.vfs.attributes("/README.txt").size == len(text.encode())
     assert len(text.splitlines()) <= 24
     for part in (
@@ -34,12 +35,28 @@ def test_the_readme_tells_in_one_screen_what_is_here(mounted: Core, lab: DemoSer
         "XNAT_DATA=/mnt/xnat/archive",
     ):
         assert part in text
+    assert "  cat /mnt/xnat/tables/PROJECT/README.txt  " in text
+
+
+def test_the_readme_names_a_project_once_one_is_known(mounted: Core) -> None:
+    mounted.vfs.entries("/projects")
+    text = read(mounted.vfs, "/README.txt").decode()
+    assert mounted.vfs.attributes("/README.txt").size == len(text.encode())
+    commands = [
+        line.strip().split("  ")[0]
+        for line in text.partition("To begin with:")[2].splitlines()
+        if line.startswith("  ")
+    ]
+    assert [line.partition(" ")[0] for line in commands] == ["ls", "cat", "ls"]
+    for line in commands:  # as typed: each path is there
+        mounted.vfs.attributes(line.partition(" /mnt/xnat")[2])
 
 
 def test_the_control_folder_is_there_but_not_listed(mounted: Core) -> None:
     assert ".xnatfs" not in dict(mounted.vfs.entries("/"))
     assert [name for name, _ in mounted.vfs.entries("/.xnatfs")] == [
         "status.json",
+        "progress.txt",
         "errors.txt",
         "oddities.txt",
         "config.json",

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xnatfs.activity import activity, clock_time
 from xnatfs.cli import completing
 from xnatfs.cli.format import counted, say, size
 from xnatfs.daemon import control, dead_mounts, mount_registry, overlay, upper_layer
@@ -16,6 +17,7 @@ from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SILENT = 2.0  # seconds
+_MOST_UNDER_WAY = 5  # lines of what is under way
 _ANSWER_TIMEOUT_S = 5.0  # seconds for a mount to answer
 _BY = {overlay.KERNEL: "the kernel's overlay", overlay.PROGRAM: "fuse-overlayfs"}
 
@@ -68,13 +70,20 @@ def _server(report: dict[str, Any]) -> str:
         return (
             "answers" if silent < _SILENT else f"has not answered for {silent:.0f} s; it may be slow, or away"
         )
-    when = time.localtime(away["since"])
-    since = time.strftime("%H:%M:%S" if time.time() - away["since"] < 12 * 3600 else "%Y-%m-%d %H:%M", when)
+    since = clock_time(away["since"])
     again = "on demand" if away["next_try"] is None else f"in {away['next_try']:.0f} s"
     return (
         f"has not answered since {since} ({away['words']}); next try {again}; listed and "
         f"cached data is served"
     )
+
+
+def _under_way(report: dict[str, Any]) -> list[str]:
+    lines = activity(report)
+    more = len(lines) - _MOST_UNDER_WAY
+    if more <= 0:
+        return lines
+    return [*lines[:_MOST_UNDER_WAY], f"and {more} more in {report['mountpoint']}/.xnatfs/progress.txt"]
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -89,11 +98,13 @@ def _text(report: dict[str, Any]) -> str:
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT "
-        f"{printable(report['server_version']) or '(version unknown)'}",
+        f"{printable(report['server_version']) or '(version unknown)'}, "
+        f"{size(contents['bytes received'])} of files received",
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of "
         f"{size(contents['cap'])}; "
         f"{contents['transfers']} downloads in progress, {contents['open files']} open",
     ]
+    lines += [f"  {line}" for line in _under_way(report)]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")
     if report.get("allow_other"):

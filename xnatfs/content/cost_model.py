@@ -35,6 +35,9 @@ class LinkModel:
     Args:
         latency: first guess, seconds.
         rate: first guess, bytes a second. Both are replaced by what is measured.
+
+    Attributes:
+        received_bytes: of all bodies so far.
     """
 
     def __init__(self, latency: float = 0.05, rate: float = 50e6) -> None:
@@ -47,7 +50,8 @@ class LinkModel:
         self._measured_rate = False
         self._streams = 0
         self._busy_since = 0.0
-        self._bytes = 0
+        self._bytes = 0  # of the streams that are open now
+        self.received_bytes = 0
 
     @property
     def latency(self) -> float:
@@ -102,6 +106,7 @@ class LinkModel:
         """Bytes of a body arrived."""
         with self._lock:
             self._bytes += count
+            self.received_bytes += count
             if time.monotonic() - self._busy_since > 1.0:
                 self._measure(idle=False)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xnatfs.cache.contents import ContentCache, Entry
 from xnatfs.cache.corrections import Corrections
@@ -54,6 +54,16 @@ class ContentReader(Protocol):
     def close(self) -> None:
         """No more reads."""
         ...
+
+
+class Download(NamedTuple):
+    """What is on its way: its address on the server, bytes that have come, bytes in all (of a zip, those of
+    its members).
+    """
+
+    file: str
+    received: int
+    size: int
 
 
 class CachedReader:
@@ -167,8 +177,24 @@ class ContentManager:
             "cached files": objects,
             "cached bytes": size,
             "bytes in progress": reserved,
+            "bytes received": self.context.link.received_bytes,
             "transfers": under_way,
         }
+
+    def downloads(self) -> list[Download]:
+        """What is on its way, each with what has come of it. Of a file that is read in parts, only while
+        somebody has it open.
+        """
+        with self._lock:
+            whole = [transfer.file for transfer in self._transfers.values()]
+            parts = [file.content for file in self._ranged.values()]
+        found = [Download(file.record.uri, file.buffer.written, file.size) for file in whole]
+        found += [
+            Download(content.record.uri, content.received, content.size)
+            for content in parts
+            if content.received < content.size
+        ]
+        return found + [Download(*one) for one in self._zips.progress()]
 
     def close(self) -> None:
         """Start nothing more."""

@@ -64,6 +64,12 @@ class PartialContent:
         return self.known or self.failure is not None
 
     @property
+    def received(self) -> int:
+        """Bytes that are here."""
+        partial = self.partial
+        return 0 if partial is None else min(partial.present, self.size)
+
+    @property
     def failed_for_good(self) -> bool:
         """Whether it failed in a way that no retry cures: it is not the server's file any more."""
         return self.failure is not None and self.failure.cause in _LASTING

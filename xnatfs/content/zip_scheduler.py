@@ -31,6 +31,12 @@ class ZipScheduler:
         """How many zips are on their way."""
         return len(self._batches)
 
+    def progress(self) -> list[tuple[str, int, int]]:
+        """Of each zip: the address of its resource, bytes of members that have come, bytes of all of them."""
+        with self._lock:
+            running = list(self._batches.values())
+        return [(one.series.records[0].base, one.received, one.series.total) for one in running]
+
     def reached(self, access: ResourceAccess) -> None:
         """A file of this resource is opened: if its zip was started ahead, the walk has come here."""
         if access.zips.prefetched:

@@ -92,15 +92,17 @@ class ProjectListings:
                 return kept.value
         return self._list.get(_ALL, self._load_list, tolerated=lambda failure: True)
 
+    def known(self) -> dict[str, ProjectRecord]:
+        """The projects shown, as far as they are in memory: no request, and nothing to wait for."""
+        held = self._list.held(_ALL)
+        return {} if held is None else held.value
+
     def _kept_list(self, _: str) -> Kept[dict[str, ProjectRecord]] | None:
         kept = self._environment.stored.projects()
         return kept and replace(kept, value=self._shown(kept.value))
 
     def _shown(self, projects: dict[str, ProjectRecord]) -> dict[str, ProjectRecord]:
-        return {one.id: one for one in projects.values() if self._may_show(one.id)}
-
-    def _may_show(self, identity: str) -> bool:
-        return not self._only or identity in self._only
+        return {one.id: one for one in projects.values() if not self._only or one.id in self._only}
 
     def _load_list(self) -> dict[str, ProjectRecord]:
         epoch = self._list.epoch
@@ -173,7 +175,8 @@ class ProjectListings:
         self._derived_from_stale.add(identity)
 
     def _kept(self, identity: str) -> Kept[ProjectSnapshot] | None:
-        return self._environment.stored.project(identity) if self._may_show(identity) else None
+        shown = not self._only or identity in self._only
+        return self._environment.stored.project(identity) if shown else None
 
     def _renew(self, identity: str) -> ProjectSnapshot:
         """One to four requests tell whether anything changed since the snapshot was made; only what did is

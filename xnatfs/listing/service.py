@@ -16,6 +16,7 @@ from xnatfs.listing.codec import StoredListings
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
 from xnatfs.listing.mtimes import MtimeHistory
+from xnatfs.listing.project_access import ProjectAccessTable
 from xnatfs.listing.projects import ProjectListings
 from xnatfs.listing.session_names import SessionNames
 from xnatfs.listing.sessions import SessionListings
@@ -45,6 +46,7 @@ class ListingService:
         projects, sessions, files: the listings.
         experiments: lists the experiments of a project with the stamps that move, always asking.
         names: finds sessions by name.
+        access: what the user is in each project.
         environment: what they are made with.
         clock: they age by it; tests let time pass with it.
     """
@@ -79,6 +81,7 @@ class ListingService:
         self.files = FileListings(self.environment, self.projects)
         self.files.on_wrong = self._wrong
         self.sessions = SessionListings(self.environment, self.projects, self.files)
+        self.access = ProjectAccessTable(self.environment)
         self.names = SessionNames(self.environment, self.projects)
         refused, proofs = stored.forms()
         listings.capabilities.recall(refused)
@@ -109,6 +112,7 @@ class ListingService:
         """Forget what is held, of one project or of all: the next look asks the server."""
         self.sessions.refresh()
         self.projects.refresh(project)
+        self.access.forget()
         self.files.refresh()
 
     def changed_within(self, seconds: float) -> bool:

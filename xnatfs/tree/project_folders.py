@@ -1,6 +1,7 @@
 """The sections `projects/` (for people) and `archive/` (for programs): the server's files, under labels.
 
-`projects/P/subjects/S/E/...` has every file of the server exactly once.
+`projects/P/subjects/S/E/...` has every file of the server exactly once. A project with no file that the user
+can read has a README.txt instead, which says why (`project_readme`).
 `archive/projects/P/{experiments/E,subjects/S,resources}/...` has the same nodes in the layout of XNAT's own
 JupyterHub mounts, which xnatpy reads with `XNAT_DATA=<mount>/archive` (xnatpy 0.8.1, `mixin.py`:
 `expected_data_dir`).
@@ -11,21 +12,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from xnatfs.errors import Cause, Failure
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import ProjectRecord, SubjectRecord
+from xnatfs.tree.generated import GeneratedFile
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import Branch, Node, inode_in_order, inode_of
+from xnatfs.tree.node import EPOCH, Branch, Node, inode_in_order, inode_of
+from xnatfs.tree.project_readme import has_nothing, why_empty
 from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.session_folders import ARCHIVE, PROJECTS, resources_folder, session_folder
 
 _Parts = Callable[[ProjectRecord], Mapping[str, Node]]
+# Says why there is nothing: of the snapshot, or of None where the server refuses to list the project.
+_Readme = Callable[[ProjectRecord, ProjectSnapshot | None], Node]
 _FromSnapshot = Callable[[ProjectSnapshot], Mapping[str, Node]]
 _SUBJECT_RESERVED = frozenset({"RESOURCES"})
 
 
-def projects_folder(sources: Sources) -> Branch:
+def projects_folder(sources: Sources, user: str) -> Branch:
     """`projects/`."""
-    return _listing(sources, "projects", lambda project: {"subjects": _subjects(sources, project)})
+
+    def readme(project: ProjectRecord, snapshot: ProjectSnapshot | None) -> Node:
+        def text() -> bytes:
+            access = sources.listing_service.access.of(project.id)
+            return why_empty(sources.settings, user, project, access, snapshot)
+
+        inode = inode_of("rendered", f"projects/{project.id}/README.txt")
+        return GeneratedFile(text, text, lambda: project.inserted or EPOCH, inode)
+
+    return _listing(sources, "projects", lambda project: {"subjects": _subjects(sources, project)}, readme)
 
 
 def archive_folder(sources: Sources) -> Branch:
@@ -41,12 +56,12 @@ def archive_folder(sources: Sources) -> Branch:
     return Branch(inode_of("archive"), lambda: {"projects": projects})
 
 
-def _listing(sources: Sources, section: str, parts: _Parts) -> Branch:
+def _listing(sources: Sources, section: str, parts: _Parts, readme: _Readme | None = None) -> Branch:
     known: dict[ProjectRecord, Branch] = {}
 
     def folder(project: ProjectRecord) -> Branch:
         if project not in known:
-            known[project] = _project(sources, section, project, parts)
+            known[project] = _project(sources, section, project, parts, readme)
         return known[project]
 
     def entries() -> Mapping[str, Node]:
@@ -56,15 +71,25 @@ def _listing(sources: Sources, section: str, parts: _Parts) -> Branch:
     return Branch(inode_of(section, "projects"), entries)
 
 
-def _project(sources: Sources, section: str, project: ProjectRecord, parts: _Parts) -> Branch:
+def _project(
+    sources: Sources, section: str, project: ProjectRecord, parts: _Parts, readme: _Readme | None
+) -> Branch:
     fixed: Mapping[str, Node] = parts(project)
 
     def entries() -> Mapping[str, Node]:
-        snapshot = sources.listing_service.projects.get(project.id)
+        try:
+            snapshot = sources.listing_service.projects.get(project.id)
+        except Failure as failure:
+            if failure.cause is not Cause.NOT_ALLOWED or readme is None:
+                raise
+            # What is refused is an error where it would be, in `subjects/`: no copy succeeds without it.
+            return {"README.txt": readme(project, None), **fixed}
         return snapshot.memo.get((section, "project"), lambda: build(snapshot))
 
     def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
         nodes = dict(fixed)
+        if readme is not None and has_nothing(snapshot):
+            nodes = {"README.txt": readme(project, snapshot), **nodes}
         if snapshot.own_resources:
             place = ResourcePlace(project.id, _project_date(snapshot), _xattrs(project))
             nodes["resources"] = resources_folder(

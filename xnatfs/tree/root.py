@@ -6,12 +6,15 @@ Threading: any thread.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xnatfs.tree.generated import rendered
+from xnatfs.text import printable
+from xnatfs.tree.generated import GeneratedFile, rendered
 from xnatfs.tree.lists import list_files, lists_folder
-from xnatfs.tree.node import Branch, Node, inode_of
+from xnatfs.tree.names import spell_label
+from xnatfs.tree.node import EPOCH, Branch, Node, inode_of
 from xnatfs.tree.project_folders import archive_folder, projects_folder
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import SessionScope, by_project
@@ -24,13 +27,12 @@ from xnatfs.tree.views import scope_views, views_folder
 # (measured), and would find nothing without a word. `fuse.indexers` notices who comes in all the same.
 _KEEP_OUT = (".metadata_never_index", ".trackerignore", ".nomedia")
 
+# One screen: what each section is for, then three commands to begin with.
 _README = """\
 This folder shows the XNAT server {server} ({manner}), as the user {user} sees it.
 
 projects/   the server's files, each once:
             projects/PROJECT/subjects/SUBJECT/SESSION/SCANS/ID-TYPE/RESOURCE/...
-            also ASSESSORS, RECONSTRUCTIONS and RESOURCES of a session, RESOURCES of a subject, \
-resources of a project
 archive/    the same files for scripts, with bare scan ids:
             archive/projects/PROJECT/experiments/SESSION/SCANS/ID/RESOURCE/...
             XNAT_DATA={mountpoint}/archive makes xnatpy read from here
@@ -38,35 +40,59 @@ tables/     results of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, 
             tables/PROJECT/PIPELINE/TABLE.csv
 views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
-            views/PROJECT/by-resource/RESOURCE/SESSION/...
             views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv lists what is not in it, and why
 
-A file is fetched when it is first read, and then cached on this machine.
-Names are labels. Accession ids work too (they are not listed): projects/PROJECT/subjects/{example}/...
-Names that cannot be file names are spelt with %XX, as in URLs; getfattr -d FILE shows what the server says \
-of a file.
+A file is fetched when it is first read, and then cached on this machine. Names are labels; accession ids \
+work too.
+getfattr -d FILE shows what the server says of a file.
+
+To begin with:
+{commands}
 
 xnatfs status     what the mount is doing, and what went wrong (also in {mountpoint}/.xnatfs/)
 xnatfs refresh    check the server for changes now (otherwise new data shows within a minute)
-xnatfs unmount {mountpoint}
+xnatfs unmount {quoted}
 """
+_COMMANDS = (
+    ("ls {}/projects", "the projects you can read"),
+    ("cat {}/tables/{}/README.txt", "the measurement tables of one, and what is built of each"),
+    ("ls {}/views/{}/by-scan-type", "its sequences, each over all sessions"),
+)
+
+
+def _readme(sources: Sources, user: str, mountpoint: str) -> bytes:
+    """The text: with a project of the user's once the list of projects is here, for which nothing waits."""
+    manner = (
+        "read-only, under a layer that stores changes on this machine (see `xnatfs status`)"
+        if sources.settings.lower
+        else "read-only"
+    )
+    project = min(map(spell_label, sources.listing_service.projects.known()), default="PROJECT")
+    quoted = shlex.quote(mountpoint)
+    commands = [(command.format(quoted, printable(shlex.quote(project))), why) for command, why in _COMMANDS]
+    width = max(len(command) for command, _ in commands)
+    text = _README.format(
+        server=sources.settings.server,
+        user=printable(user),
+        manner=manner,
+        mountpoint=mountpoint,
+        quoted=quoted,
+        commands="\n".join(f"  {command:{width}}  {why}" for command, why in commands),
+    )
+    return text.encode("utf-8", "surrogateescape")  # the mountpoint's name may be no UTF-8
 
 
 def root_folder(
     sources: Sources, tables: Tables, user: str, mountpoint: str, report: Callable[[], dict[str, Any]]
 ) -> Branch:
     """The root of a mount."""
-    manner = (
-        "read-only, under a layer that stores changes on this machine (see `xnatfs status`)"
-        if sources.settings.lower
-        else "read-only"
-    )
-    text = _README.format(
-        server=sources.settings.server, user=user, manner=manner, mountpoint=mountpoint, example="XNAT_S00001"
-    ).encode("utf-8", "surrogateescape")  # the mountpoint's name may be no UTF-8
+
+    def text() -> bytes:
+        return _readme(sources, user, mountpoint)
+
     entries: dict[str, Node] = {
-        "README.txt": rendered("README.txt", lambda: text),
-        "projects": projects_folder(sources),
+        "README.txt": GeneratedFile(text, text, lambda: EPOCH, inode_of("rendered", "README.txt")),
+        "projects": projects_folder(sources, user),
         "archive": archive_folder(sources),
         "tables": tables_folder(sources, tables),
         "views": views_folder(sources),

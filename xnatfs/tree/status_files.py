@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from xnatfs.activity import activity
 from xnatfs.text import printable
 from xnatfs.tree.generated import rendered
 from xnatfs.tree.node import Branch, inode_of
@@ -20,9 +21,10 @@ _STATUS_TTL_S = 2.0  # the size `stat` reported is the size the `cat` after it r
 
 
 def control_folder(sources: Sources, report: Callable[[], dict[str, Any]]) -> Branch:
-    """The folder with `status.json`, `errors.txt`, `oddities.txt` and `config.json`."""
+    """The folder with `status.json`, `progress.txt`, `errors.txt`, `oddities.txt` and `config.json`."""
     files = {
         "status.json": rendered(".xnatfs/status.json", lambda: _json(report()), _STATUS_TTL_S),
+        "progress.txt": rendered(".xnatfs/progress.txt", lambda: _progress(report()), _STATUS_TTL_S),
         "errors.txt": rendered(".xnatfs/errors.txt", lambda: _errors(sources), _STATUS_TTL_S),
         "oddities.txt": rendered(".xnatfs/oddities.txt", lambda: _oddities(sources), _STATUS_TTL_S),
         "config.json": rendered(".xnatfs/config.json", lambda: _json(configuration(sources)), _STATUS_TTL_S),
@@ -42,6 +44,11 @@ def configuration(sources: Sources) -> dict[str, Any]:
         "serve_bad_digests": settings.serve_bad_digests,
         "limits": limits,
     }
+
+
+def _progress(report: dict[str, Any]) -> bytes:
+    lines = activity(report) or ["nothing is in progress"]
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _errors(sources: Sources) -> bytes:

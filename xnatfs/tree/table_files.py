@@ -3,6 +3,7 @@
     tables/PROJECT/<pipeline>/<table>{,_wide}.{csv,xlsx,parquet}, <table>.problems.csv
                   /{sessions,scandates,scans}.{csv,xlsx,parquet}
                   /sessions/SESSION/<pipeline>/...       the same for one session
+                  /README.txt                            what there is, and what is built (table_readme.py)
 
 Used by `root`. A table is built when it is opened; until then its size is larger than any table's, and `open`
 tells the true one before it returns.
@@ -21,23 +22,10 @@ from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
 from xnatfs.tables.engine.materialize import TableFiles, Variant, variants
 from xnatfs.tables.spec import Table
-from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import distinct, spell_label
 from xnatfs.tree.node import LARGER_THAN_ANY_TABLE, Branch, File, Node, OpenContent, inode_of
 from xnatfs.tree.resource import Sources
-
-_README = """\
-Measurement tables of this project, one folder a pipeline. Each is built when it is first opened; later \
-only what changed is asked for.
-
-NAME.csv .xlsx .parquet     one row per measurement; numbers as the pipeline wrote them
-NAME_wide.*                 one row per session
-NAME.problems.csv           sessions missing or incomplete in the table, and why
-sessions/SESSION/...        the same tables of one session
-
-getfattr -d FILE shows how current a table is and how many sessions are in it.
-{still}"""
-_STILL = "\nNot every session has been checked yet: more tables may appear here in a moment.\n"
+from xnatfs.tree.table_readme import TableReadme
 
 
 @dataclass(frozen=True)
@@ -48,6 +36,7 @@ class Tables:
     finder: TableDiscovery
     tables: Mapping[str, Table]
     builder: Builder
+    mountpoint: str
 
 
 class TableFile(File):
@@ -136,9 +125,8 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
 
     def entries() -> Mapping[str, Node]:
         present = _present(tables, project)
-        text = _README.format(still="" if present.whole else _STILL).encode()
-        readme = rendered(f"tables/{project.id}/README.txt", lambda: text)
-        return {"README.txt": readme, **fixed(), **_pipelines(tables, project, present.keys, ())}
+        readme = TableReadme(tables.outputs, tables.builder.running, project, present, tables.mountpoint)
+        return {"README.txt": readme.file(), **fixed(), **_pipelines(tables, project, present.keys, ())}
 
     def known(name: str) -> Node | None:
         return fixed().get(name) or _known_pipelines(tables, project, ()).get(name)

@@ -85,7 +85,7 @@ class Builder:
         summary = self.summaries.get(project)
         spec = self._spec(summary, key)
         chosen = sorted(chosen_sessions(summary, sessions), key=table_order)
-        status = Status(project, key, len(chosen))
+        status = Status(project, key, len(chosen), whole=not sessions)
         self.running[id(status)] = status
         try:
             self.summaries.look_into(summary, [experiment.id for experiment in chosen], all_of_them=False)

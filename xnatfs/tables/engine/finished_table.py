@@ -88,7 +88,8 @@ class FinishedTable:
 
 def finish(built: BuiltTable) -> FinishedTable:
     """A built table, ready to be written."""
-    about = {name: str(value) for name, value in built.counts().items()} | _times(built.as_of)
+    counts = built.counts() | {"problems": len(built.problems().held)}
+    about = {name: str(value) for name, value in counts.items()} | _times(built.as_of)
     fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
     return FinishedTable(
         built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built, built.state

@@ -85,13 +85,19 @@ class TableFiles:
         """The size of a file in bytes; None if it is not built, or if it was and the server's stamps have
         moved since: opening it gives another one. No request but for the project's summary.
         """
-        request = _Request(project, key, tuple(sessions))
-        name = request.name
-        manifest = self._store.manifest(name)
+        manifest = self.manifest(project, key, sessions)
         size = None if manifest is None else manifest.sizes.get(variant.suffix)
-        if manifest is None or size is None or not self._due(manifest) or self._store.in_use(name):
-            return size
-        return None if self._outdated(request, manifest) else size
+        return None if size is None or self.is_outdated(project, key, sessions) else size
+
+    def is_outdated(self, project: str, key: str, sessions: Sequence[str] = ()) -> bool:
+        """Whether a table was built and the server's stamps have moved since: opening it gives another one.
+        No request but for the project's summary.
+        """
+        request = _Request(project, key, tuple(sessions))
+        manifest = self._store.manifest(request.name)
+        if manifest is None or not self._due(manifest) or self._store.in_use(request.name):
+            return False
+        return self._outdated(request, manifest)
 
     def open(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> OpenFile:
         """A file of a table, built now unless it is there.

@@ -34,11 +34,12 @@ _MAX_PROBED_SESSIONS = 200
 
 @dataclass
 class Status:
-    """Where a build is, for `.xnatfs/` and progress bars."""
+    """Where a build is, for `.xnatfs/` and progress bars. `whole`: it is over all sessions of the project."""
 
     project: str
     table: str
     total: int = 0
+    whole: bool = True
     done: int = 0
     started: float = field(default_factory=time.time)
 
