@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -233,60 +232,6 @@ def test_the_login_is_found_where_people_keep_it(
         finally:
             xnatfs("unmount", str(point))
     assert str(point) not in fuse_mounts()
-
-
-# --- the demo -----------------------------------------------------------------------------------------------
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if not re.fullmatch(r"xnatfs-\d+", path.name)]
-
-
-def test_the_demo_shows_itself_once_and_cleans_up(tmp_path: Path) -> None:
-    temporary = tmp_path / "t"
-    temporary.mkdir()
-    done = xnatfs("demo", "--once", env={"TMPDIR": str(temporary)}, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert (
-        "is mounted at" in done.stdout
-        and "nibabel reads the copy: 112 x 112 x 40 voxels of 2 x 2 x 4 mm" in done.stdout
-    )
-    assert done.stdout.endswith("Unmounted.\n")
-    assert leftovers(temporary) == [] and not [
-        point for point in fuse_mounts() if point.startswith(str(temporary))
-    ]
-    assert str(temporary) not in xnatfs("status").stdout
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_stays_until_it_is_told_to_end(tmp_path: Path, number: int) -> None:
-    temporary = tmp_path / "t"
-    temporary.mkdir()
-    command = [sys.executable, "-u", "-m", "xnatfs", "demo"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.match(r"The mount stays at (\S+) until Ctrl-C", line):
-                break
-        else:
-            pytest.fail("the demo ended by itself")
-        assert sorted(os.listdir(Path(found[1]) / "projects")) == list(READABLE)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=30)
-        assert (process.returncode, output, errors) == (0, "Unmounted.\n", "")
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=30)
-    until(lambda: not [point for point in fuse_mounts() if point.startswith(str(temporary))])
-    assert leftovers(temporary) == []
 
 
 # --- cache --------------------------------------------------------------------------------------------------

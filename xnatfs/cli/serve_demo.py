@@ -23,7 +23,7 @@ from xnatfs.errors import UsageError
 @click.option(
     "--data",
     "name",
-    type=click.Choice(["lab", "scale", "empty"]),
+    type=click.Choice(["lab", "scale", "empty", "tour"]),
     default="lab",
     show_default=True,
     help="Which sample data.",

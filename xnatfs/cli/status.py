@@ -78,6 +78,12 @@ def _server(report: dict[str, Any]) -> str:
     )
 
 
+def _received(contents: dict[str, int]) -> str:
+    """Of a mount that another version of xnatfs runs, it may not be known."""
+    count = contents.get("bytes received")
+    return "" if count is None else f", {size(count)} of files received"
+
+
 def _under_way(report: dict[str, Any]) -> list[str]:
     lines = activity(report)
     more = len(lines) - _MOST_UNDER_WAY
@@ -98,8 +104,7 @@ def _text(report: dict[str, Any]) -> str:
     lines = [
         head,
         f"  since {report['started']}, {report['requests']} requests to XNAT "
-        f"{printable(report['server_version']) or '(version unknown)'}, "
-        f"{size(contents['bytes received'])} of files received",
+        f"{printable(report['server_version']) or '(version unknown)'}{_received(contents)}",
         f"  cache: {contents['cached files']} files, {size(contents['cached bytes'])} of "
         f"{size(contents['cap'])}; "
         f"{contents['transfers']} downloads in progress, {contents['open files']} open",

@@ -2,23 +2,25 @@
 
 Used by the stand-in's commands and by tests. `build("lab")` is a small imaging lab (see `lab.py`),
 `build("scale", ...)` any number of sessions (see `scale.py`), `build("empty")` a server with logins and
-nothing else.
+nothing else, `build("tour")` the lab and an image of 1 GiB.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from xnatfs.demo.data import lab, scale
+from xnatfs.demo.data import lab, scale, tour
 from xnatfs.demo.model import Archive
 
-NAMES = ("lab", "scale", "empty")
+NAMES = ("lab", "scale", "empty", "tour")
 
 
 def build(name: str = "lab", **options: Any) -> Archive:
     """The archive called `name`; `options` are those of `scale.build`."""
     if name == "lab" and not options:
         return lab.build()
+    if name == "tour" and not options:
+        return tour.build()
     if name == "scale":
         return scale.build(**options)
     if name == "empty" and not options:

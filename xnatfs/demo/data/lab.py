@@ -8,6 +8,7 @@ SECRET), outsider/outsider (of nothing).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from xnatfs.demo.data import alfa, broken, images, messy, nord, pipes
@@ -17,8 +18,8 @@ from xnatfs.demo.model import Archive, Experiment, Project, Subject
 READABLE = ("ALFA", "BROKEN", "DWI", "MESSY", "NORD", "PIPES")  # the projects of `demo`, by name
 
 
-def build() -> Archive:
-    """The archive, the same at every call."""
+def build(*more: Callable[[Maker], object]) -> Archive:
+    """The archive, the same at every call; `more` adds other projects to it."""
     archive = Archive(site="DEMO")
     make = Maker(archive, datetime(2024, 1, 8, 9, 15, 0, 123000))
     make.user("admin", admin=True)
@@ -32,7 +33,7 @@ def build() -> Archive:
     make.wait(days=3)
     _secret(make)
     make.wait(days=1)
-    for add in (pipes.add, nord.add, broken.add):
+    for add in (pipes.add, nord.add, broken.add, *more):
         add(make)
         make.wait(days=1)
     return archive
