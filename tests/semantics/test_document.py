@@ -42,7 +42,7 @@ ELSEWHERE = [
         "1.11",
         "A project in which the server shows you nothing to read has a `README.txt` of xnatfs's own, which "
         "says why. It is there only if complete listings show that nothing is there, or if the server "
-        "refuses them; then `subjects/` returns EACCES all the same.",
+        "refuses them; then `subjects/` and `resources/` return EACCES all the same.",
         (
             "tests/vfs/test_helpful_files.py::test_a_project_that_is_refused_says_why",
             "tests/vfs/test_helpful_files.py::test_an_empty_project_says_so",

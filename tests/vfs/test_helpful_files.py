@@ -184,14 +184,15 @@ def test_status_shows_only_a_few_lines_of_what_is_under_way() -> None:
 
 def test_a_project_that_is_refused_says_why(lab: DemoServer, compose: Compose) -> None:
     vfs = compose(lab, user="outsider").vfs
-    assert names(vfs, "/projects/MESSY") == ["README.txt", "subjects"]
+    assert names(vfs, "/projects/MESSY") == ["README.txt", "subjects", "resources"]
     said = " ".join(text(vfs, "/projects/MESSY/README.txt").split())
     assert "You can see that the project MESSY exists, but not what is in it" in said
     assert (
         "You are logged in as outsider, who is in no group of this project. The project is protected." in said
     )
     assert f"Its page, {lab.url}/data/projects/MESSY," in said
-    for path in ("/projects/MESSY/subjects", "/archive/projects/MESSY", "/views/MESSY", "/tables/MESSY"):
+    rooms = ("/archive/projects/MESSY", "/views/MESSY", "/tables/MESSY")
+    for path in ("/projects/MESSY/subjects", "/projects/MESSY/resources", *rooms):
         with pytest.raises(OSError) as caught:
             vfs.entries(path)
         assert caught.value.errno == errno.EACCES  # no copy of it succeeds

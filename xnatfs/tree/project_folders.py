@@ -17,7 +17,7 @@ from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import ProjectRecord, SubjectRecord
 from xnatfs.tree.generated import GeneratedFile
 from xnatfs.tree.names import distinct, spell_label
-from xnatfs.tree.node import EPOCH, Branch, Node, inode_in_order, inode_of
+from xnatfs.tree.node import EPOCH, Branch, Folder, Node, inode_in_order, inode_of
 from xnatfs.tree.project_readme import has_nothing, why_empty
 from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.session_folders import ARCHIVE, PROJECTS, resources_folder, session_folder
@@ -82,8 +82,9 @@ def _project(
         except Failure as failure:
             if failure.cause is not Cause.NOT_ALLOWED or readme is None:
                 raise
-            # What is refused is an error where it would be, in `subjects/`: no copy succeeds without it.
-            return {"README.txt": readme(project, None), **fixed}
+            # What is refused is an error where it would be: no copy succeeds without it, and none that there
+            # is of it is emptied (`rsync --delete`).
+            return {"README.txt": readme(project, None), **fixed, "resources": refused}
         return snapshot.memo.get((section, "project"), lambda: build(snapshot))
 
     def build(snapshot: ProjectSnapshot) -> Mapping[str, Node]:
@@ -103,6 +104,11 @@ def _project(
             )
         return nodes
 
+    def refused_resources() -> Mapping[str, Node]:
+        resources = build(sources.listing_service.projects.get(project.id)).get("resources")
+        return resources.entries() if isinstance(resources, Folder) else {}
+
+    refused = Branch(inode_of(section, project.id, "resources"), refused_resources, mtime=project.inserted)
     return Branch(inode_of(section, project.id), entries, mtime=project.inserted, xattrs=_xattrs(project))
 
 
