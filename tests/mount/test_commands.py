@@ -95,6 +95,7 @@ def test_the_control_folder_says_the_same(mounted: Mount) -> None:
         "config.json",
         "errors.txt",
         "oddities.txt",
+        "progress.txt",
         "status.json",
     ]
     assert (mounted.point / ".xnatfs/errors.txt").read_text() == "no errors\n"
@@ -197,7 +198,7 @@ def test_the_password_is_nowhere(mounted: Mount, tmp_path: Path) -> None:
     assert mounted.env["XNAT_PASS"] == PASSWORD and all(PASSWORD not in text for text in shown)
     kept = [path for top in ("cache", "state") for path in (tmp_path / top).rglob("*") if path.is_file()]
     control = [mounted.point / ".xnatfs" / name for name in os.listdir(mounted.point / ".xnatfs")]
-    assert len(kept) >= 4 and len(control) == 4
+    assert len(kept) >= 4 and len(control) == 5
     assert [
         str(path) for path in (*kept, *control, mounted.point / "README.txt") if needle in path.read_bytes()
     ] == []
