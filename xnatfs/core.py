@@ -93,7 +93,7 @@ class Core:
         limits = self.settings.limits
         self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
         self.finder = TableDiscovery(self.builder)
-        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder, self.mountpoint)
+        tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
         self.vfs = (Lower if self.settings.lower else Vfs)(
             root,

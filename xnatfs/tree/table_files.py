@@ -36,7 +36,6 @@ class Tables:
     finder: TableDiscovery
     tables: Mapping[str, Table]
     builder: Builder
-    mountpoint: str
 
 
 class TableFile(File):
@@ -125,7 +124,7 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
 
     def entries() -> Mapping[str, Node]:
         present = _present(tables, project)
-        readme = TableReadme(tables.outputs, tables.builder.running, project, present, tables.mountpoint)
+        readme = TableReadme(tables.outputs, tables.builder.running, project, present)
         return {"README.txt": readme.file(), **fixed(), **_pipelines(tables, project, present.keys, ())}
 
     def known(name: str) -> Node | None:

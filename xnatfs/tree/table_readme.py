@@ -32,7 +32,7 @@ NAME.problems.csv           sessions missing or incomplete in the table, and why
 sessions/SESSION/...        the same tables of one session
 
 getfattr -d FILE shows how current a table is and how many sessions are in it.
-{mountpoint}/.xnatfs/progress.txt shows how far a build is.
+xnatfs status, or .xnatfs/progress.txt at the top of the mount, shows how far a build is.
 {still}
 {states}
 {note}"""
@@ -59,7 +59,6 @@ class TableReadme:
     running: Mapping[int, Status]
     project: ProjectRecord
     present: PresentTables
-    mountpoint: str
 
     def file(self) -> GeneratedFile:
         """The file. Its text is made at every look: a build changes it."""
@@ -77,7 +76,6 @@ class TableReadme:
         states = [_state(self.outputs, project, key, building.get(key)) for key in self._keys]
         text = _TEXT.format(
             project=project,
-            mountpoint=self.mountpoint,
             still="" if self.present.whole else _STILL,
             states="\n".join(_aligned([_HEADINGS, *states])),
             note=_NOTE if any(len(row) > 2 for row in states) else "",
