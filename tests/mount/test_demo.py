@@ -30,13 +30,15 @@ def temporary(tmp_path: Path) -> Iterator[Path]:
     assert [path.name for path in folder.iterdir() if not re.fullmatch(r"xnatfs-\d+", path.name)] == []
 
 
-def of_demo(folder: Path) -> list[int]:
-    """The processes with this folder for temporary files: the demo's server and mount too."""
+def of_demo(folder: Path) -> list[bytes]:
+    """The processes with this folder for temporary files, the demo's server and mount too: how they were
+    started.
+    """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
+                found.append((process / "cmdline").read_bytes())
     return found
 
 
@@ -144,7 +146,7 @@ def test_it_can_be_ended_at_any_time(temporary: Path, pattern: str, number: int)
         if pattern:
             read_until(process, pattern)
         else:
-            until(lambda: len(of_demo(temporary)) > 1)
+            until(lambda: any(b"serve-demo" in command for command in of_demo(temporary)), 60)
         time.sleep(0.05)
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
