@@ -36,6 +36,7 @@ from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
 from xnatfs.server import login_state
+from xnatfs.tree.generated import GeneratedFile
 from xnatfs.tree.node import Folder, Node
 from xnatfs.tree.resource import ResourceFile
 
@@ -244,6 +245,8 @@ def tree_of(core: Core, top: str = "projects") -> Tree:
             seen.files.setdefault(identity, []).append(path)
             seen.sizes[identity] = node.size
             continue
+        if isinstance(node, GeneratedFile) and path == f"/projects/{path.split('/')[2]}/README.txt":
+            continue  # that nothing can be read there, in words; the folders beside it say so in numbers
         assert isinstance(node, Folder), path
         try:
             entries = node.entries()
