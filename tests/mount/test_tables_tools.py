@@ -201,7 +201,7 @@ WHOLE = {
 @pytest.mark.parametrize("tool", WHOLE)
 def test_what_asks_again_copies_it_whole(fresh: Mount, truth: bytes, tmp_path: Path, tool: str) -> None:
     path, target = fresh.point / TABLE, tmp_path / "copy"
-    assert path.stat().st_size == 1 << 40
+    assert path.stat().st_size == 1 << 44
     named = (f"if={path}", f"of={target}") if tool == "dd" else (path, target)
     ok(*WHOLE[tool], *named)
     assert target.read_bytes() == truth
@@ -400,7 +400,7 @@ def test_tables_of_several_projects_are_read_whole_before_they_are_built(fresh: 
         text = f"{root}/*/freesurfer6/aseg.csv"
         typed = sorted(glob.glob(f"{root}/*/freesurfer7/aseg.parquet"))
         pattern = f"{root}/*/freesurfer6/aparc.parquet"
-        assert all(os.stat(path).st_size == 1 << 40 for path in glob.glob(text) + typed + glob.glob(pattern))
+        assert all(os.stat(path).st_size == 1 << 44 for path in glob.glob(text) + typed + glob.glob(pattern))
         csvs = pl.scan_csv(text, schema_overrides={"subject": pl.String})
         rows = {
             text: csvs.select(pl.len()).collect().item(),

@@ -160,8 +160,8 @@ def test_the_size_is_true_when_a_file_is_open(shelf: Shelf, compose: Compose, to
     "2.2",
     "A file that is made when it is opened (a table, some texts of a BIDS view) shows its true size from "
     "then on, a table also in later mounts. Before, and while a table is known to have changed since, it "
-    "shows more than it can have (a table 1 TiB) and no blocks: a program that trusts `stat` fails, and cuts "
-    "nothing off.",
+    "shows more than it can have (a table 16 TiB) and no blocks: a program that trusts `stat` fails, and "
+    "cuts nothing off.",
 )
 def test_a_table_shows_more_than_it_can_have_until_it_is_opened(lab: DemoServer, compose: Compose) -> None:
     mounted = compose(lab)
@@ -169,7 +169,7 @@ def test_a_table_shows_more_than_it_can_have_until_it_is_opened(lab: DemoServer,
     path = "/tables/ALFA/freesurfer7/aseg.csv"
     text = "/views/ALFA/bids/unmapped.tsv"
     sidecar = "/views/ALFA/bids/sub-007/ses-MR1/func/sub-007_ses-MR1_task-rest_bold.json"
-    for unopened, shown in ((path, 1 << 40), (text, 1 << 40), (sidecar, 1 << 20)):
+    for unopened, shown in ((path, 1 << 44), (text, 1 << 44), (sidecar, 1 << 20)):
         assert (vfs.attributes(unopened).size, vfs.attributes(unopened).blocks) == (shown, 0)
         data = read(vfs, unopened)
         assert vfs.attributes(unopened).size == len(data) > 0 < vfs.attributes(unopened).blocks

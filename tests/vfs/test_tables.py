@@ -28,6 +28,7 @@ from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure, UsageError
 from xnatfs.tables.engine import materialize
 from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tree.node import LARGER_THAN_ANY_TABLE
 
 SESSIONS = 40
 ASEG = "/tables/COHORT/freesurfer6/aseg.csv"
@@ -291,9 +292,16 @@ def test_a_table_that_changed_on_the_server_tells_no_old_size(
     age(mounted)
     assert vfs.attributes(path).size == len(old)  # as whoever opens it now gets it
     vfs.release(opened.handle)
-    assert (vfs.attributes(path).size, vfs.attributes(path).blocks) == (1 << 40, 0)
+    assert (vfs.attributes(path).size, vfs.attributes(path).blocks) == (1 << 44, 0)
     new = read(vfs, path)
     assert len(new) > len(old) and vfs.attributes(path).size == len(new)
+
+
+def test_no_program_gets_room_on_ext4_for_a_table_that_was_not_built() -> None:
+    """`fallocate` of 1 TiB took all that was left of a disk before it failed; what is larger than any file of
+    ext4 (2^32 - 1 blocks of 4 KiB) is refused at once.
+    """
+    assert LARGER_THAN_ANY_TABLE > (2**32 - 1) * 4096
 
 
 def test_after_a_refresh_a_table_that_did_not_change_keeps_its_size(

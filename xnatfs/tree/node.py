@@ -127,7 +127,9 @@ class UnknownSize(int):
     __slots__ = ()
 
 
-LARGER_THAN_ANY_TABLE = UnknownSize(1 << 40)
+# And larger than any file of ext4, which so refuses at once what it else spends all its free space on: rclone
+# and others ask for room for the whole file before they copy it.
+LARGER_THAN_ANY_TABLE = UnknownSize(1 << 44)
 
 
 def inode_of(*identity: str) -> int:
