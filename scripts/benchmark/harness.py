@@ -171,12 +171,12 @@ class Harness:
             self.host.remove(made)
 
     @contextlib.contextmanager
-    def xnatfs(self, folder: Path | None = None) -> Iterator[Mount]:
-        """A new mount by the real command, with a new cache and a new state directory, or with those in
-        `folder`, which stays.
+    def xnatfs(self, folder: Path | None = None, *, name: str = "mnt") -> Iterator[Mount]:
+        """A new mount by the real command at `name`, with a new cache and a new state directory, or with
+        those in `folder`, which stays.
         """
         with self.folder("xnatfs") if folder is None else contextlib.nullcontext(folder) as folder:
-            point = folder / "mnt"
+            point = folder / name
             point.mkdir(exist_ok=True)
             environment = {
                 "XNAT_HOST": self.server.url,
