@@ -5,11 +5,13 @@ mounted.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -20,13 +22,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from tests.forked import forked
 from xnatfs.auth.credentials import Credentials
+from xnatfs.cli import cli
 from xnatfs.config import Limits, Settings
 from xnatfs.core import Core, compose
 from xnatfs.demo.data import build
+from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
+from xnatfs.errors import UsageError
 from xnatfs.vfs import Attributes, Vfs
+
+# Variables that an interpreter reads when it starts, or the dynamic linker.
+_INTERPRETER = re.compile("PYTHON|LC_|LANG|LD_|COVERAGE|FUSE_").match
 
 
 @functools.cache
@@ -98,6 +109,16 @@ def disk_usage(folder: Path) -> int:
     return used
 
 
+def as_new(server: DemoServer, **switches: Any) -> None:
+    """Make a server whose data no test changes what the next test expects: switches (all at their default but
+    these), sessions and log.
+    """
+    server.switches.update(dataclasses.asdict(Switches(**switches)))
+    server.switches.fired.clear()
+    server.expire_sessions()
+    server.clear_log()
+
+
 def change_password(server: DemoServer, password: str) -> None:
     """The user `demo` has another password on the server from here on."""
     server.call(lambda: setattr(server.archive.users["demo"], "password", password))
@@ -120,21 +141,45 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 
 
 def xnatfs(
-    *arguments: str, timeout: float = 60, env: dict[str, str] | None = None, check: bool = False
+    *arguments: str,
+    timeout: float = 60,
+    env: dict[str, str] | None = None,
+    check: bool = False,
+    interpreter: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command `xnatfs` with this interpreter."""
-    result = subprocess.run(
-        [sys.executable, "-m", "xnatfs", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    """Run the command `xnatfs` in a process of its own: a forked one (`tests.forked`); with `interpreter` a
+    new one, as also where the environment concerns that, or where it is to record which lines it ran.
+    """
+    environment = os.environ | (env or {})
+    if interpreter or "COVERAGE_PROCESS_START" in os.environ or any(map(_INTERPRETER, env or {})):
+        result = subprocess.run(
+            [sys.executable, "-m", "xnatfs", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    else:
+        result = forked(arguments, environment, timeout)
     if check:
         assert result.returncode == 0, result.stderr
     return result
+
+
+def in_process(*arguments: str, env: dict[str, str]) -> str:
+    """What a command of `xnatfs` prints, run in this process: a tenth of a second less than in one of its
+    own. For what a test needs besides; commands that are tested are run as users run them, by `xnatfs`.
+
+    Raises:
+        UsageError: the command fails.
+    """
+    done = CliRunner().invoke(cli, arguments, env=env, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    assert not done.return_value, done.output
+    return done.stdout
 
 
 def run(
@@ -164,8 +209,7 @@ class Mount:
 
     def status(self) -> dict[str, Any]:
         """`xnatfs status --json` of this mount."""
-        result = xnatfs("status", "--json", str(self.point), env=self.env, check=True)
-        report: dict[str, Any] = json.loads(result.stdout)[0]
+        report: dict[str, Any] = json.loads(in_process("status", "--json", str(self.point), env=self.env))[0]
         return report
 
     @property
@@ -182,9 +226,10 @@ def mount(
     user: str = "demo",
     password: str | None = None,
     env: dict[str, str] | None = None,
+    interpreter: bool = False,
 ) -> Iterator[Mount]:
     """Mount `url` below `folder` (made anew there) with the real command; unmounts in the end, whatever
-    happened.
+    happened. `interpreter`: in one of its own (`tests.forked`).
     """
     point = folder / "mnt"
     point.mkdir(parents=True, exist_ok=True)
@@ -197,12 +242,12 @@ def mount(
         **(env or {}),
     }
     try:
-        xnatfs("mount", str(point), *options, env=environment, check=True)
+        xnatfs("mount", str(point), *options, env=environment, check=True, interpreter=interpreter)
         yield Mount(point, url, environment)
     finally:
         if str(point) in fuse_mounts():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                xnatfs("unmount", str(point), env=environment, timeout=30)
+            with contextlib.suppress(UsageError):
+                in_process("unmount", str(point), env=environment)
         clear_away(point, folder / "state")
 
 
@@ -213,8 +258,20 @@ def clear_away(point: Path, state: Path) -> None:
     for registration in (state / "mounts").glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(json.loads(registration.read_text())["pid"])
-            if os.fsencode(point) in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if of_folder(pid, state.parent):
                 os.kill(pid, signal.SIGKILL)
+
+
+def of_folder(pid: int, folder: Path) -> bool:
+    """Whether a folder is named in a process's arguments, or a file in it is open there."""
+    with contextlib.suppress(OSError):
+        if os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return True
+        for opened in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(opened.path).startswith(f"{folder}/"):
+                    return True
+    return False
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import zipfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from datetime import datetime
 import pytest
 import requests
 
+from tests.support import as_new
 from xnatfs.demo.faults import Switches
 from xnatfs.demo.model import (
     Archive,
@@ -195,10 +195,7 @@ def _served() -> Iterator[DemoServer]:
 @pytest.fixture
 def server(_served: DemoServer) -> Iterator[DemoServer]:
     """The shared server, its switches and log as new. Do not change its data: see `own`."""
-    _served.switches.update(dataclasses.asdict(Switches(hang_seconds=0.4)))
-    _served.expire_sessions()
-    _served.clear_log()
-    _served.switches.fired.clear()
+    as_new(_served, hang_seconds=0.4)
     yield _served
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.test_overlay import mounted_below
+from tests.mount.overlay.conftest import mounted_below
 from tests.server.conftest import connection
 from tests.server.scripted import Answer, Asked, scripted
 from tests.support import mount, until, xnatfs
@@ -77,7 +77,9 @@ def test_a_whole_mount_writes_and_says_no_secret(
     with server, contextlib.ExitStack() as stack:
         stack.callback(clear_overlays, tmp_path)
         options = ("--overlay", str(tmp_path / "changes"))
-        with mount(server.url, tmp_path / "m", *options, password=PASSWORD, env=env) as mounted:
+        with mount(
+            server.url, tmp_path / "m", *options, password=PASSWORD, env=env, interpreter=True
+        ) as mounted:
             report = mounted.status()
             daemon = report["pid"]
             for path in (mounted.point / "projects").rglob("*"):

@@ -41,7 +41,7 @@ def server() -> Iterator[DemoServer]:
 def mounted(
     server: DemoServer, core: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mount]:
-    with mount(server.url, tmp_path_factory.mktemp("mount"), env=core) as made:
+    with mount(server.url, tmp_path_factory.mktemp("mount"), env=core, interpreter=True) as made:
         yield made
 
 

@@ -36,7 +36,10 @@ def test_unpacking_a_zip_takes_little_memory(tmp_path: Path, capsys: pytest.Capt
     archive = build("scale", sessions=1, scans=1, files=count, file_size=_FILE, digests=False)
     (experiment,) = archive.experiments.values()
     entries = sorted(experiment.scans[0].resources[0].entries, key=lambda entry: entry.path)
-    with DemoServer(archive) as server, mount(server.url, tmp_path, "--cache-size", "8G") as mounted:
+    with (
+        DemoServer(archive) as server,
+        mount(server.url, tmp_path, "--cache-size", "8G", interpreter=True) as mounted,
+    ):
         server.switches.latency_ms = 20  # a zip is worth more where requests cost something
         folder = mounted.point / "projects/SCALE/subjects/sub00001/sub00001_MR1/SCANS/1-TYPE1/DICOM"
         pid = mounted.pid

@@ -112,7 +112,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def mounted(
     server: DemoServer, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mount]:
-    with mount(server.url, tmp_path_factory.mktemp("mount"), env=installed) as made:
+    with mount(server.url, tmp_path_factory.mktemp("mount"), env=installed, interpreter=True) as made:
         yield made
 
 

@@ -184,8 +184,8 @@ ELSEWHERE = [
         "With `--overlay DIR` everything can be written, and none of it reaches the server. It is stored "
         "in DIR, and survives `kill -9` of the mount. (docs/overlay.md has the rest.)",
         (
-            "tests/mount/test_overlay.py::test_a_deletion_hides_and_is_not_sent",
-            "tests/mount/test_overlay.py::test_after_a_crash_unmount_and_mount_clear_it_away",
+            "tests/mount/overlay/test_writing.py::test_a_deletion_hides_and_is_not_sent",
+            "tests/mount/overlay/test_life.py::test_after_a_crash_unmount_and_mount_clear_it_away",
         ),
     ),
 ]

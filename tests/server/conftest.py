@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support import lab_archive
+from tests.support import as_new, lab_archive
 from xnatfs import cli, retry
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Limits, Settings
 from xnatfs.demo.data import build
-from xnatfs.demo.faults import Switches
 from xnatfs.demo.server import DemoServer
 from xnatfs.server.connection import Connection
 from xnatfs.server.listing_requests import ListingRequests
@@ -61,9 +59,7 @@ def profile(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(_served: DemoServer) -> Iterator[DemoServer]:
     """The shared server, its switches, sessions and log as new. Its data must not be changed: see `own`."""
-    _served.switches.update(dataclasses.asdict(Switches()))
-    _served.expire_sessions()
-    _served.clear_log()
+    as_new(_served)
     assert _served._server is not None and _served._server.loop is not None
     # Its Date is renewed once a second, by a clock that another test may have set ahead a moment ago.
     asyncio.run_coroutine_threadsafe(_served._server.on_tick(0), _served._server.loop).result(20)

@@ -94,8 +94,15 @@ def test_every_command_has_help_and_no_option_for_a_password(run: Any, name: str
     assert not {option for option in options if "pass" in option or "secret" in option}
 
 
+@pytest.mark.parametrize("name", list(cli._COMMANDS))
+def test_every_command_starts_in_an_interpreter_of_its_own(name: str) -> None:
+    """Nothing has imported before what it needs; most other tests fork what has (`tests.forked`)."""
+    done = xnatfs(name, "--help", interpreter=True)
+    assert (done.returncode, done.stderr) == (0, "") and f"Usage: xnatfs {name}" in done.stdout
+
+
 def test_as_a_program_it_says_one_sentence_and_exits_with_1(tmp_path: Path) -> None:
-    result = xnatfs("mount", str(tmp_path))
+    result = xnatfs("mount", str(tmp_path), interpreter=True)
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.startswith("xnatfs: which server?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import composed, lab_archive
+from tests.support import as_new, composed, lab_archive
 from xnatfs import retry
 from xnatfs.concurrency import recent_failures
 from xnatfs.config import Limits
@@ -43,9 +42,7 @@ def _lab() -> Iterator[DemoServer]:
 @pytest.fixture
 def lab(_lab: DemoServer) -> Iterator[DemoServer]:
     """The lab, its switches, sessions and log as new. Its data must not be changed."""
-    _lab.switches.update(dataclasses.asdict(Switches()))
-    _lab.expire_sessions()
-    _lab.clear_log()
+    as_new(_lab)
     yield _lab
 
 
