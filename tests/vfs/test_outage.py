@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import lab_archive, read, walk
+from tests.support import as_new, composed, lab_archive, read, walk
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from tests.vfs.test_tables import ASEG, NOW, age, rows
 from xnatfs.core import Core
@@ -41,19 +41,41 @@ HEALED: dict[str, object] = {
 }
 
 
-# Visits that have nothing of a kind that another has not: less to walk and to read four times a test.
+# Less to walk and to read four times a test: visits that have nothing of a kind that another has not, and all
+# but a few files of each resource outside of one session, which has enough of them for a zip.
 ALIKE = ("sub001_MR2", "sub003_MR1", "007_MR2")
+WHOLE = "sub001_MR1"
+FEW = 3
 
 
-@pytest.fixture
-def own() -> Iterator[DemoServer]:
+@pytest.fixture(scope="module")
+def _own() -> Iterator[DemoServer]:
     archive = lab_archive()
     gone = {one.id for one in archive.experiments.values() if one.project == "ALFA" and one.label in ALIKE}
     for one in list(archive.experiments.values()):
         if one.id in gone or one.session_id in gone:
             del archive.experiments[one.id]
+    for session in archive.experiments.values():
+        if session.label != WHOLE:
+            of_scans = [resource for scan in session.scans for resource in scan.resources]
+            for resource in (*session.resources, *of_scans):
+                del resource.entries[FEW:]
     with DemoServer(archive) as server:
         yield server
+
+
+@pytest.fixture
+def own(_own: DemoServer) -> DemoServer:
+    """A part of the lab, its switches, sessions and log as new. Nothing here changes its data."""
+    as_new(_own)
+    return _own
+
+
+@pytest.fixture(scope="module")
+def truth(_own: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int | str]:
+    """What a mount shows of a server that is well."""
+    with composed(_own.url, tmp_path_factory.mktemp("truth"), limits=LIMITS) as mounted:
+        return everything(mounted)
 
 
 def everything(mounted: Core) -> dict[str, int | str]:
@@ -154,9 +176,8 @@ def test_a_mount_made_in_the_middle_of_it_shows_what_was_or_an_error(
 
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
 def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(
-    own: DemoServer, compose: Compose, switches: dict[str, object]
+    own: DemoServer, truth: dict[str, int | str], compose: Compose, switches: dict[str, object]
 ) -> None:
-    before = everything(compose(own, "before"))
     if refuses_logins(switches):
         with pytest.raises(OSError) as caught:
             own.switches.update(switches)
@@ -183,40 +204,55 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(
 
     found = {path for top in TOPS for path in look(top)}
     lacking = {
-        path for path in before.keys() - found if not any(path.startswith(folder) for folder in failed)
+        path for path in truth.keys() - found if not any(path.startswith(folder) for folder in failed)
     }
     assert lacking == set()
-    assert found <= before.keys()
+    assert found <= truth.keys()
     own.switches.update(HEALED)
     age_all(mounted)
-    assert everything(mounted) == before
+    assert everything(mounted) == truth
+
+
+@pytest.fixture(scope="module")
+def _cohort() -> Iterator[DemoServer]:
+    with DemoServer(build("scale", sessions=0, cohort=12)) as server:
+        yield server
+
+
+@pytest.fixture
+def cohort(_cohort: DemoServer) -> DemoServer:
+    """Sessions with measurements, all of it as new."""
+    as_new(_cohort)
+    return _cohort
 
 
 @pytest.mark.parametrize("switches", [*DEAD, *FAILING], ids=name)
 @pytest.mark.parametrize("refreshed", [False, True])
 def test_no_table_loses_a_row(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, switches: dict[str, object], refreshed: bool
+    cohort: DemoServer,
+    compose: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    switches: dict[str, object],
+    refreshed: bool,
 ) -> None:
     monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
-    with DemoServer(build("scale", sessions=0, cohort=12)) as server:
-        mounted = compose(server)
-        before = rows(mounted, ASEG)
-        assert len(before) > 12
-        server.switches.update(switches)
-        for _ in range(2):
-            age(mounted)
-            age_all(mounted)
-            if refreshed:
-                mounted.refresh()
-            try:
-                assert rows(mounted, ASEG) == before
-            except OSError as error:
-                assert refreshed and error.errno == errno.EIO
-        server.switches.update(HEALED)
+    mounted = compose(cohort)
+    before = rows(mounted, ASEG)
+    assert len(before) > 12
+    cohort.switches.update(switches)
+    for _ in range(2):
         age(mounted)
         age_all(mounted)
-        assert rows(mounted, ASEG) == before
-        mounted.close()
+        if refreshed:
+            mounted.refresh()
+        try:
+            assert rows(mounted, ASEG) == before
+        except OSError as error:
+            assert refreshed and error.errno == errno.EIO
+    cohort.switches.update(HEALED)
+    age(mounted)
+    age_all(mounted)
+    assert rows(mounted, ASEG) == before
 
 
 def test_what_offline_needs_is_not_erased(shelf: Shelf, compose: Compose) -> None:

@@ -165,6 +165,18 @@ def age(folder: Path, seconds: float) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_below_a_session_shows_in_the_tree(study: Study, compose: Compose, change: str) -> None:
+    mounted = compose(study.server, user=study.user)
+    before = seen(mounted, study.project)
+    study.server.call(lambda: study.change(change))
+    age_project(mounted)
+    after = seen(mounted, study.project)
+    assert after != before
+    assert after == fresh(compose, study)
+
+
+@pytest.mark.parametrize("change", ["file removed"])
+def test_a_change_shows_though_every_look_asks_again(study: Study, compose: Compose, change: str) -> None:
+    """Not only where what is known was asked for once since."""
     mounted = compose(study.server, user=study.user, limits=NOW)
     before = seen(mounted, study.project)
     study.server.call(lambda: study.change(change))
