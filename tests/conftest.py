@@ -19,11 +19,15 @@ from tests.support import fuse_mounts
 _LONGEST = (
     "bench/test_soak.py",
     "mount/test_outage.py",
+    "mount/overlay/test_changes.py",
     *(
         f"mount/test_{name}.py"
-        for name in ("kill", "stopped", "overlay", "freshness", "login", "blocked", "life", "stale")
+        for name in ("kill", "stopped", "freshness", "login", "blocked", "life", "stale")
     ),
     *(
+        "mount/overlay/test_life.py",
+        "mount/test_mistakes.py",
+        "dialects",
         "vfs/test_outage.py",
         "vfs/test_machine.py",
         "vfs/test_stamps.py",
