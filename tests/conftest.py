@@ -14,31 +14,23 @@ import pytest
 
 from tests.support import fuse_mounts
 
-# Half a minute and more each, most of it waiting: begun last, one of them alone would keep the whole run
-# waiting.
+# Half a minute and more each: begun last, one of them alone would keep the whole run waiting. Those that wait
+# and those that compute take turns, so that the cores have work from the beginning.
 _LONGEST = (
-    "bench/test_soak.py",
     "mount/test_outage.py",
+    "vfs/test_outage.py",
     "mount/overlay/test_changes.py",
-    *(
-        f"mount/test_{name}.py"
-        for name in ("kill", "stopped", "freshness", "login", "blocked", "life", "stale")
-    ),
-    *(
-        "mount/overlay/test_life.py",
-        "mount/test_mistakes.py",
-        "dialects",
-        "vfs/test_outage.py",
-        "vfs/test_machine.py",
-        "vfs/test_stamps.py",
-        "clients",
-        "bench",
-        "mount",
-        "faults",
-        "hostile",
-        "semantics",
-        "vfs",
-    ),
+    "dialects",
+    "mount/test_stopped.py",
+    "clients/test_tables_as_bx.py",
+    "mount/test_freshness.py",
+    "mount/test_mistakes.py",
+    "mount/overlay/test_life.py",
+    "vfs/test_stamps.py",
+    "bench/test_soak.py",
+    *(f"mount/test_{name}.py" for name in ("kill", "login", "blocked", "life", "stale")),
+    "vfs/test_machine.py",
+    *("clients", "bench", "mount", "faults", "hostile", "semantics", "vfs"),
 )
 _LOGIN_VARIABLES = ("HOST", "USER", "PASS", "URL", "TOKEN", "JSESSION", "PROFILE", "VERIFY_SSL")
 

@@ -40,12 +40,15 @@ def forked(
         with _starting, mock.patch.dict(sys.modules, {"__main__": types.ModuleType("__main__")}):
             process.start()
         process.join(timeout)
-        if process.exitcode is None:
+        code = process.exitcode
+        if code is None:
             process.kill()
             process.join()
+        process.close()
+        if code is None:
             raise subprocess.TimeoutExpired(arguments, timeout)
         said, errors = ((Path(folder) / name).read_text() for name in ("stdout", "stderr"))
-        return subprocess.CompletedProcess(arguments, process.exitcode, said, errors)
+        return subprocess.CompletedProcess(arguments, code, said, errors)
 
 
 def _run(arguments: tuple[str, ...], env: dict[str, str], cwd: str, folder: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import xnatfs as package
-from tests.support import Mount, mount
+from tests.support import LET_GO, Mount, mount
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -189,7 +189,7 @@ def ordinary(server: DemoServer, folder: Path, *options: str, user: int = NOBODY
             os.chown(folder / name, user, user)
     (folder / "user/run").chmod(0o700)
     arguments = [str(folder), str(repo), sys.prefix, str(user), str(folder), *options]
-    return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *arguments]
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", LET_GO + script, "sh", *arguments]
 
 
 def environment(server: DemoServer, folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ code.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -76,6 +77,8 @@ def main() -> None:
         "XNATFS_CACHE_DIR": str(folder / "cache"),
         **{"XNAT_HOST": url, "XNAT_USER": "demo", "XNAT_PASS": "demo"},
     }
+    for module in (*cli._COMMANDS.values(), "xnatfs.fuse.adapter"):  # once, and not in every child
+        importlib.import_module(module)
     before = sorted(path.name for path in folder.iterdir())
     results = [run(["mount", "--project", "ALFA", "mnt"], {})]
     for asked in json.load(sys.stdin):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import clear_away, fuse_mounts, until
+from tests.support import LET_GO, clear_away, fuse_mounts, until
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -51,7 +51,7 @@ def as_root(tmp_path: Path, script: str, *, link: bool) -> str:
     # What is on top of /usr/sbin is seen by this script alone.
     before = f"set -e; mount -t overlay none -o lowerdir={program.parent}:/usr/sbin /usr/sbin; set +e; "
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", before + script],
+        ["unshare", "-m", "bash", "-c", LET_GO + before + script],
         capture_output=True,
         text=True,
         timeout=120,

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import LET_GO
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -186,7 +187,7 @@ def done(server: DemoServer, request: pytest.FixtureRequest) -> Iterator[dict[st
             open_fuse = f"mknod -m 666 {fuse} c 10 229; mount --bind {fuse} /dev/fuse; rm -f {fuse}; "
             become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "
             become += "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
-        words = ["unshare", "-m", "sh", "-c", f'set -e; {open_fuse} exec {become} "$@"', "sh", *words]
+        words = ["unshare", "-m", "sh", "-c", f'set -e; {LET_GO}{open_fuse} exec {become} "$@"', "sh", *words]
     mistakes = [one for one in MISTAKES if one.of in ("both", request.param)]
     try:
         ran = subprocess.run(

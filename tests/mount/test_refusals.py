@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_tls import expired
-from tests.support import clear_away, fuse_mounts, mount, until, xnatfs
+from tests.support import LET_GO, clear_away, fuse_mounts, mount, until, xnatfs
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -269,7 +269,7 @@ def in_a_namespace_of_its_own(script: str, *arguments: str) -> subprocess.Comple
     own = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     assert shutil.which("unshare")
     return subprocess.run(
-        [*own, "sh", "-c", script, "sh", *arguments],
+        [*own, "sh", "-c", LET_GO + script, "sh", *arguments],
         capture_output=True,
         text=True,
         timeout=60,

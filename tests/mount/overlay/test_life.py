@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.overlay.conftest import BVAL, BVEC, NIFTI, mounted_below, overlaid, processes
-from tests.support import kill, run, until, xnatfs
+from tests.support import LET_GO, kill, run, until, xnatfs
 from xnatfs.daemon import overlay as overlays
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
@@ -144,13 +144,13 @@ def test_a_busy_overlay_is_unmounted_and_what_is_being_written_is_kept(
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-def refused(folder: Path, directory: str | Path, url: str, **more: str) -> str:
+def refused(folder: Path, directory: str | Path, url: str, code: int = 1, **more: str) -> str:
     """The one sentence that `mount --overlay` says."""
     point = folder / "mnt"
     point.mkdir(exist_ok=True)
     env = {"XNAT_HOST": url, "XNAT_USER": "demo", "XNAT_PASS": "demo", **more}
     done = xnatfs("mount", str(point), "--overlay", str(directory), env=env)
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == code and done.stdout == ""
     (said,) = done.stderr.splitlines()
     assert mounted_below(folder) == [] and processes(folder) == []
     return said.removeprefix("xnatfs: ")
@@ -186,7 +186,7 @@ def test_a_folder_is_one_mount_s_and_one_server_s(server: DemoServer, tmp_path: 
 
 def test_a_login_that_fails_leaves_nothing(server: DemoServer, tmp_path: Path, way: str) -> None:
     assert "refused this user name and password" in refused(
-        tmp_path, tmp_path / "changes", server.url, XNAT_PASS="wrong"
+        tmp_path, tmp_path / "changes", server.url, 77, XNAT_PASS="wrong"
     )
     assert json.loads((tmp_path / "changes/overlay.json").read_text())["kind"] == way
 
@@ -262,7 +262,7 @@ def test_without_root(server: DemoServer, tmp_path_factory: pytest.TempPathFacto
             "-m",
             "sh",
             "-c",
-            AS_NOBODY,
+            LET_GO + AS_NOBODY,
             "sh",
             folder,
             sys.executable,
