@@ -319,11 +319,13 @@ class _Reported:
 
 
 def attributes_of(node: Node) -> Attributes:
-    """The attributes of a node: 0555 and 0444, and the mount's owner is the user.
+    """The attributes of a node: 0755 and 0644, and the mount's owner is the user. The mount is read-only all
+    the same, as a disk that is mounted so. `cp` gives a copy the mode of the original: with 0444 the user
+    could not change, overwrite or remove the copy of a folder.
 
     A folder has one link, as on btrfs: its subfolders are not counted. A count of two would mean that it has
     none, and tools that rely on the count would skip them.
     """
     if isinstance(node, File):
-        return Attributes(stat.S_IFREG | 0o444, node.inode, node.size, node.mtime, 1)
-    return Attributes(stat.S_IFDIR | 0o555, node.inode, 4096, node.mtime, 1)
+        return Attributes(stat.S_IFREG | 0o644, node.inode, node.size, node.mtime, 1)
+    return Attributes(stat.S_IFDIR | 0o755, node.inode, 4096, node.mtime, 1)

@@ -41,4 +41,4 @@ def write(url: str, folder: Path, scratch: Path) -> None:
 def _put(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    path.chmod(0o444)  # as on the mount
+    path.chmod(0o644)  # as on the mount

@@ -81,6 +81,9 @@ MISTAKES = [
     ),
     Mistake("mount empty", BROKEN, env={"XNATFS_CACHE_DIR": "/usr/share"}, of="user"),
     # other arguments and options
+    Mistake("mount htps://x empty", "'htps://x' is not a server URL; .*"),
+    Mistake("mount http://x", "Missing argument 'MOUNTPOINT'.", 2),
+    Mistake("mount --password x empty", "(?s)No such option.*--password.*a password is asked for, .*", 2),
     Mistake("mont", r"there is no command 'mont'; did you mean mount or unmount\?", 2),
     Mistake(
         "https://x.org mnt2", "there is no command .*; to mount a server: xnatfs mount DIR --server URL", 2
@@ -140,7 +143,9 @@ MISTAKES = [
     Mistake("table ALFA freesurfer7/aseg --session 9", "project ALFA has no session '9'.*"),
     Mistake("table ALFA freesurfer7/aseg -o a.txt", "a.txt: a table is written as .csv, .xlsx or .parquet"),
     Mistake("table ALFA freesurfer7/aseg -o no/a.csv", "W/no is not a folder"),
-    Mistake("table ALFA freesurfer7/aseg -o kept/x.csv", "3 remarks on sessions that are missing .*", 3),
+    Mistake(
+        "table ALFA freesurfer7/aseg -o kept/x.csv", r"kept/x.csv is written\n3 remarks on sessions .*", 3
+    ),
     Mistake("table ALFA --json", "--json is for --list; .*"),
     # the rest
     Mistake(

@@ -155,8 +155,8 @@ def test_ls_lists_sizes_and_times(full: Lab, truth: Path) -> None:
     )
     assert listed == Counter((path.stat().st_size, path.name) for path in truth.rglob("*") if path.is_file())
     assert {line.split()[0] for line in text.splitlines() if line.startswith(("-", "d"))} == {
-        "-r--r--r--",
-        "dr-xr-xr-x",
+        "-rw-r--r--",
+        "drwxr-xr-x",
     }
 
 

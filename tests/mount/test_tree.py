@@ -135,7 +135,7 @@ def test_there_are_only_plain_files_and_folders_that_the_user_may_read(lab: Lab,
             (stat.S_IFMT(os.lstat(room / path).st_mode), stat.S_IMODE(os.lstat(room / path).st_mode))
             for path in find(room)
         }
-        assert kinds == {(stat.S_IFREG, 0o444), (stat.S_IFDIR, 0o555)}
+        assert kinds == {(stat.S_IFREG, 0o644), (stat.S_IFDIR, 0o755)}
         owners = {(os.lstat(room / path).st_uid, os.lstat(room / path).st_gid) for path in find(room)}
         assert owners == {(os.getuid(), os.getgid())}
 

@@ -42,12 +42,16 @@ def test_all_times_are_the_date_and_reading_moves_none(place: Place) -> None:
     assert run("stat", "-c", "%W", place.file).stdout == "0\n"
 
 
-@rule("2.5", "Files are 0444 and folders 0555, and all belong to the user and group that mounted.")
+@rule(
+    "2.5",
+    "Files are 0644 and folders 0755, so that copies can be changed and removed; the mount is read-only all "
+    "the same. All belong to the user and group that mounted.",
+)
 @rule("2.8", "Every file and folder has one link, and every folder a size of 4096.")
 def test_modes_owners_and_links(place: Place) -> None:
-    folder = stat.S_IFDIR | 0o555
+    folder = stat.S_IFDIR | 0o755
     for path, mode in (
-        (place.file, stat.S_IFREG | 0o444),
+        (place.file, stat.S_IFREG | 0o644),
         (place.folder, folder),
         (place.mounted.point, folder),
     ):
@@ -314,7 +318,7 @@ def refusals(place: Place, elsewhere: Path) -> dict[str, Callable[[], object]]:
 def test_a_call_that_would_change_something_is_refused(place: Place, tmp_path: Path, call: str) -> None:
     number = {row[0]: row[1] for row in rows("call")}[call]
     assert errno.errorcode[refused(refusals(place, tmp_path)[call])] == number
-    assert place.file.read_bytes() == TEXT and stat.S_IMODE(place.file.stat().st_mode) == 0o444
+    assert place.file.read_bytes() == TEXT and stat.S_IMODE(place.file.stat().st_mode) == 0o644
     assert sorted(os.listdir(tmp_path)) == ["home", "outside"]
 
 

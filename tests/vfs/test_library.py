@@ -53,7 +53,7 @@ def test_paths_are_those_of_a_mount(xnat: xnatfs.Client) -> None:
 def test_stat_is_that_of_a_mount(xnat: xnatfs.Client) -> None:
     file, folder = xnat.stat(IMAGE), xnat.stat("projects/ALFA")
     assert stat.S_ISREG(file.st_mode) and stat.S_ISDIR(folder.st_mode)
-    assert file.st_mode & 0o777 == 0o444 and folder.st_mode & 0o777 == 0o555
+    assert file.st_mode & 0o777 == 0o644 and folder.st_mode & 0o777 == 0o755
     assert file.st_size == 1003970 and file.st_blocks == 1961
     assert file.st_mtime == file.st_mtime_ns / 10**9 > 10**9
     assert file.st_uid == os.getuid()

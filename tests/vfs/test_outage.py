@@ -203,9 +203,7 @@ def test_a_mount_that_knows_nothing_shows_less_only_as_an_error(
                 yield path
 
     found = {path for top in TOPS for path in look(top)}
-    lacking = {
-        path for path in truth.keys() - found if not any(path.startswith(folder) for folder in failed)
-    }
+    lacking = {path for path in truth.keys() - found if not any(path.startswith(folder) for folder in failed)}
     assert lacking == set()
     assert found <= truth.keys()
     own.switches.update(HEALED)

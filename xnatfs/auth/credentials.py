@@ -226,9 +226,8 @@ def _search(
     whom = f" for the user {user}" if user else ""
     raise UsageError(
         over
-        or f"no password{whom} for {wanted} was found; run `xnatfs login`, set XNAT_HOST, XNAT_USER and "
-        f"XNAT_PASS, "
-        "or put the server into ~/.netrc or ~/.xnat.cfg"
+        or f"no password{whom} for {wanted} was found; run `xnatfs login --server {wanted}` on a terminal, "
+        "set XNAT_HOST, XNAT_USER and XNAT_PASS, or put the server into ~/.netrc or ~/.xnat.cfg"
     )
 
 

@@ -192,6 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and "pass" in error.option_name:
+            _say("a password is asked for, or kept by `xnatfs login`; arguments show in `ps`")
         sys.exit(error.exit_code)
     except (UsageError, Failure) as error:
         _say(str(error))

@@ -79,7 +79,7 @@ def command(mountpoint: str | None, once: bool, touring: bool) -> None:
         with contextlib.suppress(Ended):
             url, stop_server = stack.enter_context(_server())
             terminal.check()
-            terminal.say(f"An embedded XNAT serves {url}.")
+            terminal.say(f"An embedded XNAT serves {url} (user demo, password demo).")
             stack.enter_context(_mounted(url, place, scratch))
             terminal.check()
             terminal.say(f"It is mounted at {place}.")

@@ -131,7 +131,10 @@ def _password(
         return logins.find(chosen, user, config=config, netrc_file=netrc, stored=False, prompt=False)
     except UsageError:
         if not sys.stdin.isatty():
-            raise
+            raise UsageError(
+                f"`xnatfs login` asks for the password of {chosen.url} on a terminal, and this is none; "
+                f"call it where you can type, or set XNAT_USER and XNAT_PASS for this call"
+            ) from None
     before = kept(chosen.url, user)
     if server is None and len(before) == 1:  # the last login says who it is, too
         user = before[0].user

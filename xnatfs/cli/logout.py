@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from xnatfs.auth import credentials as logins
@@ -10,6 +12,7 @@ from xnatfs.cli.format import say
 from xnatfs.cli.login import invalidate, kept, until
 from xnatfs.cli.options import server_option
 from xnatfs.config import Settings
+from xnatfs.daemon import mount_registry
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server import identity
 from xnatfs.server.connection import Connection
@@ -41,6 +44,12 @@ def command(server: str | None, user: str | None, allow_http: bool) -> int:
     problem = "" if token.expired else _given_back(token, allow_http)
     token_store.forget(token)
     say(f"the login of {token.user} at {token.server} was deleted")
+    with contextlib.suppress(OSError, UsageError):
+        known = (token.server, token.user)
+        using = [one.mountpoint for one in mount_registry.running() if (one.server, one.user) == known]
+        if using:
+            places = ", ".join(using)
+            say(f"{places} may have used it: only cached files can be read there until the next login")
     if problem:
         say(f"xnatfs: the server could not revoke the token; {until(token.expires)}: {problem}", err=True)
     return 1 if problem else 0

@@ -26,7 +26,16 @@ from xnatfs.tree.lists import read_list
 _FUSE_CONF = Path("/etc/fuse.conf")
 
 
-@click.command("mount")
+class _Mount(click.Command):
+    """Takes a URL before the folder, too, as sshfs and mount(8) have it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and "://" in args[0]:
+            args = [f"--server={args[0]}", *args[1:]]
+        return super().parse_args(ctx, args)
+
+
+@click.command("mount", cls=_Mount)
 @click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
 @where
 @click.option(

@@ -106,6 +106,8 @@ def command(
             _write(made, output, kind, problems)
         except ValueError as error:  # more columns than a spreadsheet allows
             raise UsageError(str(error)) from None
+    if output is not None:
+        say(f"{output} is written", err=True)
     count = len(made.problems.held)
     if count and not problems:
         say(

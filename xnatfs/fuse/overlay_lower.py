@@ -27,8 +27,6 @@ _XATTR_BYTES = 2048
 class Lower(Vfs):
     """A file system that an overlay lies upon.
 
-    - Modes are 0644 and 0755: the overlay gives them to the copy it makes of a file that is written to, and a
-      user other than root can no more write to a copy of mode 0444 than to the original.
     - Inode numbers belong to paths, not to files: fuse-overlayfs takes two names with one number for hard
       links of one file, and serves one for the other (measured: a new file on the server that had got the
       number of a removed one). Their order within a folder stays.
@@ -146,4 +144,4 @@ def _as_lower(attributes: Attributes, path: str) -> Attributes:
     """
     digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     inode = (attributes.inode & 0xFFFFF) << 43 | int.from_bytes(digest, "big") & ((1 << 43) - 1) | 1
-    return attributes._replace(mode=attributes.mode | 0o200, inode=inode)
+    return attributes._replace(inode=inode)

@@ -44,7 +44,11 @@ views/      one sequence, or one resource, over a whole project:
 
 A file is fetched when it is first read, and then cached on this machine. Names are labels; accession ids \
 work too.
-getfattr -d FILE shows what the server says of a file.
+getfattr -d FILE shows what the server says of a file. Upper and lower case matter, and 007 keeps its zeros.
+
+"Host is down" is the XNAT server that does not answer; "Permission denied" a login that it refuses; \
+"Input/output error"
+something that could not be had whole; "Read-only file system" an attempt to write. `xnatfs status` says why.
 
 To begin with:
 {commands}

@@ -24,7 +24,7 @@ from xnatfs.tree.node import EPOCH, inode_of
 
 _TEXT = """\
 Measurement tables of project {project}, one folder per pipeline. A table is built when one of its files is
-first opened; later only what changed is asked for.
+first opened; later only what changed is asked for. Before, its size is not known: `ls -l` shows 16 TiB.
 
 NAME.csv .xlsx .parquet     one row per measurement; numbers as the pipeline wrote them
 NAME_wide.*                 one row per session

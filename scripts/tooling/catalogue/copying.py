@@ -73,7 +73,6 @@ COPYING = [
         "cp --version",
         f"cp -a {SESSION} .",
         both(copied(SESSION, "sub001_MR1"), _dates_and_modes),
-        "The copy is as read-only as the mount: `chmod -R u+w` before it is changed or removed.",
     ),
     Program("busybox cp", "busybox", f"busybox cp -r {SUBJECT} .", copied(SUBJECT, "sub001")),
     Program(

@@ -83,7 +83,7 @@ LOOKING = [
         "stat",
         "stat --version",
         f"stat -c '%s %A %h %F %n' {T1}/NIFTI/* {T1}/DICOM/*",
-        same_output("r--r--r-- 1"),
+        same_output("rw-r--r-- 1"),
     ),
     Program(
         "file",
@@ -107,7 +107,7 @@ LOOKING = [
         "nnn",
         "nnn -V",
         f"nnn -d {T1}/NIFTI",
-        shows(r"-r--r--r-- +[\d.]+K sub001_MR1_T1_ALFA1\.nii\.gz|[\d.]+K +sub001_MR1_T1_ALFA1\.nii\.gz"),
+        shows(r"-rw-r--r-- +[\d.]+K sub001_MR1_T1_ALFA1\.nii\.gz|[\d.]+K +sub001_MR1_T1_ALFA1\.nii\.gz"),
         "Keys: q.",
         keys=(("T1_ALFA1.nii.gz", "q"),),
     ),
