@@ -83,6 +83,8 @@ def true_t1(truth: Path) -> nibabel.Nifti1Image:
 def test_cp_copies_a_subject(full: Lab, truth: Path, tmp_path: Path) -> None:
     ok("cp", "-r", full.demo.point / SUBJECT, tmp_path)
     same(tmp_path / "sub001", truth)
+    copies = list(tmp_path.rglob("*"))
+    assert copies and all(path.stat().st_mode & 0o200 for path in copies), "they can be changed and removed"
 
 
 def test_cp_keeps_sparse_detection_honest(full: Lab, truth: Path, tmp_path: Path) -> None:
