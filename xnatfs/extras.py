@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         "tables that are read from images, .xlsx and .parquet files and data frames",
         ("numpy", "pandas", "pyarrow", "pydicom", "xlsxwriter"),
     ),
+    "convert": ("conversion to NIfTI", ("dcm2niix", "numpy", "pydicom")),
     "demo": (
         "the embedded XNAT",
         ("httptools", "nibabel", "numpy", "pydicom", "starlette", "uvicorn"),

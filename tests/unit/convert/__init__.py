@@ -1,0 +1,1 @@
+"""DICOM to NIfTI, on local folders."""
