@@ -24,7 +24,9 @@ from xnatfs.cache.listing_store import ListingStore
 from xnatfs.cache.measurement_store import MeasurementStore
 from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
+from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.content.temporary import TemporaryDownloads
+from xnatfs.convert.converted_scans import ConvertedScans
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure, UsageError
@@ -72,6 +74,7 @@ class Core:
     outputs: TableFiles = field(init=False)
     finder: TableDiscovery = field(init=False)
     sources: Sources = field(init=False)
+    conversions: ConvertedScans = field(init=False)
     token_renewal: TokenRenewal = field(init=False)
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
@@ -81,6 +84,10 @@ class Core:
 
     def __post_init__(self) -> None:
         self.token_renewal = TokenRenewal(self.connection, self.settings, self.refresh)
+        limits = self.settings.limits
+        context, folder = self.content_manager.context, self.cache.directory
+        fetcher = SeriesFetcher(context, TemporaryDownloads(context, folder / "drafts"))
+        self.conversions = ConvertedScans(fetcher, folder / "converted", limits, self.diagnostics)
         self.sources = sources = Sources(
             self.settings,
             self.listing_service,
@@ -89,8 +96,8 @@ class Core:
             self.builder.summaries,
             self.bids_map,
             self.project_maps,
+            self.conversions,
         )
-        limits = self.settings.limits
         self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
         self.finder = TableDiscovery(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
@@ -154,6 +161,7 @@ class Core:
         self.vfs.forget()
         self.builder.summaries.refresh()
         self.builder.check_again()
+        self.conversions.refresh()
         self.finder.forget()
         self.connection.breaker.wake()
         self.listing_service.refresh(
@@ -175,6 +183,7 @@ class Core:
         self.token_renewal.close()
         self.finder.close()
         self.outputs.close()
+        self.conversions.close()
         self.builder.close()
         self.content_manager.close()
         self.listing_service.close()

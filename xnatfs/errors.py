@@ -75,6 +75,7 @@ class Cause(Enum):
     NO_SPACE = (errno.ENOSPC, "the cache is full")
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
     NO_RESOURCES = (errno.ENFILE, "xnatfs has no descriptor, port or memory left for another request")
+    TOO_MANY_CONVERSIONS = (errno.EBUSY, "too many scans were to be converted in a minute; try again later")
     NOT_INSTALLED = (errno.ENOTSUP, "this needs a part of xnatfs that is not installed")
 
     @property

@@ -384,7 +384,7 @@ def test_resources_of_non_imaging_experiments_and_of_assessors(mounted: Core) ->
 def test_a_project_without_scans_has_empty_views(study: Study, compose: Compose) -> None:
     study.make.experiment(study.make.subject(study.project, "s"), "V", "cnda:neuropsychData")
     vfs = compose(study.server).vfs
-    assert names(vfs, "/views/P") == [*LEVELS, "bids"]
+    assert names(vfs, "/views/P") == [*LEVELS, "bids", "nifti"]
     assert [names(vfs, f"/views/P/{view}") for view in LEVELS] == [[]] * len(LEVELS)
 
 

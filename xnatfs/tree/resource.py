@@ -17,6 +17,7 @@ from xnatfs.bids.mapping import BidsMap
 from xnatfs.config import Settings
 from xnatfs.content.access_pattern import ResourceAccess, access_of
 from xnatfs.content.manager import ContentManager, ContentReader
+from xnatfs.convert.converted_scans import ConvertedScans
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.mtimes import MtimeHistory
@@ -56,6 +57,7 @@ class Sources:
     summaries: ProjectSummaries
     bids_map: BidsMap | None = None  # the user's
     project_maps: Mapping[str, BidsMap] = field(default_factory=dict)  # in its place, by project
+    conversions: ConvertedScans | None = None
     kept: Derived = field(default_factory=Derived, compare=False)  # what sections keep as long as the mount
     work: list[Progress] = field(default_factory=list)  # long listings under way, for `status` and `.xnatfs/`
 

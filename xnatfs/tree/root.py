@@ -41,6 +41,7 @@ tables/     results of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, 
 views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
             views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv lists what is not in it, and why
+            views/PROJECT/nifti/ has the scans that are DICOM alone, converted to NIfTI when looked into
 
 A file is fetched when it is first read, and then cached on this machine. Names are labels; accession ids \
 work too.

@@ -7,6 +7,7 @@
                  /by-scan-resource/<RESOURCE>/<SESSION>/<SCAN>/...         of scans
                  /by-assessor-resource/<RESOURCE>/<SESSION>/<ASSESSOR>/... of assessors
                  /bids/...                                                 a BIDS dataset: bids_view.py
+                 /nifti/<SUBJECT>/<SESSION>/<SCAN>/...                     made of DICOM: nifti_view.py
 
 Used by `root` and `lists`. Every file is the node it is in `projects/`: one cache entry, one size, one date.
 Threading: any thread; what is derived from listings is kept with them.
@@ -27,6 +28,7 @@ from xnatfs.tree.bids_view import bids_folder
 from xnatfs.tree.flat import FlatFolder, FlatPart, flat_nodes
 from xnatfs.tree.generated import rendered
 from xnatfs.tree.names import distinct, scan_folder, spell_label
+from xnatfs.tree.nifti_view import nifti_folder
 from xnatfs.tree.node import Branch, Node, inode_of
 from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 from xnatfs.tree.scope import (
@@ -103,6 +105,7 @@ def scope_views(sources: Sources, scope: SessionScope) -> dict[str, Node]:
             sources, scope, "by-assessor-resource", partial(_of_assessors, sources)
         ),
         "bids": bids_folder(sources, scope, sources.bids_map),
+        "nifti": nifti_folder(sources, scope),
     }
 
 

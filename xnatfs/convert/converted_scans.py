@@ -1,0 +1,135 @@
+"""The scans of a server as NIfTI: fetched as one zip, converted once, kept.
+
+Used by the tree's `views/PROJECT/nifti/`. Of several who look into one scan, one conversion serves all. What
+the files are to blame for is kept as refused, until `refresh`; what the server or this machine is to blame
+for is tried again at the next look.
+Threading: any thread; conversions run in a pool of their own, one less than there are processors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from xnatfs import extras
+from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
+from xnatfs.config import Limits
+from xnatfs.content.series_fetch import SeriesFetcher
+from xnatfs.convert.conversion import conversion_key, convert
+from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
+from xnatfs.convert.converter import find_converter
+from xnatfs.convert.walk_guard import WalkGuard
+from xnatfs.diagnostics import Diagnostics
+from xnatfs.errors import Cause, Failure, MissingExtra
+from xnatfs.server.records import FileRecord
+
+_CACHE_FRACTION = 4  # all converted scans may take one part in this many of the cache's size, beside it
+_NAME = "image"  # what names in the store begin with
+
+
+class DicomFiles(NamedTuple):
+    """The files of a scan's DICOM resource.
+
+    Attributes:
+        versions: names the content of each, as in the content cache.
+    """
+
+    records: Sequence[FileRecord]
+    versions: Sequence[str]
+
+
+class ConvertedScans:
+    """The converted scans of one server and user.
+
+    Args:
+        folder: where they are kept.
+    """
+
+    def __init__(
+        self, fetcher: SeriesFetcher, folder: Path, limits: Limits, diagnostics: Diagnostics
+    ) -> None:
+        self._fetcher = fetcher
+        self._limits = limits
+        self._store = ConvertedStore(folder, limits.cache_size // _CACHE_FRACTION)
+        self._guard = WalkGuard(diagnostics, time.monotonic)
+        self._workers = WorkerPool("convert", max(1, (os.cpu_count() or 1) - 1))
+        self._flights = SingleFlight(self._workers)
+        self._installed = False
+
+    @property
+    def missing(self) -> str:
+        """How to install what conversion needs; "" if it is there."""
+        if not self._installed:
+            try:
+                extras.check("convert")
+            except MissingExtra as error:
+                return str(error)
+            self._installed = True
+        return ""
+
+    def key(self, scan: DicomFiles) -> str:
+        """Names what comes of a scan.
+
+        Raises:
+            Failure: NOT_INSTALLED.
+        """
+        try:
+            return conversion_key(scan.versions, find_converter())
+        except MissingExtra as error:
+            raise Failure(Cause.NOT_INSTALLED, detail=str(error)) from error
+
+    def get(self, key: str, scan: DicomFiles) -> ConvertedScan:
+        """What came of a scan, converted now unless it was.
+
+        Raises:
+            Failure: it cannot be fetched, TOO_MANY_CONVERSIONS, TIMED_OUT, INTERRUPTED.
+        """
+        made = self._store.get(key)
+        if made is not None:
+            return made
+        self._guard.begin(key, scan.records[0].base)
+        return self._flights.get(key, lambda: self._make(key, scan), self._limits.table_deadline)
+
+    def open(self, key: str, scan: DicomFiles, suffix: str) -> OpenConverted:
+        """A file of a converted scan.
+
+        Args:
+            suffix: its name in `ConvertedScan.sizes`.
+
+        Raises:
+            Failure: as `get`; CACHE_BROKEN if it is not there.
+        """
+        for _ in range(2):  # it may have been removed for room just now
+            self.get(key, scan)
+            opened = self._store.open(key, suffix)
+            if opened is not None:
+                self._guard.read(key)
+                return opened
+        raise Failure(Cause.CACHE_BROKEN, scan.records[0].base)
+
+    def refresh(self) -> None:
+        """What was refused is tried again at the next look."""
+        self._store.forget_refused()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._workers.close()
+
+    def _make(self, key: str, scan: DicomFiles) -> ConvertedScan:
+        made = self._store.get(key)
+        if made is not None:  # by the flight before
+            return made
+        converter = find_converter()
+        with self._store.workplace() as place:
+            source = place / "source"
+            source.mkdir()
+            paths = self._fetcher.fetch(scan.records, source)
+            return self._store.put(key, place, lambda target: convert(paths, target, _NAME, converter))
+
+
+def shown_name(base: str, stored: str) -> str:
+    """The name a file of the store is shown by."""
+    return base + stored.removeprefix(_NAME)
