@@ -47,6 +47,7 @@ from xnatfs.tables.engine.overrides import user_site
 from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.registry import with_plugins
 from xnatfs.text import did_you_mean
+from xnatfs.tree.nifti_view import PROBLEMS
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
 from xnatfs.tree.table_files import Tables
@@ -167,6 +168,30 @@ class Core:
         self.listing_service.refresh(
             parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None
         )
+
+    def convert(self, below: str) -> dict[str, Any]:
+        """Convert a scan, asked for by the command and not by a walk.
+
+        Args:
+            below: the folder of the scan in a `nifti/`, below the mountpoint.
+
+        Returns:
+            how many images there are, and `problems`: what was refused, and why.
+
+        Raises:
+            OSError: there is no such folder, or it cannot be converted now.
+        """
+        with self.conversions.asked_for():
+            entries = dict(self.vfs.entries(below))
+        problems: list[str] = []
+        if PROBLEMS in entries:
+            opened = self.vfs.open(f"{below}/{PROBLEMS}")
+            try:
+                text = self.vfs.read(opened.handle, 0, opened.size).decode("utf-8", "replace")
+            finally:
+                self.vfs.release(opened.handle)
+            problems = [line.replace("\t", ": ") for line in text.splitlines()[1:]]
+        return {"images": sum(name.endswith(".nii.gz") for name in entries), "problems": problems}
 
     def unknown_project(self, asked: str) -> UsageError:
         """The error to raise for a project that this user cannot read, with those of a similar name."""

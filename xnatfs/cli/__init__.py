@@ -32,6 +32,7 @@ _COMMANDS = {
     "status": "xnatfs.cli.status",
     "refresh": "xnatfs.cli.refresh",
     "warm": "xnatfs.cli.warm",
+    "convert": "xnatfs.cli.convert",
     "table": "xnatfs.cli.table",
     "cache": "xnatfs.cli.cache",
     "login": "xnatfs.cli.login",

@@ -9,8 +9,10 @@ Threading: any thread; conversions run in a pool of their own, one less than the
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +60,7 @@ class ConvertedScans:
         self._workers = WorkerPool("convert", max(1, (os.cpu_count() or 1) - 1))
         self._flights = SingleFlight(self._workers)
         self._installed = False
+        self._asked = threading.local()
 
     @property
     def missing(self) -> str:
@@ -90,7 +93,8 @@ class ConvertedScans:
         made = self._store.get(key)
         if made is not None:
             return made
-        self._guard.begin(key, scan.records[0].base)
+        if not getattr(self._asked, "for_it", False):
+            self._guard.begin(key, scan.records[0].base)
         return self._flights.get(key, lambda: self._make(key, scan), self._limits.table_deadline)
 
     def open(self, key: str, scan: DicomFiles, suffix: str) -> OpenConverted:
@@ -109,6 +113,15 @@ class ConvertedScans:
                 self._guard.read(key)
                 return opened
         raise Failure(Cause.CACHE_BROKEN, scan.records[0].base)
+
+    @contextmanager
+    def asked_for(self) -> Iterator[None]:
+        """Within this block, this thread converts because somebody said so: no walk to be stopped."""
+        self._asked.for_it = True
+        try:
+            yield
+        finally:
+            self._asked.for_it = False
 
     def refresh(self) -> None:
         """What was refused is tried again at the next look."""

@@ -355,6 +355,9 @@ def _commands(
             overlay.drop_cached_names()
         return True
 
+    def convert(asked: dict[str, Any]) -> dict[str, Any]:
+        return mounted.convert(str(asked.get("below", "")))
+
     def end(_: dict[str, Any]) -> bool:
         stop()
         return True
@@ -365,7 +368,13 @@ def _commands(
         except (Failure, UsageError) as problem:
             raise ValueError(str(problem)) from None
 
-    return {"status": lambda _: mounted.report(), "refresh": refresh, "credentials": credentials, "stop": end}
+    return {
+        "status": lambda _: mounted.report(),
+        "refresh": refresh,
+        "convert": convert,
+        "credentials": credentials,
+        "stop": end,
+    }
 
 
 def _leave(

@@ -28,7 +28,7 @@ from xnatfs.tree.session_folders import scan_place
 
 _DICOM = ("DICOM", "secondary")  # labels, the better one first
 _IMAGES = re.compile(r"nifti.*|nii", re.IGNORECASE)
-_PROBLEMS = "problems.tsv"
+PROBLEMS = "problems.tsv"
 _README = """\
 The scans of {title} that have DICOM files and no NIfTI, as NIfTI:
 
@@ -178,7 +178,7 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
         listing = sources.listing_service.files.of(project, one.resource)
         nodes = file_nodes(sources, place, listing, one.resource)
         if not nodes:
-            return {_PROBLEMS: problems([("", "there are no DICOM files")])}
+            return {PROBLEMS: problems([("", "there are no DICOM files")])}
         files = DicomFiles(
             [node.record for node in nodes.values()], sorted(node.version for node in nodes.values())
         )
@@ -193,7 +193,7 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
             for stored, size in made.sizes.items()
         }
         if made.refused:
-            shown[_PROBLEMS] = problems(made.refused)
+            shown[PROBLEMS] = problems(made.refused)
         return shown
 
     def problems(refused: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> Node:
@@ -202,6 +202,6 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
             *(f"{label.lstrip('_') or 'all'}\t{printable(why)}" for label, why in refused),
         ]
         text = "\n".join(lines) + "\n"
-        return known_text(text.encode("utf-8", "backslashreplace"), place.mtime or 0.0, *identity, _PROBLEMS)
+        return known_text(text.encode("utf-8", "backslashreplace"), place.mtime or 0.0, *identity, PROBLEMS)
 
     return Branch(inode_of(*identity), entries, mtime=place.mtime, xattrs=place.xattrs)

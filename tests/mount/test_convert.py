@@ -1,0 +1,96 @@
+"""`views/PROJECT/nifti/` on a real mount, and `xnatfs convert`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.support import Mount, mount, run, xnatfs
+from tests.unit.convert.series import datasets, in_time, stored, volume
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive
+from xnatfs.demo.server import DemoServer
+
+SCANS = 14  # more than a walk may convert
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    archive = Archive(site="T")
+    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
+    make.user("demo")
+    project = make.project("P", "P", members=["demo"])
+    for name in ("s1", "s2"):
+        session = make.experiment(make.subject(project, name), f"{name}_MR", date="2024-01-08")
+        for number in range(SCANS if name == "s1" else 1):
+            files = stored(datasets(volume(f"{name} {number}")))
+            make.resource(make.scan(session, str(number + 1), "T1w"), "DICOM", files, format="DICOM")
+    aborted = make.scan(session, "99", "bold")
+    make.resource(aborted, "DICOM", stored(in_time(3)[:-2]), format="DICOM")
+    with DemoServer(archive) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def mounted(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    with mount(server.url, tmp_path_factory.mktemp("mount")) as made:
+        yield made
+
+
+def convert(mounted: Mount, *paths: str) -> subprocess.CompletedProcess[str]:
+    return xnatfs("convert", *(str(mounted.point / path) for path in paths), env=mounted.env, check=False)
+
+
+def zips(server: DemoServer) -> int:
+    return len(server.requests(r"format=zip"))
+
+
+def test_from_a_walk_to_a_converted_project(mounted: Mount, server: DemoServer) -> None:
+    nifti = mounted.point / "views/P/nifti"
+    names = run("find", nifti, "-maxdepth", "3").stdout.splitlines()
+    assert len([name for name in names if name.endswith("-T1w")]) == SCANS + 1
+    run("ls", "-l", nifti / "s1/s1_MR")
+    assert zips(server) == 0, "names and attributes of the scans convert nothing"
+    walked = run("find", nifti / "s1", "-type", "f")
+    assert walked.returncode == 1 and "busy" in walked.stderr
+    assert zips(server) == 10
+    assert "was not converted" in (mounted.point / ".xnatfs/oddities.txt").read_text()
+    done = convert(mounted, "views/P/nifti/s1")
+    assert done.returncode == 0, done.stderr
+    assert f"{SCANS} of {SCANS} scans are converted ({SCANS} images)" in done.stdout
+    assert zips(server) == SCANS, "what a walk converted is not fetched again"
+    everything = convert(mounted, "views/P")
+    assert everything.returncode == 1
+    assert f"{SCANS + 1} of {SCANS + 2} scans are converted ({SCANS + 1} images)" in everything.stdout
+    assert "views/P/nifti/s2/s2_MR/99-bold: all: a volume is incomplete" in everything.stderr
+    before = len(server.requests())
+    assert convert(mounted, "views/P/nifti/s2/s2_MR/1-T1w").returncode == 0
+    files = run("find", nifti, "-type", "f", "-name", "*.nii.gz").stdout.splitlines()
+    assert len(files) == SCANS + 1
+    for number in (0, SCANS - 1):
+        (path,) = (name for name in files if f"/s1_MR/{number + 1}-T1w/" in name)
+        image = nib.as_closest_canonical(nib.load(path))
+        np.testing.assert_array_equal(np.asanyarray(image.dataobj), volume(f"s1 {number}"))
+        assert os.getxattr(path, "user.xnat.made-by") == b"xnatfs, dcm2niix"
+    assert len(server.requests()) == before, "what is kept costs no request"
+
+
+@pytest.mark.parametrize("path", ["projects/P", "views", "views/P/bids", "tables/P"])
+def test_where_there_is_nothing_to_convert_it_says_what_to_name(mounted: Mount, path: str) -> None:
+    said = convert(mounted, path)
+    assert said.returncode == 1
+    assert "has no scans to convert; name views/PROJECT/nifti" in said.stderr
+
+
+def test_what_is_not_there_is_named(mounted: Mount) -> None:
+    said = convert(mounted, "views/P/nifti/nobody", "views/P/nifti/s2/s2_MR/100-T1w")
+    assert said.returncode == 1
+    assert "views/P/nifti/nobody: No such file or directory" in said.stderr
+    assert "views/P/nifti/s2/s2_MR/100-T1w: " in said.stderr
+    assert "not in an xnatfs mount" in xnatfs("convert", "/tmp", env=mounted.env, check=False).stderr
