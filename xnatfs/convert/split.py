@@ -232,8 +232,9 @@ def _part(label: str, files: list[ImageFile]) -> Part:
         )
     if len(stacks) == 1 and len(shots) > 1 and len({frame.moment for _, frame in shots}) < len(shots):
         raise Refusal(f"{len(shots)} pictures lie at one place, and nothing says which was taken when")
-    several = any(len(file.frames) > 1 and not file.tiles for file in files)
-    return Part(label, tuple(files), _by_index(stacks) if several else _by_instance(stacks), not several)
+    if any(len(file.frames) > 1 and not file.tiles for file in files):
+        return Part(label, tuple(files), *_by_index(stacks))
+    return Part(label, tuple(files), _by_instance(stacks), True)
 
 
 def _stacks(shots: list[Shot]) -> list[list[Shot]]:
@@ -305,19 +306,25 @@ def _follow(groups: Iterable[Sequence[Shot]]) -> bool:
     return all(before[1] < after[0] for before, after in itertools.pairwise(spans))
 
 
-def _by_index(stacks: list[list[Shot]]) -> tuple[tuple[Shot, ...], ...]:
-    """Volumes of enhanced files: pictures with the same indices, apart from those of the place.
+def _by_index(stacks: list[list[Shot]]) -> tuple[tuple[tuple[Shot, ...], ...], bool]:
+    """Volumes of enhanced files: pictures with the same indices, apart from those of the place; and whether
+    their order in time is known: by an index of time, or because each is a file of its own.
 
     Raises:
         Refusal: the indices do not tell volumes apart.
     """
-    volumes: dict[tuple[Any, ...], list[Shot]] = defaultdict(list)
+    found: dict[tuple[Any, ...], list[Shot]] = defaultdict(list)
     for stack in stacks:
         for shot in stack:
-            volumes[(shot.file.instance, shot.file.uid, shot.frame.moment)].append(shot)
-    if any(len(volume) != len(stacks) for volume in volumes.values()):
+            moment = tuple(-1.0 if value is None else float(value) for value in shot.frame.moment)
+            found[(shot.file.instance or 0, shot.file.uid, moment)].append(shot)
+    if any(len(volume) != len(stacks) for volume in found.values()):
         raise Refusal("its pictures' indices do not say which belong to one volume")
-    return tuple(tuple(volumes[key]) for key in sorted(volumes, key=str))
+    volumes = {key: found[key] for key in sorted(found, key=lambda key: (key[0], key[2], key[1]))}
+    files = {volume[0].file.instance for volume in volumes.values()} - {None}
+    times = {volume[0].frame.moment[0] for volume in volumes.values()} - {None}
+    in_time = len(volumes) == 1 or len(files) == len(volumes) or len(times) == len(volumes)
+    return tuple(map(tuple, volumes.values())), in_time
 
 
 def _normal(direction: Sequence[float]) -> Vector:
