@@ -287,7 +287,11 @@ def test_clear_removes_what_nobody_writes(cache: ContentCache, scope: maintenanc
     assert entry is not None
     parts(cache, "a" * 64, 4 * PAGE, 1).close()
     held = parts(cache, "b" * 64, 4 * PAGE, 1)
-    assert maintenance.clear(scope) == (5000 + PAGE, PAGE)
+    converted = scope.directory / "converted/key"
+    converted.mkdir(parents=True)
+    (converted / "image.nii.gz").write_bytes(bytes(77))
+    assert maintenance.clear(scope) == (5000 + PAGE + 77, PAGE)
+    assert not converted.exists()
     assert os.pread(entry.fd, 5000, 0) == b"x" * 5000
     entry.close()
     assert held.has(0, PAGE)

@@ -18,6 +18,7 @@ from tests.support import composed, read
 from tests.unit.convert.series import datasets, in_time, stored, three_echoes, volume
 from tests.vfs.conftest import LIMITS, Compose
 from xnatfs import extras
+from xnatfs.cache import maintenance
 from xnatfs.convert import conversion, converted_scans, walk_guard
 from xnatfs.core import Core
 from xnatfs.demo.data.maker import Maker
@@ -230,6 +231,15 @@ def test_what_was_removed_for_room_is_made_again(
     assert len(list((mounted.cache.directory / "converted").iterdir())) == 1
     assert read(mounted.vfs, f"{T1}/{image}") == data
     assert len(runs) == 3
+
+
+def test_a_cache_that_is_cleared_under_a_mount_is_filled_again(mounted: Core, runs: list[int]) -> None:
+    names(mounted.vfs, T1)
+    maintenance.clear(maintenance.CacheScope(mounted.cache.directory))
+    assert not list((mounted.cache.directory / "converted").glob("*"))
+    (image,) = (name for name in names(mounted.vfs, T1) if name.endswith(".nii.gz"))
+    assert read(mounted.vfs, f"{T1}/{image}")[:2] == b"\x1f\x8b"
+    assert len(runs) == 2
 
 
 def test_what_a_killed_mount_left_is_removed(

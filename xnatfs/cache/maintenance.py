@@ -242,6 +242,10 @@ def clear(scope: CacheScope) -> tuple[int, int]:
         shutil.rmtree(
             tables, ignore_errors=True
         )  # a running mount rebuilds it; an open table can still be read
+        for scan in (scope.directory / "converted").glob("*"):
+            if not scan.name.startswith(".") or not scope.in_use:  # else a mount is converting there
+                freed += sum(file.stat().st_size for file in scan.rglob("*") if file.is_file())
+                shutil.rmtree(scan, ignore_errors=True)
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, Failure):
             raise

@@ -99,7 +99,6 @@ class Converter:
                 with contextlib.suppress(ProcessLookupError):  # it may be done already
                     resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
                     resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
-                    os.setpriority(os.PRIO_PROCESS, process.pid, 10)
                 try:
                     code = process.wait(self.limit_s)
                 except subprocess.TimeoutExpired:
