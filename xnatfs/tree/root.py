@@ -40,8 +40,7 @@ tables/     results of FreeSurfer, ASHS, SPM ... over a whole project, as .csv, 
             tables/PROJECT/PIPELINE/TABLE.csv
 views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
-            views/PROJECT/bids/ is a BIDS dataset; bids/unmapped.tsv lists what is not in it, and why
-            views/PROJECT/nifti/ has the scans that are DICOM alone, converted to NIfTI when looked into
+            views/PROJECT/bids/ is a BIDS dataset; nifti/ beside it has DICOM-only scans, converted
 
 A file is fetched when it is first read, and then cached on this machine. Names are labels; accession ids \
 work too.
