@@ -42,13 +42,9 @@ views/      one sequence, or one resource, over a whole project:
             views/PROJECT/by-scan-type/TYPE/usable/NIFTI/SUBJECT_SESSION_SCAN_ID.nii.gz
             views/PROJECT/bids/ is a BIDS dataset; nifti/ beside it has DICOM-only scans, converted
 
-A file is fetched when it is first read, and then cached on this machine. Names are labels; accession ids \
-work too.
-getfattr -d FILE shows what the server says of a file. Upper and lower case matter, and 007 keeps its zeros.
-
-"Host is down" is the XNAT server that does not answer; "Permission denied" a login that it refuses; \
-"Input/output error"
-something that could not be had whole; "Read-only file system" an attempt to write. `xnatfs status` says why.
+A file is fetched when it is first read, and then cached on this machine. Names are labels (007 is not 7); \
+accession ids work too.
+getfattr -d FILE shows what the server says of a file. "Host is down" is the XNAT server that does not answer.
 
 To begin with:
 {commands}
