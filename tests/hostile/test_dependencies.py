@@ -66,7 +66,8 @@ def test_a_package_is_bounded_the_same_wherever_it_is_declared() -> None:
 
 
 def test_all_is_every_extra_for_users_but_the_keyring() -> None:
-    (everything,) = map(Requirement, EXTRAS["all"])
+    everything, *more = map(Requirement, EXTRAS["all"])
+    assert [one.name for one in more] == ["openpyxl"], "which only a user's pandas needs"
     assert everything.name == PROJECT["name"]
     assert everything.extras == set(INSTALLED) - {"keyring"}
 
