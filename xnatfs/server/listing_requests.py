@@ -9,14 +9,10 @@ Threading: any thread.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 
-import requests
-
-from xnatfs.errors import Cause, Failure
+from xnatfs.errors import Failure
 from xnatfs.server import claims
-from xnatfs.server.breaker import Breaker
 from xnatfs.server.bulk_rows import (
     AssessorListing,
     BulkResources,
@@ -31,9 +27,7 @@ from xnatfs.server.bulk_rows import (
     scans_of,
     subjects_of,
 )
-from xnatfs.server.capabilities import Capabilities
-from xnatfs.server.claims import Claim
-from xnatfs.server.connection import Connection
+from xnatfs.server.form_requests import FormRequests, is_refusal
 from xnatfs.server.items import SubjectItem, subject_item
 from xnatfs.server.records import (
     AssessorRecord,
@@ -44,10 +38,8 @@ from xnatfs.server.records import (
     SubjectRecord,
     parse_stamp,
 )
-from xnatfs.server.resultset import Row, has_column, number, pick, rows_of
+from xnatfs.server.resultset import Row, pick
 from xnatfs.server.urls import segment
-
-log = logging.getLogger(__name__)
 
 _SCAN = "xnat:imageScanData"
 _SCAN_COLUMNS = (
@@ -80,40 +72,8 @@ _SUBJECT_STAMP = "xnat:subjectData/meta/last_modified"
 _NAMES_AT_ONCE = 100
 
 
-class ListingRequests:
+class ListingRequests(FormRequests):
     """The listing requests of one server."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.capabilities = Capabilities()
-
-    @property
-    def breaker(self) -> Breaker:
-        """Whether the server is there."""
-        return self._connection.breaker
-
-    def table(self, path: str, claim: Claim = claims.NONE, /, **params: str) -> list[Row]:
-        """GET a listing as rows, which are as its form claims."""
-
-        def checked(response: requests.Response) -> list[Row]:
-            rows = rows_of(response)
-            claim.check(rows)
-            return rows
-
-        return self._connection.listing(path, {"format": "json", **params}, checked)
-
-    def size_of(self, path: str) -> int | None:
-        """The size in bytes of the file at a percent-encoded path, from the head of an answer for its first
-        byte; None where it does not tell.
-        """
-        response = self._connection.get(
-            path, headers={"Range": "bytes=0-0"}, stream=True, accept=frozenset({200, 206})
-        )
-        with response:
-            whole = response.headers.get("Content-Range", "").rpartition("/")[2]
-            return number(
-                whole if response.status_code == 206 else response.headers.get("Content-Length", "")
-            )
 
     # --- projects and subjects ------------------------------------------------------------------------------
 
@@ -125,7 +85,7 @@ class ListingRequests:
         (xnat-rest.md 2.3).
         """
         columns = ("ID", "name", "description", f"{_PROJECT}/meta/insert_date")
-        rows, granted = self._with_extras(
+        rows, granted = self.with_extras(
             "columns of projects",
             "/data/projects",
             columns,
@@ -171,7 +131,7 @@ class ListingRequests:
         them.
         """
         path = f"/data/projects/{segment(project)}/subjects"
-        rows, granted = self._with_extras(
+        rows, granted = self.with_extras(
             "subject resource labels",
             path,
             _SUBJECT_COLUMNS,
@@ -230,7 +190,7 @@ class ListingRequests:
         type.
         """
         columns = [f"{one}/meta/last_modified" for one in types]
-        rows, granted = self._with_extras(
+        rows, granted = self.with_extras(
             STAMPS,
             f"/data/projects/{segment(project)}/experiments",
             _EXPERIMENT_COLUMNS,
@@ -284,7 +244,7 @@ class ListingRequests:
         form, branch = "experiment resource labels", "xnat:experimentData/resources/resource"
         tiers = _label_tiers(branch)
         if self.capabilities.may(form):
-            rows, granted = self._with_extras(
+            rows, granted = self.with_extras(
                 form,
                 path,
                 ("ID",),
@@ -313,7 +273,7 @@ class ListingRequests:
         rows: list[Row] = []
         whole_project = False
         if self.capabilities.may("scans of a project"):
-            rows, whole_project = self._with_extras(
+            rows, whole_project = self.with_extras(
                 "scans of a project",
                 f"/data/projects/{segment(project)}/experiments",
                 _SCAN_COLUMNS,
@@ -324,7 +284,7 @@ class ListingRequests:
                 xsiType="xnat:imageSessionData",
             )
         if not whole_project:
-            rows, granted = self._with_extras(
+            rows, granted = self.with_extras(
                 "scans of experiments",
                 "/data/experiments",
                 _SCAN_COLUMNS,
@@ -377,15 +337,15 @@ class ListingRequests:
         tiers = (*_label_tiers(*branches.values()), (f"{head}/out/file/label",))
         path = f"/data/projects/{segment(project)}/experiments"
         try:
-            rows, _ = self._with_extras(
+            rows, _ = self.with_extras(
                 "assessor resource labels", path, columns, tiers, claim=claims.ASSESSORS, xsiType=head
             )
         except Failure as failure:
-            if not _is_refusal(failure):
+            if not is_refusal(failure):
                 raise
             # The documented way out (xnat-rest.md 2.9 point 4); it lists only what has its primary project
             # here, none of the shared ones.
-            rows, _ = self._with_extras(
+            rows, _ = self.with_extras(
                 "assessor resource labels",
                 "/data/experiments",
                 columns,
@@ -417,7 +377,7 @@ class ListingRequests:
         head = "xnat:reconstructedImageData"
         branches = {"out": f"{head}/out/file", "in": f"{head}/in/file"}
         columns = ("ID", f"{head}/ID", f"{head}/type")
-        rows, granted = self._with_extras(
+        rows, granted = self.with_extras(
             form,
             f"/data/projects/{segment(project)}/experiments",
             columns,
@@ -435,73 +395,12 @@ class ListingRequests:
             return None
         return reconstruction_listing(rows, branches)
 
-    # --- helpers --------------------------------------------------------------------------------------------
-
-    def _with_extras(
-        self,
-        form: str,
-        path: str,
-        columns: Sequence[str],
-        tiers: Sequence[Sequence[str]],
-        *,
-        need: Sequence[str] | None = None,
-        plain: bool = True,
-        claim: Claim = claims.NONE,
-        **params: str,
-    ) -> tuple[list[Row], bool]:
-        """Ask with each tier of extra columns until one is taken; (rows, whether the needed columns came
-        back).
-
-        `need` are the columns without which the answer is worthless; by default the last tier's. A request
-        that is refused with every tier is asked without them if `plain`, else answered with no rows and
-        False. What is refused is remembered as `form`, for a while; but only if a simpler form about the same
-        objects is answered: a database in trouble fails all of them.
-
-        Raises:
-            Failure: what keeps the server from answering; the refusal, if a simpler form is refused as well.
-        """
-        if need is None:
-            need = tuple("/" + column.split("/", 1)[1] for column in tiers[-1])
-        if not self.capabilities.may(form):
-            return (self.table(path, claim, columns=",".join(columns), **params) if plain else []), False
-        for tier in tiers:
-            try:
-                rows = self.table(path, claim, columns=",".join((*columns, *tier)), **params)
-            except Failure as failure:
-                if not _is_refusal(failure):
-                    raise
-                if failure.status == 404:
-                    break  # it is the form that is refused, not a column
-                continue
-            granted = all(has_column(rows, column) for column in need)
-            if not granted:
-                self.capabilities.refuse(form)
-            return rows, granted
-        if plain:
-            rows = self.table(path, claim, columns=",".join(columns), **params)
-        else:
-            rows = []
-            self.table(
-                path, columns="ID", **{name: value for name, value in params.items() if name == "project"}
-            )
-        self.capabilities.refuse(form)
-        return rows, False
-
 
 def _of_project(rows: Iterable[Row], project: str) -> list[Row]:
     """Of rows that were asked for with a filter, those it should have left: there are servers that do not
     know one (xnat-rest.md 12).
     """
     return [row for row in rows if pick(row, "project") in ("", project)]
-
-
-def _is_refusal(failure: Failure) -> bool:
-    """Whether the server will not take this form: a passing trouble (429, 502, 503, 504, no answer) must not
-    be remembered as one.
-    """
-    return (
-        failure.status in (400, 403, 404, 405, 406, 417, 422, 500, 501) or failure.cause is Cause.BAD_LISTING
-    )
 
 
 def _label_tiers(*branches: str) -> tuple[tuple[str, ...], ...]:
