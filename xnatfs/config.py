@@ -204,6 +204,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What is shown of people, beyond the labels of subjects and sessions; nothing else of it is kept either.
+
+    Attributes:
+        demographics: sex, age, handedness and all else that the server knows of a subject.
+        birth_dates: one of `BIRTH_DATES`: as the server has them, the year, or nothing.
+    """
+
+    demographics: bool = True
+    birth_dates: str = "year"
+
+
+BIRTH_DATES = ("year", "full", "none")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything one mount needs, apart from the credentials."""
 
@@ -224,6 +240,7 @@ class Settings:
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
     lower: bool = False  # the mount is the lower layer of an overlay
     shown_as: str = ""  # the source in the kernel's list of mounts, in place of xnat:HOST
+    privacy: Privacy = Privacy()
     limits: Limits = Limits()
 
     @property

@@ -275,13 +275,14 @@ def _put_together(
     learnt = Corrections(settings.state_dir / "servers" / scope / "learnt.sqlite")
     made.callback(learnt.close)
     listings = ListingRequests(connection)
+    listings.ages = settings.privacy.demographics
     listing_store = ListingStore(settings.cache_dir / scope / "listings.sqlite")
-    stored = StoredListings(listing_store)
+    stored = StoredListings(listing_store, ages=settings.privacy.demographics)
     made.callback(stored.close)
     _tell_renewed(diagnostics, cache.index.renewed, learnt.renewed, listing_store.renewed)
     history = MtimeHistory(learnt)
     listing_service = ListingService(
-        listings, settings.limits, diagnostics, stored, history, settings.projects
+        listings, settings.limits, diagnostics, stored, history, settings.projects, settings.privacy
     )
     content_manager = ContentManager(
         Downloads(connection),

@@ -7,11 +7,19 @@ taken to exist. Used by `roots` and `items`. Pure, any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from .kinds import ancestors, standard
 from .model import Archive, Experiment, Project, Resource, Scan, Subject
 from .tables import stamp
+
+
+def json_column(fields: Mapping[str, Any]) -> str:
+    """1.8's custom fields where they are listed: a column of JSON in the schemas since 1.8.6 [I]."""
+    return json.dumps(fields, ensure_ascii=False) if fields else ""
+
 
 _EXPERIMENT: dict[str, str] = {
     "xnat:experimentdata": "id project label date time duration note delay version original visit "
@@ -47,6 +55,7 @@ _OF_EXPERIMENT: dict[str, Callable[[Experiment], str]] = {
     "meta/insert_date": lambda item: stamp(item.insert_date),
     "meta/insert_user/login": lambda item: item.insert_user,
     "meta/status": lambda item: item.status,
+    "custom_fields": lambda item: json_column(item.custom_fields),
 }
 OF_SCAN: dict[str, Callable[[Scan], str]] = {
     "xnat_imagescandata_id": lambda scan: str(scan.number),
@@ -81,6 +90,7 @@ OF_SUBJECT: dict[str, Callable[[Subject], str]] = {
     "meta/insert_user/login": lambda subject: subject.insert_user,
     "meta/last_modified": lambda subject: stamp(subject.last_modified),
     "meta/status": lambda _: "active",
+    "custom_fields": lambda subject: json_column(subject.custom_fields),
 }
 DEMOGRAPHICS = (
     *(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import overload
+from typing import Any, overload
 
 from .content import BytesContent, ComputedContent, Content, PathContent, crc_of, md5_of, pieces
 
@@ -274,6 +274,7 @@ class Experiment:
     fields: dict[str, str] = field(default_factory=dict)  # further xpaths of the item, e.g. "scanner/model"
     type_modified: datetime | None = None
     custom: dict[str, str] = field(default_factory=dict)  # custom variables
+    custom_fields: dict[str, Any] = field(default_factory=dict)  # those of 1.8's forms, as JSON has them
     status: str = "active"  # or quarantine, locked, obsolete
 
     def __post_init__(self) -> None:
@@ -308,6 +309,7 @@ class Subject:
         default_factory=dict
     )  # further demographics, by alias: dob, age, handedness, src, ...
     custom: dict[str, str] = field(default_factory=dict)  # custom variables
+    custom_fields: dict[str, Any] = field(default_factory=dict)  # those of 1.8's forms, as JSON has them
 
 
 @dataclass

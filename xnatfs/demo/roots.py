@@ -169,7 +169,7 @@ def _subject_path(name: str) -> Resolved:
         return "custom", custom, False
     if name.startswith("sharing/share/"):
         return "share", share_value(name[len("sharing/share/") :]), False
-    return "", subject_column(name, lambda row: row.subject), True
+    return "", subject_column(name, lambda row: row.subject), name != "custom_fields"
 
 
 def scan_column(element: str, name: str) -> Resolved:

@@ -212,7 +212,8 @@ class _Paths:
         read = fields.of_experiment(self.archive, element, name)
         if read is None:
             raise QueryFailed(name)
-        return "", lambda row: read(row.experiment) if is_a(row.experiment, element) else "", True
+        proven = name != "custom_fields"
+        return "", lambda row: read(row.experiment) if is_a(row.experiment, element) else "", proven
 
     def _below(self, element: str, name: str, ancestors: tuple[str, ...]) -> Resolved | None:
         """What hangs at an experiment: resources, custom variables, shares, scans."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.concurrency.refreshable import Kept
 from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
+from xnatfs.server.detail_requests import DetailListing, Details
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -33,14 +34,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PROVEN_FOR_S = 86400.0  # a server may be updated
-_FORM = 4  # of the bodies below; another number is not read
+_FORM = 5  # of the bodies below; another number is not read
 
 
 class StoredListings:
-    """Typed access to a `ListingStore`."""
+    """Typed access to a `ListingStore`.
 
-    def __init__(self, store: ListingStore) -> None:
+    Args:
+        ages: whether sessions' ages are kept; what was stored otherwise is not read.
+    """
+
+    def __init__(self, store: ListingStore, *, ages: bool = True) -> None:
         self._store = store
+        self._form = _FORM if ages else -_FORM
         self._forms: list[Any] | None = None  # as last put
 
     # --- projects -------------------------------------------------------------------------------------------
@@ -118,6 +124,34 @@ class StoredListings:
         }
         self._put("outline", summary.project, "", body)
 
+    # --- details --------------------------------------------------------------------------------------------
+
+    def details(self, kind: str, project: str) -> Kept[DetailListing] | None:
+        """The details of a project's subjects, or of its sessions (`kind`)."""
+        return self._get(f"details of {kind}", project, _details)
+
+    def put_details(self, kind: str, project: str, stamp: str, listing: DetailListing) -> None:
+        """Keep them."""
+        of = {one: [dict(found.values), dict(found.custom)] for one, found in listing.of.items()}
+        body = {"of": of, "columns": listing.columns, "odd": listing.odd}
+        self._put(f"details of {kind}", project, stamp, body)
+
+    def fields(self, kind: str, project: str) -> dict[str, tuple[str, dict[str, str]]]:
+        """What was asked for object by object: by accession id the stamp it came with, and the fields."""
+        kept = self._get(
+            f"fields of {kind}",
+            project,
+            lambda body: {
+                str(one): (str(stamp), {str(name): str(value) for name, value in fields.items()})
+                for one, (stamp, fields) in body.items()
+            },
+        )
+        return kept.value if kept is not None else {}
+
+    def put_fields(self, kind: str, project: str, fields: dict[str, tuple[str, dict[str, str]]]) -> None:
+        """Keep them."""
+        self._put(f"fields of {kind}", project, "", fields)
+
     # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileIndex] | None:
@@ -182,7 +216,7 @@ class StoredListings:
             return None
         try:
             form, body = json.loads(row.body)
-            if form != _FORM:
+            if form != self._form:
                 return None
             return Kept(build(body), row.stamp, max(0.0, time.time() - row.made))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -190,7 +224,7 @@ class StoredListings:
             return None
 
     def _put(self, kind: str, key: str, stamp: str, body: Any) -> None:
-        self._store.put(kind, key, stamp, json.dumps([_FORM, body]))
+        self._store.put(kind, key, stamp, json.dumps([self._form, body]))
 
 
 def _rows(records: Iterable[Any]) -> list[Any]:
@@ -251,6 +285,11 @@ def _summary(body: Any) -> ProjectSummary:
         set(body["known"]),
         {one: [_resource(row) for row in rows] for one, rows in body["every"].items()},
     )
+
+
+def _details(body: Any) -> DetailListing:
+    of = {str(one): Details(dict(values), dict(custom)) for one, (values, custom) in body["of"].items()}
+    return DetailListing(of, list(body["columns"]), list(body["odd"]))
 
 
 def _session(body: Any) -> SessionSnapshot:

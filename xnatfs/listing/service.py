@@ -9,10 +9,11 @@ from __future__ import annotations
 from xnatfs.concurrency.clock import Clock
 from xnatfs.concurrency.debounce import Debouncer
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
-from xnatfs.config import Limits
+from xnatfs.config import Limits, Privacy
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Failure
 from xnatfs.listing.codec import StoredListings
+from xnatfs.listing.details import DetailListings
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
 from xnatfs.listing.mtimes import MtimeHistory
@@ -23,6 +24,7 @@ from xnatfs.listing.sessions import SessionListings
 from xnatfs.listing.snapshot import ProjectSnapshot, owner_session
 from xnatfs.listing.stamps import ExperimentListings
 from xnatfs.listing.wait_policy import WaitPolicy
+from xnatfs.server.detail_requests import DetailRequests
 from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
 from xnatfs.server.records import ResourceRecord
 from xnatfs.server.resources import Resources
@@ -41,9 +43,11 @@ class ListingService:
             is away.
         history: when files changed.
         only: show only these projects (none: all).
+        privacy: what is asked for, and kept, of people.
 
     Attributes:
         projects, sessions, files: the listings.
+        details: what is known of subjects and sessions beyond their labels.
         experiments: lists the experiments of a project with the stamps that move, always asking.
         names: finds sessions by name.
         access: what the user is in each project.
@@ -59,6 +63,7 @@ class ListingService:
         stored: StoredListings,
         history: MtimeHistory,
         only: tuple[str, ...] = (),
+        privacy: Privacy | None = None,
     ) -> None:
         self.clock = Clock()
         self.history = history
@@ -83,6 +88,9 @@ class ListingService:
         self.sessions = SessionListings(self.environment, self.projects, self.files)
         self.access = ProjectAccessTable(self.environment)
         self.names = SessionNames(self.environment, self.projects)
+        self.details = DetailListings(
+            self.environment, self.projects, DetailRequests(listings, privacy or Privacy())
+        )
         refused, proofs = stored.forms()
         listings.capabilities.recall(refused)
         self.sessions.loader.items_proven = "items" in proofs
@@ -114,6 +122,7 @@ class ListingService:
         self.projects.refresh(project)
         self.access.forget()
         self.files.refresh()
+        self.details.refresh()
 
     def changed_within(self, seconds: float) -> bool:
         """Whether a listing was replaced by another in the last so many seconds."""
@@ -143,6 +152,7 @@ class ListingService:
     def close(self) -> None:
         """Start nothing more."""
         self.environment.later.close()
+        self.details.close()
         self.projects.close()
         self._workers.close()
         self.environment.stored.close()

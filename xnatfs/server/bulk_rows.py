@@ -23,6 +23,8 @@ from xnatfs.server.records import (
 )
 from xnatfs.server.resultset import Row, has_column, number, pick
 
+AGE = "xnat:subjectAssessorData/age"  # its alias is dropped (xnat-rest.md 14)
+
 
 @dataclass
 class BulkResources:
@@ -84,6 +86,7 @@ def experiment_of(row: Row) -> ExperimentRecord:
         inserted=parse_stamp(pick(row, "insert_date")),
         changed="",
         time=pick(row, "time"),
+        age=row.get(AGE.lower()),
     )
 
 

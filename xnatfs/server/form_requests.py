@@ -7,7 +7,8 @@ Threading: any thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import requests
 
@@ -17,7 +18,10 @@ from xnatfs.server.breaker import Breaker
 from xnatfs.server.capabilities import Capabilities
 from xnatfs.server.claims import Claim
 from xnatfs.server.connection import Connection
+from xnatfs.server.json_stream import whole
 from xnatfs.server.resultset import Row, has_column, number, rows_of
+
+T = TypeVar("T")
 
 
 class FormRequests:
@@ -45,6 +49,14 @@ class FormRequests:
             return rows
 
         return self._connection.listing(path, {"format": "json", **params}, checked)
+
+    def object(self, path: str, parse: Callable[[bytes], T], **params: str) -> T:
+        """GET a JSON document and read it; `parse` raises ValueError for what is none.
+
+        Raises:
+            Failure: see `Connection.listing`.
+        """
+        return self._connection.listing(path, params, lambda response: parse(whole(response)))
 
     def size_of(self, path: str) -> int | None:
         """The size in bytes of the file at a percent-encoded path, from the head of an answer for its first

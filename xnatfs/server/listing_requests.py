@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from xnatfs.errors import Failure
 from xnatfs.server import claims
 from xnatfs.server.bulk_rows import (
+    AGE,
     AssessorListing,
     BulkResources,
     ReconstructionListing,
@@ -38,7 +39,7 @@ from xnatfs.server.records import (
     SubjectRecord,
     parse_stamp,
 )
-from xnatfs.server.resultset import Row, pick
+from xnatfs.server.resultset import Row, has_column, pick
 from xnatfs.server.urls import segment
 
 _SCAN = "xnat:imageScanData"
@@ -55,6 +56,7 @@ _SCAN_EXTRAS = (
 
 
 STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
+_AGES = "ages beside the stamps"
 # The forms that tell resources in bulk, by the level of what has them.
 FORMS_OF_RESOURCES = {
     "subject": ("subject resource labels",),
@@ -73,7 +75,13 @@ _NAMES_AT_ONCE = 100
 
 
 class ListingRequests(FormRequests):
-    """The listing requests of one server."""
+    """The listing requests of one server.
+
+    Attributes:
+        ages: whether the sessions' own ages are asked for.
+    """
+
+    ages = True
 
     # --- projects and subjects ------------------------------------------------------------------------------
 
@@ -190,11 +198,14 @@ class ListingRequests(FormRequests):
         type.
         """
         columns = [f"{one}/meta/last_modified" for one in types]
+        tiers = ((*columns, _SUBJECT_STAMP), columns) if columns else ((_SUBJECT_STAMP,),)
+        if self.ages and self.capabilities.may(_AGES):
+            tiers = ((*tiers[0], AGE), *tiers)
         rows, granted = self.with_extras(
             STAMPS,
             f"/data/projects/{segment(project)}/experiments",
             _EXPERIMENT_COLUMNS,
-            ((*columns, _SUBJECT_STAMP), columns) if columns else ((_SUBJECT_STAMP,),),
+            tiers,
             need=(),
             plain=False,
             claim=claims.EXPERIMENTS,
@@ -202,6 +213,8 @@ class ListingRequests(FormRequests):
         )
         if not granted or not rows:
             return None
+        if not has_column(rows[:1], AGE):
+            self.capabilities.refuse(_AGES)
         found = {}
         for row in rows:
             one = experiment_of(row)

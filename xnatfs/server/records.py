@@ -10,7 +10,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -105,7 +105,8 @@ class ExperimentRecord:
 
     `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the
     server tells none. It is not the experiment's own `last_modified`, which moves with the experiment's own
-    fields only (xnat-rest.md 13).
+    fields only (xnat-rest.md 13). `age` is the session's own, as the server has it; None where the listing
+    does not tell.
     """
 
     id: str
@@ -117,6 +118,7 @@ class ExperimentRecord:
     inserted: float | None
     changed: str
     time: str = ""
+    age: str | None = field(default=None, compare=False)  # an edit of it moves the stamp
 
     @property
     def may_have_scans(self) -> bool:

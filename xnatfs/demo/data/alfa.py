@@ -99,6 +99,8 @@ def add(make: Maker) -> Project:
     for label, gender, yob, group, visits in SUBJECTS:
         make.wait(hours=17)
         subject = subjects[label] = make.subject(project, label, gender=gender, yob=yob, group=group)
+        subject.fields |= {"handedness": "left" if label == "sub003" else "right", "education": "12"}
+        subject.custom |= {"apoe": "e3/e4" if label == "007" else "e3/e3", "screening id": f"00{yob}"}
         for visit in visits:
             make.wait(minutes=40)
             sessions[visit.label] = mr_session(make, project, subject, visit)
@@ -141,6 +143,8 @@ def mr_session(make: Maker, project: Project, subject: Subject, visit: Visit) ->
         "scanner/model": "MRT50H1",
         "fieldStrength": "3.0",
         "modality": "MR",
+        "scanner": "SIM3T",
+        "operator": "Ada",
     }
     session = make.experiment(subject, visit.label, date=visit.date, time=visit.time, fields=scanner)
     session.fields["UID"] = uid(f"{project.id}/{session.label}")
@@ -285,7 +289,7 @@ def _pipelines(make: Maker, subject: Subject, session: Experiment, without: froz
 
 
 def _pet(make: Maker, subject: Subject) -> None:
-    fields = {"tracer/name": "FDG", "modality": "PT"}
+    fields = {"tracer/name": "FDG", "modality": "PT", "age": "49.5", "visit_id": "v1"}
     session = make.experiment(
         subject, "sub002_PET1", "xnat:petSessionData", date="2021-03-10", time="14:00:00", fields=fields
     )

@@ -87,6 +87,13 @@ CASES: dict[str, Case] = {
     "session-label-files": Case("a session label with the word files", "m02", "my_files_MR1"),
     "session-without-scans": Case("a session without scans", "m02", "m02_empty"),
     "subject-without-sessions": Case("a subject without sessions", "m00"),
+    "subject-without-demographics": Case("nothing is known of a subject", "m05"),
+    "subject-age-capped": Case("an age written as more than 89, a sex and a hand as U", "m00"),
+    "subject-birth-partly-known": Case("a date of birth of which only the year is known", "m01"),
+    "subject-recorded-twice": Case("one person as two subjects, with the same custom variables", "m02", ""),
+    "subject-text-odd": Case("non-ASCII, a formula, a tab and a line break in a subject's data", "Ana María"),
+    "subject-born-later": Case("born after the session", "m03"),
+    "session-age-negative": Case("a session's own age below zero", "m04", "m04_MR1"),
     "resource-label-twice": Case(
         "two resources NIFTI on one scan", "m03", "m03_catalogs", "1", resource="NIFTI"
     ),
@@ -180,12 +187,16 @@ def add(make: Maker, alfa: Project) -> Project:
         access="protected",
         description="Every nasty case, named.",
     )
-    make.subject(project, "m00")
-    _scans(make, make.subject(project, "m01"))
-    _labels(make, make.subject(project, "m02"), make.subject(project, "Ana María"))
-    _catalogs(make, make.subject(project, "m03"))
-    _assessors(make, make.subject(project, "m04"))
-    _names(make, make.subject(project, "m05"))
+    subjects = {
+        label: make.subject(project, label)
+        for label in ("m00", "m01", "m02", "Ana María", "m03", "m04", "m05")
+    }
+    _people(subjects)
+    _scans(make, subjects["m01"])
+    _labels(make, subjects["m02"], subjects["Ana María"])
+    _catalogs(make, subjects["m03"])
+    _assessors(make, subjects["m04"])
+    _names(make, subjects["m05"])
     for experiment in make.archive.experiments.values():
         if experiment.project == alfa.id and experiment.label in ("sub001_MR1", "sub001_MR1_freesurfer"):
             experiment.shares[project.id] = experiment.label.replace(
@@ -193,6 +204,29 @@ def add(make: Maker, alfa: Project) -> Project:
             )
     make.resource(project, "a b+c", {"project file.txt": b"project\n"})
     return project
+
+
+def _people(subjects: dict[str, Subject]) -> None:
+    """What is known of the subjects, as labs write it: not all of it is what its field is for."""
+    known: dict[str, dict[str, str]] = {
+        "m00": {"gender": "U", "age": ">89", "handedness": "U"},
+        "m01": {"gender": "unknown", "dob": "1980-00-00", "handedness": "unknown"},
+        "m02": {"gender": "F", "yob": "1971", "handedness": "ambidextrous", "education": "12"},
+        "Ana María": {"gender": "female", "dob": "1969-12-31", "race": "=cmd|' /C calc'!A0"},
+        "m03": {"gender": "male", "dob": "2023-01-01", "height": "180", "weight": "75.5"},
+        "m04": {"gender": "male", "yob": "1980", "ethnicity": "español\tdoble\nlínea"},
+    }
+    for label, values in known.items():
+        subject = subjects[label]
+        subject.gender, subject.yob = values.pop("gender", ""), values.pop("yob", "")
+        subject.fields |= values
+    subjects["Ana María"].group = "señal & ruido"
+    for label in ("m02", "m03"):
+        subjects[label].custom = {"person": "00042", "Blood Type": "A+", "age": "unknown"}
+    subjects["m04"].custom_fields = {
+        "5f0c4a0e-8f4f-4d5e-9a3c-0d2f1c6b7a89": {"apoe": "e3/e4", "visits": 3, "consent": True},
+        "notes": ["a", "b"],
+    }
 
 
 def _filled(make: Maker, session: Experiment, id: str, type: str, quality: str = "usable") -> Scan:
@@ -304,7 +338,7 @@ def _catalogs(make: Maker, subject: Subject) -> None:
 
 
 def _assessors(make: Maker, subject: Subject) -> None:
-    session = make.experiment(subject, "m04_MR1", date="2022-05-05")
+    session = make.experiment(subject, "m04_MR1", date="2022-05-05", fields={"age": "-1"})
     _filled(make, session, "1", "T1")
     odd = make.assessor(session, ODD_LABEL, "xnat:qcManualAssessorData")
     make.resource(odd.out_resources, "DATA", {"odd.txt": b"assessor with an odd label\n"})
