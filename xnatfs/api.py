@@ -24,7 +24,7 @@ from xnatfs.core import Core, compose
 from xnatfs.errors import UsageError
 from xnatfs.extras import check
 from xnatfs.tables.engine.build import PROBLEM_COLUMNS, Progress
-from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.engine.from_listings import LISTED, listed_keys, listed_table
 from xnatfs.tables.output.widen import widen
 from xnatfs.tables.output.write import problems, write
 from xnatfs.tables.spec import Frame, Rows
@@ -80,10 +80,11 @@ def make(
         Failure: the server or the cache cannot be used; NO_ENTRY if the user cannot see the project.
     """
     builder = mounted.builder
-    if name in LISTED:
+    listed = listed_table(name)
+    if listed is not None:
         if wide:
             raise UsageError(f"the table {name} has no wide form")
-        frame = LISTED[name].build(builder, project, sessions)
+        frame = listed.build(builder, project, sessions)
         return Made(name, frame, Rows(PROBLEM_COLUMNS), {"rows": str(len(frame.held))})
     built = builder.build(project, name, sessions, progress)
     if wide and built.table.wide is None:
@@ -274,7 +275,10 @@ class Client:
             ENOENT if this user sees no such project, or what keeps the server from answering.
         """
         core = self._opened()
-        return [*LISTED, *(core.builder.tables if project is None else core.finder.present(project).keys)]
+        if project is None:
+            return [*LISTED, *core.builder.tables]
+        present = core.finder.present(project).keys
+        return [*listed_keys(core.builder, project), *present]
 
     def table(
         self, project: str, name: str, *, sessions: Sequence[str] = (), wide: bool = False

@@ -449,10 +449,10 @@ def test_a_project_without_sessions_has_its_listings_only(shelf: Shelf, compose:
         [
             "README.txt",
             "sessions",
-            *(f"{a}.{b}" for a in materialize.LISTED for b in ("csv", "xlsx", "parquet")),
+            *(f"{a}.{b}" for a in LISTED for b in ("csv", "xlsx", "parquet")),
         ]
     )
-    for name in materialize.LISTED:
+    for name in LISTED:
         data = read(mounted.vfs, f"/tables/EMPTY/{name}.csv")
         assert data.startswith(b"ID,label,") and data.count(b"\n") == 1
         assert read(mounted.vfs, f"/tables/EMPTY/{name}.parquet").startswith(b"PAR1")

@@ -20,7 +20,7 @@ from xnatfs.cli.options import Where, where
 from xnatfs.core import Core
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.tables.engine.explain import explain
-from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.engine.from_listings import LISTED, listed_keys
 from xnatfs.tables.output.write import FORMATS, check_format, write
 from xnatfs.tables.registry import LEFT_OUT, with_plugins
 
@@ -98,7 +98,7 @@ def command(
             return 0
         if name is None:
             present = mounted.finder.present(project)
-            say("\n".join([*LISTED, *present.keys]))
+            say("\n".join([*listed_keys(mounted.builder, project), *present.keys]))
             return 0
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
         made = _make(mounted, project, name, sessions, wide)

@@ -73,6 +73,36 @@ class DetailListings:
         """
         return self._get(SESSIONS, project)
 
+    def own_fields(self, xsi_type: str, project: str, stamps: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """The own fields of experiments or assessors of one type; of one that cannot be read there are none.
+
+        Args:
+            stamps: by accession id, what moves when they change.
+
+        Raises:
+            Failure: what keeps the server from answering.
+        """
+        stored = self._environment.stored
+        kept = stored.fields(xsi_type, project)
+        known = {one: found for one, found in kept.items() if found[0] and stamps.get(one) == found[0]}
+        missing = [one for one in stamps if one not in known]
+        calls = [
+            self._environment.calls.start(
+                (self._values.epoch, "own fields", one), partial(self._requests.own_fields, one)
+            )
+            for one in missing
+        ]
+        for one, call in zip(missing, calls, strict=True):
+            try:
+                known[one] = stamps[one], call.wait(self._environment.limits.listing_deadline)
+            except Failure as failure:
+                if failure.away or not is_refusal(failure):
+                    raise
+                self._environment.diagnostics.odd(f"{one}: its own fields cannot be read, and are left out")
+        if missing:
+            stored.put_fields(xsi_type, project, known)
+        return {one: fields for one, (_, fields) in known.items()}
+
     def known(self, kind: str, project: str) -> DetailListing | None:
         """What is in memory; if that is nothing it is asked for in the background."""
         held = self._values.held((kind, project))

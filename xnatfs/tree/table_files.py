@@ -1,7 +1,8 @@
 """The section `tables/`: measurement tables of a project, and of single sessions, as files.
 
     tables/PROJECT/<pipeline>/<table>{,_wide}.{csv,xlsx,parquet}, <table>.problems.csv
-                  /{sessions,scandates,scans}.{csv,xlsx,parquet}
+                  /{subjects,sessions,scandates,scans}.{csv,xlsx,parquet}
+                  /assessors/<type>.{csv,xlsx,parquet}   the own fields of each type's assessors
                   /sessions/SESSION/<pipeline>/...       the same for one session
                   /README.txt                            what there is, and what is built (table_readme.py)
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.server.records import ProjectRecord
+from xnatfs.tables.engine import assessor_tables
 from xnatfs.tables.engine.build import Builder
 from xnatfs.tables.engine.discover import PresentTables, TableDiscovery
 from xnatfs.tables.engine.from_listings import LISTED
@@ -120,7 +122,11 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
         nodes: dict[str, Node] = {}
         for key in LISTED:
             nodes |= _files(tables, project, key, None, ())
-        return nodes | {"sessions": _sessions(sources, tables, project)}
+        folders = {
+            "sessions": _sessions(sources, tables, project),
+            assessor_tables.FOLDER: _assessors(sources, tables, project),
+        }
+        return nodes | folders
 
     def entries() -> Mapping[str, Node]:
         present = _present(tables, project)
@@ -133,6 +139,16 @@ def _project(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch
     return _Asked(
         inode_of("tables", project.id), entries, known, mtime=project.inserted, xattrs={"project": project.id}
     )
+
+
+def _assessors(sources: Sources, tables: Tables, project: ProjectRecord) -> Branch:
+    def entries() -> Mapping[str, Node]:
+        nodes: dict[str, Node] = {}
+        for key in assessor_tables.keys(sources.listing_service.projects.get(project.id)):
+            nodes |= _files(tables, project, key, None, ())
+        return nodes
+
+    return Branch(inode_of("tables", project.id, assessor_tables.FOLDER), entries, mtime=project.inserted)
 
 
 def list_tables(

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xnatfs._version import __version__
+from xnatfs.errors import UsageError
 from xnatfs.tables.engine.build import Builder, BuiltTable
-from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.engine.from_listings import listed_table
+from xnatfs.tables.engine.listed_table import Listed
 from xnatfs.tables.output.types import ColumnScan, scan
 from xnatfs.tables.output.widen import widen
 from xnatfs.tables.output.write import FORMATS, write
-from xnatfs.tables.spec import Frame, Rows, Table
+from xnatfs.tables.spec import Column, Frame, Parsed, Rows, Table, stack
 
 _PROBLEMS = "problems.csv"
 
@@ -104,15 +106,29 @@ def finish_listed(builder: Builder, project: str, key: str, sessions: Sequence[s
     """
     as_of = time.time()
     state = builder.state(project, key, sessions, recheck=False)
-    frames = [LISTED[key].build(builder, part, members) for part, members in builder.parts(project, sessions)]
-    # All of them begin with ID, label and subject.
-    rows = sorted((row for frame in frames for row in frame.rows()), key=lambda row: (row[2], row[1], row[0]))
-    frame = Rows(LISTED[key].columns, rows)
-    digest = hashlib.sha256(__version__.encode())
+    table = listed_table(key)
+    if table is None:
+        raise UsageError(f"there is no table {key!r}")
+    frames = [table.build(builder, part, members) for part, members in builder.parts(project, sessions)]
+    frame = together(table, frames)
+    rows = frame.held
+    digest = hashlib.sha256(repr((__version__, frame.columns)).encode("utf-8", "backslashreplace"))
     for row in rows:
         digest.update(repr(row).encode("utf-8", "backslashreplace"))
     about = {"rows": str(len(rows))} | _times(as_of)
     return FinishedTable(key, digest.hexdigest()[:20], as_of, about, variants(None), frame, state=state)
+
+
+def together(table: Listed, frames: Sequence[Rows]) -> Rows:
+    """The rows of several projects under the union of their columns, sorted."""
+    known: dict[str, Column] = {}
+    for frame in frames:
+        for column in frame.columns:
+            known.setdefault(column.name, column)
+    stacked = stack(Parsed(tuple(column.name for column in frame.columns), frame.held) for frame in frames)
+    at = [stacked.columns.index(name) for name in table.order if name in stacked.columns]
+    rows = sorted(stacked.rows, key=lambda row: [row[place] for place in at])
+    return Rows(tuple(known[name] for name in stacked.columns) or table.columns, rows)
 
 
 def as_iso(when: float) -> str:

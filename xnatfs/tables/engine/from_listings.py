@@ -1,4 +1,4 @@
-"""Tables made from listings alone: sessions, their dates, their scans.
+"""Tables made from listings alone: subjects, sessions, their dates, their scans.
 
 Used by `finished_table` and the command `table`. bx calls the first two `id` and `scandates`
 (bx.md 1.3 and 1.5).
@@ -8,49 +8,24 @@ Threading: any thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.extras import load
-from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import ExperimentRecord, FileRecord, ScanRecord, natural
-from xnatfs.tables.engine.build import Builder, chosen_sessions
-from xnatfs.tables.engine.built_table import table_order
-from xnatfs.tables.engine.refusals import of_this_file, removed
+from xnatfs.tables.engine import assessor_tables, people_tables
+from xnatfs.tables.engine.build import Builder
+from xnatfs.tables.engine.listed_table import ID, LABEL, SUBJECT, Listed, ordered, session_of
+from xnatfs.tables.engine.refusals import of_this_file
 from xnatfs.tables.spec import Column, Row, Rows
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A table from listings: how it is built, what it is."""
-
-    build: Callable[[Builder, str, Sequence[str]], Rows]
-    doc: str
-    columns: tuple[Column, ...]
-
-
-def _sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
-    rows: list[Row] = [
-        (
-            experiment.id,
-            experiment.label,
-            experiment.subject_label,
-            project,
-            experiment.xsi_type,
-            experiment.date,
-        )
-        for experiment in _ordered(builder, project, sessions)
-    ]
-    return Rows(LISTED["sessions"].columns, rows)
-
-
 def _scandates(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = []
-    for experiment in _ordered(builder, project, sessions):
+    for experiment in ordered(builder, project, sessions):
         date = experiment.date or _date_of_images(builder, project, experiment)
         rows.append((experiment.id, experiment.label, experiment.subject_label, date, experiment.time))
     return Rows(LISTED["scandates"].columns, rows)
@@ -58,8 +33,8 @@ def _scandates(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
 
 def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     rows: list[Row] = []
-    for experiment in _ordered(builder, project, sessions):
-        session = _session(builder, project, experiment)
+    for experiment in ordered(builder, project, sessions):
+        session = session_of(builder, project, experiment)
         scans = session.scans if session is not None else []
         rows += [
             (
@@ -78,32 +53,18 @@ def _scans(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     return Rows(LISTED["scans"].columns, rows)
 
 
-_ID = Column("ID", source="accession id of the session", text=True)
-_LABEL = Column("label", source="label of the session", text=True)
-_SUBJECT = Column("subject_label", source="label of the subject", text=True)
 LISTED: dict[str, Listed] = {
-    "sessions": Listed(
-        _sessions,
-        "Every experiment of the project with its ids (bx id).",
-        (
-            _ID,
-            _LABEL,
-            _SUBJECT,
-            Column("project", text=True),
-            Column("xsiType", text=True),
-            Column("date", text=True),
-        ),
-    ),
+    **people_tables.LISTED,
     "scandates": Listed(
         _scandates,
         "When each session was acquired; where the server has no date, the one in a scan's DICOM files.",
-        (_ID, _LABEL, _SUBJECT, Column("scandate", text=True), Column("scantime", text=True)),
+        (ID, LABEL, SUBJECT, Column("scandate", text=True), Column("scantime", text=True)),
     ),
     "scans": Listed(
         _scans,
         "Every scan of every session.",
         (
-            *(_ID, _LABEL, _SUBJECT),
+            *(ID, LABEL, SUBJECT),
             Column("scan", source="id of the scan", text=True),
             Column("type", text=True),
             Column("series_description", text=True),
@@ -115,18 +76,18 @@ LISTED: dict[str, Listed] = {
 }
 
 
-def _ordered(builder: Builder, project: str, sessions: Sequence[str]) -> list[ExperimentRecord]:
-    return sorted(chosen_sessions(builder.summaries.get(project), sessions), key=table_order)
+def listed_table(key: str) -> Listed | None:
+    """A table made from listings; None if it is none of these."""
+    return assessor_tables.listed(key) if assessor_tables.is_one(key) else LISTED.get(key)
 
 
-def _session(builder: Builder, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
-    """A session down to its resources; None if it was removed just now."""
-    try:
-        return builder.services.listing_service.sessions.get(project, experiment.id)
-    except Failure as failure:
-        if not removed(failure, experiment):
-            raise
-        return None
+def listed_keys(builder: Builder, project: str) -> list[str]:
+    """The tables from listings that a project has.
+
+    Raises:
+        Failure: what keeps the server from answering.
+    """
+    return [*LISTED, *assessor_tables.keys(builder.services.listing_service.projects.get(project))]
 
 
 def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord) -> str:
@@ -135,7 +96,7 @@ def _date_of_images(builder: Builder, project: str, experiment: ExperimentRecord
     """
     if not experiment.may_have_scans:
         return ""
-    session = _session(builder, project, experiment)
+    session = session_of(builder, project, experiment)
     if session is None:
         return ""
     scans: list[ScanRecord] = sorted(

@@ -35,7 +35,7 @@ from xnatfs.tables.engine.finished_table import (
     finish_listed,
     variants,
 )
-from xnatfs.tables.engine.from_listings import LISTED
+from xnatfs.tables.engine.from_listings import listed_table
 from xnatfs.tables.output.write import check_format
 
 __all__ = ["TableFiles", "Variant", "variants"]
@@ -215,7 +215,7 @@ class TableFiles:
         return young and manifest.state == state != ""
 
     def _build(self, request: _Request) -> FinishedTable:
-        if request.key in LISTED:
+        if listed_table(request.key) is not None:
             return finish_listed(self._builder, *request)
         return finish(self._builder.build(*request))
 
