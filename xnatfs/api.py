@@ -321,6 +321,54 @@ class Client:
         frame.attrs["problems"] = data_frame(made.problems)
         return frame
 
+    def subjects(self, project: str) -> pandas.DataFrame:
+        """Read who is in a study: the table `subjects`.
+
+        Parameters
+        ----------
+        project : str
+            Id of the project.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (subjects, columns)
+            A row for each subject, `subject` its label in the project: sex, year of birth, ages (in years) at
+            its sessions, handedness, group and what else the server knows, custom variables under their own
+            names. `pandas.merge` joins it with any measurement table as it is. docs/tables.md has the
+            columns.
+
+        Raises
+        ------
+        xnatfs.errors.MissingExtra
+            Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+        xnatfs.errors.Failure
+            ENOENT if this user sees no such project, or what keeps the server or the cache from being used.
+        """
+        return self.table(project, "subjects")
+
+    def sessions(self, project: str) -> pandas.DataFrame:
+        """Read which sessions a study has: the table `sessions`.
+
+        Parameters
+        ----------
+        project : str
+            Id of the project.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (experiments, columns)
+            A row for each session and non-imaging experiment, `ID` its accession id: subject, type, date, age
+            in years, scanner, scans by usability, resources, custom variables.
+
+        Raises
+        ------
+        xnatfs.errors.MissingExtra
+            Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+        xnatfs.errors.Failure
+            ENOENT if this user sees no such project, or what keeps the server or the cache from being used.
+        """
+        return self.table(project, "sessions")
+
     # --- names and files ----------------------------------------------------------------------------------
 
     def listdir(self, path: StrPath = "") -> list[str]:

@@ -486,7 +486,7 @@ def test_the_command_tells_what_there_is(shared: Mount, env: dict[str, str]) -> 
         for path in room.glob("*/*.parquet")
         if not path.stem.endswith("_wide")
     }
-    assert set(shown) == mine | {"sessions", "scandates", "scans"}
+    assert set(shown) == mine | {"subjects", "sessions", "scandates", "scans"}
     listed = xnatfs("table", "--list", env={"XNAT_HOST": ""}, check=True).stdout
     assert (
         "freesurfer7/aseg\n    reads FREESURFER7. " in listed
@@ -563,4 +563,4 @@ def test_a_table_in_python_is_a_data_frame(
     assert not [one for one in server.requests()[before:] if "/files/" in one.path], (
         "what was kept was fetched again"
     )
-    assert package.table("BROKEN", "sessions", offline=True).shape == (len(broken.CASES), 6)
+    assert len(package.table("BROKEN", "sessions", offline=True)) == len(broken.CASES)

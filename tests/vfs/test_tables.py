@@ -448,13 +448,15 @@ def test_a_project_without_sessions_has_its_listings_only(shelf: Shelf, compose:
     assert sorted(names) == sorted(
         [
             "README.txt",
+            "assessors",
             "sessions",
             *(f"{a}.{b}" for a in LISTED for b in ("csv", "xlsx", "parquet")),
         ]
     )
     for name in LISTED:
         data = read(mounted.vfs, f"/tables/EMPTY/{name}.csv")
-        assert data.startswith(b"ID,label,") and data.count(b"\n") == 1
+        first = b"subject,subject_ID," if name == "subjects" else b"ID,label,"
+        assert data.startswith(first) and data.count(b"\n") == 1
         assert read(mounted.vfs, f"/tables/EMPTY/{name}.parquet").startswith(b"PAR1")
     assert mounted.vfs.entries("/tables/EMPTY/sessions") == []
 

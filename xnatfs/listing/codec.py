@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.concurrency.refreshable import Kept
 from xnatfs.listing.snapshot import FileIndex, ProjectSnapshot, ProjectSummary, SessionSnapshot
-from xnatfs.server.detail_requests import DetailListing, Details
 from xnatfs.server.records import (
     AssessorRecord,
     ExperimentRecord,
@@ -53,15 +52,15 @@ class StoredListings:
 
     def projects(self) -> Kept[dict[str, ProjectRecord]] | None:
         """The list of projects."""
-        return self._get("projects", "", lambda body: {row[0]: _project_record(row) for row in body})
+        return self.read("projects", "", lambda body: {row[0]: _project_record(row) for row in body})
 
     def put_projects(self, projects: dict[str, ProjectRecord]) -> None:
         """Keep the list of projects."""
-        self._put("projects", "", "", _rows(projects.values()))
+        self.keep("projects", "", "", _rows(projects.values()))
 
     def project(self, identity: str) -> Kept[ProjectSnapshot] | None:
         """A project's snapshot."""
-        return self._get("project", identity, _project)
+        return self.read("project", identity, _project)
 
     def put_project(self, snapshot: ProjectSnapshot) -> None:
         """Keep a project's snapshot."""
@@ -79,13 +78,13 @@ class StoredListings:
             "complete_subjects": sorted(snapshot.complete_subjects),
             "own": _rows(snapshot.own_resources),
         }
-        self._put("project", snapshot.project.id, "", body)
+        self.keep("project", snapshot.project.id, "", body)
 
     # --- sessions and subjects ------------------------------------------------------------------------------
 
     def session(self, project: str, identity: str) -> Kept[SessionSnapshot] | None:
         """A session that was listed singly."""
-        return self._get("session", f"{project}\n{identity}", _session)
+        return self.read("session", f"{project}\n{identity}", _session)
 
     def put_session(self, project: str, session: SessionSnapshot) -> None:
         """Keep a session that was listed singly."""
@@ -96,21 +95,21 @@ class StoredListings:
             "reconstructions": _rows(session.reconstructions),
             "resources": _rows(one for group in session.resources.values() for one in group),
         }
-        self._put("session", f"{project}\n{session.experiment.id}", session.experiment.changed, body)
+        self.keep("session", f"{project}\n{session.experiment.id}", session.experiment.changed, body)
 
     def subject(self, identity: str) -> Kept[list[ResourceRecord]] | None:
         """The resources of a subject that was listed singly."""
-        return self._get("subject", identity, lambda body: [_resource(row) for row in body])
+        return self.read("subject", identity, lambda body: [_resource(row) for row in body])
 
     def put_subject(self, identity: str, stamp: str, resources: list[ResourceRecord]) -> None:
         """Keep the resources of a subject."""
-        self._put("subject", identity, stamp, _rows(resources))
+        self.keep("subject", identity, stamp, _rows(resources))
 
     # --- outlines -------------------------------------------------------------------------------------------
 
     def summary(self, project: str) -> Kept[ProjectSummary] | None:
         """A project's outline."""
-        return self._get("outline", project, _summary)
+        return self.read("outline", project, _summary)
 
     def put_outline(self, summary: ProjectSummary) -> None:
         """Keep a project's outline."""
@@ -122,41 +121,13 @@ class StoredListings:
             "known": sorted(summary.known),
             "every": {one: _rows(found) for one, found in list(summary.every.items())},
         }
-        self._put("outline", summary.project, "", body)
-
-    # --- details --------------------------------------------------------------------------------------------
-
-    def details(self, kind: str, project: str) -> Kept[DetailListing] | None:
-        """The details of a project's subjects, or of its sessions (`kind`)."""
-        return self._get(f"details of {kind}", project, _details)
-
-    def put_details(self, kind: str, project: str, stamp: str, listing: DetailListing) -> None:
-        """Keep them."""
-        of = {one: [dict(found.values), dict(found.custom)] for one, found in listing.of.items()}
-        body = {"of": of, "columns": listing.columns, "odd": listing.odd}
-        self._put(f"details of {kind}", project, stamp, body)
-
-    def fields(self, kind: str, project: str) -> dict[str, tuple[str, dict[str, str]]]:
-        """What was asked for object by object: by accession id the stamp it came with, and the fields."""
-        kept = self._get(
-            f"fields of {kind}",
-            project,
-            lambda body: {
-                str(one): (str(stamp), {str(name): str(value) for name, value in fields.items()})
-                for one, (stamp, fields) in body.items()
-            },
-        )
-        return kept.value if kept is not None else {}
-
-    def put_fields(self, kind: str, project: str, fields: dict[str, tuple[str, dict[str, str]]]) -> None:
-        """Keep them."""
-        self._put(f"fields of {kind}", project, "", fields)
+        self.keep("outline", summary.project, "", body)
 
     # --- files ----------------------------------------------------------------------------------------------
 
     def files(self, key: Hashable) -> Kept[FileIndex] | None:
         """The files under a key of `listing.service`."""
-        return self._get("files", json.dumps(key), _files)
+        return self.read("files", json.dumps(key), _files)
 
     def put_files(self, key: Hashable, stamp: str, snapshot: FileIndex) -> None:
         """Keep a file listing. One row a resource, not a file: owner and label are said once."""
@@ -169,7 +140,7 @@ class StoredListings:
                     groups.append([number, *head, []])
                     last = head
                 groups[-1][-1].append((file.path, file.size, file.digest))
-        self._put("files", json.dumps(key), stamp, {"groups": groups, "odd": snapshot.odd})
+        self.keep("files", json.dumps(key), stamp, {"groups": groups, "odd": snapshot.odd})
 
     # --- what the server takes ------------------------------------------------------------------------------
 
@@ -177,7 +148,7 @@ class StoredListings:
         """The forms the server refused, with the time of the refusal in epoch seconds, and those it proved to
         be right in.
         """
-        kept = self._get(
+        kept = self.read(
             "forms",
             "",
             lambda body: ({str(one): float(at) for one, at in body[0]}, {str(one) for one in body[1]}),
@@ -190,7 +161,7 @@ class StoredListings:
         if forms == self._forms:
             return
         self._forms = forms
-        self._put("forms", "", "", forms)
+        self.keep("forms", "", "", forms)
 
     def drop(self, kind: str, key: Hashable) -> None:
         """Forget a project ("project"), its summary ("outline"), a session of a project ("session", by both
@@ -210,7 +181,8 @@ class StoredListings:
 
     # --- helpers --------------------------------------------------------------------------------------------
 
-    def _get(self, kind: str, key: str, build: Callable[[Any], T]) -> Kept[T] | None:
+    def read(self, kind: str, key: str, build: Callable[[Any], T]) -> Kept[T] | None:
+        """What was kept of a kind under a key, as `build` makes it of the JSON."""
         row = self._store.get(kind, key)
         if row is None:
             return None
@@ -223,7 +195,8 @@ class StoredListings:
             log.warning("a stored listing (%s) is malformed: %s", kind, error)
             return None
 
-    def _put(self, kind: str, key: str, stamp: str, body: Any) -> None:
+    def keep(self, kind: str, key: str, stamp: str, body: Any) -> None:
+        """Keep something that JSON can hold."""
         self._store.put(kind, key, stamp, json.dumps([self._form, body]))
 
 
@@ -285,11 +258,6 @@ def _summary(body: Any) -> ProjectSummary:
         set(body["known"]),
         {one: [_resource(row) for row in rows] for one, rows in body["every"].items()},
     )
-
-
-def _details(body: Any) -> DetailListing:
-    of = {str(one): Details(dict(values), dict(custom)) for one, (values, custom) in body["of"].items()}
-    return DetailListing(of, list(body["columns"]), list(body["odd"]))
 
 
 def _session(body: Any) -> SessionSnapshot:

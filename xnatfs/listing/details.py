@@ -21,6 +21,7 @@ from xnatfs.errors import Failure
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.projects import ProjectListings
 from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.listing.stored_details import StoredDetails
 from xnatfs.server.detail_requests import (
     DEMOGRAPHICS,
     SCANNERS,
@@ -47,11 +48,12 @@ class DetailListings:
         self._projects = projects
         self._requests = requests
         self.privacy = requests.privacy
+        self._stored = StoredDetails(environment.stored)
         self._composers = WorkerPool("details", 4)  # these wait for others
         self._calls = SingleFlight(self._composers)
         self._values: Refreshable[_Key, DetailListing] = environment.refreshable(
             "what is known of",
-            lambda key: environment.stored.details(*key),
+            lambda key: self._stored.details(*key),
             calls=self._calls,
             again_after=environment.limits.ttl,
         )
@@ -82,7 +84,7 @@ class DetailListings:
         Raises:
             Failure: what keeps the server from answering.
         """
-        stored = self._environment.stored
+        stored = self._stored
         kept = stored.fields(xsi_type, project)
         known = {one: found for one, found in kept.items() if found[0] and stamps.get(one) == found[0]}
         missing = [one for one in stamps if one not in known]
@@ -154,7 +156,7 @@ class DetailListings:
             self._add_custom_fields(kind, project, objects, listing)
         self._tell(listing)
         self._values.put((kind, project), listing, epoch=epoch, stamp=stamp)
-        self._environment.stored.put_details(kind, project, stamp, listing)
+        self._stored.put_details(kind, project, stamp, listing)
         return listing
 
     def _tell(self, listing: DetailListing) -> None:
@@ -210,7 +212,7 @@ class DetailListings:
         patience = self._environment.limits.listing_deadline
         known = {
             one: found
-            for one, found in self._environment.stored.fields(kind, project).items()
+            for one, found in self._stored.fields(kind, project).items()
             if found[0] and objects.get(one) == found[0]
         }
         order = _newest_first(objects)
@@ -231,7 +233,7 @@ class DetailListings:
                 listing.odd.append(f"{one}: its custom fields cannot be read, and are left out")
             else:
                 known[one] = objects[one], fields
-        self._environment.stored.put_fields(kind, project, known)
+        self._stored.put_fields(kind, project, known)
         for one, (_, fields) in known.items():
             if fields and one in listing.of:
                 variables = listing.of[one].custom

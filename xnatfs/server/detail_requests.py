@@ -299,7 +299,10 @@ class DetailRequests:
             Failure: what keeps the server from answering.
         """
         path = f"/data/experiments/{segment(experiment)}"
-        return self._listings.object(path, read_fields, format="json")
+        found = self._listings.object(path, read_fields, format="json")
+        if not self.privacy.demographics:
+            found.pop("age", None)
+        return found
 
 
 class _Collected:

@@ -85,8 +85,6 @@ def _build(wanted: str, builder: Builder, project: str, sessions: Sequence[str])
         for experiment, assessor in pairs
     }
     fields = service.details.own_fields(sorted(types)[0], project, stamps)
-    if not service.details.privacy.demographics:
-        fields = {one: {name: v for name, v in own.items() if name != "age"} for one, own in fields.items()}
     names = _names(fields.values())
     rows: list[Row] = [
         (
