@@ -1,8 +1,9 @@
 """An XNAT server as a directory, and as a Python library.
 
-The public names are those of `dir(xnatfs)`: `connect` and `table` (and `Client`, what `connect` returns), the
-modules `errors` and `plugin`, `__version__`. They are loaded when they are first used, so importing `xnatfs`
-costs nothing. Everything else in this package is private and changes without notice.
+The public names are those of `dir(xnatfs)`: `connect`, `table`, `subjects` and `sessions` (and `Client`, what
+`connect` returns), the modules `errors` and `plugin`, `__version__`. They are loaded when they are first
+used, so importing `xnatfs` costs nothing. Everything else in this package is private and changes without
+notice.
 
 See docs/python.md.
 """
@@ -16,9 +17,9 @@ from xnatfs._version import __version__
 
 if TYPE_CHECKING:
     from xnatfs import errors, plugin
-    from xnatfs.api import Client, connect, table
+    from xnatfs.api import Client, connect, sessions, subjects, table
 
-__all__ = ["Client", "__version__", "connect", "errors", "plugin", "table"]
+__all__ = ["Client", "__version__", "connect", "errors", "plugin", "sessions", "subjects", "table"]
 
 _MODULES = ("errors", "plugin")
 

@@ -1,7 +1,6 @@
 """The library: an XNAT server without a mount, and its tables.
 
-Public are `connect`, `Client` and `table`, by way of `xnatfs` (docs/python.md); the rest is for the command
-`table`.
+Public, by way of `xnatfs`: see docs/python.md.
 Threading: a `Client` and what it opens may be used by any thread; one file object by one at a time.
 """
 
@@ -9,25 +8,18 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from xnatfs.auth.credentials import Credentials, choose, find
-from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.auth.credentials import choose, find
+from xnatfs.config import Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.core import Core, compose
-from xnatfs.errors import UsageError
 from xnatfs.extras import check
-from xnatfs.tables.engine.build import PROBLEM_COLUMNS, Progress
-from xnatfs.tables.engine.from_listings import LISTED, listed_keys, listed_table
-from xnatfs.tables.output.widen import widen
-from xnatfs.tables.output.write import problems, write
-from xnatfs.tables.spec import Frame, Rows
+from xnatfs.made_table import data_frame, make
+from xnatfs.tables.engine.from_listings import LISTED, listed_keys
 from xnatfs.vfs import Vfs
 from xnatfs.vfs_io import BUFFER, RawFile, absolute, glob, stat_result
 
@@ -35,63 +27,6 @@ if TYPE_CHECKING:
     import pandas
 
     StrPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A table: its rows, what is not in it and why, and where it comes from."""
-
-    key: str
-    frame: Frame
-    problems: Rows
-    about: dict[str, str]
-
-    def write(self, path: Path, kind: str) -> None:
-        """Write it as csv, xlsx or parquet; a file that is there is replaced only by a whole one."""
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            draft = Path(folder) / path.name
-            write(self.frame, kind, draft, title=self.key)
-            draft.replace(path)
-
-
-@contextmanager
-def opened(settings: Settings, login: Credentials) -> Iterator[Core]:
-    """The layers of a mount, without one."""
-    mounted = compose(settings, login, "")
-    try:
-        yield mounted
-    finally:
-        mounted.close()
-
-
-def make(
-    mounted: Core,
-    project: str,
-    name: str,
-    sessions: Sequence[str] = (),
-    *,
-    wide: bool = False,
-    progress: Progress | None = None,
-) -> Made:
-    """Build a table.
-
-    Raises:
-        UsageError: there is no such table or session, or it has no wide form.
-        Failure: the server or the cache cannot be used; NO_ENTRY if the user cannot see the project.
-    """
-    builder = mounted.builder
-    listed = listed_table(name)
-    if listed is not None:
-        if wide:
-            raise UsageError(f"the table {name} has no wide form")
-        frame = listed.build(builder, project, sessions)
-        return Made(name, frame, Rows(PROBLEM_COLUMNS), {"rows": str(len(frame.held))})
-    built = builder.build(project, name, sessions, progress)
-    if wide and built.table.wide is None:
-        raise UsageError(f"the table {name} has no wide form")
-    frame_out: Frame = widen(built, built.table) if wide else built
-    about = {key: str(value) for key, value in built.counts().items()}
-    return Made(name, frame_out, built.problems(problems(built)), about)
 
 
 def connect(
@@ -123,8 +58,9 @@ def connect(
     allow_http : bool, optional
         Send the password over plain http:// to another machine.
 
-    Of config.toml the library takes where the server is and how it is reached, whose login to use, and the
-    cache; what a mount shows and how a table is written is left to the caller.
+    Of config.toml the library takes where the server is and how it is reached, whose login to use, the cache,
+    and what is shown of people (`birth-dates`, `no-demographics`); what else a mount shows and how a table is
+    written is left to the caller.
 
     Returns
     -------
@@ -157,6 +93,9 @@ def connect(
         proxy=login.proxy,
         offline=offline,
         allow_http=allow_http or options.get("allow-http", False),
+        privacy=Privacy(
+            not options.get("no-demographics", False), options.get("birth-dates", Privacy.birth_dates)
+        ),
         limits=Limits(cache_size=size),
     )
     return Client(compose(settings, login, ""))
@@ -168,6 +107,7 @@ def table(
     *,
     sessions: Sequence[str] = (),
     wide: bool = False,
+    with_columns: Sequence[str] = (),
     server: str | None = None,
     user: str | None = None,
     cache_dir: StrPath | None = None,
@@ -178,7 +118,7 @@ def table(
 
     Parameters
     ----------
-    project, name, sessions, wide
+    project, name, sessions, wide, with_columns
         See `Client.table`.
     server, user, cache_dir, offline, allow_http
         See `connect`.
@@ -203,7 +143,85 @@ def table(
     """
     check("tables")
     with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as client:
-        return client.table(project, name, sessions=sessions, wide=wide)
+        return client.table(project, name, sessions=sessions, wide=wide, with_columns=with_columns)
+
+
+def subjects(
+    project: str,
+    *,
+    server: str | None = None,
+    user: str | None = None,
+    cache_dir: StrPath | None = None,
+    offline: bool = False,
+    allow_http: bool = False,
+) -> pandas.DataFrame:
+    """Read who is in a study: `Client.subjects` in a connection of its own.
+
+    Parameters
+    ----------
+    project : str
+        Id of the project.
+    server, user, cache_dir, offline, allow_http
+        See `connect`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `Client.subjects`.
+
+    Raises
+    ------
+    xnatfs.errors.UsageError
+        No login fits.
+    xnatfs.errors.MissingExtra
+        Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+    xnatfs.errors.Failure
+        An `OSError`: the server cannot be used, or shows this user no such project (ENOENT).
+
+    Examples
+    --------
+    >>> pandas.merge(xnatfs.subjects("ALFA"), xnatfs.table("ALFA", "freesurfer7/aseg", wide=True))
+    """
+    check("tables")
+    with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as client:
+        return client.subjects(project)
+
+
+def sessions(
+    project: str,
+    *,
+    server: str | None = None,
+    user: str | None = None,
+    cache_dir: StrPath | None = None,
+    offline: bool = False,
+    allow_http: bool = False,
+) -> pandas.DataFrame:
+    """Read which sessions a study has: `Client.sessions` in a connection of its own.
+
+    Parameters
+    ----------
+    project : str
+        Id of the project.
+    server, user, cache_dir, offline, allow_http
+        See `connect`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `Client.sessions`.
+
+    Raises
+    ------
+    xnatfs.errors.UsageError
+        No login fits.
+    xnatfs.errors.MissingExtra
+        Also an `ImportError`: `pip install 'xnatfs[tables]'`.
+    xnatfs.errors.Failure
+        An `OSError`: the server cannot be used, or shows this user no such project (ENOENT).
+    """
+    check("tables")
+    with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as client:
+        return client.sessions(project)
 
 
 class Client:
@@ -281,7 +299,13 @@ class Client:
         return [*listed_keys(core.builder, project), *present]
 
     def table(
-        self, project: str, name: str, *, sessions: Sequence[str] = (), wide: bool = False
+        self,
+        project: str,
+        name: str,
+        *,
+        sessions: Sequence[str] = (),
+        wide: bool = False,
+        with_columns: Sequence[str] = (),
     ) -> pandas.DataFrame:
         """Read a measurement table.
 
@@ -295,6 +319,9 @@ class Client:
             Labels or accession ids; by default all sessions of the project.
         wide : bool, optional
             One row per session instead of one per measurement.
+        with_columns : sequence of str, optional
+            Columns of `subjects` and `sessions` to add: `age` (in years, at the session), `sex`, a custom
+            variable. By default those that `with` in tables.toml names.
 
         Returns
         -------
@@ -307,7 +334,7 @@ class Client:
         Raises
         ------
         xnatfs.errors.UsageError
-            There is no such table or session, or the table has no wide form.
+            There is no such table, session or column, or the table has no wide form.
         xnatfs.errors.MissingExtra
             Also an `ImportError`: `pip install 'xnatfs[tables]'`.
         xnatfs.errors.Failure
@@ -315,7 +342,7 @@ class Client:
         """
         core = self._opened()
         check("tables")
-        made = make(core, project, name, sessions, wide=wide)
+        made = make(core, project, name, sessions, wide=wide, added=with_columns)
         frame = data_frame(made.frame)
         frame.attrs |= {key: int(value) for key, value in made.about.items()}
         frame.attrs["problems"] = data_frame(made.problems)
@@ -485,18 +512,3 @@ class Client:
     @property
     def _vfs(self) -> Vfs:
         return self._opened().vfs
-
-
-def data_frame(frame: Frame) -> pandas.DataFrame:
-    """A table as pandas has it, by way of its Parquet form: one place decides what is a number.
-
-    Raises:
-        MissingExtra: pandas or pyarrow is not installed.
-    """
-    check("tables")
-    import pandas
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.parquet"
-        write(frame, "parquet", path)
-        return pandas.read_parquet(path)

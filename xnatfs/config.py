@@ -215,6 +215,13 @@ class Privacy:
     demographics: bool = True
     birth_dates: str = "year"
 
+    @property
+    def suffix(self) -> str:
+        """For the names of folders; "" for the default."""
+        if not self.demographics:
+            return "-nobody"
+        return "" if self.birth_dates == "year" else f"-{self.birth_dates}"
+
 
 BIRTH_DATES = ("year", "full", "none")
 

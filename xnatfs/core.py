@@ -99,7 +99,9 @@ class Core:
             self.project_maps,
             self.conversions,
         )
-        self.outputs = TableFiles(self.builder, self.cache.directory / "tables", limits)
+        # What one mount shows of people another need not.
+        folder = self.cache.directory / f"tables{self.settings.privacy.suffix}"
+        self.outputs = TableFiles(self.builder, folder, limits)
         self.finder = TableDiscovery(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xnatfs.config import config_home, normal_url, parse_size
+from xnatfs.config import BIRTH_DATES, config_home, normal_url, parse_size
 from xnatfs.errors import UsageError
 from xnatfs.text import did_you_mean
 
@@ -244,6 +244,16 @@ def _digest(value: object, where: str, _: Path) -> str:
     return str(value)
 
 
+def _birth_dates(value: object, where: str, _: Path) -> str:
+    if value not in BIRTH_DATES:
+        raise UsageError(f"{where} must be {', '.join(map(repr, BIRTH_DATES))}".replace("'", '"'))
+    return str(value)
+
+
+def _columns(value: object, where: str, folder: Path) -> str:
+    return ",".join(_texts(value, where, folder))
+
+
 def _url(value: object, where: str, folder: Path) -> str:
     try:
         return normal_url(_text(value, where, folder))
@@ -286,5 +296,8 @@ OPTIONS: Mapping[str, _Kind] = {
     "inode32": _flag,
     "foreground": _flag,
     "wide": _flag,
+    "with": _columns,
+    "birth-dates": _birth_dates,
+    "no-demographics": _flag,
 }
-PROJECT_OPTIONS: Mapping[str, _Kind] = {"wide": _flag, "bids-map": _path}
+PROJECT_OPTIONS: Mapping[str, _Kind] = {"wide": _flag, "with": _columns, "bids-map": _path}

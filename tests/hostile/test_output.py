@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnatfs.api import Made
 from xnatfs.cli import _Printable, doctor, main, status, table
 from xnatfs.cli.format import say
 from xnatfs.errors import Cause, Failure
+from xnatfs.made_table import Made
 from xnatfs.tables.spec import Column, Rows
 from xnatfs.text import printable, printable_lines
 

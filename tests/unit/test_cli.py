@@ -259,7 +259,7 @@ def test_output_that_nobody_reads_to_its_end() -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "sessions\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "subjects\n", "")
 
 
 @pytest.mark.parametrize("words", [["--log-file", "{log}", "-vv"], ["-vv", "--log-file", "{log}"]])

@@ -15,7 +15,7 @@ import xnatfs
 from xnatfs import errors, plugin
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = ["Client", "__version__", "connect", "errors", "plugin", "table"]
+PUBLIC = ["Client", "__version__", "connect", "errors", "plugin", "sessions", "subjects", "table"]
 PLUGIN = [
     *(
         "Column",
@@ -34,7 +34,8 @@ PLUGIN = [
     *("stack", "stacked", "text_lines", "unfinished", "value_of", "version_in", "volume", "where", "without"),
 ]
 CLIENT = [
-    *("close", "glob", "listdir", "open", "pyxnat", "server", "stat", "table", "tables", "user"),
+    *("close", "glob", "listdir", "open", "pyxnat", "server", "sessions", "stat", "subjects", "table"),
+    *("tables", "user"),
 ]
 
 
@@ -62,9 +63,11 @@ def test_the_arguments_of_connect_and_table_are_these() -> None:
     shared = ["user", "cache_dir", "offline", "allow_http"]
     assert list(inspect.signature(xnatfs.connect).parameters) == ["server", "user", "projects", *shared[1:]]
     assert list(inspect.signature(xnatfs.table).parameters) == [
-        *("project", "name", "sessions", "wide", "server"),
+        *("project", "name", "sessions", "wide", "with_columns", "server"),
         *shared,
     ]
+    for one in (xnatfs.subjects, xnatfs.sessions):
+        assert list(inspect.signature(one).parameters) == ["project", "server", *shared]
 
 
 def test_other_names_are_none() -> None:
@@ -90,7 +93,10 @@ def test_the_version_is_written_once() -> None:
 
 
 def public_objects() -> list[tuple[str, object]]:
-    found = [(f"xnatfs.{name}", getattr(xnatfs, name)) for name in ("Client", "connect", "table")]
+    found = [
+        (f"xnatfs.{name}", getattr(xnatfs, name))
+        for name in ("Client", "connect", "sessions", "subjects", "table")
+    ]
     found += [(f"xnatfs.Client.{name}", getattr(xnatfs.Client, name)) for name in CLIENT]
     found += [(f"xnatfs.errors.{name}", getattr(errors, name)) for name in errors.__all__]
     return found + [

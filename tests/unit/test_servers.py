@@ -14,6 +14,7 @@ from xnatfs import cli, servers
 from xnatfs.auth import login_files
 from xnatfs.auth.credentials import choose, find, names, without_passwords
 from xnatfs.cli import doctor, mount, table
+from xnatfs.config import Privacy
 from xnatfs.errors import UsageError
 from xnatfs.servers import OPTIONS, PROJECT_OPTIONS, NamedServer, load, parse
 from xnatfs.tables.registry import with_plugins
@@ -340,6 +341,14 @@ def test_a_broken_file_ends_the_command_with_one_sentence(mounted: Any, written:
     assert code == 1 and said.count("\n") == 1 and "did you mean cache-size or cache-dir?" in said
 
 
+def test_what_is_shown_of_people_has_its_default_there(written: Any, mounted: Any) -> None:
+    written(f'[servers.lab]\nurl = "{LAB}"\nbirth-dates = "full"\n')
+    assert mounted().privacy == Privacy(birth_dates="full")
+    assert mounted("--birth-dates", "none", "--no-demographics").privacy == Privacy(False, "none")
+    with pytest.raises(UsageError, match='birth-dates must be "year", "full", "none"'):
+        parse(f'[servers.lab]\nurl = "{LAB}"\nbirth-dates = "month"\n', "config.toml", Path())
+
+
 def test_a_projects_own_default_holds_for_its_tables(
     written: Any, monkeypatch: pytest.MonkeyPatch, private_home: Path
 ) -> None:
@@ -348,8 +357,8 @@ def test_a_projects_own_default_holds_for_its_tables(
     monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
     asked: list[tuple[str, bool]] = []
 
-    def make(mounted: object, project: str, name: str, sessions: object, wide: bool) -> None:
-        asked.append((project, wide))
+    def make(mounted: object, project: str, name: str, *others: Any) -> None:
+        asked.append((project, others[1]))
         raise UsageError("far enough")
 
     core = types.SimpleNamespace(builder=types.SimpleNamespace(tables=with_plugins()[0]))

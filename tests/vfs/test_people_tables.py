@@ -5,7 +5,9 @@ right, and they join with measurements as they are.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import os
 from pathlib import Path
 
 import pandas
@@ -13,13 +15,15 @@ import pyarrow.parquet
 import pytest
 import requests
 
-from tests.support import read
-from tests.vfs.conftest import Compose, Shelf
+from tests.support import lab_archive, read, until
+from tests.vfs.conftest import LIMITS, Compose, Shelf
 from tests.vfs.test_details import FULL, PROJECTS, rest
 from xnatfs import api
 from xnatfs.config import Privacy
 from xnatfs.core import Core
 from xnatfs.demo.server import DemoServer
+from xnatfs.errors import UsageError
+from xnatfs.tables.engine import materialize
 
 Rows = list[dict[str, str]]
 
@@ -176,3 +180,60 @@ def test_the_age_is_as_precise_as_the_dates_are(shelf: Shelf, compose: Compose) 
     assert (exact["age"], exact["age_from"]) == ("63.67", "dob")
     year = rows(compose(shelf.server, "year"), "P/sessions.csv")[0]
     assert (year["age"], year["age_from"]) == ("64", "yob")
+
+
+# --- beside other tables ------------------------------------------------------------------------------------
+
+
+def test_columns_to_add_stand_last_and_in_a_wide_table_first(lab: DemoServer, compose: Compose) -> None:
+    client = api.Client(compose(lab))
+    plain = client.table("ALFA", "freesurfer6/aseg")
+    added = client.table("ALFA", "freesurfer6/aseg", with_columns=["age", "sex", "apoe"])
+    assert list(added.columns) == [*plain.columns, "age", "sex", "apoe"]
+    assert added[list(plain.columns)].equals(plain)
+    wide = client.table("ALFA", "freesurfer6/aseg", wide=True, with_columns=["age", "sex"])
+    assert list(wide.columns[:3]) == ["ID", "age", "sex"]
+    ages = client.sessions("ALFA").set_index("ID")["age"]
+    assert wide["age"].fillna(-1).tolist() == ages[wide["ID"]].fillna(-1).tolist()
+    for name in ("sessions", "scandates", "scans"):
+        table = client.table("ALFA", name, with_columns=["sex", "age"])
+        assert "sex" in table.columns and list(table.columns).count("age") == 1
+    with pytest.raises(UsageError, match="no column 'aeg' to add; did you mean"):
+        client.table("ALFA", "scans", with_columns=["aeg"])
+
+
+def test_the_columns_that_tables_toml_names_follow_the_server(
+    lab: DemoServer, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the files of a mount too, and a change of a subject alone is seen."""
+    config = Path(os.environ["HOME"]) / "config"
+    config.mkdir()
+    monkeypatch.setenv("XNATFS_CONFIG_DIR", str(config))
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    (config / "tables.toml").write_text('with = ["sex"]\n[tables.freesurfer7]\nwith = []\n')
+    with DemoServer(lab_archive()) as server:
+        core = compose(server, limits=dataclasses.replace(LIMITS, ttl=0.0))
+        wide = "ALFA/freesurfer6/aseg_wide.csv"
+        assert list(rows(core, wide)[0])[:2] == ["ID", "sex"]
+        assert rows(core, wide)[0]["sex"] == "male"
+        assert "sex" in rows(core, "ALFA/freesurfer6/aseg.csv")[0]
+        assert "sex" not in rows(core, "ALFA/freesurfer7/aseg.csv")[0]
+        subject = next(one for one in server.archive.subjects.values() if one.label == "007")
+
+        def corrected() -> None:
+            subject.gender = "other"
+            server.archive.edit(subject=subject)
+
+        server.call(corrected)
+        core.refresh()
+        assert until(lambda: rows(core, wide)[0]["sex"] == "other")
+
+
+def test_no_file_of_another_choice_is_served(shelf: Shelf, compose: Compose) -> None:
+    """Tables are kept on the disk: those with a date of birth are not shown where only its year is."""
+    shelf.subject.fields["dob"] = "1960-05-06"
+    first = compose(shelf.server, privacy=FULL)
+    assert rows(first, "P/subjects.csv")[0]["dob"] == "1960-05-06"
+    first.close()
+    assert "dob" not in rows(compose(shelf.server), "P/subjects.csv")[0]
+    assert "yob" not in rows(compose(shelf.server, privacy=Privacy(False)), "P/subjects.csv")[0]

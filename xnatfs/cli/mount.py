@@ -14,8 +14,8 @@ from xnatfs.auth.credentials import Credentials
 from xnatfs.bids.mapping import user_map
 from xnatfs.cli import completing
 from xnatfs.cli.format import say
-from xnatfs.cli.options import Where, where
-from xnatfs.config import Settings
+from xnatfs.cli.options import Where, privacy, where
+from xnatfs.config import Privacy, Settings
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
@@ -83,6 +83,7 @@ class _Mount(click.Command):
     is_flag=True,
     help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
 )
+@privacy
 @click.option("--fsname", metavar="NAME", hidden=True, help="Shown as the source in the list of mounts.")
 @click.option(
     "--foreground",
@@ -100,6 +101,7 @@ def command(
     allow_other: bool,
     overlay: str | None,
     inode32: bool,
+    privacy: Privacy,
     fsname: str | None,
     in_foreground: bool,
 ) -> None:
@@ -127,6 +129,7 @@ def command(
         inode32=inode32,
         lower=overlay is not None,
         shown_as=fsname or "",
+        privacy=privacy,
     )
     start(settings, login, mountpoint, allow_other=allow_other, overlay=overlay, in_foreground=in_foreground)
 

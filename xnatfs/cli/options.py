@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from xnatfs.auth import credentials as logins
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import completing
-from xnatfs.config import Limits, Settings, cache_home, parse_size
+from xnatfs.config import BIRTH_DATES, Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.errors import UsageError
 from xnatfs.servers import NamedServer
 
@@ -120,6 +120,32 @@ _CACHE = (
         help="Send the server nothing: show what was listed before, serve what is in the cache.",
     ),
 )
+
+
+_PRIVACY = (
+    click.option(
+        "--birth-dates",
+        type=click.Choice(BIRTH_DATES),
+        default=Privacy.birth_dates,
+        show_default=True,
+        help="What is shown and kept of dates of birth.",
+    ),
+    click.option(
+        "--no-demographics",
+        is_flag=True,
+        help="Show and keep nothing about subjects: no sex, age, group, custom variables.",
+    ),
+)
+
+
+def privacy(command: F) -> F:
+    """Give a command the options that say what is shown of people, as one argument `privacy`."""
+
+    @functools.wraps(command)
+    def call(*arguments: Any, birth_dates: str, no_demographics: bool, **more: Any) -> Any:
+        return command(*arguments, privacy=Privacy(not no_demographics, birth_dates), **more)
+
+    return _with(cast(F, call), *_PRIVACY)
 
 
 def where(command: F) -> F:

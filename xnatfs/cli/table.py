@@ -13,12 +13,13 @@ import click
 from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from xnatfs.api import Made, make, opened
 from xnatfs.cli import completing
 from xnatfs.cli.format import say
-from xnatfs.cli.options import Where, where
+from xnatfs.cli.options import Where, privacy, where
+from xnatfs.config import Privacy
 from xnatfs.core import Core
 from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.made_table import Made, make, opened
 from xnatfs.tables.engine.explain import explain
 from xnatfs.tables.engine.from_listings import LISTED, listed_keys
 from xnatfs.tables.output.write import FORMATS, check_format, write
@@ -45,6 +46,14 @@ _INCOMPLETE = 3  # the exit code where the table was written, but sessions are m
     multiple=True,
     help="Only this session, by label or accession id (may be repeated).",
 )
+@click.option(
+    "--with",
+    "added",
+    metavar="COLUMNS",
+    default="",
+    help="Add columns of the tables subjects and sessions, as in age,sex.",
+)
+@privacy
 @click.option("--wide", is_flag=True, help="One row per session instead of one per measurement.")
 @click.option(
     "--problems",
@@ -65,6 +74,8 @@ def command(
     where: Where,
     output: Path | None,
     sessions: tuple[str, ...],
+    added: str,
+    privacy: Privacy,
     wide: bool,
     problems: bool,
     explaining: bool,
@@ -91,7 +102,8 @@ def command(
     check_format(kind)
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"{output.absolute().parent} is not a folder")
-    settings, login = where.settings()
+    settings, login = where.settings(privacy=privacy)
+    columns = tuple(filter(None, (one.strip() for one in added.split(","))))
     with opened(settings, login) as mounted, _project_known(mounted, project):
         if explaining:
             say(explain(mounted.builder, mounted.finder, project))
@@ -101,7 +113,7 @@ def command(
             say("\n".join([*listed_keys(mounted.builder, project), *present.keys]))
             return 0
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
-        made = _make(mounted, project, name, sessions, wide)
+        made = _make(mounted, project, name, sessions, wide, columns)
         try:
             _write(made, output, kind, problems)
         except ValueError as error:  # more columns than a spreadsheet allows
@@ -140,7 +152,14 @@ def _can_be_wide(mounted: Core, name: str) -> bool:
     return table is not None and table.wide is not None
 
 
-def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wide: bool) -> Made:
+def _make(
+    mounted: Core,
+    project: str,
+    name: str,
+    sessions: tuple[str, ...],
+    wide: bool,
+    added: tuple[str, ...],
+) -> Made:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -160,6 +179,7 @@ def _make(mounted: Core, project: str, name: str, sessions: tuple[str, ...], wid
             name,
             sessions,
             wide=wide,
+            added=added,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 

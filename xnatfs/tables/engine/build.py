@@ -107,8 +107,8 @@ class Builder:
 
     def state(self, project: str, key: str, sessions: Sequence[str] = (), *, recheck: bool = True) -> str:
         """The same as long as a build would give the same table: the sessions with their stamps, and what is
-        read of them. "" if only a build can show it: for tables made from listings, servers without stamps,
-        and once after `check_again`.
+        read of them. "" if only a build can show it: for tables made from listings or with columns from them,
+        servers without stamps, and once after `check_again`.
 
         Args:
             recheck: without it, what the stamps tell of tables made from listings too, and after
@@ -124,7 +124,23 @@ class Builder:
         chosen = chosen_sessions(summary, sessions)
         if recheck and (key not in self.tables or self.rechecks.due(project, key, sessions)):
             return ""
-        return _state(project, self._spec(summary, key).fingerprint if key in self.tables else key, chosen)
+        if key not in self.tables:
+            return _state(project, key, chosen)
+        state = _state(project, self._spec(summary, key).fingerprint, chosen)
+        added = self.overrides.of(summary).columns(self.tables[key])
+        # What is known of subjects may change without a session's stamp.
+        return state if not added else "" if recheck else joined_state([state, *added])
+
+    def added_columns(self, project: str, key: str) -> tuple[str, ...]:
+        """The columns about subject and session that the site adds to a table.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
+        table = self._table(key)
+        parts = [part for part, _ in self.parts(project)]
+        every = [self.overrides.of(self.summaries.get(part)).columns(table) for part in parts]
+        return tuple(dict.fromkeys(name for names in every for name in names))
 
     def parts(self, project: str, sessions: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
         """The projects, and the sessions of each, that a name stands for: a project, or a group (a list of

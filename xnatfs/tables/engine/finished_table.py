@@ -15,7 +15,9 @@ from pathlib import Path
 from xnatfs._version import __version__
 from xnatfs.errors import UsageError
 from xnatfs.tables.engine.build import Builder, BuiltTable
+from xnatfs.tables.engine.built_table import joined_state
 from xnatfs.tables.engine.from_listings import listed_table
+from xnatfs.tables.engine.joined_columns import JoinedColumns
 from xnatfs.tables.engine.listed_table import Listed
 from xnatfs.tables.output.types import ColumnScan, scan
 from xnatfs.tables.output.widen import widen
@@ -60,6 +62,7 @@ class FinishedTable:
         frame: its rows.
         built: how it was built; None if it is made from listings.
         state: of the project when it was built, see `Builder.state`.
+        joined: the columns about subject and session to add.
     """
 
     key: str
@@ -70,6 +73,7 @@ class FinishedTable:
     frame: Frame
     built: BuiltTable | None = None
     state: str = ""
+    joined: JoinedColumns | None = None
     _scan: ColumnScan | None = None
 
     def write(self, variant: Variant, path: Path) -> None:
@@ -77,24 +81,44 @@ class FinishedTable:
         if variant.problems and self.built is not None:
             write(self.built.problems(self._scanned().notes), "csv", path, title=f"{self.key} problems")
         elif variant.wide and self.built is not None:
-            write(widen(self.frame, self.built.table), variant.format, path, title=f"{self.key}_wide")
+            wide = wide_with(self.built, self.joined)
+            write(wide, variant.format, path, title=f"{self.key}_wide")
         else:
             scanned = self._scanned() if variant.format != "csv" else None
-            write(self.frame, variant.format, path, title=self.key, scanned=scanned)
+            write(self._long, variant.format, path, title=self.key, scanned=scanned)
+
+    @property
+    def _long(self) -> Frame:
+        return self.frame if self.joined is None else self.joined.beside(self.frame)
 
     def _scanned(self) -> ColumnScan:
         if self._scan is None:
-            self._scan = scan(self.frame)
+            self._scan = scan(self._long)
         return self._scan
 
 
-def finish(built: BuiltTable) -> FinishedTable:
-    """A built table, ready to be written."""
+def wide_with(built: BuiltTable, joined: JoinedColumns | None) -> Frame:
+    """The wide form of a table, the columns to add first after those that lead it."""
+    wide = widen(built, built.table)
+    return wide if joined is None else joined.beside(wide, len(built.table.lead))
+
+
+def finish(built: BuiltTable, joined: JoinedColumns | None = None) -> FinishedTable:
+    """A built table, ready to be written, with the columns to add."""
     counts = built.counts() | {"problems": len(built.problems().held)}
     about = {name: str(value) for name, value in counts.items()} | _times(built.as_of)
-    fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}".encode()).hexdigest()[:20]
+    more = "" if joined is None else joined.fingerprint
+    fingerprint = hashlib.sha256(f"{built.fingerprint} {__version__}{more}".encode()).hexdigest()[:20]
     return FinishedTable(
-        built.table.key, fingerprint, built.as_of, about, variants(built.table), built, built, built.state
+        built.table.key,
+        fingerprint,
+        built.as_of,
+        about,
+        variants(built.table),
+        built,
+        built,
+        built.state if joined is None else joined_state([built.state, *joined.names]),
+        joined,
     )
 
 

@@ -36,6 +36,7 @@ from xnatfs.tables.engine.finished_table import (
     variants,
 )
 from xnatfs.tables.engine.from_listings import listed_table
+from xnatfs.tables.engine.joined_columns import joined_columns
 from xnatfs.tables.output.write import check_format
 
 __all__ = ["TableFiles", "Variant", "variants"]
@@ -217,7 +218,11 @@ class TableFiles:
     def _build(self, request: _Request) -> FinishedTable:
         if listed_table(request.key) is not None:
             return finish_listed(self._builder, *request)
-        return finish(self._builder.build(*request))
+        project, key, sessions = request
+        names = self._builder.added_columns(project, key)
+        parts = self._builder.parts(project, sessions)
+        joined = joined_columns(self._builder, parts, names) if names else None
+        return finish(self._builder.build(*request), joined)
 
     def _put_in_place(self, request: _Request, finished: FinishedTable, variant: Variant) -> None:
         before = self._store.manifest(request.name)

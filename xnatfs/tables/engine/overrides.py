@@ -12,6 +12,8 @@ configuration, which wins.
     resources = ["ashs_out"]
     files.left = "*left*nogray*.txt"            # by the role the table gives the file; shell patterns, * also
                                                 # crosses /
+    with = ["age", "sex"]                       # columns of the tables subjects and sessions to add; at the
+                                                # top of the file: to every table
 
 Threading: immutable values; no I/O but `user_file`.
 """
@@ -71,11 +73,21 @@ class Spec:
 
 @dataclass(frozen=True)
 class Site:
-    """The overrides: labels by bx's label; resources and file patterns by table key or pipeline."""
+    """The overrides: labels by bx's label; resources, file patterns and columns to add by table key or
+    pipeline ("": every table).
+    """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def columns(self, table: Table) -> tuple[str, ...]:
+        """The columns about subject and session to add to a table."""
+        for key in (table.key, table.pipeline, ""):
+            if key in self.added:
+                return self.added[key]
+        return ()
 
     def spec(self, table: Table) -> Spec:
         """A table with what the site says of it."""
@@ -95,7 +107,12 @@ class Site:
             key: {**below.files.get(key, {}), **self.files.get(key, {})}
             for key in (*below.files, *self.files)
         }
-        return Site({**below.labels, **self.labels}, {**below.resources, **self.resources}, files)
+        return Site(
+            {**below.labels, **self.labels},
+            {**below.resources, **self.resources},
+            files,
+            {**below.added, **self.added},
+        )
 
 
 def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
@@ -114,11 +131,12 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise UsageError(f"{where}: {str(error)[:300]}") from None
-    unknown = set(tables_file) - {"labels", "tables"}
+    unknown = set(tables_file) - {"labels", "tables", "with"}
     if unknown:
         raise UsageError(
             f"{where}: {sorted(unknown)[0]!r} is not a section of {NAME}; it has [labels] and [tables.NAME]"
         )
+    added = {"": _texts(tables_file["with"], f"{where}: with")} if tables_file.get("with") else {}
     labels = {
         label: _texts(value, f"{where}: labels.{label}")
         for label, value in _section(tables_file, "labels", where).items()
@@ -137,14 +155,16 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
             raise UsageError(
                 f"{where}: there is no table or pipeline {name!r}; `xnatfs table --list` shows them"
             )
-        if not isinstance(value, dict) or set(value) - {"resources", "files"}:
+        if not isinstance(value, dict) or set(value) - {"resources", "files", "with"}:
             meant_key = (
                 next((f"{name}/{key}" for key in value if f"{name}/{key}" in tables), "")
                 if isinstance(value, dict)
                 else ""
             )
             hint = f'; the table is written [tables."{meant_key}"]' if meant_key else ""
-            raise UsageError(f"{where}: [tables.{name}] has `resources` and `files` only{hint}")
+            raise UsageError(f"{where}: [tables.{name}] has `resources`, `files` and `with` only{hint}")
+        if "with" in value:
+            added[name] = _texts(value["with"], f"{where}: tables.{name}.with") if value["with"] else ()
         if "resources" in value:
             resources[name] = _texts(value["resources"], f"{where}: tables.{name}.resources")
         roles = {input.role for table in meant for input in table.inputs}
@@ -152,7 +172,7 @@ def parse(text: str, where: str, tables: Mapping[str, Table]) -> Site:
             if role not in roles:
                 raise UsageError(f"{where}: {name} has no file {role!r}, but {', '.join(sorted(roles))}")
             files.setdefault(name, {})[role] = _texts(patterns, f"{where}: tables.{name}.files.{role}")
-    return Site(labels, resources, files)
+    return Site(labels, resources, files, added)
 
 
 def user_file() -> Path:

@@ -207,6 +207,11 @@ def sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
     return _session_rows(builder, project, sessions, scans=True)
 
 
+def visits(builder: Builder, project: str, sessions: Sequence[str], names: Collection[str]) -> Rows:
+    """The same with at least these of its columns: what is below a session is looked at only if need be."""
+    return _session_rows(builder, project, sessions, scans=any(column.name in names for column in _SCANS))
+
+
 def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scans: bool) -> Rows:
     people = _People(builder, project, chosen)
     listing = people.sessions
