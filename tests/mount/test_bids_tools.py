@@ -35,6 +35,14 @@ sidecar = { Manufacturer = "Nordic" }
 """
 
 
+PEOPLE = {
+    "007": {"gender": "U", "yob": "", "age": ">89", "handedness": "unknown"},
+    "sub001": {"yob": "1925", "height": "180"},
+    "sub002": {"yob": "", "dob": "1960-00-00", "handedness": "A"},
+    "sub004": {"gender": "", "yob": "2030", "group": "señal & ruido"},
+}
+
+
 def ok(*command: str | Path, timeout: float = 110) -> str:
     done = run(*command, timeout=timeout)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -70,8 +78,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     folder = tmp_path_factory.mktemp("lab")
     named = folder / "nord.toml"
     named.write_text(NORD_MAP)
+    archive = lab_archive()
+    subjects = {one.label: one for one in archive.subjects.values() if one.project == "ALFA"}
+    for label, values in PEOPLE.items():  # as labs write it
+        subjects[label].gender = values.pop("gender", subjects[label].gender)
+        subjects[label].yob = values.pop("yob", subjects[label].yob)
+        subjects[label].fields |= values
     with (
-        DemoServer(lab_archive()) as server,
+        DemoServer(archive) as server,
         mount(server.url, folder, "--bids-map", str(named), env={"HOME": str(folder)}) as mounted,
     ):
         yield mounted
@@ -128,6 +142,26 @@ def test_pybids_finds_the_entities(lab: Mount, other: Mount) -> None:
         "rest",
     ]
     assert found["runs"] == [1, 2] and found["echoes"] == [1, 2, 3] and found["count"] == 4 * (3 + 2)
+
+
+def test_pybids_finds_what_is_known_of_the_participants(lab: Mount) -> None:
+    code = """
+        import json, sys
+        from bids import BIDSLayout
+        layout = BIDSLayout(sys.argv[1])
+        people = layout.get(suffix="participants", extension=".tsv")[0].get_df()
+        visits = layout.get(suffix="sessions", extension=".tsv", subject="sub003")[0].get_df()
+        print(people.to_json(orient="records"))
+        print(visits.to_json(orient="records"))
+    """
+    people, visits = map(json.loads, python(code, lab.point / "views/ALFA/bids").splitlines())
+    found = {one["participant_id"]: one for one in people}
+    assert [found[one]["age"] for one in ("sub-007", "sub-sub001", "sub-sub002", "sub-sub003")] == [
+        *("89+", "89+", "61", "72")
+    ]
+    assert [found[one]["sex"] for one in ("sub-007", "sub-sub001", "sub-sub002")] == [None, "female", "male"]
+    assert found["sub-sub002"]["handedness"] == "ambidextrous" and found["sub-sub003"]["handedness"] == "left"
+    assert [one["age"] for one in visits] == [72, 74]
 
 
 def test_mrtrix_and_nilearn_read_paths_of_the_views(lab: Mount, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support import md5, read, walk
 from tests.vfs.conftest import Compose, Shelf
+from xnatfs.config import Privacy
 from xnatfs.demo.data import fjord, images
 from xnatfs.demo.server import DemoServer
-from xnatfs.errors import UsageError
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.vfs import Vfs
 
 ALFA = "/views/ALFA/bids"
@@ -65,6 +66,13 @@ def test_the_top_lists_no_sessions_files(lab: DemoServer, compose: Compose) -> N
     ]
     assert table(vfs, f"{ALFA}/participants.tsv")[1] == {
         "participant_id": "sub-sub001",
+        "age": "65",
+        "sex": "female",
+        "handedness": "right",
+        "group": "control",
+        "education": "12",
+        "apoe": "e3/e3",
+        "screening_id": "001956",
         "original_label": "sub001",
         "accession_id": "DEMO_S00001",
         "project": "ALFA",
@@ -75,6 +83,53 @@ def test_the_top_lists_no_sessions_files(lab: DemoServer, compose: Compose) -> N
         ("ses-MR2", "2023-03-01T10:02:11", "sub001_MR2"),
     ]
     assert not lab.requests(LISTING) and not lab.requests(CONTENT)
+
+
+def test_what_is_known_of_people_is_in_the_words_of_bids(lab: DemoServer, compose: Compose) -> None:
+    """Whatever BIDS has no word for is `n/a`, which a validator takes."""
+    vfs = compose(lab).vfs
+    found = {row["original_label"]: row for row in table(vfs, "/views/MESSY/bids/participants.tsv")}
+    assert [found[label]["sex"] for label in ("m01", "m02", "Ana María", "m03")] == [
+        *("n/a", "female", "female", "male")
+    ]
+    assert [found[label]["handedness"] for label in ("m01", "m02")] == ["n/a", "ambidextrous"]
+    assert found["m04"]["age"] == found["m03"]["age"] == "n/a"  # below zero; born after the session
+    assert found["sub001"]["age"] == "n/a"  # shared in without its subject
+    assert found["m02"]["custom_age"] == "unknown"
+    described = json.loads(read(vfs, "/views/ALFA/bids/participants.json"))
+    assert described["age"]["Units"] == "year" and set(described["group"]["Levels"]) == {"control", "patient"}
+    assert described.keys() == table(vfs, f"{ALFA}/participants.tsv")[0].keys() - {"participant_id"}
+    ages = table(vfs, f"{ALFA}/sub-sub001/sub-sub001_sessions.tsv")
+    assert [row["age"] for row in ages] == ["65", "67"]
+
+
+def test_without_demographics_nothing_is_known_of_people(lab: DemoServer, compose: Compose) -> None:
+    vfs = compose(lab, privacy=Privacy(demographics=False)).vfs
+    assert list(table(vfs, f"{ALFA}/participants.tsv")[0]) == [
+        *("participant_id", "original_label", "accession_id", "project")
+    ]
+    assert "age" not in table(vfs, f"{ALFA}/sub-sub001/sub-sub001_sessions.tsv")[0]
+
+
+def test_the_images_are_there_where_the_participants_cannot_be_listed(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table without its columns would pass for a true one: it is an error until it can be had."""
+    scan = shelf.make.scan(shelf.session, "1", "T1w")
+    shelf.make.resource(scan, "NIFTI", {"x.nii.gz": b"\x1f\x8b"})
+    core = compose(shelf.server)
+    details = core.listing_service.details
+
+    def away(project: str) -> None:
+        raise Failure(Cause.UNREACHABLE, project)
+
+    monkeypatch.setattr(details, "subjects", away)
+    assert "sub-s" in names(core.vfs, "/views/P/bids")
+    with pytest.raises(OSError, match="P"):
+        read(core.vfs, "/views/P/bids/participants.tsv")
+    monkeypatch.undo()
+    shelf.server.call(lambda: setattr(shelf.subject, "gender", "female"))
+    assert table(core.vfs, "/views/P/bids/participants.tsv")[0]["sex"] == "female"
 
 
 def test_one_node_whatever_the_path(lab: DemoServer, compose: Compose) -> None:
@@ -99,7 +154,8 @@ def test_every_image_is_the_servers_file(lab: DemoServer, compose: Compose) -> N
     assert len(shown) == 9 * (4 + 2)
     assert all(truth[entry.inode] == (entry.size, entry.mtime) for _, entry in shown)
     assert len({entry.inode for _, entry in shown}) == len(shown)
-    assert not lab.requests(".")  # the listings `projects` made are all it takes
+    # The listings `projects` made are all it takes, and what is known of the subjects.
+    assert [record.path for record in lab.requests(".")] == ["/data/projects/ALFA/subjects"]
 
 
 def test_a_cold_walk_costs_the_listings_only(lab: DemoServer, compose: Compose) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xnatfs.bids.dataset import Row, Unmapped
+from xnatfs.bids.participants import Known
 from xnatfs.bids.schema import VERSION
 from xnatfs.server.records import ExperimentRecord
 
@@ -29,8 +30,8 @@ Which scan became which file follows from the rules in code/. A lab's own rules 
 --bids-map FILE`, from the user's
 bids.toml, or from the file bids.toml in the project's resource XNATFS; docs/bids.md of xnatfs describes them.
 
-participants.tsv and sub-*/sub-*_sessions.tsv     the original labels of subjects and sessions, and their \
-accession ids
+participants.tsv and sub-*/sub-*_sessions.tsv     what is known of subjects and sessions, their original \
+labels and accession ids
 sub-*/ses-*/sub-*_ses-*_scans.tsv                 the scan and the original file of each image
 unmapped.tsv                                      images that are not in the dataset, and why
 """
@@ -78,9 +79,9 @@ def document(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent="\t", ensure_ascii=False) + "\n").encode()
 
 
-def described(columns: Mapping[str, str]) -> bytes:
-    """The JSON beside a table."""
-    return document({name: {"Description": text} for name, text in columns.items()})
+def described(columns: Mapping[str, str], more: Mapping[str, Mapping[str, Any]] | None = None) -> bytes:
+    """The JSON beside a table; `more` columns stand first."""
+    return document({**(more or {}), **{name: {"Description": text} for name, text in columns.items()}})
 
 
 def description(title: str, server: str, version: str) -> bytes:
@@ -104,26 +105,28 @@ def readme(title: str, version: str) -> bytes:
     return _README.format(title=title, version=version).encode("utf-8", "replace")
 
 
-def participants(people: Iterable[Person]) -> bytes:
-    """participants.tsv."""
+def participants(people: Iterable[Person], known: Known) -> bytes:
+    """participants.tsv, with what is known of each."""
     return table(
-        ["participant_id", *PARTICIPANTS], ([f"sub-{person.label}", *person[1:]] for person in people)
+        ["participant_id", *known.columns, *PARTICIPANTS],
+        ([f"sub-{person.label}", *known.cells(person.accession), *person[1:]] for person in people),
     )
 
 
-def sessions(visits: Iterable[VisitRow]) -> bytes:
-    """sub-*_sessions.tsv."""
+def sessions(visits: Iterable[VisitRow], ages: Mapping[str, str]) -> bytes:
+    """sub-*_sessions.tsv; the ages by accession id, if any is known."""
     rows = (
         [
             f"ses-{visit.label}",
             acquired(visit.experiment),
+            *([ages.get(visit.experiment.id, "")] if ages else []),
             visit.experiment.label,
             visit.experiment.id,
             visit.project,
         ]
         for visit in visits
     )
-    return table(["session_id", "acq_time", *SESSIONS], rows)
+    return table(["session_id", "acq_time", *(["age"] if ages else []), *SESSIONS], rows)
 
 
 def scans(rows: Iterable[Row], experiment: ExperimentRecord) -> bytes:

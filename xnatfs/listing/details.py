@@ -18,6 +18,7 @@ from functools import partial
 from xnatfs.concurrency.refreshable import Refreshable
 from xnatfs.concurrency.single_flight import SharedCall, SingleFlight, WorkerPool
 from xnatfs.errors import Failure
+from xnatfs.listing.ages import Age, age_at
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.projects import ProjectListings
 from xnatfs.listing.snapshot import ProjectSnapshot
@@ -30,7 +31,7 @@ from xnatfs.server.detail_requests import (
     column_name,
 )
 from xnatfs.server.form_requests import is_refusal
-from xnatfs.server.records import parse_stamp
+from xnatfs.server.records import ExperimentRecord, parse_stamp
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,23 @@ class DetailListings:
             Failure: see `subjects`.
         """
         return self._get(SESSIONS, project)
+
+    def age(self, project: str, experiment: ExperimentRecord, subjects: DetailListing) -> Age:
+        """The age at a session; nothing where demographics are not shown.
+
+        Args:
+            subjects: the details of the project's subjects.
+
+        Raises:
+            Failure: see `subjects`.
+        """
+        if not self.privacy.demographics:
+            return Age("", "")
+        own = experiment.age
+        if own is None:  # their listing did not tell
+            own = self.sessions(project).value(experiment.id, "age")
+        dob, yob = (subjects.value(experiment.subject_id, name) for name in ("dob", "yob"))
+        return age_at(own, dob, yob, experiment.date)
 
     def own_fields(self, xsi_type: str, project: str, stamps: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """The own fields of experiments or assessors of one type; of one that cannot be read there are none.

@@ -27,6 +27,7 @@ from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
+from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, FileBranch, Node, UnknownSize, inode_in_order, inode_of
@@ -82,21 +83,37 @@ class _BidsFolder:
             text = f"No BIDS view: {maps.problem}\n"
             return {"README": known_text(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
+        known = known_people(self.sources, snapshot.project_snapshots, people.people, people.visits)
         small = {
             "dataset_description.json": metadata_files.description(
                 self._title(snapshot), self.sources.settings.server, __version__
             ),
             "README": metadata_files.readme(self._title(snapshot), __version__),
             ".bidsignore": metadata_files.IGNORED,
-            "participants.tsv": metadata_files.participants(people.people.values()),
-            "participants.json": metadata_files.described(metadata_files.PARTICIPANTS),
         }
+        if known.failure is None:
+            small |= known.files(people.people.values())
         nodes: dict[str, Node] = {name: known_text(data, mtime, *where, name) for name, data in small.items()}
+        if known.failure is not None:
+            nodes |= {name: self._participants_file(name, mtime) for name in FILES}
         nodes[metadata_files.UNMAPPED] = self._unmapped_file(mtime)
         nodes["code"] = self._code(maps, mtime)
         for label, visits in people.visits.items():
-            nodes[f"sub-{label}"] = self._subject(label, people.accession[label], visits)
+            nodes[f"sub-{label}"] = self._subject(label, people.accession[label], visits, known)
         return nodes
+
+    def _participants_file(self, name: str, mtime: float) -> GeneratedFile:
+        """A table that cannot be had now: each look tries again."""
+
+        def made() -> bytes:
+            snapshot = self.scope.members()
+            people = self.people(snapshot, self.maps(snapshot))
+            known = known_people(self.sources, snapshot.project_snapshots, people.people, people.visits)
+            return known.files(people.people.values())[name]
+
+        return made_when_opened(
+            self.made, lambda: name, made, lambda: mtime, *self.scope.identity, name, every_time=True
+        )
 
     def _code(self, maps: _Maps, mtime: float) -> Branch:
         files: dict[str, Node] = {}
@@ -247,19 +264,18 @@ class _BidsFolder:
 
     # --- subjects and sessions ------------------------------------------------------------------------------
 
-    def _subject(self, label: str, accession: str, visits: Mapping[str, VisitRow]) -> Branch:
+    def _subject(
+        self, label: str, accession: str, visits: Mapping[str, VisitRow], known: KnownPeople
+    ) -> Branch:
         where = (*self.scope.identity, accession)
         mtime = max((visit.experiment.inserted or 0.0 for visit in visits.values()), default=0.0)
         nodes: dict[str, Node] = {
             f"ses-{name}": self._session(label, visit) for name, visit in visits.items()
         }
         stem = f"sub-{label}_sessions"
-        nodes[f"{stem}.tsv"] = known_text(
-            metadata_files.sessions(visits.values()), mtime, *where, "sessions.tsv"
-        )
-        nodes[f"{stem}.json"] = known_text(
-            metadata_files.described(metadata_files.SESSIONS), mtime, *where, "sessions.json"
-        )
+        table, described = known.of_sessions(visits.values())
+        nodes[f"{stem}.tsv"] = known_text(table, mtime, *where, "sessions.tsv")
+        nodes[f"{stem}.json"] = known_text(described, mtime, *where, "sessions.json")
         first = next(iter(visits.values())).experiment
         xattrs = {"subject": first.subject_label, "id": accession}
         inode = inode_in_order(accession, "bids", *self.scope.identity)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from xnatfs.errors import Failure
-from xnatfs.listing.ages import Age, age_at
+from xnatfs.listing.ages import Age
 from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.detail_requests import DetailListing
 from xnatfs.server.records import ExperimentRecord, natural
@@ -123,23 +123,11 @@ class _People:
         return self._sessions
 
     def age(self, experiment: ExperimentRecord) -> Age:
-        """The age at a session; nothing where demographics are not shown."""
-        if not self._details.privacy.demographics:
-            return Age("", "")
-        own = experiment.age
-        if own is None:
-            own = self.sessions.value(experiment.id, "age")
-        subject = self.subjects
-        return age_at(
-            own,
-            subject.value(experiment.subject_id, "dob"),
-            subject.value(experiment.subject_id, "yob"),
-            experiment.date,
-        )
+        """The age at a session."""
+        return self._details.age(self.project, experiment, self.subjects)
 
-    def shown(
-        self, every: Iterable[_Known], listing: DetailListing, objects: Collection[str]
-    ) -> list[_Known]:
+    @staticmethod
+    def shown(every: Iterable[_Known], listing: DetailListing, objects: Collection[str]) -> list[_Known]:
         """The columns that the server tells, and that are shown."""
         return [
             known
