@@ -237,3 +237,68 @@ def test_no_file_of_another_choice_is_served(shelf: Shelf, compose: Compose) -> 
     first.close()
     assert "dob" not in rows(compose(shelf.server), "P/subjects.csv")[0]
     assert "yob" not in rows(compose(shelf.server, privacy=Privacy(False)), "P/subjects.csv")[0]
+
+
+# --- attributes ---------------------------------------------------------------------------------------------
+
+
+def attributes(core: Core, path: str) -> dict[str, str]:
+    """The extended attributes of a folder, without their prefix."""
+    return {
+        name.removeprefix("user.xnat."): core.vfs.xattr(path, name).decode() for name in core.vfs.xattrs(path)
+    }
+
+
+def test_subjects_and_sessions_have_what_is_known_as_attributes(lab: DemoServer, compose: Compose) -> None:
+    """From memory: the first look asks in the background, and costs two requests a project."""
+    core = compose(lab)
+    subject = "/projects/ALFA/subjects/007"
+    core.vfs.entries("/projects/ALFA/subjects")
+    lab.clear_log()
+    found = until(lambda: (known := attributes(core, subject)).get("sex") and known)
+    assert {
+        name: found[name] for name in ("sex", "yob", "handedness", "group", "subject", "custom.apoe")
+    } == {
+        "sex": "male",
+        "yob": "1953",
+        "handedness": "right",
+        "group": "patient",
+        "subject": "007",
+        "custom.apoe": "e3/e4",
+    }
+    assert "dob" not in found
+    session = until(lambda: (known := attributes(core, f"{subject}/007_MR1")).get("age") and known)
+    assert (session["age"], session["scanner"], session["field_strength"]) == ("68", "SIM3T", "3.0")
+    assert len([one for one in lab.requests("GET /data") if "columns" in one.target]) == 2
+
+
+def test_attributes_follow_the_server(shelf: Shelf, compose: Compose) -> None:
+    """What was true of an earlier state is not shown of a newer one."""
+    shelf.subject.gender = "male"
+    core = compose(shelf.server, limits=dataclasses.replace(LIMITS, ttl=0.2))
+    core.vfs.entries("/projects/P/subjects")
+    assert until(
+        lambda: core.vfs.entries("/projects/P") and attributes(core, "/projects/P/subjects/s").get("sex")
+    )
+
+    def corrected() -> None:
+        shelf.subject.gender = "female"
+        shelf.archive.edit(subject=shelf.subject)
+
+    shelf.server.call(corrected)
+    core.refresh()
+    core.vfs.entries("/projects/P/subjects/s")
+    seen = until(
+        lambda: (
+            core.vfs.entries("/projects/P/subjects") and attributes(core, "/projects/P/subjects/s").get("sex")
+        )
+    )
+    assert seen == "female"
+
+
+def test_attributes_say_nothing_where_nothing_is_to_be_shown(lab: DemoServer, compose: Compose) -> None:
+    core = compose(lab, privacy=Privacy(demographics=False))
+    core.listing_service.details.subjects("ALFA")
+    core.listing_service.details.sessions("ALFA")
+    assert not {"sex", "yob", "custom.apoe"} & attributes(core, "/projects/ALFA/subjects/007").keys()
+    assert "age" not in attributes(core, "/projects/ALFA/subjects/007/007_MR1")

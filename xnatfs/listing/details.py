@@ -124,14 +124,18 @@ class DetailListings:
         return {one: fields for one, (_, fields) in known.items()}
 
     def known(self, kind: str, project: str) -> DetailListing | None:
-        """What is in memory; if that is nothing it is asked for in the background."""
-        held = self._values.held((kind, project))
-        if held is not None:
-            return held.value
+        """What is in memory, if the stamps say that it is the newest; else None, and it is asked for in the
+        background.
+        """
+        key = kind, project
         snapshot = self._projects.fresh(project)
-        if snapshot is not None and self.privacy.demographics:
-            objects = _objects(kind, snapshot)
-            self._values.begin((kind, project), partial(self._renew, kind, project, snapshot, objects))
+        if snapshot is None:
+            return None
+        stamp = self._stamp(kind, snapshot)
+        fresh = self._values.fresh(key, self._environment.lasts(stamp), stamp)
+        if fresh is not None:
+            return fresh
+        self._values.begin(key, partial(self._renew, kind, project, snapshot), stamp=stamp)
         return None
 
     def refresh(self) -> None:
@@ -144,26 +148,27 @@ class DetailListings:
 
     def _get(self, kind: str, project: str) -> DetailListing:
         snapshot = self._projects.get(project)
-        objects = _objects(kind, snapshot)
-        stamp = self._stamp(objects)
+        stamp = self._stamp(kind, snapshot)
         fresh = self._values.fresh((kind, project), self._environment.lasts(stamp), stamp)
         if fresh is not None:
             return fresh
-        return self._values.get(
-            (kind, project), partial(self._renew, kind, project, snapshot, objects), stamp=stamp
-        )
+        return self._values.get((kind, project), partial(self._renew, kind, project, snapshot), stamp=stamp)
 
-    def _stamp(self, objects: Mapping[str, str]) -> str:
+    def _stamp(self, kind: str, snapshot: ProjectSnapshot) -> str:
         """The same as long as nothing changed, and what is asked for and kept is the same."""
-        if not objects or not all(objects.values()):
-            return ""
-        digest = hashlib.sha256(repr((self.privacy, sorted(objects.items()))).encode("utf-8", "replace"))
-        return digest.hexdigest()[:20]
 
-    def _renew(
-        self, kind: str, project: str, snapshot: ProjectSnapshot, objects: Mapping[str, str]
-    ) -> DetailListing:
-        epoch, stamp = self._values.epoch, self._stamp(objects)
+        def made() -> str:
+            objects = _objects(kind, snapshot)
+            if not objects or not all(objects.values()):
+                return ""
+            text = repr((self.privacy, sorted(objects.items())))
+            return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:20]
+
+        return snapshot.memo.get(("stamp of details", kind), made)
+
+    def _renew(self, kind: str, project: str, snapshot: ProjectSnapshot) -> DetailListing:
+        epoch, stamp = self._values.epoch, self._stamp(kind, snapshot)
+        objects = _objects(kind, snapshot)
         kept = self._values.recall((kind, project), stamp)
         if kept is not None and kept.age < self._environment.lasts(stamp):
             self._tell(kept.value)

@@ -11,6 +11,7 @@ Threading: any thread; nodes are built from snapshots and kept with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.snapshot import ProjectSnapshot
@@ -18,6 +19,7 @@ from xnatfs.server.records import ProjectRecord, SubjectRecord
 from xnatfs.tree.generated import GeneratedFile
 from xnatfs.tree.names import distinct, spell_label
 from xnatfs.tree.node import EPOCH, Branch, Folder, Node, inode_in_order, inode_of
+from xnatfs.tree.people_xattrs import PersonFolder, of_subject
 from xnatfs.tree.project_readme import has_nothing, why_empty
 from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.session_folders import ARCHIVE, PROJECTS, resources_folder, session_folder
@@ -188,9 +190,10 @@ def _subject(sources: Sources, project: ProjectRecord, subject: SubjectRecord) -
         )
         return session_folder(sources, PROJECTS, project.id, experiment, xattrs) if experiment else None
 
-    return Branch(
+    return PersonFolder(
         inode_in_order(subject.id, "projects", project.id, "subjects"),
         entries,
+        partial(of_subject, sources, project.id, subject.id),
         mtime=subject.inserted,
         alias=alias,
         xattrs=xattrs,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from xnatfs.listing.snapshot import SessionSnapshot
 from xnatfs.server.records import (
@@ -22,6 +23,7 @@ from xnatfs.server.records import (
 )
 from xnatfs.tree.names import distinct, scan_folder
 from xnatfs.tree.node import Branch, Node, in_order, inode_in_order, inode_of
+from xnatfs.tree.people_xattrs import PersonFolder, of_session
 from xnatfs.tree.resource import ResourcePlace, Sources, resource_folder
 
 
@@ -46,9 +48,10 @@ def session_folder(
 ) -> Branch:
     """The folder of an experiment; `base` are attributes of its project and subject."""
     view = _SessionFolder(sources, style, project, experiment, _experiment_xattrs(experiment, base))
-    return Branch(
+    return PersonFolder(
         inode_in_order(experiment.id, style.section, project, "experiments"),
         view.top,
+        partial(of_session, sources, project, experiment),
         mtime=experiment.inserted,
         xattrs=view.xattrs,
     )

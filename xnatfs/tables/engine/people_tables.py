@@ -88,6 +88,9 @@ _SCANS = (
     *(Column(f"scans_{quality}", source=f"of these, {quality}") for quality in _QUALITIES),
     Column("resources", source="labels of the session's own resources", text=True),
 )
+# What `Details` calls it -> what it is called here.
+SUBJECT_NAMES = {known.key: known.column.name for known in _SUBJECTS}
+SESSION_NAMES = {known.key: known.column.name for known in _SESSIONS}
 _BEFORE, _AFTER = (_NAME, _SUBJECT_ID), (_COUNT, _AGES, _PRIMARY, _SHARED, _INSERTED)
 _FIRST = (ID, LABEL, SUBJECT, _PROJECT, _TYPE, _DATE)
 _THEN = (_SUBJECT_ID, _TIME, _AGE, _AGE_FROM)
