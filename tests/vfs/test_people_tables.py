@@ -302,3 +302,14 @@ def test_attributes_say_nothing_where_nothing_is_to_be_shown(lab: DemoServer, co
     core.listing_service.details.sessions("ALFA")
     assert not {"sex", "yob", "custom.apoe"} & attributes(core, "/projects/ALFA/subjects/007").keys()
     assert "age" not in attributes(core, "/projects/ALFA/subjects/007/007_MR1")
+
+
+def test_attributes_are_ones_that_the_kernel_takes(shelf: Shelf, compose: Compose) -> None:
+    """A name with a NUL would be two; with more than 64 KiB of them the folder could not be copied."""
+    shelf.subject.custom = {"a\0b": "1", "long" * 100: "2", "good é": "3", "huge": "4" * 70_000}
+    core = compose(shelf.server)
+    core.vfs.entries("/projects/P/subjects")
+    found = until(
+        lambda: (known := attributes(core, "/projects/P/subjects/s")).get("custom.good é") and known
+    )
+    assert [name for name in found if name.startswith("custom.")] == ["custom.good é"]

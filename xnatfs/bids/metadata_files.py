@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xnatfs.bids.dataset import Row, Unmapped
-from xnatfs.bids.participants import Known
+from xnatfs.bids.participants import ParticipantTable
 from xnatfs.bids.schema import VERSION
 from xnatfs.server.records import ExperimentRecord
 
@@ -105,7 +105,7 @@ def readme(title: str, version: str) -> bytes:
     return _README.format(title=title, version=version).encode("utf-8", "replace")
 
 
-def participants(people: Iterable[Person], known: Known) -> bytes:
+def participants(people: Iterable[Person], known: ParticipantTable) -> bytes:
     """participants.tsv, with what is known of each."""
     return table(
         ["participant_id", *known.columns, *PARTICIPANTS],

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"([>\u2265]=?)?\s*([0-9]+(?:\.[0-9]+)?)\s*(\+)?")
 
 
 @dataclass
-class Known:
+class ParticipantTable:
     """Columns of a table and their cells.
 
     Attributes:
@@ -87,7 +87,7 @@ _STANDARD: Mapping[str, tuple[str, Callable[[str], str], dict[str, Any]]] = {
 
 def participants(
     people: Iterable[tuple[str, str]], details: Mapping[str, DetailListing], ages: Mapping[str, str]
-) -> Known:
+) -> ParticipantTable:
     """What is known of the participants.
 
     Args:
@@ -96,7 +96,7 @@ def participants(
         ages: at the first session, by accession id.
     """
     people = list(people)
-    known = Known(of={identity: {} for identity, _ in people})
+    known = ParticipantTable(of={identity: {} for identity, _ in people})
     for identity, project in people:
         listing, cells = details[project], known.of[identity]
         cells["age"] = age(ages.get(identity, "")) or age(listing.value(identity, "age"))
@@ -114,7 +114,7 @@ def participants(
 
 
 def _add_custom(
-    known: Known, people: Iterable[tuple[str, str]], details: Mapping[str, DetailListing]
+    known: ParticipantTable, people: Iterable[tuple[str, str]], details: Mapping[str, DetailListing]
 ) -> None:
     """Custom variables, under names that a column may have."""
     names: dict[str, str] = {}

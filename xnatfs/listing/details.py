@@ -14,6 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from xnatfs.concurrency.refreshable import Refreshable
 from xnatfs.concurrency.single_flight import SharedCall, SingleFlight, WorkerPool
@@ -36,7 +37,16 @@ from xnatfs.server.records import ExperimentRecord, parse_stamp
 log = logging.getLogger(__name__)
 
 SUBJECTS, SESSIONS = "subjects", "sessions"
-_Key = tuple[str, str]  # which kind, of which project
+
+
+class _Key(NamedTuple):
+    """Which kind, of which project."""
+
+    kind: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"the {self.kind} of {self.project}"
 
 
 class DetailListings:
@@ -127,7 +137,7 @@ class DetailListings:
         """What is in memory, if the stamps say that it is the newest; else None, and it is asked for in the
         background.
         """
-        key = kind, project
+        key = _Key(kind, project)
         snapshot = self._projects.fresh(project)
         if snapshot is None:
             return None
@@ -149,10 +159,12 @@ class DetailListings:
     def _get(self, kind: str, project: str) -> DetailListing:
         snapshot = self._projects.get(project)
         stamp = self._stamp(kind, snapshot)
-        fresh = self._values.fresh((kind, project), self._environment.lasts(stamp), stamp)
+        fresh = self._values.fresh(_Key(kind, project), self._environment.lasts(stamp), stamp)
         if fresh is not None:
             return fresh
-        return self._values.get((kind, project), partial(self._renew, kind, project, snapshot), stamp=stamp)
+        return self._values.get(
+            _Key(kind, project), partial(self._renew, kind, project, snapshot), stamp=stamp
+        )
 
     def _stamp(self, kind: str, snapshot: ProjectSnapshot) -> str:
         """The same as long as nothing changed, and what is asked for and kept is the same."""
@@ -169,16 +181,16 @@ class DetailListings:
     def _renew(self, kind: str, project: str, snapshot: ProjectSnapshot) -> DetailListing:
         epoch, stamp = self._values.epoch, self._stamp(kind, snapshot)
         objects = _objects(kind, snapshot)
-        kept = self._values.recall((kind, project), stamp)
+        kept = self._values.recall(_Key(kind, project), stamp)
         if kept is not None and kept.age < self._environment.lasts(stamp):
             self._tell(kept.value)
-            self._values.put((kind, project), kept.value, epoch=epoch, stamp=stamp, age=kept.age)
+            self._values.put(_Key(kind, project), kept.value, epoch=epoch, stamp=stamp, age=kept.age)
             return kept.value
         listing = self._listed(kind, project, snapshot, objects) if objects else DetailListing()
         if objects and self.privacy.demographics:
             self._add_custom_fields(kind, project, objects, listing)
         self._tell(listing)
-        self._values.put((kind, project), listing, epoch=epoch, stamp=stamp)
+        self._values.put(_Key(kind, project), listing, epoch=epoch, stamp=stamp)
         self._stored.put_details(kind, project, stamp, listing)
         return listing
 

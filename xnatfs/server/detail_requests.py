@@ -40,6 +40,7 @@ SCANNERS = (
     "fieldStrength",
 )
 _FORM_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SHORT = re.compile(r"[0-9]{1,4}")
 _YEAR = re.compile(r"(?<![0-9])(1[89]|20)[0-9]{2}(?![0-9])")
 
 
@@ -371,15 +372,22 @@ def _only_years(listing: DetailListing) -> None:
     """Leave nothing but the year of birth; in place of no year the one of the date."""
     for identity, found in listing.of.items():
         values = {name: value for name, value in found.values.items() if name not in _BIRTH}
-        for name in _BIRTH:
-            year = _YEAR.search(found.values.get(name, ""))
-            if year is not None:
-                values.setdefault("yob", year[0])
+        years = [_year(found.values.get(name, "")) for name in _BIRTH]
+        if any(years):
+            values["yob"] = next(filter(None, years))
         listing.of[identity] = found._replace(values=values)
     if "dob" in listing.columns:
         listing.columns.remove("dob")
         if "yob" not in listing.columns:
             listing.columns.append("yob")
+
+
+def _year(text: str) -> str:
+    """The year in a text; what is no longer than one is taken for it as it is."""
+    if _SHORT.fullmatch(text.strip()):
+        return text.strip()
+    year = _YEAR.search(text)
+    return year[0] if year is not None else ""
 
 
 def flat_fields(body: Any, above: str = "") -> dict[str, str]:

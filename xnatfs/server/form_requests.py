@@ -56,7 +56,14 @@ class FormRequests:
         Raises:
             Failure: see `Connection.listing`.
         """
-        return self._connection.listing(path, params, lambda response: parse(whole(response)))
+
+        def read(response: requests.Response) -> T:
+            try:
+                return parse(whole(response))
+            except RecursionError:
+                raise ValueError("it is nested too deeply") from None
+
+        return self._connection.listing(path, params, read)
 
     def size_of(self, path: str) -> int | None:
         """The size in bytes of the file at a percent-encoded path, from the head of an answer for its first

@@ -24,7 +24,7 @@ FILES = ("participants.tsv", "participants.json")
 class KnownPeople(NamedTuple):
     """What is known of participants, and the ages by session; or why it is not."""
 
-    of: participants.Known
+    of: participants.ParticipantTable
     ages: Mapping[str, str]
     failure: Failure | None = None
 
@@ -73,6 +73,6 @@ def known_people(
                     first.setdefault(people[label].accession, text)
     except Failure as failure:
         log.warning("what is known of the participants cannot be listed: %s", failure)
-        return KnownPeople(participants.Known(), {}, failure)
+        return KnownPeople(participants.ParticipantTable(), {}, failure)
     whose = [(one.accession, one.project) for one in people.values()]
     return KnownPeople(participants.participants(whose, listings, first), ages)

@@ -17,6 +17,11 @@ from xnatfs.tables.engine.people_tables import SESSION_NAMES, SUBJECT_NAMES
 from xnatfs.tree.node import Branch, Node
 from xnatfs.tree.resource import Sources
 
+# The kernel takes names of 255 bytes, and 64 KiB of names or of a value: a folder with more could not be
+# copied.
+_LONGEST_NAME = 200
+_MOST_BYTES = 16 * 1024
+
 
 class PersonFolder(Branch):
     """A folder with attributes that may become known later."""
@@ -63,5 +68,11 @@ def _named(listing: DetailListing | None, identity: str, names: Mapping[str, str
     if found is None:
         return {}
     values = {name: found.values.get(key, "") for key, name in names.items()}
-    values |= {f"custom.{name}": value for name, value in found.custom.items()}
+    room = _MOST_BYTES
+    for name, value in found.custom.items():
+        length = len(name.encode(errors="replace"))
+        size = length + len(value.encode(errors="replace"))
+        if name.isprintable() and length <= _LONGEST_NAME and size <= room:
+            values[f"custom.{name}"] = value
+            room -= size
     return {name: value for name, value in values.items() if value}

@@ -29,6 +29,8 @@ first opened; later only what changed is asked for. Before, its size is not know
 NAME.csv .xlsx .parquet     one row per measurement; numbers as the pipeline wrote them
 NAME_wide.*                 one row per session
 NAME.problems.csv           sessions missing or incomplete in the table, and why
+subjects.* sessions.*       who is in the study: sex, ages, group, scanners, custom variables
+assessors/TYPE.*            assessors and non-imaging experiments with their own fields
 sessions/SESSION/...        the same tables of one session
 
 getfattr -d FILE shows how current a table is and how many sessions are in it.
