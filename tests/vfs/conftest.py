@@ -98,3 +98,16 @@ def shelf() -> Iterator[Shelf]:
     made = Shelf()
     with made.server:
         yield made
+
+
+@pytest.fixture
+def thousand(shelf: Shelf) -> Iterator[Shelf]:
+    """A project of 1,000 subjects with a session and two custom variables each."""
+    shelf.subject.gender = "female"
+    for number in range(999):
+        subject = shelf.make.subject(shelf.project, f"s{number:04d}", gender="male", yob="1980")
+        subject.custom = {"apoe": "e3/e3", "site": "x"}
+        shelf.make.experiment(
+            subject, f"S{number:04d}", date="2024-01-08", fields={"age": "44.5", "scanner": "3T"}
+        )
+    yield shelf

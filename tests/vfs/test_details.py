@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,19 +85,6 @@ def test_custom_fields_are_there_by_the_names_of_their_forms(lab: DemoServer, co
 
 
 # --- requests -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def thousand(shelf: Shelf) -> Iterator[Shelf]:
-    """A project of 1,000 subjects with a session and two custom variables each."""
-    shelf.subject.gender = "female"
-    for number in range(999):
-        subject = shelf.make.subject(shelf.project, f"s{number:04d}", gender="male", yob="1980")
-        subject.custom = {"apoe": "e3/e3", "site": "x"}
-        shelf.make.experiment(
-            subject, f"S{number:04d}", date="2024-01-08", fields={"age": "44.5", "scanner": "3T"}
-        )
-    yield shelf
 
 
 def both(core: Core) -> None:

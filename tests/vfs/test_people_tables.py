@@ -313,3 +313,19 @@ def test_attributes_are_ones_that_the_kernel_takes(shelf: Shelf, compose: Compos
         lambda: (known := attributes(core, "/projects/P/subjects/s")).get("custom.good é") and known
     )
     assert [name for name in found if name.startswith("custom.")] == ["custom.good é"]
+
+
+def test_a_server_that_tells_no_resources_costs_no_request_a_session(
+    thousand: Shelf, compose: Compose
+) -> None:
+    """The column is left out, and that is said once."""
+    thousand.server.switches.profile = "proven"
+    core = compose(thousand.server)
+    core.listing_service.projects.get("P")
+    read(core.vfs, "/tables/P/subjects.csv")
+    thousand.server.clear_log()
+    found = rows(core, "P/sessions.csv")
+    assert len(found) == 1000 and found[-1]["scans"] == "0" and "resources" not in found[0]
+    assert len(thousand.server.requests("GET /data")) <= 2
+    (said,) = [one for one in core.diagnostics.oddities() if "their resources" in one]
+    assert said.endswith("without their resources, which are left out")

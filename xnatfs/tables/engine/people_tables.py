@@ -22,6 +22,7 @@ from xnatfs.tables.engine.listed_table import ID, LABEL, SUBJECT, Listed, sessio
 from xnatfs.tables.engine.refusals import confirm_unlistable
 from xnatfs.tables.spec import Column, Row, Rows
 
+_FEW = 64  # sessions: asked one by one
 _QUALITIES = ("usable", "questionable", "unusable")
 
 
@@ -86,8 +87,8 @@ _AGE_FROM = Column("age_from", source="session, dob or yob", text=True)
 _SCANS = (
     Column("scans", source="number of scans"),
     *(Column(f"scans_{quality}", source=f"of these, {quality}") for quality in _QUALITIES),
-    Column("resources", source="labels of the session's own resources", text=True),
 )
+_RESOURCES = Column("resources", source="labels of the session's own resources", text=True)
 # What `Details` calls it -> what it is called here.
 SUBJECT_NAMES = {known.key: known.column.name for known in _SUBJECTS}
 SESSION_NAMES = {known.key: known.column.name for known in _SESSIONS}
@@ -96,7 +97,7 @@ _FIRST = (ID, LABEL, SUBJECT, _PROJECT, _TYPE, _DATE)
 _THEN = (_SUBJECT_ID, _TIME, _AGE, _AGE_FROM)
 # A custom variable of one of these names would be taken for it when tables are joined.
 _TAKEN = {
-    *(column.name for column in (*_BEFORE, *_AFTER, *_FIRST, *_THEN, *_SCANS)),
+    *(column.name for column in (*_BEFORE, *_AFTER, *_FIRST, *_THEN, *_SCANS, _RESOURCES)),
     *(known.column.name for known in (*_SUBJECTS, *_SESSIONS)),
 }
 
@@ -200,12 +201,15 @@ def sessions(builder: Builder, project: str, sessions: Sequence[str]) -> Rows:
 
 def visits(builder: Builder, project: str, sessions: Sequence[str], names: Collection[str]) -> Rows:
     """The same with at least these of its columns: what is below a session is looked at only if need be."""
-    return _session_rows(builder, project, sessions, scans=any(column.name in names for column in _SCANS))
+    return _session_rows(
+        builder, project, sessions, scans=any(column.name in names for column in (*_SCANS, _RESOURCES))
+    )
 
 
 def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scans: bool) -> Rows:
     people = _People(builder, project, chosen)
     listing = people.sessions
+    below = _Below(people) if scans else None
     known = people.shown(_SESSIONS, listing, [one.id for one in people.experiments])
     custom = custom_columns(listing)
     demographics = builder.services.listing_service.details.privacy.demographics
@@ -213,7 +217,7 @@ def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scan
         *_FIRST,
         *(_THEN if demographics else _THEN[:2]),
         *(one.column for one in known),
-        *(_SCANS if scans else ()),
+        *(below.columns if below is not None else ()),
         *(Column(name) for name in custom.values()),
     )
     rows: list[Row] = [
@@ -228,7 +232,7 @@ def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scan
             experiment.time,
             *(people.age(experiment) if demographics else ()),
             *(listing.value(experiment.id, one.key) for one in known),
-            *(_counts(builder, project, experiment) if scans else ()),
+            *(below.cells(experiment) if below is not None else ()),
             *_custom(listing, experiment.id, custom),
         )
         for experiment in people.experiments
@@ -236,21 +240,60 @@ def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scan
     return Rows(columns, rows)
 
 
-def _counts(builder: Builder, project: str, experiment: ExperimentRecord) -> tuple[str, ...]:
-    """Its scans by usability, and its own resources; blank where they cannot be listed."""
-    service = builder.services.listing_service
-    session: SessionSnapshot | None
-    try:
-        session = session_of(builder, project, experiment)
-    except Failure as failure:
-        confirm_unlistable(failure, service, project)
-        service.environment.diagnostics.odd(f"session {experiment.id}: its scans cannot be listed or counted")
-        session = None
-    if session is None:
-        return ("",) * len(_SCANS)
-    counts = [sum(scan.quality == quality for scan in session.scans) for quality in _QUALITIES]
-    labels = sorted({resource.label for resource in session.of("experiment")}, key=natural)
-    return (str(len(session.scans)), *map(str, counts), "; ".join(labels))
+class _Below:
+    """What is below the sessions: scans by usability, labels of resources.
+
+    From the project's listings, which tell all of it at once. Of a few sessions that they do not tell
+    (changed a moment ago) each is asked; on a server that tells of none, what would cost a request a session
+    is left out.
+    """
+
+    def __init__(self, people: _People) -> None:
+        self._people = people
+        snapshot = people.snapshot
+        unknown = [one for one in people.experiments if snapshot.session(one) is None]
+        self._asking = len(unknown) <= _FEW
+        told = all(one.id in snapshot.speaks_for for one in unknown if one.may_have_scans)
+        scans = self._asking or told
+        self.columns = (*(_SCANS if scans else ()), *((_RESOURCES,) if self._asking else ()))
+        self._with_scans = scans
+        if not self._asking:
+            missing = "their resources" if scans else "their scans and resources"
+            people.builder.services.listing_service.environment.diagnostics.odd(
+                f"project {people.project}: its server lists its sessions without {missing}, which are left "
+                f"out"
+            )
+
+    def cells(self, experiment: ExperimentRecord) -> tuple[str, ...]:
+        """Of one session; blank where they cannot be listed."""
+        snapshot = self._people.snapshot
+        session = snapshot.session(experiment)
+        if session is None and self._asking:
+            session = self._asked(experiment)
+            if session is None:
+                return ("",) * len(self.columns)
+        scans = session.scans if session is not None else snapshot.scans.get(experiment.id, [])
+        found: list[str] = []
+        if self._with_scans:
+            found += [
+                str(len(scans)),
+                *(str(sum(one.quality == word for one in scans)) for word in _QUALITIES),
+            ]
+        if session is not None and self._asking:
+            labels = {resource.label for resource in session.of("experiment")}
+            found.append("; ".join(sorted(labels, key=natural)))
+        return tuple(found)
+
+    def _asked(self, experiment: ExperimentRecord) -> SessionSnapshot | None:
+        builder, project = self._people.builder, self._people.project
+        service = builder.services.listing_service
+        try:
+            return session_of(builder, project, experiment)
+        except Failure as failure:
+            confirm_unlistable(failure, service, project)
+            sentence = f"session {experiment.id}: its scans cannot be listed or counted"
+            service.environment.diagnostics.odd(sentence)
+            return None
 
 
 LISTED = {
@@ -263,6 +306,6 @@ LISTED = {
     "sessions": Listed(
         sessions,
         "Every experiment of the project with its ids (bx id), the age at it, scanner, scans and more.",
-        (*_FIRST, *_THEN, *(one.column for one in _SESSIONS), *_SCANS),
+        (*_FIRST, *_THEN, *(one.column for one in _SESSIONS), *_SCANS, _RESOURCES),
     ),
 }
