@@ -81,6 +81,8 @@ def make(
         if wide:
             raise UsageError(f"the table {name} has no wide form")
         frame = listed.build(builder, project, sessions)
+        if added and "ID" not in (column.name for column in frame.columns):
+            raise UsageError(f"the table {name} has no sessions, which columns are added by")
         shown = joined_columns(builder, [(project, sessions)], added).beside(frame) if added else frame
         return Made(name, shown, Rows(PROBLEM_COLUMNS), {"rows": str(len(frame.held))})
     built = builder.build(project, name, sessions, progress)

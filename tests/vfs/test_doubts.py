@@ -17,7 +17,7 @@ from xnatfs.core import Core
 from xnatfs.demo.data.truth import files
 from xnatfs.demo.faults import PROFILES, Switches
 from xnatfs.demo.server import DemoServer
-from xnatfs.server import listing_requests, resultset
+from xnatfs.server import form_requests, resultset
 from xnatfs.server.resultset import Row
 
 Change = Callable[[list[Row]], list[Row]]
@@ -96,7 +96,7 @@ def test_nothing_is_missing_where_columns_are(
         rows = resultset.rows_of(response)
         return change(rows) if "columns=" in response.url else rows
 
-    monkeypatch.setattr(listing_requests, "rows_of", rows_of)
+    monkeypatch.setattr(form_requests, "rows_of", rows_of)
     same_files(compose(lab), lab, project)
 
 

@@ -200,6 +200,8 @@ def test_columns_to_add_stand_last_and_in_a_wide_table_first(lab: DemoServer, co
         assert "sex" in table.columns and list(table.columns).count("age") == 1
     with pytest.raises(UsageError, match="no column 'aeg' to add; did you mean"):
         client.table("ALFA", "scans", with_columns=["aeg"])
+    with pytest.raises(UsageError, match="has no sessions"):
+        client.table("ALFA", "subjects", with_columns=["age"])
 
 
 def test_the_columns_that_tables_toml_names_follow_the_server(

@@ -113,6 +113,8 @@ def command(
             say("\n".join([*listed_keys(mounted.builder, project), *present.keys]))
             return 0
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
+        if name == "subjects" and not _is_asked_for("added"):
+            columns = ()
         made = _make(mounted, project, name, sessions, wide, columns)
         try:
             _write(made, output, kind, problems)
