@@ -29,6 +29,7 @@ from xnatfs.server.detail_requests import (
     SCANNERS,
     DetailListing,
     DetailRequests,
+    Details,
     column_name,
 )
 from xnatfs.server.form_requests import is_refusal
@@ -37,6 +38,7 @@ from xnatfs.server.records import ExperimentRecord, parse_stamp
 log = logging.getLogger(__name__)
 
 SUBJECTS, SESSIONS = "subjects", "sessions"
+_NOW_AND_THEN_S = 300.0  # what nobody asked for is asked for at most so often
 
 
 class _Key(NamedTuple):
@@ -62,6 +64,7 @@ class DetailListings:
         self._stored = StoredDetails(environment.stored)
         self._composers = WorkerPool("details", 4)  # these wait for others
         self._calls = SingleFlight(self._composers)
+        self._begun: dict[_Key, float] = {}  # when `known` last asked, as the clock says
         self._values: Refreshable[_Key, DetailListing] = environment.refreshable(
             "what is known of",
             lambda key: self._stored.details(*key),
@@ -133,23 +136,26 @@ class DetailListings:
             stored.put_fields(xsi_type, project, known)
         return {one: fields for one, (_, fields) in known.items()}
 
-    def known(self, kind: str, project: str) -> DetailListing | None:
-        """What is in memory, if the stamps say that it is the newest; else None, and it is asked for in the
-        background.
+    def known(self, kind: str, project: str, identity: str) -> Details | None:
+        """What is in memory of one object, if its own stamp says that it is the newest; else None, and all of
+        them are asked for in the background, now and then.
         """
-        key = _Key(kind, project)
-        snapshot = self._projects.fresh(project)
+        key, now = _Key(kind, project), self._environment.clock.now()
+        snapshot, held = self._projects.fresh(project), self._values.held(key)
         if snapshot is None:
             return None
-        stamp = self._stamp(kind, snapshot)
-        fresh = self._values.fresh(key, self._environment.lasts(stamp), stamp)
-        if fresh is not None:
-            return fresh
-        self._values.begin(key, partial(self._renew, kind, project, snapshot), stamp=stamp)
+        stamp = _objects(kind, snapshot).get(identity, "")
+        if held is not None and stamp and held.value.stamps.get(identity) == stamp:
+            return held.value.of.get(identity)
+        if now - self._begun.get(key, -_NOW_AND_THEN_S) >= _NOW_AND_THEN_S:
+            self._begun[key] = now
+            whole = self._stamp(kind, snapshot)
+            self._values.begin(key, partial(self._renew, kind, project, snapshot), stamp=whole)
         return None
 
     def refresh(self) -> None:
         """Ask the server at the next look."""
+        self._begun.clear()
         self._values.refresh()
 
     def close(self) -> None:
@@ -183,12 +189,14 @@ class DetailListings:
         objects = _objects(kind, snapshot)
         kept = self._values.recall(_Key(kind, project), stamp)
         if kept is not None and kept.age < self._environment.lasts(stamp):
+            kept.value.stamps = dict(objects)
             self._tell(kept.value)
             self._values.put(_Key(kind, project), kept.value, epoch=epoch, stamp=stamp, age=kept.age)
             return kept.value
         listing = self._listed(kind, project, snapshot, objects) if objects else DetailListing()
         if objects and self.privacy.demographics:
             self._add_custom_fields(kind, project, objects, listing)
+        listing.stamps = dict(objects)
         self._tell(listing)
         self._values.put(_Key(kind, project), listing, epoch=epoch, stamp=stamp)
         self._stored.put_details(kind, project, stamp, listing)
@@ -292,11 +300,15 @@ def _objects(kind: str, snapshot: ProjectSnapshot) -> dict[str, str]:
     """The objects that a listing has to have, with their stamps. Not the subjects that no listing of the
     project has: a session may be shared without its subject (xnat-rest.md 12).
     """
-    if kind == SESSIONS:
-        return {one.id: one.changed for one in snapshot.experiments.values()}
-    every = {one.id: one.changed for one in snapshot.subjects.values()}
-    listed = {one: changed for one, changed in every.items() if changed}
-    return listed or every
+
+    def made() -> dict[str, str]:
+        if kind == SESSIONS:
+            return {one.id: one.changed for one in snapshot.experiments.values()}
+        every = {one.id: one.changed for one in snapshot.subjects.values()}
+        listed = {one: changed for one, changed in every.items() if changed}
+        return listed or every
+
+    return snapshot.memo.get(("stamps of details", kind), made)
 
 
 def _newest_first(objects: Mapping[str, str]) -> list[str]:

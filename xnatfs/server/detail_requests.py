@@ -59,6 +59,7 @@ class DetailListing:
         of: by accession id.
         columns: the columns the server tells; others are not known, and not to be taken for empty.
         odd: sentences on what it does not tell, or tells twice.
+        stamps: of the objects when it was made, by accession id; filled in by whoever keeps it.
         with_fields: the objects that have 1.8's custom fields; None where the listing does not tell.
     """
 
@@ -66,6 +67,7 @@ class DetailListing:
     columns: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     with_fields: set[str] | None = None
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
     def value(self, identity: str, column: str) -> str:
         """A cell; "" for what is not known."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from xnatfs.listing.ages import age_at
 from xnatfs.listing.details import SESSIONS, SUBJECTS
-from xnatfs.server.detail_requests import DetailListing
+from xnatfs.server.detail_requests import Details
 from xnatfs.server.records import ExperimentRecord
 from xnatfs.tables.engine.people_tables import SESSION_NAMES, SUBJECT_NAMES
 from xnatfs.tree.node import Branch, Node
@@ -47,24 +47,23 @@ class PersonFolder(Branch):
 
 def of_subject(sources: Sources, project: str, identity: str) -> dict[str, str]:
     """What is known of a subject."""
-    return _named(sources.listing_service.details.known(SUBJECTS, project), identity, SUBJECT_NAMES)
+    return _named(sources.listing_service.details.known(SUBJECTS, project, identity), SUBJECT_NAMES)
 
 
 def of_session(sources: Sources, project: str, experiment: ExperimentRecord) -> dict[str, str]:
     """What is known of a session, the age at it among it."""
     details = sources.listing_service.details
-    sessions = details.known(SESSIONS, project)
-    found = _named(sessions, experiment.id, SESSION_NAMES)
-    subjects = details.known(SUBJECTS, project)
-    if details.privacy.demographics and sessions is not None and subjects is not None:
-        own = experiment.age if experiment.age is not None else sessions.value(experiment.id, "age")
-        dob, yob = (subjects.value(experiment.subject_id, name) for name in ("dob", "yob"))
+    session = details.known(SESSIONS, project, experiment.id)
+    found = _named(session, SESSION_NAMES)
+    subject = details.known(SUBJECTS, project, experiment.subject_id)
+    if details.privacy.demographics and session is not None and subject is not None:
+        own = experiment.age if experiment.age is not None else session.values.get("age", "")
+        dob, yob = (subject.values.get(name, "") for name in ("dob", "yob"))
         found["age"] = age_at(own, dob, yob, experiment.date).years
     return {name: value for name, value in found.items() if value}
 
 
-def _named(listing: DetailListing | None, identity: str, names: Mapping[str, str]) -> dict[str, str]:
-    found = listing.of.get(identity) if listing is not None else None
+def _named(found: Details | None, names: Mapping[str, str]) -> dict[str, str]:
     if found is None:
         return {}
     values = {name: found.values.get(key, "") for key, name in names.items()}
