@@ -475,6 +475,17 @@ def test_the_command_writes_what_the_mount_has(shared: Mount, env: dict[str, str
         xnatfs("table", "ALFA", "sessions", env=env, check=True).stdout.encode()
         == (folder.parent / "sessions.csv").read_bytes()
     )
+    assert (
+        xnatfs("table", "ALFA", "subjects", env=env, check=True).stdout.encode()
+        == (folder.parent / "subjects.csv").read_bytes()
+    )
+    nothing = ("--no-demographics", "--birth-dates", "full")
+    assert list(parsed(xnatfs("table", "ALFA", "subjects", *nothing, env=env, check=True).stdout)[0]) == [
+        *("subject", "subject_ID", "sessions", "primary_project", "shared", "insert_date")
+    ]
+    added = ("--wide", "--with", "age,sex")
+    beside = xnatfs("table", "ALFA", "freesurfer6/aseg", *added, env=env, check=True).stdout
+    assert beside.startswith("ID,age,sex,")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
