@@ -133,7 +133,8 @@ def test_what_would_be_read_otherwise_has_another_fingerprint() -> None:
         ),
         (
             "[tables.ashs.volumes]\nresources = 'x'\n",
-            '[tables.ashs] has `resources`, `files` and `with` only; the table is written [tables."ashs/volumes"]',
+            "[tables.ashs] has `resources`, `files` and `with` only; "
+            'the table is written [tables."ashs/volumes"]',
         ),
         ("[tables]\nashs = 'x'\n", "[tables.ashs] has `resources`, `files` and `with` only"),
         ("[tables.ashs]\nfiles = 'x'\n", "tables.ashs.files must be a section, [tables.ashs.files]"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from xnatfs.errors import Failure
+from xnatfs.errors import Cause, Failure
 from xnatfs.listing.ages import Age
 from xnatfs.listing.snapshot import ProjectSnapshot, SessionSnapshot
 from xnatfs.server.detail_requests import DetailListing
@@ -207,8 +207,15 @@ def visits(builder: Builder, project: str, sessions: Sequence[str], names: Colle
 
 
 def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scans: bool) -> Rows:
-    people = _People(builder, project, chosen)
-    listing = people.sessions
+    try:
+        people = _People(builder, project, chosen)
+        listing = people.sessions
+    except Failure as failure:
+        if failure.cause is not Cause.OFFLINE:
+            raise
+        # What was kept of tables alone: as a server's that lists no more, without the other columns.
+        experiments = sorted(chosen_sessions(builder.summaries.get(project), chosen), key=table_order)
+        return Rows((*_FIRST, *_THEN[:2]), [_first_cells(project, one) for one in experiments])
     below = _Below(people) if scans else None
     known = people.shown(_SESSIONS, listing, [one.id for one in people.experiments])
     custom = custom_columns(listing)
@@ -222,14 +229,7 @@ def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scan
     )
     rows: list[Row] = [
         (
-            experiment.id,
-            experiment.label,
-            experiment.subject_label,
-            project,
-            experiment.xsi_type,
-            experiment.date,
-            experiment.subject_id,
-            experiment.time,
+            *_first_cells(project, experiment),
             *(people.age(experiment) if demographics else ()),
             *(listing.value(experiment.id, one.key) for one in known),
             *(below.cells(experiment) if below is not None else ()),
@@ -238,6 +238,13 @@ def _session_rows(builder: Builder, project: str, chosen: Sequence[str], *, scan
         for experiment in people.experiments
     ]
     return Rows(columns, rows)
+
+
+def _first_cells(project: str, experiment: ExperimentRecord) -> Row:
+    return (
+        *(experiment.id, experiment.label, experiment.subject_label, project, experiment.xsi_type),
+        *(experiment.date, experiment.subject_id, experiment.time),
+    )
 
 
 class _Below:
