@@ -100,8 +100,8 @@ class Core:
             self.conversions,
         )
         # What one mount shows of people another need not.
-        folder = self.cache.directory / f"tables{self.settings.privacy.suffix}"
-        self.outputs = TableFiles(self.builder, folder, limits)
+        made = folder / f"tables{self.settings.privacy.suffix}"
+        self.outputs = TableFiles(self.builder, made, limits)
         self.finder = TableDiscovery(self.builder)
         tables = Tables(self.outputs, self.finder, self.builder.tables, self.builder)
         root = root_folder(sources, tables, self.connection.user, self.mountpoint, self.report)
