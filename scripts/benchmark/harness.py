@@ -35,6 +35,8 @@ RCLONE_FLAGS = (
     "--config",
     "",
 )
+# What rclone's manual proposes where one connection does not fill the line.
+RCLONE_STREAMS = ("--vfs-read-chunk-streams", "8", "--vfs-read-chunk-size", "4Mi")
 _SETTLE = 3.0
 _MOUNTING = 60.0
 
@@ -82,7 +84,11 @@ class Server:
 
     def set(self, network: Network) -> None:
         """Put this network between the server and everybody."""
-        self.switch(latency_ms=network.latency_ms, bandwidth=network.bandwidth)
+        self.switch(
+            latency_ms=network.latency_ms,
+            bandwidth=network.bandwidth,
+            connection_bandwidth=network.connection_bandwidth,
+        )
 
     def switch(self, **values: Any) -> None:
         """Set switches (see `xnatfs.demo.faults`)."""
@@ -207,8 +213,8 @@ class Harness:
                 _gone(folder, point, pid or _daemon(folder / "state"))
 
     @contextlib.contextmanager
-    def rclone(self) -> Iterator[Mount]:
-        """`rclone mount` of the plain view, with a new cache directory."""
+    def rclone(self, *flags: str) -> Iterator[Mount]:
+        """`rclone mount` of the plain view, with a new cache directory and these flags more."""
         program = self.host.find("rclone")
         if program is None:
             raise FailedError("rclone is not installed")
@@ -224,6 +230,7 @@ class Harness:
                 "--cache-dir",
                 folder / "cache",
                 *RCLONE_FLAGS,
+                *flags,
                 log=folder / "log",
                 env={"HOME": str(folder)},
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import shlex
 from pathlib import Path
 
-from benchmark.harness import Harness, Mount
+from benchmark.harness import LOGIN, RCLONE_STREAMS, Harness, Mount
 from benchmark.host import FailedError
 from benchmark.readers import MOST, places
 from benchmark.results import Outcome, Sample, Target, chain
@@ -43,8 +45,11 @@ class Sequential(LargeFile):
 
     name = "sequential"
     title = "sequential read"
-    networks = ("20ms", "100ms", "loopback")
+    networks = ("20ms", "100ms", "wan", "loopback")
     reference = "curl -o"
+    ranged = "curl: 8 ranges at once"
+    checking = "curl | tee FILE | md5sum"
+    streams = "rclone mount, 8 streams: cat > /dev/null"
 
     def contestants(self, harness: Harness) -> list[Contestant]:
         (digest,) = harness.server.digests(f"/data/experiments/{SESSION}/scans/ALL/files")
@@ -74,8 +79,37 @@ class Sequential(LargeFile):
                     right("curl", target)
                 return sample
 
-        def rclone() -> Sample:
-            with harness.rclone() as mount:
+        def ranges(count: int = 8) -> Sample:
+            size = self.sizes.large
+            edges = [size * number // count for number in range(count + 1)]
+            with harness.folder("parts") as folder:
+                wanted = [
+                    (URL, f"{start}-{end - 1}", folder / str(number))
+                    for number, (start, end) in enumerate(itertools.pairwise(edges))
+                ]
+                sample = harness.sample(lambda: harness.curls(wanted, count).seconds)
+                if sum((folder / str(number)).stat().st_size for number in range(count)) != size:
+                    raise FailedError("the ranges are not the file")
+                return sample
+
+        def checked_by_curl() -> Sample:
+            with harness.folder("curl") as folder:
+                target = folder / "one.nii"
+                command = f"curl -sS --fail -u {LOGIN} {shlex.quote(harness.server.url + URL)}"
+                found: list[str] = []
+
+                def fetch() -> float:
+                    done = harness.host.run("sh", "-c", f"{command} | tee {shlex.quote(str(target))} | md5sum")
+                    found[:] = done.output.split()[:1]
+                    return done.seconds
+
+                sample = harness.sample(fetch)
+                if found != [digest]:
+                    raise FailedError("the bytes are wrong")
+                return sample
+
+        def rclone(*flags: str) -> Sample:
+            with harness.rclone(*flags) as mount:
                 return harness.sample(lambda: cat(harness, mount.point / THEIRS))
 
         def first(listed: bool) -> Sample:
@@ -107,6 +141,8 @@ class Sequential(LargeFile):
                 note="also writes the cache, on the same disk",
             ),
             Contestant("curl -o", "curl", lambda: curl(True)),
+            Contestant(self.ranged, "curl", ranges, note="each to a file of its own, in one process"),
+            Contestant(self.checking, "curl", checked_by_curl),
             Contestant(
                 "xnatfs: cp to the same disk",
                 "xnatfs",
@@ -121,6 +157,12 @@ class Sequential(LargeFile):
                 note="also writes its cache, on the same disk",
             ),
             Contestant(
+                self.streams,
+                "rclone",
+                lambda: rclone(*RCLONE_STREAMS),
+                note=" ".join(RCLONE_STREAMS),
+            ),
+            Contestant(
                 "xnatfs: first byte, listed",
                 "xnatfs",
                 lambda: first(True),
@@ -130,9 +172,22 @@ class Sequential(LargeFile):
         ]
 
     def targets(self, outcome: Outcome) -> list[Target]:
-        speed = outcome.ratio("curl -o", "xnatfs: cat > /dev/null")
+        ours = "xnatfs: cat > /dev/null"
+        speed = outcome.ratio("curl -o", ours)
         if outcome.network.name == "loopback":
-            return [Target("speed, x curl -o on the same disk", speed, 0.5, least=True, unit="x")]
+            checked = outcome.ratio(self.checking, ours)
+            return [Target("speed, x curl | tee FILE | md5sum", checked, 0.8, least=True, unit="x")]
+        if outcome.network.name == "wan":
+            return [
+                Target("speed, x 8 ranged curls", outcome.ratio(self.ranged, ours), 0.85, least=True, unit="x"),
+                Target(
+                    "speed, x rclone mount with 8 streams",
+                    outcome.ratio(self.streams, ours),
+                    1,
+                    least=True,
+                    unit="x",
+                ),
+            ]
         if outcome.network.name != "20ms":
             return []
         trips = outcome.entry("xnatfs: first byte, listed").extra("round trips to the first byte")

@@ -13,13 +13,14 @@ from typing import Any
 @dataclass(frozen=True)
 class Network:
     """What lies between the client and the server: a wait before every request, and bytes a second over all
-    connections.
+    connections and on each one (0: no limit).
     """
 
     name: str
     latency_ms: float
     bandwidth: float
     title: str
+    connection_bandwidth: float = 0
 
 
 NETWORKS = {
@@ -28,6 +29,7 @@ NETWORKS = {
         Network("loopback", 0, 0, "bare loopback"),
         Network("20ms", 20, 125e6, "20 ms a request, 1 Gbit/s in total"),
         Network("100ms", 100, 125e6, "100 ms a request, 1 Gbit/s in total"),
+        Network("wan", 30, 125e6, "30 ms a request, 20 MB/s a connection, 1 Gbit/s in total", 20e6),
         Network("20mbit", 20, 2.5e6, "20 ms a request, 20 Mbit/s in total"),
     )
 }

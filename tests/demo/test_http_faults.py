@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from xnatfs.demo.faults import Switches
+from xnatfs.demo.faults import Line, Switches
 from xnatfs.demo.server import DemoServer
 
 from .conftest import Client, tiny
@@ -141,6 +141,25 @@ def test_bandwidth_is_shared(server: DemoServer) -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - begin > 0.4  # with so much for each it would be 0.25
+
+
+def test_each_connection_has_a_limit_of_its_own_beside_the_shared_one() -> None:
+    """As booked, without a clock: two connections that send at once."""
+    shared, mine, other = Line(), Line(), Line()
+    mine_at = [mine.book(1000, 1000.0, 100.0) for _ in range(2)][-1]
+    other_at = [other.book(1000, 1000.0, 100.0) for _ in range(2)][-1]
+    shared_at = [shared.book(1000, 1500.0, 100.0) for _ in range(4)][-1]
+    assert mine_at == pytest.approx(102, abs=0.02) and other_at == pytest.approx(mine_at)
+    assert shared_at == pytest.approx(102.67, abs=0.02)
+    assert Line().book(10**9, 0.0, 100.0) == 100.0
+
+
+def test_the_limit_of_a_connection_holds(server: DemoServer) -> None:
+    server.switches.connection_bandwidth = 400_000
+    with Client(server) as alice:
+        begin = time.monotonic()
+        assert len(alice.get(BIG).content) == 100_000
+        assert time.monotonic() - begin > 0.2
 
 
 def test_switches_over_http(nobody: Client, server: DemoServer) -> None:

@@ -84,6 +84,13 @@ from xnatfs.errors import UsageError
     help="Bytes per second over all connections; 0: no limit.",
 )
 @click.option(
+    "--connection-bandwidth",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Bytes per second on each connection; 0: no limit. With --bandwidth both hold.",
+)
+@click.option(
     "--set",
     "switches",
     metavar="NAME=VALUE",
@@ -110,6 +117,7 @@ def command(
     profile: str,
     latency_ms: float,
     bandwidth: float,
+    connection_bandwidth: float,
     switches: tuple[str, ...],
 ) -> None:
     """Serve an XNAT stand-in on this machine until Ctrl-C.
@@ -138,7 +146,12 @@ def command(
             next(iter(given)).replace("big_files", "big").replace("big_digests", "digests").replace("_", "-")
         )
         raise UsageError(f"--{option} needs --data scale")
-    settings = Switches(profile=profile, latency_ms=latency_ms, bandwidth=bandwidth)
+    settings = Switches(
+        profile=profile,
+        latency_ms=latency_ms,
+        bandwidth=bandwidth,
+        connection_bandwidth=connection_bandwidth,
+    )
     try:
         settings.update(dict(_switch(text, settings) for text in switches))
         archive = build(name, **given)

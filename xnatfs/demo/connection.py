@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from .faults import Line
 from .pages import tomcat_page
 
 _SCOPE_KEY = "xnatfs.connection"
@@ -25,11 +26,13 @@ class Connection(HttpToolsProtocol):
     """
 
     requests = 0
+    line: Line  # its own limit, beside the one that all connections share
     lost = False  # whatever lies between has forgotten it: nothing that is sent arrives any more
 
     # uvicorn narrows it, too
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.line = Line()
         # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
 

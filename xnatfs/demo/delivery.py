@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from starlette.types import Scope, Send
 
 from .connection import Connection, connection_of, expect_bytes
-from .faults import Line, Switches
+from .faults import Line, Switches, pass_lines
 from .reply import Reply
 from .requestlog import Record
 
@@ -65,7 +65,8 @@ class Delivery:
         damaged = reply.kind != "listing" and self._strikes(reply, "damage", 1)
         if length is not None:
             expect_bytes(self._scope, 1 << 62)  # counted here, not by uvicorn
-        if limit < 0 and not extra and not damaged and not self._switches.bandwidth and reply.stream is None:
+        paced = self._switches.bandwidth or self._switches.connection_bandwidth
+        if limit < 0 and not extra and not damaged and not paced and reply.stream is None:
             self._record.sent = len(reply.body)
             if length is not None:
                 expect_bytes(self._scope, len(reply.body))
@@ -130,13 +131,14 @@ class Delivery:
                 if self._connection.lost:
                     await self.silence()
                     return False
-                step = rest[: Line.PIECE] if rate_now.bandwidth else rest
+                shared, single = rate_now.bandwidth, rate_now.connection_bandwidth
+                step = rest[: Line.PIECE] if shared or single else rest
                 if limit >= 0:
                     step = step[: limit - self._record.sent]
                     if not step:
                         return True
-                if rate_now.bandwidth:
-                    await self._line.send(len(step), rate_now.bandwidth)
+                if shared or single:
+                    await pass_lines(len(step), (self._line, shared), (self._connection.line, single))
                 # Counted first: a client that has the last byte may look at the log at once.
                 self._record.sent += len(step)
                 await self._send({"type": "http.response.body", "body": step, "more_body": True})

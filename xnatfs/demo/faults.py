@@ -56,6 +56,7 @@ class Switches:
     latency_ms: float = 0.0
     listing_delay_ms: float = 0.0
     bandwidth: float = 0.0  # bytes per second in total; 0: unlimited
+    connection_bandwidth: float = 0.0  # ... on each connection; both may be set
     catalog_entry_cost_us: float = 0.0  # per entry of the catalog, on each single-file GET
 
     # Failing. `*_next` counts down per matching request; -1 means always.
@@ -196,8 +197,8 @@ def happens(rate: float) -> bool:
 
 
 class Line:
-    """A line of limited rate shared by all connections: who sends n bytes books the next n/rate seconds of
-    it.
+    """A line of limited rate: who sends n bytes books the next n/rate seconds of it. One is shared by all
+    connections, and each connection has its own.
     """
 
     _BURST_S = 0.01
@@ -206,10 +207,19 @@ class Line:
     def __init__(self) -> None:
         self._free_at = 0.0
 
-    async def send(self, count: int, rate: float) -> None:
-        """Wait until `count` bytes have passed at `rate` bytes per second."""
-        now = time.monotonic()
+    def book(self, count: int, rate: float, now: float) -> float:
+        """When `count` bytes will have passed at `rate` bytes per second (time.monotonic()); a rate of 0
+        holds nothing up.
+        """
+        if rate <= 0:
+            return now
         self._free_at = max(now - self._BURST_S, self._free_at) + count / rate
-        wait = self._free_at - now
-        if wait > 0.0005:
-            await asyncio.sleep(wait)
+        return self._free_at
+
+
+async def pass_lines(count: int, *lines: tuple[Line, float]) -> None:
+    """Wait until `count` bytes have passed all these lines, each at its rate in bytes per second."""
+    now = time.monotonic()
+    wait = max(line.book(count, rate, now) for line, rate in lines) - now
+    if wait > 0.0005:
+        await asyncio.sleep(wait)
