@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark import capability, report
+from benchmark import capability, report, trend
 from benchmark.host import FailedError, Host
 from benchmark.results import NETWORKS, Outcome
 from benchmark.workload import QUICK, Plan, Sizes, Workload, run
@@ -91,6 +91,18 @@ def _arguments() -> argparse.Namespace:
         metavar="DIR",
         help="where caches and copies go (the system's temporary folder)",
     )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="measure nothing: show what got worse in the last run recorded",
+    )
+    parser.add_argument(
+        "--trend",
+        type=Path,
+        default=trend.FILE,
+        metavar="FILE",
+        help="where the ratios of every run are added (docs/benchmarks.json of this repository)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
@@ -129,6 +141,8 @@ def _say(line: str) -> None:
 def main() -> int:
     """Run it all; 0 unless something of xnatfs itself could not be measured."""
     arguments = _arguments()
+    if arguments.compare:
+        return _compare(arguments.trend)
     sizes = _sizes(arguments)
     runs = arguments.runs or (1 if arguments.quick else 3)
     plan = Plan(
@@ -172,11 +186,36 @@ def main() -> int:
         host.close()
         if outcomes:
             _write(arguments, command, surroundings, alone, outcomes)
+            _record(arguments.trend, surroundings, sizes, runs, outcomes)
     _say(f"\n{time.monotonic() - began:.0f} s in all")
     broken = any(outcome.problem for outcome in outcomes) or any(
         entry.problem for outcome in outcomes for entry in outcome.entries if entry.name.startswith("xnatfs")
     )
     return 1 if broken else 0
+
+
+def _compare(path: Path) -> int:
+    try:
+        lines = trend.compare(trend.load(path))
+    except FailedError as error:
+        _say(f"scripts/bench: {error}")
+        return 1
+    _say("\n".join(lines))
+    return 0
+
+
+def _record(
+    path: Path, surroundings: dict[str, str], sizes: Sizes, runs: int, outcomes: list[Outcome]
+) -> None:
+    figures = trend.figures(outcomes)
+    if not figures:
+        return
+    about = {name: surroundings[name] for name in ("date", "machine", "xnatfs")}
+    run = {**about, "sizes": dataclasses.asdict(sizes), "runs": runs, "figures": figures}
+    try:
+        trend.append(path, run)
+    except (OSError, FailedError) as error:
+        _say(f"scripts/bench: the run is not recorded: {error}")
 
 
 def _check_space(host: Host, quick: bool) -> None:

@@ -46,6 +46,8 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
         "rclone",
         "--scratch",
         str(folder),
+        "--trend",
+        str(folder.with_name("trend.json")),
         *arguments,
     ]
     return subprocess.Popen(
@@ -79,7 +81,8 @@ def test_a_work_is_measured_and_reported(tmp_path: Path) -> None:
     document = json.loads(files["json"].read_text())
     (outcome,) = document["outcomes"]
     entries = {entry["name"]: entry for entry in outcome["entries"]}
-    assert set(entries) == {"xnatfs: cp -r", "curl -o session.zip", "curl -o session.zip; unzip -q"}
+    zips = "curl: a zip of each scan, 8 at once"
+    assert set(entries) == {"xnatfs: cp -r", "curl -o session.zip", "curl -o session.zip; unzip -q", zips}
     assert all(
         entry["problem"] == "" and entry["seconds"] > 0 and entry["sent"] > 5 * 150_000
         for entry in entries.values()
@@ -92,7 +95,37 @@ def test_a_work_is_measured_and_reported(tmp_path: Path) -> None:
     assert outcome["targets"][0]["value"] == pytest.approx(entries["xnatfs: cp -r"]["ratio"])
     assert "target: time, x curl -o of the zip" in output
     assert "| xnatfs: cp -r |" in files["markdown"].read_text()
+    (run,) = json.loads((tmp_path / "trend.json").read_text())
+    ratio = run["figures"]["copy, 20ms: xnatfs: cp -r, time x curl -o session.zip"]["value"]
+    assert ratio == pytest.approx(entries["xnatfs: cp -r"]["ratio"], abs=0.001)
+    assert run["sizes"]["files"] == 5
     assert left_behind(scratch) == []
+
+
+def compared(file: Path) -> tuple[int, str]:
+    """`scripts/bench --compare` on a file of runs."""
+    process = start("--compare", "--trend", str(file), folder=file.parent)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def test_compare_shows_what_got_worse(tmp_path: Path) -> None:
+    def run(time: float, speed: float, files: int = 5) -> dict[str, object]:
+        figures = {"time of a copy": {"value": time}, "speed": {"value": speed, "least": True}}
+        return {"date": "2026", "xnatfs": "0.1", "sizes": {"files": files}, "figures": figures}
+
+    file = tmp_path / "trend.json"
+    assert compared(file) == (0, "no run is recorded yet\n")
+    file.write_text(json.dumps([run(1.0, 0.9), run(1.2, 0.8), run(9.0, 0.1, files=6), run(1.04, 0.91)]))
+    assert "2 not worse, 0 without" in compared(file)[1]
+    file.write_text(json.dumps([run(1.0, 0.9), run(1.5, 0.6)]))
+    output = compared(file)[1]
+    assert "worse: time of a copy: 1.5, before 1 (+50%)" in output
+    assert "worse: speed: 0.6, before 0.9 (-33%)" in output
+    file.write_text(json.dumps([run(1.0, 0.9), run(0.5, 1.6)]))
+    assert "worse" not in compared(file)[1].replace("not worse", "")
+    file.write_text("{}")
+    assert compared(file)[0] == 1
 
 
 def test_tables_are_measured_and_compared_with_curl(tmp_path: Path) -> None:
