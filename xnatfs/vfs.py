@@ -137,7 +137,9 @@ class Vfs:
             node = self._walk(path)
             if not isinstance(node, Folder):
                 raise Failure(Cause.NOT_A_DIRECTORY, path)
-            return [(name, attributes_of(entry)) for name, entry in node.entries().items()]
+            found = [(name, attributes_of(entry)) for name, entry in node.entries().items()]
+            node.listed()
+            return found
 
     def xattr(self, path: str, name: str) -> bytes:
         """The value of an extended attribute."""

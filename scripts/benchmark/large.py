@@ -99,7 +99,9 @@ class Sequential(LargeFile):
                 found: list[str] = []
 
                 def fetch() -> float:
-                    done = harness.host.run("sh", "-c", f"{command} | tee {shlex.quote(str(target))} | md5sum")
+                    done = harness.host.run(
+                        "sh", "-c", f"{command} | tee {shlex.quote(str(target))} | md5sum"
+                    )
                     found[:] = done.output.split()[:1]
                     return done.seconds
 
@@ -179,7 +181,9 @@ class Sequential(LargeFile):
             return [Target("speed, x curl | tee FILE | md5sum", checked, 0.8, least=True, unit="x")]
         if outcome.network.name == "wan":
             return [
-                Target("speed, x 8 ranged curls", outcome.ratio(self.ranged, ours), 0.85, least=True, unit="x"),
+                Target(
+                    "speed, x 8 ranged curls", outcome.ratio(self.ranged, ours), 0.85, least=True, unit="x"
+                ),
                 Target(
                     "speed, x rclone mount with 8 streams",
                     outcome.ratio(self.streams, ours),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
-from xnatfs.content.stream_scheduler import StreamScheduler
+from xnatfs.content.stream_receiver import StreamReceiver
 from xnatfs.content.transfer import Transfer
 from xnatfs.demo.model import ComputedContent
 from xnatfs.errors import Failure
@@ -21,12 +21,14 @@ PATH = f"{FOLDER}/f"
 
 def waiting(one: Any) -> int:
     """How many have this file open, or wait for it to open."""
-    return len(one._readers) if isinstance(one, StreamScheduler) else one.file.readers
+    return len(one._streams.readers) if isinstance(one, StreamReceiver) else one.file.readers
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (StreamScheduler, 9 << 20)])
+@pytest.mark.parametrize(
+    ("kind", "name", "size"), [(Transfer, "_fetch", 30_000), (StreamReceiver, "receive", 9 << 20)]
+)
 def test_it_is_asked_for_anew(
-    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, size: int
 ) -> None:
     """Seen in an hour of everything at once: the failure of a fetch that nobody waited for went to who came a
     moment later.
@@ -37,7 +39,7 @@ def test_it_is_asked_for_anew(
     vfs.attributes(PATH)
     shelf.switches.match, shelf.switches.cut_after_bytes, shelf.switches.cut_next = "/files/f", 0, 1
     begun, left = threading.Event(), threading.Event()
-    fetch, fetches = kind._fetch, []
+    fetch, fetches = getattr(kind, name), []
     second: list[Future[bytes]] = []
     with ThreadPoolExecutor(1) as pool:
 
@@ -52,7 +54,7 @@ def test_it_is_asked_for_anew(
                     second.append(pool.submit(read, vfs, PATH))
                     until(lambda: waiting(one) or len(fetches) > 1)
 
-        monkeypatch.setattr(kind, "_fetch", in_the_worker)
+        monkeypatch.setattr(kind, name, in_the_worker)
         with vfs.operation(begun.is_set), pytest.raises(OSError) as caught:
             vfs.open(PATH)
         assert caught.value.errno == errno.EINTR
@@ -62,7 +64,7 @@ def test_it_is_asked_for_anew(
     assert shelf.switches.cut_next == 0 and len(fetches) > 1
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (StreamScheduler, 9 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [(Transfer, 30_000), (StreamReceiver, 9 << 20)])
 def test_it_is_asked_for_anew_where_its_request_was_ended(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch, kind: Any, size: int
 ) -> None:

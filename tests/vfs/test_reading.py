@@ -17,6 +17,7 @@ from tests.support import composed, md5, read, until
 from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.cache.partial import PAGE as HELD_BACK
 from xnatfs.config import Limits
+from xnatfs.content.stream_tuner import StreamTuner
 from xnatfs.demo.model import BytesContent, CatalogEntry, ComputedContent
 from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Vfs
@@ -173,7 +174,7 @@ def test_a_large_file_is_right_to_its_last_byte(shelf: Shelf, compose: Compose, 
     shelf.put(shelf.make.entry("f", content, digest=None if digest else ""))
     mounted = compose(shelf.server)
     assert read(mounted.vfs, f"{FOLDER}/f", MIB) == content.read(0, content.size)
-    assert shelf.downloads() <= 3  # a first part, a second, and one stream for the rest
+    assert shelf.downloads() <= 5  # a first part, a second, and the rest; or more, to try further streams
     until(lambda: mounted.content_manager.counts()["transfers"] == 0)
 
 
@@ -246,7 +247,7 @@ def test_a_cut_connection_does_not_show(shelf: Shelf, compose: Compose, size: in
     shelf.put(shelf.make.entry("f", content, digest=None if digest else ""))
     shelf.switches.cut_after_bytes, shelf.switches.cut_next = size // 2, 2
     assert read(compose(shelf.server).vfs, f"{FOLDER}/f", MIB) == content.read(0, size)
-    assert shelf.downloads() == 3
+    assert shelf.downloads() == 3 if size < 8 * MIB else 3 <= shelf.downloads() <= 6
 
 
 def test_a_file_that_is_always_cut_is_an_error_and_nothing_is_kept(shelf: Shelf, compose: Compose) -> None:
@@ -312,12 +313,15 @@ def test_many_readers_of_one_file_share_one_download(shelf: Shelf, compose: Comp
     for thread in threads:
         thread.join(60)
     assert digests == [md5(content.read(0, size))] * 8
-    assert shelf.downloads() == 1 if size < 8 * MIB else shelf.downloads() <= 3
+    assert shelf.downloads() == 1 if size < 8 * MIB else shelf.downloads() <= 5
     assert vfs.open_files == 0
 
 
-def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Compose) -> None:
+def test_who_takes_the_last_connection_asks_for_turns(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stream that gives way in the middle of an answer throws away what is on its way."""
+    monkeypatch.setattr(StreamTuner, "_allowed", lambda self: 1)
     content = ComputedContent("f", 20 * MIB)
     for name in "fg":
         shelf.put(shelf.make.entry(name, content, digest=""))
@@ -325,7 +329,7 @@ def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Com
     mounted = compose(shelf.server, limits=limits)
     workers = mounted.content_manager.context.workers
     assert read(mounted.vfs, f"{FOLDER}/f") == content.read(0, content.size)
-    assert longest(shelf, "f") > 15 * MIB
+    assert longest(shelf, "f") >= 8 * MIB
     done = threading.Event()
     for _ in range(limits.connections - 2):  # one of them is for listings
         workers.submit(done.wait)
@@ -334,7 +338,7 @@ def test_who_takes_the_last_connection_asks_for_turns(shelf: Shelf, compose: Com
         assert read(mounted.vfs, f"{FOLDER}/g") == content.read(0, content.size)
     finally:
         done.set()
-    assert longest(shelf, "g") == 4 * MIB and shelf.downloads() <= 3 + 7
+    assert longest(shelf, "g") == 4 * MIB and shelf.downloads() <= 5 + 7
 
 
 def longest(shelf: Shelf, name: str) -> int:

@@ -68,6 +68,14 @@ class Partial:
         """Whether all bytes from `offset` to `end` are here."""
         return 0 not in self._pages[offset // PAGE : -(-end // PAGE)]
 
+    def present_from(self, offset: int) -> int:
+        """Up to where all bytes from `offset` on are here; `offset` itself if its page is not."""
+        first = offset // PAGE
+        if first >= len(self._pages) or not self._pages[first]:
+            return offset
+        stop = self._pages.find(0, first)
+        return self.size if stop < 0 else stop * PAGE
+
     def missing(self, offset: int, end: int) -> tuple[int, int] | None:
         """The first run of absent bytes between `offset` and `end`, in whole pages (the last one may be cut
         by the end of the file).

@@ -81,6 +81,7 @@ class WorkerPool:
         # not yet begun; counted with `_idle`, since a thread that has its work counts as idle until it has
         # the lock
         self._queued = 0
+        self._urgent = 0  # of them
         self._order = 0
         self._closed = False
 
@@ -92,6 +93,7 @@ class WorkerPool:
             self._order += 1
             self._queue.put((0 if urgent else 1, self._order, work))
             self._queued += 1
+            self._urgent += urgent
             if self._idle < self._queued and self._threads < self._count:
                 self._threads += 1
                 threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
@@ -104,8 +106,9 @@ class WorkerPool:
 
     @property
     def waiting(self) -> bool:
-        """Whether work waits for a thread."""
-        return not self._queue.empty()
+        """Whether urgent work waits for a thread, and none is free that has only not taken it yet."""
+        with self._lock:
+            return self._urgent > self._count - self._threads + self._idle
 
     @property
     def spare(self) -> int:
@@ -135,13 +138,14 @@ class WorkerPool:
             with self._lock:
                 self._idle += 1
             try:
-                _, _, work = self._queue.get(timeout=30)
+                rank, _, work = self._queue.get(timeout=30)
                 came = 1
             except queue.Empty:
-                work, came = _stop, 0
+                rank, work, came = 1, _stop, 0
             with self._lock:
                 self._idle -= 1
                 self._queued -= came
+                self._urgent -= rank == 0
                 if work is _stop and (self._closed or self._queue.empty()):
                     self._threads -= 1
                     return

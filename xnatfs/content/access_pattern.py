@@ -67,12 +67,14 @@ class ZipHistory:
 
     Attributes:
         prefetched: the zip was started before anybody looked into the resource, and nobody has looked yet.
+        in_listed_scans: the scans of the session were listed just before this one's first file was opened.
     """
 
-    __slots__ = ("_incomplete", "_no_room_at", "_used_at", "prefetched")
+    __slots__ = ("_incomplete", "_no_room_at", "_used_at", "in_listed_scans", "prefetched")
 
     def __init__(self) -> None:
         self.prefetched = False
+        self.in_listed_scans = False
         self._used_at: float | None = None
         self._no_room_at: float | None = None
         # Since when, and what a whole zip did not bring.

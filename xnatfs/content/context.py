@@ -9,13 +9,16 @@ and of `progress` it only matters that it rises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from xnatfs.cache.contents import ContentCache
 from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.cost_model import LinkModel
 from xnatfs.content.revalidation import Revalidation
+from xnatfs.content.stream_tuner import StreamMeter, StreamTuner
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
 from xnatfs.server.downloads import Downloads
 
@@ -31,14 +34,26 @@ class TransferContext:
     sizes: SizeCorrections
     digests: DigestPolicy
     revalidation: Revalidation
-    link: LinkModel = field(default_factory=LinkModel)
+    link: LinkModel
     range_refused: bool = False  # this server (or its proxy) sends whole files only
     length_refused: bool = False  # ... without saying how long they are
     refuses_names: bool = False  # this server refuses files by themselves that its zips have
     # Pieces that arrived, of anything: while it rises, waiting in the queue is no time-out.
     progress: int = 0
 
-    def received(self, size: int) -> None:
+    @property
+    def tuner(self) -> StreamTuner:
+        """How many streams the line rewards."""
+        return self.link.streams
+
+    @contextmanager
+    def stream(self) -> Iterator[StreamMeter]:
+        """A body is being received."""
+        with self.link.stream(), self.tuner.stream() as meter:
+            yield meter
+
+    def received(self, size: int, meter: StreamMeter) -> None:
         """A piece of a body arrived."""
         self.progress += 1
         self.link.received(size)
+        meter.received(size)

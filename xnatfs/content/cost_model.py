@@ -11,7 +11,7 @@ Used by `content.zip_scheduler` and `content.zip_batch`. The model, in seconds:
 XNAT parses the catalogue of a file's resource at each request for it, about 65 us an entry: a file out of
 5,000 takes 0.3 s on the fastest line, one out of three nothing (xnat-rest.md 13). So the two are kept apart:
 a large resource says nothing of the way to a small one. The rate is that of the line, over all streams
-together: a second stream on a full line does not make it faster.
+together; how many it takes to fill it is found out by `content.stream_tuner`.
 Threading: any thread; one lock, held for moments.
 """
 
@@ -21,6 +21,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from xnatfs.content.stream_tuner import StreamTuner
 
 _RATE_WEIGHT = 0.3  # of a new measurement in the running mean
 _ANSWER_DECAY = 0.8  # of the weight of an answer, at each new one
@@ -35,12 +37,14 @@ class LinkModel:
     Args:
         latency: first guess, seconds.
         rate: first guess, bytes a second. Both are replaced by what is measured.
+        streams: how many fill it.
 
     Attributes:
         received_bytes: of all bodies so far.
     """
 
-    def __init__(self, latency: float = 0.05, rate: float = 50e6) -> None:
+    def __init__(self, latency: float = 0.05, rate: float = 50e6, streams: StreamTuner | None = None) -> None:
+        self.streams = StreamTuner(1) if streams is None else streams
         self._lock = threading.Lock()
         self._latency = latency
         self._rate = rate
@@ -48,7 +52,7 @@ class LinkModel:
         # Weighted sums: of 1, entries, their squares, seconds, entries x seconds.
         self._answers: tuple[float, ...] = (0.0,) * 5
         self._measured_rate = False
-        self._streams = 0
+        self._open = 0  # streams
         self._busy_since = 0.0
         self._bytes = 0  # of the streams that are open now
         self.received_bytes = 0
@@ -92,15 +96,15 @@ class LinkModel:
     def stream(self) -> Iterator[None]:
         """A body is being received; `received` counts its bytes."""
         with self._lock:
-            if self._streams == 0:
+            if self._open == 0:
                 self._busy_since, self._bytes = time.monotonic(), 0
-            self._streams += 1
+            self._open += 1
         try:
             yield
         finally:
             with self._lock:
-                self._streams -= 1
-                self._measure(idle=self._streams == 0)
+                self._open -= 1
+                self._measure(idle=self._open == 0)
 
     def received(self, count: int) -> None:
         """Bytes of a body arrived."""

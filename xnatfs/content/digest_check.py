@@ -48,6 +48,16 @@ class DigestCheck:
         """These bytes were received."""
         self._digest.pass_by(position, piece)
 
+    def catch_up(self) -> None:
+        """Sum what came out of order, as far as all before it is here."""
+        if self._content.record.digest and (partial := self._content.partial) is not None:
+            self._digest.catch_up(partial)
+
+    @property
+    def summed(self) -> int:
+        """Bytes from the start that the check needs no more."""
+        return self._digest.length
+
     def run(self) -> None:
         """If all of it is here: check it and make it an object of the cache.
 

@@ -24,9 +24,11 @@ from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.access_pattern import HEAD_BYTES, ResourceAccess
 from xnatfs.content.context import TransferContext
+from xnatfs.content.cost_model import LinkModel
 from xnatfs.content.ranged import RangedFile
 from xnatfs.content.revalidation import Revalidation
 from xnatfs.content.stream_plan import FIRST
+from xnatfs.content.stream_tuner import StreamTuner
 from xnatfs.content.transfer import Transfer
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
 from xnatfs.content.zip_scheduler import ZipScheduler
@@ -121,17 +123,21 @@ class ContentManager:
         serve_bad_digests: bool = False,
     ) -> None:
         sizes = SizeCorrections(learnt)
+        streams = max(1, limits.connections - 1)  # one is always free for listings
         self.context = TransferContext(
             contents,
             cache,
             limits,
-            WorkerPool("transfer", max(1, limits.connections - 1)),
+            WorkerPool("transfer", streams),
             sizes,
             DigestPolicy(learnt, sizes, diagnostics, serve_bad=serve_bad_digests),
             Revalidation(contents, cache, history, limits),
+            LinkModel(
+                streams=StreamTuner(streams, _remembered(learnt), lambda found: _remember(learnt, found))
+            ),
         )
         # Read through what is wanted soon.
-        self.ahead_workers = WorkerPool("ahead", max(1, limits.connections - 1))
+        self.ahead_workers = WorkerPool("ahead", streams)
         self._diagnostics = diagnostics
         self._zips = ZipScheduler(self.context)
         self._lock = threading.Lock()
@@ -164,6 +170,10 @@ class ContentManager:
             if reader is None:
                 reader = self._fetched(record, access)
         return _Counted(reader, access)
+
+    def scans_listed(self, session: str) -> None:
+        """A reader listed the scans of a session, by its accession id: it may walk through them."""
+        self._zips.scans_listed(session)
 
     def key(self, record: FileRecord) -> str:
         """What names this version of this file in the cache; see `DigestPolicy.key`."""
@@ -291,3 +301,12 @@ class ContentManager:
             if self._ranged.get(file.content.key) is file:
                 del self._ranged[file.content.key]
                 self.context.sizes.forget_announced(file.content.record)
+
+
+def _remembered(learnt: Corrections) -> int:
+    """How many streams the line rewarded in an earlier mount: what is tried first."""
+    return int(number) if (number := learnt.get("line", "streams") or "").isdecimal() else 0
+
+
+def _remember(learnt: Corrections, streams: int) -> None:
+    learnt.put("line", "streams", str(streams))

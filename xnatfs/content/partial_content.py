@@ -25,6 +25,11 @@ NO_CACHE = (Cause.NO_SPACE, Cause.CACHE_BROKEN)
 _LASTING = (Cause.CHANGED, Cause.BAD_DIGEST, Cause.GONE)
 
 
+def is_lasting(failure: Failure) -> bool:
+    """Whether no retry cures it: it is not the server's file any more."""
+    return failure.cause in _LASTING
+
+
 class _Version(Enum):
     """What is known of the version whose bytes these are."""
 
@@ -72,7 +77,7 @@ class PartialContent:
     @property
     def failed_for_good(self) -> bool:
         """Whether it failed in a way that no retry cures: it is not the server's file any more."""
-        return self.failure is not None and self.failure.cause in _LASTING
+        return self.failure is not None and is_lasting(self.failure)
 
     def missing(self, start: int, end: int) -> tuple[int, int] | None:
         """The first bytes of these that are not here, from and to; None if all are. Called with the condition

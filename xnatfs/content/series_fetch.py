@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xnatfs import retry
 from xnatfs.content.context import TransferContext
+from xnatfs.content.stream_tuner import StreamMeter
 from xnatfs.content.temporary import TemporaryDownloads
 from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure
@@ -93,20 +94,20 @@ class SeriesFetcher:
         asked = time.monotonic()
         with self._context.contents.zip(records[0]) as members:
             self._context.link.answered(time.monotonic() - asked, len(records))
-            with self._context.link.stream():
+            with self._context.stream() as meter:
                 for path, _, pieces in members:
                     record = wanted.get(path)
                     place = places.get(path)
                     if record is None or place is None or place.exists():
                         for piece in pieces:  # the stream has to be read past it
-                            left = self._counted(piece, left)
+                            left = self._counted(piece, left, meter)
                         continue
                     draft = place.with_suffix(".part")
                     digest = hashlib.md5(usedforsecurity=False)
                     size = 0
                     with draft.open("wb") as target:
                         for piece in pieces:
-                            left = self._counted(piece, left)
+                            left = self._counted(piece, left, meter)
                             target.write(piece)
                             digest.update(piece)
                             size += len(piece)
@@ -115,8 +116,8 @@ class SeriesFetcher:
                     else:
                         draft.unlink()  # by itself it gets the benefit of a second look
 
-    def _counted(self, piece: bytes, left: int) -> int:
-        self._context.received(len(piece))
+    def _counted(self, piece: bytes, left: int, meter: StreamMeter) -> int:
+        self._context.received(len(piece), meter)
         if len(piece) > left:  # a bomb is not read to its end
             raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
         if self._context.workers.closed:

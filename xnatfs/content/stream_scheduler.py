@@ -1,11 +1,11 @@
-"""The streams that fetch a large file for its readers: which are started, and how each is received.
+"""The streams that fetch a large file for its readers: which are started, and when.
 
-Used by `content.ranged`. `content.stream_plan` says how much is fetched at once; what comes goes into the
-`PartialContent`.
+Used by `content.ranged`. `content.stream_plan` says how much is fetched at once, `content.stream_tuner` by
+how many streams, `content.stream_receiver` receives each.
 
 - Without Range (probed by the first part) one stream from the start serves all.
-- A broken stream goes on where it broke, asking with `If-Unmodified-Since`: a file that has changed gives
-  ESTALE, never mixed bytes.
+- As many streams as the line rewards run ahead of a reader in order, but only on workers that nobody waits
+  for, and no more than this file's share of them.
 
 Threading: streams are started by readers, with the condition of the `PartialContent` held, and each is
 received by a worker, which holds it for moments only.
@@ -15,28 +15,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 
-from xnatfs import retry
-from xnatfs.cache.partial import PAGE, Partial
+from xnatfs.cache.partial import PAGE
 from xnatfs.content.context import TransferContext
 from xnatfs.content.digest_check import DigestCheck
-from xnatfs.content.partial_content import PartialContent
+from xnatfs.content.partial_content import NO_CACHE, PartialContent, is_lasting
 from xnatfs.content.stream_plan import (
     FIRST,
-    IDLE_S,
     NEAR,
+    PROBE,
     SECOND,
+    STRETCH,
     Fetch,
     Place,
     end_ahead,
     end_for,
+    first_unclaimed,
     is_coming,
-    is_far_ahead,
+    lead,
+    reads_on,
+    segment_length,
+    window_of,
 )
+from xnatfs.content.stream_receiver import StreamReceiver, StreamsOfFile
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.downloads import RangePart
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +66,15 @@ class StreamScheduler:
     ) -> None:
         self._context = context
         self._content = content
-        self._check = check
         self._readers = readers
-        self._entries = entries
         self._first = min(first, max(PAGE, content.size))
         self._ended = ended
         self._fetches: list[Fetch] = []
+        self._receiver = StreamReceiver(
+            context, content, check, StreamsOfFile(readers, self._fetches, self._extend), entries
+        )
+        self._probe = PROBE  # bytes of the next one while the line is not known
+        self._joined = False  # this file is counted among those that could use more streams
 
     # --- for readers: all of it is called with the condition held -------------------------------------------
 
@@ -99,19 +105,21 @@ class StreamScheduler:
     def ask(self, reader: Place, start: int, stop: int, *, in_order: bool) -> None:
         """Have what a reader misses fetched, and what one that reads in order will want next."""
         if in_order or self._context.range_refused:
-            stop = end_for(reader, start, self._content.size, self._first)
-        self._start(start, min(self._content.size, stop))
+            stop = end_for(reader, start, self._content.size, self._first, self._length(start))
+        self._start(start, min(self._content.size, stop), in_order=in_order)
 
     def look_ahead(self, end: int) -> None:
         """A reader in order comes near the end of what is here: go on before it has to wait."""
         content = self._content
+        self._extend()
         missing = (
             content.partial.missing(end, min(content.size, end + FIRST))
             if content.partial is not None and end < content.size
             else None
         )
         if missing is not None and content.failure is None and not self._coming(missing[0]):
-            self._start(missing[0], end_ahead(end, missing[0], content.size))
+            stop = end_ahead(end, missing[0], content.size, self._length(missing[0]))
+            self._start(missing[0], stop, in_order=True)
 
     def end_silent(self) -> None:
         """Nobody waits any more: end what sends nothing, since others may wait for its worker."""
@@ -124,29 +132,106 @@ class StreamScheduler:
         near = self._content.size if self._context.range_refused else NEAR
         return is_coming(self._fetches, start, near)
 
-    def _start(self, start: int, end: int) -> None:
+    def _length(self, start: int) -> int:
+        """How much is fetched at once from `start` on for a reader in order."""
+        tuner, link, left = self._context.tuner, self._context.link, self._content.size - start
+        if (streams := tuner.share) > 1:
+            return segment_length(left, streams, link.rate, link.latency)
+        return STRETCH if tuner.settled else self._probe
+
+    def _extend(self) -> None:
+        """Begin what comes next or beside the streams under way, if the line rewards it and nobody else needs
+        the connections.
+        """
+        workers = self._context.workers
+        while workers.spare > 0 and not workers.closed and (fetch := self._next()) is not None:
+            with contextlib.suppress(Failure):  # the mount is ending
+                self._submit(fetch)
+
+    def _next(self) -> Fetch | None:
+        """What is fetched next for a reader in order, if the line rewards one stream more; for a worker that
+        is free.
+        """
+        context, content = self._context, self._content
+        if content.partial is None or content.failure is not None or content.uncached:
+            return None
+        if context.range_refused or context.workers.waiting:
+            return None
+        share = context.tuner.share
+        over = lead(context.tuner.flowing, context.link.rate, context.link.latency)
+        busy = sum(one.end - one.position > over for one in self._fetches)
+        if busy >= share or len(self._fetches) > share:
+            return None
+        for reader in self._readers:
+            if not reads_on(reader):
+                continue
+            start, free = first_unclaimed(self._fetches, reader.position, self._first_missing)
+            if start < free and start - reader.position <= self._window(share):
+                stop = min(free, start + self._length(start))
+                return self._claim(start, stop, in_order=True, extra=bool(self._fetches))
+        return None
+
+    def _first_missing(self, start: int) -> tuple[int, int]:
+        size = self._content.size
+        found = self._content.missing(start, size) if start < size else None
+        return (size, size) if found is None else found
+
+    def _window(self, streams: int) -> int:
+        """How far ahead of its reader a fetch may begin: not so far that pages are pushed out before they are
+        read.
+        """
+        link = self._context.link
+        length = segment_length(self._content.size, streams, link.rate, link.latency)
+        return min(window_of(streams, length), self._context.cache.cap // 4)
+
+    def _start(self, start: int, end: int, *, in_order: bool = False) -> None:
         """Fetch from `start` to `end` in a worker."""
+        self._submit(self._claim(start, end, in_order=in_order))
+
+    def _claim(self, start: int, end: int, *, in_order: bool = False, extra: bool = False) -> Fetch:
+        """From here on this is on its way."""
         size = self._content.size
         begin, stop = start // PAGE * PAGE, min(size, -(-end // PAGE) * PAGE)
         if self._context.range_refused:
             begin, stop = 0, size
-        elif self._context.workers.spare <= 1:
+        elif self._context.workers.spare <= 1 and not extra:
             # It takes the last worker, so it may have to give way after that much (see `_write`). Asked for
             # more, the server has by then sent a megabyte or two that nobody takes: 42 % of all bytes with 16
             # readers of 64 MiB.
             stop = min(stop, begin + SECOND)
-        fetch = Fetch(begin, max(stop, begin + 1))
+        elif in_order:  # what others bring already is not asked for again
+            stop = min([stop, *(one.position for one in self._fetches if one.position > begin)])
+        if stop - begin >= self._probe:
+            self._probe = min(STRETCH, 2 * self._probe)
+        fetch = Fetch(begin, max(stop, begin + 1), in_order=in_order, extra=extra)
         self._fetches.append(fetch)
-        self._context.workers.submit(lambda: self._run(fetch))
+        if in_order and not self._joined:
+            self._joined = True
+            self._context.tuner.join()
+        return fetch
+
+    def _submit(self, fetch: Fetch) -> None:
+        try:
+            self._context.workers.submit(lambda: self._run(fetch))
+        except Failure:
+            self._fetches.remove(fetch)
+            raise
 
     # --- the workers ----------------------------------------------------------------------------------------
 
     def _run(self, fetch: Fetch) -> None:
+        following: Fetch | None = fetch
+        while following is not None:
+            following = self._run_one(following)
+
+    def _run_one(self, fetch: Fetch) -> Fetch | None:
+        """Receive it; returns what this worker goes on with."""
         content = self._content
         problem: Failure | None = None
+        following: Fetch | None = None
         try:
             if self._readers:  # else all who wanted it have gone meanwhile
-                self._fetch(fetch)
+                self._receiver.receive(fetch)
         except Failure as failure:
             problem = failure
         except BaseException as error:
@@ -154,122 +239,24 @@ class StreamScheduler:
             problem = Failure(Cause.SERVER_ERROR, content.record.uri, repr(error))
         with content.condition:
             self._fetches.remove(fetch)
-            if problem is not None:
+            if problem is not None and fetch.extra and _passing(problem) and fetch.position < fetch.end:
+                # Nobody waits for it yet, and it may be that the server wants no more connections. Who comes
+                # there asks for it again, and has that one's failure.
+                log.info("a further stream of %s failed: %s", content.record.uri, problem)
+                self._context.tuner.refused()
+            elif problem is not None:
                 content.fail(problem)
+            else:
+                following = self._next()
+                self._extend()
+            if self._joined and not self._fetches:
+                self._joined = False
+                self._context.tuner.leave()
             content.condition.notify_all()
             self._ended()
+        return following
 
-    def _fetch(self, fetch: Fetch) -> None:
-        with retry.Attempts(retry.CONTENTS) as attempts:
-            while fetch.position < fetch.end:
-                before = fetch.position
-                try:
-                    if not self._receive(fetch):
-                        return
-                except Failure as failure:
-                    if fetch.scope.ended:
-                        # given up on purpose, which says nothing of the server: whoever came since has
-                        # another one sent
-                        return
-                    if fetch.position > before:
-                        attempts.progressed()
-                    if self._context.length_refused or not attempts.may_cure(failure):
-                        raise
-                    if not self._readers:
-                        return  # and no failure: whoever comes just now saw nothing fail, and asks again
-                    log.info("%s: %s; resuming at byte %d", self._content.record.uri, failure, fetch.position)
-                    attempts.pause()
-        self._check.run()
 
-    def _receive(self, fetch: Fetch) -> bool:
-        """One answer; False if it was let go because nobody reads."""
-        context, content = self._context, self._content
-        asked = fetch.asked()
-        end = fetch.end if not content.known else min(fetch.end, content.size)
-        with context.contents.part(
-            content.record, fetch.position, end, content.last_modified, fetch.scope
-        ) as part:
-            context.link.answered(time.monotonic() - asked, self._entries)
-            content.note(part)
-            if part.end is None:
-                # An empty file is answered with 200 whatever Range is asked for (xnat-rest.md 3): that says
-                # nothing of the server.
-                context.range_refused = context.range_refused or part.size != 0
-                with content.condition:
-                    fetch.position, fetch.end = 0, content.size
-            else:
-                fetch.end = min(fetch.end, content.size)
-            with context.link.stream():
-                return self._write(fetch, part)
-
-    def _write(self, fetch: Fetch, part: RangePart) -> bool:
-        context, content, partial = self._context, self._content, self._content.partial
-        assert partial is not None
-        position = begun = fetch.position
-        reserved = 0
-        try:
-            for piece in part.pieces:
-                if reserved < len(piece):
-                    step = max(len(piece), min(FIRST * 4, fetch.end - position) + PAGE)
-                    self._reserve(partial, step)
-                    reserved += step
-                reserved -= len(piece)
-                partial.write(position, piece)
-                self._check.pass_by(position, piece)
-                position += len(piece)
-                fetch.received()
-                context.received(len(piece))
-                # A page is present only when all of it is.
-                whole = position if position >= content.size else position // PAGE * PAGE
-                if whole > fetch.position:
-                    partial.mark(fetch.position, whole)
-                    with content.condition:
-                        fetch.position = whole
-                        content.condition.notify_all()
-                if position >= fetch.end:
-                    break
-                if context.workers.closed or (context.workers.waiting and position - begun >= SECOND):
-                    return False  # others wait for a worker: the reader asks for the rest again, behind them
-                if not self._wanted(fetch):
-                    return False
-            if position < fetch.end:
-                raise Failure(Cause.CUT_SHORT, content.record.uri, f"{position} of {fetch.end} bytes")
-            return True
-        finally:
-            if reserved > 0:
-                with contextlib.suppress(Failure):
-                    context.cache.reserve_pages(partial.key, -reserved)
-
-    def _reserve(self, partial: Partial, size: int) -> None:
-        """Reserve bytes; if the cap is reached, pages behind all readers go."""
-        cache = self._context.cache
-        try:
-            cache.reserve_pages(partial.key, size)
-        except Failure as failure:
-            if failure.cause is not Cause.NO_SPACE:
-                raise
-            with self._content.condition:
-                behind = min((one.position for one in self._readers), default=0) - NEAR
-                # Not under a stream: bytes written and not yet marked would be marked as holes.
-                behind = min([behind, *(one.position for one in self._fetches)])
-                freed = partial.drop(0, max(0, behind))
-            if freed:
-                cache.reserve_pages(partial.key, -freed)
-            cache.reserve_pages(partial.key, size)
-
-    def _wanted(self, fetch: Fetch) -> bool:
-        """Wait while the stream is far ahead of its readers; False once nobody has read for some time or
-        others need the connection.
-        """
-        condition, workers = self._content.condition, self._context.workers
-        with condition:
-            if not is_far_ahead(fetch, self._readers):
-                return bool(self._readers)
-            self._context.link.waited()
-            deadline = time.monotonic() + IDLE_S
-            while self._readers and is_far_ahead(fetch, self._readers):
-                if workers.closed or time.monotonic() > deadline or workers.waiting:
-                    return False
-                condition.wait(0.5)
-            self._context.link.waited()
-            return bool(self._readers)
+def _passing(failure: Failure) -> bool:
+    """Whether another request may succeed."""
+    return not is_lasting(failure) and failure.cause not in NO_CACHE

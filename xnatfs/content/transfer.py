@@ -15,6 +15,7 @@ import time
 
 from xnatfs import retry
 from xnatfs.content.context import TransferContext
+from xnatfs.content.stream_tuner import StreamMeter
 from xnatfs.content.whole_file import WholeFile
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
@@ -112,16 +113,16 @@ class Transfer:
         asked = activity.asked()
         with self._context.contents.file(self._record, activity.scope) as stream:
             self._context.link.answered(time.monotonic() - asked, self._entries)
-            with self._context.link.stream():
-                return self._fill(stream)
+            with self._context.stream() as meter:
+                return self._fill(stream, meter)
 
     def _receive_from_zip(self) -> str:
         found: str | None = None
         context, activity = self._context, self.file.activity
-        with context.contents.zip(self._record, activity.scope) as members, context.link.stream():
+        with context.contents.zip(self._record, activity.scope) as members, context.stream() as meter:
             for path, size, pieces in members:
                 if path == self._record.path and found is None:
-                    found = self._fill(Stream(size, "", pieces))
+                    found = self._fill(Stream(size, "", pieces), meter)
                 else:
                     for _ in pieces:  # the stream has to be read past it
                         activity.pieces += 1
@@ -131,7 +132,7 @@ class Transfer:
         context.refuses_names = True  # the next one of such a name comes with all its neighbours
         return found
 
-    def _fill(self, stream: Stream) -> str:
+    def _fill(self, stream: Stream, meter: StreamMeter) -> str:
         file, buffer, uri = self.file, self.file.buffer, self._record.uri
         buffer.begin(stream.size, file.size)
         large = file.begin(stream.size, stream.last_modified)
@@ -140,7 +141,7 @@ class Transfer:
             buffer.write(piece, file.size)
             digest.update(piece)
             file.activity.received()
-            self._context.received(len(piece))
+            self._context.received(len(piece), meter)
             if self._context.workers.closed:
                 raise Failure(Cause.INTERRUPTED, uri, "the mount is ending")
             if large:

@@ -14,7 +14,8 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from xnatfs import retry
 from xnatfs.cache.writers import BatchWriter
@@ -22,6 +23,7 @@ from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.access_pattern import ResourceAccess
 from xnatfs.content.context import TransferContext
 from xnatfs.content.stream_activity import SILENT_S
+from xnatfs.content.stream_tuner import StreamMeter
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.cancel import CancelScope
 from xnatfs.server.records import FileRecord
@@ -31,26 +33,43 @@ log = logging.getLogger(__name__)
 _TOO_FAR = 3.0  # seconds a reader waits for a member that is far down the stream, before it is fetched alone
 _SLACK = 64 * 2**20  # bytes that may come besides twice what is listed: sizes in catalogs can be wrong ...
 _OTHERS = 1000  # ... and files, besides twice as many as are listed
+_TURN_S = 10.0  # a zip waits for its turn: half of what a Tomcat waits for its client
+_TURN_CHECK_S = 0.05
 _AT_ONCE = 16  # members entered into the cache's index together ...
 _AT_LATEST = 0.03  # ... and after so many seconds, for the sake of who waits
 
 
+class Order(Protocol):
+    """Who decides which zips are on their way; asked by their workers."""
+
+    def advanced(self, batch: ZipBatch) -> None:
+        """Something of it came."""
+        ...
+
+    def has_turn(self, batch: ZipBatch) -> bool:
+        """Whether it is to go on now."""
+        ...
+
+    def gives_way(self, batch: ZipBatch) -> bool:
+        """Whether it had better end."""
+        ...
+
+    def over(self, batch: ZipBatch) -> None:
+        """Nothing more comes of it."""
+        ...
+
+
 class ZipBatch:
-    """One zip of one resource on its way.
+    """One zip of one resource on its way."""
 
-    Args:
-        over: called by the worker when nothing more comes.
-    """
-
-    def __init__(
-        self, context: TransferContext, series: ResourceAccess, over: Callable[[ZipBatch], None]
-    ) -> None:
+    def __init__(self, context: TransferContext, series: ResourceAccess, order: Order) -> None:
         self._context = context
-        self._over = over
+        self._order = order
         self.series = series
         self.condition = threading.Condition()
         self.ended = False
         self.received = 0  # bytes of members so far
+        self._expected = series.total
         self._last = 0  # of them, after which something is wrong
         self._waiting = 0  # readers
         self._hold = CancelScope()
@@ -71,7 +90,8 @@ class ZipBatch:
         line = self._context.link
 
         def too_far() -> bool:
-            return (start - self.received) / line.rate > _TOO_FAR
+            rate = line.rate / max(1, self._context.tuner.flowing)
+            return (start - self.received) / rate > _TOO_FAR
 
         with self.condition:
             self._waiting += 1
@@ -117,7 +137,7 @@ class ZipBatch:
             with self.condition:
                 self.ended = True
                 self.condition.notify_all()
-            self._over(self)
+            self._order.over(self)
 
     def _receive(self) -> None:
         missing = sum(one.size for one in self._coming.values() if not self._is_cached(one))
@@ -125,13 +145,14 @@ class ZipBatch:
         begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
         others = 2 * len(self.series.records) + _OTHERS
         self._last = begun + most
+        self._expected = begun + sum(record.size for record in self.series.records)
         come: list[str] = []
         flushed = time.monotonic()
         try:
             asked = self._heard = time.monotonic()
             with self._context.contents.zip(self.series.records[0], self._hold) as members:
                 self._context.link.answered(time.monotonic() - asked, self.series.entries)
-                with self._context.link.stream():
+                with self._context.stream() as meter:
                     for path, size, pieces in members:
                         record = self._coming.get(path)
                         others -= 1
@@ -141,9 +162,9 @@ class ZipBatch:
                             )
                         if record is None or size not in (None, record.size) or self._is_cached(record):
                             for piece in pieces:  # the stream has to be read past it
-                                self._count(piece)
+                                self._count(piece, meter)
                         else:
-                            self._keep(pile, record, pieces)
+                            self._keep(pile, record, pieces, meter)
                         come.append(path)
                         now = time.monotonic()
                         if pile.waiting >= _AT_ONCE or now - flushed > _AT_LATEST:
@@ -165,7 +186,9 @@ class ZipBatch:
             self.condition.notify_all()
         paths.clear()
 
-    def _keep(self, pile: BatchWriter, record: FileRecord, pieces: Iterator[bytes]) -> None:
+    def _keep(
+        self, pile: BatchWriter, record: FileRecord, pieces: Iterator[bytes], meter: StreamMeter
+    ) -> None:
         digest = hashlib.md5(usedforsecurity=False)
         try:
             pile.begin(record.size)
@@ -175,7 +198,7 @@ class ZipBatch:
             room = False
         came = 0
         for piece in pieces:
-            self._count(piece)
+            self._count(piece, meter)
             came += len(piece)
             if room and came <= record.size:
                 pile.write(piece)
@@ -187,11 +210,37 @@ class ZipBatch:
         else:
             pile.drop()  # fetched singly it gets the benefit of a second look
 
-    def _count(self, piece: bytes) -> None:
+    def _count(self, piece: bytes, meter: StreamMeter) -> None:
         self.received += len(piece)
         self._heard = time.monotonic()
-        self._context.received(len(piece))
+        self._context.received(len(piece), meter)
         if self.received > self._last:  # a bomb is not read to its end
             raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
         if self._context.workers.closed:
             raise Failure(Cause.INTERRUPTED, detail="the mount is ending")
+        self._order.advanced(self)
+        if self.series.zips.prefetched:
+            self._await_turn(meter)
+
+    def _await_turn(self, meter: StreamMeter) -> None:
+        """While the line is better used for those before it, and nobody waits for it, leave what comes with
+        the server; not so long that the server gives up.
+        """
+        if self._order.gives_way(self):
+            raise Failure(Cause.INTERRUPTED, detail="others wait for its connection")
+        if self._waiting or self._order.has_turn(self):
+            return
+        meter.wait()
+        self._context.link.waited()
+        deadline = time.monotonic() + _TURN_S
+        with self.condition:
+            while time.monotonic() < deadline and not (
+                self._waiting or self._context.workers.closed or self._order.has_turn(self)
+            ):
+                self.condition.wait(_TURN_CHECK_S)
+        self._heard = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come, about."""
+        return self._expected - self.received

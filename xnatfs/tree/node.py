@@ -67,6 +67,10 @@ class Folder(Node):
             Failure: what keeps the server from answering, or NO_ENTRY if this is gone.
         """
 
+    def listed(self) -> None:
+        """A reader listed it: it may go on to what is below."""
+        return
+
     def lookup(self, name: str) -> Node | None:
         """The node of this name: a listed one, else an alias (an id), else None."""
         return self.entries().get(name) or self.alias(name)
@@ -177,9 +181,10 @@ class Branch(Folder):
         mtime: seconds since the epoch.
         alias: unlisted names.
         xattrs: without the prefix.
+        listed: called when a reader listed it.
     """
 
-    __slots__ = ("_alias", "_entries", "_inode", "_mtime", "_xattrs")
+    __slots__ = ("_alias", "_entries", "_inode", "_listed", "_mtime", "_xattrs")
 
     def __init__(
         self,
@@ -189,9 +194,11 @@ class Branch(Folder):
         mtime: float | None = None,
         alias: Callable[[str], Node | None] | None = None,
         xattrs: Mapping[str, str] | None = None,
+        listed: Callable[[], None] | None = None,
     ) -> None:
         self._inode = inode
         self._entries = entries
+        self._listed = listed
         self._mtime = EPOCH if mtime is None else mtime
         self._alias = alias
         self._xattrs = xattrs
@@ -210,6 +217,10 @@ class Branch(Folder):
 
     def entries(self) -> Mapping[str, Node]:
         return self._entries()
+
+    def listed(self) -> None:
+        if self._listed is not None:
+            self._listed()
 
     def alias(self, name: str) -> Node | None:
         return self._alias(name) if self._alias is not None else None

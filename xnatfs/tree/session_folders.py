@@ -149,7 +149,7 @@ class _SessionFolder:
             folders = {name: self._scan(session, scan) for name, scan in named.items()}
             of_id = {scan.id: folders[name] for name, scan in named.items()}
             nodes["SCANS"] = self._branch(
-                "SCANS", folders, lambda name: of_id[name] if name in by_id else None
+                "SCANS", folders, lambda name: of_id[name] if name in by_id else None, self._scans_listed
             )
         if session.assessors:
             named_assessors = distinct(
@@ -178,6 +178,9 @@ class _SessionFolder:
         if own_resources:
             nodes["RESOURCES"] = self._resources(own_resources, self.xattrs, "RESOURCES")
         return nodes
+
+    def _scans_listed(self) -> None:
+        self._sources.content_manager.scans_listed(self._experiment.id)
 
     def _scan(self, session: SessionSnapshot, scan: ScanRecord) -> Branch:
         xattrs = _scan_xattrs(self.xattrs, self._experiment, scan)
@@ -213,11 +216,22 @@ class _SessionFolder:
         )
 
     def _branch(
-        self, name: str, nodes: Mapping[str, Branch], alias: Callable[[str], Node | None] | None = None
+        self,
+        name: str,
+        nodes: Mapping[str, Branch],
+        alias: Callable[[str], Node | None] | None = None,
+        listed: Callable[[], None] | None = None,
     ) -> Branch:
         inode = inode_of(self._style.section, self._project, self._experiment.id, name)
         in_order(inode, nodes)
-        return Branch(inode, lambda: nodes, mtime=self._experiment.inserted, alias=alias, xattrs=self.xattrs)
+        return Branch(
+            inode,
+            lambda: nodes,
+            mtime=self._experiment.inserted,
+            alias=alias,
+            xattrs=self.xattrs,
+            listed=listed,
+        )
 
 
 def resources_folder(
