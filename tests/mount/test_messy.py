@@ -2,7 +2,7 @@
 of one is noticed.
 """
 
-from __future__ import annotations
+from __future__ import csv
 
 import errno
 import os
@@ -465,6 +465,26 @@ def names_apart_by_case_or_accent_only(lab: Lab) -> None:
     assert len(names) == len(SPELT_NAMES)
 
 
+KNOWN_OF_PEOPLE = {
+    "subject-without-demographics": ("m05", {"sex": "", "yob": "", "handedness": ""}),
+    "subject-age-capped": ("m00", {"sex": "U", "subject_age": ">89", "handedness": "U", "ages": ""}),
+    "subject-birth-partly-known": ("m01", {"sex": "unknown", "yob": "1980", "ages": "42; 42"}),
+    "subject-recorded-twice": ("m02", {"person": "00042", "custom_age": "unknown", "Blood Type": "A+"}),
+    "subject-text-odd": ("Ana María", {"race": "'=cmd|' /C calc'!A0", "group": "señal & ruido"}),
+    "subject-born-later": ("m03", {"yob": "2023", "ages": "", "person": "00042"}),
+    "session-age-negative": ("m04", {"ages": "-1", "visits": "3"}),
+}
+
+
+def known_of_people(lab: Lab) -> None:
+    with (subjects(lab).parents[2] / "tables/MESSY/subjects.csv").open(
+        encoding="utf-8", newline=""
+    ) as stream:
+        rows = {row["subject"]: row for row in csv.DictReader(stream)}
+    for case, (subject, values) in KNOWN_OF_PEOPLE.items():
+        assert {name: rows[subject][name] for name in values} == values, case
+
+
 MORE: dict[str, Callable[[Lab], None]] = {
     "scan-id-with-suffix": scan_id_with_suffix_beside_the_plain_one,
     "scan-id-with-suffix-alone": scan_id_with_suffix_without_a_plain_one,
@@ -500,6 +520,7 @@ MORE: dict[str, Callable[[Lab], None]] = {
     "assessor-not-shared": assessor_not_shared,
     "name: names that differ in case only, upper": names_apart_by_case_or_accent_only,
     **{f"hostile: {path}": hostile_path for path in HOSTILE},
+    **dict.fromkeys(KNOWN_OF_PEOPLE, known_of_people),
 }
 
 

@@ -125,9 +125,12 @@ def read(path: Path) -> bytes:
 def test_the_documents_table_is_in_the_mount(mounted: Mount) -> None:
     folder = mounted.point / "tables/STUDY/lesions"
     listed = {
-        f"{name}.{kind}" for name in ("scandates", "scans", "sessions") for kind in ("csv", "parquet", "xlsx")
+        f"{name}.{kind}"
+        for name in ("scandates", "scans", "sessions", "subjects")
+        for kind in ("csv", "parquet", "xlsx")
     }
-    assert set(run("ls", folder.parent).stdout.split()) == {"README.txt", "lesions", "sessions"} | listed
+    folders = {"README.txt", "assessors", "lesions", "sessions"}
+    assert set(run("ls", folder.parent).stdout.split()) == folders | listed
     assert read(folder / "volumes.csv") == ROWS
     wide = read(folder / "volumes_wide.csv").decode().splitlines()
     assert wide[0] == "ID,frontal_count,frontal_volume,parietal_count,parietal_volume,subject,label,date"

@@ -30,7 +30,7 @@ class _Mount(click.Command):
     """Takes a URL before the folder, too, as sshfs and mount(8) have it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and "://" in args[0]:
+        if args and "://" in args[0] and not args[0].startswith("-"):
             args = [f"--server={args[0]}", *args[1:]]
         return super().parse_args(ctx, args)
 

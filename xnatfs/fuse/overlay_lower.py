@@ -16,7 +16,8 @@ from typing import Any
 from cachetools import LRUCache
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.tree.node import File, OpenContent, UnknownSize
+from xnatfs.tree.node import Branch, File, OpenContent, UnknownSize
+from xnatfs.tree.people_xattrs import PersonFolder
 from xnatfs.vfs import OF_THIS_CACHE, XATTR_PREFIX, Attributes, Opened, Vfs
 
 _FOLDERS = 50_000  # folders whose names are remembered
@@ -73,7 +74,11 @@ class Lower(Vfs):
         left = _XATTR_BYTES
         names = []
         with self._reported(path):
-            for name, value in self._walk(path).xattrs().items():
+            node = self._walk(path)
+            # What becomes known later is not listed: the overlay asks for the length of the list and then for
+            # the list, and a longer one fails with ERANGE (seen).
+            listed = Branch.xattrs(node) if isinstance(node, PersonFolder) else node.xattrs()
+            for name, value in listed.items():
                 left -= len(XATTR_PREFIX) + len(name) + len(value.encode("utf-8", "backslashreplace")) + 16
                 if name not in OF_THIS_CACHE and left >= 0:
                     names.append(XATTR_PREFIX + name)
