@@ -2,8 +2,9 @@
 of one is noticed.
 """
 
-from __future__ import csv
+from __future__ import annotations
 
+import csv
 import errno
 import os
 import zipfile
@@ -481,8 +482,13 @@ def known_of_people(lab: Lab) -> None:
         encoding="utf-8", newline=""
     ) as stream:
         rows = {row["subject"]: row for row in csv.DictReader(stream)}
+    lost: set[str] = set()
+    if "person" not in rows["m00"]:  # a server without the columns of custom variables loses these only
+        lost = {"person", "custom_age", "Blood Type", "visits"}
+        assert "custom" in (lab.demo.point / ".xnatfs/oddities.txt").read_text()
     for case, (subject, values) in KNOWN_OF_PEOPLE.items():
-        assert {name: rows[subject][name] for name in values} == values, case
+        expected = {name: value for name, value in values.items() if name not in lost}
+        assert {name: rows[subject][name] for name in expected} == expected, case
 
 
 MORE: dict[str, Callable[[Lab], None]] = {
