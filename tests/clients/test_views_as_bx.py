@@ -50,11 +50,16 @@ def test_bx_nifti_and_the_flat_folders_of_every_type(lab: Lab, vfs: Vfs, tmp_pat
         PROJECTS if lab.profile == "full" else ["ALFA"]
     )  # what differs between the profiles is how sessions are listed, not which
     types = [(project, name) for project in projects for name in names(vfs, f"/views/{project}/by-scan-type")]
+    # A command of bx takes more than a second. Where our two folders have the same files, what holds of "all"
+    # holds of "usable", of which bx downloads no more.
+    same = {one for one in types if flat(vfs, *one, "usable") == flat(vfs, *one, "all")}
     commands = {
         f"nifti {quality} {project} <{re.sub(r'[^A-Za-z0-9_]', '?', name)}": (project, name, quality)
         for project, name in types
         for quality in ("usable", "all")
+        if quality == "all" or (project, name) not in same
     }
+    assert len(commands) > len(types), "where they differ, both are compared"
     out = tmp_path / "bx"
     out.mkdir()
     told = configure(lab.url, "demo", tmp_path).several(list(commands), out)
@@ -64,7 +69,7 @@ def test_bx_nifti_and_the_flat_folders_of_every_type(lab: Lab, vfs: Vfs, tmp_pat
         theirs = {path.name: md5(path.read_bytes()) for path in (out / str(number)).iterdir()}
         ours = flat(vfs, project, type, quality)
         assert theirs.items() <= ours.items(), command
-        compared += len(theirs)
+        compared += len(theirs) * (2 if (project, type) in same else 1)
         for name in ours.keys() - theirs.keys():
             own_name = re.search(r"_[A-Z]+_E\d{5}_", name) is not None
             session = lab.archive.experiments[re.findall(r"[A-Z]+_E\d{5}", name)[-1]]
