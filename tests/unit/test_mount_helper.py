@@ -24,7 +24,7 @@ URL = "https://xnat.example.org"
         ("project=A:B", ["--project=A", "--project=B"]),
         ("cache_dir=/c,cache-size=20G", ["--cache-dir=/c", "--cache-size=20G"]),
         ("allow_other,offline", ["--allow-other", "--offline"]),
-        ("netrc=/root/a=b", ["--netrc=/root/a=b"]),
+        ("netrc=/etc/a=b", ["--netrc=/etc/a=b"]),
     ],
 )
 def test_options_of_mount(options: str, meant: list[str]) -> None:

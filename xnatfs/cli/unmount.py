@@ -78,7 +78,10 @@ def end(place: str) -> str:
 
 def _say_who(place: str) -> None:
     found = holders(place)
-    who = ", ".join(str(one) for one in found[:_NAMED]) or "a process that only root can see"
+    who = (
+        ", ".join(str(one) for one in found[:_NAMED])
+        or "a program that cannot be named (another user's, or by a mapped file)"
+    )
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     say(
         f"{place} is in use by {who}{more}; it is detached in {_CLOSE_TIMEOUT_S:.0f} s if it still is",

@@ -1,7 +1,8 @@
-"""The processes that keep a mount busy: with an open file, their current or root folder, a mapped file.
+"""The processes that keep a mount busy: with an open file, their current or root folder.
 
-Used by `xnatfs unmount`. Reads /proc only (proc(5)), so that a mount that hangs is never touched: reading a
-link there asks no file system. Processes of other users show theirs to root only.
+Used by `xnatfs unmount`. Reads links of /proc only (proc(5)), so that a mount that hangs is never touched.
+Files that are only mapped are not looked for: /proc/PID/maps waits for the lock of the memory map, which a page
+fault in a stuck mount may hold. Processes of other users show theirs to root only.
 """
 
 from __future__ import annotations
@@ -51,15 +52,10 @@ def _how(process: Path, mountpoint: str, prefix: str) -> str:
         with contextlib.suppress(OSError):
             if inside(os.readlink(process / link)):
                 return "current folder"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in (process / "maps").read_text(errors="surrogateescape").splitlines():
-            path = line[73:]  # after the address, flags, offset, device and inode
-            if path.startswith("/") and inside(path):
-                return "open files"
     return ""
 
 
 def _targets(folder: Path) -> Iterator[str]:
-    for entry in os.scandir(folder):
+    for name in os.listdir(folder):
         with contextlib.suppress(OSError):
-            yield os.readlink(entry.path)
+            yield os.readlink(folder / name)
