@@ -1,8 +1,8 @@
 """The processes that keep a mount busy: with an open file, their current or root folder.
 
 Used by `xnatfs unmount`. Reads links of /proc only (proc(5)), so that a mount that hangs is never touched.
-Files that are only mapped are not looked for: /proc/PID/maps waits for the lock of the memory map, which a page
-fault in a stuck mount may hold. Processes of other users show theirs to root only.
+Files that are only mapped are not looked for: /proc/PID/maps waits for the lock of the memory map, which a
+page fault in a stuck mount may hold. Processes of other users show theirs to root only.
 """
 
 from __future__ import annotations
