@@ -7,6 +7,7 @@ Used by `server` (as uvicorn's `http=` class) and `app` (through the scope). Liv
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import MutableMapping
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ class Connection(HttpToolsProtocol):
 
     requests = 0
     line: Line  # its own limit, beside the one that all connections share
+    ended = 0.0  # when the client was gone, time.perf_counter(); 0 while it is there
     lost = False  # whatever lies between has forgotten it: nothing that is sent arrives any more
 
     # uvicorn narrows it, too
@@ -35,6 +37,10 @@ class Connection(HttpToolsProtocol):
         self.line = Line()
         # The default of 64 KiB costs a round through the event loop per 64 KiB: too slow for benchmarks.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = time.perf_counter()
+        super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
         self.requests += 1
