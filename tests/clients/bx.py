@@ -21,6 +21,8 @@ import platformdirs
 import pytest
 
 VERSION = "0.9.2"
+# Found at import: a test has a HOME of its own, and would install bx there, for itself alone (40 s).
+_HOME = Path(platformdirs.user_cache_dir("xnatfs-tests")) / f"bx-{VERSION}"
 
 
 @cache
@@ -29,7 +31,7 @@ def executable() -> Path:
     named = os.environ.get("XNATFS_TEST_BX")
     if named:
         return Path(named)
-    home = Path(platformdirs.user_cache_dir("xnatfs-tests")) / f"bx-{VERSION}"
+    home = _HOME
     home.mkdir(parents=True, exist_ok=True)
     found, complete = home / "venv" / "bin" / "bx", home / "complete"
     with (home / "lock").open("w") as lock:
@@ -138,6 +140,26 @@ class Bx:
         )
         assert done.returncode == 0, done.stderr
         return dict(zip(commands, json.loads(done.stdout), strict=True))
+
+
+def several_once(
+    url: str, commands: Sequence[str], factory: pytest.TempPathFactory
+) -> dict[str, tuple[Any, Path]]:
+    """Run those of the commands that no worker has run in this run of the tests, as `demo` on the `lab`
+    data in the profile `full`: command -> what `Bx.several` gives for it, and the folder of its files. Two
+    modules want the same thirty tables.
+    """
+    base = factory.getbasetemp()
+    store = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bx-several.json"
+    with store.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known: dict[str, tuple[Any, str]] = json.loads(store.read_text()) if store.exists() else {}
+        missing = [command for command in commands if command not in known]
+        folder = factory.mktemp("bx")
+        made = configure(url, "demo", folder).several(missing, folder) if missing else {}
+        known |= {line: (made[line], str(folder / str(number))) for number, line in enumerate(missing)}
+        store.write_text(json.dumps(known))
+    return {command: (known[command][0], Path(known[command][1])) for command in commands}
 
 
 def configure(url: str, login: str, folder: Path) -> Bx:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.bx import configure
+from tests.clients.bx import several_once
 from tests.support import lab_archive
 from xnatfs.demo.data import derived as d
 from xnatfs.demo.data import measurements as m
@@ -116,7 +116,6 @@ def archive(server: DemoServer) -> Archive:
 @pytest.fixture(scope="module")
 def tables(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Command -> what it made."""
-    folder = tmp_path_factory.mktemp("bx")
     commands = [
         *TABLES,
         *(f"{command} tests" for command in TESTS),
@@ -127,8 +126,8 @@ def tables(server: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> dict
     ]
     parts = [command.partition(" < ") for command in commands]
     lines = [f"{args} PIPES{sign}{answers}" for args, sign, answers in parts]
-    made = configure(server.url, "demo", folder).several(lines, folder)
-    return dict(zip(commands, made.values(), strict=True))
+    made = several_once(server.url, lines, tmp_path_factory)
+    return {command: made[line][0] for command, line in zip(commands, lines, strict=True)}
 
 
 def ids(archive: Archive, resource: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tests.clients.bx import configure, executable
+from tests.clients.bx import executable, several_once
 from tests.support import composed, lab_archive, mount, read
 from xnatfs.demo.server import DemoServer
 from xnatfs.tables.registry import LEFT_OUT, all_tables
@@ -153,12 +153,11 @@ def commands() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def bx(server: DemoServer, commands: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Bxs:
-    folder = tmp_path_factory.mktemp("bx")
     wanted = [(project, key) for project in PROJECTS for key in commands if key not in BX_CANNOT]
     lines = [commands[key].replace("PROJECT", project) for project, key in wanted]
-    made = configure(server.url, "demo", folder).several(lines, folder)
-    folders = {one: folder / str(number) for number, one in enumerate(wanted)}
-    return Bxs(dict(zip(wanted, made.values(), strict=True)), folders)
+    made = several_once(server.url, lines, tmp_path_factory)
+    found = dict(zip(wanted, (made[line] for line in lines), strict=True))
+    return Bxs({one: rows for one, (rows, _) in found.items()}, {one: at for one, (_, at) in found.items()})
 
 
 @pytest.fixture(scope="module")
