@@ -245,6 +245,26 @@ def test_image_columns_that_narrow_the_rows_are_asked_of_image_sessions(
     assert oddities(core) == []
 
 
+def test_where_nothing_tells_who_has_custom_fields_it_is_said(
+    shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that changed last has none: another may, and a request for each would be too many."""
+    person(shelf)
+    (other,) = (one for one in shelf.archive.subjects.values() if one is not shelf.subject)
+    monkeypatch.delitem(fields.OF_SUBJECT, "custom_fields")
+    core = compose(shelf.server)
+    found = core.listing_service.details.subjects("P")
+    assert found.of[shelf.subject.id].custom == {"apoe": "e3/e3"}
+    said = [one for one in core.diagnostics.oddities() if "custom fields" in one]
+    assert len(said) == 1 and "1 of 2 asked" in said[0]
+    # Once the newest has some, everybody is asked.
+    shelf.subject.custom_fields, other.custom_fields = {"diet": "vegan"}, {"diet": "none"}
+    shelf.server.call(lambda: shelf.archive.touch(subject=other))
+    core.refresh()
+    found = core.listing_service.details.subjects("P")
+    assert found.of[shelf.subject.id].custom == {"apoe": "e3/e3", "diet": "vegan"}
+
+
 def test_two_values_of_one_thing_are_both_shown(
     shelf: Shelf, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,13 +262,19 @@ class DetailListings:
         if listing.with_fields is not None:
             wanted = [one for one in order if one in listing.with_fields]
         else:
-            # Nothing tells who has any: the one that changed last is asked, and if it has some, everybody.
+            # Nothing tells who has any: the one that changed last is asked, and if it has some, everybody. To
+            # ask everybody would be a request a subject where most labs have none; so it is doubt, and said.
             if order[0] not in known:
                 fields = self._begin_fields(kind, project, order[0], probe=True).wait(patience)
                 if fields is None:
                     return
                 known[order[0]] = objects[order[0]], fields
             wanted = order if any(fields for _, fields in known.values()) else []
+            if not wanted and len(known) < len(order):
+                listing.odd.append(
+                    f"project {project}: its server does not list which {kind} have custom fields; "
+                    f"{len(known)} of {len(order)} asked, none found: those of the others would be missing"
+                )
         calls = [(one, self._begin_fields(kind, project, one)) for one in wanted if one not in known]
         for one, call in calls:
             fields = call.wait(patience)
