@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xnatfs.auth.credentials import choose, find
 from xnatfs.config import Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.core import Core, compose
+from xnatfs.distributed import table_on
 from xnatfs.extras import check
 from xnatfs.made_table import data_frame, make
 from xnatfs.tables.engine.from_listings import LISTED, listed_keys
@@ -24,6 +25,8 @@ from xnatfs.vfs import Vfs
 from xnatfs.vfs_io import BUFFER, RawFile, absolute, glob, stat_result
 
 if TYPE_CHECKING:
+    import dask.dataframe
+    import distributed
     import pandas
 
     StrPath = str | os.PathLike[str]
@@ -108,24 +111,25 @@ def table(
     sessions: Sequence[str] = (),
     wide: bool = False,
     with_columns: Sequence[str] = (),
+    client: distributed.Client | None = None,
     server: str | None = None,
     user: str | None = None,
     cache_dir: StrPath | None = None,
     offline: bool = False,
     allow_http: bool = False,
-) -> pandas.DataFrame:
+) -> pandas.DataFrame | dask.dataframe.DataFrame:
     """Read a measurement table: `Client.table` in a connection of its own.
 
     Parameters
     ----------
-    project, name, sessions, wide, with_columns
+    project, name, sessions, wide, with_columns, client
         See `Client.table`.
     server, user, cache_dir, offline, allow_http
         See `connect`.
 
     Returns
     -------
-    pandas.DataFrame
+    pandas.DataFrame or dask.dataframe.DataFrame
         See `Client.table`.
 
     Raises
@@ -142,8 +146,10 @@ def table(
     >>> volumes = xnatfs.table("ALFA", "ashs/volumes", wide=True)
     """
     check("tables")
-    with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as client:
-        return client.table(project, name, sessions=sessions, wide=wide, with_columns=with_columns)
+    with connect(server, user=user, cache_dir=cache_dir, offline=offline, allow_http=allow_http) as xnat:
+        return xnat.table(
+            project, name, sessions=sessions, wide=wide, with_columns=with_columns, client=client
+        )
 
 
 def subjects(
@@ -306,7 +312,8 @@ class Client:
         sessions: Sequence[str] = (),
         wide: bool = False,
         with_columns: Sequence[str] = (),
-    ) -> pandas.DataFrame:
+        client: distributed.Client | None = None,
+    ) -> pandas.DataFrame | dask.dataframe.DataFrame:
         """Read a measurement table.
 
         Parameters
@@ -322,14 +329,18 @@ class Client:
         with_columns : sequence of str, optional
             Columns of `subjects` and `sessions` to add: `age` (in years, at the session), `sex`, a custom
             variable. By default those that `with` in tables.toml names.
+        client : distributed.Client, optional
+            A Dask cluster whose workers fetch and parse what is not in the cache. They find the login as this
+            process would: it is not passed to them.
 
         Returns
         -------
-        pandas.DataFrame, shape (rows, columns)
+        pandas.DataFrame, shape (rows, columns); with `client` a dask.dataframe.DataFrame of the same rows
             Numbers as int64 or float64 (in the units that docs/tables.md gives; an empty cell is NaN), ids,
             labels and dates as text. `.attrs["problems"]` is a DataFrame of the sessions that are not, or not
             wholly, in it, with the reasons; `.attrs` also counts the sessions used, without the resource
-            (`missing`) and failed. The same data on the server give the same frame.
+            (`missing`) and failed. The same data on the server give the same frame. A Dask frame has no
+            `.attrs`: if there are problems, a warning says so.
 
         Raises
         ------
@@ -342,6 +353,8 @@ class Client:
         """
         core = self._opened()
         check("tables")
+        if client is not None:
+            return table_on(client, core, project, name, sessions, wide=wide, added=with_columns)
         made = make(core, project, name, sessions, wide=wide, added=with_columns)
         frame = data_frame(made.frame)
         frame.attrs |= {key: int(value) for key, value in made.about.items()}

@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         "the embedded XNAT",
         ("httptools", "nibabel", "numpy", "pydicom", "starlette", "uvicorn"),
     ),
+    "dask": ("tables collected on a Dask cluster", ("dask", "distributed")),
     "pyxnat": ("pyxnat", ("pandas", "pyxnat")),
 }
 

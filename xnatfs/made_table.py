@@ -7,21 +7,23 @@ Threading: any thread.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xnatfs.auth.credentials import Credentials
 from xnatfs.config import Settings
 from xnatfs.core import Core, compose
 from xnatfs.errors import UsageError
-from xnatfs.extras import check
+from xnatfs.extras import check, load
 from xnatfs.tables.engine.build import PROBLEM_COLUMNS, Progress
 from xnatfs.tables.engine.finished_table import wide_with
 from xnatfs.tables.engine.from_listings import listed_table
 from xnatfs.tables.engine.joined_columns import joined_columns
+from xnatfs.tables.engine.session_results import SessionResult
 from xnatfs.tables.output.write import problems, write
 from xnatfs.tables.spec import Frame, Rows
 
@@ -45,6 +47,31 @@ class Made:
             write(self.frame, kind, draft, title=self.key)
             draft.replace(path)
 
+    def write_parts(self, folder: Path) -> int:
+        """Write it as a folder of Parquet files, `part-00000.parquet` and on, with the same columns and
+        types; the folder appears when it is whole.
+
+        Returns:
+            the number of files.
+
+        Raises:
+            OSError: it cannot be written; ENOTEMPTY where there is one that is not empty.
+            MissingExtra: pyarrow is not installed.
+        """
+        parquet = load("pyarrow.parquet", "tables")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
+            whole, parts = Path(work) / "table.parquet", Path(work) / "parts"
+            write(self.frame, "parquet", whole, title=self.key)
+            file = parquet.ParquetFile(whole)
+            parts.mkdir()
+            groups = range(file.metadata.num_row_groups)
+            for group in groups:
+                parquet.write_table(file.read_row_group(group), parts / f"part-{group:05d}.parquet")
+            if not groups:  # the columns at least
+                whole.rename(parts / "part-00000.parquet")
+            parts.rename(folder)  # over an empty one
+        return max(1, len(groups))
+
 
 @contextmanager
 def opened(settings: Settings, login: Credentials) -> Iterator[Core]:
@@ -65,11 +92,13 @@ def make(
     wide: bool = False,
     added: Sequence[str] = (),
     progress: Progress | None = None,
+    given: Mapping[str, SessionResult] = MappingProxyType({}),
 ) -> Made:
     """Build a table.
 
     Args:
         added: columns of the tables `subjects` and `sessions` to add; by default what tables.toml names.
+        given: see `Builder.build`.
 
     Raises:
         UsageError: there is no such table, session or column, or it has no wide form.
@@ -85,7 +114,7 @@ def make(
             raise UsageError(f"the table {name} has no sessions, which columns are added by")
         shown = joined_columns(builder, [(project, sessions)], added).beside(frame) if added else frame
         return Made(name, shown, Rows(PROBLEM_COLUMNS), {"rows": str(len(frame.held))})
-    built = builder.build(project, name, sessions, progress)
+    built = builder.build(project, name, sessions, progress, given=given)
     if wide and built.table.wide is None:
         raise UsageError(f"the table {name} has no wide form")
     names = added or builder.added_columns(project, name)

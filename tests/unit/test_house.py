@@ -170,7 +170,7 @@ def at_once(module: Path) -> set[str]:
 def test_what_is_imported_is_declared() -> None:
     core = declared("dependencies")
     assert "requests" in core
-    extras = set().union(*map(declared, ("tables", "convert", "demo", "pyxnat", "keyring")))
+    extras = set().union(*map(declared, ("tables", "convert", "demo", "pyxnat", "keyring", "dask")))
     used = set().union(*(imported(module) for module in MODULES)) - set(sys.stdlib_module_names) - {"xnatfs"}
     assert used <= core | extras
 

@@ -63,7 +63,7 @@ def test_the_arguments_of_connect_and_table_are_these() -> None:
     shared = ["user", "cache_dir", "offline", "allow_http"]
     assert list(inspect.signature(xnatfs.connect).parameters) == ["server", "user", "projects", *shared[1:]]
     assert list(inspect.signature(xnatfs.table).parameters) == [
-        *("project", "name", "sessions", "wide", "with_columns", "server"),
+        *("project", "name", "sessions", "wide", "with_columns", "client", "server"),
         *shared,
     ]
     for one in (xnatfs.subjects, xnatfs.sessions):

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,10 +19,13 @@ from xnatfs.cli.format import say
 from xnatfs.cli.options import Where, privacy, where
 from xnatfs.config import Privacy
 from xnatfs.core import Core
+from xnatfs.distributed import WorkerSettings, cluster, collected
 from xnatfs.errors import Cause, Failure, UsageError
+from xnatfs.extras import check
 from xnatfs.made_table import Made, make, opened
 from xnatfs.tables.engine.explain import explain
 from xnatfs.tables.engine.from_listings import LISTED, listed_keys
+from xnatfs.tables.engine.session_results import SessionResult
 from xnatfs.tables.output.write import FORMATS, check_format, write
 from xnatfs.tables.registry import LEFT_OUT, with_plugins
 
@@ -35,9 +39,9 @@ _INCOMPLETE = 3  # the exit code where the table was written, but sessions are m
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write to this file: .csv, .xlsx or .parquet.",
+    type=click.Path(),
+    help="Write to this file: .csv, .xlsx or .parquet; with / at its end, to a folder of .parquet files.",
 )
 @click.option(
     "--session",
@@ -56,6 +60,12 @@ _INCOMPLETE = 3  # the exit code where the table was written, but sessions are m
 @privacy
 @click.option("--wide", is_flag=True, help="One row per session instead of one per measurement.")
 @click.option(
+    "--dask",
+    "scheduler",
+    metavar="ADDRESS",
+    help="Let the workers of this Dask cluster fetch and parse: tcp://HOST:8786, or its scheduler file.",
+)
+@click.option(
     "--problems",
     is_flag=True,
     help="The sessions missing or incomplete in the table, and why, instead of the table.",
@@ -72,11 +82,12 @@ def command(
     project: str | None,
     name: str | None,
     where: Where,
-    output: Path | None,
+    output: str | None,
     sessions: tuple[str, ...],
     added: str,
     privacy: Privacy,
     wide: bool,
+    scheduler: str | None,
     problems: bool,
     explaining: bool,
     listing: bool,
@@ -86,8 +97,9 @@ def command(
     standard output as CSV.
 
     Without NAME: list the tables of the project. Fetched results are cached: the next run asks only for what
-    changed. If resources have other labels or folders than usual, describe them in tables.toml (see
-    docs/measurements.md). Exit code 3 if the table was written, but sessions are missing or incomplete in it.
+    changed. With --dask the workers of a cluster do the work; the table is the same. If resources have other
+    labels or folders than usual, describe them in tables.toml (see docs/measurements.md). Exit code 3 if the
+    table was written, but sessions are missing or incomplete in it.
     """
     if as_json and not listing:
         raise UsageError("--json is for --list; a table itself is written as .csv, .xlsx or .parquet")
@@ -96,12 +108,9 @@ def command(
         return 0
     if project is None:
         raise UsageError("which project? `xnatfs table PROJECT NAME`; `xnatfs table --list` shows all tables")
-    kind = output.suffix[1:].lower() if output is not None else "csv"
-    if kind not in FORMATS:
-        raise UsageError(f"{output}: a table is written as .csv, .xlsx or .parquet")
-    check_format(kind)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"{output.absolute().parent} is not a folder")
+    target = _target(output, problems) if output is not None else None
+    if scheduler is not None:
+        check("dask")
     settings, login = where.settings(privacy=privacy)
     columns = tuple(filter(None, (one.strip() for one in added.split(","))))
     with opened(settings, login) as mounted, _project_known(mounted, project):
@@ -115,12 +124,13 @@ def command(
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
         if name == "subjects" and not _is_asked_for("added"):
             columns = ()
-        made = _make(mounted, project, name, sessions, wide, columns)
+        place = WorkerSettings(settings, mounted.connection.user, where.config, where.netrc)
+        made = _make(mounted, project, name, sessions, wide, columns, scheduler, place)
         try:
-            _write(made, output, kind, problems)
+            _write(made, target, problems)
         except ValueError as error:  # more columns than a spreadsheet allows
             raise UsageError(str(error)) from None
-    if output is not None:
+    if target is not None:
         say(f"{output} is written", err=True)
     count = len(made.problems.held)
     if count and not problems:
@@ -131,6 +141,33 @@ def command(
         )
         return _INCOMPLETE
     return 0
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the table is written, and in which format; `parts`: the path is a folder of files."""
+
+    path: Path
+    kind: str
+    parts: bool = False
+
+
+def _target(output: str, problems: bool) -> _Target:
+    path = Path(output).absolute()
+    if output.endswith("/") or path.is_dir():
+        if problems:
+            raise UsageError(f"{output} is a folder: the problems are written to one file")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{output} is there, and is not an empty folder")
+        target = _Target(path, "parquet", parts=True)
+    else:
+        target = _Target(path, path.suffix[1:].lower())
+    if target.kind not in FORMATS:
+        raise UsageError(f"{output}: a table is written as .csv, .xlsx or .parquet")
+    check_format(target.kind)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a folder")
+    return target
 
 
 @contextlib.contextmanager
@@ -161,6 +198,8 @@ def _make(
     sessions: tuple[str, ...],
     wide: bool,
     added: tuple[str, ...],
+    scheduler: str | None,
+    place: WorkerSettings,
 ) -> Made:
     columns = (
         TextColumn("{task.description}"),
@@ -175,27 +214,30 @@ def _make(
         *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
     ) as bar:
         task = bar.add_task(name, total=None)
-        return make(
-            mounted,
-            project,
-            name,
-            sessions,
-            wide=wide,
-            added=added,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        given: dict[str, SessionResult] = {}
+        if scheduler is not None:
+            with cluster(scheduler) as client:
+                given = collected(mounted, client, project, name, sessions, place=place, progress=progress)
+        return make(mounted, project, name, sessions, wide=wide, added=added, progress=progress, given=given)
 
 
-def _write(made: Made, output: Path | None, kind: str, problems: bool) -> None:
+def _write(made: Made, target: _Target | None, problems: bool) -> None:
     if problems:
         made = Made(f"{made.key} problems", made.problems, made.problems, made.about)
-    if output is not None:
+    if target is not None:
         try:
-            made.write(output.absolute(), kind)
+            if target.parts:
+                made.write_parts(target.path)
+            else:
+                made.write(target.path, target.kind)
         except Failure:
             raise
         except OSError as error:
-            raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+            raise UsageError(f"{target.path} cannot be written: {error.strerror}") from None
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from xnatfs._version import __version__
 from xnatfs.concurrency.single_flight import WorkerPool
@@ -30,6 +31,7 @@ from xnatfs.tables.engine.project_overrides import ProjectOverrides
 from xnatfs.tables.engine.recheck import Rechecks
 from xnatfs.tables.engine.scheduling import Progress, SessionScheduler, Status
 from xnatfs.tables.engine.services import TableServices
+from xnatfs.tables.engine.session_results import SessionResult
 from xnatfs.tables.spec import Table
 from xnatfs.text import did_you_mean
 
@@ -69,9 +71,20 @@ class Builder:
         return self.services.summaries
 
     def build(
-        self, project: str, key: str, sessions: Sequence[str] = (), progress: Progress | None = None
+        self,
+        project: str,
+        key: str,
+        sessions: Sequence[str] = (),
+        progress: Progress | None = None,
+        *,
+        given: Mapping[str, SessionResult] = MappingProxyType({}),
     ) -> BuiltTable:
         """A table over a project, or over some of its sessions (labels or accession ids).
+
+        Args:
+            progress: called as sessions are done.
+            given: what other processes collected, by accession id (`session_transfer`); the rows of these
+                sessions are in the store.
 
         Raises:
             UsageError: there is no such table or session.
@@ -80,17 +93,19 @@ class Builder:
         as_of = time.time()
         if project in self.groups:
             table = self._table(key)
-            parts = [self.build(part, key, members, progress) for part, members in self.parts(project)]
+            parts = [
+                self.build(part, key, members, progress, given=given) for part, members in self.parts(project)
+            ]
             return JoinedTable(parts, table, as_of)
         summary = self.summaries.get(project)
-        spec = self._spec(summary, key)
+        spec = self.spec(summary, key)
         chosen = sorted(chosen_sessions(summary, sessions), key=table_order)
         status = Status(project, key, len(chosen), whole=not sessions)
         self.running[id(status)] = status
         try:
             self.summaries.look_into(summary, [experiment.id for experiment in chosen], all_of_them=False)
             check = self.rechecks.due(project, key, sessions)
-            collector = Collector(self.services, spec, summary, check=check)
+            collector = Collector(self.services, spec, summary, check=check, given=given)
             scheduler = SessionScheduler(
                 self._workers, collector, spec, project, self.services.limits.table_deadline
             )
@@ -126,7 +141,7 @@ class Builder:
             return ""
         if key not in self.tables:
             return _state(project, key, chosen)
-        state = _state(project, self._spec(summary, key).fingerprint, chosen)
+        state = _state(project, self.spec(summary, key).fingerprint, chosen)
         added = self.overrides.of(summary).columns(self.tables[key])
         # What is known of subjects may change without a session's stamp.
         return state if not added else "" if recheck else joined_state([state, *added])
@@ -175,7 +190,12 @@ class Builder:
             )
         return table
 
-    def _spec(self, summary: ProjectSummary, key: str) -> Spec:
+    def spec(self, summary: ProjectSummary, key: str) -> Spec:
+        """A table as it is read in a project.
+
+        Raises:
+            UsageError, Failure: see `build`.
+        """
         table = self._table(key)
         return self.overrides.of(summary).spec(table)
 

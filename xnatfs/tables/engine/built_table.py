@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xnatfs.server.records import ExperimentRecord
 from xnatfs.tables.engine.overrides import Spec
@@ -37,12 +37,18 @@ def table_order(experiment: ExperimentRecord) -> tuple[str, str, str]:
 
 @dataclass
 class TableSession:
-    """A session and what it gave."""
+    """A session and what it gave; `remarks` came up when its files were put together."""
 
     experiment: ExperimentRecord
     result: SessionResult
     columns: tuple[str, ...] = ()
     rows: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why it is not, or not wholly, in the table."""
+        return [*self.result.problems, *self.remarks]
 
 
 class BuiltTable:
@@ -114,7 +120,7 @@ class BuiltTable:
                 printable(problem),
             )
             for session in self.sessions
-            for problem in session.result.problems
+            for problem in session.problems
         ]
         return Rows(PROBLEM_COLUMNS, rows + [("", "", "", "", note) for note in notes])
 
@@ -128,7 +134,7 @@ class BuiltTable:
             about = session_info(self._project, session.experiment)
             digests = [self._files.digest(read) for read in session.result.reads]
             content = (about, session.experiment.changed, session.result.reads, digests)
-            state = repr((*content, session.result.problems))
+            state = repr((*content, session.problems))
             digest.update(state.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:20]
 

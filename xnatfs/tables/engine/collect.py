@@ -9,6 +9,9 @@ Threading: any thread; one collector is shared by all sessions of a build.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from xnatfs.errors import Failure
 from xnatfs.listing.snapshot import ProjectSummary
 from xnatfs.server.records import ExperimentRecord, ResourceRecord
@@ -30,6 +33,7 @@ class Collector:
         spec: the table.
         summary: the project's sessions with their own resources.
         check: ask for every file again, whatever the stamps say.
+        given: what other processes collected, by the session's accession id.
 
     Attributes:
         files: the files that were read, with their rows.
@@ -37,8 +41,15 @@ class Collector:
     """
 
     def __init__(
-        self, services: TableServices, spec: Spec, summary: ProjectSummary, *, check: bool = False
+        self,
+        services: TableServices,
+        spec: Spec,
+        summary: ProjectSummary,
+        *,
+        check: bool = False,
+        given: Mapping[str, SessionResult] = MappingProxyType({}),
     ) -> None:
+        self._given = given
         self._listing_service = services.listing_service
         self._spec = spec
         self._summary = summary
@@ -53,6 +64,10 @@ class Collector:
         Raises:
             Failure: the server or the cache cannot be used; what only concerns this session is in the result.
         """
+        given = self._given.get(experiment.id)
+        if given is not None:
+            self._results.keep(experiment, given)
+            return given
         stored, aged = self._results.recall(experiment)
         if stored is not None:
             info = session_info(self._summary.project, experiment)

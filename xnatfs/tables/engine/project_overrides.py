@@ -26,6 +26,9 @@ class ProjectOverrides:
         files: fetches them.
         tables: all tables by key.
         user_site: the user's overrides.
+
+    Attributes:
+        user_site: the user's overrides.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class ProjectOverrides:
         self._listing_service = listing_service
         self._files = files
         self._tables = tables
-        self._user_site = user_site
+        self.user_site = user_site
         # by project: its `tables.toml` as it was listed (None: it has none), and what that says
         self._parsed: dict[str, tuple[FileRecord | None, Site]] = {}
 
@@ -53,14 +56,14 @@ class ProjectOverrides:
             (resource for resource in summary.resources if resource.label == overrides.RESOURCE), None
         )
         if holder is None:
-            return self._user_site
+            return self.user_site
         records = self._listing_service.files.of_resource(holder, "")
         file = next((record for record in records if record.path.rsplit("/", 1)[-1] == overrides.NAME), None)
         cached = self._parsed.get(summary.project)
         if cached is None or cached[0] != file:
             site = Site() if file is None else self._read(summary.project, file)
             cached = self._parsed[summary.project] = file, site
-        return self._user_site.over(cached[1])
+        return self.user_site.over(cached[1])
 
     def _read(self, project: str, file: FileRecord) -> Site:
         where = f"the {overrides.NAME} in the resource {overrides.RESOURCE} of project {project}"

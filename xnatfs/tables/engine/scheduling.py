@@ -157,7 +157,6 @@ class SessionScheduler:
 
     def _count(self, session: TableSession) -> None:
         """Note how many rows a session has, and their columns, without keeping them."""
-        problems = session.result.problems
         try:
             parsed = combined(self._spec, self._project, session, self._collector.files)
         except (Failure, UsageError):
@@ -166,9 +165,9 @@ class SessionScheduler:
             # A mistake in a table's definition, which may be a plug-in's, costs the session and not the
             # table.
             log.exception("session %s does not fit table %s", session.experiment.id, self._spec.table.key)
-            problems.append(f"its files cannot be combined ({type(error).__name__}: {error})")
+            session.remarks.append(f"its files cannot be combined ({type(error).__name__}: {error})")
             return
         session.columns, session.rows = parsed.columns, len(parsed.rows)
-        problems += parsed.notes
-        if not parsed.rows and not problems:
-            problems.append("its files contain no rows")
+        session.remarks += parsed.notes
+        if not parsed.rows and not session.problems:
+            session.remarks.append("its files contain no rows")
