@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 # 1).
 USER_AGENT = f"xnatfs/{__version__}"
 
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 BUILD_INFO = "/xapi/siteConfig/buildInfo"
 _PROBE_TIMEOUT = 5.0  # seconds
 
@@ -124,10 +125,7 @@ class HttpTransport:
         unanswered = CancelScope()
         with self.breaker.asking() as began, self._while_unanswered(unanswered), held(unanswered):
             try:
-                # Named with each request: else REQUESTS_CA_BUNDLE would win over what the user configured.
-                response = self.session.request(
-                    method, url, allow_redirects=False, verify=self.session.verify, stream=True, **options
-                )
+                response = self.session.request(method, url, allow_redirects=False, stream=True, **options)
                 if not stream:
                     with response:
                         response._content = json_stream.first(
@@ -174,6 +172,7 @@ class HttpTransport:
             self.requests += 1
         with requests.Session() as session:
             session.headers["User-Agent"] = USER_AGENT
+            session.trust_env = False
             session.proxies = self.session.proxies
             never_led_on(session)
             try:
@@ -198,10 +197,15 @@ class HttpTransport:
 
 def _make_session(settings: Settings, login: Credentials) -> requests.Session:
     session = requests.Session()
+    # The environment is looked up here, once: requests would read all of it twice for every request, which
+    # took 0.24 of the 3 ms of a small one. And a netrc entry of the same host must not replace the login that
+    # was chosen.
+    session.trust_env = False
     session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
     never_led_on(session)
     session.cookies.set_policy(FewCookies(session.cookies, but=(SESSION,) if login.session else ()))
     session.proxies = {"http": login.proxy, "https": login.proxy} if login.proxy else {}
+    session.proxies |= requests.utils.get_environ_proxies(settings.server)
     if settings.verify is not None:
         session.verify = settings.verify
     if session.verify is False:
@@ -213,11 +217,10 @@ def _make_session(settings: Settings, login: Credentials) -> requests.Session:
         urllib3.disable_warnings(
             urllib3.exceptions.InsecureRequestWarning
         )  # it would say so with every request
-    elif session.verify is True and not any(map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))):
-        session.verify = os.environ.get("SSL_CERT_FILE") or True  # requests itself knows only the other two
+    elif session.verify is True:  # requests itself knows the first two
+        session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
     pool = settings.limits.connections
     for scheme in ("http://", "https://"):
         session.mount(scheme, RetryingAdapter(pool_connections=1, pool_maxsize=pool))
-    # A netrc entry of the same host must not replace the credentials that were chosen.
     session.auth = auth_of(login)
     return session

@@ -75,5 +75,4 @@ def is_readable_by_all(transport: HttpTransport, server: str) -> bool:
     there = origin(server)
     if there is None or there.scheme != "http" or transport.settings.allow_http:
         return False
-    proxies = transport.session.merge_environment_settings(server, {}, None, None, None)["proxies"]
-    return not is_loopback(there.host) or bool(requests.utils.select_proxy(server, proxies))
+    return not is_loopback(there.host) or bool(requests.utils.select_proxy(server, transport.session.proxies))
