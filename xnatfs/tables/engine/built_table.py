@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from xnatfs.server.records import ExperimentRecord
 from xnatfs.tables.engine.overrides import Spec
@@ -104,8 +105,15 @@ class BuiltTable:
                 (None, about[name]) if name in own and name not in at else (at.get(name), about.get(name, ""))
                 for name in names
             ]
-            for row in parsed.rows:
-                yield tuple(fixed if number is None else row[number] for number, fixed in picks)
+            # By columns: zip puts the rows together several times as fast as a loop here would.
+            cells = list(zip(*parsed.rows, strict=True))
+            yield from zip(
+                *(
+                    repeat(fixed, session.rows) if number is None else cells[number]
+                    for number, fixed in picks
+                ),
+                strict=True,
+            )
 
     def problems(self, notes: Sequence[str] = ()) -> Rows:
         """A row for every session that is not, or not wholly, in the table, with the reason; then `notes` on
