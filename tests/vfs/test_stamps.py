@@ -222,6 +222,22 @@ def test_a_replaced_result_shows_in_its_table(
     assert after == volumes(compose(study.server, "fresh", user=study.user), study.project)
 
 
+@pytest.mark.parametrize("study", ["set"], indirect=True)
+@pytest.mark.parametrize("overdue", [True, False])
+def test_who_opens_a_table_once_a_day_gets_todays(
+    study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch, overdue: bool
+) -> None:
+    """However long its build takes; who opened it a moment ago gets what is there at once."""
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(materialize, "_OVERDUE_AFTER_S", 0.0 if overdue else 3600.0)
+    mounted = compose(study.server, user=study.user, limits=NOW)
+    before = volumes(mounted, study.project)
+    study.server.call(lambda: study.change("result replaced"))
+    study.server.switches.listing_delay_ms = 100
+    assert (volumes(mounted, study.project) != before) is overdue
+
+
 def test_a_removed_result_leaves_its_table(
     study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

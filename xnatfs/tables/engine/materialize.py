@@ -1,13 +1,14 @@
 """Tables as files on this machine: built when first opened, and rebuilt from what changed when opened later.
 
 Used by the tree's section `tables/`. Opening a table that was not compared with the server lately waits for
-that up to `_STALE_AFTER_S`; if it takes longer, the table is served as it was and renewed in the background.
+that, and for a build if something changed: up to `_STALE_AFTER_S` if it was compared a moment ago, else up to
+`_OVERDUE_WAIT_S`. If it takes longer, the table is served as it was and renewed in the background.
 
 A table is no value of a `concurrency.refreshable.Refreshable`, though that too lets one call serve all who
 wait and falls back on what was there; docs/internals/table.md 6 has the reasons. What both share is
 `SingleFlight`, and `UNANSWERED`: which failures leave the old one standing.
 Threading: any thread. One build of a table at a time, shared by all callers; no lock is held over it. A
-lock around the states that sizes are shown by.
+lock around the states that sizes are shown by, and what was waited for.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ _CACHE_FRACTION = 4  # all tables together may take one part in this many of the
 _FRESH_FOR_S = 5.0  # opening the .csv and then the .xlsx gives the same table
 _LOOK_AGAIN_S = 1.0  # at the stamps of a project, for sizes
 _STALE_AFTER_S = 1.0  # how long an opener waits for a newer build before it gets the table as it was
+# A table that nobody compared for so long is not served without trying in earnest: whoever opens it once a
+# day would always get yesterday's. With what the listings may lag behind, a change shows within 120 s.
+_OVERDUE_AFTER_S = 60.0
+_OVERDUE_WAIT_S = 60.0
 
 
 class _Request(NamedTuple):
@@ -77,6 +82,7 @@ class TableFiles:
         # States of tables that were looked at: a folder shows a dozen files of each.
         self._states_lock = threading.Lock()
         self._states: TTLCache[tuple[str, str], str] = TTLCache(1024, ttl=_LOOK_AGAIN_S)
+        self._waited_for: TTLCache[str, bool] = TTLCache(1024, ttl=_OVERDUE_AFTER_S)
 
     def manifest(self, project: str, key: str, sessions: Sequence[str] = ()) -> Manifest | None:
         """What is built; None if nothing is. No request, and the disk is looked at once."""
@@ -112,7 +118,7 @@ class TableFiles:
         manifest = self._store.manifest(name)
         if manifest is not None and variant.suffix in manifest.sizes:
             if self._due(manifest):
-                self._try_to_renew(request, variant)
+                self._try_to_renew(request, variant, self._patience(name, manifest))
                 manifest = self._store.manifest(name) or manifest
             opened = self._store.open(name, manifest, variant)
             if opened is not None:
@@ -159,12 +165,24 @@ class TableFiles:
                 self._states[looked_at] = state
         return state not in ("", manifest.state)
 
-    def _try_to_renew(self, request: _Request, variant: Variant) -> None:
-        """Compare a table that is there with the server. If that takes long or the server is away, it stays
-        as it is.
+    def _patience(self, name: str, manifest: Manifest) -> float:
+        """For how many seconds an opener waits for a newer build: long for a table that is overdue, but not
+        again at once for one that did not come.
+        """
+        if 0 <= time.time() - manifest.checked < _OVERDUE_AFTER_S:
+            return _STALE_AFTER_S
+        with self._states_lock:
+            if name in self._waited_for:
+                return _STALE_AFTER_S
+            self._waited_for[name] = True
+        return _OVERDUE_WAIT_S
+
+    def _try_to_renew(self, request: _Request, variant: Variant, patience: float) -> None:
+        """Compare a table that is there with the server. If that takes more than `patience` seconds or the
+        server is away, it stays as it is.
         """
         try:
-            self._renewal(request, variant).wait(_STALE_AFTER_S)
+            self._renewal(request, variant).wait(patience)
         except Failure as failure:
             if failure.cause not in UNANSWERED and failure.cause is not Cause.GONE:
                 raise
