@@ -220,6 +220,8 @@ def test_offline_shows_what_was_listed_last(shelf: Shelf, compose: Compose) -> N
 def test_whatever_changes_below_a_session_shows(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, state: str, later: bool
 ) -> None:
+    # A table is waited for from this age on; what it is made from may be as old as two listings.
+    assert materialize._OVERDUE_AFTER_S + 2 * Limits().ttl <= 120.0
     monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
     monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
     study = Study(state)

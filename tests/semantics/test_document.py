@@ -165,6 +165,13 @@ ELSEWHERE = [
         ("tests/vfs/test_tables.py::test_broken_results_are_named_and_spoil_no_other",),
     ),
     Proved(
+        "4.10",
+        "An assessor that is shared into a project, or no longer, shows there just as soon if its session "
+        "is shared into that project, too. If its session is at home there, it shows within four hours, or "
+        "after `xnatfs refresh`.",
+        ("tests/vfs/test_stamps.py::test_sharing_an_assessor_moves_only_its_own_stamp_and_shows",),
+    ),
+    Proved(
         "11.4",
         "An open table keeps the contents it had when it was opened. Until it is closed, other programs "
         "that open it may get the same contents.",

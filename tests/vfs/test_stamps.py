@@ -202,6 +202,44 @@ def test_a_change_shows_in_a_later_mount(
     assert after == fresh(compose, study)
 
 
+@pytest.mark.parametrize("study", ["shared"], indirect=True)
+def test_sharing_an_assessor_moves_only_its_own_stamp_and_shows(
+    study: Study, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made before, shared afterwards; and gone, in a later mount, once the share ends: it is not this user's
+    then. Its table has its rows meanwhile.
+    """
+    monkeypatch.setattr(materialize, "_FRESH_FOR_S", 0.0)
+    monkeypatch.setattr(materialize, "_STALE_AFTER_S", 30.0)
+    other = study.make.experiment(study.subject, "B", date="2024-01-09")
+    assessor = study.make.assessor(other, "A", "xnat:qcManualAssessorData")
+    stats = freesurfer.aseg_stats(assessor.id, "6", "s")
+    study.make.resource(assessor.out_resources, "FREESURFER6", {"stats/aseg.stats": stats})
+    share = {"op": "share", "experiment": assessor.id, "project": "OTHER"}
+    mounted = compose(study.server, user=study.user, limits=NOW)
+    alone = seen(mounted, study.project)
+    study.server.call(lambda: study.changes.apply({**share, "experiment": other.id}))
+    tree, table = seen(mounted, study.project), volumes(mounted, study.project)
+    study.server.call(lambda: study.changes.apply(share))
+    assert seen(mounted, study.project).keys() > tree.keys() > alone.keys()
+    assert len(volumes(mounted, study.project)) == 2 * len(table)
+    mounted.close()
+    study.server.call(lambda: study.changes.apply({**share, "end": True}))
+    mounted = compose(study.server, user=study.user, limits=NOW)
+    until(lambda: seen(mounted, study.project) == tree)
+    assert volumes(mounted, study.project) == table
+
+
+@pytest.mark.parametrize("study", ["shared"], indirect=True)
+def test_looking_again_at_shared_sessions_costs_five_requests(study: Study, compose: Compose) -> None:
+    mounted = compose(study.server, user=study.user)
+    seen(mounted, study.project)
+    study.server.clear_log()
+    age_project(mounted)
+    mounted.vfs.entries("/projects/OTHER/subjects/s/S/SCANS")
+    assert quiet(study.server) <= 5, [one.target for one in study.server.requests()]
+
+
 @pytest.mark.parametrize("later", ["at once", "in a later mount", "after days"])
 def test_a_replaced_result_shows_in_its_table(
     study: Study, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str

@@ -23,6 +23,7 @@ from xnatfs.listing.cross_check import (
     untyped_scans,
 )
 from xnatfs.listing.environment import ListingEnvironment
+from xnatfs.listing.shared_sessions import as_listed
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.listing.stamps import ExperimentListings
 from xnatfs.listing.subjects import confirmed
@@ -87,6 +88,8 @@ class BulkLoader:
                 reconstructions = listings.reconstructions(identity) if own_labels.known else None
                 below = scans.wait(patience), assessors.wait(patience), reconstructions
                 below = self._settle_doubts(identity, experiments, own_labels, *below)
+                if listings.capabilities.may("assessors of a project"):
+                    snapshot.experiments = as_listed(identity, experiments, *below[:2])
                 snapshot.add_sessions(own_labels, *below, self._in_doubt(identity, own_labels, *below))
             else:
                 snapshot.add_sessions(

@@ -95,7 +95,7 @@ class StoredListings:
             "reconstructions": _rows(session.reconstructions),
             "resources": _rows(one for group in session.resources.values() for one in group),
         }
-        self.keep("session", f"{project}\n{session.experiment.id}", session.experiment.changed, body)
+        self.keep("session", f"{project}\n{session.experiment.id}", session.experiment.version, body)
 
     def subject(self, identity: str) -> Kept[list[ResourceRecord]] | None:
         """The resources of a subject that was listed singly."""

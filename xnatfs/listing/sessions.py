@@ -86,7 +86,7 @@ class SessionListings:
                 if self._known_session(project, one) is None and snapshot.session(one) is None:
                     self._sessions.begin((project, other), partial(self._load_session, snapshot, one))
             found = self._sessions.get((project, identity), partial(self._load_session, snapshot, experiment))
-            if found.experiment.changed != experiment.changed:
+            if found.experiment.version != experiment.version:
                 self._projects.derive_again(project)
         return self._with_files(found)
 
@@ -101,10 +101,10 @@ class SessionListings:
             old = before.experiments.get(identity)
             session = before.session(old) if old is not None else None
             if old is not None and session is not None:
-                self._sessions.put((after.project.id, identity), session, stamp=old.changed)
+                self._sessions.put((after.project.id, identity), session, stamp=old.version)
 
     def _known_session(self, project: str, experiment: ExperimentRecord) -> SessionSnapshot | None:
-        key, stamp = (project, experiment.id), experiment.changed
+        key, stamp = (project, experiment.id), experiment.version
         if self._sessions.held(key) is not None:
             return self._sessions.fresh(key, self._environment.lasts(stamp), stamp)
         kept = self._sessions.recall(key, stamp)
@@ -127,7 +127,7 @@ class SessionListings:
     def _hold_session(
         self, snapshot: ProjectSnapshot, session: SessionSnapshot, epoch: int
     ) -> SessionSnapshot:
-        identity, stamp = session.experiment.id, session.experiment.changed
+        identity, stamp = session.experiment.id, session.experiment.version
         key = snapshot.project.id, identity
         resources = [one for group in session.resources.values() for one in group]
         if not self._files.contradictions.settled(identity, resources) or session.doubtful:

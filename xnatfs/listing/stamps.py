@@ -21,6 +21,7 @@ from dataclasses import replace
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.cross_check import doubtful
+from xnatfs.listing.shared_sessions import with_assessors
 from xnatfs.server.listing_requests import STAMPS, ListingRequests
 from xnatfs.server.records import ExperimentRecord, SubjectRecord, parse_stamp
 from xnatfs.server.witness_requests import WitnessRequests
@@ -84,6 +85,7 @@ class ExperimentListings:
                 for one, stamp, subject in told
             ]
         found = {one.id: replace(one, changed=_moving(stamp, subject)) for one, stamp, subject in told}
+        found = with_assessors(self._listings, project, found, before)
         return self.named(project, found) if doubtful(before, found) else found
 
     def named(self, project: str, found: dict[str, ExperimentRecord]) -> dict[str, ExperimentRecord]:

@@ -17,6 +17,7 @@ from xnatfs.concurrency.refreshable import Refreshable
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.errors import Cause, Failure
 from xnatfs.listing.service import ListingService
+from xnatfs.listing.shared_sessions import with_homes
 from xnatfs.listing.snapshot import ProjectSummary
 from xnatfs.server.records import ExperimentRecord, ResourceRecord
 
@@ -162,7 +163,10 @@ class ProjectSummaries:
             lambda: self._projects.proof.own_resources(project, expected, witness=True),
         )
         try:
-            known = before.experiments.values() if before is not None else ()
+            known = list(before.experiments.values()) if before is not None else []
+            whole = self._projects.snapshots.held(project)
+            if whole is not None:
+                known = with_homes(known, whole.value.experiments)
             experiments = self._listing_service.experiments.get(
                 project, cache(lambda: self._environment.listings.people(project)), known
             )

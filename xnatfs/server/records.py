@@ -106,7 +106,8 @@ class ExperimentRecord:
     `changed` is the text of a stamp that moves with everything below it (`listing.stamps`), "" where the
     server tells none. It is not the experiment's own `last_modified`, which moves with the experiment's own
     fields only (xnat-rest.md 13). `age` is the session's own, as the server has it; None where the listing
-    does not tell.
+    does not tell. `shared_assessors` differs whenever other assessors of a session that is shared into the
+    project are shared, too (`listing.shared_sessions`); None of one that is at home here.
     """
 
     id: str
@@ -119,6 +120,17 @@ class ExperimentRecord:
     changed: str
     time: str = ""
     age: str | None = field(default=None, compare=False)  # an edit of it moves the stamp
+    shared_assessors: str | None = None
+
+    @property
+    def version(self) -> str:
+        """What moves with everything that the project shows below it; "" where the server tells no stamp."""
+        return f"{self.changed} {self.shared_assessors or ''}".rstrip() if self.changed else ""
+
+    def of_one_moment(self, other: ExperimentRecord) -> bool:
+        """Whether two listings of an experiment show no change between them, as far as both tell."""
+        told = self.shared_assessors, other.shared_assessors
+        return self.changed == other.changed and (None in told or told[0] == told[1])
 
     @property
     def may_have_scans(self) -> bool:

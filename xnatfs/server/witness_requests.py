@@ -41,6 +41,23 @@ class WitnessRequests:
         rows = self._table(path, claims.ONLY_IDS, columns="ID,label")
         return {pick(row, "id"): pick(row, "label") for row in rows}
 
+    def homes(self, project: str) -> dict[str, str]:
+        """The project that each experiment of a project is at home in, which comes along unasked; beside a
+        label it would be the project asked about (xnat-rest.md 12).
+        """
+        path = f"/data/projects/{segment(project)}/experiments"
+        rows = self._table(path, claims.ONLY_IDS, columns="ID")
+        return {pick(row, "id"): pick(row, "project") or project for row in rows}
+
+    def assessors(self, project: str) -> dict[str, set[str]]:
+        """The accession ids of the image assessors of a project, by session."""
+        path = f"/data/projects/{segment(project)}/experiments"
+        rows = self._table(path, claims.ONLY_IDS, columns="ID,session_ID", xsiType="xnat:imageAssessorData")
+        found: dict[str, set[str]] = {}
+        for row in rows:
+            found.setdefault(pick(row, "session_id", "/imagesession_id"), set()).add(pick(row, "id"))
+        return found
+
     def first_experiment(self, project: str) -> list[Row]:
         """Some experiment of a project, or none: the cheapest look whether the server's database answers
         about it.

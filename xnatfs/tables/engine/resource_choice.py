@@ -36,12 +36,19 @@ def fitting_resources(
     if wanted:
         return wanted, False
     every = summary.every.get(experiment.id)
-    if every is not None and not any(want.xsi_type for want in spec.wanted):
+    shared = experiment.shared_assessors is not None
+    if every is not None and not shared and not any(want.xsi_type for want in spec.wanted):
         return _fitting(spec, every, {}), False
     session: SessionSnapshot = sessions.get(summary.project, experiment.id)
     types = {assessor.id: assessor.xsi_type for assessor in session.assessors}
-    stale = session.experiment.changed != experiment.changed
-    resources = [resource for group in session.resources.values() for resource in group]
+    stale = not session.experiment.of_one_moment(experiment)
+    # A shared session brings resources of assessors that are none of this project's (xnat-rest.md 12).
+    resources = [
+        resource
+        for owner, group in session.resources.items()
+        for resource in group
+        if owner.level != "assessor" or owner.id in types
+    ]
     return _fitting(spec, resources, types), stale
 
 

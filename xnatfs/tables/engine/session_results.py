@@ -61,7 +61,7 @@ class SessionResults:
         if not experiment.changed or self._check:
             return None, False
         choice = self._store.choice(self._key(experiment))
-        if choice is None or choice.stamp != experiment.changed or choice.spec != self._spec.fingerprint:
+        if choice is None or choice.stamp != experiment.version or choice.spec != self._spec.fingerprint:
             return None, False
         result = _decoded(choice.body)
         if result is None or any(self._store.stamp(read.key) != experiment.changed for read in result.reads):
@@ -97,7 +97,7 @@ class SessionResults:
         """Store a result, unless the next build may give another for the same stamp."""
         if experiment.changed and result.refusal is None and not result.provisional:
             self._store.put_choice(
-                self._key(experiment), experiment.changed, self._spec.fingerprint, _encoded(result)
+                self._key(experiment), experiment.version, self._spec.fingerprint, _encoded(result)
             )
 
     def _key(self, experiment: ExperimentRecord) -> str:
