@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -34,6 +35,27 @@ def test_what_was_refused_is_remembered_in_order() -> None:
     capabilities.refuse("b")
     assert not capabilities.may("b")
     assert capabilities.refused == ["a", "b"]
+
+
+@pytest.mark.parametrize("later_mount", [False, True])
+def test_a_refusal_is_forgotten_within_the_hour(monkeypatch: pytest.MonkeyPatch, later_mount: bool) -> None:
+    """A table of the database that was locked for a minute looks like a refusal; nor does a later mount begin
+    its hour anew, or believe a refusal of a clock that was ahead.
+    """
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    capabilities = Capabilities()
+    capabilities.refuse("a")
+    now += 3590
+    assert not capabilities.may("a")
+    if later_mount:
+        before, capabilities = capabilities, Capabilities()
+        capabilities.recall({**before.refused_at, "of a clock ahead": now + 7200})
+        assert capabilities.refused == ["a"]
+    now += 20
+    assert capabilities.may("a") and capabilities.refused == []
+    capabilities.refuse("a")
+    assert not capabilities.may("a")
 
 
 @pytest.mark.parametrize(("name", "form"), [item for item in FORMS.items() if item[0] != "assessors"])
