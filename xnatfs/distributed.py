@@ -111,8 +111,8 @@ def collected(
             xnatfs or none, or no login.
         Failure: the server or the store cannot be used.
     """
-    if listed_table(key) is not None:
-        return {}  # made from listings, without a file
+    if listed_table(key) is not None or core.settings.offline:
+        return {}  # made from listings, without a file; or only of what is stored
     place = place or WorkerSettings(core.settings, core.connection.user)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
