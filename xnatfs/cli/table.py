@@ -124,8 +124,8 @@ def command(
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
         if name == "subjects" and not _is_asked_for("added"):
             columns = ()
-        files = (path and path.absolute() for path in (where.config, where.netrc))
-        place = WorkerSettings(settings, mounted.connection.user, *files)
+        config, netrc = (path and path.absolute() for path in (where.config, where.netrc))
+        place = WorkerSettings(settings, mounted.connection.user, config, netrc)
         made = _make(mounted, project, name, sessions, wide, columns, scheduler, place)
         try:
             _write(made, target, problems)
