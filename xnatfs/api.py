@@ -83,6 +83,28 @@ def connect(
     >>> with xnatfs.connect() as xnat:
     ...     xnat.listdir("projects")
     """
+    return Client(
+        composed(
+            server,
+            user=user,
+            projects=projects,
+            cache_dir=cache_dir,
+            offline=offline,
+            allow_http=allow_http,
+        )
+    )
+
+
+def composed(
+    server: str | None,
+    *,
+    user: str | None,
+    projects: Sequence[str],
+    cache_dir: StrPath | None,
+    offline: bool,
+    allow_http: bool,
+) -> Core:
+    """What `connect` wraps; arguments and errors are its own."""
     chosen = choose(server, user)
     options = chosen.options
     login = find(chosen, user, expired=offline)
@@ -101,7 +123,7 @@ def connect(
         ),
         limits=Limits(cache_size=size),
     )
-    return Client(compose(settings, login, ""))
+    return compose(settings, login, "")
 
 
 def table(

@@ -26,6 +26,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "dask": ("tables collected on a Dask cluster", ("dask", "distributed")),
     "pyxnat": ("pyxnat", ("pandas", "pyxnat")),
+    "fsspec": ("xnat:// URLs", ("fsspec", "upath")),
 }
 
 

@@ -1,6 +1,6 @@
 """Python's own ways into the file system: file objects, `os.stat_result`, `glob`.
 
-Used by `api`.
+Used by `api`, `filesystem` and the copies of `copying`.
 Threading: any thread; one file object by one at a time.
 """
 
@@ -43,9 +43,10 @@ class RawFile(io.RawIOBase):
         super().__init__()
         self.name = path
         self._vfs = vfs
+        self._pid = os.getpid()
         self._handle: int | None = None
         opened = vfs.open(path)
-        self._handle, self._size, self._position = opened.handle, opened.size, 0
+        self._handle, self.size, self._position = opened.handle, opened.size, 0  # size: in bytes, true
 
     def readable(self) -> bool:
         return True
@@ -55,7 +56,7 @@ class RawFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._check()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}.get(whence)
         if base is None:
             raise ValueError(f"whence is 0, 1 or 2, not {whence}")
         if base + offset < 0:
@@ -79,14 +80,17 @@ class RawFile(io.RawIOBase):
         return b"".join(pieces)
 
     def close(self) -> None:
-        if self._handle is not None:
+        # A forked process has the locks of this one as they were, and nobody who would open them.
+        if self._handle is not None and self._pid == os.getpid():
             self._vfs.release(self._handle)
-            self._handle = None
+        self._handle = None
         super().close()
 
     def _check(self) -> int:
         if self._handle is None:
             raise ValueError("I/O operation on closed file")
+        if self._pid != os.getpid():
+            raise ValueError("the file was opened in another process; open it in this one")
         return self._handle
 
 
@@ -108,22 +112,26 @@ def stat_result(attributes: Attributes) -> os.stat_result:
     return os.stat_result(fields, named)
 
 
-def glob(vfs: Vfs, pattern: str) -> Iterator[str]:
-    """Paths that match a shell pattern; see `api.Client.glob`."""
+def glob(vfs: Vfs, pattern: str, *, hidden: bool = False) -> Iterator[str]:
+    """Paths that match a shell pattern; see `api.Client.glob`.
+
+    Args:
+        hidden: `*`, `?` and `[...]` match a leading dot, too.
+    """
     parts: list[str] = []
     for part in pattern.split("/"):
         if part not in ("", ".") and not (part == "**" and parts[-1:] == ["**"]):
             parts.append(part)
     lead = "/" if pattern.startswith("/") else ""
     seen: set[str] | None = set() if parts.count("**") > 1 else None
-    for path in _matches(vfs, "", parts) if parts else ():
+    for path in _matches(vfs, "", parts, hidden) if parts else ():
         if seen is None or path not in seen:
             yield lead + path.removeprefix("/")
         if seen is not None:
             seen.add(path)
 
 
-def _matches(vfs: Vfs, folder: str, parts: Sequence[str]) -> Iterator[str]:
+def _matches(vfs: Vfs, folder: str, parts: Sequence[str], hidden: bool) -> Iterator[str]:
     """What matches below a folder; `parts` is what is left of the pattern."""
     if not parts:
         yield folder
@@ -131,12 +139,12 @@ def _matches(vfs: Vfs, folder: str, parts: Sequence[str]) -> Iterator[str]:
     part, rest = parts[0], parts[1:]
     if part == "**":
         if rest:
-            yield from _matches(vfs, folder, rest)
-        for path, is_folder in _shown(vfs, folder):
+            yield from _matches(vfs, folder, rest, hidden)
+        for path, is_folder in _shown(vfs, folder, hidden=hidden):
             if not rest:
                 yield path
             if is_folder:
-                yield from _matches(vfs, path, parts)
+                yield from _matches(vfs, path, parts, hidden)
     elif not _MAGIC.search(part):
         path = f"{folder}/{part}"
         try:
@@ -145,12 +153,12 @@ def _matches(vfs: Vfs, folder: str, parts: Sequence[str]) -> Iterator[str]:
             if failure.cause in (Cause.NO_ENTRY, Cause.NOT_A_DIRECTORY, Cause.NAME_TOO_LONG):
                 return
             raise
-        yield from _matches(vfs, path, rest)
+        yield from _matches(vfs, path, rest, hidden)
     else:
         fits = re.compile(fnmatch.translate(part)).match
-        for path, is_folder in _shown(vfs, folder, hidden=part.startswith(".")):
+        for path, is_folder in _shown(vfs, folder, hidden=hidden or part.startswith(".")):
             if (is_folder or not rest) and fits(path.rpartition("/")[2]):
-                yield from _matches(vfs, path, rest)
+                yield from _matches(vfs, path, rest, hidden)
 
 
 def _shown(vfs: Vfs, folder: str, *, hidden: bool = False) -> Iterator[tuple[str, bool]]:

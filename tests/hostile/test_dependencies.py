@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-INSTALLED = ("tables", "convert", "demo", "pyxnat", "keyring")
+INSTALLED = ("tables", "convert", "demo", "pyxnat", "fsspec", "keyring")
 PACKAGE = Path(xnatfs.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]

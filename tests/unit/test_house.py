@@ -147,7 +147,8 @@ def declared(extra: str) -> set[str]:
     listed = project.partition(f"\n{extra} = [")[2].partition("\n]")[0]
     names = re.findall(r'^\s*"([A-Za-z0-9_-]+)', listed, re.MULTILINE)
     found = {name.replace("-", "_").lower() for name in names}
-    return {"yaml" if name == "pyyaml" else name for name in found}
+    as_imported = {"pyyaml": "yaml", "universal_pathlib": "upath"}
+    return {as_imported.get(name, name) for name in found}
 
 
 def at_once(module: Path) -> set[str]:
@@ -170,13 +171,16 @@ def at_once(module: Path) -> set[str]:
 def test_what_is_imported_is_declared() -> None:
     core = declared("dependencies")
     assert "requests" in core
-    extras = set().union(*map(declared, ("tables", "convert", "demo", "pyxnat", "keyring", "dask")))
+    extras = set().union(*map(declared, ("tables", "convert", "demo", "pyxnat", "fsspec", "keyring", "dask")))
     used = set().union(*(imported(module) for module in MODULES)) - set(sys.stdlib_module_names) - {"xnatfs"}
     assert used <= core | extras
 
 
-# Imported by `tables.output.write` once a table is to be written in their format.
-WRITERS = ("tables/output/xlsx.py", "tables/output/parquet.py")
+# Imported by `tables.output.write` once a table is to be written in their format; by fsspec and `UPath`.
+BY_WHOM_IT_IS_NEEDED = (
+    *("tables/output/xlsx.py", "tables/output/parquet.py"),
+    *("filesystem.py", "universal_path.py"),
+)
 
 
 def test_nothing_is_loaded_of_an_extra_until_it_is_needed() -> None:
@@ -184,7 +188,7 @@ def test_nothing_is_loaded_of_an_extra_until_it_is_needed() -> None:
     loaded = {
         name(module): at_once(module) - core
         for module in MODULES
-        if not name(module).startswith("demo/") and name(module) not in WRITERS
+        if not name(module).startswith("demo/") and name(module) not in BY_WHOM_IT_IS_NEEDED
     }
     assert {module: packages for module, packages in loaded.items() if packages} == {}
 
