@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from benchmark.results import Outcome, Sample, Target
 from benchmark.workload import Contestant, Workload, mib
 
 SESSION = "DEMO_E00001"
+FOLDER = "projects/SCALE/subjects/sub00001/sub00001_MR1"
+GET = "xnatfs get, login and all"
 
 
 class CopySession(Workload):
@@ -55,7 +58,7 @@ class CopySession(Workload):
 
         def copied(mounted: str) -> Sample:
             context, source = {
-                "xnatfs": (harness.xnatfs, "projects/SCALE/subjects/sub00001/sub00001_MR1"),
+                "xnatfs": (harness.xnatfs, FOLDER),
                 "rclone": (harness.rclone, "SCALE/sub00001_MR1"),
             }[mounted]
             with harness.folder("copy") as target, context() as mount:
@@ -63,6 +66,14 @@ class CopySession(Workload):
                     lambda: harness.host.run("cp", "-r", mount.point / source, target / "session").seconds
                 )
                 check(mounted, target)
+                return sample
+
+        def got() -> Sample:
+            with harness.folder("get") as target, harness.folder("home") as home:
+                command = (sys.executable, "-m", "xnatfs", "get", FOLDER, target)
+                environment = harness.environment(home)
+                sample = harness.sample(lambda: harness.host.run(*command, env=environment).seconds)
+                check("get", target)
                 return sample
 
         def curl(unzip: bool) -> Sample:
@@ -121,6 +132,7 @@ class CopySession(Workload):
 
         return [
             Contestant("xnatfs: cp -r", "xnatfs", lambda: copied("xnatfs")),
+            Contestant(GET, "xnatfs", got),
             Contestant("curl -o session.zip", "curl", lambda: curl(False)),
             Contestant("curl -o session.zip; unzip -q", "curl", lambda: curl(True)),
             Contestant(self.scans, "curl", each_scan),
@@ -169,6 +181,7 @@ class CopySession(Workload):
                 least=True,
                 unit="x",
             ),
+            Target("xnatfs get: time, x cp -r", outcome.ratio(GET, ours), 1.05, unit="x"),
         ]
 
 

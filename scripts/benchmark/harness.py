@@ -176,6 +176,17 @@ class Harness:
         finally:
             self.host.remove(made)
 
+    def environment(self, folder: Path) -> dict[str, str]:
+        """What `xnatfs` finds its login by, and keeps everything in the folder."""
+        return {
+            "XNAT_HOST": self.server.url,
+            "XNAT_USER": "demo",
+            "XNAT_PASS": "demo",
+            "HOME": str(folder),
+            "XNATFS_CACHE_DIR": str(folder / "cache"),
+            "XNATFS_STATE_DIR": str(folder / "state"),
+        }
+
     @contextlib.contextmanager
     def xnatfs(self, folder: Path | None = None, *, name: str = "mnt") -> Iterator[Mount]:
         """A new mount by the real command at `name`, with a new cache and a new state directory, or with
@@ -184,14 +195,7 @@ class Harness:
         with self.folder("xnatfs") if folder is None else contextlib.nullcontext(folder) as folder:
             point = folder / name
             point.mkdir(exist_ok=True)
-            environment = {
-                "XNAT_HOST": self.server.url,
-                "XNAT_USER": "demo",
-                "XNAT_PASS": "demo",
-                "HOME": str(folder),
-                "XNATFS_CACHE_DIR": str(folder / "cache"),
-                "XNATFS_STATE_DIR": str(folder / "state"),
-            }
+            environment = self.environment(folder)
             command = (sys.executable, "-m", "xnatfs")
             pid = 0
             try:

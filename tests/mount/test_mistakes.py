@@ -118,6 +118,10 @@ MISTAKES = [
     Mistake("refresh", "the current folder was removed: No such file or directory", cwd="removed"),
     Mistake("status", "standard output: No space left on device", closed="full"),
     Mistake("table --list", "", 0, closed="stdout"),
+    Mistake("ls", "", 0, closed="stdout"),
+    Mistake("cat README.txt", "standard output: No space left on device", closed="full"),
+    Mistake("get README.txt mnt/copy", "mnt/copy cannot be made: Read-only file system"),
+    Mistake("get README.txt /usr", r"README.txt: it cannot be written: Permission denied", of="user"),
     Mistake("table ALFA freesurfer7/aseg", "standard output: No space left on device", closed="full"),
     # a mount that runs
     Mistake("unmount nothing", "nothing is mounted at W/nothing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import as_new, composed, lab_archive
 from xnatfs import retry
+from xnatfs.cli import main
 from xnatfs.concurrency import recent_failures
 from xnatfs.config import Limits
 from xnatfs.core import Core
@@ -64,6 +66,40 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
             )
 
         yield make
+
+
+@dataclass
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Command:
+    """Runs a command of xnatfs in this process, in the test's folder, as the user `demo` of a server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XNATFS_CONFIG_DIR", str(tmp_path / "config"))
+
+    def run(server: DemoServer, *words: str) -> Done:
+        for name, value in {"HOST": server.url, "USER": "demo", "PASS": "demo"}.items():
+            monkeypatch.setenv(f"XNAT_{name}", value)
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(words))
+        out, err = capfdbinary.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Done(code, out.decode(errors="surrogateescape"), err.decode())
+
+    return run
 
 
 class Shelf:

@@ -11,6 +11,7 @@ import contextlib
 import io
 
 import click
+from click.shell_completion import CompletionItem
 
 from xnatfs.config import cache_home
 from xnatfs.daemon import mount_registry
@@ -51,6 +52,23 @@ def projects(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
                 stored.close()
             found |= kept.value.keys() if kept is not None else set()
     return sorted(one for one in found if one.startswith(begun))
+
+
+def paths_and_folder(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[str] | list[CompletionItem]:
+    """Paths in the tree, and folders of this machine where none begins so."""
+    return paths(context, parameter, begun) or [CompletionItem(begun, type="dir")]
+
+
+def paths(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """The beginnings of paths in the tree: what is at the top, and the projects below it."""
+    top, slash, begun_project = begun.partition("/")
+    if not slash:
+        return [f"{one}/" for one in ("projects", "archive", "tables", "views") if one.startswith(begun)]
+    if top in ("projects", "tables", "views"):
+        return [f"{top}/{one}/" for one in projects(context, parameter, begun_project)]
+    return []
 
 
 def tables(_: click.Context, __: click.Parameter, begun: str) -> list[str]:

@@ -17,7 +17,8 @@ from xnatfs._version import __version__
 _AFTER = r"""
 .SH EXIT STATUS
 0 done; 1 it could not be done, one sentence says why; 2 the command was not understood;
-3 a table was written, but sessions are missing or incomplete in it; 70 an error in xnatfs itself;
+3 it was done in part: a table was written, but sessions are missing or incomplete in it; some of what was to
+be listed, shown or copied is not; 70 an error in xnatfs itself;
 77 the server refused the login; 130 interrupted.
 .SH ENVIRONMENT
 Each option of a command can be set by a variable: \fBXNATFS_MOUNT_CACHE_SIZE\fP is the

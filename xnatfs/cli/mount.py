@@ -7,21 +7,20 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from xnatfs.auth.credentials import Credentials
-from xnatfs.bids.mapping import user_map
 from xnatfs.cli import completing
 from xnatfs.cli.format import say
-from xnatfs.cli.options import Where, privacy, where
+from xnatfs.cli.options import Where, privacy, tree_options, where
 from xnatfs.config import Privacy, Settings
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
-from xnatfs.tree.lists import read_list
 
 _FUSE_CONF = Path("/etc/fuse.conf")
 
@@ -46,20 +45,7 @@ class _Mount(click.Command):
     help="Show only this project (may be repeated).",
     shell_complete=completing.projects,
 )
-@click.option(
-    "--list",
-    "lists",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    multiple=True,
-    help="A list of sessions, one id or label per line: lists/NAME/ shows only those (may be repeated).",
-)
-@click.option(
-    "--bids-map",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
-)
+@tree_options
 @click.option(
     "--bad-digest",
     type=click.Choice(["refuse", "serve"]),
@@ -95,8 +81,7 @@ def command(
     mountpoint: str,
     where: Where,
     projects: tuple[str, ...],
-    lists: tuple[Path, ...],
-    bids_map: Path | None,
+    shown: dict[str, Any],
     bad_digest: str,
     allow_other: bool,
     overlay: str | None,
@@ -115,16 +100,9 @@ def command(
     if inode32 and overlay is not None:
         # fuse-overlayfs takes two names of one number for one file, and serves one for the other.
         raise UsageError("--inode32 cannot be used with --overlay, which would take two files for one")
-    for one in lists:
-        read_list(one)
-    maps = [(project, Path(path)) for project, path in where.of_projects("bids-map").items()]
-    for path in (bids_map, *(path for _, path in maps)):
-        user_map(path)
     settings, login = where.settings(
         projects=projects,
-        lists=tuple(one.absolute() for one in lists),
-        bids_map=None if bids_map is None else bids_map.absolute(),
-        project_bids_maps=tuple(maps),
+        **shown,
         serve_bad_digests=bad_digest == "serve",
         inode32=inode32,
         lower=overlay is not None,

@@ -138,6 +138,51 @@ _PRIVACY = (
 )
 
 
+_TREE = (
+    click.option(
+        "--list",
+        "lists",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        multiple=True,
+        help="A list of sessions, one id or label per line: lists/NAME/ shows only those (may be repeated).",
+    ),
+    click.option(
+        "--bids-map",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
+    ),
+)
+
+
+def tree_options(command: F) -> F:
+    """Give a command, below `where`, the options that say what is in the tree beside the server's files, as
+    one argument `shown`, for `Where.settings`.
+    """
+
+    @functools.wraps(command)
+    def call(
+        *arguments: Any, where: Where, lists: tuple[Path, ...], bids_map: Path | None, **more: Any
+    ) -> Any:
+        from xnatfs.bids.mapping import user_map
+        from xnatfs.tree.lists import read_list
+
+        for one in lists:
+            read_list(one)
+        maps = [(project, Path(path)) for project, path in where.of_projects("bids-map").items()]
+        for path in (bids_map, *(path for _, path in maps)):
+            user_map(path)
+        shown = {
+            "lists": tuple(one.absolute() for one in lists),
+            "bids_map": None if bids_map is None else bids_map.absolute(),
+            "project_bids_maps": tuple(maps),
+        }
+        return command(*arguments, where=where, shown=shown, **more)
+
+    return _with(cast(F, call), *_TREE)
+
+
 def privacy(command: F) -> F:
     """Give a command the options that say what is shown of people, as one argument `privacy`."""
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import Progress, TextColumn
 
+from xnatfs.cli.following import follow
 from xnatfs.cli.format import say, size
 from xnatfs.daemon import control, mount_registry
-from xnatfs.daemon.warm_up import Warming, WarmPlan, survey
+from xnatfs.daemon.warm_up import Warming, survey
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
 _SHOWN = 20  # problems
-_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 @click.command("warm")
@@ -41,8 +33,7 @@ def command(paths: tuple[str, ...]) -> int:
             raise UsageError(f"{path} is not in an xnatfs mount")
         if mount.mountpoint not in caps:
             caps[mount.mountpoint] = int(control.ask(mount.socket, "status")["contents"]["cap"])
-    terminal = sys.stderr.isatty()
-    with Progress(TextColumn("{task.description}"), transient=True, disable=not terminal) as bar:
+    with Progress(TextColumn("{task.description}"), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("listing", total=None)
         plan = survey(
             paths,
@@ -57,8 +48,9 @@ def command(paths: tuple[str, ...]) -> int:
             f"with a larger --cache-size, or warm less"
         )
     warming = Warming(plan)
+    warming.start()
     try:
-        _follow(warming, plan, terminal)
+        follow(warming, lambda: warming.running)
     except KeyboardInterrupt:
         warming.stop()
         say("interrupted; run the same command to continue", err=True)
@@ -70,29 +62,3 @@ def command(paths: tuple[str, ...]) -> int:
     good = warming.files - len(warming.problems) + len(plan.problems)
     say(f"{good} of {plan.files} files are in the cache ({size(plan.bytes)})")
     return 1 if warming.problems else 0
-
-
-def _follow(warming: Warming, plan: WarmPlan, terminal: bool) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not terminal) as bar:
-        task = bar.add_task("fetching", total=plan.bytes)
-        warming.start()
-        said = time.monotonic()
-        while warming.running:
-            time.sleep(0.05)
-            bar.update(
-                task, completed=warming.bytes, description=f"fetching {warming.files} of {plan.files} files"
-            )
-            if not terminal and time.monotonic() - said > _EVERY:
-                said = time.monotonic()
-                say(
-                    f"{warming.files} of {plan.files} files, {size(warming.bytes)} of {size(plan.bytes)}",
-                    err=True,
-                )
-        bar.update(task, completed=warming.bytes)

@@ -111,6 +111,8 @@ class Warming:
         self._running = 0
         self.files = 0
         self.bytes = 0
+        self.total_files = plan.files
+        self.total_bytes = plan.bytes
         self.problems = list(plan.problems)
 
     def start(self) -> None:

@@ -1,0 +1,1 @@
+"""Copies files of a server to this machine, without a mount."""
