@@ -171,6 +171,22 @@ def test_a_name_that_the_disk_cannot_hold(
     assert files(tmp_path / "out") == {"R/c": b"x"}
 
 
+def test_names_that_a_disk_takes_for_one(
+    shelf: Shelf, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of Windows and macOS do: the second must not pass for the first, with its size and date."""
+    for name in ("a.dcm", "A.dcm", "b.dcm", "sub/x", "SUB/y"):
+        shelf.put(shelf.make.entry(name, name[:1].encode(), digest=""))
+    assert command(shelf.server, "get", INSIDE, "out").code == 0
+    monkeypatch.setattr(os, "listdir", lambda _: ["a.dcm", "b.dcm", "sub"])
+    done = command(shelf.server, "get", INSIDE, "out")
+    assert done.code == 3
+    assert sorted(done.err.splitlines()) == [
+        f"xnatfs: {INSIDE}/A.dcm: the disk cannot hold it beside a file whose name differs only in case",
+        f"xnatfs: {INSIDE}/SUB: the disk cannot hold it beside a folder whose name differs only in case",
+    ]
+
+
 def test_what_is_in_the_way(shelf: Shelf, command: Command, tmp_path: Path) -> None:
     for name in ("a", "b/c", "d"):
         shelf.put(shelf.make.entry(name, b"x"))

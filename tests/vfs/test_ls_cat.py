@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 
+import click
 import pytest
+from click.shell_completion import CompletionItem
 
 from tests.support import read
 from tests.vfs.conftest import Command, Compose, Done
+from xnatfs.cli import cli, completing
 from xnatfs.demo.server import DemoServer
 
 SUBJECT = "projects/ALFA/subjects/007"
@@ -39,6 +42,20 @@ def test_cat(lab: DemoServer, command: Command, compose: Compose) -> None:
     sidecar = f"{NIFTI}/007_MR1_T1_ALFA1.json"
     vfs = compose(lab).vfs
     assert os.fsencode(whole.out) == read(vfs, f"/{IMAGE}") + read(vfs, f"/{sidecar}")
+
+
+def test_paths_are_completed_from_what_was_listed(lab: DemoServer, command: Command) -> None:
+    assert command(lab, "ls", "projects").code == 0
+    context, parameter = click.Context(cli), click.Argument(["paths"])
+
+    def completed(begun: str) -> list[object]:
+        return [*completing.paths_and_folder(context, parameter, begun)]
+
+    lab.clear_log()
+    assert completed("t") == ["tables/"] and completed("views/AL") == ["views/ALFA/"]
+    (folder,) = completed("./out")
+    assert isinstance(folder, CompletionItem) and folder.type == "dir"
+    assert lab.requests() == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +26,11 @@ _ALONE_BYTES = (
 
 @dataclass(frozen=True)
 class Root:
-    """A file or folder to copy, and the path of its copy."""
+    """A file or folder to copy, and the path of its copy. `twin`: see `Source`."""
 
     path: str
     target: Path
+    twin: bool = False
 
 
 def roots(paths: Iterable[str], folder: Path, *, parents: bool) -> list[Root]:
@@ -80,7 +83,7 @@ class Lister:
                     continue
                 # In the order of the catalog, in which a zip has them.
                 entries = sorted(self._vfs.entries(root.path), key=lambda entry: entry[1].inode)
-                self._make(root.target)
+                self._make(root.target, root.twin)
             except Failure as failure:
                 self._failed(root.path, failure.cause.sentence)
                 continue
@@ -89,11 +92,13 @@ class Lister:
                 continue
             files: list[Source] = []
             folders: list[Root] = []
+            alike = Counter(_alike(name) for name, _ in entries)
             for name, attributes in entries:
                 path, target = f"{root.path.rstrip('/')}/{name}", root.target / name
+                twin = alike[_alike(name)] > 1
                 if stat.S_ISDIR(attributes.mode):
-                    folders.append(Root(path, target))
-                elif (source := Source(path, target, attributes)).size > _ALONE_BYTES:
+                    folders.append(Root(path, target, twin))
+                elif (source := Source(path, target, attributes, twin)).size > _ALONE_BYTES:
                     yield [source]
                 else:
                     files.append(source)
@@ -101,11 +106,15 @@ class Lister:
                 yield files
             todo += reversed(folders)
 
-    def _make(self, folder: Path) -> None:
+    def _make(self, folder: Path, twin: bool = False) -> None:
         if self._dry:
             return
         try:
             if folder.is_dir():
+                if twin and folder.name not in os.listdir(folder.parent):
+                    raise LocalProblem(
+                        "the disk cannot hold it beside a folder whose name differs only in case"
+                    )
                 with os.scandir(folder) as found:
                     self.left += [Path(entry.path) for entry in found if entry.name.startswith(PREFIX)]
                 return
@@ -114,3 +123,8 @@ class Lister:
             raise LocalProblem(f"{folder} is a file, and a folder is needed there") from None
         except OSError as error:
             raise LocalProblem(f"{folder} cannot be made: {error.strerror}") from None
+
+
+def _alike(name: str) -> str:
+    """The same for names that some disks take for one."""
+    return unicodedata.normalize("NFC", name).casefold()

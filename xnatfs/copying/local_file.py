@@ -16,7 +16,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -43,11 +43,16 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the tree, and where its copy goes."""
+    """A file of the tree, and where its copy goes.
+
+    Attributes:
+        twin: another name of its folder differs only in case, or in how it is encoded.
+    """
 
     path: str
     target: Path
     attributes: Attributes
+    twin: bool = False
 
     @property
     def size(self) -> int:
@@ -86,7 +91,7 @@ class Copying:
         Raises:
             LocalProblem: a folder is in the way.
         """
-        there = _there(source.target)
+        there = _there(source)
         if there is None:
             return State.WANTED
         if not isinstance(source.attributes.size, UnknownSize) and self._same(source, there):
@@ -101,7 +106,7 @@ class Copying:
             LocalProblem: it cannot be written here.
         """
         try:
-            there = _there(source.target)
+            there = _there(source)
             known = not isinstance(source.attributes.size, UnknownSize)
             if there is not None and known:
                 if self._same(source, there):
@@ -112,7 +117,7 @@ class Copying:
                 opened = self.vfs.open(source.path)
                 try:
                     if not known:  # it is built by now
-                        source = Source(source.path, source.target, self.vfs.attributes(source.path))
+                        source = replace(source, attributes=self.vfs.attributes(source.path))
                         if there is not None and self._same(source, there):
                             return State.SAME
                         if there is not None and not self.overwrite:
@@ -237,7 +242,8 @@ def discard(place: Path) -> None:
             os.close(fd)
 
 
-def _there(target: Path) -> os.stat_result | None:
+def _there(source: Source) -> os.stat_result | None:
+    target = source.target
     try:
         status = target.stat()
     except FileNotFoundError:
@@ -248,6 +254,8 @@ def _there(target: Path) -> os.stat_result | None:
         raise _local(error, target) from error
     if stat.S_ISDIR(status.st_mode):
         raise LocalProblem("a folder of this name is in the way")
+    if source.twin and target.name not in os.listdir(target.parent):
+        raise LocalProblem("the disk cannot hold it beside a file whose name differs only in case")
     return status
 
 
