@@ -1,9 +1,10 @@
 """One file of the tree, copied to this machine: whole and checked under its name, or not at all.
 
 Used by `copying.copier`.
-The bytes go to a temporary name in the same folder, are compared with the server's digest where it has one,
-and renamed. What an interrupted copy left is continued if there is a digest that shows that both parts
-belong together; the rest is in the cache as far as it was fetched.
+The bytes go to a temporary name in the same folder, and the file is renamed once all of them are there. They
+agree with the server's digest where it has one: what is read from its beginning is checked on its way
+(`content`). What an interrupted copy left is continued if there is a digest, by which the whole is checked
+here; else the cache has what was fetched.
 Threading: any thread; two may copy the same file.
 """
 
@@ -74,7 +75,8 @@ class Copying:
 
     Attributes:
         overwrite: replace a file that differs.
-        by_digest: a file that is here is the same only if its digest is, not by size and date.
+        by_digest: a file that is here is the same only if its digest is, not by size and date; and what is
+            written is summed once more.
         progress: called with the number of bytes that were added.
         stopped: whether to give up, with INTERRUPTED.
     """
@@ -161,17 +163,19 @@ class Copying:
             begun = os.fstat(fd).st_size
             if not digest or begun > size:
                 begun = 0
-            summed = self._fill(fd, handle, size, begun)
-            if digest and summed != digest and begun:
+            # What is read from its beginning is checked on its way, before its last bytes are given.
+            summed = begun > 0 or (self.by_digest and bool(digest))
+            agrees = self._fill(fd, handle, size, begun, digest if summed else "")
+            if not agrees and begun:
                 self.progress(-size)
-                summed = self._fill(fd, handle, size, 0)
-            if digest and summed != digest:
+                agrees = self._fill(fd, handle, size, 0, digest)
+            if not agrees:
                 raise Failure(Cause.BAD_DIGEST, source.path)
             os.utime(fd, (source.attributes.mtime, source.attributes.mtime))
             place.replace(source.target)
 
-    def _fill(self, fd: int, handle: int, size: int, begin: int) -> str:
-        """Write what is missing from `begin` on; the MD5 of all."""
+    def _fill(self, fd: int, handle: int, size: int, begin: int, digest: str) -> bool:
+        """Write what is missing from `begin` on; whether all of it has this MD5, if one is given."""
         os.ftruncate(fd, begin)
         summed = hashlib.md5(usedforsecurity=False)
         position = 0
@@ -186,10 +190,11 @@ class Copying:
             piece = self.vfs.read(handle, position, min(_PIECE_BYTES, size - position))
             if not piece:
                 raise Failure(Cause.CUT_SHORT)
-            summed.update(piece)
+            if digest:
+                summed.update(piece)
             position = write_all(fd, piece, position)
             self.progress(len(piece))
-        return summed.hexdigest()
+        return not digest or summed.hexdigest() == digest
 
 
 @contextlib.contextmanager
