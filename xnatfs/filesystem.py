@@ -227,8 +227,6 @@ class XnatFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         """When it last changed, as far as the server says."""
         return datetime.fromtimestamp(self.info(path)["mtime"], timezone.utc)
 
-    created = modified  # XNAT says nothing else
-
     def invalidate_cache(self, path: Any = None) -> None:
         """Ask the server again at the next look."""
         with self._at(self._strip_protocol(path or "")) as (core, inside):
