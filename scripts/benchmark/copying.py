@@ -15,7 +15,7 @@ from benchmark.workload import Contestant, Workload, mib
 
 SESSION = "DEMO_E00001"
 FOLDER = "projects/SCALE/subjects/sub00001/sub00001_MR1"
-GET = "xnatfs get, login and all"
+GET = "xnatfs get"
 
 
 class CopySession(Workload):
@@ -69,10 +69,17 @@ class CopySession(Workload):
                 return sample
 
         def got() -> Sample:
+            command = (sys.executable, "-m", "xnatfs")
+            with harness.folder("home") as home:
+                start = harness.host.run(*command, "ls", env=harness.environment(home)).seconds
             with harness.folder("get") as target, harness.folder("home") as home:
-                command = (sys.executable, "-m", "xnatfs", "get", FOLDER, target)
                 environment = harness.environment(home)
-                sample = harness.sample(lambda: harness.host.run(*command, env=environment).seconds)
+                sample = harness.sample(
+                    lambda: (
+                        harness.host.run(*command, "get", FOLDER, target, env=environment).seconds - start
+                    ),
+                    **{"start and login, s": start},
+                )
                 check("get", target)
                 return sample
 
@@ -132,7 +139,12 @@ class CopySession(Workload):
 
         return [
             Contestant("xnatfs: cp -r", "xnatfs", lambda: copied("xnatfs")),
-            Contestant(GET, "xnatfs", got),
+            Contestant(
+                GET,
+                "xnatfs",
+                got,
+                note="start and login, which `xnatfs ls` takes as well, are not counted, as mounting is not",
+            ),
             Contestant("curl -o session.zip", "curl", lambda: curl(False)),
             Contestant("curl -o session.zip; unzip -q", "curl", lambda: curl(True)),
             Contestant(self.scans, "curl", each_scan),
