@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-INSTALLED = ("tables", "convert", "demo", "pyxnat", "fsspec", "keyring")
+INSTALLED = ("tables", "convert", "demo", "pyxnat", "fsspec", "keyring", "dask")
 PACKAGE = Path(xnatfs.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -69,7 +69,7 @@ def test_all_is_every_extra_for_users_but_the_keyring() -> None:
     everything, *more = map(Requirement, EXTRAS["all"])
     assert [one.name for one in more] == ["openpyxl"], "which only a user's pandas needs"
     assert everything.name == PROJECT["name"]
-    assert everything.extras == set(INSTALLED) - {"keyring"}
+    assert everything.extras == set(INSTALLED) - {"keyring", "dask"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

@@ -114,7 +114,7 @@ def test_a_table_on_a_terminal_is_harmless_and_in_a_file_verbatim(
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stdout", stream)
-    table._write(made, None, "csv", False)
+    table._write(made, None, False)
     shown = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]  # it is a BytesIO
     assert shown == ("a\n\\x1b]0;owned\\x07é\n" if terminal else f"a\n{cell}\n")
 
@@ -143,7 +143,7 @@ def test_a_reason_in_a_problems_list_is_harmless() -> None:
 
     session = SimpleNamespace(
         experiment=SimpleNamespace(id="E", subject_label="s", label="l", date=""),
-        result=SimpleNamespace(problems=[EVIL]),
+        problems=[EVIL],
     )
     # all that it looks at
     (row,) = BuiltTable.problems(SimpleNamespace(sessions=[session])).held  # type: ignore[arg-type]

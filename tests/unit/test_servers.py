@@ -173,7 +173,7 @@ def test_its_options_are_those_of_the_commands() -> None:
         for name in parameter.opts
         if name.startswith("--")
     }
-    asked = {"server", "user", "output", "session", "problems", "explain", "json", "fsname"}
+    asked = {"server", "user", "output", "session", "problems", "explain", "json", "fsname", "dask"}
     assert options - asked == set(OPTIONS)
     assert set(PROJECT_OPTIONS) <= set(OPTIONS)
 

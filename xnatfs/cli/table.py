@@ -124,9 +124,7 @@ def command(
         wide = wide and (_is_asked_for("wide") or _can_be_wide(mounted, name))
         if name == "subjects" and not _is_asked_for("added"):
             columns = ()
-        config, netrc = (path and path.absolute() for path in (where.config, where.netrc))
-        place = WorkerSettings(settings, mounted.connection.user, config, netrc)
-        made = _make(mounted, project, name, sessions, wide, columns, scheduler, place)
+        made = _make(mounted, project, name, sessions, wide, columns, scheduler, where)
         try:
             _write(made, target, problems)
         except ValueError as error:  # more columns than a spreadsheet allows
@@ -200,7 +198,7 @@ def _make(
     wide: bool,
     added: tuple[str, ...],
     scheduler: str | None,
-    place: WorkerSettings,
+    where: Where,
 ) -> Made:
     columns = (
         TextColumn("{task.description}"),
@@ -221,6 +219,8 @@ def _make(
 
         given: dict[str, SessionResult] = {}
         if scheduler is not None:
+            config, netrc = (path and path.absolute() for path in (where.config, where.netrc))
+            place = WorkerSettings(mounted.settings, mounted.connection.user, config, netrc)
             with cluster(scheduler) as client:
                 given = collected(mounted, client, project, name, sessions, place=place, progress=progress)
         return make(mounted, project, name, sessions, wide=wide, added=added, progress=progress, given=given)
