@@ -163,7 +163,7 @@ def _results(
                 yield chunk, []
             except ModuleNotFoundError as error:
                 raise UsageError(
-                    f"the workers of the Dask cluster lack xnatfs ({error}): install xnatfs[all,dask] for them"
+                    f"the workers of the cluster lack xnatfs ({error}): install xnatfs[all,dask] for them"
                 ) from None
     finally:
         client.cancel(list(futures))
