@@ -224,6 +224,7 @@ class Privacy:
 
 
 BIRTH_DATES = ("year", "full", "none")
+PREFERRED = ("server", "dicom")  # NIfTI as the server has it; made of DICOM
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,9 @@ class Settings:
     ] = ()  # session lists named at mount time, in addition to those in the configuration
     bids_map: Path | None = None  # rules for the BIDS views, over the user's and the projects' own
     project_bids_maps: tuple[tuple[str, Path], ...] = ()  # the same for single projects, in its place
+    prefer: str = "server"  # one of `PREFERRED`, for scans that have both
+    project_prefer: tuple[tuple[str, str], ...] = ()  # the same for single projects, in its place
+    strip: tuple[str, ...] | None = None  # keys left out of converted sidecars; None for the usual ones
     allow_http: bool = False  # the password may cross a network in clear text
     offline: bool = False  # send no request: show and serve cached data only
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
@@ -259,6 +263,10 @@ class Settings:
     def source(self) -> str:
         """The source of the mount in the kernel's list."""
         return self.shown_as or f"xnat:{self.host}"
+
+    def prefers_dicom(self, project: str) -> bool:
+        """Whether images are made of a scan's DICOM files although the server has NIfTI of it."""
+        return dict(self.project_prefer).get(project, self.prefer) == "dicom"
 
     def scope(self, user: str) -> str:
         """A directory name for the data of one server and one user."""

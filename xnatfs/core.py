@@ -26,7 +26,7 @@ from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.content.temporary import TemporaryDownloads
-from xnatfs.convert.converted_scans import ConvertedScans
+from xnatfs.convert.converted_scans import IMAGE_SUFFIX, ConvertedScans
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.disk import disk_failure
 from xnatfs.errors import Cause, Failure, UsageError
@@ -46,12 +46,13 @@ from xnatfs.tables.engine.materialize import TableFiles
 from xnatfs.tables.engine.overrides import user_site
 from xnatfs.tables.engine.services import TableServices
 from xnatfs.tables.registry import with_plugins
-from xnatfs.text import did_you_mean
+from xnatfs.text import did_you_mean, printable
+from xnatfs.tree.converted_files import problem_lines
 from xnatfs.tree.nifti_view import PROBLEMS
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
 from xnatfs.tree.table_files import Tables
-from xnatfs.vfs import Vfs
+from xnatfs.vfs import XATTR_PREFIX, Vfs
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,9 @@ class Core:
         limits = self.settings.limits
         context, folder = self.content_manager.context, self.cache.directory
         fetcher = SeriesFetcher(context, TemporaryDownloads(context, folder / "drafts"))
-        self.conversions = ConvertedScans(fetcher, folder / "converted", limits, self.diagnostics)
+        self.conversions = ConvertedScans(
+            fetcher, folder / "converted", limits, self.diagnostics, self.settings.strip
+        )
         self.sources = sources = Sources(
             self.settings,
             self.listing_service,
@@ -175,16 +178,22 @@ class Core:
         """Convert a scan, asked for by the command and not by a walk.
 
         Args:
-            below: the folder of the scan in a `nifti/`, below the mountpoint.
+            below: below the mountpoint: the folder of the scan in a `nifti/`, or one of its images in a
+                `bids/`.
 
         Returns:
             how many images there are, and `problems`: what was refused, and why.
 
         Raises:
-            OSError: there is no such folder, or it cannot be converted now.
+            OSError: there is no such scan, or it cannot be converted now.
         """
         with self.conversions.asked_for():
+            if below.split("/")[2:3] == ["bids"]:
+                return self._convert_image(below)
             entries = dict(self.vfs.entries(below))
+            images = [name for name in entries if name.endswith(IMAGE_SUFFIX)]
+            for name in images:  # one may have been removed for room
+                self.vfs.release(self.vfs.open(f"{below}/{name}").handle)
         problems: list[str] = []
         if PROBLEMS in entries:
             opened = self.vfs.open(f"{below}/{PROBLEMS}")
@@ -193,7 +202,20 @@ class Core:
             finally:
                 self.vfs.release(opened.handle)
             problems = [line.replace("\t", ": ") for line in text.splitlines()[1:]]
-        return {"images": sum(name.endswith(".nii.gz") for name in entries), "problems": problems}
+        return {"images": len(images), "problems": problems}
+
+    def _convert_image(self, below: str) -> dict[str, Any]:
+        key = self.vfs.xattr(below, f"{XATTR_PREFIX}key").decode()
+        try:
+            self.vfs.release(self.vfs.open(below).handle)
+        except Failure as failure:
+            if failure.cause not in (Cause.REFUSED, Cause.OTHER_IMAGES):
+                raise
+        made = self.conversions.known(key)
+        refused = () if made is None else made.refused
+        problems = [f"{part}: {printable(reason)}" for part, reason in problem_lines(refused)]
+        sizes = {} if made is None else made.sizes
+        return {"images": sum(name.endswith(IMAGE_SUFFIX) for name in sizes), "problems": problems}
 
     def unknown_project(self, asked: str) -> UsageError:
         """The error to raise for a project that this user cannot read, with those of a similar name."""

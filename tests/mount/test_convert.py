@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -81,7 +83,35 @@ def test_from_a_walk_to_a_converted_project(mounted: Mount, server: DemoServer) 
     assert len(server.requests()) == before, "what is kept costs no request"
 
 
-@pytest.mark.parametrize("path", ["projects/P", "views", "views/P/bids", "tables/P"])
+def test_a_bids_folder_is_named_without_and_read_after_conversion(server: DemoServer, tmp_path: Path) -> None:
+    """Catches: a kernel that cuts an image at a size it was given before anybody knew the true one."""
+    with mount(server.url, tmp_path) as mounted:
+        bids = mounted.point / "views/P/bids"
+        before = zips(server)
+        images = sorted(Path(name) for name in run("find", bids, "-name", "*_T1w.nii.gz").stdout.split())
+        assert len(images) == SCANS + 1
+        assert run("du", "-s", bids).returncode == 0 and images[0].stat().st_blocks == 0
+        assert zips(server) == before, "names and attributes convert nothing"
+        first = run("cp", images[0], tmp_path / "copy.nii.gz")
+        assert first.returncode == 0, first.stderr
+        copy = nib.as_closest_canonical(nib.load(tmp_path / "copy.nii.gz"))
+        np.testing.assert_array_equal(np.asanyarray(copy.dataobj), volume("s1 0"))
+        assert images[0].stat().st_size == (tmp_path / "copy.nii.gz").stat().st_size
+        assert zips(server) == before + 1
+        done = convert(mounted, "views/P/bids")
+        assert done.returncode == 1 and "99-bold" not in done.stdout
+        assert f"{SCANS + 1} of {SCANS + 2} scans are converted ({SCANS + 1} images)" in done.stdout
+        assert "_bold.nii.gz: all: a volume is incomplete" in done.stderr
+        assert zips(server) == before + SCANS + 2
+        for image in images:  # looked at a moment ago, when their sizes were unknown
+            assert gzip.decompress(image.read_bytes())[344:347] == b"n+1"
+        assert not list(bids.rglob("*_bold.*"))
+        assert "a volume is incomplete" in (bids / "unmapped.tsv").read_text()
+        assert convert(mounted, "views/P/bids/sub-s1/ses-MR").returncode == 0
+        assert zips(server) == before + SCANS + 2
+
+
+@pytest.mark.parametrize("path", ["projects/P", "views", "tables/P"])
 def test_where_there_is_nothing_to_convert_it_says_what_to_name(mounted: Mount, path: str) -> None:
     said = convert(mounted, path)
     assert said.returncode == 1
@@ -89,8 +119,11 @@ def test_where_there_is_nothing_to_convert_it_says_what_to_name(mounted: Mount, 
 
 
 def test_what_is_not_there_is_named(mounted: Mount) -> None:
-    said = convert(mounted, "views/P/nifti/nobody", "views/P/nifti/s2/s2_MR/100-T1w")
+    said = convert(
+        mounted, "views/P/nifti/nobody", "views/P/nifti/s2/s2_MR/100-T1w", "views/P/bids/sub-nobody"
+    )
     assert said.returncode == 1
     assert "views/P/nifti/nobody: No such file or directory" in said.stderr
+    assert "views/P/bids/sub-nobody: No such file or directory" in said.stderr
     assert "views/P/nifti/s2/s2_MR/100-T1w: " in said.stderr
     assert "not in an xnatfs mount" in xnatfs("convert", "/tmp", env=mounted.env, check=False).stderr

@@ -228,7 +228,8 @@ def test_what_was_removed_for_room_is_made_again(
     (image,) = (name for name in names(mounted.vfs, T1) if name.endswith(".nii.gz"))
     data = read(mounted.vfs, f"{T1}/{image}")
     names(mounted.vfs, f"{SESSION}/2-echoes")
-    assert len(list((mounted.cache.directory / "converted").iterdir())) == 1
+    assert len(list((mounted.cache.directory / "converted").glob("*/*.nii.gz"))) == 3, "those of echoes"
+    assert names(mounted.vfs, T1)[-1] == image and len(runs) == 2, "names stay known"
     assert read(mounted.vfs, f"{T1}/{image}") == data
     assert len(runs) == 3
 

@@ -11,18 +11,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xnatfs.bids import file_names
-from xnatfs.bids.image_files import Picture, picture
+from xnatfs.bids.image_files import Picture, converted_picture, picture
 from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
 from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, SuffixKind
 from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord, natural
 
 
+class KnownImage(NamedTuple):
+    """What is known of an image that was made: how many volumes it has, and the keys of its sidecar."""
+
+    volumes: int
+    fields: Sequence[str]
+
+
 class ScanFiles(NamedTuple):
     """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong
     with all of it.
+
+    Of a scan that has DICOM files alone, `files` are those that are made of these: while nobody knows them,
+    those of one image. `assumed` is that image. Once they are known, `images` has what is known of each, by
+    path, and `refused` why others were not made.
     """
 
     scan: ScanRecord
@@ -30,6 +42,9 @@ class ScanFiles(NamedTuple):
     files: Sequence[FileRecord] = ()
     sidecars: Sequence[FileRecord] = ()
     problem: str = ""
+    assumed: FileRecord | None = None
+    images: Mapping[str, KnownImage] = MappingProxyType({})
+    refused: Sequence[str] = ()
 
 
 class Same(NamedTuple):
@@ -66,6 +81,19 @@ class Sidecar:
         return [record for record in candidates if record is not None]
 
 
+@dataclass(frozen=True)
+class Context:
+    """An `_aslcontext.tsv`: these types of volumes, repeated over those of an image that is not made yet."""
+
+    image: FileRecord
+    volumes: Sequence[str]
+
+    @property
+    def sources(self) -> list[FileRecord]:
+        """The files it is made from."""
+        return [self.image]
+
+
 class Row(NamedTuple):
     """A line of scans.tsv."""
 
@@ -88,7 +116,7 @@ class Unmapped(NamedTuple):
 class BidsPlan:
     """A session's files by path below its folder."""
 
-    files: dict[str, Same | Text | Sidecar] = field(default_factory=dict)
+    files: dict[str, Same | Text | Sidecar | Context] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     unmapped: list[Unmapped] = field(default_factory=list)
 
@@ -108,6 +136,11 @@ class _BidsImage:
     @property
     def kind(self) -> SuffixKind:
         return KINDS[self.datatype][self.suffix]
+
+    @property
+    def known(self) -> KnownImage | None:
+        """What is known of it, if it was made here."""
+        return self.given.images.get(self.picture.record.path)
 
     def companion(self, *endings: str) -> FileRecord | None:
         """The file of the same name with another ending, beside the image or in the sidecar resource."""
@@ -156,10 +189,12 @@ def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsM
     """All files of a session; `subject` and `session` are legal labels."""
     plan = BidsPlan()
     images: list[_BidsImage] = []
-    for scan_files in sorted(given, key=lambda scan_files: natural(scan_files.scan.id)):
+    given = sorted(given, key=lambda scan_files: natural(scan_files.scan.id))
+    for scan_files in given:
         images += _of_scan(scan_files, rules, plan)
     images = _complete(images, plan)
-    named = _named(images, subject, session, bool(rules.number_always), plan)
+    numbered = _numbered(images, given, rules)
+    named = _named(numbered, subject, session, plan)
     by_path = {f"{image.datatype}/{stem}_{image.suffix}": image for stem, image in named}
     for stem, image in named:
         _put(plan, image, stem, by_path, f"sub-{subject}/ses-{session}")
@@ -172,9 +207,10 @@ def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsM
 
 def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImage]:
     scan = given.scan
+    source = "" if given.assumed else None  # what is made of DICOM files has no path on the server
 
     def without(reason: str, file: str = "") -> None:
-        plan.unmapped.append(Unmapped(scan, given.resource, file, reason))
+        plan.unmapped.append(Unmapped(scan, given.resource, file if source is None else source, reason))
 
     if scan.quality in (rules.skip_quality or ()):
         without(f"its quality is {scan.quality}")
@@ -183,6 +219,10 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
         without(given.problem)
         return []
     pictures = _pictures(given, plan)
+    for reason in dict.fromkeys(given.refused):
+        without(reason)
+    if not pictures and given.refused:
+        return []
     if not pictures:
         labels = " or ".join(rules.images[:2])
         without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
@@ -195,6 +235,13 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
             continue
         if image.derivation and "file" not in where.rule.patterns:
             without(f"made from another image ({image.derivation})", image.record.path)
+            continue
+        if image.unclear:
+            without("nothing says which of the scan's images this is", image.record.path)
+            continue
+        known = given.images.get(image.record.path)
+        if (where.datatype, where.suffix) in TIMED and known is not None and known.volumes < 2:
+            without(f"{where.suffix} has a time axis, this has 1 volume", image.record.path)
             continue
         if (where.datatype, where.suffix) in TIMED and frames_of(scan) in (0, 1):
             without(f"{where.suffix} has a time axis, this has {scan.frames} frame", image.record.path)
@@ -210,7 +257,8 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
 
 def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     """The images of a scan; one that is there twice, packed and not, is taken once."""
-    images = [image for image in map(picture, given.files) if image is not None]
+    of = picture if given.assumed is None else converted_picture
+    images = [image for image in map(of, given.files) if image is not None]
     packed = {image.stem for image in images if image.extension == ".nii.gz"}
     chosen: dict[str, Picture] = {}
     for image in images:
@@ -240,6 +288,7 @@ def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
         entities.setdefault("echo", str(shot.echo))
     if shot.part:
         entities.setdefault("part", shot.part)
+    entities = {**shot.entities, **entities}
     may = KINDS[image.datatype][suffix].may
     return replace(
         image, suffix=suffix, entities={name: value for name, value in entities.items() if name in may}
@@ -282,21 +331,32 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
         ):
             return f"{place} needs a file {ending.lstrip('._')} beside the image"
     if image.companion(".json") is None:
-        filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
-        if (image.datatype, image.suffix) in TIMED:
-            filled |= {"RepetitionTime"}
-        if "RepetitionTime" in image.rule.sidecar:
-            filled |= {"RepetitionTimePreparation"}
-        if image.suffix == "phasediff" and _echo_sources(image, all_of_them):
-            filled |= {"EchoTime1", "EchoTime2"}
+        filled = _filled(image, all_of_them)
         unknown = [field for field in image.kind.fields if field not in filled]
         if unknown:
             return f"{place} requires {unknown[0]} in a sidecar, and there is none"
+    elif image.known is not None:
+        there = {*image.known.fields, *_filled(image, all_of_them)}
+        lacking = [field for field in image.kind.fields if field not in there]
+        if lacking:
+            return f"{place} requires {lacking[0]} in its sidecar, and the DICOM files do not say it"
     if image.suffix == "fieldmap" and not any(other.suffix == "magnitude" for other in all_of_them):
         return f"{place} needs an image fmap/magnitude beside it"
     if image.suffix == "m0scan" and not any(other.suffix == "asl" for other in all_of_them):
         return f"{place} belongs to an image perf/asl, and there is none"
     return ""
+
+
+def _filled(image: _BidsImage, all_of_them: list[_BidsImage]) -> set[str]:
+    """The fields that are added to a sidecar that lacks them."""
+    filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
+    if (image.datatype, image.suffix) in TIMED:
+        filled |= {"RepetitionTime"}
+    if "RepetitionTime" in {*image.rule.sidecar, *(image.known.fields if image.known else ())}:
+        filled |= {"RepetitionTimePreparation"}
+    if image.suffix == "phasediff" and _echo_sources(image, all_of_them):
+        filled |= {"EchoTime1", "EchoTime2"}
+    return filled
 
 
 def _spellings(ending: str) -> tuple[str, ...]:
@@ -320,21 +380,49 @@ def _after(image: _BidsImage, other: _BidsImage) -> bool:
     return natural(image.given.scan.id) > natural(other.given.scan.id)
 
 
-def _named(
-    images: list[_BidsImage], subject: str, session: str, always: bool, plan: BidsPlan
-) -> list[tuple[str, _BidsImage]]:
-    """Runs numbered in scan order where there are several (or always), and every name given once."""
+def _numbered(images: list[_BidsImage], given: list[ScanFiles], rules: BidsMap) -> list[_BidsImage]:
+    """Runs numbered in scan order where there are several, or always.
+
+    A scan that turned out to be no image, or others, keeps the number it had while nobody knew: otherwise
+    looking into one scan would rename another. Not a field map: which of its images is which is in the files.
+    """
+    made = {image.picture.record for image in images}
+    once = [
+        image
+        for one in given
+        if one.assumed is not None and one.assumed not in made
+        for image in _of_scan(one._replace(files=[one.assumed], images={}, refused=()), rules, BidsPlan())
+        if image.datatype != "fmap"
+    ]
     groups: dict[tuple[object, ...], list[_BidsImage]] = {}
-    for image in images:
+    for image in sorted([*images, *once], key=lambda image: natural(image.given.scan.id)):
         groups.setdefault((image.datatype, image.suffix, *sorted(image.entities.items())), []).append(image)
     numbered: list[_BidsImage] = []
     for group in groups.values():
-        if (len(group) > 1 or always) and "run" not in group[0].entities:
+        if (len(group) > 1 or rules.number_always) and "run" not in group[0].entities:
             numbered += [
                 replace(image, entities={**image.entities, "run": str(n)}) for n, image in enumerate(group, 1)
             ]
         else:
             numbered += group
+    runs = {
+        image.given.scan.id: image.entities["run"]
+        for image in numbered
+        if image.picture.record not in made and "run" in image.entities
+    }
+    return [
+        replace(image, entities={**image.entities, "run": runs[image.given.scan.id]})
+        if image.given.scan.id in runs and "run" not in image.entities
+        else image
+        for image in numbered
+        if image.picture.record in made
+    ]
+
+
+def _named(
+    numbered: list[_BidsImage], subject: str, session: str, plan: BidsPlan
+) -> list[tuple[str, _BidsImage]]:
+    """Every name given once."""
     taken: dict[str, _BidsImage] = {}
     named: list[tuple[str, _BidsImage]] = []
     for image in numbered:
@@ -358,16 +446,15 @@ def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _Bid
     path = f"{image.datatype}/{stem}_{image.suffix}"
     record = image.picture.record
     plan.files[f"{path}{image.picture.extension}"] = Same(record)
-    plan.rows.append(
-        Row(f"{path}{image.picture.extension}", image.given.scan, image.given.resource, record.path)
-    )
+    source = record.path if image.given.assumed is None else ""
+    plan.rows.append(Row(f"{path}{image.picture.extension}", image.given.scan, image.given.resource, source))
     for ending in COMPANIONS.get((image.datatype, image.suffix), ()):
         beside = image.companion(*_spellings(ending))
         target = f"{path}{ending}" if ending.startswith(".") else f"{image.datatype}/{stem}{ending}"
         if beside is not None:
             plan.files[target] = Same(beside)
         elif image.rule.aslcontext:
-            plan.files[target] = Text(_context(image))
+            plan.files[target] = _context(image)
     if (image.datatype, image.suffix) in TIMED:
         events = _events(image)
         shared = path.rpartition("/")[0] + "/" + re.sub(r"_(echo|part)-[^_]+", "", stem) + "_events.tsv"
@@ -390,9 +477,17 @@ def _events(image: _BidsImage) -> FileRecord | None:
     return None
 
 
-def _context(image: _BidsImage) -> bytes:
-    volumes = list(image.rule.aslcontext)
-    count = frames_of(image.given.scan) or len(volumes)
+def _context(image: _BidsImage) -> Text | Context:
+    volumes = image.rule.aslcontext
+    if image.known is not None:
+        return Text(context(volumes, image.known.volumes))
+    if image.given.assumed is not None:  # the server counts its pictures, not its volumes
+        return Context(image.picture.record, volumes)
+    return Text(context(volumes, frames_of(image.given.scan) or len(volumes)))
+
+
+def context(volumes: Sequence[str], count: int) -> bytes:
+    """An `_aslcontext.tsv`: the types of volumes, repeated as often as they fill `count` volumes."""
     lines = (
         [volumes[index % len(volumes)] for index in range(count)] if count % len(volumes) == 0 else volumes
     )
@@ -405,6 +500,8 @@ def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -
     fields: dict[str, Any] = dict(image.rule.sidecar)
     if "TaskName" in image.kind.fields:
         fields.setdefault("TaskName", image.entities["task"])
+    if image.given.assumed is not None and image.entities.get("part") == "phase":
+        fields.setdefault("Units", "arbitrary")  # stored numbers
     wanted = image.rule.intended_for or (("perf/asl",) if image.suffix == "m0scan" else ())
     if wanted:
         targets = [

@@ -2,13 +2,15 @@
 made from another image.
 
 dcm2niix appends `_e2` to echoes, `_ph`, `_real`, `_imaginary` to parts, `_Eq_1`, `_Crop_1`, `_Tilt_1`,
-`_ROI1`, `_ADC` to what it (or the scanner) computed (its FILENAMING.md).
+`_ROI1`, `_ADC` to what it (or the scanner) computed (its FILENAMING.md). Images that are made of DICOM files
+here (`xnatfs.convert.split`) have entities instead: `_echo-2_part-phase`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from xnatfs.server.records import FileRecord
 
@@ -18,6 +20,7 @@ _END = re.compile(
     r"_(?:e(?P<echo>[0-9]{1,9})|(?P<part>ph|real|imaginary)"
     r"|(?P<derivation>Eq(?:_\d+)?|Crop_\d+|Tilt(?:_\d+)?|ROI\d+|ADC|MIP|mask))a?\Z"
 )
+_ENTITY = re.compile(r"_([a-z]+)-([A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Picture:
     echo: int = 0
     part: str = ""
     derivation: str = ""
+    entities: Mapping[str, str] = field(default_factory=dict)  # that BIDS has a name for
+    unclear: bool = False  # nothing says which image of its scan this is
 
     @property
     def name(self) -> str:
@@ -52,3 +57,25 @@ def picture(record: FileRecord) -> Picture | None:
         derivation = end["derivation"] or derivation
         rest = rest[: end.start()]
     return Picture(record, stem, match[0].lower(), rest, echo, part, derivation)
+
+
+def converted_picture(record: FileRecord) -> Picture | None:
+    """The same of a file that was made of DICOM files; None if it is no image."""
+    match = _IMAGE.search(record.path)
+    if match is None:
+        return None
+    stem = record.path[: match.start()]
+    said = dict(_ENTITY.findall(stem))
+    kind = said.get("rec", "")
+    entities = {"rec": kind, "acq": said.get("plane", "")}
+    return Picture(
+        record,
+        stem,
+        match[0].lower(),
+        stem,
+        int(said.get("echo", 0)),
+        "" if (part := said.get("part", "none")) == "none" else part,
+        kind if "derived" in kind else "",
+        {name: value for name, value in entities.items() if value},
+        unclear=bool({"series", "image"} & said.keys()),
+    )

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from xnatfs.nifti_header import stored_header
+from xnatfs.nifti_header import StoredHeader, stored_header
 
 HEADER_BYTES = 16384  # of a file, to be read for its header: enough for its 540 bytes behind any gzip header
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
@@ -20,16 +20,28 @@ _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 def repetition_time(start: bytes) -> float | None:
     """The repetition time in seconds from the first bytes of a `.nii` or `.nii.gz`; None if it says none."""
+    stored = _header(start)
+    if stored is None or not 4 <= stored.dimensions[0] <= 7:
+        return None
+    seconds = stored.steps[4] * _SECONDS.get(stored.units & 0x38, 1.0)
+    return float(f"{seconds:.7g}") if 0 < seconds < 1000 else None  # 32 bits have seven digits
+
+
+def volumes(start: bytes) -> int | None:
+    """The number of volumes, from the same; None if there is no header."""
+    stored = _header(start)
+    if stored is None:
+        return None
+    return stored.dimensions[4] if 4 <= stored.dimensions[0] <= 7 else 1
+
+
+def _header(start: bytes) -> StoredHeader | None:
     if start[:2] == b"\x1f\x8b":
         try:
             start = zlib.decompressobj(31).decompress(start, 1024)
         except zlib.error:
             return None
-    stored = stored_header(start)
-    if stored is None or not 4 <= stored.dimensions[0] <= 7:
-        return None
-    seconds = stored.steps[4] * _SECONDS.get(stored.units & 0x38, 1.0)
-    return float(f"{seconds:.7g}") if 0 < seconds < 1000 else None  # 32 bits have seven digits
+    return stored_header(start)
 
 
 def read(data: bytes) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -16,16 +17,20 @@ from xnatfs.cli.format import say
 from xnatfs.daemon import control, mount_registry
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
+from xnatfs.vfs import XATTR_PREFIX
 
 _SHOWN = 20  # problems
 _EVERY = 10.0  # seconds between progress lines without a terminal
 _LONGEST_S = 3600.0  # for one scan, which waits for others
 _VIEWS = ("views", "lists")
+_KEY = f"{XATTR_PREFIX}key"
 _DEPTH = 6  # views/PROJECT/nifti/SUBJECT/SESSION/SCAN
 
 
 class _ScanPath(NamedTuple):
-    """The folder of a scan in a `nifti/`: the mount's socket, and the path below the mountpoint."""
+    """The folder of a scan in a `nifti/`, or an image of it in a `bids/`: the mount's socket, and the path
+    below the mountpoint.
+    """
 
     socket: str
     below: str
@@ -35,10 +40,11 @@ class _ScanPath(NamedTuple):
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--jobs", type=click.IntRange(1, 64), help="Scans at a time.  [default: processors]")
 def command(paths: tuple[str, ...], jobs: int | None) -> int:
-    """Convert the DICOM scans of views/PROJECT/nifti below PATH... to NIfTI, and keep them, so that they are
-    there when they are read.
+    """Convert the DICOM scans of views/PROJECT/nifti, or bids, below PATH... to NIfTI, and keep them, so that
+    they are there when they are read.
 
-    Each PATH is inside a mount: a project in views/, its nifti folder, a subject, a session, a scan in that.
+    Each PATH is inside a mount: a project in views/, its nifti or bids folder, a subject, a session, a scan
+    in that. In bids, that is what has a place there. Before a program that reads all of bids, convert it.
     What is converted already is skipped, so after an interruption the same command continues where it
     stopped. Exit code 0 if everything is converted, 1 if something was refused or failed.
     """
@@ -82,7 +88,7 @@ def _convert(scan: _ScanPath) -> dict[str, Any]:
 
 
 def _scans_below(path: str, problems: list[str]) -> Iterator[_ScanPath]:
-    """The scans' folders at, above or below a path; what cannot be listed becomes a problem.
+    """The scans at, above or below a path; what cannot be listed becomes a problem.
 
     Raises:
         UsageError: there are none by its place.
@@ -93,18 +99,52 @@ def _scans_below(path: str, problems: list[str]) -> Iterator[_ScanPath]:
     parts = [part for part in mount_registry.absolute(path)[len(mount.mountpoint) :].split("/") if part]
     if len(parts) == 2:
         parts.append("nifti")
-    if len(parts) < 3 or parts[0] not in _VIEWS or parts[2] != "nifti":
+    if len(parts) < 3 or parts[0] not in _VIEWS or parts[2] not in ("nifti", "bids"):
         raise UsageError(f"{path} has no scans to convert; name views/PROJECT/nifti, or a folder in it")
+    if parts[2] == "bids":
+        yield from _images_below(mount, "/".join(parts), problems)
+        return
     todo = ["/".join(parts[:_DEPTH])]
     while todo:
         below = todo.pop()
         if below.count("/") == _DEPTH - 1:
             yield _ScanPath(mount.socket, below)
-            continue
-        try:
-            with os.scandir(os.path.join(mount.mountpoint, below)) as found:
-                names = sorted((one.name for one in found if one.is_dir()), reverse=True)
-        except OSError as error:
-            problems.append(f"{below}: {error.strerror}")
-            continue
-        todo += [f"{below}/{name}" for name in names]
+        else:
+            todo += [f"{below}/{name}" for name, _ in _listed(mount, below, problems, folders=True)]
+
+
+def _images_below(mount: mount_registry.Registration, below: str, problems: list[str]) -> Iterator[_ScanPath]:
+    """An image of each scan in a `bids/` that is made of DICOM files."""
+    known: set[bytes] = set()
+    todo = [below]
+    while todo:
+        path = todo.pop()
+        if path.endswith(".nii.gz"):
+            try:
+                key = os.getxattr(os.path.join(mount.mountpoint, path), _KEY)
+            except OSError as error:
+                if error.errno != errno.ENODATA:  # else it is an image of the server
+                    problems.append(f"{path}: {error.strerror}")
+                continue
+            if key not in known:
+                known.add(key)
+                yield _ScanPath(mount.socket, path)
+        else:
+            todo += [
+                f"{path}/{name}"
+                for name, folder in _listed(mount, path, problems)
+                if folder or name.endswith(".nii.gz")
+            ]
+
+
+def _listed(
+    mount: mount_registry.Registration, below: str, problems: list[str], *, folders: bool = False
+) -> list[tuple[str, bool]]:
+    """The names in a folder, the last first, and whether each is a folder; of `folders` alone."""
+    try:
+        with os.scandir(os.path.join(mount.mountpoint, below)) as found:
+            names = [(one.name, one.is_dir()) for one in found]
+    except OSError as error:
+        problems.append(f"{below}: {error.strerror}")
+        return []
+    return sorted(((name, folder) for name, folder in names if folder or not folders), reverse=True)

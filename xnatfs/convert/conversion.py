@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from xnatfs.convert.check import VERSION, check, read_sidecar
@@ -27,22 +28,39 @@ _OVERLAY = "img_ROI"
 _SIDES = (".bval", ".bvec")
 
 
+class ImageFacts(NamedTuple):
+    """What is known of an image without reading it: how many volumes it has, and the keys of its sidecar."""
+
+    volumes: int
+    fields: tuple[str, ...]
+
+
 class Conversion(NamedTuple):
-    """What came of a scan: the names of the images, without extension, and what was refused."""
+    """What came of a scan: the names of the images, without extension, what was refused, and facts by name
+    of image.
+    """
 
     images: tuple[str, ...]
     refused: tuple[RefusedPart, ...]
+    facts: Mapping[str, ImageFacts] = MappingProxyType({})
 
 
-def conversion_key(digests: Iterable[str], converter: Converter, stripped: Iterable[str] = STRIPPED) -> str:
+def conversion_key(
+    digests: Iterable[str],
+    converter: Converter,
+    stripped: Iterable[str] = STRIPPED,
+    listed: int | None = None,
+) -> str:
     """Names what a conversion gives: other files, another converter or other rules give another key.
 
     Args:
         digests: of the files, in any order.
+        listed: how many files the server counts, where these are others than it lists.
     """
     parts = (
         *(converter.version, converter.digest, " ".join(OPTIONS), f"rules {VERSION}", COMPRESSOR),
         " ".join(sorted(stripped)),
+        *([] if listed is None else [f"{listed} files"]),
         *sorted(digests),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -95,22 +113,22 @@ def _convert(
         parts, refused = split(paths, listed)
     except Refusal as refusal:
         return Conversion((), (RefusedPart("", str(refusal)),))
-    images: list[str] = []
+    facts: dict[str, ImageFacts] = {}
     problems = list(refused)
     for number, part in enumerate(parts):
         try:
-            _convert_part(part, work / str(number), made / f"{name}{part.label}", converter, stripped)
-            images.append(f"{name}{part.label}")
+            image = f"{name}{part.label}"
+            facts[image] = _convert_part(part, work / str(number), made / image, converter, stripped)
         except Refusal as refusal:
             problems.append(RefusedPart(part.label, str(refusal)))
         finally:
             shutil.rmtree(work / str(number), ignore_errors=True)
-    return Conversion(tuple(images), tuple(problems))
+    return Conversion(tuple(facts), tuple(problems), facts)
 
 
 def _convert_part(
     part: Part, work: Path, target: Path, converter: Converter, stripped: tuple[str, ...]
-) -> None:
+) -> ImageFacts:
     """One image, and what belongs beside it."""
     work.mkdir(mode=0o700)
     if shutil.disk_usage(work).free < 3 * part.data_bytes:
@@ -122,6 +140,7 @@ def _convert_part(
     target.with_name(target.name + ".json").write_bytes(packed_sidecar(sidecar, converter, stripped))
     for one in beside:
         shutil.copyfile(one, target.with_name(target.name + one.suffix))
+    return ImageFacts(len(part.volumes), tuple(sorted(set(sidecar) - set(stripped))))
 
 
 def _only_image(written: list[Path]) -> tuple[Path, list[Path]]:

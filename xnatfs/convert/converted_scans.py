@@ -1,8 +1,8 @@
 """The scans of a server as NIfTI: fetched as one zip, converted once, kept.
 
-Used by the tree's `views/PROJECT/nifti/`. Of several who look into one scan, one conversion serves all. What
-the files are to blame for is kept as refused, until `refresh`; what the server or this machine is to blame
-for is tried again at the next look.
+Used by the tree's `views/PROJECT/nifti/` and `bids/`. Of several who look into one scan, one conversion
+serves all. What the files are to blame for is kept as refused, until `refresh`; what the server or this
+machine is to blame for is tried again at the next look.
 Threading: any thread; conversions run in a pool of their own, one less than there are processors.
 """
 
@@ -20,16 +20,18 @@ from xnatfs import extras
 from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.series_fetch import SeriesFetcher
-from xnatfs.convert.conversion import conversion_key, convert
+from xnatfs.convert.conversion import Conversion, conversion_key, convert
 from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
 from xnatfs.convert.converter import find_converter
+from xnatfs.convert.pack import STRIPPED
 from xnatfs.convert.walk_guard import WalkGuard
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure, MissingExtra
 from xnatfs.server.records import FileRecord
 
 _CACHE_FRACTION = 4  # all converted scans may take one part in this many of the cache's size, beside it
-_NAME = "image"  # what names in the store begin with
+MAIN_IMAGE = "image"  # the only image of a scan in the store; the names of several begin with it
+IMAGE_SUFFIX = ".nii.gz"
 
 
 class DicomFiles(NamedTuple):
@@ -37,10 +39,12 @@ class DicomFiles(NamedTuple):
 
     Attributes:
         versions: names the content of each, as in the content cache.
+        counted: how many the server counts, where these are others than it lists.
     """
 
     records: Sequence[FileRecord]
     versions: Sequence[str]
+    counted: int | None = None
 
 
 class ConvertedScans:
@@ -48,11 +52,18 @@ class ConvertedScans:
 
     Args:
         folder: where they are kept.
+        stripped: keys that are left out of sidecars; None for the usual ones.
     """
 
     def __init__(
-        self, fetcher: SeriesFetcher, folder: Path, limits: Limits, diagnostics: Diagnostics
+        self,
+        fetcher: SeriesFetcher,
+        folder: Path,
+        limits: Limits,
+        diagnostics: Diagnostics,
+        stripped: Sequence[str] | None = None,
     ) -> None:
+        self._stripped = STRIPPED if stripped is None else tuple(stripped)
         self._fetcher = fetcher
         self._limits = limits
         self._store = ConvertedStore(folder, limits.cache_size // _CACHE_FRACTION)
@@ -80,9 +91,17 @@ class ConvertedScans:
             Failure: NOT_INSTALLED.
         """
         try:
-            return conversion_key(scan.versions, find_converter())
+            return conversion_key(scan.versions, find_converter(), self._stripped, scan.counted)
         except MissingExtra as error:
             raise Failure(Cause.NOT_INSTALLED, detail=str(error)) from error
+
+    def known(self, key: str) -> ConvertedScan | None:
+        """What came of a scan, if that is known already; nothing is converted."""
+        return self._store.get(key)
+
+    def just_learnt(self, key: str) -> bool:
+        """Whether it became known so recently that the kernel may still have sizes from before."""
+        return time.monotonic() - self._store.learnt(key) < self._limits.kernel_ttl + 1
 
     def get(self, key: str, scan: DicomFiles) -> ConvertedScan:
         """What came of a scan, converted now unless it was.
@@ -90,9 +109,9 @@ class ConvertedScans:
         Raises:
             Failure: it cannot be fetched, TOO_MANY_CONVERSIONS, TIMED_OUT, INTERRUPTED.
         """
-        made = self._store.get(key)
-        if made is not None:
-            return made
+        return self._store.get(key) or self._convert(key, scan)
+
+    def _convert(self, key: str, scan: DicomFiles) -> ConvertedScan:
         if not getattr(self._asked, "for_it", False):
             self._guard.begin(key, scan.records[0].base)
         return self._flights.get(key, lambda: self._make(key, scan), self._limits.table_deadline)
@@ -104,14 +123,18 @@ class ConvertedScans:
             suffix: its name in `ConvertedScan.sizes`.
 
         Raises:
-            Failure: as `get`; CACHE_BROKEN if it is not there.
+            Failure: as `get`; REFUSED or OTHER_IMAGES if no such file came of it; CACHE_BROKEN if it is not
+                there.
         """
-        for _ in range(2):  # it may have been removed for room just now
-            self.get(key, scan)
+        made = self.get(key, scan)
+        if suffix not in made.sizes:
+            raise not_made(made, scan.records[0].base)
+        for _ in range(2):
             opened = self._store.open(key, suffix)
             if opened is not None:
                 self._guard.read(key)
                 return opened
+            self._convert(key, scan)  # it was removed for room
         raise Failure(Cause.CACHE_BROKEN, scan.records[0].base)
 
     @contextmanager
@@ -133,16 +156,40 @@ class ConvertedScans:
 
     def _make(self, key: str, scan: DicomFiles) -> ConvertedScan:
         made = self._store.get(key)
-        if made is not None:  # by the flight before
+        if made is not None and self._store.whole(made):  # by the flight before
             return made
         converter = find_converter()
         with self._store.workplace() as place:
             source = place / "source"
             source.mkdir()
             paths = self._fetcher.fetch(scan.records, source)
-            return self._store.put(key, place, lambda target: convert(paths, target, _NAME, converter))
+
+            def make(target: Path) -> Conversion:
+                return convert(
+                    paths, target, MAIN_IMAGE, converter, listed=scan.counted, stripped=self._stripped
+                )
+
+            return self._store.put(key, place, make)
+
+
+def not_made(made: ConvertedScan, subject: str) -> Failure:
+    """The error to raise for an image that did not come of a scan."""
+    reasons = "; ".join(dict.fromkeys(one.reason for one in made.refused))
+    if not made.sizes:
+        return Failure(Cause.REFUSED, subject, reasons)
+    names = ", ".join(label_of(name) for name in made.sizes if name.endswith(IMAGE_SUFFIX))
+    return Failure(Cause.OTHER_IMAGES, subject, f"{names}{reasons and f'; {reasons}'}")
+
+
+def label_of(stored: str) -> str:
+    """What tells an image from the others of its scan, as "_echo-2"; "" for the only one.
+
+    Args:
+        stored: the name of a file of it in the store.
+    """
+    return stored.removeprefix(MAIN_IMAGE).partition(".")[0]
 
 
 def shown_name(base: str, stored: str) -> str:
     """The name a file of the store is shown by."""
-    return base + stored.removeprefix(_NAME)
+    return base + stored.removeprefix(MAIN_IMAGE)

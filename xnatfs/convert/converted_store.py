@@ -1,7 +1,8 @@
 """Converted scans on the disk, and what was refused: each under the key of all that it was made from.
 
-Used by `converted_scans`. A folder a scan, which is put in place whole; `made.json` in it says what was
-refused. All together may take a part of the cache's size: the scan opened longest ago goes first.
+Used by `converted_scans`. A folder a scan, which is put in place whole; `made.json` in it says which files
+there are, how large, and what was refused. All together may take a part of the cache's size: of the scan
+opened longest ago the images go first, and `made.json` stays, so that names do not change for want of room.
 Threading: any thread, several processes; no lock. An open file keeps its bytes.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,24 +19,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xnatfs.config import private_folder
-from xnatfs.convert.conversion import Conversion
+from xnatfs.convert.conversion import Conversion, ImageFacts
 from xnatfs.convert.split import RefusedPart
 from xnatfs.disk import disk_failure, write_private_json
 
 _MADE = "made.json"
 _LEFT_BEHIND_AFTER_S = 6 * 3600.0  # after which what a killed process left is removed
+_FORGOTTEN_AFTER_S = 180 * 86400.0  # after which no names are kept of a scan whose images went
 _TOUCH_AFTER_S = 60.0
 
 
 class ConvertedScan(NamedTuple):
-    """What is there of a scan: the size of each file in bytes, by name, and what was refused."""
+    """What came of a scan: the size of each file in bytes, by name; what was refused; facts by name of image.
+    The files themselves may have gone for want of room: made again, they are the same.
+    """
 
     key: str
     sizes: dict[str, int]
     refused: tuple[RefusedPart, ...]
+    facts: dict[str, ImageFacts]
 
 
 class OpenConverted:
@@ -68,6 +74,7 @@ class ConvertedStore:
         self._folder = private_folder(folder)
         self._most_bytes = most_bytes
         self._known: dict[str, ConvertedScan] = {}
+        self._learnt: dict[str, float] = {}  # when, by the monotonic clock
         for path in self._folder.glob(".*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _LEFT_BEHIND_AFTER_S:
@@ -79,19 +86,32 @@ class ConvertedStore:
         if made is None:
             made = self._read(key)
             if made is not None:
-                self._known[key] = made
+                self._learn(made)
         return made
 
+    def _learn(self, made: ConvertedScan) -> None:
+        self._learnt.setdefault(made.key, time.monotonic())
+        self._known[made.key] = made
+
+    def learnt(self, key: str) -> float:
+        """When it became known here what is under a key, by the monotonic clock; infinity while it is not."""
+        return self._learnt.get(key, math.inf)
+
     def _read(self, key: str) -> ConvertedScan | None:
-        folder = self._folder / key
         try:
-            refused = json.loads((folder / _MADE).read_text(encoding="utf-8"))["refused"]
-            sizes = {
-                path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != _MADE
-            }
-            return ConvertedScan(key, sizes, tuple(RefusedPart(str(one), str(why)) for one, why in refused))
-        except (OSError, ValueError, KeyError, TypeError):
+            made = json.loads((self._folder / key / _MADE).read_text(encoding="utf-8"))
+            return ConvertedScan(
+                key,
+                {str(name): int(size) for name, size in made["files"].items()},
+                tuple(RefusedPart(str(label), str(why)) for label, why in made["refused"]),
+                {str(name): ImageFacts(int(one[0]), tuple(one[1])) for name, one in made["images"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def whole(self, made: ConvertedScan) -> bool:
+        """Whether the files of a scan are there."""
+        return all((self._folder / made.key / name).exists() for name in made.sizes)
 
     def open(self, key: str, name: str) -> OpenConverted | None:
         """A file of a scan; None if it is not there (any more)."""
@@ -99,7 +119,8 @@ class ConvertedStore:
         try:
             fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._known.pop(key, None)
+            if not (folder / _MADE).exists():  # somebody emptied the cache
+                self._forget(key)
             return None
         with contextlib.suppress(OSError):
             if time.time() - (folder / _MADE).stat().st_mtime > _TOUCH_AFTER_S:
@@ -131,17 +152,22 @@ class ConvertedStore:
         done = make(draft)
         try:
             draft.mkdir(mode=0o700, exist_ok=True)
-            write_private_json(draft / _MADE, {"refused": [list(one) for one in done.refused]})
+            sizes = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
+            made = ConvertedScan(key, sizes, done.refused, dict(done.facts))
+            about: dict[str, Any] = {"files": sizes, "refused": done.refused, "images": made.facts}
+            write_private_json(draft / _MADE, about)
             try:
                 draft.rename(self._folder / key)
             except OSError as error:
-                # Another mount was faster; what it made is the same.
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+                # Its images had gone for want of room, or another mount was faster: the same bytes.
+                for path in draft.iterdir():
+                    path.rename(self._folder / key / path.name)
         except OSError as error:
             raise disk_failure(error, str(self._folder)) from error
+        self._learn(made)
         self._make_room(key)
-        made = self._known[key] = self._read(key) or ConvertedScan(key, {}, done.refused)
         return made
 
     def forget_refused(self) -> None:
@@ -151,20 +177,26 @@ class ConvertedStore:
             if made is not None and made.refused:
                 self._remove(path)
 
+    def _forget(self, key: str) -> None:
+        self._known.pop(key, None)
+        self._learnt.pop(key, None)
+
     def _remove(self, folder: Path) -> None:
-        self._known.pop(folder.name, None)
+        self._forget(folder.name)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _make_room(self, newest: str) -> None:
-        scans: list[tuple[float, int, Path]] = []
+        scans: list[tuple[float, int, list[Path], Path]] = []
         for folder in self._folder.glob("[!.]*"):
             with contextlib.suppress(OSError):
-                size = sum(path.stat().st_size for path in folder.iterdir())
-                scans.append(((folder / _MADE).stat().st_mtime, size, folder))
-        total = sum(size for _, size, _ in scans)
-        for _, size, folder in sorted(scans):
-            if total <= self._most_bytes:
-                return
-            if folder.name != newest:
+                images = [path for path in folder.iterdir() if path.name != _MADE]
+                size = sum(path.stat().st_size for path in images)
+                scans.append(((folder / _MADE).stat().st_mtime, size, images, folder))
+        total = sum(size for _, size, _, _ in scans)
+        for used, size, images, folder in sorted(scans):
+            if not images and time.time() - used > _FORGOTTEN_AFTER_S:
                 self._remove(folder)
+            if total > self._most_bytes and folder.name != newest:
+                for path in images:
+                    path.unlink(missing_ok=True)
                 total -= size

@@ -20,26 +20,26 @@ from typing import Any, NamedTuple
 
 from xnatfs._version import __version__
 from xnatfs.bids import file_names, mapping, metadata_files, sidecars
-from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, Unmapped, arrange, image_resources
+from xnatfs.bids.dataset import BidsPlan, Context, Same, Sidecar, Text, Unmapped, arrange, context
 from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.snapshot import ProjectSnapshot
-from xnatfs.server.records import FileRecord, Owner, ResourceRecord, natural
+from xnatfs.server.records import FileRecord, Owner, natural
 from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
+from xnatfs.tree.bids_scans import Gathered, files_of, gather, may_show
+from xnatfs.tree.converted_files import AssumedFile
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
-from xnatfs.tree.node import Branch, FileBranch, Node, UnknownSize, inode_in_order, inode_of
-from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
-from xnatfs.tree.scope import Member, SessionScope, Snapshot, scans_of
-from xnatfs.tree.session_folders import scan_place
+from xnatfs.tree.node import Branch, File, FileBranch, Node, UnknownSize, inode_in_order, inode_of
+from xnatfs.tree.resource import ResourcePlace, Sources
+from xnatfs.tree.scope import Member, SessionScope, Snapshot
 
 # Shown of a sidecar before it is made. The BIDS validator reserves as much memory; what is made of a text is
 # at most several times as long.
 _MIN_UNKNOWN_BYTES = 2**20
 _MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
-_BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
 
 
 class _People(NamedTuple):
@@ -169,7 +169,7 @@ class _BidsFolder:
         resources = [
             resource for resource in project_snapshot.own_resources if resource.label == mapping.RESOURCE
         ]
-        nodes = [item for resource in resources for item in self._files(place, resource).items()]
+        nodes = [item for resource in resources for item in files_of(self.sources, place, resource).items()]
         node = next((node for path, node in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
         if node is None:
             return None
@@ -254,11 +254,8 @@ class _BidsFolder:
             return True
         chosen = maps.maps[member.project]
         for scan in project_snapshot.scans.get(identity, []):
-            labels = [
-                resource.label
-                for resource in project_snapshot.resources.get(Owner("scan", identity, scan.id), [])
-            ]
-            if chosen.choose(labels) is not None and chosen.may_place(scan):
+            resources = project_snapshot.resources.get(Owner("scan", identity, scan.id), [])
+            if may_show(self.sources, chosen, member.project, scan, resources):
                 return True
         return False
 
@@ -304,49 +301,13 @@ class _BidsFolder:
         rules = maps.maps.get(visit.project)
         if rules is None:
             raise Failure(Cause.NO_ENTRY, visit.experiment.label, maps.problem)
-        result = self._gather(snapshot, rules, visit)
+        result = gather(self.sources, snapshot, rules, Member(visit.project, visit.experiment))
         # What is derived lives with the listing it is derived from; where a session needs several, with the
         # newest members.
         key = (self.scope.identity, "bids session", subject, visit, rules.fingerprint, result.state)
         return snapshot.memo.get(key, lambda: self._show(subject, visit, rules, result))
 
-    def _gather(self, snapshot: Snapshot, rules: BidsMap, visit: VisitRow) -> _Gathered:
-        experiment = visit.experiment
-        gathered = _Gathered([], {}, ())
-        state: list[object] = []
-        for scan, resources in scans_of(self.sources, snapshot, Member(visit.project, experiment)):
-            key = ("bids scan", rules.fingerprint, scan, tuple(resources))
-            label, wanted, reason = snapshot.memo.get(key, partial(image_resources, rules, scan, resources))
-            if not wanted:
-                gathered.given.append(ScanFiles(scan, label, problem=reason))
-                state.append((scan, label))
-                continue
-            place = scan_place(visit.project, experiment, scan)
-            problem = ""
-            lists: list[list[FileRecord]] = []
-            for resource in wanted:
-                try:
-                    nodes: Mapping[str, ResourceFile] = self._files(place, resource)
-                except Failure as failure:
-                    if failure.cause not in _BAD_LISTINGS:
-                        raise
-                    problem = str(failure)
-                    nodes = {}
-                lists.append([node.record for node in nodes.values()])
-                gathered.nodes.update({node.record: node for node in nodes.values()})
-            given = ScanFiles(
-                scan, label, lists[0], [record for some in lists[1:] for record in some], problem
-            )
-            gathered.given.append(given)
-            state.append((scan, label, problem, tuple(record for some in lists for record in some)))
-        return gathered._replace(state=tuple(state))
-
-    def _files(self, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
-        return file_nodes(
-            self.sources, place, self.sources.listing_service.files.of(place.project, resource), resource
-        )
-
-    def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: _Gathered) -> _Shown:
+    def _show(self, subject: str, visit: VisitRow, rules: BidsMap, result: Gathered) -> _Shown:
         experiment = visit.experiment
         plan = arrange(subject, visit.label, result.given, rules)
         folders: dict[str, dict[str, Node]] = {}
@@ -354,7 +315,19 @@ class _BidsFolder:
         mtime = experiment.inserted or 0.0
         for path, what in plan.files.items():
             folder, _, name = path.partition("/")
-            folders.setdefault(folder, {})[name] = self._node(what, result.nodes, mtime, *where, path)
+            node = self._node(what, result.nodes, mtime, *where, path)
+            involved = (
+                [what.record]
+                if isinstance(what, Same)
+                else []
+                if isinstance(what, Text)
+                else [what.image, *what.sources]
+            )
+            scans = dict.fromkeys(record.owner.part for record in involved)
+            unknown = tuple(result.unknown[scan] for scan in scans if scan in result.unknown)
+            if unknown:
+                node = AssumedFile(node, unknown, partial(self._now, subject, visit, path, involved[0].owner))
+            folders.setdefault(folder, {})[name] = node
         nodes: dict[str, Node] = {}
         for folder in sorted(folders):
             inode = inode_of("bids", *where, folder)
@@ -369,13 +342,45 @@ class _BidsFolder:
             )
         return _Shown(nodes, plan)
 
+    def _now(self, subject: str, visit: VisitRow, path: str, scan: Owner) -> File | None:
+        """What has a name now, if it is of the scan it was of."""
+        shown = self.session(subject, visit)
+        what = shown.plan.files.get(path)
+        image = what.record if isinstance(what, Same) else getattr(what, "image", None)
+        if image is None or image.owner != scan:
+            return None
+        folder, _, name = path.partition("/")
+        branch = shown.nodes.get(folder)
+        node = branch.lookup(name) if isinstance(branch, Branch) else None
+        return node if isinstance(node, File) else None
+
     def _node(
-        self, what: Same | Text | Sidecar, files: Mapping[FileRecord, ResourceFile], mtime: float, *where: str
-    ) -> Node:
+        self,
+        what: Same | Text | Sidecar | Context,
+        files: Mapping[FileRecord, File],
+        mtime: float,
+        *where: str,
+    ) -> File:
         if isinstance(what, Same):
             return files[what.record]
         if isinstance(what, Text):
             return known_text(what.data, mtime, *where)
+        if isinstance(what, Context):
+            image = files[what.image]
+
+            def made() -> bytes:
+                volumes = sidecars.volumes(_read(image, sidecars.HEADER_BYTES)) or len(what.volumes)
+                return context(what.volumes, volumes)
+
+            recipe = f"{image.version} {what.volumes}"
+            return made_when_opened(
+                self.made,
+                lambda: recipe,
+                made,
+                lambda: mtime,
+                *where,
+                unknown=UnknownSize(_MIN_UNKNOWN_BYTES),
+            )
         if not what.sources and not what.preparation:
             return known_text(sidecars.with_fields(b"", what.fields), mtime, *where)
         nodes = {record: files[record] for record in what.sources}
@@ -396,7 +401,7 @@ class _BidsFolder:
             unknown=UnknownSize(max(_MIN_UNKNOWN_BYTES, 8 * what.original.size if what.original else 0)),
         )
 
-    def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, ResourceFile]) -> bytes:
+    def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, File]) -> bytes:
         """The bytes of a sidecar, from the files it is made from."""
         original = b"" if what.original is None else _read(nodes[what.original])
         parsed = sidecars.read(original) if original else {}
@@ -456,7 +461,12 @@ class _BidsFolder:
             plan = arrange(
                 "x",
                 visit.label,
-                self._gather(snapshot, maps.maps[visit.project], visit).given,
+                gather(
+                    self.sources,
+                    snapshot,
+                    maps.maps[visit.project],
+                    Member(visit.project, visit.experiment),
+                ).given,
                 maps.maps[visit.project],
             )
             rows += [(visit, visit.experiment.subject_label, unmapped) for unmapped in plan.unmapped]
@@ -464,14 +474,6 @@ class _BidsFolder:
             key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id))
         )
         return metadata_files.unmapped(rows)
-
-
-class _Gathered(NamedTuple):
-    """The scans of a session with their files, the nodes of these, and a key that changes with them."""
-
-    given: list[ScanFiles]
-    nodes: dict[FileRecord, ResourceFile]
-    state: tuple[object, ...]
 
 
 class _Shown(NamedTuple):
@@ -498,7 +500,7 @@ def _whole(project_map: BidsMap | None, user: BidsMap | None) -> BidsMap:
     return below if user is None else user.over(below)
 
 
-def _read(node: ResourceFile, length: int = _MAX_TEXT_BYTES) -> bytes:
+def _read(node: File, length: int = _MAX_TEXT_BYTES) -> bytes:
     """The first bytes of a file of the server."""
     content = node.open()
     try:

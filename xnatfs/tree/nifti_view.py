@@ -11,23 +11,20 @@ Threading: any thread; what is derived from listings is kept with them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from xnatfs.convert.converted_scans import ConvertedScans, DicomFiles, shown_name
+from xnatfs.convert.converted_scans import ConvertedScans, shown_name
 from xnatfs.server.records import ResourceRecord, ScanRecord, natural
 from xnatfs.text import printable
+from xnatfs.tree.converted_files import ConvertedFile, dicom_scan, dicom_source, problem_lines
 from xnatfs.tree.generated import known_text, rendered
 from xnatfs.tree.names import distinct, scan_folder, spell_label
-from xnatfs.tree.node import Branch, File, Node, OpenContent, inode_in_order, inode_of
-from xnatfs.tree.resource import ResourcePlace, Sources, file_nodes
+from xnatfs.tree.node import Branch, Node, inode_in_order, inode_of
+from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import Member, SessionScope, Snapshot, scans_of
 from xnatfs.tree.session_folders import scan_place
 
-_DICOM = ("DICOM", "secondary")  # labels, the better one first
-_IMAGES = re.compile(r"nifti.*|nii", re.IGNORECASE)
 PROBLEMS = "problems.tsv"
 _README = """\
 The scans of {title} that have DICOM files and no NIfTI, as NIfTI:
@@ -50,41 +47,6 @@ class _Scan(NamedTuple):
     member: Member
     scan: ScanRecord
     resource: ResourceRecord
-
-
-@dataclass(frozen=True)
-class _ConvertedFile(File):
-    """A file that was converted."""
-
-    conversions: ConvertedScans
-    key: str
-    files: DicomFiles
-    stored: str
-    bytes: int
-    place: ResourcePlace
-
-    @property
-    def inode(self) -> int:
-        return inode_of("converted", self.key, self.stored)
-
-    @property
-    def mtime(self) -> float:
-        return self.place.mtime or 0.0
-
-    @property
-    def size(self) -> int:
-        return self.bytes
-
-    @property
-    def version(self) -> str:
-        return f"{self.key} {self.stored}"
-
-    def xattrs(self) -> dict[str, str]:
-        made = {"made-by": "xnatfs, dcm2niix", "source": self.files.records[0].base, "key": self.key}
-        return {**self.place.xattrs, **made}
-
-    def open(self) -> OpenContent:
-        return self.conversions.open(self.key, self.files, self.stored)
 
 
 def nifti_folder(sources: Sources, scope: SessionScope) -> Branch:
@@ -142,22 +104,13 @@ def _session(
         scans = [
             _Scan(member, scan, resource)
             for scan, resources in scans_of(sources, snapshot, member)
-            if (resource := _source(resources)) is not None
+            if (resource := dicom_source(resources, sources.settings.prefers_dicom(member.project)))
         ]
         key = ("nifti session", where, experiment.id, tuple(scans))
         return snapshot.memo.get(key, lambda: _scans(sources, conversions, where, scans))
 
     inode = inode_in_order(experiment.id, *where)
     return Branch(inode, entries, mtime=experiment.inserted)
-
-
-def _source(resources: list[ResourceRecord]) -> ResourceRecord | None:
-    """What a scan is converted from; None if it need not be, or cannot."""
-    if any(_IMAGES.fullmatch(one.label) or one.format.upper() == "NIFTI" for one in resources):
-        return None
-    dicom = [one for label in _DICOM for one in resources if one.label == label]
-    dicom += [one for one in resources if one.format.upper() == "DICOM"]
-    return next(iter(dicom), None)
 
 
 def _scans(
@@ -175,32 +128,19 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
     base = f"{experiment.subject_label}_{experiment.label}_{scan.id}_{experiment.id}"
 
     def entries() -> Mapping[str, Node]:
-        listing = sources.listing_service.files.of(project, one.resource)
-        nodes = file_nodes(sources, place, listing, one.resource)
-        if not nodes:
+        source = dicom_scan(sources, conversions, place, one.resource)
+        if source is None:
             return {PROBLEMS: problems([("", "there are no DICOM files")])}
-        files = DicomFiles(
-            [node.record for node in nodes.values()], sorted(node.version for node in nodes.values())
-        )
-        key = listing.memo.get(
-            ("conversion", identity, tuple(files.versions)), lambda: conversions.key(files)
-        )
-        made = conversions.get(key, files)
+        made = source.converted()
         shown: dict[str, Node] = {
-            spell_label(shown_name(base, stored)): _ConvertedFile(
-                conversions, key, files, stored, size, place
-            )
-            for stored, size in made.sizes.items()
+            spell_label(shown_name(base, stored)): ConvertedFile(source, stored) for stored in made.sizes
         }
         if made.refused:
             shown[PROBLEMS] = problems(made.refused)
         return shown
 
-    def problems(refused: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> Node:
-        lines = [
-            "part\treason",
-            *(f"{label.lstrip('_') or 'all'}\t{printable(why)}" for label, why in refused),
-        ]
+    def problems(refused: Iterable[tuple[str, str]]) -> Node:
+        lines = ["part\treason", *(f"{part}\t{printable(why)}" for part, why in problem_lines(refused))]
         text = "\n".join(lines) + "\n"
         return known_text(text.encode("utf-8", "backslashreplace"), place.mtime or 0.0, *identity, PROBLEMS)
 

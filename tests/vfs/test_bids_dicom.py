@@ -1,0 +1,239 @@
+"""`views/PROJECT/bids/` of scans that have DICOM alone: named from listings, converted when they are read."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.support import read, walk
+from tests.unit.convert.series import datasets, in_time, stored, three_echoes, volume
+from tests.vfs.conftest import Compose
+from tests.vfs.test_nifti_view import contents
+from xnatfs import extras
+from xnatfs.convert import conversion, walk_guard
+from xnatfs.core import Core
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive
+from xnatfs.demo.server import DemoServer
+from xnatfs.errors import Cause, Failure
+from xnatfs.tree.node import UnknownSize
+from xnatfs.vfs import Vfs
+
+BIDS = "/views/P/bids"
+SESSION = f"{BIDS}/sub-s1/ses-MR"
+STEM = "sub-s1_ses-MR"
+T1 = f"{SESSION}/anat/{STEM}_run-01_T1w"
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[DemoServer]:
+    archive = Archive(site="T")
+    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
+    make.user("demo")
+    project = make.project("P", "P", members=["demo"])
+    session = make.experiment(make.subject(project, "s1"), "s1_MR", date="2024-01-08")
+    good = stored(datasets(volume()))
+    series = {
+        "T1w": good,
+        "T1w again": stored(in_time(3)[:-2]),  # refused
+        "T1w third": stored(datasets(volume("third"))),
+        "T2w": stored(three_echoes()),
+        "rest bold": stored(in_time(4)),
+        "dwi": stored(in_time(2)),  # without b-values
+        "t2 flair": good,  # fewer files than the server counts
+        "localizer": good,
+    }
+    for number, (name, files) in enumerate(series.items(), 1):
+        make.resource(make.scan(session, str(number), name), "DICOM", files, format="DICOM")
+    both = make.scan(session, "20", "PD")
+    make.resource(both, "DICOM", stored(datasets(volume("pd"))), format="DICOM")
+    make.resource(both, "NIFTI", {"a.nii.gz": b"the server's"}, format="NIFTI")
+    with DemoServer(archive) as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: DemoServer) -> DemoServer:
+    _server.clear_log()
+    return _server
+
+
+@pytest.fixture
+def mounted(server: DemoServer, compose: Compose) -> Core:
+    return compose(server)
+
+
+@pytest.fixture(autouse=True)
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts what is converted."""
+    counted: list[int] = []
+    real = conversion.split
+
+    def split(paths: object, listed: int | None = None) -> object:
+        counted.append(1)
+        return real(paths, listed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversion, "split", split)
+    return counted
+
+
+def names(vfs: Vfs, path: str) -> list[str]:
+    return sorted(name for name, _ in vfs.entries(path))
+
+
+def failure(vfs: Vfs, path: str) -> Failure:
+    with pytest.raises(Failure) as raised:
+        read(vfs, path)
+    return raised.value
+
+
+def unmapped(vfs: Vfs) -> dict[str, str]:
+    lines = read(vfs, f"{BIDS}/unmapped.tsv").decode().splitlines()
+    head = lines[0].split("\t")
+    rows = [dict(zip(head, line.split("\t"), strict=True)) for line in lines[1:]]
+    return {row["series_description"]: row["reason"] for row in rows}
+
+
+def test_names_come_from_listings_and_nothing_is_converted(
+    mounted: Core, server: DemoServer, runs: list[int]
+) -> None:
+    """Catches: a walk, `stat` or `du` that converts a study."""
+    vfs = mounted.vfs
+    assert names(vfs, f"{SESSION}/anat") == sorted(
+        f"{STEM}_{name}{ending}"
+        for name in ("run-01_T1w", "run-02_T1w", "run-03_T1w", "T2w", "FLAIR", "PDw")
+        for ending in (".nii.gz", ".json")
+        if (name, ending) != ("PDw", ".json")
+    )
+    assert names(vfs, f"{SESSION}/dwi") == [
+        f"{STEM}_dwi{end}" for end in (".bval", ".bvec", ".json", ".nii.gz")
+    ]
+    assert names(vfs, f"{SESSION}/func") == [f"{STEM}_task-rest_bold{end}" for end in (".json", ".nii.gz")]
+    shown = dict(walk(vfs, SESSION))
+    image = vfs.attributes(f"{T1}.nii.gz")
+    assert isinstance(image.size, UnknownSize) and image.blocks == 0
+    assert 0 < vfs.attributes(f"{T1}.json").size <= 2**20, "a validator reserves that much"
+    assert vfs.xattr(f"{T1}.nii.gz", "user.xnat.made-by") == b"xnatfs, dcm2niix"
+    assert len(shown) > 10 and unmapped(vfs).keys() == {"localizer"}
+    assert not runs and not contents(server)
+
+
+def test_a_file_is_true_from_open_on(mounted: Core, server: DemoServer, runs: list[int]) -> None:
+    vfs = mounted.vfs
+    data = read(vfs, f"{T1}.nii.gz")
+    image = nib.as_closest_canonical(nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(data))))
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), volume())
+    assert vfs.attributes(f"{T1}.nii.gz").size == len(data)
+    sidecar = read(vfs, f"{T1}.json")
+    assert json.loads(sidecar)["GeneratedBy"][1]["Name"] == "dcm2niix"
+    assert vfs.attributes(f"{T1}.json").size == len(sidecar)
+    assert len(runs) == 1 and contents(server) == ["zip"], "one zip, one conversion"
+    bold = json.loads(read(vfs, f"{SESSION}/func/{STEM}_task-rest_bold.json"))
+    assert bold["TaskName"] == "rest" and bold["RepetitionTime"] == pytest.approx(2.3)
+    shot = read(vfs, f"{SESSION}/func/{STEM}_task-rest_bold.nii.gz")
+    assert nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(shot))).shape == (12, 10, 8, 4)
+    rows = read(vfs, f"{SESSION}/{STEM}_scans.tsv").decode()
+    assert f"anat/{STEM}_run-01_T1w.nii.gz\t" in rows and "\tDICOM\tn/a\n" in rows
+
+
+def test_what_is_refused_is_an_error_and_a_line_and_renames_nothing(
+    mounted: Core, runs: list[int], server: DemoServer, compose: Compose
+) -> None:
+    """Catches: half an image under a name, and a neighbour that gets another run because of it."""
+    vfs = mounted.vfs
+    before = names(vfs, f"{SESSION}/anat")
+    problem = failure(vfs, f"{SESSION}/anat/{STEM}_run-02_T1w.json")
+    assert problem.cause is Cause.REFUSED and problem.errno == errno.EIO
+    assert "a volume is incomplete" in str(problem) and "/scans/2/" in str(problem)
+    after = names(vfs, f"{SESSION}/anat")
+    assert set(before) - set(after) == {f"{STEM}_run-02_T1w{end}" for end in (".json", ".nii.gz")}
+    assert set(after) < set(before)
+    assert unmapped(vfs)["T1w again"].startswith("not converted: a volume is incomplete")
+    assert "a volume is incomplete" in mounted.diagnostics.recent()[-1].text
+    assert len(runs) == 1
+    mounted.close()
+    again = compose(server).vfs
+    assert names(again, f"{SESSION}/anat") == after and len(runs) == 1, "kept for the next mount"
+
+
+def test_what_is_several_images_is_listed_as_these(mounted: Core, runs: list[int]) -> None:
+    vfs = mounted.vfs
+    problem = failure(vfs, f"{SESSION}/anat/{STEM}_T2w.nii.gz")
+    assert problem.cause is Cause.OTHER_IMAGES and "_echo-1, _echo-2, _echo-3" in str(problem)
+    found = [name for name in names(vfs, f"{SESSION}/anat") if "T2w" in name]
+    assert found == [f"{STEM}_echo-{echo}_T2w{end}" for echo in (1, 2, 3) for end in (".json", ".nii.gz")]
+    for name in found:
+        read(vfs, f"{SESSION}/anat/{name}")
+    assert len(runs) == 1
+    with pytest.raises(OSError) as raised:
+        vfs.attributes(f"{SESSION}/anat/{STEM}_T2w.nii.gz")
+    assert raised.value.errno == errno.ENOENT
+
+
+def test_what_lacks_what_bids_demands_is_not_served(mounted: Core) -> None:
+    """Catches: a diffusion image without b-values, which is listed with them."""
+    vfs = mounted.vfs
+    assert failure(vfs, f"{SESSION}/dwi/{STEM}_dwi.nii.gz").cause is Cause.OTHER_IMAGES
+    assert "dwi" not in names(vfs, SESSION)
+    assert unmapped(vfs)["dwi"] == "dwi/dwi needs a file bval beside the image"
+
+
+def test_a_count_that_disagrees_with_the_servers_is_refused(server: DemoServer, compose: Compose) -> None:
+    """Catches: a series whose end is missing in the catalog, which looks whole."""
+    (session,) = server.archive.experiments.values()
+    resource = session.scans[6].resources[0]
+    resource.counted = (len(resource.entries) + 1, 0)
+    try:
+        vfs = compose(server).vfs
+        reason = "there are 8 files, and the server counts 9"
+        assert reason in str(failure(vfs, f"{SESSION}/anat/{STEM}_FLAIR.nii.gz"))
+        (folder,) = (name for name in names(vfs, "/views/P/nifti/s1/s1_MR") if name.startswith("7-"))
+        assert reason in read(vfs, f"/views/P/nifti/s1/s1_MR/{folder}/problems.tsv").decode()
+    finally:
+        resource.counted = None
+
+
+def test_prefer_dicom_takes_it_where_there_are_both(server: DemoServer, compose: Compose) -> None:
+    path = f"{SESSION}/anat/{STEM}_PDw.nii.gz"
+    assert read(compose(server).vfs, path) == b"the server's"
+    other = compose(server, "other", prefer="dicom").vfs
+    assert read(other, path)[:2] == b"\x1f\x8b" and "20-PD" in names(other, "/views/P/nifti/s1/s1_MR")
+    one = compose(server, "one", prefer="dicom", project_prefer=(("P", "server"),)).vfs
+    assert read(one, path) == b"the server's" and "20-PD" not in names(one, "/views/P/nifti/s1/s1_MR")
+
+
+def test_a_walk_that_reads_is_stopped_after_a_while(
+    mounted: Core, monkeypatch: pytest.MonkeyPatch, runs: list[int]
+) -> None:
+    monkeypatch.setattr(walk_guard, "_MOST", 1)
+    read(mounted.vfs, f"{T1}.json")
+    assert failure(mounted.vfs, f"{SESSION}/anat/{STEM}_T2w.json").errno == errno.EBUSY
+    assert mounted.convert(f"{SESSION}/anat/{STEM}_T2w.nii.gz"[1:]) == {"images": 3, "problems": []}
+    said = mounted.convert(f"{SESSION}/anat/{STEM}_run-02_T1w.nii.gz"[1:])
+    assert said["images"] == 0 and said["problems"][0].startswith("all: a volume is incomplete")
+    assert len(runs) == 3
+
+
+def test_without_the_extra_a_line_says_how_to_install_it(
+    mounted: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    assert [name for name in names(mounted.vfs, SESSION) if "." not in name] == ["anat"]
+    assert names(mounted.vfs, f"{SESSION}/anat") == [f"{STEM}_PDw.nii.gz"]
+    assert "pip install 'xnatfs[convert]'" in unmapped(mounted.vfs)["T1w"]
+
+
+def test_what_is_stripped_can_be_chosen(server: DemoServer, compose: Compose) -> None:
+    usual, more = compose(server).vfs, compose(server, "more", strip=("EchoTime",)).vfs
+    assert "EchoTime" in json.loads(read(usual, f"{T1}.json"))
+    assert "EchoTime" not in json.loads(read(more, f"{T1}.json"))
+    keys = {vfs.xattr(f"{T1}.nii.gz", "user.xnat.key") for vfs in (usual, more)}
+    assert len(keys) == 2

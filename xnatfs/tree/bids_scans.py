@@ -1,0 +1,191 @@
+"""The scans of a session as `bids.dataset` arranges them: with the files the server has of them, or those
+that are made of their DICOM files.
+
+Used by `bids_view`. Which files come of DICOM files is known once they are converted. Until then a scan is
+taken for one image with a sidecar, b-values and directions, so that listing a folder converts nothing.
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from xnatfs.bids.dataset import KnownImage, ScanFiles, image_resources
+from xnatfs.bids.mapping import BidsMap, Nowhere
+from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE, ConvertedScans
+from xnatfs.convert.converted_store import ConvertedScan
+from xnatfs.errors import Cause, Failure
+from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord
+from xnatfs.text import printable
+from xnatfs.tree.converted_files import ConvertedFile, DicomScan, dicom_scan, dicom_source, problem_lines
+from xnatfs.tree.node import File
+from xnatfs.tree.resource import ResourceFile, ResourcePlace, Sources, file_nodes
+from xnatfs.tree.scope import Member, Snapshot, scans_of
+from xnatfs.tree.session_folders import scan_place
+
+_BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
+_ASSUMED = tuple(f"{MAIN_IMAGE}{ending}" for ending in (IMAGE_SUFFIX, ".json", ".bval", ".bvec"))
+
+
+class Gathered(NamedTuple):
+    """The scans of a session with their files, the nodes of these, and a key that changes with them.
+
+    `unknown` are the scans of which nobody knows yet what comes of them, by id.
+    """
+
+    given: list[ScanFiles]
+    nodes: dict[FileRecord, File]
+    state: tuple[object, ...]
+    unknown: Mapping[str, DicomScan]
+
+
+def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member) -> Gathered:
+    """The scans of a session: listed now, unless they are in memory.
+
+    Raises:
+        Failure: they cannot be listed.
+    """
+    given: list[ScanFiles] = []
+    nodes: dict[FileRecord, File] = {}
+    state: list[object] = []
+    unknown: dict[str, DicomScan] = {}
+    for scan, resources in scans_of(sources, snapshot, member):
+        key = ("bids scan", rules.fingerprint, scan, tuple(resources))
+        label, wanted, reason = snapshot.memo.get(key, partial(image_resources, rules, scan, resources))
+        place = scan_place(member.project, member.experiment, scan)
+        dicom = _dicom(sources, member.project, label, resources)
+        if dicom is not None:
+            found = _of_dicom(sources, rules, place, scan, dicom, nodes)
+            given.append(found.files)
+            state.append(found.state)
+            if found.unknown is not None:
+                unknown[scan.id] = found.unknown
+            continue
+        if not wanted:
+            given.append(ScanFiles(scan, label, problem=reason))
+            state.append((scan, label))
+            continue
+        problem = ""
+        lists: list[list[FileRecord]] = []
+        for resource in wanted:
+            try:
+                listed: Mapping[str, ResourceFile] = files_of(sources, place, resource)
+            except Failure as failure:
+                if failure.cause not in _BAD_LISTINGS:
+                    raise
+                problem = str(failure)
+                listed = {}
+            lists.append([node.record for node in listed.values()])
+            nodes.update({node.record: node for node in listed.values()})
+        given.append(
+            ScanFiles(scan, label, lists[0], [record for some in lists[1:] for record in some], problem)
+        )
+        state.append((scan, label, problem, tuple(record for some in lists for record in some)))
+    return Gathered(given, nodes, tuple(state), unknown)
+
+
+def may_show(
+    sources: Sources, rules: BidsMap, project: str, scan: ScanRecord, resources: list[ResourceRecord]
+) -> bool:
+    """Whether a scan may have an image with a place, as far as is known without asking."""
+    label = rules.choose([resource.label for resource in resources])
+    dicom = _dicom(sources, project, label or "", resources)
+    if dicom is not None:
+        return bool(_conversions(sources)) and rules.may_place(counted(scan, dicom.file_count))
+    return label is not None and rules.may_place(scan)
+
+
+def files_of(sources: Sources, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
+    """The files of a resource by their paths, listed now unless they were.
+
+    Raises:
+        Failure: they cannot be listed.
+    """
+    return file_nodes(sources, place, sources.listing_service.files.of(place.project, resource), resource)
+
+
+def counted(scan: ScanRecord, files: int | None) -> ScanRecord:
+    """A scan with the number of its DICOM files as that of its frames, where the server does not say: it is
+    what servers enter there. While that is not known either, there may be several.
+    """
+    return scan if scan.frames else replace(scan, frames=str(2 if files is None else files))
+
+
+class _OfDicom(NamedTuple):
+    files: ScanFiles
+    state: object
+    unknown: DicomScan | None = None
+
+
+def _dicom(
+    sources: Sources, project: str, label: str, resources: list[ResourceRecord]
+) -> ResourceRecord | None:
+    """The resource a scan's images are made of, if they are not those of the server's resource `label`."""
+    prefer = sources.settings.prefers_dicom(project)
+    return None if label and not prefer else dicom_source(resources, prefer)
+
+
+def _conversions(sources: Sources) -> ConvertedScans | None:
+    conversions = sources.conversions
+    return None if conversions is None or conversions.missing else conversions
+
+
+def _of_dicom(
+    sources: Sources,
+    rules: BidsMap,
+    place: ResourcePlace,
+    scan: ScanRecord,
+    resource: ResourceRecord,
+    nodes: dict[FileRecord, File],
+) -> _OfDicom:
+    """A scan whose images are made of its DICOM files; adds the nodes of these."""
+
+    def without(problem: str) -> _OfDicom:
+        return _OfDicom(ScanFiles(scan, resource.label, problem=problem), (scan, resource.label, problem))
+
+    original, scan = scan, counted(scan, resource.file_count)
+    conversions = sources.conversions
+    if conversions is None or not rules.may_place(scan):
+        where = rules.place(scan, "")
+        return without(where.reason if isinstance(where, Nowhere) else "")
+    if conversions.missing:
+        return without(f"it has only DICOM files, and {conversions.missing}")
+    try:
+        source = dicom_scan(sources, conversions, place, resource)
+    except Failure as failure:
+        if failure.cause not in _BAD_LISTINGS:
+            raise
+        return without(str(failure))
+    if source is None:
+        return without("its DICOM resource has no files")
+    made = source.known
+    shown = counted(original, len(source.files.records))
+    records = {
+        name: FileRecord(resource.owner, resource.id or 0, resource.label, name, 0, "")
+        for name in (_ASSUMED if made is None else made.sizes)
+    }
+    nodes.update({record: ConvertedFile(source, name) for name, record in records.items()})
+    files = ScanFiles(
+        shown,
+        resource.label,
+        list(records.values()),
+        assumed=FileRecord(resource.owner, resource.id or 0, resource.label, _ASSUMED[0], 0, ""),
+        images=_images(made),
+        refused=_refused(made),
+    )
+    return _OfDicom(files, (scan, source.key, made is None), source if made is None else None)
+
+
+def _images(made: ConvertedScan | None) -> dict[str, KnownImage]:
+    facts = {} if made is None else made.facts
+    return {f"{name}{IMAGE_SUFFIX}": KnownImage(*about) for name, about in facts.items()}
+
+
+def _refused(made: ConvertedScan | None) -> list[str]:
+    lines = () if made is None else problem_lines(made.refused)
+    return [
+        f"not converted: {printable(why)}" + ("" if part == "all" else f" ({part})") for part, why in lines
+    ]
