@@ -62,8 +62,8 @@ def connect(
         Send the password over plain http:// to another machine.
 
     Of config.toml the library takes where the server is and how it is reached, whose login to use, the cache,
-    and what is shown of people (`birth-dates`, `no-demographics`); what else a mount shows and how a table is
-    written is left to the caller.
+    and what is shown of people (`birth-dates`, `no-demographics`, `strip`); what else a mount shows and how
+    a table is written is left to the caller.
 
     Returns
     -------
@@ -121,6 +121,7 @@ def composed(
         privacy=Privacy(
             not options.get("no-demographics", False), options.get("birth-dates", Privacy.birth_dates)
         ),
+        strip=tuple(options.get("strip", ())),
         limits=Limits(cache_size=size),
     )
     return compose(settings, login, "")

@@ -245,7 +245,7 @@ class Settings:
     project_bids_maps: tuple[tuple[str, Path], ...] = ()  # the same for single projects, in its place
     prefer: str = "server"  # one of `PREFERRED`, for scans that have both
     project_prefer: tuple[tuple[str, str], ...] = ()  # the same for single projects, in its place
-    strip: tuple[str, ...] | None = None  # keys left out of converted sidecars; None for the usual ones
+    strip: tuple[str, ...] = ()  # keys left out of converted sidecars, see `convert.pack.stripped`
     allow_http: bool = False  # the password may cross a network in clear text
     offline: bool = False  # send no request: show and serve cached data only
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others

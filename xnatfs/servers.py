@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xnatfs.config import BIRTH_DATES, config_home, normal_url, parse_size
+from xnatfs.config import BIRTH_DATES, PREFERRED, config_home, normal_url, parse_size
 from xnatfs.errors import UsageError
 from xnatfs.text import did_you_mean
 
@@ -250,6 +250,12 @@ def _birth_dates(value: object, where: str, _: Path) -> str:
     return str(value)
 
 
+def _prefer(value: object, where: str, _: Path) -> str:
+    if value not in PREFERRED:
+        raise UsageError(f'{where} must be "server" or "dicom"')
+    return str(value)
+
+
 def _columns(value: object, where: str, folder: Path) -> str:
     return ",".join(_texts(value, where, folder))
 
@@ -290,6 +296,8 @@ OPTIONS: Mapping[str, _Kind] = {
     "project": _texts,
     "list": _paths,
     "bids-map": _path,
+    "prefer": _prefer,
+    "strip": _texts,
     "bad-digest": _digest,
     "allow-other": _flag,
     "overlay": _path,
@@ -300,4 +308,9 @@ OPTIONS: Mapping[str, _Kind] = {
     "birth-dates": _birth_dates,
     "no-demographics": _flag,
 }
-PROJECT_OPTIONS: Mapping[str, _Kind] = {"wide": _flag, "with": _columns, "bids-map": _path}
+PROJECT_OPTIONS: Mapping[str, _Kind] = {
+    "wide": _flag,
+    "with": _columns,
+    "bids-map": _path,
+    "prefer": _prefer,
+}

@@ -326,6 +326,20 @@ def test_a_map_for_one_project_gives_way_to_one_that_is_typed(
     assert "write rules as" in mounted()[1]
 
 
+def test_what_is_made_of_dicom_has_its_default_there(written: Any, mounted: Any) -> None:
+    written(
+        f'[servers.lab]\nurl = "{LAB}"\nprefer = "dicom"\nstrip = ["A", "B"]\n'
+        '[servers.lab.projects.ALFA]\nprefer = "server"\n'
+    )
+    settings = mounted()
+    assert settings.strip == ("A", "B")
+    assert settings.prefers_dicom("NORD") and not settings.prefers_dicom("ALFA")
+    assert mounted("--prefer", "dicom").prefers_dicom("ALFA")
+    assert not mounted("--prefer", "server").prefers_dicom("NORD")
+    with pytest.raises(UsageError, match='prefer must be "server" or "dicom"'):
+        parse(f'[servers.lab]\nurl = "{LAB}"\nprefer = "nifti"\n', "config.toml", Path())
+
+
 def test_a_flag_of_the_file_can_be_turned_off_by_the_environment(
     mounted: Any, written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from xnatfs.auth import credentials as logins
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import completing
-from xnatfs.config import BIRTH_DATES, Limits, Privacy, Settings, cache_home, parse_size
+from xnatfs.config import BIRTH_DATES, PREFERRED, Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.errors import UsageError
 from xnatfs.servers import NamedServer
 
@@ -153,6 +153,19 @@ _TREE = (
         metavar="FILE",
         help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
     ),
+    click.option(
+        "--prefer",
+        type=click.Choice(PREFERRED),
+        default=PREFERRED[0],
+        show_default=True,
+        help="Of scans with both, in nifti/ and bids/: NIfTI as the server has it, or made of DICOM.",
+    ),
+    click.option(
+        "--strip",
+        metavar="KEY",
+        multiple=True,
+        help="Leave this key, too, out of sidecars made of DICOM (may be repeated; none: only those named).",
+    ),
 )
 
 
@@ -163,7 +176,13 @@ def tree_options(command: F) -> F:
 
     @functools.wraps(command)
     def call(
-        *arguments: Any, where: Where, lists: tuple[Path, ...], bids_map: Path | None, **more: Any
+        *arguments: Any,
+        where: Where,
+        lists: tuple[Path, ...],
+        bids_map: Path | None,
+        prefer: str,
+        strip: tuple[str, ...],
+        **more: Any,
     ) -> Any:
         from xnatfs.bids.mapping import user_map
         from xnatfs.tree.lists import read_list
@@ -177,6 +196,9 @@ def tree_options(command: F) -> F:
             "lists": tuple(one.absolute() for one in lists),
             "bids_map": None if bids_map is None else bids_map.absolute(),
             "project_bids_maps": tuple(maps),
+            "prefer": prefer,
+            "project_prefer": tuple(where.of_projects("prefer").items()),
+            "strip": strip,
         }
         return command(*arguments, where=where, shown=shown, **more)
 

@@ -23,7 +23,7 @@ from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.convert.conversion import Conversion, conversion_key, convert
 from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
 from xnatfs.convert.converter import find_converter
-from xnatfs.convert.pack import STRIPPED
+from xnatfs.convert.pack import stripped
 from xnatfs.convert.walk_guard import WalkGuard
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure, MissingExtra
@@ -52,7 +52,7 @@ class ConvertedScans:
 
     Args:
         folder: where they are kept.
-        stripped: keys that are left out of sidecars; None for the usual ones.
+        strip: keys that are left out of sidecars, see `pack.stripped`.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class ConvertedScans:
         folder: Path,
         limits: Limits,
         diagnostics: Diagnostics,
-        stripped: Sequence[str] | None = None,
+        strip: Sequence[str] = (),
     ) -> None:
-        self._stripped = STRIPPED if stripped is None else tuple(stripped)
+        self._stripped = stripped(strip)
         self._fetcher = fetcher
         self._limits = limits
         self._store = ConvertedStore(folder, limits.cache_size // _CACHE_FRACTION)

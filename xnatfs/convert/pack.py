@@ -29,6 +29,11 @@ _PIECE_BYTES = 2**20
 _COMMENT = slice(228, 252)  # "aux_file": dcm2niix writes the comments on the image there
 
 
+def stripped(keys: Sequence[str]) -> tuple[str, ...]:
+    """The keys to leave out: the usual ones and `keys`; with "none" among these, just the others of these."""
+    return (*(() if "none" in keys else STRIPPED), *(key for key in keys if key != "none"))
+
+
 def pack_image(image: Path, target: Path) -> None:
     """Write `image` (`.nii`) in gzip, without date and name.
 
@@ -45,11 +50,9 @@ def pack_image(image: Path, target: Path) -> None:
         packed.write(packer.flush())
 
 
-def packed_sidecar(
-    sidecar: dict[str, Any], converter: Converter, stripped: Iterable[str] = STRIPPED
-) -> bytes:
-    """The text of a sidecar: without `stripped`, and saying what made it."""
-    hidden = set(stripped)
+def packed_sidecar(sidecar: dict[str, Any], converter: Converter, without: Iterable[str] = STRIPPED) -> bytes:
+    """The text of a sidecar: without some keys, and saying what made it."""
+    hidden = set(without)
     kept = {key: value for key, value in sidecar.items() if key not in hidden}
     kept["GeneratedBy"] = generated_by(converter)
     return (json.dumps(kept, indent="\t", ensure_ascii=False) + "\n").encode()
