@@ -126,6 +126,22 @@ def test_names_come_from_listings_and_nothing_is_converted(
     assert not runs and not contents(server)
 
 
+def test_it_says_that_it_is_made_and_of_what(mounted: Core, server: DemoServer) -> None:
+    vfs = mounted.vfs
+    said = json.loads(read(vfs, f"{BIDS}/dataset_description.json"))
+    assert [one["Name"] for one in said["GeneratedBy"]] == ["xnatfs", "dcm2niix"]
+    assert said["GeneratedBy"][1]["Version"] in read(vfs, f"{BIDS}/README").decode()
+    assert said["SourceDatasets"] == [{"URL": f"{server.url}/data/projects/P"}]
+    bold = f"{SESSION}/func/{STEM}_task-rest_bold"
+    read(vfs, f"{bold}.json")
+    for path in (f"{T1}.nii.gz", f"{bold}.nii.gz", f"{bold}.json"):
+        source = vfs.xattr(path, "user.xnat.source").decode()
+        assert source.startswith("/data/experiments/") and vfs.xattr(path, "user.xnat.key")
+        assert vfs.xattr(path, "user.xnat.made-by") == b"xnatfs, dcm2niix"
+    with pytest.raises(OSError):
+        vfs.xattr(f"{SESSION}/anat/{STEM}_PDw.nii.gz", "user.xnat.made-by")
+
+
 def test_a_file_is_true_from_open_on(mounted: Core, server: DemoServer, runs: list[int]) -> None:
     vfs = mounted.vfs
     data = read(vfs, f"{T1}.nii.gz")

@@ -30,10 +30,23 @@ Which scan became which file follows from the rules in code/. A lab's own rules 
 --bids-map FILE`, from the user's
 bids.toml, or from the file bids.toml in the project's resource XNATFS; docs/bids.md of xnatfs describes them.
 
+{made}\
 participants.tsv and sub-*/sub-*_sessions.tsv     what is known of subjects and sessions, their original \
 labels and accession ids
 sub-*/ses-*/sub-*_ses-*_scans.tsv                 the scan and the original file of each image
 unmapped.tsv                                      images that are not in the dataset, and why
+"""
+
+
+_MADE_OF_DICOM = """\
+Images of scans that have only DICOM files are made of these, by dcm2niix {version}, when they or their \
+sidecars are opened, and
+checked. A scan is listed as one image until then. What turns out otherwise is an error when it is opened, \
+and then listed as what
+it is, or in unmapped.tsv with the reason. `xnatfs convert` on this folder converts everything beforehand: \
+do that before programs
+that read all of it.
+
 """
 
 
@@ -84,8 +97,17 @@ def described(columns: Mapping[str, str], more: Mapping[str, Mapping[str, Any]] 
     return document({**(more or {}), **{name: {"Description": text} for name, text in columns.items()}})
 
 
-def description(title: str, server: str, version: str) -> bytes:
-    """dataset_description.json."""
+def description(
+    title: str, sources: Iterable[str], version: str, converters: Sequence[Mapping[str, str]] = ()
+) -> bytes:
+    """dataset_description.json.
+
+    Args:
+        title: of the dataset.
+        sources: the addresses of the projects it shows.
+        version: of xnatfs.
+        converters: what made images, as in `GeneratedBy`.
+    """
     return document(
         {
             "Name": title,
@@ -93,16 +115,24 @@ def description(title: str, server: str, version: str) -> bytes:
             "DatasetType": "raw",
             "License": "n/a",
             "GeneratedBy": [
-                {"Name": "xnatfs", "Version": version, "CodeURL": "https://pypi.org/project/xnatfs"}
+                {"Name": "xnatfs", "Version": version, "CodeURL": "https://pypi.org/project/xnatfs"},
+                *converters,
             ],
-            "SourceDatasets": [{"URL": server}],
+            "SourceDatasets": [{"URL": source} for source in sources],
         }
     )
 
 
-def readme(title: str, version: str) -> bytes:
-    """README: what the dataset is and where its tables are."""
-    return _README.format(title=title, version=version).encode("utf-8", "replace")
+def readme(title: str, version: str, converter: str = "") -> bytes:
+    """README: what the dataset is and where its tables are.
+
+    Args:
+        title: of the dataset.
+        version: of xnatfs.
+        converter: the version of what made images; "" if none were made.
+    """
+    made = _MADE_OF_DICOM.format(version=converter) if converter else ""
+    return _README.format(title=title, version=version, made=made).encode("utf-8", "replace")
 
 
 def participants(people: Iterable[Person], known: ParticipantTable) -> bytes:

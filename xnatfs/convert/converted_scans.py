@@ -22,8 +22,8 @@ from xnatfs.config import Limits
 from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.convert.conversion import Conversion, conversion_key, convert
 from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
-from xnatfs.convert.converter import find_converter
-from xnatfs.convert.pack import stripped
+from xnatfs.convert.converter import Converter, find_converter
+from xnatfs.convert.pack import converted_by, stripped
 from xnatfs.convert.walk_guard import WalkGuard
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure, MissingExtra
@@ -84,16 +84,21 @@ class ConvertedScans:
             self._installed = True
         return ""
 
+    def made_by(self) -> dict[str, str]:
+        """What converts, as in BIDS' `GeneratedBy`.
+
+        Raises:
+            Failure: NOT_INSTALLED.
+        """
+        return converted_by(_converter())
+
     def key(self, scan: DicomFiles) -> str:
         """Names what comes of a scan.
 
         Raises:
             Failure: NOT_INSTALLED.
         """
-        try:
-            return conversion_key(scan.versions, find_converter(), self._stripped, scan.counted)
-        except MissingExtra as error:
-            raise Failure(Cause.NOT_INSTALLED, detail=str(error)) from error
+        return conversion_key(scan.versions, _converter(), self._stripped, scan.counted)
 
     def known(self, key: str) -> ConvertedScan | None:
         """What came of a scan, if that is known already; nothing is converted."""
@@ -170,6 +175,13 @@ class ConvertedScans:
                 )
 
             return self._store.put(key, place, make)
+
+
+def _converter() -> Converter:
+    try:
+        return find_converter()
+    except MissingExtra as error:
+        raise Failure(Cause.NOT_INSTALLED, detail=str(error)) from error
 
 
 def not_made(made: ConvertedScan, subject: str) -> Failure:

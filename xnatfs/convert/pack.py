@@ -62,9 +62,14 @@ def generated_by(converter: Converter) -> Sequence[dict[str, str]]:
     """As in BIDS' `dataset_description.json`."""
     return [
         {"Name": "xnatfs", "Description": f"split, checked (rules {VERSION}) and compressed"},
-        {
-            "Name": "dcm2niix",
-            "Version": converter.version,
-            "CodeURL": "https://github.com/rordenlab/dcm2niix",
-        },
+        converted_by(converter),
     ]
+
+
+def converted_by(converter: Converter) -> dict[str, str]:
+    """What it says of the converter."""
+    return {
+        "Name": "dcm2niix",
+        "Version": converter.version,
+        "CodeURL": "https://github.com/rordenlab/dcm2niix",
+    }

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from xnatfs.bids.dataset import KnownImage, ScanFiles, image_resources
 from xnatfs.bids.mapping import BidsMap, Nowhere
-from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE, ConvertedScans
+from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE
 from xnatfs.convert.converted_store import ConvertedScan
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord
@@ -92,10 +92,21 @@ def may_show(
 ) -> bool:
     """Whether a scan may have an image with a place, as far as is known without asking."""
     label = rules.choose([resource.label for resource in resources])
-    dicom = _dicom(sources, project, label or "", resources)
-    if dicom is not None:
-        return bool(_conversions(sources)) and rules.may_place(counted(scan, dicom.file_count))
+    if _dicom(sources, project, label or "", resources) is not None:
+        return may_make(sources, rules, project, scan, resources)
     return label is not None and rules.may_place(scan)
+
+
+def may_make(
+    sources: Sources, rules: BidsMap, project: str, scan: ScanRecord, resources: list[ResourceRecord]
+) -> bool:
+    """Whether a scan may have an image with a place that is made of its DICOM files."""
+    label = rules.choose([resource.label for resource in resources])
+    dicom = _dicom(sources, project, label or "", resources)
+    conversions = sources.conversions
+    if dicom is None or conversions is None or conversions.missing:
+        return False
+    return rules.may_place(counted(scan, dicom.file_count))
 
 
 def files_of(sources: Sources, place: ResourcePlace, resource: ResourceRecord) -> Mapping[str, ResourceFile]:
@@ -126,11 +137,6 @@ def _dicom(
     """The resource a scan's images are made of, if they are not those of the server's resource `label`."""
     prefer = sources.settings.prefers_dicom(project)
     return None if label and not prefer else dicom_source(resources, prefer)
-
-
-def _conversions(sources: Sources) -> ConvertedScans | None:
-    conversions = sources.conversions
-    return None if conversions is None or conversions.missing else conversions
 
 
 def _of_dicom(

@@ -28,8 +28,8 @@ from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.records import FileRecord, Owner, natural
 from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
-from xnatfs.tree.bids_scans import Gathered, files_of, gather, may_show
-from xnatfs.tree.converted_files import AssumedFile
+from xnatfs.tree.bids_scans import Gathered, files_of, gather, may_make, may_show
+from xnatfs.tree.converted_files import AssumedFile, ConvertedFile
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, File, FileBranch, Node, UnknownSize, inode_in_order, inode_of
@@ -84,11 +84,17 @@ class _BidsFolder:
             return {"README": known_text(text.encode("utf-8", "replace"), mtime, *where, "README")}
         people = self.people(snapshot, maps)
         known = known_people(self.sources, snapshot.project_snapshots, people.people, people.visits)
+        title = self._title(snapshot)
+        made_by = self._made_by(snapshot, maps)
+        projects = [
+            f"{self.sources.settings.server}/data/projects/{project}"
+            for project in snapshot.project_snapshots
+        ]
         small = {
             "dataset_description.json": metadata_files.description(
-                self._title(snapshot), self.sources.settings.server, __version__
+                title, projects, __version__, [made_by] if made_by else []
             ),
-            "README": metadata_files.readme(self._title(snapshot), __version__),
+            "README": metadata_files.readme(title, __version__, made_by.get("Version", "")),
             ".bidsignore": metadata_files.IGNORED,
         }
         if known.failure is None:
@@ -101,6 +107,21 @@ class _BidsFolder:
         for label, visits in people.visits.items():
             nodes[f"sub-{label}"] = self._subject(label, people.accession[label], visits, known)
         return nodes
+
+    def _made_by(self, snapshot: Snapshot, maps: _Maps) -> dict[str, str]:
+        """What makes images of DICOM files; nothing where there is no scan, as far as is known, to make one
+        of.
+        """
+        conversions = self.sources.conversions
+        if conversions is None or conversions.missing:
+            return {}
+        for project, experiment in snapshot.members:
+            project_snapshot, chosen = snapshot.project_snapshots[project], maps.maps[project]
+            for scan in project_snapshot.scans.get(experiment.id, ()):
+                resources = project_snapshot.resources.get(Owner("scan", experiment.id, scan.id), [])
+                if may_make(self.sources, chosen, project, scan, resources):
+                    return conversions.made_by()
+        return {}
 
     def _participants_file(self, name: str, mtime: float) -> GeneratedFile:
         """A table that cannot be had now: each look tries again."""
@@ -399,6 +420,7 @@ class _BidsFolder:
             lambda: mtime if original is None else original.mtime,
             *where,
             unknown=UnknownSize(max(_MIN_UNKNOWN_BYTES, 8 * what.original.size if what.original else 0)),
+            xattrs=files[what.image].xattrs() if isinstance(files[what.image], ConvertedFile) else None,
         )
 
     def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, File]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cachetools import LRUCache
 
@@ -54,9 +54,10 @@ class GeneratedFile(File):
         inode: its inode number.
         version: see `File.version`.
         unknown: the size shown while it is not known.
+        xattrs: without the prefix.
     """
 
-    __slots__ = ("_inode", "_mtime", "_peek", "_text", "_unknown", "_version")
+    __slots__ = ("_inode", "_mtime", "_peek", "_text", "_unknown", "_version", "_xattrs")
 
     def __init__(
         self,
@@ -66,7 +67,9 @@ class GeneratedFile(File):
         inode: int,
         version: Callable[[], str] = lambda: "",
         unknown: UnknownSize = LARGER_THAN_ANY_TABLE,
+        xattrs: Mapping[str, str] | None = None,
     ) -> None:
+        self._xattrs = xattrs
         self._unknown = unknown
         self._text = text
         self._peek = peek
@@ -91,6 +94,9 @@ class GeneratedFile(File):
     def version(self) -> str:
         return self._version()
 
+    def xattrs(self) -> dict[str, str]:
+        return dict(self._xattrs or {})
+
     def open(self) -> OpenContent:
         return BytesContent(self._text())
 
@@ -114,6 +120,7 @@ def made_when_opened(
     *identity: str,
     every_time: bool = False,
     unknown: UnknownSize = LARGER_THAN_ANY_TABLE,
+    xattrs: Mapping[str, str] | None = None,
 ) -> GeneratedFile:
     """A text of a BIDS folder that is made when it is opened.
 
@@ -125,6 +132,7 @@ def made_when_opened(
         identity: names it for its inode.
         every_time: make it at each opening (its inputs are held where nothing changed).
         unknown: the size shown before.
+        xattrs: see `GeneratedFile`.
     """
 
     def text() -> bytes:
@@ -136,7 +144,7 @@ def made_when_opened(
         return data
 
     inode = inode_of("bids", *identity)
-    return GeneratedFile(text, lambda: state.get(key()), mtime, inode, unknown=unknown)
+    return GeneratedFile(text, lambda: state.get(key()), mtime, inode, unknown=unknown, xattrs=xattrs)
 
 
 def rendered(identity: str, render: Callable[[], bytes], lasts_s: float | None = None) -> GeneratedFile:
