@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import Mount, mount, run, xnatfs
-from tests.unit.convert.series import datasets, in_time, stored, volume
+from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer

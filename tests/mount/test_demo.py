@@ -110,7 +110,7 @@ def test_what_it_names_for_a_second_terminal_works_as_typed(temporary: Path, tmp
     with demo(temporary) as process:
         lines, found = read_until(process, r".*The mount stays at (.+) until Ctrl-C")
         point = Path(found[1])
-        assert sorted(os.listdir(point / "projects")) == sorted([*READABLE, "BIG"])
+        assert sorted(os.listdir(point / "projects")) == sorted([*READABLE, "BIG", "RAW"])
         text = "\n".join(lines)
         for part in (
             "007_MR1_T1_ALFA1.nii.gz: 112 x 112 x 40 voxels",

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from tests.support import read, walk
-from tests.unit.convert.series import datasets, in_time, stored, three_echoes, volume
 from tests.vfs.conftest import Compose
 from tests.vfs.test_nifti_view import contents
 from xnatfs import extras
 from xnatfs.convert import conversion, walk_guard
 from xnatfs.core import Core
+from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, three_echoes, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from tests.support import composed, read
-from tests.unit.convert.series import datasets, in_time, stored, three_echoes, volume
 from tests.vfs.conftest import LIMITS, Compose
 from xnatfs import extras
 from xnatfs.cache import maintenance
 from xnatfs.convert import conversion, converted_scans, walk_guard
 from xnatfs.core import Core
+from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, three_echoes, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer

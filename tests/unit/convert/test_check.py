@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.unit.convert.series import in_time, stored
 from xnatfs.convert.check import check, read_sidecar
 from xnatfs.convert.converter import find_converter
 from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.split import Part, split
+from xnatfs.demo.data.dicom_cases import in_time, stored
 from xnatfs.demo.data.images import nibabel_file
 
 _VOXELS = 352  # where they begin

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.unit.convert.series import AFFINE, Case, Files, cases, datasets, stored, three_echoes, volume
 from xnatfs.convert.conversion import conversion_key, convert
 from xnatfs.convert.converter import find_converter
+from xnatfs.demo.data import raw
+from xnatfs.demo.data.dicom_cases import AFFINE, Case, Files, cases, datasets, stored, three_echoes, volume
+from xnatfs.demo.data.maker import Maker
+from xnatfs.demo.model import Archive
 
 CASES = cases()
 
@@ -23,6 +27,24 @@ def written(files: Files, folder: Path) -> list[Path]:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return list(folder.iterdir())
+
+
+def test_the_sample_project_has_every_series() -> None:
+    """Catches: a series that was changed or added, and a listing of project RAW that counts other files."""
+    archive = Archive(site="T")
+    raw.add(Maker(archive, datetime(2024, 1, 8)))
+    study, hard = archive.experiments.values()
+    shown = {scan.series_description: scan.resources[0] for scan in hard.scans}
+    assert {name: [entry.path for entry in resource.entries] for name, resource in shown.items()} == {
+        case.name: list(case.files) for case in CASES
+    }
+    assert {name: int(resource.file_count) for name, resource in shown.items()} == {
+        case.name: case.listed or len(case.files) for case in CASES
+    }
+    for scan in (*study.scans, *hard.scans):
+        resource = scan.resources[0]
+        made = sum(entry.listed_size for entry in resource.entries)
+        assert resource.file_size == str(made), scan.series_description
 
 
 def everything(folder: Path) -> dict[str, bytes]:

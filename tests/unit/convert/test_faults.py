@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.convert.series import datasets, stored, volume
 from xnatfs import extras
 from xnatfs.convert.conversion import Conversion, convert
 from xnatfs.convert.converter import Converter, find_converter
+from xnatfs.demo.data.dicom_cases import datasets, stored, volume
 from xnatfs.errors import Cause, Failure, MissingExtra
 
 

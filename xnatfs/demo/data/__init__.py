@@ -2,7 +2,7 @@
 
 Used by the stand-in's commands and by tests. `build("lab")` is a small imaging lab (see `lab.py`),
 `build("scale", ...)` any number of sessions (see `scale.py`), `build("empty")` a server with logins and
-nothing else, `build("tour")` the lab and an image of 1 GiB.
+nothing else, `build("tour")` the lab, an image of 1 GiB, and a project with nothing but DICOM files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The `tour` data: the lab, and a project BIG with an image of 1 GiB, for what `xnatfs demo` shows.
+"""The `tour` data: the lab, a project BIG with an image of 1 GiB, and RAW with nothing but DICOM, for what
+`xnatfs demo` shows.
 
 Used by `build("tour")`. The large image is computed as it is read, and has no digest: making that would take
 seconds.
@@ -6,7 +7,7 @@ seconds.
 
 from __future__ import annotations
 
-from xnatfs.demo.data import lab
+from xnatfs.demo.data import lab, raw
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.data.scale import large_nifti
 from xnatfs.demo.model import Archive
@@ -16,7 +17,7 @@ _SIZE = 1 << 30  # bytes
 
 def build() -> Archive:
     """The archive, the same at every call."""
-    return lab.build(_big)
+    return lab.build(_big, raw.add)
 
 
 def _big(make: Maker) -> None:
