@@ -12,7 +12,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xnatfs import retry
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 _SLACK = 64 * 2**20  # bytes that may come besides twice what is listed: sizes in catalogs can be wrong
 
 
+def _nothing(_: Path) -> None:
+    """Nothing is to be done with a file."""
+
+
 class SeriesFetcher:
     """Fetches resources.
 
@@ -40,8 +44,13 @@ class SeriesFetcher:
         self._context = context
         self._singly = singly
 
-    def fetch(self, records: Sequence[FileRecord], folder: Path) -> list[Path]:
+    def fetch(
+        self, records: Sequence[FileRecord], folder: Path, arrived: Callable[[Path], object] = _nothing
+    ) -> list[Path]:
         """Put the files of a resource into `folder`, each checked against its digest; returns where they are.
+
+        Args:
+            arrived: called with each as soon as it is there, while the server sends the next ones.
 
         Raises:
             Failure: one of them cannot be had, or the disk has no room for them.
@@ -50,12 +59,18 @@ class SeriesFetcher:
             raise Failure(Cause.NO_SPACE, str(folder))
         places = {record.path: folder / f"{number:06d}" for number, record in enumerate(records)}
         try:
-            missing = [one for one in records if not self._from_cache(one, places[one.path])]
+            missing: list[FileRecord] = []
+            for record in records:
+                if self._from_cache(record, places[record.path]):
+                    arrived(places[record.path])
+                else:
+                    missing.append(record)
             if len(missing) > 1:
-                self._from_zip(missing, places)
+                self._from_zip(missing, places, arrived)
             for record in records:
                 if not places[record.path].exists():
                     self._alone(record, places[record.path])
+                    arrived(places[record.path])
         except OSError as error:
             raise error if isinstance(error, Failure) else disk_failure(error, str(folder)) from error
         return list(places.values())
@@ -74,12 +89,14 @@ class SeriesFetcher:
         finally:
             entry.close()
 
-    def _from_zip(self, records: Sequence[FileRecord], places: dict[str, Path]) -> None:
+    def _from_zip(
+        self, records: Sequence[FileRecord], places: dict[str, Path], arrived: Callable[[Path], object]
+    ) -> None:
         try:
             with retry.Attempts(retry.ZIP) as attempts:
                 while True:
                     try:
-                        return self._receive(records, places)
+                        return self._receive(records, places, arrived)
                     except Failure as failure:
                         if not attempts.again(failure):
                             raise
@@ -88,7 +105,9 @@ class SeriesFetcher:
                 raise
             log.info("the zip of %s ended: %s", records[0].base, failure)  # what is missing comes singly
 
-    def _receive(self, records: Sequence[FileRecord], places: dict[str, Path]) -> None:
+    def _receive(
+        self, records: Sequence[FileRecord], places: dict[str, Path], arrived: Callable[[Path], object]
+    ) -> None:
         wanted = {record.path: record for record in records}
         left = 2 * sum(record.size for record in records) + _SLACK
         asked = time.monotonic()
@@ -113,6 +132,7 @@ class SeriesFetcher:
                             size += len(piece)
                     if size == record.size and record.digest in ("", digest.hexdigest()):
                         draft.rename(place)
+                        arrived(place)
                     else:
                         draft.unlink()  # by itself it gets the benefit of a second look
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from xnatfs.convert.headers import ImageFrame
+from xnatfs.convert.headers import ImageFile, ImageFrame
 from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.split import Part, Shot
 from xnatfs.extras import Lazy
@@ -124,12 +124,12 @@ class _Pictures:
     """The pictures of the file read last: an enhanced file is read once, not for each of its frames."""
 
     def __init__(self) -> None:
-        self._digest = ""
+        self._file: ImageFile | None = None
         self._all: Any = None
 
     def of(self, shot: Shot) -> Numbers:
-        if shot.file.digest != self._digest:
-            self._digest, self._all = shot.file.digest, shot.file.pictures()
+        if shot.file is not self._file:
+            self._file, self._all = shot.file, shot.file.pictures()
         picture: Numbers = self._all[shot.frame.number].astype(np.int64)
         return picture
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from xnatfs.convert.check import VERSION, check, read_sidecar
 from xnatfs.convert.converter import OPTIONS, Converter
+from xnatfs.convert.headers import ImageFile
 from xnatfs.convert.pack import COMPRESSOR, STRIPPED, pack_image, packed_sidecar
 from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.split import Part, RefusedPart, split
@@ -74,6 +75,7 @@ def convert(
     *,
     listed: int | None = None,
     stripped: Iterable[str] = STRIPPED,
+    known: Mapping[Path, ImageFile | Refusal | None] = MappingProxyType({}),
 ) -> Conversion:
     """Convert the files of a scan.
 
@@ -84,6 +86,7 @@ def convert(
         name: what the names of images begin with.
         listed: how many files the server counts.
         stripped: keys that are left out of sidecars.
+        known: see `split`.
 
     Raises:
         Failure: the disk is full or the converter missing; NOT what is wrong with the files, which is in
@@ -91,7 +94,7 @@ def convert(
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as work:
-            done = _convert(list(paths), Path(work), name, converter, listed, tuple(stripped))
+            done = _convert(list(paths), Path(work), name, converter, listed, tuple(stripped), known)
             if done.images:
                 (Path(work) / "made").rename(target)
             return done
@@ -106,11 +109,12 @@ def _convert(
     converter: Converter,
     listed: int | None,
     stripped: tuple[str, ...],
+    known: Mapping[Path, ImageFile | Refusal | None],
 ) -> Conversion:
     made = work / "made"
     made.mkdir()
     try:
-        parts, refused = split(paths, listed)
+        parts, refused = split(paths, listed, known)
     except Refusal as refusal:
         return Conversion((), (RefusedPart("", str(refusal)),))
     facts: dict[str, ImageFacts] = {}

@@ -3,11 +3,13 @@
 Used by the tree's `views/PROJECT/nifti/` and `bids/`. Of several who look into one scan, one conversion
 serves all. What the files are to blame for is kept as refused, until `refresh`; what the server or this
 machine is to blame for is tried again at the next look.
-Threading: any thread; conversions run in a pool of their own, one less than there are processors.
+Threading: any thread; conversions run in a pool of their own, one less than there are processors, and
+downloads in another.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -23,7 +25,9 @@ from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.convert.conversion import Conversion, conversion_key, convert
 from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
 from xnatfs.convert.converter import Converter, find_converter
+from xnatfs.convert.headers import ImageFile, prepare, scanned
 from xnatfs.convert.pack import converted_by, stripped
+from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.walk_guard import WalkGuard
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure, MissingExtra
@@ -68,8 +72,11 @@ class ConvertedScans:
         self._limits = limits
         self._store = ConvertedStore(folder, limits.cache_size // _CACHE_FRACTION)
         self._guard = WalkGuard(diagnostics, time.monotonic)
-        self._workers = WorkerPool("convert", max(1, (os.cpu_count() or 1) - 1))
-        self._flights = SingleFlight(self._workers)
+        # One is fetched while another is converted.
+        processors = os.cpu_count() or 1
+        self._fetching = WorkerPool("fetch series", processors + 1)
+        self._converting = WorkerPool("convert", max(1, processors - 1))
+        self._flights = SingleFlight(self._fetching)
         self._installed = False
         self._asked = threading.local()
 
@@ -157,24 +164,37 @@ class ConvertedScans:
 
     def close(self) -> None:
         """Start nothing more."""
-        self._workers.close()
+        self._fetching.close()
+        self._converting.close()
 
     def _make(self, key: str, scan: DicomFiles) -> ConvertedScan:
         made = self._store.get(key)
         if made is not None and self._store.whole(made):  # by the flight before
             return made
         converter = find_converter()
+        self._converting.submit(prepare)  # while the server answers
         with self._store.workplace() as place:
             source = place / "source"
             source.mkdir()
-            paths = self._fetcher.fetch(scan.records, source)
+            known: dict[Path, ImageFile | Refusal | None] = {}
+
+            def arrived(path: Path) -> None:
+                known[path] = scanned(path)
+
+            paths = self._fetcher.fetch(scan.records, source, arrived)
 
             def make(target: Path) -> Conversion:
                 return convert(
-                    paths, target, MAIN_IMAGE, converter, listed=scan.counted, stripped=self._stripped
+                    paths,
+                    target,
+                    MAIN_IMAGE,
+                    converter,
+                    listed=scan.counted,
+                    stripped=self._stripped,
+                    known=known,
                 )
 
-            return self._store.put(key, place, make)
+            return self._converting.do(lambda: self._store.put(key, place, make), math.inf)
 
 
 def _converter() -> Converter:

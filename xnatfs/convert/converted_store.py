@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from xnatfs.config import private_folder
 from xnatfs.convert.conversion import Conversion, ImageFacts
 from xnatfs.convert.split import RefusedPart
-from xnatfs.disk import disk_failure, write_private_json
+from xnatfs.disk import disk_failure
 
 _MADE = "made.json"
 _LEFT_BEHIND_AFTER_S = 6 * 3600.0  # after which what a killed process left is removed
@@ -111,16 +111,23 @@ class ConvertedStore:
 
     def whole(self, made: ConvertedScan) -> bool:
         """Whether the files of a scan are there."""
-        return all((self._folder / made.key / name).exists() for name in made.sizes)
+        folder = self._folder / made.key
+        try:
+            return all((folder / name).stat().st_size == size for name, size in made.sizes.items())
+        except OSError:
+            return False
 
     def open(self, key: str, name: str) -> OpenConverted | None:
-        """A file of a scan; None if it is not there (any more)."""
-        folder = self._folder / key
+        """A file of a scan; None if it is not there (any more), or a power cut left part of it."""
+        folder, made = self._folder / key, self.get(key)
         try:
             fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             if not (folder / _MADE).exists():  # somebody emptied the cache
                 self._forget(key)
+            return None
+        if made is not None and os.fstat(fd).st_size != made.sizes.get(name):
+            os.close(fd)
             return None
         with contextlib.suppress(OSError):
             if time.time() - (folder / _MADE).stat().st_mtime > _TOUCH_AFTER_S:
@@ -155,7 +162,7 @@ class ConvertedStore:
             sizes = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
             made = ConvertedScan(key, sizes, done.refused, dict(done.facts))
             about: dict[str, Any] = {"files": sizes, "refused": done.refused, "images": made.facts}
-            write_private_json(draft / _MADE, about)
+            (draft / _MADE).write_text(json.dumps(about), encoding="utf-8")
             try:
                 draft.rename(self._folder / key)
             except OSError as error:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -99,18 +101,33 @@ class Converter:
                 with contextlib.suppress(ProcessLookupError):  # it may be done already
                     resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
                     resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
-                try:
-                    code = process.wait(self.limit_s)
-                except subprocess.TimeoutExpired:
-                    raise Refusal(
-                        f"dcm2niix was not done after {self.limit_s:g} s, and was stopped"
-                    ) from None
+                    seconds = math.ceil(self.limit_s)  # nobody ends it if this process is killed meanwhile
+                    resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
+                if not _ended(process, self.limit_s):
+                    raise Refusal(f"dcm2niix was not done after {self.limit_s:g} s, and was stopped")
+                code = process.wait()
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # and what it may have started
                 process.wait()
             output.seek(0)
             return code, output.read(2**16).decode("utf-8", "replace").replace(f"{source}{os.sep}", "")
+
+
+def _ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    """Whether a process ends within some seconds. `Popen.wait` looks just twenty times a second."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # an old kernel; or no descriptor left
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(limit_s)
+        return process.poll() is not None
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(limit_s * 1000))
+    finally:
+        os.close(fd)
 
 
 def find_converter() -> Converter:

@@ -11,14 +11,18 @@ tiles of one large picture.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xnatfs.convert import elements
 from xnatfs.convert.refusal import Refusal
 from xnatfs.extras import Lazy, load
 
@@ -35,6 +39,12 @@ else:
 Vector = tuple[float, float, float]
 
 _PIECE_BYTES = 2**20
+_START_BYTES = 2**16  # of a file: most headers are shorter
+_TAG_BYTES = 12
+_DAMAGED = (
+    *(AttributeError, KeyError, ValueError, TypeError, IndexError, struct.error, EOFError),
+    *(OverflowError, NotImplementedError),
+)
 _UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
 _SEQUENCE_END = 0xFFFEE0DD
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -61,18 +71,6 @@ _COMPONENTS = {
     **{"R": "real", "REAL": "real", "I": "imag", "IMAGINARY": "imag"},
 }
 _GE_COMPONENTS = {0: "mag", 1: "phase", 2: "real", 3: "imag"}
-# Read of a file with one picture; a header of private tags can have thousands of others.
-_TAGS: list[Any] = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "StudyDate"),
-    *("StudyTime", "ImageType", "ComplexImageComponent", "Manufacturer", "Rows", "Columns", "BitsAllocated"),
-    *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PixelSpacing", "ImagePositionPatient"),
-    *("ImageOrientationPatient", "EchoTime", "EchoNumbers", "AcquisitionNumber", "AcquisitionDate"),
-    *("AcquisitionTime", "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope", "RescaleIntercept"),
-    *("DiffusionBValue", "DiffusionGradientOrientation", "SpacingBetweenSlices", "SliceThickness"),
-    *("NumberOfFrames", "FrameReferenceTime", "PhotometricInterpretation"),
-    *(0x0019100A, 0x0019100C, 0x0019100E, 0x00290010, 0x00291010, 0x00431039, 0x0043102F),
-    *(0x20011003, 0x2005100E, 0x00190010, 0x00430010, 0x20010010, 0x20050010),
-]
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,12 @@ class ImageFile:
     """A DICOM file with pictures of one size.
 
     Attributes:
-        digest: SHA-256 of the file, as hex.
         spacing: between rows, and between columns, in mm.
         tiles: in a row of a mosaic; 0 if it is none.
         offset: of the pixels in the file; 0 if they are compressed and cannot be compared.
     """
 
     path: Path
-    digest: str
     uid: str
     series: str
     series_number: str
@@ -130,6 +126,11 @@ class ImageFile:
     tiles: int
     offset: int
     frames: tuple[ImageFrame, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, as hex."""
+        return digest_of(self.path)
 
     @property
     def comparable(self) -> bool:
@@ -167,28 +168,46 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether it begins as a DICOM file does."""
+def prepare() -> None:
+    """Load what reads headers, which takes longer than a request."""
+    load("pydicom", "convert")
+
+
+def scanned(path: Path) -> ImageFile | Refusal | None:
+    """What is needed of a file, or why it is not converted; None if it is no DICOM file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        start = stream.read(_START_BYTES)
+        if start[128:132] != b"DICM":
+            return None
+        try:
+            return _read_header(path, stream, start)
+        except Refusal as refusal:
+            return refusal
 
 
-def read_header(path: Path) -> ImageFile:
-    """What is needed of a file that begins as a DICOM file does.
+def _read_header(path: Path, stream: Any, start: bytes) -> ImageFile:
+    """What is needed of a file that begins with `start`.
 
     Raises:
         Refusal: it is damaged, or of a kind that is not converted.
     """
     errors = load("pydicom.errors", "convert")
     try:
-        with path.open("rb") as stream:
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
-            kind = str(dataset.get("SOPClassUID", "") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-            if kind in _ENHANCED_CLASSES:
-                stream.seek(0)
-                dataset = pydicom.dcmread(stream, stop_before_pixels=True)
-            _refuse_kind(kind, dataset)
-            offset = _pixels(stream, dataset)
+        dataset, pixels = _dataset(stream, start)
+        kind = elements.text(dataset, "SOPClassUID") or str(
+            dataset.file_meta.get("MediaStorageSOPClassUID", "")
+        )
+        if kind in _ENHANCED_CLASSES:
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+            pixels = stream.tell()
+        _refuse_kind(kind, dataset)
+        stream.seek(pixels)
+        offset = _pixels(stream, dataset)
         if kind in _ENHANCED_CLASSES:
             frames, tiles = tuple(_enhanced_frames(dataset)), 0
         else:
@@ -196,11 +215,24 @@ def read_header(path: Path) -> ImageFile:
         return _image_file(path, dataset, frames, tiles, offset)
     except Refusal:
         raise
-    except (
-        *(AttributeError, KeyError, ValueError, TypeError, IndexError, struct.error, EOFError),
-        *(OverflowError, NotImplementedError, errors.InvalidDicomError),
-    ) as error:
+    except (*_DAMAGED, errors.InvalidDicomError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk's; pydicom's have no number
         raise Refusal("a DICOM file is damaged, or has no position, orientation or pixel spacing") from error
+
+
+def _dataset(stream: Any, start: bytes) -> tuple[Any, int]:
+    """The elements of `elements.READ`, and where the pixels' begins: from the start of the file where that is
+    enough, since a file on the disk is asked for its position at each element.
+    """
+    if len(start) == _START_BYTES:
+        with contextlib.suppress(*_DAMAGED, OSError):  # pydicom's own for a sequence that is cut off
+            buffer = io.BytesIO(start)
+            dataset = pydicom.dcmread(buffer, stop_before_pixels=True, specific_tags=elements.READ)
+            if buffer.tell() + _TAG_BYTES <= len(start):
+                return dataset, buffer.tell()
+    stream.seek(0)
+    return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=elements.READ), stream.tell()
 
 
 def _refuse_kind(kind: str, dataset: Any) -> None:
@@ -210,38 +242,41 @@ def _refuse_kind(kind: str, dataset: Any) -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if str(syntax) not in _SYNTAXES:
         raise Refusal(f"its pixels are stored in a way that is not converted ({syntax.name})")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+    if elements.short(dataset, "SamplesPerPixel", 1) != 1:
         raise Refusal("its pictures are in colour")
-    if int(dataset.BitsAllocated) not in (8, 16):
-        raise Refusal(
-            f"its pixels have {int(dataset.BitsAllocated)} bits, of which only 8 and 16 are converted"
-        )
+    bits = elements.short(dataset, "BitsAllocated")
+    if bits not in (8, 16):
+        raise Refusal(f"its pixels have {bits} bits, of which only 8 and 16 are converted")
 
 
 def _image_file(
     path: Path, dataset: Any, frames: tuple[ImageFrame, ...], tiles: int, offset: int
 ) -> ImageFile:
-    spacing = _first_of(dataset, frames, "PixelMeasuresSequence", "PixelSpacing")
-    signed = "i" if int(dataset.get("PixelRepresentation", 0)) else "u"
+    spacing = elements.texts(dataset, "PixelSpacing") or _of_groups(
+        dataset, "PixelMeasuresSequence", "PixelSpacing"
+    )
+    signed = "i" if elements.short(dataset, "PixelRepresentation", 0) else "u"
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     order = ">" if syntax == _BIG_ENDIAN else "<"
-    image_type = tuple(str(value).upper() for value in _values(dataset.get("ImageType")))
-    instance = dataset.get("InstanceNumber")
+    image_type = tuple(value.upper() for value in elements.texts(dataset, "ImageType"))
+    instance = elements.text(dataset, "InstanceNumber")
     return ImageFile(
         path=path,
-        digest=digest_of(path),
-        uid=str(dataset.SOPInstanceUID),
-        series=str(dataset.SeriesInstanceUID),
-        series_number=str(dataset.get("SeriesNumber", "")),
-        study_time=f"{dataset.get('StudyDate', '')} {dataset.get('StudyTime', '')}",
-        instance=None if instance is None else int(instance),
+        uid=elements.texts(dataset, "SOPInstanceUID")[0],
+        series=elements.texts(dataset, "SeriesInstanceUID")[0],
+        series_number=elements.text(dataset, "SeriesNumber"),
+        study_time=f"{elements.text(dataset, 'StudyDate')} {elements.text(dataset, 'StudyTime')}",
+        instance=int(instance) if instance else None,
         image_type=image_type,
-        echo=(_number(dataset.get("EchoNumbers")), _rounded(dataset.get("EchoTime"), 2)),
+        echo=(
+            elements.first(dataset, "EchoNumbers"),
+            elements.rounded(elements.first(dataset, "EchoTime"), 2),
+        ),
         component=_component(dataset, image_type),
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
+        rows=elements.short(dataset, "Rows"),
+        columns=elements.short(dataset, "Columns"),
         spacing=(float(spacing[0]), float(spacing[1])),
-        dtype=f"{order}{signed}{int(dataset.BitsAllocated) // 8}",
+        dtype=f"{order}{signed}{elements.short(dataset, 'BitsAllocated') // 8}",
         syntax=syntax,
         tiles=tiles,
         offset=offset,
@@ -268,8 +303,9 @@ def _pixels(stream: Any, dataset: Any) -> int:
     offset = int(stream.tell())
     end = stream.seek(0, 2)
     if length != _UNDEFINED:
-        frames = int(dataset.get("NumberOfFrames", 1) or 1)
-        needed = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8 * frames
+        frames = int(elements.text(dataset, "NumberOfFrames") or 1)
+        pixels = elements.short(dataset, "Rows") * elements.short(dataset, "Columns") * frames
+        needed = pixels * elements.short(dataset, "BitsAllocated") // 8
         if length < needed or end - offset < needed:
             raise Refusal("a DICOM file is cut off within its pixels")
         return offset
@@ -286,26 +322,31 @@ def _pixels(stream: Any, dataset: Any) -> int:
 
 def _classic_frames(dataset: Any) -> tuple[tuple[ImageFrame, ...], int]:
     """The picture of a file, or the tiles of a mosaic; and how many of them are in a row."""
-    if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
+    if int(elements.text(dataset, "NumberOfFrames") or 1) != 1:
         raise Refusal("it has several pictures a file in a way that is not converted")
-    position = _vector(dataset.ImagePositionPatient)
-    orientation = tuple(float(value) for value in dataset.ImageOrientationPatient)
+    position = _vector(elements.texts(dataset, "ImagePositionPatient"))
+    orientation = tuple(float(value) for value in elements.texts(dataset, "ImageOrientationPatient"))
+    if len(orientation) != 6:
+        raise ValueError("not an orientation")
     b_value = _b_value(dataset)
-    slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-    directed = dataset.get("DiffusionGradientOrientation") is not None or 0x0019100E in dataset
+    slope, intercept = (
+        float(elements.text(dataset, "RescaleSlope") or 1),
+        float(elements.text(dataset, "RescaleIntercept") or 0),
+    )
+    directed = elements.TAGS["DiffusionGradientOrientation"] in dataset or 0x0019100E in dataset
     moment = (
-        _number(dataset.get("TemporalPositionIdentifier")),
-        _number(dataset.get("AcquisitionNumber")),
-        _number(dataset.get("TriggerTime")),
-        _number(dataset.get("FrameReferenceTime")),
-        str(dataset.get("AcquisitionDate", "")) + str(dataset.get("AcquisitionTime", "")),
+        elements.first(dataset, "TemporalPositionIdentifier"),
+        elements.first(dataset, "AcquisitionNumber"),
+        elements.first(dataset, "TriggerTime"),
+        elements.first(dataset, "FrameReferenceTime"),
+        elements.text(dataset, "AcquisitionDate") + elements.text(dataset, "AcquisitionTime"),
     )
     also = _philips_scale(dataset.get(0x2005100E), slope, intercept)
 
     def frame(number: int, at: Vector) -> ImageFrame:
         return ImageFrame(number, at, orientation, (), moment, b_value, directed, slope, intercept, also)
 
-    if "MOSAIC" not in {str(value).upper() for value in _values(dataset.get("ImageType"))}:
+    if "MOSAIC" not in {value.upper() for value in elements.texts(dataset, "ImageType")}:
         return (frame(0, position),), 0
     positions, tiles = _mosaic(dataset, position, orientation)
     return tuple(frame(number, at) for number, at in enumerate(positions)), tiles
@@ -322,11 +363,13 @@ def _mosaic(dataset: Any, corner: Vector, orientation: Sequence[float]) -> tuple
         raise Refusal("it is a mosaic without the private header that says where its slices are")
     count = int(dataset[0x0019100A].value)
     tiles = math.ceil(math.sqrt(count))
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    rows, columns = elements.short(dataset, "Rows"), elements.short(dataset, "Columns")
     if rows % tiles or columns % tiles:
         raise Refusal("it is a mosaic whose slices do not fill it")
-    between = float(dataset.get("SpacingBetweenSlices") or dataset.SliceThickness)
-    down, right = (float(value) for value in dataset.PixelSpacing)
+    between = float(
+        elements.text(dataset, "SpacingBetweenSlices") or elements.text(dataset, "SliceThickness")
+    )
+    down, right = (float(value) for value in elements.texts(dataset, "PixelSpacing"))
     first = [
         corner[axis]
         + orientation[axis] * right * (columns - columns // tiles) / 2
@@ -362,8 +405,8 @@ def _csa_numbers(data: bytes, wanted: bytes) -> list[float]:
 
 
 def _enhanced_frames(dataset: Any) -> Iterable[ImageFrame]:
-    shared = (_values(dataset.get("SharedFunctionalGroupsSequence")) or [None])[0]
-    groups = _values(dataset.get("PerFrameFunctionalGroupsSequence"))
+    shared = (elements.values(dataset.get("SharedFunctionalGroupsSequence")) or [None])[0]
+    groups = elements.values(dataset.get("PerFrameFunctionalGroupsSequence"))
     if len(groups) != int(dataset.NumberOfFrames):
         raise Refusal("it describes more or fewer pictures than it has")
     spatial = _spatial_indices(dataset)
@@ -371,7 +414,7 @@ def _enhanced_frames(dataset: Any) -> Iterable[ImageFrame]:
 
         def item(sequence: str, here: Any = group) -> Any:
             for place in (here, shared):
-                if place is not None and (values := _values(place.get(sequence))):
+                if place is not None and (values := elements.values(place.get(sequence))):
                     return values[0]
             return {}
 
@@ -381,24 +424,24 @@ def _enhanced_frames(dataset: Any) -> Iterable[ImageFrame]:
         b_value = diffusion.get("DiffusionBValue")
         indices = tuple(
             int(value)
-            for place, value in enumerate(_values(content.get("DimensionIndexValues")))
+            for place, value in enumerate(elements.values(content.get("DimensionIndexValues")))
             if place not in spatial
         )
         slope, intercept = float(values.get("RescaleSlope", 1)), float(values.get("RescaleIntercept", 0))
         # Philips keeps its own slope with each picture too.
-        private = _values(group.get(0x2005140F).value)[0] if 0x2005140F in group else {}
+        private = elements.values(group.get(0x2005140F).value)[0] if 0x2005140F in group else {}
         yield ImageFrame(
             number,
             _vector(item("PlanePositionSequence").ImagePositionPatient),
             tuple(float(value) for value in item("PlaneOrientationSequence").ImageOrientationPatient),
             (
-                _rounded(item("MREchoSequence").get("EffectiveEchoTime"), 2),
-                tuple(str(value).upper() for value in _values(kind.get("FrameType"))),
+                elements.rounded(item("MREchoSequence").get("EffectiveEchoTime"), 2),
+                tuple(str(value).upper() for value in elements.values(kind.get("FrameType"))),
                 str(kind.get("ComplexImageComponent", "")),
             ),
-            (_number(content.get("TemporalPositionIndex")), *indices),
+            (elements.number(content.get("TemporalPositionIndex")), *indices),
             None if b_value is None else float(b_value),
-            bool(_values(diffusion.get("DiffusionGradientDirectionSequence"))),
+            bool(elements.values(diffusion.get("DiffusionGradientDirectionSequence"))),
             slope,
             intercept,
             _philips_scale(private.get(0x2005100E), slope, intercept),
@@ -408,17 +451,17 @@ def _enhanced_frames(dataset: Any) -> Iterable[ImageFrame]:
 def _spatial_indices(dataset: Any) -> set[int]:
     """Which of the dimension indices say where a picture lies, not when it was taken."""
     tags = {0x00200032, 0x00209057, 0x00209056, 0x00200037}  # position, in-stack position, stack, orientation
-    dimensions = _values(dataset.get("DimensionIndexSequence"))
+    dimensions = elements.values(dataset.get("DimensionIndexSequence"))
     return {place for place, one in enumerate(dimensions) if int(one.get("DimensionIndexPointer", 0)) in tags}
 
 
-def _first_of(dataset: Any, frames: Sequence[ImageFrame], sequence: str, keyword: str) -> Any:
-    if keyword in dataset:
-        return dataset[keyword].value
+def _of_groups(dataset: Any, sequence: str, keyword: str) -> Any:
     found = set()
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in _values(dataset.get(name)):
-            found |= {tuple(one[keyword].value) for one in _values(group.get(sequence)) if keyword in one}
+        for group in elements.values(dataset.get(name)):
+            found |= {
+                tuple(one[keyword].value) for one in elements.values(group.get(sequence)) if keyword in one
+            }
     if len(found) != 1:
         raise Refusal("its pictures have several sizes of pixels, or none")
     return found.pop()
@@ -426,20 +469,19 @@ def _first_of(dataset: Any, frames: Sequence[ImageFrame], sequence: str, keyword
 
 def _component(dataset: Any, image_type: Sequence[str]) -> str:
     """Magnitude, phase, real or imaginary part; "" where the header says nothing."""
-    if 0x0043102F in dataset and "GE" in str(dataset.get("Manufacturer", "")).upper():
-        return _GE_COMPONENTS.get(int(_number(dataset[0x0043102F].value) or 0), "")
-    named = str(dataset.get("ComplexImageComponent", "")).upper()
+    if 0x0043102F in dataset and "GE" in elements.text(dataset, "Manufacturer").upper():
+        return _GE_COMPONENTS.get(int(elements.number(dataset[0x0043102F].value) or 0), "")
+    named = elements.text(dataset, "ComplexImageComponent").upper()
     return next((_COMPONENTS[value] for value in (named, *image_type[2:]) if value in _COMPONENTS), "")
 
 
 def _b_value(dataset: Any) -> float | None:
-    value = dataset.get("DiffusionBValue")
-    if value is not None:
-        return float(value)
-    maker = str(dataset.get("Manufacturer", "")).upper()
+    if elements.B_VALUE in dataset:
+        return elements.number(dataset[elements.B_VALUE].value)
+    maker = elements.text(dataset, "Manufacturer").upper()
     for tag, name in ((0x0019100C, "SIEMENS"), (0x00431039, "GE"), (0x20011003, "PHILIPS")):
         if name in maker and tag in dataset:
-            number = _number(dataset[tag].value)
+            number = elements.number(dataset[tag].value)
             # GE adds 1,000,000,000 where the direction is in the file too.
             return None if number is None else number % 1_000_000_000 if name == "GE" else number
     return None
@@ -447,34 +489,10 @@ def _b_value(dataset: Any) -> float | None:
 
 def _philips_scale(element: Any, slope: float, intercept: float) -> tuple[float, float] | None:
     """Slope and intercept to Philips' exact values, in place of those for display."""
-    scale = _number(getattr(element, "value", None))
+    scale = elements.number(getattr(element, "value", None))
     if not scale or not slope:
         return None
     return 1 / scale, intercept / (slope * scale)
-
-
-def _values(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, (str, bytes, int, float)) else list(value)
-
-
-def _number(value: Any) -> float | None:
-    """The first number of a value; private ones may come as bytes or text."""
-    if isinstance(value, bytes):
-        if len(value) in (4, 8) and not value.strip().replace(b".", b"").isdigit():
-            return float(struct.unpack("<f" if len(value) == 4 else "<d", value)[0])
-        value = value.decode("latin-1").strip("\0 ").partition("\\")[0]
-    found = _values(value)
-    try:
-        return float(found[0]) if found else None
-    except ValueError:
-        return None
-
-
-def _rounded(value: Any, digits: int) -> float | None:
-    number = _number(value)
-    return None if number is None else round(number, digits)
 
 
 def _vector(values: Iterable[Any]) -> Vector:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from xnatfs.convert.headers import ImageFile, ImageFrame, Vector, is_dicom, read_header
+from xnatfs.convert.headers import ImageFile, ImageFrame, Vector, scanned
 from xnatfs.convert.refusal import Refusal
 
 _UNEVEN = 0.01  # of the distance between slices
@@ -68,12 +69,17 @@ class Split(NamedTuple):
     refused: tuple[RefusedPart, ...]
 
 
-def split(paths: Iterable[Path], listed: int | None = None) -> Split:
+def split(
+    paths: Iterable[Path],
+    listed: int | None = None,
+    known: Mapping[Path, ImageFile | Refusal | None] = MappingProxyType({}),
+) -> Split:
     """Sort the files of a scan.
 
     Args:
         paths: all files of it, in any order and under any names. What is no DICOM file is passed over.
         listed: how many files the server counts; None if it does not say.
+        known: of files that were read before, what `headers.scanned` says.
 
     Raises:
         Refusal: nothing of it can be converted.
@@ -83,15 +89,22 @@ def split(paths: Iterable[Path], listed: int | None = None) -> Split:
     if listed is not None and len(paths) != listed:
         raise Refusal(f"there are {len(paths)} files, and the server counts {listed}")
     files: dict[str, ImageFile] = {}
+    refusals: set[str] = set()
     for path in sorted(paths):
-        if not is_dicom(path):
+        file = known[path] if path in known else scanned(path)
+        if isinstance(file, Refusal):
+            refusals.add(str(file))
+        if not isinstance(file, ImageFile):
             continue
-        file = read_header(path)
-        known = files.setdefault(file.uid, file)
-        if known.digest != file.digest and not _same_pictures(known, file):
-            raise Refusal("two different pictures carry the same SOP instance UID")
-        if known.digest > file.digest:  # whichever name sorts first, the same one is taken
+        other = files.setdefault(file.uid, file)
+        if other is file:
+            continue
+        if other.digest != file.digest and not _same_pictures(other, file):
+            refusals.add("two different pictures carry the same SOP instance UID")
+        elif other.digest > file.digest:  # whichever name sorts first, the same one is taken
             files[file.uid] = file
+    if refusals:
+        raise Refusal(min(refusals))  # the same one whatever the names
     if not files:
         raise Refusal("there are no DICOM files")
     _refuse_scattered(files.values())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import zlib
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from xnatfs.convert import pack
 from xnatfs.convert.conversion import conversion_key, convert
 from xnatfs.convert.converter import find_converter
 from xnatfs.demo.data import raw
@@ -118,6 +121,29 @@ def test_the_same_bytes_whatever_the_names_the_order_and_the_machine(
         )
         assert again == first
         assert everything(tmp_path / f"out {number}") == expected
+
+
+def test_what_is_packed_is_one_member_whatever_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: pieces that depend on how many are packed at once, or that a reader of one member misses."""
+    image = np.random.default_rng(1).integers(0, 500, 2_500_000, dtype="<i2").tobytes()
+    source = tmp_path / "x.nii"
+    source.write_bytes(image)
+    packed = []
+    for number in (1, 3):
+        monkeypatch.setattr(pack, "_AT_ONCE", number)
+        pack.pack_image(source, tmp_path / f"{number}.gz")
+        packed.append((tmp_path / f"{number}.gz").read_bytes())
+    assert packed[0] == packed[1] and len(image) > 2 * pack._PIECE_BYTES
+    unpacker = zlib.decompressobj(31)
+    assert unpacker.decompress(packed[0]) == image[:228] + bytes(24) + image[252:]
+    assert unpacker.eof and unpacker.unused_data == b""
+    assert packed[0][4:8] == bytes(4), "no date"
+    tiny = tmp_path / "tiny.nii"
+    tiny.write_bytes(image[:352])
+    pack.pack_image(tiny, tmp_path / "tiny.gz")
+    assert len(gzip.decompress((tmp_path / "tiny.gz").read_bytes())) == 352
 
 
 def test_names_of_places_and_people_are_left_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ image, and nothing left behind."""
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
 import time
@@ -15,7 +16,10 @@ import pytest
 from xnatfs import extras
 from xnatfs.convert.conversion import Conversion, convert
 from xnatfs.convert.converter import Converter, find_converter
+from xnatfs.convert.headers import scanned
+from xnatfs.convert.refusal import Refusal
 from xnatfs.demo.data.dicom_cases import datasets, stored, volume
+from xnatfs.demo.data.images import nibabel_file
 from xnatfs.errors import Cause, Failure, MissingExtra
 
 
@@ -102,6 +106,16 @@ def test_one_that_is_missing_or_no_program_says_so(series: list[Path], tmp_path:
             converted(series, tmp_path, Converter(program, "1", "0"))
         assert raised.value.cause is Cause.NOT_INSTALLED
         assert "cannot be started" in str(raised.value)
+
+
+def test_an_enhanced_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """Catches: an error of pydicom's within a sequence that passes for one of the disk."""
+    whole = gzip.decompress(nibabel_file("nicom/tests/data/philips_mprage.dcm.gz"))
+    for length in (3_000, 70_000, 200_000):
+        path = tmp_path / f"{length}.dcm"
+        path.write_bytes(whole[:length])
+        found = scanned(path)
+        assert isinstance(found, Refusal) and ("damaged" in str(found) or "cut off" in str(found))
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
