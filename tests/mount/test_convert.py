@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.support import Mount, mount, run, xnatfs
+from tests.support import Mount, kill, mount, run, until, xnatfs
 from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
@@ -109,6 +109,32 @@ def test_a_bids_folder_is_named_without_and_read_after_conversion(server: DemoSe
         assert "a volume is incomplete" in (bids / "unmapped.tsv").read_text()
         assert convert(mounted, "views/P/bids/sub-s1/ses-MR").returncode == 0
         assert zips(server) == before + SCANS + 2
+
+
+def test_a_mount_that_is_killed_while_it_converts_leaves_nothing(server: DemoServer, tmp_path: Path) -> None:
+    """Catches: half an image that the next mount shows, and a folder that stays."""
+    image = "views/P/bids/sub-s2/ses-MR/anat/sub-s2_ses-MR_T1w.nii.gz"
+    with mount(server.url, tmp_path) as mounted:
+        pid = mounted.pid
+        assert (mounted.point / image).stat().st_blocks == 0
+        server.switches.bandwidth = 2000.0
+        reader = subprocess.Popen(
+            ["cat", mounted.point / image], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            until(lambda: list(tmp_path.glob("cache/*/converted/.work-*/source/*")))
+            kill(pid)
+            assert reader.wait(60) != 0
+        finally:
+            server.switches.bandwidth = 0.0
+            reader.kill()
+            reader.wait()
+    (left,) = tmp_path.glob("cache/*/converted/.work-*")
+    os.utime(left, (0, 0))  # as if it were a while ago
+    with mount(server.url, tmp_path) as again:
+        assert not left.exists() and not list(tmp_path.glob("cache/*/converted/*"))
+        found = nib.as_closest_canonical(nib.load(again.point / image))
+        np.testing.assert_array_equal(np.asanyarray(found.dataobj), volume("s2 0"))
 
 
 @pytest.mark.parametrize("path", ["projects/P", "views", "tables/P"])

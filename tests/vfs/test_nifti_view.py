@@ -251,10 +251,13 @@ def test_what_a_killed_mount_left_is_removed(
         (folder / ".work-left").mkdir()
         (folder / ".work-left/image.nii").write_bytes(b"half")
         assert len(names(mounted.vfs, T1)) == 2
-    monkeypatch.setattr("xnatfs.convert.converted_store._LEFT_BEHIND_AFTER_S", -1.0)
-    with composed(server.url, tmp_path / "mount", limits=LIMITS) as mounted:
-        assert not list(folder.glob(".*"))
-        assert len(names(mounted.vfs, T1)) == 2
+        monkeypatch.setattr("xnatfs.convert.converted_store._LEFT_BEHIND_AFTER_S", -1.0)
+        with (
+            mounted.conversions._store.workplace() as filled,
+            composed(server.url, tmp_path / "mount", limits=LIMITS) as other,
+        ):
+            assert list(folder.glob(".*")) == [filled], "what another mount is filling stays"
+            assert len(names(other.vfs, T1)) == 2
 
 
 def test_without_the_extra_a_text_says_how_to_install_it(

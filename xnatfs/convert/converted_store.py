@@ -3,13 +3,15 @@
 Used by `converted_scans`. A folder a scan, which is put in place whole; `made.json` in it says which files
 there are, how large, and what was refused. All together may take a part of the cache's size: of the scan
 opened longest ago the images go first, and `made.json` stays, so that names do not change for want of room.
-Threading: any thread, several processes; no lock. An open file keeps its bytes.
+Threading: any thread, several processes; no lock but that which says that a folder is still being filled. An
+open file keeps its bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -27,7 +29,7 @@ from xnatfs.convert.split import RefusedPart
 from xnatfs.disk import disk_failure
 
 _MADE = "made.json"
-_LEFT_BEHIND_AFTER_S = 6 * 3600.0  # after which what a killed process left is removed
+_LEFT_BEHIND_AFTER_S = 10.0  # after which a folder that no process has locked was left by a killed one
 _FORGOTTEN_AFTER_S = 180 * 86400.0  # after which no names are kept of a scan whose images went
 _TOUCH_AFTER_S = 60.0
 
@@ -62,6 +64,21 @@ class OpenConverted:
             self._fd = -1
 
 
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the lock of a folder as long as it is open.
+
+    Raises:
+        OSError: another process holds it, or the disk has no locks.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 class ConvertedStore:
     """The converted scans below `folder`.
 
@@ -78,6 +95,7 @@ class ConvertedStore:
         for path in self._folder.glob(".*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _LEFT_BEHIND_AFTER_S:
+                    os.close(_locked(path))
                     shutil.rmtree(path, ignore_errors=True)
 
     def get(self, key: str) -> ConvertedScan | None:
@@ -146,7 +164,14 @@ class ConvertedStore:
         except OSError as error:
             raise disk_failure(error, str(self._folder)) from error
         with place as folder:
-            yield Path(folder)
+            held = -1
+            with contextlib.suppress(OSError):  # a disk without locks
+                held = _locked(Path(folder))
+            try:
+                yield Path(folder)
+            finally:
+                if held >= 0:
+                    os.close(held)
 
     def put(self, key: str, workplace: Path, make: Callable[[Path], Conversion]) -> ConvertedScan:
         """Put in place what `make` puts into the folder it is called with; it makes that folder if there is
