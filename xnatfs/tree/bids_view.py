@@ -352,7 +352,13 @@ class _BidsFolder:
         nodes: dict[str, Node] = {}
         for folder in sorted(folders):
             inode = inode_of("bids", *where, folder)
-            nodes[folder] = FileBranch(inode, partial(_same, folders[folder]), mtime=mtime)
+            # Whoever has just looked a folder up sees what became of the scans meanwhile.
+            entries = (
+                partial(self._folder, subject, visit, folder)
+                if result.unknown
+                else partial(_same, folders[folder])
+            )
+            nodes[folder] = FileBranch(inode, entries, mtime=mtime)
         if plan.rows:
             stem = f"sub-{subject}_ses-{visit.label}_scans"
             nodes[f"{stem}.tsv"] = known_text(
@@ -361,7 +367,10 @@ class _BidsFolder:
             nodes[f"{stem}.json"] = known_text(
                 metadata_files.described(metadata_files.SCANS), mtime, *where, "scans.json"
             )
-        return _Shown(nodes, plan)
+        return _Shown(nodes, plan, folders)
+
+    def _folder(self, subject: str, visit: VisitRow, folder: str) -> Mapping[str, Node]:
+        return self.session(subject, visit).folders.get(folder, {})
 
     def _now(self, subject: str, visit: VisitRow, path: str, scan: Owner) -> File | None:
         """What has a name now, if it is of the scan it was of."""
@@ -371,8 +380,7 @@ class _BidsFolder:
         if image is None or image.owner != scan:
             return None
         folder, _, name = path.partition("/")
-        branch = shown.nodes.get(folder)
-        node = branch.lookup(name) if isinstance(branch, Branch) else None
+        node = shown.folders[folder][name]
         return node if isinstance(node, File) else None
 
     def _node(
@@ -503,6 +511,7 @@ class _Shown(NamedTuple):
 
     nodes: Mapping[str, Node]
     plan: BidsPlan
+    folders: Mapping[str, Mapping[str, Node]]
 
 
 def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None) -> Branch:
