@@ -77,7 +77,10 @@ class Cause(Enum):
     NO_RESOURCES = (errno.ENFILE, "xnatfs has no descriptor, port or memory left for another request")
     TOO_MANY_CONVERSIONS = (errno.EBUSY, "too many scans were to be converted in a minute; try again later")
     REFUSED = (errno.EIO, "the scan's DICOM files are not converted to NIfTI")
-    OTHER_IMAGES = (errno.EIO, "the scan's DICOM files are not one image; the folder now lists what they are")
+    OTHER_IMAGES = (
+        errno.EIO,
+        "the scan's DICOM files are not what this name says; the folder now lists what they are",
+    )
     NOT_INSTALLED = (errno.ENOTSUP, "this needs a part of xnatfs that is not installed")
 
     @property

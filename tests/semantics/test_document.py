@@ -33,6 +33,17 @@ class Proved(NamedTuple):
 
 ELSEWHERE = [
     Proved(
+        "3.12",
+        "In `bids/` a scan that has only DICOM is one image until it is converted. What it turns out not to "
+        "be is not served: opening it is EIO, the folder then lists what it is, and `unmapped.tsv` says why. "
+        "The files of other scans keep their names. Listing and `stat` convert nothing.",
+        (
+            "tests/vfs/test_bids_dicom.py::test_names_come_from_listings_and_nothing_is_converted",
+            "tests/vfs/test_bids_dicom.py::test_what_is_refused_is_an_error_and_a_line_and_renames_nothing",
+            "tests/vfs/test_bids_dicom.py::test_what_is_several_images_is_listed_as_these",
+        ),
+    ),
+    Proved(
         "7.9",
         "A cache that another version of xnatfs made, in another form, keeps its downloaded files. The rest "
         "is made anew, and `.xnatfs/oddities.txt` says so.",

@@ -158,10 +158,10 @@ def test_the_size_is_true_when_a_file_is_open(shelf: Shelf, compose: Compose, to
 
 @rule(
     "2.2",
-    "A file that is made when it is opened (a table, some texts of a BIDS view) shows its true size from "
-    "then on, a table also in later mounts. Before, and while a table is known to have changed since, it "
-    "shows more than it can have (a table 16 TiB) and no blocks: a program that trusts `stat` fails, and "
-    "cuts nothing off.",
+    "A file that is made when it is opened (a table, some texts of a BIDS view, an image made of DICOM) "
+    "shows its true size from then on, a table and an image also in later mounts. Before, and while a table "
+    "is known to have changed since, it shows more than it can have (a table or an image 16 TiB) and no "
+    "blocks: a program that trusts `stat` fails, and cuts nothing off.",
 )
 def test_a_table_shows_more_than_it_can_have_until_it_is_opened(lab: DemoServer, compose: Compose) -> None:
     mounted = compose(lab)

@@ -142,7 +142,9 @@ def test_it_says_that_it_is_made_and_of_what(mounted: Core, server: DemoServer) 
         vfs.xattr(f"{SESSION}/anat/{STEM}_PDw.nii.gz", "user.xnat.made-by")
 
 
-def test_a_file_is_true_from_open_on(mounted: Core, server: DemoServer, runs: list[int]) -> None:
+def test_a_file_is_true_from_open_on_and_in_the_next_mount(
+    mounted: Core, server: DemoServer, runs: list[int], compose: Compose
+) -> None:
     vfs = mounted.vfs
     data = read(vfs, f"{T1}.nii.gz")
     image = nib.as_closest_canonical(nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(data))))
@@ -158,6 +160,10 @@ def test_a_file_is_true_from_open_on(mounted: Core, server: DemoServer, runs: li
     assert nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(shot))).shape == (12, 10, 8, 4)
     rows = read(vfs, f"{SESSION}/{STEM}_scans.tsv").decode()
     assert f"anat/{STEM}_run-01_T1w.nii.gz\t" in rows and "\tDICOM\tn/a\n" in rows
+    mounted.close()
+    again = compose(server).vfs
+    assert again.attributes(f"{T1}.nii.gz").size == len(data) and read(again, f"{T1}.nii.gz") == data
+    assert len(runs) == 2
 
 
 def test_what_is_refused_is_an_error_and_a_line_and_renames_nothing(
