@@ -145,11 +145,18 @@ class ImageFile:
         )
 
     def pictures(self) -> Picture:
-        """The stored numbers of all its frames: frames x rows x columns."""
+        """The stored numbers of all its frames: frames x rows x columns.
+
+        Raises:
+            Refusal: they are packed, and damaged.
+        """
         rows, columns = self.shape
         whole: Picture
         if not self.offset:
-            whole = pydicom.dcmread(self.path).pixel_array
+            try:
+                whole = pydicom.dcmread(self.path).pixel_array
+            except (*_DAMAGED, RuntimeError) as error:  # pydicom's for whatever a decoder says
+                raise Refusal("the pixels of a DICOM file cannot be unpacked") from error
         else:
             count = len(self.frames) if not self.tiles else 1
             whole = np.fromfile(self.path, self.dtype, count * self.rows * self.columns, offset=self.offset)
@@ -215,7 +222,7 @@ def _read_header(path: Path, stream: Any, start: bytes) -> ImageFile:
         return _image_file(path, dataset, frames, tiles, offset)
     except Refusal:
         raise
-    except (*_DAMAGED, errors.InvalidDicomError, OSError) as error:
+    except (*_DAMAGED, errors.InvalidDicomError, errors.BytesLengthException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # the disk's; pydicom's have no number
         raise Refusal("a DICOM file is damaged, or has no position, orientation or pixel spacing") from error

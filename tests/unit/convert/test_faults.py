@@ -18,7 +18,7 @@ from xnatfs.convert.conversion import Conversion, convert
 from xnatfs.convert.converter import Converter, find_converter
 from xnatfs.convert.headers import scanned
 from xnatfs.convert.refusal import Refusal
-from xnatfs.demo.data.dicom_cases import datasets, stored, volume
+from xnatfs.demo.data.dicom_cases import datasets, rle, stored, volume
 from xnatfs.demo.data.images import nibabel_file
 from xnatfs.errors import Cause, Failure, MissingExtra
 
@@ -116,6 +116,22 @@ def test_an_enhanced_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         found = scanned(path)
         assert isinstance(found, Refusal) and ("damaged" in str(found) or "cut off" in str(found))
+
+
+def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
+    """Catches: a decoder's own error, which is none that a reader is to see."""
+    files = stored(rle(one) for one in datasets(volume()))
+    pixels = files["0003.dcm"].index(b"\xe0\x7f\x10\x00")
+    reasons = set()
+    for place in (100, 130, 160):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        for name, data in files.items():
+            spoilt = data[: pixels + place] + b"\x7f\x81" + data[pixels + place + 2 :]
+            (folder / name).write_bytes(spoilt if name == "0003.dcm" else data)
+        done = convert(folder.iterdir(), tmp_path / f"out {place}", "x", find_converter())
+        reasons |= {reason for _, reason in done.refused}
+    assert "the pixels of a DICOM file cannot be unpacked" in reasons
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
