@@ -17,7 +17,8 @@ from typing import Any
 
 from xnatfs._version import __version__
 from xnatfs.auth.credentials import Credentials
-from xnatfs.bids.mapping import BidsMap, user_map
+from xnatfs.bids.map_file import user_map
+from xnatfs.bids.mapping import BidsMap
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.corrections import Corrections
 from xnatfs.cache.listing_store import ListingStore

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.support import FUZZ, JUNK, ODD_TEXTS, as_json, bounded, changed, damaged
 from xnatfs.auth import credentials
-from xnatfs.bids import mapping
+from xnatfs.bids import map_file
 from xnatfs.cache.listing_store import ListingStore, Stored
 from xnatfs.config import normal_url, parse_size
 from xnatfs.errors import UsageError
@@ -108,7 +108,7 @@ def _texts(base: Any) -> st.SearchStrategy[str]:
 @example('[[rule]]\nany = "*"\nto = "anat/T1w"\nframes = "1"', [ScanRecord("E", "1", "", "", "", "9" * 5000)])
 def test_a_map_is_understood_or_refused(text: str, scans: list[ScanRecord]) -> None:
     try:
-        found = bounded(len(text), lambda: mapping.parse(text, "the map"))
+        found = bounded(len(text), lambda: map_file.parse(text, "the map"))
     except UsageError:
         return
     for scan in scans:
@@ -118,7 +118,7 @@ def test_a_map_is_understood_or_refused(text: str, scans: list[ScanRecord]) -> N
 
 
 def test_a_right_map_comes_back() -> None:
-    found = mapping.parse(document(MAP), "the map")
+    found = map_file.parse(document(MAP), "the map")
     assert [rule.skip for rule in found.rules] == ["", "no"] and found.rules[0].entities == {
         "task": "rest",
         "run": "1",

@@ -1,7 +1,7 @@
 """A project as a BIDS dataset: which scan becomes which file, under which name. Pure: no network, no tree.
 
-    mapping.py          the map: ordered rules from type, description, frames and file name to a BIDS name;
-                        read from TOML
+    mapping.py          the map: ordered rules from type, description, frames and file name to a BIDS name
+    map_file.py         a map as a `bids.toml`: read and checked
     default_rules.py    the rules for the usual scan types, which every map stands on
     patterns.py         the patterns of rules, and the task in a description
     schema.py           what BIDS demands of each kind of file

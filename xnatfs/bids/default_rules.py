@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from xnatfs.bids.mapping import BidsMap, parse
+from xnatfs.bids.map_file import parse
+from xnatfs.bids.mapping import BidsMap
 
 TEXT = r"""
 # Resources with images: the first that a scan has is used.

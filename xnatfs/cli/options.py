@@ -184,7 +184,7 @@ def tree_options(command: F) -> F:
         strip: tuple[str, ...],
         **more: Any,
     ) -> Any:
-        from xnatfs.bids.mapping import user_map
+        from xnatfs.bids.map_file import user_map
         from xnatfs.tree.lists import read_list
 
         for one in lists:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from xnatfs._version import __version__
-from xnatfs.bids import file_names, mapping, metadata_files, sidecars
+from xnatfs.bids import file_names, map_file, metadata_files, sidecars
 from xnatfs.bids.dataset import BidsPlan, Context, Same, Sidecar, Text, Unmapped, arrange, context
 from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.mapping import BidsMap
@@ -139,7 +139,7 @@ class _BidsFolder:
     def _code(self, maps: _Maps, mtime: float) -> Branch:
         files: dict[str, Node] = {}
         for project, bids_map in maps.maps.items():
-            name = mapping.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
+            name = map_file.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
             text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in bids_map.sources)
             files[name] = known_text(
                 text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name
@@ -188,17 +188,17 @@ class _BidsFolder:
             return None
         place = ResourcePlace(project, project_snapshot.project.inserted, {})
         resources = [
-            resource for resource in project_snapshot.own_resources if resource.label == mapping.RESOURCE
+            resource for resource in project_snapshot.own_resources if resource.label == map_file.RESOURCE
         ]
         nodes = [item for resource in resources for item in files_of(self.sources, place, resource).items()]
-        node = next((node for path, node in nodes if path.rsplit("/", 1)[-1] == mapping.NAME), None)
+        node = next((node for path, node in nodes if path.rsplit("/", 1)[-1] == map_file.NAME), None)
         if node is None:
             return None
-        where = f"the {mapping.NAME} in the resource {mapping.RESOURCE} of project {project}"
+        where = f"the {map_file.NAME} in the resource {map_file.RESOURCE} of project {project}"
 
         def parse() -> BidsMap | UsageError:
             try:
-                return mapping.parse(_read(node).decode("utf-8-sig"), where)
+                return map_file.parse(_read(node).decode("utf-8-sig"), where)
             except UnicodeDecodeError:
                 return UsageError(f"{where} is not UTF-8")
             except UsageError as error:
@@ -520,7 +520,7 @@ def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None)
     Args:
         sources: what sections are made from.
         scope: the sessions it is about.
-        user_map: the user's map (`mapping.user_map`), over the projects' own.
+        user_map: the user's map (`map_file.user_map`), over the projects' own.
     """
     view = _BidsFolder(sources, scope, user_map, sources.kept.get("bids made", GeneratedFolderState))
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})

@@ -15,7 +15,7 @@ from xnatfs.bids import metadata_files as texts
 from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, arrange
 from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.image_files import picture
-from xnatfs.bids.mapping import parse
+from xnatfs.bids.map_file import parse
 from xnatfs.demo.data import images
 from xnatfs.server.records import ExperimentRecord, FileRecord, Owner, ScanRecord
 

@@ -8,7 +8,8 @@ import pytest
 
 from xnatfs.bids import file_names
 from xnatfs.bids.default_rules import usual_map
-from xnatfs.bids.mapping import BidsMap, BidsPlace, Nowhere, parse, user_map
+from xnatfs.bids.map_file import parse, user_map
+from xnatfs.bids.mapping import BidsMap, BidsPlace, Nowhere
 from xnatfs.bids.patterns import Bounded as bounded
 from xnatfs.bids.patterns import pattern, task_of
 from xnatfs.bids.schema import ENTITIES, KINDS
