@@ -7,6 +7,9 @@
     schema.py           what BIDS demands of each kind of file
     file_names.py       labels that are legal in BIDS, and file names made of entities
     image_files.py      image files of a scan: what the end of a name written by dcm2niix says
+    bids_image.py       an image of a scan on its way to a name
+    run_numbers.py      several images of one name: runs by time, or the last one
+    field_maps.py       what field maps are for: IntendedFor, B0FieldIdentifier, echo times
     dataset.py          the files of one session: path -> what it is
     sidecars.py         the bytes of a sidecar, and the few numbers a NIfTI header has
     metadata_files.py   dataset_description.json, participants.tsv, unmapped.tsv ...

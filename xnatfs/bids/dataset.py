@@ -11,40 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from xnatfs.bids import file_names
+from xnatfs.bids.bids_image import BidsImage, ScanFiles
+from xnatfs.bids.field_maps import echo_sources, links_of
 from xnatfs.bids.image_files import Picture, converted_picture, picture
-from xnatfs.bids.mapping import BidsMap, Nowhere, Rule, frames_of
-from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED, SuffixKind
-from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord, natural
-
-
-class KnownImage(NamedTuple):
-    """What is known of an image that was made: how many volumes it has, and the keys of its sidecar."""
-
-    volumes: int
-    fields: Sequence[str]
-
-
-class ScanFiles(NamedTuple):
-    """A scan with the files of its image resource and of its sidecar resource; `problem` says what is wrong
-    with all of it.
-
-    Of a scan that has DICOM files alone, `files` are those that are made of these: while nobody knows them,
-    those of one image. `assumed` is that image. Once they are known, `images` has what is known of each, by
-    path, and `refused` why others were not made.
-    """
-
-    scan: ScanRecord
-    resource: str = ""
-    files: Sequence[FileRecord] = ()
-    sidecars: Sequence[FileRecord] = ()
-    problem: str = ""
-    assumed: FileRecord | None = None
-    images: Mapping[str, KnownImage] = MappingProxyType({})
-    refused: Sequence[str] = ()
+from xnatfs.bids.mapping import BidsMap, Nowhere, frames_of
+from xnatfs.bids.run_numbers import in_time, named
+from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED
+from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord
 
 
 class Same(NamedTuple):
@@ -121,56 +96,6 @@ class BidsPlan:
     unmapped: list[Unmapped] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _BidsImage:
-    """An image on its way to a name."""
-
-    given: ScanFiles
-    picture: Picture
-    datatype: str
-    suffix: str
-    entities: Mapping[str, str]
-    rule: Rule
-    alone: bool  # the only image of its scan
-
-    @property
-    def kind(self) -> SuffixKind:
-        return KINDS[self.datatype][self.suffix]
-
-    @property
-    def known(self) -> KnownImage | None:
-        """What is known of it, if it was made here."""
-        return self.given.images.get(self.picture.record.path)
-
-    def companion(self, *endings: str) -> FileRecord | None:
-        """The file of the same name with another ending, beside the image or in the sidecar resource."""
-        for files in (self.given.files, self.given.sidecars):
-            by_path = {record.path.lower(): record for record in files}
-            for ending in endings:
-                wanted = f"{self.picture.stem}{ending}".lower()
-                file_name = wanted.rsplit("/", 1)[-1]
-                companion = by_path.get(wanted)
-                if companion is None and files is self.given.sidecars:
-                    companion = next(
-                        (record for path, record in by_path.items() if path.rsplit("/", 1)[-1] == file_name),
-                        None,
-                    )
-                if companion is not None:
-                    return companion
-        if self.alone:
-            for files in (self.given.files, self.given.sidecars):
-                for ending in endings:
-                    bare = ending.lstrip("._")
-                    some = [
-                        record
-                        for record in files
-                        if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", record.path, re.IGNORECASE)
-                    ]
-                    if len(some) == 1:
-                        return some[0]
-        return None
-
-
 def image_resources(
     rules: BidsMap, scan: ScanRecord, resources: list[ResourceRecord]
 ) -> tuple[str, list[ResourceRecord], str]:
@@ -188,16 +113,23 @@ def image_resources(
 def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsMap) -> BidsPlan:
     """All files of a session; `subject` and `session` are legal labels."""
     plan = BidsPlan()
-    images: list[_BidsImage] = []
-    given = sorted(given, key=lambda scan_files: natural(scan_files.scan.id))
-    for scan_files in given:
-        images += _of_scan(scan_files, rules, plan)
+    images: list[BidsImage] = []
+    scans = in_time(given)
+    for moment, scan_files in scans:
+        images += [replace(image, moment=moment) for image in _of_scan(scan_files, rules, plan)]
     images = _complete(images, plan)
-    numbered = _numbered(images, given, rules)
-    named = _named(numbered, subject, session, plan)
-    by_path = {f"{image.datatype}/{stem}_{image.suffix}": image for stem, image in named}
-    for stem, image in named:
-        _put(plan, image, stem, by_path, f"sub-{subject}/ses-{session}")
+    by_path: dict[str, BidsImage] = {}
+    stems: dict[str, str] = {}
+    for stem, image, reason in named(images, _expected(scans, images, rules), subject, session, rules):
+        if reason:
+            source = image.picture.record.path if image.given.assumed is None else ""
+            plan.unmapped.append(Unmapped(image.given.scan, image.given.resource, source, reason))
+            continue
+        path = f"{image.datatype}/{stem}_{image.suffix}"
+        by_path[path], stems[path] = image, stem
+    links = links_of(by_path, f"sub-{subject}/ses-{session}")
+    for path, image in by_path.items():
+        _put(plan, image, stems[path], by_path, links.get(path, {}))
     plan.rows.sort(key=lambda row: row.filename)
     return plan
 
@@ -205,7 +137,7 @@ def arrange(subject: str, session: str, given: Iterable[ScanFiles], rules: BidsM
 # --- one scan -----------------------------------------------------------------------------------------------
 
 
-def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImage]:
+def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[BidsImage]:
     scan = given.scan
     source = "" if given.assumed else None  # what is made of DICOM files has no path on the server
 
@@ -227,7 +159,7 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
         labels = " or ".join(rules.images[:2])
         without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
         return []
-    images: list[_BidsImage] = []
+    images: list[BidsImage] = []
     for image in pictures:
         where = rules.place(scan, image.name)
         if isinstance(where, Nowhere):
@@ -247,7 +179,7 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[_BidsImag
             without(f"{where.suffix} has a time axis, this has {scan.frames} frame", image.record.path)
             continue
         images.append(
-            _BidsImage(
+            BidsImage(
                 given, image, where.datatype, where.suffix, where.entities, where.rule, len(pictures) == 1
             )
         )
@@ -273,7 +205,7 @@ def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     return list(chosen.values())
 
 
-def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
+def _refined(image: BidsImage, multi_echo: bool) -> BidsImage:
     """What the file's name says besides: the echo, phase or magnitude."""
     shot, entities, suffix = image.picture, dict(image.entities), image.suffix
     if image.datatype == "fmap":
@@ -295,7 +227,7 @@ def _refined(image: _BidsImage, multi_echo: bool) -> _BidsImage:
     )
 
 
-def _both_phases(image: _BidsImage) -> bool:
+def _both_phases(image: BidsImage) -> bool:
     pictures = [
         phase for phase in map(picture, image.given.files) if phase is not None and phase.part == "phase"
     ]
@@ -305,9 +237,9 @@ def _both_phases(image: _BidsImage) -> bool:
 # --- the session --------------------------------------------------------------------------------------------
 
 
-def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
+def _complete(images: list[BidsImage], plan: BidsPlan) -> list[BidsImage]:
     """Only those that have what BIDS demands."""
-    complete: list[_BidsImage] = []
+    complete: list[BidsImage] = []
     for image in images:
         reason = _lacks(image, images)
         if reason:
@@ -319,7 +251,7 @@ def _complete(images: list[_BidsImage], plan: BidsPlan) -> list[_BidsImage]:
     return complete
 
 
-def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
+def _lacks(image: BidsImage, all_of_them: list[BidsImage]) -> str:
     place = f"{image.datatype}/{image.suffix}"
     missing = sorted(image.kind.must - set(image.entities))
     if missing:
@@ -347,14 +279,14 @@ def _lacks(image: _BidsImage, all_of_them: list[_BidsImage]) -> str:
     return ""
 
 
-def _filled(image: _BidsImage, all_of_them: list[_BidsImage]) -> set[str]:
+def _filled(image: BidsImage, all_of_them: list[BidsImage]) -> set[str]:
     """The fields that are added to a sidecar that lacks them."""
     filled = {"TaskName", "IntendedFor", *image.rule.sidecar}
     if (image.datatype, image.suffix) in TIMED:
         filled |= {"RepetitionTime"}
     if "RepetitionTime" in {*image.rule.sidecar, *(image.known.fields if image.known else ())}:
         filled |= {"RepetitionTimePreparation"}
-    if image.suffix == "phasediff" and _echo_sources(image, all_of_them):
+    if image.suffix == "phasediff" and echo_sources(image, all_of_them):
         filled |= {"EchoTime1", "EchoTime2"}
     return filled
 
@@ -363,86 +295,30 @@ def _spellings(ending: str) -> tuple[str, ...]:
     return (ending, f"{ending}s") if ending in (".bval", ".bvec") else (ending,)
 
 
-def _echo_sources(image: _BidsImage, images: Iterable[_BidsImage]) -> dict[str, FileRecord]:
-    """For a phase difference: the sidecars of the two magnitudes before it, whose echo times are its two."""
-    sources: dict[str, FileRecord] = {}
-    for magnitude in images:  # in scan order: the last pair before the phase difference is its own
-        if magnitude.datatype == "fmap" and magnitude.suffix in ("magnitude1", "magnitude2"):
-            if sources and magnitude is not image and _after(magnitude, image):
-                break
-            sidecar = magnitude.companion(".json")
-            if sidecar is not None:
-                sources[f"EchoTime{magnitude.suffix[-1]}"] = sidecar
-    return sources if len(sources) == 2 else {}
+def _expected(
+    given: Iterable[tuple[float, ScanFiles]], images: list[BidsImage], rules: BidsMap
+) -> list[BidsImage]:
+    """The images that scans were taken for while nobody knew, and did not turn out to be.
 
-
-def _after(image: _BidsImage, other: _BidsImage) -> bool:
-    return natural(image.given.scan.id) > natural(other.given.scan.id)
-
-
-def _numbered(images: list[_BidsImage], given: list[ScanFiles], rules: BidsMap) -> list[_BidsImage]:
-    """Runs numbered in scan order where there are several, or always.
-
-    A scan that turned out to be no image, or others, keeps the number it had while nobody knew: otherwise
-    looking into one scan would rename another. Not a field map: which of its images is which is in the files.
+    Such a scan keeps the number it had: otherwise looking into one would rename another. Not a field map:
+    which of its images is which is in the files.
     """
     made = {image.picture.record for image in images}
-    once = [
-        image
-        for one in given
+    return [
+        replace(image, given=image.given, moment=moment)
+        for moment, one in given
         if one.assumed is not None and one.assumed not in made
         for image in _of_scan(one._replace(files=[one.assumed], images={}, refused=()), rules, BidsPlan())
         if image.datatype != "fmap"
     ]
-    groups: dict[tuple[object, ...], list[_BidsImage]] = {}
-    for image in sorted([*images, *once], key=lambda image: natural(image.given.scan.id)):
-        groups.setdefault((image.datatype, image.suffix, *sorted(image.entities.items())), []).append(image)
-    numbered: list[_BidsImage] = []
-    for group in groups.values():
-        if (len(group) > 1 or rules.number_always) and "run" not in group[0].entities:
-            numbered += [
-                replace(image, entities={**image.entities, "run": str(n)}) for n, image in enumerate(group, 1)
-            ]
-        else:
-            numbered += group
-    runs = {
-        image.given.scan.id: image.entities["run"]
-        for image in numbered
-        if image.picture.record not in made and "run" in image.entities
-    }
-    return [
-        replace(image, entities={**image.entities, "run": runs[image.given.scan.id]})
-        if image.given.scan.id in runs and "run" not in image.entities
-        else image
-        for image in numbered
-        if image.picture.record in made
-    ]
-
-
-def _named(
-    numbered: list[_BidsImage], subject: str, session: str, plan: BidsPlan
-) -> list[tuple[str, _BidsImage]]:
-    """Every name given once."""
-    taken: dict[str, _BidsImage] = {}
-    named: list[tuple[str, _BidsImage]] = []
-    for image in numbered:
-        stem = file_names.stem(subject, session, image.entities)
-        path = f"{image.datatype}/{stem}_{image.suffix}".lower()
-        if path in taken:
-            reason = f"it has the same name as scan {taken[path].given.scan.id}"
-            plan.unmapped.append(
-                Unmapped(image.given.scan, image.given.resource, image.picture.record.path, reason)
-            )
-            continue
-        taken[path] = image
-        named.append((stem, image))
-    return named
 
 
 # --- the files of one image ---------------------------------------------------------------------------------
 
 
-def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _BidsImage], folder: str) -> None:
+def _put(
+    plan: BidsPlan, image: BidsImage, stem: str, others: Mapping[str, BidsImage], links: Mapping[str, Any]
+) -> None:
     path = f"{image.datatype}/{stem}_{image.suffix}"
     record = image.picture.record
     plan.files[f"{path}{image.picture.extension}"] = Same(record)
@@ -460,12 +336,12 @@ def _put(plan: BidsPlan, image: _BidsImage, stem: str, others: Mapping[str, _Bid
         shared = path.rpartition("/")[0] + "/" + re.sub(r"_(echo|part)-[^_]+", "", stem) + "_events.tsv"
         if events is not None:
             plan.files.setdefault(shared, Same(events))
-    sidecar = _sidecar(image, others, folder)
+    sidecar = _sidecar(image, others, links)
     if sidecar is not None:
         plan.files[f"{path}.json"] = sidecar
 
 
-def _events(image: _BidsImage) -> FileRecord | None:
+def _events(image: BidsImage) -> FileRecord | None:
     """The events of a series: echoes share them, and BIDS names an image `x_bold` and its events
     `x_events`.
     """
@@ -477,7 +353,7 @@ def _events(image: _BidsImage) -> FileRecord | None:
     return None
 
 
-def _context(image: _BidsImage) -> Text | Context:
+def _context(image: BidsImage) -> Text | Context:
     volumes = image.rule.aslcontext
     if image.known is not None:
         return Text(context(volumes, image.known.volumes))
@@ -494,7 +370,9 @@ def context(volumes: Sequence[str], count: int) -> bytes:
     return ("\n".join(["volume_type", *lines]) + "\n").encode()
 
 
-def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -> Same | Sidecar | None:
+def _sidecar(
+    image: BidsImage, others: Mapping[str, BidsImage], links: Mapping[str, Any]
+) -> Same | Sidecar | None:
     """The original where nothing can lack in it; else one to be made."""
     original = image.companion(".json")
     fields: dict[str, Any] = dict(image.rule.sidecar)
@@ -502,27 +380,15 @@ def _sidecar(image: _BidsImage, others: Mapping[str, _BidsImage], folder: str) -
         fields.setdefault("TaskName", image.entities["task"])
     if image.given.assumed is not None and image.entities.get("part") == "phase":
         fields.setdefault("Units", "arbitrary")  # stored numbers
-    wanted = image.rule.intended_for or (("perf/asl",) if image.suffix == "m0scan" else ())
-    if wanted:
-        targets = [
-            f"{path}{target.picture.extension}"
-            for path, target in others.items()
-            if _is_meant(target, wanted) and target is not image
-        ]
-        if targets:
-            fields["IntendedFor"] = [f"bids::{folder}/{target}" for target in sorted(targets)]
+    fields |= links
     sidecar = Sidecar(
         image.picture.record,
         original,
         fields,
         header="RepetitionTime" in image.kind.fields and "RepetitionTime" not in fields,
         preparation="RepetitionTimePreparation" in image.kind.fields,
-        borrowed=_echo_sources(image, others.values()) if image.suffix == "phasediff" else {},
+        borrowed=echo_sources(image, others.values()) if image.suffix == "phasediff" else {},
     )
     if not (sidecar.fields or sidecar.header or sidecar.preparation or sidecar.borrowed):
         return None if original is None else Same(original)
     return sidecar
-
-
-def _is_meant(image: _BidsImage, wanted: Iterable[str]) -> bool:
-    return any(target in (image.datatype, f"{image.datatype}/{image.suffix}") for target in wanted)

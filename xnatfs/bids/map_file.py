@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.bids.file_names import legal
-from xnatfs.bids.mapping import TEMPLATE, BidsMap, Rule
+from xnatfs.bids.mapping import LAST, RUNS, TEMPLATE, BidsMap, Intent, MapSource, Rule
 from xnatfs.bids.patterns import Bounded, Pattern, Searching, pattern
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
 from xnatfs.config import config_home
@@ -27,10 +27,16 @@ else:
 
 NAME = "bids.toml"
 RESOURCE = "XNATFS"  # of a project, with a file NAME
-_TOP = {"images", "sidecars", "skip_quality", "only", "runs", "labels", "rule"}
+MAPPINGS = ("dcm2bids", "bidsmap", "reproin", "bidskit")  # of the lab's own, in the order they are looked for
+_TOP = {
+    *("images", "sidecars", "skip_quality", "only", "runs", "repeats", "labels", "rule"),
+    *("mappings", "reproin"),
+}
 _TEXTS = ("type", "description", "any", "file")
 _WORDS = ("words", "also", "without")
-_RULE = {*_TEXTS, *_WORDS, "frames", "to", "skip", "entities", "sidecar", "intended_for", "aslcontext"}
+_FIELD_MAP = ("intended_for", "closest", "b0_field")
+_OF_IMAGES = ("entities", "sidecar", *_FIELD_MAP, "aslcontext", "repeats")
+_RULE = {*_TEXTS, *_WORDS, "frames", "to", "skip", *_OF_IMAGES}
 _OWN = frozenset({"task", "type", "description"})  # what every rule may use in braces
 _NO_PATTERN = (
     re.error,
@@ -67,8 +73,13 @@ def parse(text: str, where: str) -> BidsMap:
     runs = tables.get("runs")
     if runs not in (None, "needed", "always"):
         raise UsageError(f'{where}: runs must be "needed" or "always"')
-    if not isinstance(tables.get("only", False), bool):
-        raise UsageError(f"{where}: only must be true or false")
+    for flag in ("only", "reproin"):
+        if not isinstance(tables.get(flag, False), bool):
+            raise UsageError(f"{where}: {flag} must be true or false")
+    mappings = _texts(tables, "mappings", where, empty=True) if "mappings" in tables else None
+    for name in mappings or ():
+        if name not in MAPPINGS:
+            raise UsageError(f"{where}: mappings may have {', '.join(MAPPINGS)}, not {name!r}")
     return BidsMap(
         tuple(_rule(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)),
         _texts(tables, "images", where),
@@ -78,7 +89,10 @@ def parse(text: str, where: str) -> BidsMap:
         _label(named, "subject", where),
         _label(named, "session", where),
         tables.get("only", False),
-        ((where, text),),
+        (MapSource(where, text),),
+        _repeats(tables, where),
+        mappings,
+        tables.get("reproin"),
     )
 
 
@@ -124,7 +138,7 @@ def _rule(table: Mapping[str, Any], where: str) -> Rule:
     if "skip" in table:
         if not isinstance(table["skip"], str) or not table["skip"].strip():
             raise UsageError(f"{where}: skip must give the reason, in a few words")
-        unused = set(table) & {"entities", "sidecar", "intended_for", "aslcontext"}
+        unused = set(table) & set(_OF_IMAGES)
         if unused:
             raise UsageError(f"{where}: with `skip` there is no {sorted(unused)[0]}")
         return Rule(patterns, words, frames, skip=" ".join(table["skip"].split()))
@@ -139,8 +153,9 @@ def _rule(table: Mapping[str, Any], where: str) -> Rule:
         "",
         _entities(table.get("entities", {}), datatype, suffix, groups, where),
         _sidecar(table.get("sidecar", {}), where),
-        _intended(table, where),
+        _intent(table, where),
         _context(table, datatype, suffix, where),
+        repeats=_repeats(table, where),
     )
 
 
@@ -200,7 +215,7 @@ def _sidecar(fields: Any, where: str) -> dict[str, Any]:
     return dict(fields)
 
 
-def _intended(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _intent(table: Mapping[str, Any], where: str) -> Intent:
     wanted = _texts(table, "intended_for", where)
     for target in wanted:
         datatype, _, suffix = target.partition("/")
@@ -208,7 +223,23 @@ def _intended(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
             raise UsageError(
                 f'{where}: intended_for needs datatypes, such as "func" or "func/bold", not {target!r}'
             )
-    return wanted
+    closest, b0_field = table.get("closest", False), table.get("b0_field", "")
+    if not isinstance(closest, bool):
+        raise UsageError(f"{where}: closest must be true or false")
+    if not isinstance(b0_field, str) or (
+        "b0_field" in table and not re.fullmatch(r"\w+", b0_field, re.ASCII)
+    ):
+        raise UsageError(f"{where}: b0_field must be a name of letters, digits and _")
+    if closest and not wanted:
+        raise UsageError(f"{where}: closest needs an intended_for")
+    return Intent(wanted, (), closest, b0_field)
+
+
+def _repeats(table: Mapping[str, Any], where: str) -> str:
+    repeats = table.get("repeats", "")
+    if "repeats" in table and repeats not in (RUNS, LAST):
+        raise UsageError(f'{where}: repeats must be "{RUNS}" or "{LAST}"')
+    return str(repeats)
 
 
 def _context(table: Mapping[str, Any], datatype: str, suffix: str, where: str) -> tuple[str, ...]:

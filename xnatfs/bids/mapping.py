@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from xnatfs.bids.file_names import legal
 from xnatfs.bids.patterns import Pattern, Searching, any_word, task_of
 from xnatfs.bids.schema import INDICES, VALUES
 from xnatfs.server.records import ScanRecord
 
+RUNS, LAST = "runs", "last"
 TEMPLATE = re.compile(r"\{(\w*)\}")
 
 
@@ -37,10 +38,43 @@ class Nowhere(NamedTuple):
     reason: str
 
 
+class MapSource(NamedTuple):
+    """What a map was read from: where that was, in words, its text, and the name to show it under."""
+
+    where: str
+    text: str
+    file: str = "bids.toml"
+
+    @property
+    def digest(self) -> str:
+        """Of the text."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Intent(NamedTuple):
+    """Which images of its session a field map is for.
+
+    Attributes:
+        kinds: datatypes, or datatype/suffix.
+        names: names of rules, or file names without subject and session.
+        closest: of several field maps of one kind each image belongs to the one closest in time.
+        b0_field: the B0FieldIdentifier; "" for none.
+    """
+
+    kinds: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    closest: bool = False
+    b0_field: str = ""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Conditions, all of which have to hold, and where an image goes then (without a `datatype`: nowhere,
     because of `skip`).
+
+    Attributes:
+        name: what other rules call it by.
+        repeats: what becomes of several images of one name, `RUNS` or `LAST`; "": what the map says.
     """
 
     patterns: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
@@ -51,8 +85,10 @@ class Rule:
     skip: str = ""
     entities: Mapping[str, str] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)
-    intended_for: tuple[str, ...] = ()
+    intent: Intent = field(default_factory=Intent)
     aslcontext: tuple[str, ...] = ()
+    name: str = ""
+    repeats: str = ""
 
     def fits(self, scan: ScanRecord, file: str | None) -> dict[str, str] | None:
         """What the groups of its patterns matched, if all but `frames` holds; `file` None asks whether any
@@ -96,11 +132,29 @@ class Rule:
         return count is not None and self.frames[0] <= count <= self.frames[1]
 
 
+class Decider(Protocol):
+    """Rules that were written for another program, and decide by themselves."""
+
+    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+        """The rule for an image of a scan, with what its patterns matched; why it has no place; or None, if
+        this says nothing of it. `file` None asks whether any file could have a place.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class BidsMap:
-    """A whole map. `sources` are the texts it was read from, with their names."""
+    """A whole map.
 
-    rules: tuple[Rule, ...] = ()
+    Attributes:
+        only: nothing is asked below it.
+        repeats: `RUNS` or `LAST`: what becomes of several images of one name.
+        mappings: which mappings of the lab's own are looked for; None: it does not say.
+        reproin: whether scans are named as ReproIn says; None: where all of a project's are.
+        sources: what it was read from.
+    """
+
+    rules: tuple[Rule | Decider, ...] = ()
     images: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
     skip_quality: tuple[str, ...] | None = None
@@ -108,14 +162,15 @@ class BidsMap:
     subject: Searching | None = None
     session: Searching | None = None
     only: bool = False
-    sources: tuple[tuple[str, str], ...] = ()
+    sources: tuple[MapSource, ...] = ()
+    repeats: str = ""
+    mappings: tuple[str, ...] | None = None
+    reproin: bool | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes when another map would be made."""
-        return hashlib.sha256(
-            "\0".join(text for _, text in self.sources).encode("utf-8", "surrogatepass")
-        ).hexdigest()[:16]
+        return hashlib.sha256("\0".join(source.digest for source in self.sources).encode()).hexdigest()[:16]
 
     def over(self, below: BidsMap) -> BidsMap:
         """This map, and where it says nothing, another."""
@@ -131,12 +186,20 @@ class BidsMap:
             self.session or below.session,
             below.only,
             self.sources + below.sources,
+            self.repeats or below.repeats,
+            below.mappings if self.mappings is None else self.mappings,
+            below.reproin if self.reproin is None else self.reproin,
         )
 
     def place(self, scan: ScanRecord, file: str) -> BidsPlace | Nowhere:
         """Where an image of a scan goes."""
         missed: Rule | None = None
         for rule in self.rules:
+            if not isinstance(rule, Rule):
+                decided = rule.find(scan, file)
+                if decided is None:
+                    continue
+                return decided if isinstance(decided, Nowhere) else placed(decided[0], scan, decided[1])
             groups = rule.fits(scan, file)
             if groups is None:
                 continue
@@ -168,6 +231,11 @@ class BidsMap:
         if scan.quality in (self.skip_quality or ()):
             return False
         for rule in self.rules:
+            if not isinstance(rule, Rule):
+                decided = rule.find(scan, None)
+                if decided is None:
+                    continue
+                return not isinstance(decided, Nowhere)
             if rule.fits(scan, None) is not None and rule.frames_fit(scan):
                 if not rule.skip:
                     return True

@@ -179,6 +179,7 @@ def scans_of(rows: Iterable[Row]) -> ScanListing:
                 pick(row, "/imagescandata/series_description"),
                 pick(row, "/imagescandata/quality"),
                 pick(row, "/imagescandata/frames"),
+                pick(row, "/imagescandata/starttime"),
             )
             if found.type or (session, scan) not in scans:
                 scans[session, scan] = found

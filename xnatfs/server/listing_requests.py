@@ -55,8 +55,11 @@ _SCAN_EXTRAS = (
 )
 
 
+_SCAN_TIME = f"{_SCAN}/startTime"
+
 STAMPS = "stamps of experiments"  # the form of `stamped_experiments`
 _AGES = "ages beside the stamps"
+_TIMES = "times of scans"
 # The forms that tell resources in bulk, by the level of what has them.
 FORMS_OF_RESOURCES = {
     "subject": ("subject resource labels",),
@@ -285,12 +288,15 @@ class ListingRequests(FormRequests):
         """
         rows: list[Row] = []
         whole_project = False
+        tiers: tuple[tuple[str, ...], ...] = (_SCAN_EXTRAS, ())
+        if self.capabilities.may(_TIMES):
+            tiers = ((*_SCAN_EXTRAS, _SCAN_TIME), *tiers)
         if self.capabilities.may("scans of a project"):
             rows, whole_project = self.with_extras(
                 "scans of a project",
                 f"/data/projects/{segment(project)}/experiments",
                 _SCAN_COLUMNS,
-                (_SCAN_EXTRAS, ()),
+                tiers,
                 need=("/imagescandata/id",),
                 plain=False,
                 claim=claims.SCANS,
@@ -301,7 +307,7 @@ class ListingRequests(FormRequests):
                 "scans of experiments",
                 "/data/experiments",
                 _SCAN_COLUMNS,
-                (_SCAN_EXTRAS, ()),
+                tiers,
                 need=("/imagescandata/id",),
                 plain=False,
                 claim=claims.SCANS,
@@ -311,14 +317,19 @@ class ListingRequests(FormRequests):
             if not granted:
                 return ScanListing()
             rows = _of_project(rows, project)
+        if rows and not has_column(rows[:1], "/imagescandata/starttime"):
+            self.capabilities.refuse(_TIMES)
         return scans_of(rows)
 
     def scans_of_session(self, session: str) -> list[ScanRecord]:
         """The scans of one session."""
-        rows = self.table(
+        rows, _ = self.with_extras(
+            _TIMES,
             f"/data/experiments/{segment(session)}/scans",
-            claims.SCANS_OF_SESSION,
-            columns="ID,type,series_description,quality,frames",
+            ("ID", "type", "series_description", "quality", "frames"),
+            ((_SCAN_TIME,),),
+            need=(),
+            claim=claims.SCANS_OF_SESSION,
         )
         found = {
             pick(row, "id"): ScanRecord(
@@ -328,6 +339,7 @@ class ListingRequests(FormRequests):
                 pick(row, "series_description"),
                 pick(row, "quality"),
                 pick(row, "frames"),
+                pick(row, "/imagescandata/starttime", "scantime"),
             )
             for row in rows
         }

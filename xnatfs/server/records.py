@@ -142,7 +142,9 @@ class ExperimentRecord:
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """A scan of an image session."""
+    """A scan of an image session. `start_time` is when it began, as the server has it; "" if it does not
+    tell.
+    """
 
     session_id: str
     id: str
@@ -150,6 +152,7 @@ class ScanRecord:
     series_description: str = ""
     quality: str = ""
     frames: str = ""
+    start_time: str = field(default="", compare=False)  # not every form tells it
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from xnatfs.bids.dataset import KnownImage, ScanFiles, image_resources
+from xnatfs.bids.bids_image import KnownImage, ScanFiles
+from xnatfs.bids.dataset import image_resources
 from xnatfs.bids.mapping import BidsMap, Nowhere
 from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE
 from xnatfs.convert.converted_store import ConvertedScan
@@ -60,13 +61,13 @@ def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member)
         if dicom is not None:
             found = _of_dicom(sources, rules, place, scan, dicom, nodes)
             given.append(found.files)
-            state.append(found.state)
+            state.append((scan.start_time, found.state))
             if found.unknown is not None:
                 unknown[scan.id] = found.unknown
             continue
         if not wanted:
             given.append(ScanFiles(scan, label, problem=reason))
-            state.append((scan, label))
+            state.append((scan, scan.start_time, label))
             continue
         problem = ""
         lists: list[list[FileRecord]] = []
@@ -83,7 +84,8 @@ def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member)
         given.append(
             ScanFiles(scan, label, lists[0], [record for some in lists[1:] for record in some], problem)
         )
-        state.append((scan, label, problem, tuple(record for some in lists for record in some)))
+        records = tuple(record for some in lists for record in some)
+        state.append((scan, scan.start_time, label, problem, records))
     return Gathered(given, nodes, tuple(state), unknown)
 
 

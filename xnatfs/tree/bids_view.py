@@ -19,27 +19,24 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from xnatfs._version import __version__
-from xnatfs.bids import file_names, map_file, metadata_files, sidecars
+from xnatfs.bids import file_names, metadata_files, sidecars
 from xnatfs.bids.dataset import BidsPlan, Context, Same, Sidecar, Text, Unmapped, arrange, context
-from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.mapping import BidsMap
 from xnatfs.bids.metadata_files import Person, VisitRow
-from xnatfs.errors import Cause, Failure, UsageError
-from xnatfs.listing.snapshot import ProjectSnapshot
+from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord, Owner, natural
+from xnatfs.tree.bids_maps import Maps, ScopeMaps, read_start
 from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
-from xnatfs.tree.bids_scans import Gathered, files_of, gather, may_make, may_show
+from xnatfs.tree.bids_scans import Gathered, gather, may_make, may_show
 from xnatfs.tree.converted_files import AssumedFile, ConvertedFile
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
-from xnatfs.tree.names import spell_label
 from xnatfs.tree.node import Branch, File, FileBranch, Node, UnknownSize, inode_in_order, inode_of
-from xnatfs.tree.resource import ResourcePlace, Sources
+from xnatfs.tree.resource import Sources
 from xnatfs.tree.scope import Member, SessionScope, Snapshot
 
 # Shown of a sidecar before it is made. The BIDS validator reserves as much memory; what is made of a text is
 # at most several times as long.
 _MIN_UNKNOWN_BYTES = 2**20
-_MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
 
 
 class _People(NamedTuple):
@@ -51,32 +48,25 @@ class _People(NamedTuple):
     hidden: list[VisitRow]  # sessions nothing of which can be placed
 
 
-class _Maps(NamedTuple):
-    """The maps of the scope's projects; or why there are none."""
-
-    maps: dict[str, BidsMap]
-    problem: str = ""
-
-
 @dataclass(frozen=True)
 class _BidsFolder:
     """One dataset."""
 
     sources: Sources
     scope: SessionScope
-    user_map: BidsMap | None
+    maps: ScopeMaps
     made: GeneratedFolderState
 
     # --- the top --------------------------------------------------------------------------------------------
 
     def top(self) -> Mapping[str, Node]:
         snapshot = self.scope.members()
-        maps = self.maps(snapshot)
+        maps = self.maps.of(snapshot)
         return snapshot.memo.get(
-            (self.scope.identity, "bids top", self._prints(maps)), lambda: self._top(snapshot, maps)
+            (self.scope.identity, "bids top", maps.prints), lambda: self._top(snapshot, maps)
         )
 
-    def _top(self, snapshot: Snapshot, maps: _Maps) -> Mapping[str, Node]:
+    def _top(self, snapshot: Snapshot, maps: Maps) -> Mapping[str, Node]:
         mtime = self._mtime(snapshot)
         where = self.scope.identity
         if maps.problem:
@@ -108,7 +98,7 @@ class _BidsFolder:
             nodes[f"sub-{label}"] = self._subject(label, people.accession[label], visits, known)
         return nodes
 
-    def _made_by(self, snapshot: Snapshot, maps: _Maps) -> dict[str, str]:
+    def _made_by(self, snapshot: Snapshot, maps: Maps) -> dict[str, str]:
         """What makes images of DICOM files; nothing where there is no scan, as far as is known, to make one
         of.
         """
@@ -128,7 +118,7 @@ class _BidsFolder:
 
         def made() -> bytes:
             snapshot = self.scope.members()
-            people = self.people(snapshot, self.maps(snapshot))
+            people = self.people(snapshot, self.maps.of(snapshot))
             known = known_people(self.sources, snapshot.project_snapshots, people.people, people.visits)
             return known.files(people.people.values())[name]
 
@@ -136,14 +126,11 @@ class _BidsFolder:
             self.made, lambda: name, made, lambda: mtime, *self.scope.identity, name, every_time=True
         )
 
-    def _code(self, maps: _Maps, mtime: float) -> Branch:
-        files: dict[str, Node] = {}
-        for project, bids_map in maps.maps.items():
-            name = map_file.NAME if len(maps.maps) == 1 else f"{spell_label(project)}.toml"
-            text = "\n".join(f"# --- {where}\n{text.strip()}\n" for where, text in bids_map.sources)
-            files[name] = known_text(
-                text.encode("utf-8", "replace"), mtime, *self.scope.identity, "code", name
-            )
+    def _code(self, maps: Maps, mtime: float) -> Branch:
+        files: dict[str, Node] = {
+            name: known_text(text, mtime, *self.scope.identity, "code", name)
+            for name, text in maps.texts().items()
+        }
         return Branch(inode_of("bids", *self.scope.identity, "code"), lambda: files, mtime=mtime)
 
     def _title(self, snapshot: Snapshot) -> str:
@@ -159,68 +146,14 @@ class _BidsFolder:
         ]
         return max((stamp for stamp in stamps if stamp is not None), default=0.0)
 
-    # --- maps -----------------------------------------------------------------------------------------------
-
-    def maps(self, snapshot: Snapshot) -> _Maps:
-        """Every project's map: the user's over the project's own over the usual."""
-        maps: dict[str, BidsMap] = {}
-        for project, project_snapshot in snapshot.project_snapshots.items():
-            try:
-                project_map = self._project_map(project, project_snapshot)
-            except UsageError as error:
-                self.sources.diagnostics.odd(str(error))
-                return _Maps({}, str(error))
-            user = self._user_map(project)
-            key = (
-                "bids whole map",
-                project_map.fingerprint if project_map is not None else "",
-                user.fingerprint if user is not None else "",
-            )
-            maps[project] = project_snapshot.memo.get(key, partial(_whole, project_map, user))
-        return _Maps(maps)
-
-    def _user_map(self, project: str) -> BidsMap | None:
-        return self.sources.project_maps.get(project, self.user_map)
-
-    def _project_map(self, project: str, project_snapshot: ProjectSnapshot) -> BidsMap | None:
-        user = self._user_map(project)
-        if user is not None and user.only:
-            return None
-        place = ResourcePlace(project, project_snapshot.project.inserted, {})
-        resources = [
-            resource for resource in project_snapshot.own_resources if resource.label == map_file.RESOURCE
-        ]
-        nodes = [item for resource in resources for item in files_of(self.sources, place, resource).items()]
-        node = next((node for path, node in nodes if path.rsplit("/", 1)[-1] == map_file.NAME), None)
-        if node is None:
-            return None
-        where = f"the {map_file.NAME} in the resource {map_file.RESOURCE} of project {project}"
-
-        def parse() -> BidsMap | UsageError:
-            try:
-                return map_file.parse(_read(node).decode("utf-8-sig"), where)
-            except UnicodeDecodeError:
-                return UsageError(f"{where} is not UTF-8")
-            except UsageError as error:
-                return error
-
-        parsed = project_snapshot.memo.get(("bids map", node.version), parse)
-        if isinstance(parsed, UsageError):
-            raise parsed
-        return parsed
-
-    @staticmethod
-    def _prints(maps: _Maps) -> tuple[str, ...]:
-        return (maps.problem, *(bids_map.fingerprint for bids_map in maps.maps.values()))
-
     # --- people ---------------------------------------------------------------------------------------------
 
-    def people(self, snapshot: Snapshot, maps: _Maps) -> _People:
+    def people(self, snapshot: Snapshot, maps: Maps) -> _People:
         """Subjects and sessions under legal labels; only sessions that may have something to show."""
-        key = (self.scope.identity, "bids people", self._prints(maps))
+        key = (self.scope.identity, "bids people", maps.prints)
         return snapshot.memo.get(key, lambda: self._people(snapshot, maps))
 
-    def _people(self, snapshot: Snapshot, maps: _Maps) -> _People:
+    def _people(self, snapshot: Snapshot, maps: Maps) -> _People:
         of_subject: dict[str, dict[str, Member]] = {}
         hidden: list[VisitRow] = []
         for member in snapshot.members:
@@ -268,7 +201,7 @@ class _BidsFolder:
                 people.accession[label] = subject
         return people
 
-    def _may_show(self, snapshot: Snapshot, maps: _Maps, member: Member) -> bool:
+    def _may_show(self, snapshot: Snapshot, maps: Maps, member: Member) -> bool:
         """Whether some scan may have an image with a place, as far as is known without asking."""
         project_snapshot, identity = snapshot.project_snapshots[member.project], member.experiment.id
         if identity not in project_snapshot.scans_known:
@@ -318,7 +251,7 @@ class _BidsFolder:
     def session(self, subject: str, visit: VisitRow) -> _Shown:
         """The files of a session: listed now, unless they are in memory."""
         snapshot = self.scope.members()
-        maps = self.maps(snapshot)
+        maps = self.maps.of(snapshot)
         rules = maps.maps.get(visit.project)
         if rules is None:
             raise Failure(Cause.NO_ENTRY, visit.experiment.label, maps.problem)
@@ -398,7 +331,7 @@ class _BidsFolder:
             image = files[what.image]
 
             def made() -> bytes:
-                volumes = sidecars.volumes(_read(image, sidecars.HEADER_BYTES)) or len(what.volumes)
+                volumes = sidecars.volumes(read_start(image, sidecars.HEADER_BYTES)) or len(what.volumes)
                 return context(what.volumes, volumes)
 
             recipe = f"{image.version} {what.volumes}"
@@ -433,20 +366,24 @@ class _BidsFolder:
 
     def _sidecar(self, what: Sidecar, nodes: Mapping[FileRecord, File]) -> bytes:
         """The bytes of a sidecar, from the files it is made from."""
-        original = b"" if what.original is None else _read(nodes[what.original])
+        original = b"" if what.original is None else read_start(nodes[what.original])
         parsed = sidecars.read(original) if original else {}
         if parsed is None and what.original is not None:
             self.sources.diagnostics.odd(f"{what.original.uri!r}: a sidecar that is not a JSON object")
         fields = parsed or {}
         wanted: dict[str, Any] = dict(what.fields)
         if what.header and "RepetitionTime" not in fields and "VolumeTiming" not in fields:
-            repetition = sidecars.repetition_time(_read(nodes[what.image], sidecars.HEADER_BYTES))
+            repetition = sidecars.repetition_time(read_start(nodes[what.image], sidecars.HEADER_BYTES))
             if repetition is not None:
                 wanted["RepetitionTime"] = repetition
         if what.preparation and "RepetitionTime" in {**wanted, **fields}:
             wanted.setdefault("RepetitionTimePreparation", {**wanted, **fields}["RepetitionTime"])
         for name, record in what.borrowed.items():
-            echo = (sidecars.read(_read(nodes[record])) or {}).get("EchoTime") if name not in fields else None
+            echo = (
+                (sidecars.read(read_start(nodes[record])) or {}).get("EchoTime")
+                if name not in fields
+                else None
+            )
             if echo is not None:
                 wanted.setdefault(name, echo)
         return sidecars.with_fields(original, wanted)
@@ -473,7 +410,7 @@ class _BidsFolder:
 
     def _unmapped(self) -> bytes:
         snapshot = self.scope.members()
-        maps = self.maps(snapshot)
+        maps = self.maps.of(snapshot)
         people = self.people(snapshot, maps)
         shown = [(label, visit) for label, visits in people.visits.items() for visit in visits.values()]
         by_project: dict[str, list[str]] = {}
@@ -522,28 +459,13 @@ def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None)
         scope: the sessions it is about.
         user_map: the user's map (`map_file.user_map`), over the projects' own.
     """
-    view = _BidsFolder(sources, scope, user_map, sources.kept.get("bids made", GeneratedFolderState))
+    view = _BidsFolder(
+        sources,
+        scope,
+        ScopeMaps(sources, user_map),
+        sources.kept.get("bids made", GeneratedFolderState),
+    )
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
-
-
-def _whole(project_map: BidsMap | None, user: BidsMap | None) -> BidsMap:
-    below = usual_map() if project_map is None else project_map.over(usual_map())
-    return below if user is None else user.over(below)
-
-
-def _read(node: File, length: int = _MAX_TEXT_BYTES) -> bytes:
-    """The first bytes of a file of the server."""
-    content = node.open()
-    try:
-        data = b""
-        while len(data) < min(length, content.size):
-            piece = content.read(len(data), min(length, content.size) - len(data))
-            if not piece:
-                break
-            data += piece
-        return data
-    finally:
-        content.close()
 
 
 def _same(nodes: Mapping[str, Node]) -> Mapping[str, Node]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.bids.test_dataset import one, plan, reasons
-from xnatfs.bids.dataset import Context, KnownImage, ScanFiles, Sidecar, Text
+from xnatfs.bids.bids_image import KnownImage, ScanFiles
+from xnatfs.bids.dataset import Context, Sidecar, Text
 from xnatfs.bids.image_files import converted_picture
 from xnatfs.server.records import FileRecord, Owner
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from xnatfs.bids import file_names, sidecars
 from xnatfs.bids import metadata_files as texts
-from xnatfs.bids.dataset import BidsPlan, Same, ScanFiles, Sidecar, Text, arrange
+from xnatfs.bids.bids_image import ScanFiles
+from xnatfs.bids.dataset import BidsPlan, Same, Sidecar, Text, arrange
 from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.image_files import picture
 from xnatfs.bids.map_file import parse
@@ -27,7 +28,10 @@ def file(scan: str, path: str, label: str = "NIFTI") -> FileRecord:
 def one(
     id: str, type: str, files: list[str], sidecars: tuple[str, ...] = (), frames: str = "10", **more: str
 ) -> ScanFiles:
-    record = ScanRecord("E1", id, type, more.get("description", type), more.get("quality", "usable"), frames)
+    record = ScanRecord(
+        *("E1", id, type, more.get("description", type), more.get("quality", "usable"), frames),
+        start_time=more.get("time", ""),
+    )
     return ScanFiles(
         record, "NIFTI", [file(id, path) for path in files], [file(id, path, "BIDS") for path in sidecars]
     )
@@ -51,6 +55,92 @@ def test_runs_are_numbered_in_scan_order_where_there_are_several() -> None:
     assert found.files["anat/sub-01_ses-A_run-01_T1w.nii.gz"] == Same(file("2", "a.nii.gz"))
     always = plan(one("3", "T2", ["c.nii"]), rules='runs = "always"')
     assert list(always.files) == ["anat/sub-01_ses-A_run-01_T2w.nii"]
+
+
+def names_by_scan(found: BidsPlan) -> dict[str, str]:
+    return {row.scan.id: row.filename.partition("ses-A_")[2].partition(".")[0] for row in found.rows}
+
+
+def test_runs_are_numbered_by_time_where_all_scans_have_one() -> None:
+    """A console that was restarted counts from 1 again; a session past midnight goes on."""
+    late = [one("3", "T1", ["a.nii"], time="23:58:00"), one("1", "T1", ["b.nii"], time="00:04:00.5")]
+    assert names_by_scan(plan(*late)) == {"3": "run-01_T1w", "1": "run-02_T1w"}
+    assert names_by_scan(plan(*late, one("4", "T2", ["c.nii"]))) == {
+        "1": "run-01_T1w",
+        "3": "run-02_T1w",
+        "4": "T2w",
+    }
+
+
+def test_of_repeats_the_last_whole_one_is_kept_by_choice() -> None:
+    scans = [
+        one("2", "REST", ["a_e1.nii", "a_e2.nii"], time="09:00:00"),
+        one("4", "REST", ["b_e1.nii", "b_e2.nii"], time="09:20:00"),
+        one("5", "REST", ["c_e1.nii", "c_e2.nii"], frames="3", time="09:40:00"),  # broken off
+    ]
+    found = plan(*scans, rules='repeats = "last"')
+    assert [row.source for row in found.rows] == ["b_e1.nii", "b_e2.nii"]
+    assert "run-" not in "".join(found.files)
+    assert reasons(found) == dict.fromkeys(
+        "25", "scan 4 is the last one of its name, and only that is wanted"
+    )
+    rule = '[[rule]]\ntype = "REST"\nto = "func/bold"\nentities = { task = "rest" }\nrepeats = "runs"'
+    assert len(plan(*scans, rules=f'repeats = "last"\n{rule}').rows) == 6
+
+
+def test_what_belongs_together_has_one_number() -> None:
+    """Counted by itself, the reference of the second series would be run 1, the first one's name."""
+    found = plan(
+        one("1", "BOLD", ["a.nii"], description="bold_faces"),
+        one("2", "BOLD", ["r.nii"], description="bold_faces_SBRef", frames="1"),
+        one("3", "BOLD", ["b.nii"], description="bold_faces"),
+        one("4", "gre_field_mapping", ["f_e1.nii", "f_e1.json", "f_e2.nii", "f_e2.json"]),
+        one("5", "gre_field_mapping", ["g_e1.nii", "g_e1.json", "g_e2.nii", "g_e2.json"]),
+        one("6", "gre_field_mapping", ["g_e2_ph.nii"]),
+    )
+    assert names_by_scan(found) == {
+        "1": "task-faces_run-01_bold",
+        "2": "task-faces_run-02_sbref",
+        "3": "task-faces_run-02_bold",
+        "4": "run-01_magnitude2",
+        "5": "run-02_magnitude2",
+        "6": "run-02_phasediff",
+    }
+    made = found.files["fmap/sub-01_ses-A_run-02_phasediff.json"]
+    assert isinstance(made, Sidecar) and made.borrowed["EchoTime1"] == file("5", "g_e1.json")
+
+
+def test_a_field_map_belongs_to_what_is_closest_to_it_by_choice() -> None:
+    rules = """
+[[rule]]
+type = "SE_EPI"
+to = "fmap/epi"
+entities = { dir = "AP" }
+intended_for = "func/bold"
+closest = true
+b0_field = "epi"
+sidecar = { PhaseEncodingDirection = "j-", TotalReadoutTime = 0.05 }
+"""
+    found = plan(
+        one("1", "SE_EPI", ["e.nii"], time="09:00:00"),
+        one("2", "REST", ["r.nii"], time="09:05:00"),
+        one("3", "REST", ["s.nii"], time="09:50:00"),
+        one("4", "SE_EPI", ["f.nii"], time="09:55:00"),
+        rules=rules,
+    )
+
+    def fields(path: str) -> dict[str, object]:
+        made = found.files[path]
+        assert isinstance(made, Sidecar)
+        return dict(made.fields)
+
+    for run in ("01", "02"):
+        bold = f"func/sub-01_ses-A_task-rest_run-{run}_bold"
+        field_map = fields(f"fmap/sub-01_ses-A_dir-AP_run-{run}_epi.json")
+        assert field_map["IntendedFor"] == [f"bids::sub-01/ses-A/{bold}.nii"]
+        assert (
+            field_map["B0FieldIdentifier"] == f"epi_run{int(run)}" == fields(f"{bold}.json")["B0FieldSource"]
+        )
 
 
 def test_diffusion_needs_its_gradients() -> None:
