@@ -22,6 +22,7 @@ __all__ = [
     "BytesContent",
     "CatalogEntry",
     "ComputedContent",
+    "Configuration",
     "Content",
     "Experiment",
     "LazyEntries",
@@ -313,6 +314,17 @@ class Subject:
 
 
 @dataclass
+class Configuration:
+    """A text of the configuration service; `status` is enabled or disabled."""
+
+    tool: str
+    path: str
+    contents: str
+    created: datetime = datetime(2024, 1, 8, 9, 15)
+    status: str = "enabled"
+
+
+@dataclass
 class Project:
     """A project. `access` is private, protected or public.
 
@@ -333,6 +345,7 @@ class Project:
     resources: list[Resource] = field(default_factory=list)
     owners: set[str] = field(default_factory=set)
     collaborators: set[str] = field(default_factory=set)
+    configurations: list[Configuration] = field(default_factory=list)
 
 
 @dataclass
@@ -354,6 +367,9 @@ class Archive:
     projects: dict[str, Project] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)  # assessors too
+    configurations: list[Configuration] = field(
+        default_factory=lambda: [Configuration("scan-quality", "labels", "usable\nquestionable\nunusable\n")]
+    )  # the site's
     clock: datetime = datetime(
         2024, 3, 5, 6, 7, 8, 123000
     )  # the server's local time, kept naive as XNAT's stamps are

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from . import accounts, bulk, edits, files, items, listings, resources, search, uploads
+from . import accounts, bulk, configuration, edits, files, items, listings, resources, search, uploads
 from .addresses import NotIdentified, parse, plain, resolve
 from .call import Call
 from .database import lacking, outcome
@@ -49,6 +49,10 @@ async def _answer(call: Call) -> Reply:
         return _write(call)
     if parts[0] == "auth":
         return accounts.who(call)
+    if parts[0] == "config":
+        return configuration.handle(call, [part for part in parts[1:] if part])
+    if parts[0] == "projects" and len(parts) >= 3 and parts[2] == "config":
+        return configuration.handle(call, [part for part in parts[3:] if part], plain(parts[1]))
     if parts[0] == "projects" and len(parts) == 3 and parts[2] in ("accessibility", "scan_types", "users"):
         return _about_project(call, parts[1], parts[2])
     return await _read(call)
