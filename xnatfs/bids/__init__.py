@@ -2,6 +2,12 @@
 
     mapping.py          the map: ordered rules from type, description, frames and file name to a BIDS name
     map_file.py         a map as a `bids.toml`: read and checked
+    lab_maps.py         what a lab has for another program, as a map: the first there is of
+    dcm2bids.py         ... dcm2bids' configuration
+    xnat_map.py         ... XNAT's BIDS maps
+    reproin.py          ... ReproIn's names
+    bidskit.py          ... bidskit's translator
+    bids_names.py       names that these give files, checked
     default_rules.py    the rules for the usual scan types, which every map stands on
     patterns.py         the patterns of rules, and the task in a description
     schema.py           what BIDS demands of each kind of file

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from xnatfs.bids.file_names import legal
+from xnatfs.bids.lab_maps import ORDER
 from xnatfs.bids.mapping import LAST, RUNS, TEMPLATE, BidsMap, Intent, MapSource, Rule
-from xnatfs.bids.patterns import Bounded, Pattern, Searching, pattern
+from xnatfs.bids.patterns import NO_PATTERN, Bounded, Pattern, Searching, pattern
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
 from xnatfs.config import config_home
 from xnatfs.errors import UsageError
@@ -27,7 +28,6 @@ else:
 
 NAME = "bids.toml"
 RESOURCE = "XNATFS"  # of a project, with a file NAME
-MAPPINGS = ("dcm2bids", "bidsmap", "reproin", "bidskit")  # of the lab's own, in the order they are looked for
 _TOP = {
     *("images", "sidecars", "skip_quality", "only", "runs", "repeats", "labels", "rule"),
     *("mappings", "reproin"),
@@ -38,11 +38,6 @@ _FIELD_MAP = ("intended_for", "closest", "b0_field")
 _OF_IMAGES = ("entities", "sidecar", *_FIELD_MAP, "aslcontext", "repeats")
 _RULE = {*_TEXTS, *_WORDS, "frames", "to", "skip", *_OF_IMAGES}
 _OWN = frozenset({"task", "type", "description"})  # what every rule may use in braces
-_NO_PATTERN = (
-    re.error,
-    OverflowError,
-    RecursionError,
-)  # of one that is wrong, too large or nested too deeply
 
 
 def parse(text: str, where: str) -> BidsMap:
@@ -78,8 +73,8 @@ def parse(text: str, where: str) -> BidsMap:
             raise UsageError(f"{where}: {flag} must be true or false")
     mappings = _texts(tables, "mappings", where, empty=True) if "mappings" in tables else None
     for name in mappings or ():
-        if name not in MAPPINGS:
-            raise UsageError(f"{where}: mappings may have {', '.join(MAPPINGS)}, not {name!r}")
+        if name not in ORDER:
+            raise UsageError(f"{where}: mappings may have {', '.join(ORDER)}, not {name!r}")
     return BidsMap(
         tuple(_rule(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)),
         _texts(tables, "images", where),
@@ -269,7 +264,7 @@ def _label(table: Mapping[str, Any], name: str, where: str) -> Searching | None:
         return None
     try:
         compiled = Bounded(table[name])
-    except (TypeError, *_NO_PATTERN):
+    except (TypeError, *NO_PATTERN):
         compiled = None
     if compiled is None or compiled.groups != 1:
         raise UsageError(
@@ -282,7 +277,7 @@ def _label(table: Mapping[str, Any], name: str, where: str) -> Searching | None:
 def _pattern(text: str, what: str) -> Pattern:
     try:
         return pattern(text)
-    except _NO_PATTERN as error:
+    except NO_PATTERN as error:
         raise UsageError(f"{what}: {text[:300]!r} is not a regular expression: {error}") from None
 
 

@@ -20,6 +20,7 @@ from xnatfs.bids.schema import INDICES, VALUES
 from xnatfs.server.records import ScanRecord
 
 RUNS, LAST = "runs", "last"
+COUNTED = "counted"  # runs, even of one image
 TEMPLATE = re.compile(r"\{(\w*)\}")
 
 
@@ -74,7 +75,8 @@ class Rule:
 
     Attributes:
         name: what other rules call it by.
-        repeats: what becomes of several images of one name, `RUNS` or `LAST`; "": what the map says.
+        repeats: what becomes of several images of one name: `RUNS`, `COUNTED` or `LAST`; "": what the map
+            says.
     """
 
     patterns: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
@@ -170,7 +172,9 @@ class BidsMap:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when another map would be made."""
-        return hashlib.sha256("\0".join(source.digest for source in self.sources).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            repr([(source.where, source.digest) for source in self.sources]).encode()
+        ).hexdigest()[:16]
 
     def over(self, below: BidsMap) -> BidsMap:
         """This map, and where it says nothing, another."""

@@ -36,6 +36,10 @@ _REST = re.compile(
 _TASK = re.compile(r"task[-_]([A-Za-z0-9]+)", re.IGNORECASE)
 
 
+# What compiling a pattern raises that is wrong, too large or nested too deeply.
+NO_PATTERN = (re.error, OverflowError, RecursionError)
+
+
 class Searching(Protocol):
     """What is needed of a compiled expression."""
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from xnatfs.bids import file_names
 from xnatfs.bids.bids_image import BidsImage, ScanFiles
-from xnatfs.bids.mapping import LAST, BidsMap, frames_of
+from xnatfs.bids.mapping import COUNTED, LAST, BidsMap, frames_of
 from xnatfs.server.records import natural
 
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d(?:\.\d{1,9})?)\s*\Z")
@@ -104,7 +104,8 @@ def _numbered(images: Sequence[BidsImage], expected: Sequence[BidsImage], always
     runs: dict[int, str] = {}
     groups = _groups([*images, *expected])
     for group in groups.values():
-        if (len(group) > 1 or always) and "run" not in group[0].entities:
+        counted = len(group) > 1 or always or group[0].rule.repeats == COUNTED
+        if counted and "run" not in group[0].entities:
             ordered = sorted(group, key=lambda image: image.moment)
             runs |= {id(image): str(number) for number, image in enumerate(ordered, 1)}
     leaders: dict[int, BidsImage] = {}

@@ -1,0 +1,245 @@
+"""dcm2bids' configuration: descriptions, each with criteria on the sidecars that dcm2niix would write.
+
+What a listing says is enough for most: the series description and its number, and the echo that a file's name
+has. A description that might fit, but asks for another field, is no answer: the scan has no place, and the
+reason names the field. One that fits none, or several, has none either, as with dcm2bids. `post_op`, which
+runs commands, is not read. Both versions of the format are (`datatype` and `dataType`).
+
+Used by `lab_maps`.
+Threading: immutable values; pure functions.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xnatfs.bids.bids_names import BidsName, read_entities, read_name, rule_of
+from xnatfs.bids.image_files import picture
+from xnatfs.bids.mapping import LAST, RUNS, Intent, Nowhere, Rule
+from xnatfs.bids.patterns import NO_PATTERN, Bounded, Searching
+from xnatfs.server.records import FileRecord, Owner, ScanRecord
+
+_MAX_TEXT_CHARS = 400  # of a scan's, that a pattern is compared with
+_NUMBER = re.compile(r"([0-9]{1,9})(?:-.*)?", re.DOTALL)
+_COMPARISONS: Mapping[str, Callable[[float, Sequence[float]], bool]] = {
+    "lt": lambda value, limits: value < limits[0],
+    "le": lambda value, limits: value <= limits[0],
+    "gt": lambda value, limits: value > limits[0],
+    "ge": lambda value, limits: value >= limits[0],
+    "btw": lambda value, limits: limits[0] < value < limits[-1],
+    "btwe": lambda value, limits: limits[0] <= value <= limits[-1],
+}
+# Names of version 2, and those of version 3.
+_NEW_NAMES = {
+    "dataType": "datatype",
+    "modalityLabel": "suffix",
+    "customLabels": "custom_entities",
+    "customEntities": "custom_entities",
+    "sidecarChanges": "sidecar_changes",
+    "searchMethod": "search_method",
+    "caseSensitive": "case_sensitive",
+    "dupMethod": "dup_method",
+}
+_TASK = r"task-(?P<task>[a-zA-Z0-9]+)"  # what auto_extract_entities looks for in descriptions
+_UNWRITTEN = frozenset({"IntendedFor"})  # of sidecar_changes: not a field as it stands
+
+_Test = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """One description: for each field of the sidecar what it must be, and the rule if all are."""
+
+    tests: Mapping[str, _Test]
+    name: BidsName | None
+    wanted: Sequence[str]  # entities to be extracted
+    problem: str  # why there is no name
+    title: str
+    sidecar: Mapping[str, Any]
+    intent: Intent
+    called: str
+
+    def fits(self, facts: Mapping[str, Sequence[str]]) -> bool | str:
+        """Whether it fits; or the field on which that depends."""
+        unknown = ""
+        for key, test in self.tests.items():
+            if key not in facts:
+                unknown = unknown or key
+            elif not any(test(text) for text in facts[key]):
+                return False
+        return unknown or True
+
+
+@dataclass(frozen=True)
+class Dcm2Bids:
+    """A configuration."""
+
+    descriptions: Sequence[_Description]
+    extractors: Sequence[tuple[str, Searching]]  # fields of the sidecar, and where entities are in them
+
+    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+        """See `mapping.Decider`."""
+        facts = _facts(scan, file)
+        fits = [(one, one.fits(facts)) for one in self.descriptions]
+        sure = [one for one, fit in fits if fit is True]
+        open_keys = [fit for _, fit in fits if isinstance(fit, str)]
+        if open_keys and file is not None:
+            return Nowhere(
+                f"the dcm2bids configuration decides by {open_keys[0]}, which no listing of the server has"
+            )
+        if not sure and not open_keys:
+            return Nowhere("no description of the dcm2bids configuration fits")
+        if len(sure) > 1:
+            titles = ", ".join(one.title for one in sure[:5])
+            return Nowhere(f"several descriptions of the dcm2bids configuration fit: {titles}")
+        return self._rule((sure or [self.descriptions[0]])[0], facts)
+
+    def _rule(
+        self, chosen: _Description, facts: Mapping[str, Sequence[str]]
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere:
+        if chosen.name is None:
+            return Nowhere(f"the dcm2bids configuration: {chosen.problem}")
+        extracted: dict[str, str] = {}
+        for key, pattern in self.extractors:
+            for text in facts.get(key, ()):
+                if (match := pattern.search(text)) is not None:
+                    extracted |= {name: value for name, value in match.groupdict().items() if value}
+                    break
+        entities = dict(chosen.name.entities)
+        try:
+            for entity in chosen.wanted:
+                if entity in extracted:
+                    entities |= read_entities(f"{entity}-{extracted[entity]}")
+            name = read_name(chosen.name.suffix, chosen.name.datatype, entities)
+        except ValueError as error:
+            return Nowhere(f"the dcm2bids configuration: {error}")
+        return rule_of(name, sidecar=chosen.sidecar, intent=chosen.intent, called=chosen.called), {}
+
+
+def read_dcm2bids(document: Mapping[str, Any]) -> tuple[Dcm2Bids, str]:
+    """A configuration from a JSON document, and what becomes of repeated names.
+
+    Raises:
+        ValueError: it is none; a sentence.
+    """
+    top = _renamed(document)
+    descriptions = top.get("descriptions")
+    if not isinstance(descriptions, list) or not all(isinstance(one, dict) for one in descriptions):
+        raise ValueError("its descriptions are not a list of objects")
+    expressions, case = top.get("search_method") == "re", top.get("case_sensitive", True) is not False
+    read = [_description(_renamed(one), place, expressions, case) for place, one in enumerate(descriptions)]
+    if not read:
+        raise ValueError("it has no descriptions")
+    extractors = top.get("extractors", {})
+    if not isinstance(extractors, dict):
+        raise ValueError("its extractors are not an object")
+    found = [
+        (str(key), _expression(text, f"extractor {str(key)[:100]}"))
+        for key, texts in extractors.items()
+        for text in (texts if isinstance(texts, list) else [texts])
+    ]
+    if top.get("auto_extract_entities") is True:
+        found.append(("SeriesDescription", _expression(_TASK, "")))
+        read = [one if one.name is None or one.name.datatype != "func" else _with_task(one) for one in read]
+    return Dcm2Bids(read, found), LAST if top.get("dup_method") == "dup" else RUNS
+
+
+def _with_task(one: _Description) -> _Description:
+    return _Description(**{**vars(one), "wanted": (*one.wanted, "task")})
+
+
+def _renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {_NEW_NAMES.get(str(key), str(key)): value for key, value in table.items()}
+
+
+def _description(table: Mapping[str, Any], place: int, expressions: bool, case: bool) -> _Description:
+    called = table.get("id") if isinstance(table.get("id"), str) else ""
+    title = called or f"number {place + 1}"
+    criteria = table.get("criteria")
+    if not isinstance(criteria, dict) or not criteria:
+        raise ValueError(f"description {title} has no criteria")
+    where = f"description {title}"
+    tests = {str(key): _test(value, where, expressions, case) for key, value in criteria.items()}
+    changes = table.get("sidecar_changes", {})
+    if not isinstance(changes, dict):
+        raise ValueError(f"{where}: its sidecar_changes are not an object")
+    meant = changes.get("IntendedFor", [])
+    meant = [meant] if isinstance(meant, str) else meant
+    intent = Intent(
+        names=tuple(one for one in meant if isinstance(one, str)) if isinstance(meant, list) else ()
+    )
+    sidecar = {str(key): value for key, value in changes.items() if key not in _UNWRITTEN}
+    custom = table.get("custom_entities", "")
+    parts = "_".join(map(str, custom)) if isinstance(custom, list) else str(custom or "")
+    wanted = [part for part in parts.split("_") if part and "-" not in part]
+    fixed = "_".join(part for part in parts.split("_") if "-" in part)
+    name, problem = None, ""
+    try:
+        name = read_name(
+            str(table.get("suffix", "")).lstrip("_"), str(table.get("datatype", "")), read_entities(fixed)
+        )
+    except ValueError as error:
+        problem = f"{where}: {error}"
+    return _Description(tests, name, wanted, problem, title, sidecar, intent, called or "")
+
+
+def _test(value: Any, where: str, expressions: bool, case: bool) -> _Test:
+    """What a text must be for a criterion."""
+    if isinstance(value, dict):
+        ((word, inner),) = value.items() if len(value) == 1 else (("", None),)
+        if word == "any" and isinstance(inner, list):
+            tests = [_test(one, where, expressions, case) for one in inner]
+            return lambda text: any(test(text) for test in tests)
+        if word in _COMPARISONS:
+            limits = _limits(inner, where)
+            return lambda text: (number := _number(text)) is not None and _COMPARISONS[word](number, limits)
+        raise ValueError(f"{where} has a criterion that is neither `any` nor a comparison")
+    if isinstance(value, list):  # of a field that is a list, which no listing has
+        return lambda text: False
+    if expressions:
+        pattern = _expression(value, where)
+        return lambda text: (match := pattern.search(text)) is not None and match.start() == 0
+    shell = re.compile(fnmatch.translate(str(value) if case else str(value).lower()))
+    return lambda text: shell.match((text if case else text.lower())[:_MAX_TEXT_CHARS]) is not None
+
+
+def _expression(text: Any, where: str) -> Searching:
+    try:
+        return Bounded(text)
+    except (TypeError, *NO_PATTERN) as error:
+        raise ValueError(f"{where}: {str(text)[:100]!r} is not a regular expression: {error}") from None
+
+
+def _limits(value: Any, where: str) -> list[float]:
+    limits = [_number(str(one)) for one in (value if isinstance(value, list) else [value])]
+    known = [limit for limit in limits if limit is not None]
+    if not known or len(known) < len(limits):
+        raise ValueError(f"{where}: a comparison needs numbers")
+    return known
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _facts(scan: ScanRecord, file: str | None) -> dict[str, Sequence[str]]:
+    """Fields of the sidecar that are known without it. dcm2niix writes some of them in two ways."""
+    description = scan.series_description
+    facts: dict[str, Sequence[str]] = {
+        "SeriesDescription": tuple(dict.fromkeys((description, description.replace(" ", "_"))))
+    }
+    number = _NUMBER.fullmatch(scan.id)
+    if number is not None:
+        facts["SeriesNumber"] = (str(int(number[1])),)
+    if file is not None:
+        shown = picture(FileRecord(Owner("scan", scan.session_id, scan.id), 0, "", file, 0, ""))
+        if shown is not None and shown.echo:
+            facts["EchoNumber"] = (str(shown.echo),)
+    return facts
