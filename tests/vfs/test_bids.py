@@ -154,8 +154,13 @@ def test_every_image_is_the_servers_file(lab: DemoServer, compose: Compose) -> N
     assert len(shown) == 9 * (4 + 2)
     assert all(truth[entry.inode] == (entry.size, entry.mtime) for _, entry in shown)
     assert len({entry.inode for _, entry in shown}) == len(shown)
-    # The listings `projects` made are all it takes, and what is known of the subjects.
-    assert [record.path for record in lab.requests(".")] == ["/data/projects/ALFA/subjects"]
+    # The listings `projects` made are all it takes, what is known of the subjects, and one look each whether
+    # the lab has mapping files.
+    assert [record.path for record in lab.requests(".")] == [
+        "/data/projects/ALFA/config",
+        "/data/config/bids/bidsmap",
+        "/data/projects/ALFA/subjects",
+    ]
 
 
 def test_a_cold_walk_costs_the_listings_only(lab: DemoServer, compose: Compose) -> None:

@@ -26,9 +26,15 @@ This is a view of an XNAT server as a BIDS dataset, made by xnatfs {version} as 
 Nothing is copied: an image here is
 the server's file under another name, fetched when it is read.
 
-Which scan became which file follows from the rules in code/. A lab's own rules come from `xnatfs mount \
---bids-map FILE`, from the user's
-bids.toml, or from the file bids.toml in the project's resource XNATFS; docs/bids.md of xnatfs describes them.
+Which scan became which file follows from the first of these that says something of it; copies are in code/:
+
+{maps}
+
+A lab's own rules come from `xnatfs mount --bids-map FILE`, from the user's
+bids.toml, or from the file bids.toml in the project's resource XNATFS. Below them
+stands the mapping that the lab has on the server for dcm2bids, XNAT's own
+converters or bidskit, or ReproIn's names. docs/bids.md of xnatfs describes all of
+it, and how to switch it off.
 
 {made}\
 participants.tsv and sub-*/sub-*_sessions.tsv     what is known of subjects and sessions, their original \
@@ -123,16 +129,18 @@ def description(
     )
 
 
-def readme(title: str, version: str, converter: str = "") -> bytes:
-    """README: what the dataset is and where its tables are.
+def readme(title: str, version: str, maps: Iterable[str], converter: str = "") -> bytes:
+    """README: what the dataset is, what its names follow from, and where its tables are.
 
     Args:
         title: of the dataset.
         version: of xnatfs.
+        maps: what the names follow from, in lines.
         converter: the version of what made images; "" if none were made.
     """
     made = _MADE_OF_DICOM.format(version=converter) if converter else ""
-    return _README.format(title=title, version=version, made=made).encode("utf-8", "replace")
+    text = _README.format(title=title, version=version, maps="\n".join(maps), made=made)
+    return text.encode("utf-8", "replace")
 
 
 def participants(people: Iterable[Person], known: ParticipantTable) -> bytes:

@@ -13,6 +13,7 @@ from xnatfs.config import Limits, Privacy
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Failure
 from xnatfs.listing.codec import StoredListings
+from xnatfs.listing.configurations import ConfigurationListings
 from xnatfs.listing.details import DetailListings
 from xnatfs.listing.environment import ListingEnvironment
 from xnatfs.listing.files import FileListings
@@ -51,6 +52,7 @@ class ListingService:
         experiments: lists the experiments of a project with the stamps that move, always asking.
         names: finds sessions by name.
         access: what the user is in each project.
+        configurations: mapping files that labs keep on the server.
         environment: what they are made with.
         clock: they age by it; tests let time pass with it.
     """
@@ -87,6 +89,7 @@ class ListingService:
         self.files.on_wrong = self._wrong
         self.sessions = SessionListings(self.environment, self.projects, self.files)
         self.access = ProjectAccessTable(self.environment)
+        self.configurations = ConfigurationListings(self.environment)
         self.names = SessionNames(self.environment, self.projects)
         self.details = DetailListings(
             self.environment, self.projects, DetailRequests(listings, privacy or Privacy())
@@ -121,6 +124,7 @@ class ListingService:
         self.sessions.refresh()
         self.projects.refresh(project)
         self.access.forget()
+        self.configurations.refresh()
         self.files.refresh()
         self.details.refresh()
 

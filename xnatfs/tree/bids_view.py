@@ -84,7 +84,7 @@ class _BidsFolder:
             "dataset_description.json": metadata_files.description(
                 title, projects, __version__, [made_by] if made_by else []
             ),
-            "README": metadata_files.readme(title, __version__, made_by.get("Version", "")),
+            "README": metadata_files.readme(title, __version__, maps.described(), made_by.get("Version", "")),
             ".bidsignore": metadata_files.IGNORED,
         }
         if known.failure is None:
