@@ -366,7 +366,7 @@ def test_a_list_is_a_dataset_across_projects(lab: DemoServer, compose: Compose, 
         "sub-sub001",
         "sub-sub003",
     ]
-    assert names(vfs, f"{top}/code") == ["ALFA.toml", "DWI.toml"]
+    assert names(vfs, f"{top}/code") == ["ALFA.toml", "DWI.toml", "bids.toml.suggested"]
     rows = table(vfs, f"{top}/participants.tsv")
     assert {row["original_label"]: row["project"] for row in rows} == {
         "phantom": "DWI",

@@ -24,6 +24,7 @@ from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Cause, Failure
+from xnatfs.tree import bids_guesses
 from xnatfs.tree.node import UnknownSize
 from xnatfs.vfs import Vfs
 
@@ -206,6 +207,23 @@ def test_what_lacks_what_bids_demands_is_not_served(mounted: Core) -> None:
     assert failure(vfs, f"{SESSION}/dwi/{STEM}_dwi.nii.gz").cause is Cause.OTHER_IMAGES
     assert "dwi" not in names(vfs, SESSION)
     assert unmapped(vfs)["dwi"] == "dwi/dwi needs a file bval beside the image"
+
+
+def test_a_guess_is_of_what_is_converted_already(
+    mounted: Core, runs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: a column of unmapped.tsv that converts the scans it is about."""
+    monkeypatch.setattr(bids_guesses, "read_guess", lambda sidecar: f"dwi/{json.loads(sidecar)['Modality']}")
+
+    def guesses() -> list[str]:
+        lines = read(mounted.vfs, f"{BIDS}/unmapped.tsv").decode().splitlines()
+        return [line.rpartition("\t")[2] for line in lines[1:]]
+
+    assert guesses() == ["n/a"] and not runs  # the localizer
+    with pytest.raises(OSError):
+        read(mounted.vfs, f"{SESSION}/dwi/{STEM}_dwi.nii.gz")
+    assert sorted(guesses()) == ["dwi/MR", "n/a"] and len(runs) == 1
+    assert b'"localizer"' not in read(mounted.vfs, f"{BIDS}/code/bids.toml.suggested") and len(runs) == 1
 
 
 def test_a_count_that_disagrees_with_the_servers_is_refused(server: DemoServer, compose: Compose) -> None:

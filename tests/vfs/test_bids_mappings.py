@@ -121,9 +121,9 @@ def test_bids_maps_of_project_and_site(study: Shelf, compose: Compose, profile: 
     text = readme(vfs)
     assert "1. bids/bidsmap in the configuration of project P (" in text
     assert "2. bids/bidsmap in the configuration of the site (" in text
-    assert {"bids.toml", "bids-bidsmap.json", "2-bids-bidsmap.json"} == {
-        name for name, _ in vfs.entries(f"{TOP}/code")
-    }
+    assert [name for name, _ in vfs.entries(f"{TOP}/code")] == [
+        *("bids.toml", "bids-bidsmap.json", "2-bids-bidsmap.json", "bids.toml.suggested")
+    ]
 
 
 def test_mapping_files_in_resources_of_the_project(study: Shelf, compose: Compose) -> None:
@@ -241,3 +241,23 @@ def test_switched_off(study: Shelf, compose: Compose, tmp_path: Path) -> None:
         vfs = compose(study.server, f"mount {len(text)}", bids_map=own).vfs
         assert images(vfs) == shown, text
         assert len(study.server.requests(CONFIG)) == asked
+
+
+def test_what_dcm2niix_guesses_is_a_suggestion(shelf: Shelf, compose: Compose) -> None:
+    for id, description in (("1", "mystery"), ("2", "mystery"), ("3", "riddle")):
+        scan = shelf.make.scan(shelf.session, id, "scan", description)
+        sidecar = json.dumps({"BidsGuess": ["anat", f"_acq-x_run-{id}_T2w"]}).encode()
+        shelf.make.resource(scan, "NIFTI", {"i.nii.gz": b"\x1f\x8b", "i.json": sidecar})
+    vfs = compose(shelf.server).vfs
+
+    def guesses() -> list[str]:
+        lines = read(vfs, f"{TOP}/unmapped.tsv").decode().splitlines()
+        assert lines[0].endswith("\treason\tbids_guess")
+        return [line.rpartition("\t")[2] for line in lines[1:]]
+
+    assert guesses() == ["n/a"] * 3 and not shelf.downloads()
+    text = read(vfs, f"{TOP}/code/bids.toml.suggested").decode()
+    assert text.count("[[rule]]") == 2 and 'description = "riddle"\nto = "anat/T2w"' in text
+    assert shelf.downloads() == 2  # one of each kind
+    # What was read is at hand; no image has its name of it.
+    assert guesses() == ["anat/acq-x_T2w", "n/a", "anat/acq-x_T2w"] and images(vfs) == []

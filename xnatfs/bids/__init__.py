@@ -8,6 +8,7 @@
     reproin.py          ... ReproIn's names
     bidskit.py          ... bidskit's translator
     bids_names.py       names that these give files, checked
+    guesses.py          dcm2niix's guesses, as a suggestion
     default_rules.py    the rules for the usual scan types, which every map stands on
     patterns.py         the patterns of rules, and the task in a description
     schema.py           what BIDS demands of each kind of file

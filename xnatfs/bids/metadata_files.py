@@ -187,17 +187,18 @@ def scans(rows: Iterable[Row], experiment: ExperimentRecord) -> bytes:
     return table(["filename", "acq_time", *SCANS], map(line, rows))
 
 
-def unmapped(rows: Iterable[tuple[VisitRow, str, Unmapped]]) -> bytes:
-    """unmapped.tsv; the text is the subject's original label."""
+def unmapped(rows: Iterable[tuple[VisitRow, str, Unmapped, str]]) -> bytes:
+    """unmapped.tsv; the texts are the subject's original label, and what dcm2niix takes the scan for."""
     scan_columns = ["scan_id", "scan_type", "series_description", "quality", "frames"]
 
-    def line(visit: VisitRow, subject: str, row: Unmapped) -> list[str]:
+    def line(visit: VisitRow, subject: str, row: Unmapped, guess: str) -> list[str]:
         scan = row.scan
         about = [scan.id, scan.type, scan.series_description, scan.quality, scan.frames]
-        return [visit.project, subject, visit.experiment.label, *about, row.resource, row.source, row.reason]
+        why = [row.resource, row.source, row.reason, guess]
+        return [visit.project, subject, visit.experiment.label, *about, *why]
 
     return table(
-        ["project", "subject", "session", *scan_columns, "resource", "file", "reason"],
+        ["project", "subject", "session", *scan_columns, "resource", "file", "reason", "bids_guess"],
         (line(*row) for row in rows),
     )
 

@@ -120,6 +120,34 @@ def files_of(sources: Sources, place: ResourcePlace, resource: ResourceRecord) -
     return file_nodes(sources, place, sources.listing_service.files.of(place.project, resource), resource)
 
 
+def sidecars_of(
+    sources: Sources, rules: BidsMap, place: ResourcePlace, resources: list[ResourceRecord]
+) -> list[File]:
+    """The sidecars of a scan's images: the server's, or what was made of its DICOM files already.
+
+    Raises:
+        Failure: they cannot be listed.
+    """
+    label = rules.choose([resource.label for resource in resources])
+    dicom, conversions = _dicom(sources, place.project, label or "", resources), sources.conversions
+    if dicom is not None:
+        if conversions is None or conversions.missing:
+            return []
+        scan = dicom_scan(sources, conversions, place, dicom)
+        made = None if scan is None else scan.known
+        if scan is None or made is None:
+            return []
+        return [ConvertedFile(scan, name) for name in made.sizes if name.endswith(".json")]
+    labels = {label.lower() for label in (*rules.images, *rules.sidecars)}
+    nodes = [
+        item
+        for resource in resources
+        if resource.label.lower() in labels
+        for item in files_of(sources, place, resource).items()
+    ]
+    return [node for path, node in nodes if path.lower().endswith(".json")]
+
+
 def counted(scan: ScanRecord, files: int | None) -> ScanRecord:
     """A scan with the number of its DICOM files as that of its frames, where the server does not say: it is
     what servers enter there. While that is not known either, there may be several.

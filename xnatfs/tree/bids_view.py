@@ -13,7 +13,7 @@ Threading: any thread; values derived from listings are kept with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from xnatfs.bids.mapping import BidsMap
 from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord, Owner, natural
+from xnatfs.tree.bids_guesses import SUGGESTED, BidsGuesses
 from xnatfs.tree.bids_maps import Maps, ScopeMaps, read_start
 from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
 from xnatfs.tree.bids_scans import Gathered, gather, may_make, may_show
@@ -92,7 +93,7 @@ class _BidsFolder:
         nodes: dict[str, Node] = {name: known_text(data, mtime, *where, name) for name, data in small.items()}
         if known.failure is not None:
             nodes |= {name: self._participants_file(name, mtime) for name in FILES}
-        nodes[metadata_files.UNMAPPED] = self._unmapped_file(mtime)
+        nodes[metadata_files.UNMAPPED] = self._made_of_all(mtime, self._unmapped, metadata_files.UNMAPPED)
         nodes["code"] = self._code(maps, mtime)
         for label, visits in people.visits.items():
             nodes[f"sub-{label}"] = self._subject(label, people.accession[label], visits, known)
@@ -131,6 +132,7 @@ class _BidsFolder:
             name: known_text(text, mtime, *self.scope.identity, "code", name)
             for name, text in maps.texts().items()
         }
+        files[SUGGESTED] = self._made_of_all(mtime, self._suggestion, "code", SUGGESTED)
         return Branch(inode_of("bids", *self.scope.identity, "code"), lambda: files, mtime=mtime)
 
     def _title(self, snapshot: Snapshot) -> str:
@@ -390,26 +392,39 @@ class _BidsFolder:
 
     # --- what could not be mapped ---------------------------------------------------------------------------
 
-    def _unmapped_file(self, mtime: float) -> GeneratedFile:
+    def _made_of_all(self, mtime: float, made: Callable[[], bytes], *where: str) -> GeneratedFile:
+        """A file that all sessions have to be listed for, made at each look."""
+
         def key() -> str:
             snapshot = self.scope.members()
             return snapshot.memo.get(
-                ("bids unmapped", self.scope.identity),
-                lambda: f"unmapped {self.scope.identity} {id(snapshot)}",
+                ("bids unmapped", self.scope.identity, where),
+                lambda: f"{where[-1]} {self.scope.identity} {id(snapshot)}",
             )
 
         return made_when_opened(
-            self.made,
-            key,
-            self._unmapped,
-            lambda: mtime,
-            *self.scope.identity,
-            metadata_files.UNMAPPED,
-            every_time=True,
+            self.made, key, made, lambda: mtime, *self.scope.identity, *where, every_time=True
         )
 
     def _unmapped(self) -> bytes:
         snapshot = self.scope.members()
+        guesses = BidsGuesses(self.sources, snapshot, self.maps.of(snapshot))
+        return metadata_files.unmapped(
+            (visit, visit.experiment.subject_label, row, guesses.at_hand(visit, row.scan))
+            for visit, row in self._left_out(snapshot)
+        )
+
+    def _suggestion(self) -> bytes:
+        snapshot = self.scope.members()
+        guesses = BidsGuesses(self.sources, snapshot, self.maps.of(snapshot))
+        return guesses.suggestion(
+            (visit, row)
+            for visit, row in self._left_out(snapshot)
+            if row.scan.quality not in (guesses.maps.maps[visit.project].skip_quality or ())
+        )
+
+    def _left_out(self, snapshot: Snapshot) -> list[tuple[VisitRow, Unmapped]]:
+        """Scans and images without a place, in order."""
         maps = self.maps.of(snapshot)
         people = self.people(snapshot, maps)
         shown = [(label, visit) for label, visits in people.visits.items() for visit in visits.values()]
@@ -418,12 +433,9 @@ class _BidsFolder:
             by_project.setdefault(visit.project, []).append(visit.experiment.id)
         for project, sessions in by_project.items():
             self.sources.listing_service.files.prefetch(project, sessions)
-        rows: list[tuple[VisitRow, str, Unmapped]] = []
+        rows: list[tuple[VisitRow, Unmapped]] = []
         for label, visit in shown:
-            rows += [
-                (visit, visit.experiment.subject_label, unmapped)
-                for unmapped in self.session(label, visit).plan.unmapped
-            ]
+            rows += [(visit, unmapped) for unmapped in self.session(label, visit).plan.unmapped]
         for visit in people.hidden:
             plan = arrange(
                 "x",
@@ -436,11 +448,13 @@ class _BidsFolder:
                 ).given,
                 maps.maps[visit.project],
             )
-            rows += [(visit, visit.experiment.subject_label, unmapped) for unmapped in plan.unmapped]
-        rows.sort(
-            key=lambda row: (row[1], row[0].experiment.label, row[0].experiment.id, natural(row[2].scan.id))
-        )
-        return metadata_files.unmapped(rows)
+            rows += [(visit, unmapped) for unmapped in plan.unmapped]
+
+        def order(row: tuple[VisitRow, Unmapped]) -> tuple[object, ...]:
+            experiment = row[0].experiment
+            return experiment.subject_label, experiment.label, experiment.id, natural(row[1].scan.id)
+
+        return sorted(rows, key=order)
 
 
 class _Shown(NamedTuple):

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xnatfs.bids.default_rules import usual_map
+from xnatfs.bids.guesses import Series, read_guess, suggested
 from xnatfs.bids.lab_maps import LabFile, LabMap, lab_map
+from xnatfs.bids.map_file import parse
 from xnatfs.bids.mapping import LAST, RUNS, BidsMap, MapSource, Nowhere
 from xnatfs.server.records import ScanRecord
 
@@ -335,3 +337,28 @@ def test_no_mapping_file_is_an_accident(document: Any, description: str) -> None
     assert (found.map is None) == (len(found.problems) == 1)
     if found.map is not None:
         where(whole(found), scan(description))
+
+
+# --- dcm2niix's guesses -------------------------------------------------------------------------------------
+
+
+def test_a_guess_is_a_rule_to_check() -> None:
+    def guess(*parts: Any) -> str:
+        return read_guess(json.dumps({"BidsGuess": parts}).encode())
+
+    assert guess("anat", "_acq-tfl3_run-2_T1w") == "anat/acq-tfl3_T1w"
+    for wrong in (("anat",), ("anat", 7), ()):
+        assert guess(*wrong) == ""
+    assert read_guess(b"no json") == read_guess(b'{"A": 1}') == ""
+    text = suggested(
+        {
+            Series("x", 'T1* [a] "b"?'): guess("anat", "_acq-tfl3_run-2_T1w"),
+            Series("ep2d", ""): guess("func", "_task-rest_dir-AP_run-4_bold"),
+            Series("y", "adc\n[[rule]]"): guess("discard", "_run-5_ADC"),
+        }
+    )
+    rules = parse(text, "the suggestion").over(usual_map())
+    assert where(rules, scan('t1* [A] "b"?', type="x")) == "anat/T1w acq-tfl3"
+    assert where(rules, scan("T1 a b", type="x")) == "anat/T1w"  # the usual rules'
+    assert where(rules, scan("faces", type="ep2d")) == "func/bold task-faces dir-AP"
+    assert text.splitlines()[-1] == r'# "adc\\n[[rule]]": discard/ADC'
