@@ -110,6 +110,29 @@ def test_a_dcm2bids_configuration(study: Shelf, compose: Compose, profile: str) 
     ]
 
 
+def test_a_criterion_that_no_listing_decides_reads_the_sidecar(shelf: Shelf, compose: Compose) -> None:
+    criteria = {"SeriesDescription": "GRE", "ImageType": ["ORIGINAL", "PRIMARY", "*", "NORM"]}
+    one = {"datatype": "anat", "suffix": "T1w", "criteria": criteria}
+    other = {"datatype": "anat", "suffix": "T2w", "criteria": {"SeriesDescription": "plain"}}
+    configure(shelf, "dcm2bids", "bidsconfig", {"descriptions": [one, other]})
+    for id, description, kind in (
+        *(("1", "GRE", "ND"), ("2", "GRE", "NORM"), ("3", "GRE", "")),
+        ("4", "plain", "M"),
+    ):
+        scan = shelf.make.scan(shelf.session, id, "scan", description)
+        sidecar = json.dumps({"SeriesDescription": "GRE", "ImageType": ["ORIGINAL", "PRIMARY", "M", kind]})
+        files = {"i.nii.gz": id.encode(), "i.json": sidecar.encode()} if kind else {"i.nii.gz": id.encode()}
+        shelf.make.resource(scan, "NIFTI", files)
+    vfs = compose(shelf.server).vfs
+    assert images(vfs) == ["T1w", "T2w"] and shelf.downloads() == 2  # the sidecars that decide
+    assert read(vfs, f"{SES}/anat/sub-s_ses-S_T1w.nii.gz") == b"2"
+    assert reasons(vfs) == {
+        "1": "no description of the dcm2bids configuration fits",
+        "3": "the dcm2bids configuration decides by ImageType, which is not known of it",
+    }
+    assert images(vfs) == ["T1w", "T2w"] and shelf.downloads() == 3
+
+
 @pytest.mark.parametrize("profile", ["full", "proven"])
 def test_bids_maps_of_project_and_site(study: Shelf, compose: Compose, profile: str) -> None:
     study.switches.update({"profile": profile})

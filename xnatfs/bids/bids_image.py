@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from xnatfs.bids.image_files import Picture
-from xnatfs.bids.mapping import Rule
+from xnatfs.bids.mapping import Fields, Rule
 from xnatfs.bids.schema import KINDS, SuffixKind
 from xnatfs.server.records import FileRecord, ScanRecord
 
@@ -32,6 +32,8 @@ class ScanFiles(NamedTuple):
     Of a scan that has DICOM files alone, `files` are those that are made of these: while nobody knows them,
     those of one image. `assumed` is that image. Once they are known, `images` has what is known of each, by
     path, and `refused` why others were not made.
+
+    `fields` are those of sidecars, by path; of a scan whose place they decide.
     """
 
     scan: ScanRecord
@@ -42,6 +44,7 @@ class ScanFiles(NamedTuple):
     assumed: FileRecord | None = None
     images: Mapping[str, KnownImage] = MappingProxyType({})
     refused: Sequence[str] = ()
+    fields: Mapping[str, Fields] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,29 +70,34 @@ class BidsImage:
         return self.given.images.get(self.picture.record.path)
 
     def companion(self, *endings: str) -> FileRecord | None:
-        """The file of the same name with another ending, beside the image or in the sidecar resource."""
-        for files in (self.given.files, self.given.sidecars):
-            by_path = {record.path.lower(): record for record in files}
+        """See `companion`."""
+        return companion(self.given, self.picture, self.alone, *endings)
+
+
+def companion(given: ScanFiles, image: Picture, alone: bool, *endings: str) -> FileRecord | None:
+    """The file of the same name with another ending, beside the image or in the sidecar resource."""
+    for files in (given.files, given.sidecars):
+        by_path = {record.path.lower(): record for record in files}
+        for ending in endings:
+            wanted = f"{image.stem}{ending}".lower()
+            file_name = wanted.rsplit("/", 1)[-1]
+            companion = by_path.get(wanted)
+            if companion is None and files is given.sidecars:
+                companion = next(
+                    (record for path, record in by_path.items() if path.rsplit("/", 1)[-1] == file_name),
+                    None,
+                )
+            if companion is not None:
+                return companion
+    if alone:
+        for files in (given.files, given.sidecars):
             for ending in endings:
-                wanted = f"{self.picture.stem}{ending}".lower()
-                file_name = wanted.rsplit("/", 1)[-1]
-                companion = by_path.get(wanted)
-                if companion is None and files is self.given.sidecars:
-                    companion = next(
-                        (record for path, record in by_path.items() if path.rsplit("/", 1)[-1] == file_name),
-                        None,
-                    )
-                if companion is not None:
-                    return companion
-        if self.alone:
-            for files in (self.given.files, self.given.sidecars):
-                for ending in endings:
-                    bare = ending.lstrip("._")
-                    some = [
-                        record
-                        for record in files
-                        if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", record.path, re.IGNORECASE)
-                    ]
-                    if len(some) == 1:
-                        return some[0]
-        return None
+                bare = ending.lstrip("._")
+                some = [
+                    record
+                    for record in files
+                    if re.search(rf"(\A|[/._-]){re.escape(bare)}\Z", record.path, re.IGNORECASE)
+                ]
+                if len(some) == 1:
+                    return some[0]
+    return None

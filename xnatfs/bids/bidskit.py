@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xnatfs.bids.bids_names import read_name, rule_of
-from xnatfs.bids.mapping import Intent, Nowhere, Rule
+from xnatfs.bids.mapping import Decider, Fields, Intent, Nowhere, Rule
 from xnatfs.bids.patterns import pattern
 from xnatfs.bids.schema import KINDS
 from xnatfs.server.records import ScanRecord
@@ -25,12 +25,14 @@ _PHASE = pattern(r"re:_ph\.nii")
 
 
 @dataclass(frozen=True)
-class Translator:
+class Translator(Decider):
     """A translator, by series description."""
 
     entries: Mapping[str, Sequence[Rule] | Nowhere]
 
-    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+    def find(
+        self, scan: ScanRecord, file: str | None, fields: Fields | None = None
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
         """See `mapping.Decider`."""
         found = self.entries.get(_plain(scan.series_description))
         if found is None:

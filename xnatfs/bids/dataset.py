@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from xnatfs.bids.bids_image import BidsImage, ScanFiles
+from xnatfs.bids.bids_image import BidsImage, ScanFiles, companion
 from xnatfs.bids.field_maps import echo_sources, links_of
 from xnatfs.bids.image_files import Picture, converted_picture, picture
-from xnatfs.bids.mapping import BidsMap, Nowhere, frames_of
+from xnatfs.bids.mapping import BidsMap, Fields, Nowhere, frames_of
 from xnatfs.bids.run_numbers import in_time, named
 from xnatfs.bids.schema import COMPANIONS, KINDS, TIMED
 from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord
@@ -161,9 +161,12 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[BidsImage
         return []
     images: list[BidsImage] = []
     for image in pictures:
-        where = rules.place(scan, image.name)
+        where = rules.place(scan, image.name, _fields(given, image, len(pictures) == 1))
         if isinstance(where, Nowhere):
-            without(where.reason, image.record.path)
+            pending = given.assumed is not None and not given.images
+            pending = pending and rules.has_deciders and rules.asks(scan)
+            later = "; it is once the scan is converted" if pending else ""
+            without(f"{where.reason}{later}", image.record.path)
             continue
         if image.derivation and "file" not in where.rule.patterns:
             without(f"made from another image ({image.derivation})", image.record.path)
@@ -185,6 +188,14 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[BidsImage
         )
     echoes = {image.picture.echo for image in images if image.picture.echo}
     return [_refined(image, len(echoes) > 1) for image in images]
+
+
+def _fields(given: ScanFiles, image: Picture, alone: bool) -> Fields | None:
+    """The fields of an image's sidecar, if they are known."""
+    if not given.fields:
+        return None
+    sidecar = companion(given, image, alone, ".json")
+    return None if sidecar is None else given.fields.get(sidecar.path)
 
 
 def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:

@@ -1,9 +1,10 @@
-"""dcm2bids' configuration: descriptions, each with criteria on the sidecars that dcm2niix would write.
+"""dcm2bids' configuration: descriptions, each with criteria on the sidecars that dcm2niix writes.
 
 What a listing says is enough for most: the series description and its number, and the echo that a file's name
-has. A description that might fit, but asks for another field, is no answer: the scan has no place, and the
-reason names the field. One that fits none, or several, has none either, as with dcm2bids. `post_op`, which
-runs commands, is not read. Both versions of the format are (`datatype` and `dataType`).
+has. Where a description might fit, but asks for another field, the sidecars decide; without one the scan has
+no place, and the reason names the field. One that fits no description, or several, has none either, as with
+dcm2bids. `post_op`, which runs commands, is not read. Both versions of the format are (`datatype` and
+`dataType`).
 
 Used by `lab_maps`.
 Threading: immutable values; pure functions.
@@ -19,7 +20,7 @@ from typing import Any
 
 from xnatfs.bids.bids_names import BidsName, read_entities, read_name, rule_of
 from xnatfs.bids.image_files import picture
-from xnatfs.bids.mapping import LAST, RUNS, Intent, Nowhere, Rule
+from xnatfs.bids.mapping import LAST, RUNS, Decider, Fields, Intent, Nowhere, Rule
 from xnatfs.bids.patterns import NO_PATTERN, Bounded, Searching
 from xnatfs.server.records import FileRecord, Owner, ScanRecord
 
@@ -45,9 +46,11 @@ _NEW_NAMES = {
     "dupMethod": "dup_method",
 }
 _TASK = r"task-(?P<task>[a-zA-Z0-9]+)"  # what auto_extract_entities looks for in descriptions
+_NO_FIELD = "SidecarFilename"  # what the file was called by dcm2bids' own call of dcm2niix
 _UNWRITTEN = frozenset({"IntendedFor"})  # of sidecar_changes: not a field as it stands
 
-_Test = Callable[[str], bool]
+_Test = Callable[[Any], bool]
+_Facts = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -63,34 +66,39 @@ class _Description:
     intent: Intent
     called: str
 
-    def fits(self, facts: Mapping[str, Sequence[str]]) -> bool | str:
-        """Whether it fits; or the field on which that depends."""
+    def fits(self, facts: _Facts, known: bool) -> bool | str:
+        """Whether it fits; or the field on which that depends.
+
+        Args:
+            facts: fields of the sidecar.
+            known: there are no others.
+        """
         unknown = ""
         for key, test in self.tests.items():
-            if key not in facts:
+            if key not in facts and (key == _NO_FIELD or not known):
                 unknown = unknown or key
-            elif not any(test(text) for text in facts[key]):
+            elif not any(test(value) for value in facts.get(key, ("",))):
                 return False
         return unknown or True
 
 
 @dataclass(frozen=True)
-class Dcm2Bids:
+class Dcm2Bids(Decider):
     """A configuration."""
 
     descriptions: Sequence[_Description]
     extractors: Sequence[tuple[str, Searching]]  # fields of the sidecar, and where entities are in them
 
-    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+    def find(
+        self, scan: ScanRecord, file: str | None, fields: Fields | None = None
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
         """See `mapping.Decider`."""
-        facts = _facts(scan, file)
-        fits = [(one, one.fits(facts)) for one in self.descriptions]
+        facts = _facts(scan, file) if fields is None else {key: (value,) for key, value in fields.items()}
+        fits = [(one, one.fits(facts, fields is not None)) for one in self.descriptions]
         sure = [one for one, fit in fits if fit is True]
         open_keys = [fit for _, fit in fits if isinstance(fit, str)]
         if open_keys and file is not None:
-            return Nowhere(
-                f"the dcm2bids configuration decides by {open_keys[0]}, which no listing of the server has"
-            )
+            return Nowhere(f"the dcm2bids configuration decides by {open_keys[0]}, which is not known of it")
         if not sure and not open_keys:
             return Nowhere("no description of the dcm2bids configuration fits")
         if len(sure) > 1:
@@ -98,17 +106,25 @@ class Dcm2Bids:
             return Nowhere(f"several descriptions of the dcm2bids configuration fit: {titles}")
         return self._rule((sure or [self.descriptions[0]])[0], facts)
 
-    def _rule(
-        self, chosen: _Description, facts: Mapping[str, Sequence[str]]
-    ) -> tuple[Rule, Mapping[str, str]] | Nowhere:
+    def asks(self, scan: ScanRecord) -> bool:
+        """See `mapping.Decider`."""
+        facts = _facts(scan, None)
+        return any(
+            isinstance(one.fits(facts, known=False), str) and _NO_FIELD not in one.tests
+            for one in self.descriptions
+        )
+
+    def _rule(self, chosen: _Description, facts: _Facts) -> tuple[Rule, Mapping[str, str]] | Nowhere:
         if chosen.name is None:
             return Nowhere(f"the dcm2bids configuration: {chosen.problem}")
         extracted: dict[str, str] = {}
         for key, pattern in self.extractors:
-            for text in facts.get(key, ()):
-                if (match := pattern.search(text)) is not None:
-                    extracted |= {name: value for name, value in match.groupdict().items() if value}
-                    break
+            values = [
+                value for one in facts.get(key, ()) for value in (one if isinstance(one, list) else [one])
+            ]
+            match = next(filter(None, (pattern.search(str(value)) for value in values)), None)
+            if match is not None:
+                extracted |= {name: value for name, value in match.groupdict().items() if value}
         entities = dict(chosen.name.entities)
         try:
             for entity in chosen.wanted:
@@ -187,24 +203,39 @@ def _description(table: Mapping[str, Any], place: int, expressions: bool, case: 
     return _Description(tests, name, wanted, problem, title, sidecar, intent, called or "")
 
 
-def _test(value: Any, where: str, expressions: bool, case: bool) -> _Test:
-    """What a text must be for a criterion."""
-    if isinstance(value, dict):
-        ((word, inner),) = value.items() if len(value) == 1 else (("", None),)
+def _test(criterion: Any, where: str, expressions: bool, case: bool) -> _Test:
+    """What a value must be for a criterion."""
+    if isinstance(criterion, dict):
+        ((word, inner),) = criterion.items() if len(criterion) == 1 else (("", None),)
         if word == "any" and isinstance(inner, list):
             tests = [_test(one, where, expressions, case) for one in inner]
-            return lambda text: any(test(text) for test in tests)
+            return lambda value: any(test(value) for test in tests)
         if word in _COMPARISONS:
-            limits = _limits(inner, where)
-            return lambda text: (number := _number(text)) is not None and _COMPARISONS[word](number, limits)
+            limits, compare = _limits(inner, where), _COMPARISONS[word]
+            return lambda value: (number := _number(value)) is not None and compare(number, limits)
         raise ValueError(f"{where} has a criterion that is neither `any` nor a comparison")
-    if isinstance(value, list):  # of a field that is a list, which no listing has
-        return lambda text: False
+    if isinstance(criterion, list):
+        parts = [_plain_test(one, where, expressions, case) for one in criterion]
+        return lambda value: (
+            isinstance(value, list)
+            and len(value) == len(parts)
+            and all(test(part) for test, part in zip(parts, value, strict=True))
+        )
+    plain = _plain_test(criterion, where, expressions, case)
+    return lambda value: not isinstance(value, list) and plain(value)
+
+
+def _plain_test(criterion: Any, where: str, expressions: bool, case: bool) -> _Test:
     if expressions:
-        pattern = _expression(value, where)
-        return lambda text: (match := pattern.search(text)) is not None and match.start() == 0
-    shell = re.compile(fnmatch.translate(str(value) if case else str(value).lower()))
-    return lambda text: shell.match((text if case else text.lower())[:_MAX_TEXT_CHARS]) is not None
+        pattern = _expression(criterion, where)
+        return lambda value: (match := pattern.search(str(value))) is not None and match.start() == 0
+    shell = re.compile(fnmatch.translate(str(criterion) if case else str(criterion).lower()))
+
+    def fits(value: Any) -> bool:
+        text = str(value)[:_MAX_TEXT_CHARS]
+        return shell.match(text if case else text.lower()) is not None
+
+    return fits
 
 
 def _expression(text: Any, where: str) -> Searching:
@@ -215,24 +246,24 @@ def _expression(text: Any, where: str) -> Searching:
 
 
 def _limits(value: Any, where: str) -> list[float]:
-    limits = [_number(str(one)) for one in (value if isinstance(value, list) else [value])]
+    limits = [_number(one) for one in (value if isinstance(value, list) else [value])]
     known = [limit for limit in limits if limit is not None]
     if not known or len(known) < len(limits):
         raise ValueError(f"{where}: a comparison needs numbers")
     return known
 
 
-def _number(text: str) -> float | None:
+def _number(value: Any) -> float | None:
     try:
-        return float(text)
-    except ValueError:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _facts(scan: ScanRecord, file: str | None) -> dict[str, Sequence[str]]:
+def _facts(scan: ScanRecord, file: str | None) -> _Facts:
     """Fields of the sidecar that are known without it. dcm2niix writes some of them in two ways."""
     description = scan.series_description
-    facts: dict[str, Sequence[str]] = {
+    facts: dict[str, Sequence[Any]] = {
         "SeriesDescription": tuple(dict.fromkeys((description, description.replace(" ", "_"))))
     }
     number = _NUMBER.fullmatch(scan.id)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from xnatfs.bids.file_names import legal
 from xnatfs.bids.patterns import Pattern, Searching, any_word, task_of
@@ -22,6 +22,9 @@ from xnatfs.server.records import ScanRecord
 RUNS, LAST = "runs", "last"
 COUNTED = "counted"  # runs, even of one image
 TEMPLATE = re.compile(r"\{(\w*)\}")
+
+
+Fields = Mapping[str, Any]  # of a sidecar
 
 
 class BidsPlace(NamedTuple):
@@ -134,14 +137,24 @@ class Rule:
         return count is not None and self.frames[0] <= count <= self.frames[1]
 
 
-class Decider(Protocol):
+class Decider:
     """Rules that were written for another program, and decide by themselves."""
 
-    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+    def find(
+        self, scan: ScanRecord, file: str | None, fields: Fields | None = None
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
         """The rule for an image of a scan, with what its patterns matched; why it has no place; or None, if
-        this says nothing of it. `file` None asks whether any file could have a place.
+        this says nothing of it.
+
+        Args:
+            file: the image's own name; None asks whether any file could have a place.
+            fields: its sidecar, if that is known.
         """
-        ...
+        raise NotImplementedError
+
+    def asks(self, scan: ScanRecord) -> bool:
+        """Whether the sidecars of a scan decide, which nobody has read yet."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -195,12 +208,12 @@ class BidsMap:
             below.reproin if self.reproin is None else self.reproin,
         )
 
-    def place(self, scan: ScanRecord, file: str) -> BidsPlace | Nowhere:
-        """Where an image of a scan goes."""
+    def place(self, scan: ScanRecord, file: str, fields: Fields | None = None) -> BidsPlace | Nowhere:
+        """Where an image of a scan goes; `fields` are those of its sidecar, if that is known."""
         missed: Rule | None = None
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                decided = rule.find(scan, file)
+                decided = rule.find(scan, file, fields)
                 if decided is None:
                     continue
                 return decided if isinstance(decided, Nowhere) else placed(decided[0], scan, decided[1])
@@ -245,6 +258,20 @@ class BidsMap:
                     return True
                 if "file" not in rule.patterns:
                     return False
+        return False
+
+    @cached_property
+    def has_deciders(self) -> bool:
+        """Whether some of it was written for another program."""
+        return any(not isinstance(rule, Rule) for rule in self.rules)
+
+    def asks(self, scan: ScanRecord) -> bool:
+        """Whether the sidecars of a scan decide where its images go."""
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                return rule.asks(scan)
+            if rule.fits(scan, None) is not None and "file" not in rule.patterns:
+                return False
         return False
 
     def choose(self, labels: Sequence[str]) -> str | None:

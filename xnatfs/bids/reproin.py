@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xnatfs.bids.bids_names import read_name, rule_of
 from xnatfs.bids.file_names import legal
-from xnatfs.bids.mapping import COUNTED, LAST, Nowhere, Rule
+from xnatfs.bids.mapping import COUNTED, LAST, Decider, Fields, Nowhere, Rule
 from xnatfs.server.records import ScanRecord
 
 _PREFIX = re.compile(r"\A\s*(?:[A-Z]+:|WIP[ _]+)*\s*", re.IGNORECASE)
@@ -28,12 +28,14 @@ _PHASE = re.compile(r"_ph\.nii", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class ReproIn:
+class ReproIn(Decider):
     """The names of scans as rules. `chosen`: a scan that has no such name has no place."""
 
     chosen: bool
 
-    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+    def find(
+        self, scan: ScanRecord, file: str | None, fields: Fields | None = None
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
         """See `mapping.Decider`."""
         found = read_reproin(scan.series_description or scan.type, file)
         if found is None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnatfs.bids.bids_names import read_name, rule_of
-from xnatfs.bids.mapping import Nowhere, Rule
+from xnatfs.bids.mapping import Decider, Fields, Nowhere, Rule
 from xnatfs.bids.patterns import NO_PATTERN, Bounded, Searching
 from xnatfs.server.records import ScanRecord
 
@@ -24,13 +24,15 @@ _DESCRIPTIONS = ("series_description", "xnat_field")
 
 
 @dataclass(frozen=True)
-class XnatMap:
+class XnatMap(Decider):
     """A map, or several put together."""
 
     exact: Mapping[str, Rule | Nowhere]  # by description in lower case
     patterns: Sequence[tuple[Searching, Rule | Nowhere]]
 
-    def find(self, scan: ScanRecord, file: str | None) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
+    def find(
+        self, scan: ScanRecord, file: str | None, fields: Fields | None = None
+    ) -> tuple[Rule, Mapping[str, str]] | Nowhere | None:
         """See `mapping.Decider`."""
         text = scan.series_description or scan.type
         found = self.exact.get(text.strip().lower()) or next(

@@ -17,8 +17,8 @@ from xnatfs.bids.guesses import Series, read_guess, suggested
 from xnatfs.bids.metadata_files import VisitRow
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import ScanRecord
-from xnatfs.tree.bids_maps import Maps, read_start
-from xnatfs.tree.bids_scans import sidecars_of
+from xnatfs.tree.bids_maps import Maps
+from xnatfs.tree.bids_scans import read_start, sidecars_of
 from xnatfs.tree.node import File
 from xnatfs.tree.resource import ResourceFile, Sources
 from xnatfs.tree.scope import Member, Snapshot, scans_of

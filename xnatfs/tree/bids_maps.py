@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 from xnatfs.bids import map_file
@@ -23,13 +23,13 @@ from xnatfs.listing.configurations import SITE
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.configuration_requests import PATHS
 from xnatfs.server.records import ScanRecord
-from xnatfs.tree.bids_scans import files_of
+from xnatfs.tree.bids_scans import files_of, read_start
 from xnatfs.tree.names import spell, spell_label
 from xnatfs.tree.node import File
 from xnatfs.tree.resource import ResourcePlace, Sources
 from xnatfs.tree.scope import Snapshot
 
-_MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
+_NOTHING = BidsMap()
 # Resources of a project, and files in them, where mapping files are by custom.
 _LAB_RESOURCES = frozenset({"xnatfs", "bids_bidsmap", "config", "bids", "dcm2bids", "bidskit"})
 _LAB_FILE = re.compile(
@@ -119,8 +119,11 @@ class ScopeMaps:
         Raises:
             UsageError: the latter is wrong.
         """
-        maps = (self._user_map(project), self._project_map(project, project_snapshot))
-        return reduce(BidsMap.over, [one for one in maps if one is not None], BidsMap())
+        user, own = self._user_map(project), self._project_map(project, project_snapshot)
+        if user is None or own is None:
+            return user or own or _NOTHING
+        key = ("bids own map", user.fingerprint, own.fingerprint)
+        return project_snapshot.memo.get(key, partial(user.over, own))
 
     # --- what the lab has for other programs ----------------------------------------------------------------
 
@@ -143,7 +146,7 @@ class ScopeMaps:
         """The mapping files of the lab, the project's own first, and what could not be had."""
         files: list[LabFile] = []
         problems: list[str] = []
-        in_service = {DCM2BIDS, BIDS_MAP} & set(wanted)
+        in_service = DCM2BIDS in wanted or BIDS_MAP in wanted
         if in_service:
             files += self._configured(project, f"the configuration of project {project}", problems)
         if in_service or BIDSKIT in wanted:
@@ -241,18 +244,3 @@ def _text_of(node: File) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-def read_start(node: File, length: int = _MAX_TEXT_BYTES) -> bytes:
-    """The first bytes of a file of the server."""
-    content = node.open()
-    try:
-        data = b""
-        while len(data) < min(length, content.size):
-            piece = content.read(len(data), min(length, content.size) - len(data))
-            if not piece:
-                break
-            data += piece
-        return data
-    finally:
-        content.close()

@@ -8,17 +8,19 @@ Threading: any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from xnatfs.bids import sidecars
 from xnatfs.bids.bids_image import KnownImage, ScanFiles
 from xnatfs.bids.dataset import image_resources
-from xnatfs.bids.mapping import BidsMap, Nowhere
+from xnatfs.bids.mapping import BidsMap, Fields, Nowhere
 from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE
 from xnatfs.convert.converted_store import ConvertedScan
 from xnatfs.errors import Cause, Failure
+from xnatfs.listing.snapshot import Derived
 from xnatfs.server.records import FileRecord, ResourceRecord, ScanRecord
 from xnatfs.text import printable
 from xnatfs.tree.converted_files import ConvertedFile, DicomScan, dicom_scan, dicom_source, problem_lines
@@ -28,6 +30,8 @@ from xnatfs.tree.scope import Member, Snapshot, scans_of
 from xnatfs.tree.session_folders import scan_place
 
 _BAD_LISTINGS = frozenset({Cause.LISTING_EMPTY, Cause.BAD_LISTING, Cause.GONE})
+_MAX_TEXT_BYTES = 16 * 2**20  # of a sidecar, or a map
+_MAX_SIDECAR_BYTES = 2**20  # of one that is read to know its image's name
 _ASSUMED = tuple(f"{MAIN_IMAGE}{ending}" for ending in (IMAGE_SUFFIX, ".json", ".bval", ".bvec"))
 
 
@@ -60,8 +64,10 @@ def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member)
         dicom = _dicom(sources, member.project, label, resources)
         if dicom is not None:
             found = _of_dicom(sources, rules, place, scan, dicom, nodes)
-            given.append(found.files)
-            state.append((scan.start_time, found.state))
+            records: Sequence[FileRecord] = found.files.files if found.unknown is None else ()
+            fields, versions = _fields(sources, snapshot.memo, rules, scan, records, nodes)
+            given.append(found.files._replace(fields=fields))
+            state.append((scan.start_time, found.state, versions))
             if found.unknown is not None:
                 unknown[scan.id] = found.unknown
             continue
@@ -81,11 +87,11 @@ def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member)
                 listed = {}
             lists.append([node.record for node in listed.values()])
             nodes.update({node.record: node for node in listed.values()})
-        given.append(
-            ScanFiles(scan, label, lists[0], [record for some in lists[1:] for record in some], problem)
-        )
-        records = tuple(record for some in lists for record in some)
-        state.append((scan, scan.start_time, label, problem, records))
+        beside = [record for some in lists[1:] for record in some]
+        records = (*lists[0], *beside)
+        fields, versions = _fields(sources, snapshot.memo, rules, scan, records, nodes)
+        given.append(ScanFiles(scan, label, lists[0], beside, problem, fields=fields))
+        state.append((scan, scan.start_time, label, problem, records, versions))
     return Gathered(given, nodes, tuple(state), unknown)
 
 
@@ -146,6 +152,61 @@ def sidecars_of(
         for item in files_of(sources, place, resource).items()
     ]
     return [node for path, node in nodes if path.lower().endswith(".json")]
+
+
+_NO_FIELDS: tuple[Mapping[str, Fields], tuple[str, ...]] = ({}, ())
+
+
+def _fields(
+    sources: Sources,
+    memo: Derived,
+    rules: BidsMap,
+    scan: ScanRecord,
+    records: Sequence[FileRecord],
+    nodes: Mapping[FileRecord, File],
+) -> tuple[Mapping[str, Fields], tuple[str, ...]]:
+    """The fields of a scan's sidecars, if these decide where its images go, and what changes with them;
+    nothing is made for it.
+    """
+    if not rules.has_deciders:
+        return _NO_FIELDS
+    if not memo.get(("bids asks", rules.fingerprint, scan), partial(rules.asks, scan)):
+        return _NO_FIELDS
+    fields: dict[str, Fields] = {}
+    versions: list[str] = []
+    for record in records:
+        node = nodes[record]
+        if not record.path.lower().endswith(".json") or node.size > _MAX_SIDECAR_BYTES:
+            continue
+        try:
+            found = memo.get(("bids fields", node.version), partial(_read_fields, node))
+        except Failure as failure:
+            if failure.cause is Cause.INTERRUPTED:
+                raise
+            sources.diagnostics.failed(failure)  # the scan has no place, and its line says what is missing
+            continue
+        fields[record.path] = found
+        versions.append(node.version)
+    return fields, tuple(versions)
+
+
+def _read_fields(node: File) -> Fields:
+    return sidecars.read(read_start(node)) or {}
+
+
+def read_start(node: File, length: int = _MAX_TEXT_BYTES) -> bytes:
+    """The first bytes of a file of the server."""
+    content = node.open()
+    try:
+        data = b""
+        while len(data) < min(length, content.size):
+            piece = content.read(len(data), min(length, content.size) - len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+    finally:
+        content.close()
 
 
 def counted(scan: ScanRecord, files: int | None) -> ScanRecord:

@@ -26,9 +26,9 @@ from xnatfs.bids.metadata_files import Person, VisitRow
 from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord, Owner, natural
 from xnatfs.tree.bids_guesses import SUGGESTED, BidsGuesses
-from xnatfs.tree.bids_maps import Maps, ScopeMaps, read_start
+from xnatfs.tree.bids_maps import Maps, ScopeMaps
 from xnatfs.tree.bids_people import FILES, KnownPeople, known_people
-from xnatfs.tree.bids_scans import Gathered, gather, may_make, may_show
+from xnatfs.tree.bids_scans import Gathered, gather, may_make, may_show, read_start
 from xnatfs.tree.converted_files import AssumedFile, ConvertedFile
 from xnatfs.tree.generated import GeneratedFile, GeneratedFolderState, known_text, made_when_opened
 from xnatfs.tree.node import Branch, File, FileBranch, Node, UnknownSize, inode_in_order, inode_of

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.unit.bids.test_dataset import one, plan, reasons
 from xnatfs.bids.bids_image import KnownImage, ScanFiles
-from xnatfs.bids.dataset import Context, Sidecar, Text
+from xnatfs.bids.dataset import Context, Sidecar, Text, arrange
+from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.image_files import converted_picture
+from xnatfs.bids.lab_maps import LabFile, lab_map
+from xnatfs.bids.mapping import MapSource
 from xnatfs.server.records import FileRecord, Owner
 
 ENDINGS = (".nii.gz", ".json", ".bval", ".bvec")
@@ -79,6 +84,20 @@ def test_what_nothing_tells_apart_and_what_was_computed_is_left_out() -> None:
     assert not found.files
     assert reasons(found)["1"] == "nothing says which of the scan's images this is"
     assert reasons(found)["2"] == "made from another image (derivedadc)"
+
+
+def test_what_a_sidecar_decides_is_decided_once_there_is_one() -> None:
+    """Catches: a name that is guessed before the scan is converted, or a reason that says not what to do."""
+    one = {"datatype": "anat", "suffix": "T1w", "criteria": {"SeriesDescription": "GRE", "EchoTime": 0.5}}
+    found = lab_map([LabFile(MapSource("the lab's", json.dumps({"descriptions": [one]})))], None).map
+    assert found is not None
+    rules = found.over(usual_map())
+    before = arrange("01", "A", [unknown("1", "GRE")], rules)
+    reason = "the dcm2bids configuration decides by EchoTime, which is not known of it"
+    assert not before.files and reasons(before) == {"1": f"{reason}; it is once the scan is converted"}
+    fields = {"image.json": {"SeriesDescription": "GRE", "EchoTime": 0.5}}
+    after = arrange("01", "A", [known("1", "GRE", "")._replace(fields=fields)], rules)
+    assert "anat/sub-01_ses-A_T1w.nii.gz" in after.files
 
 
 def test_a_field_map_is_known_by_its_files() -> None:

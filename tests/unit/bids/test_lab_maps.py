@@ -150,7 +150,7 @@ CONFIG = {
         ("SE_map", "7", "fmap/epi acq-rest"),
         ("dti_64", "8", "dwi/dwi"),
         ("dti_SBRef", "8", "several descriptions of the dcm2bids configuration fit: number 4, number 5"),
-        ("T2_tse", "9", "the dcm2bids configuration decides by EchoTime, which no listing of the server has"),
+        ("T2_tse", "9", "the dcm2bids configuration decides by EchoTime, which is not known of it"),
         ("T3", "9", "the dcm2bids configuration: description number 7: anat has no suffix 'T3w'"),
         ("BOLD rest", "9", "no description of the dcm2bids configuration fits"),
     ],
@@ -159,6 +159,47 @@ def test_dcm2bids(description: str, id: str, expected: str) -> None:
     rules = whole(lab(CONFIG))
     assert where(rules, scan(description, id)) == expected
     assert rules.repeats == LAST
+
+
+def test_what_no_listing_has_the_sidecar_decides() -> None:
+    criteria = {
+        "T1w": {"SeriesDescription": "x", "ImageType": ["ORIGINAL", "*", "*", "ND"]},
+        "T2w": {
+            "SeriesDescription": "x",
+            "ImageType": {"any": [["DERIVED", "*"], ["A"]]},
+            "EchoTime": 0.0049,
+        },
+        "FLAIR": {"ProtocolName": "flair*", "EchoTime": {"btwe": [0.1, "0.3"]}},
+        "PDw": {"SeriesDescription": "y", "SidecarFilename": "*_e2*"},
+    }
+    rules = whole(
+        lab(
+            {
+                "extractors": {"ProtocolName": "acq-(?P<acq>[a-z]+)"},
+                "descriptions": [
+                    {"datatype": "anat", "suffix": suffix, "custom_entities": "acq", "criteria": one}
+                    for suffix, one in criteria.items()
+                ],
+            }
+        )
+    )
+
+    def placed(description: str, **fields: Any) -> str:
+        found = rules.place(scan(description), "x.nii", {"SeriesDescription": description, **fields})
+        return (
+            found.reason if isinstance(found, Nowhere) else " ".join([found.suffix, *found.entities.values()])
+        )
+
+    none = "no description of the dcm2bids configuration fits"
+    assert rules.asks(scan("x")) and where(rules, scan("x")).endswith("ImageType, which is not known of it")
+    assert placed("x", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"], ProtocolName="acq-fast") == "T1w fast"
+    assert placed("x", ImageType=["ORIGINAL", "PRIMARY", "M"]) == placed("x", ImageType="ORIGINAL") == none
+    assert placed("x", ImageType=["DERIVED", "M"], EchoTime=0.0049) == "T2w"
+    assert placed("z", ProtocolName="flair_2d", EchoTime=0.3) == "FLAIR" and placed("z", EchoTime=0.2) == none
+    assert placed("y") == "the dcm2bids configuration decides by SidecarFilename, which is not known of it"
+    assert not usual_map().asks(scan("x"))
+    config = {"descriptions": [{"datatype": "anat", "suffix": "T1w", "criteria": {"SeriesDescription": "x"}}]}
+    assert not whole(lab(config)).asks(scan("x"))
 
 
 def test_what_dcm2bids_adds_to_sidecars() -> None:
