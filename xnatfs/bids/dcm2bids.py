@@ -15,7 +15,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xnatfs.bids.bids_names import BidsName, read_entities, read_name, rule_of
@@ -44,8 +44,14 @@ _NEW_NAMES = {
     "searchMethod": "search_method",
     "caseSensitive": "case_sensitive",
     "dupMethod": "dup_method",
+    "intendedFor": "IntendedFor",
 }
-_TASK = r"task-(?P<task>[a-zA-Z0-9]+)"  # what auto_extract_entities looks for in descriptions
+# What auto_extract_entities looks for.
+_AUTOMATIC = {
+    "SeriesDescription": r"task-(?P<task>[a-zA-Z0-9]+)",
+    "PhaseEncodingDirection": r"(?P<dir>[ij]-?)",
+}
+_DIRECTIONS = {"j-": "AP", "j": "PA", "i-": "LR", "i": "RL"}
 _NO_FIELD = "SidecarFilename"  # what the file was called by dcm2bids' own call of dcm2niix
 _UNWRITTEN = frozenset({"IntendedFor"})  # of sidecar_changes: not a field as it stands
 
@@ -64,7 +70,6 @@ class _Description:
     title: str
     sidecar: Mapping[str, Any]
     intent: Intent
-    called: str
 
     def fits(self, facts: _Facts, known: bool) -> bool | str:
         """Whether it fits; or the field on which that depends.
@@ -129,11 +134,13 @@ class Dcm2Bids(Decider):
         try:
             for entity in chosen.wanted:
                 if entity in extracted:
-                    entities |= read_entities(f"{entity}-{extracted[entity]}")
+                    value = extracted[entity]
+                    value = _DIRECTIONS.get(value, value) if entity == "dir" else value
+                    entities |= read_entities(f"{entity}-{value}")
             name = read_name(chosen.name.suffix, chosen.name.datatype, entities)
         except ValueError as error:
             return Nowhere(f"the dcm2bids configuration: {error}")
-        return rule_of(name, sidecar=chosen.sidecar, intent=chosen.intent, called=chosen.called), {}
+        return rule_of(name, sidecar=chosen.sidecar, intent=chosen.intent, called=chosen.title), {}
 
 
 def read_dcm2bids(document: Mapping[str, Any]) -> tuple[Dcm2Bids, str]:
@@ -147,7 +154,9 @@ def read_dcm2bids(document: Mapping[str, Any]) -> tuple[Dcm2Bids, str]:
     if not isinstance(descriptions, list) or not all(isinstance(one, dict) for one in descriptions):
         raise ValueError("its descriptions are not a list of objects")
     expressions, case = top.get("search_method") == "re", top.get("case_sensitive", True) is not False
-    read = [_description(_renamed(one), place, expressions, case) for place, one in enumerate(descriptions)]
+    tables = [_renamed(one) for one in descriptions]
+    titles = [_title(table, place) for place, table in enumerate(tables)]
+    read = [_description(table, titles, place, expressions, case) for place, table in enumerate(tables)]
     if not read:
         raise ValueError("it has no descriptions")
     extractors = top.get("extractors", {})
@@ -159,22 +168,45 @@ def read_dcm2bids(document: Mapping[str, Any]) -> tuple[Dcm2Bids, str]:
         for text in (texts if isinstance(texts, list) else [texts])
     ]
     if top.get("auto_extract_entities") is True:
-        found.append(("SeriesDescription", _expression(_TASK, "")))
-        read = [one if one.name is None or one.name.datatype != "func" else _with_task(one) for one in read]
+        found += [(key, _expression(text, "")) for key, text in _AUTOMATIC.items()]
+        read = [_with_automatic(one) for one in read]
     return Dcm2Bids(read, found), LAST if top.get("dup_method") == "dup" else RUNS
 
 
-def _with_task(one: _Description) -> _Description:
-    return _Description(**{**vars(one), "wanted": (*one.wanted, "task")})
+def _with_automatic(one: _Description) -> _Description:
+    """A description with the entities that are extracted unasked."""
+    if one.name is not None and one.name.datatype == "func":
+        return replace(one, wanted=(*one.wanted, "task"))
+    if one.name is not None and (one.name.datatype, one.name.suffix) == ("fmap", "epi"):
+        asked = {**one.tests, "PhaseEncodingDirection": lambda value: True}  # so the sidecar is
+        return replace(one, wanted=(*one.wanted, "dir"), tests=asked)
+    return one
 
 
 def _renamed(table: Mapping[str, Any]) -> dict[str, Any]:
     return {_NEW_NAMES.get(str(key), str(key)): value for key, value in table.items()}
 
 
-def _description(table: Mapping[str, Any], place: int, expressions: bool, case: bool) -> _Description:
-    called = table.get("id") if isinstance(table.get("id"), str) else ""
-    title = called or f"number {place + 1}"
+def _title(table: Mapping[str, Any], place: int) -> str:
+    called = table.get("id")
+    return called if isinstance(called, str) and called else f"number {place + 1}"
+
+
+def _meant(value: Any, titles: Sequence[str]) -> tuple[str, ...]:
+    """The descriptions that IntendedFor names: by id, or in version 2 by number, from 0."""
+    named: list[str] = []
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, int) and 0 <= one < len(titles):
+            named.append(titles[one])
+        elif isinstance(one, str):
+            named.append(one)
+    return tuple(named)
+
+
+def _description(
+    table: Mapping[str, Any], titles: Sequence[str], place: int, expressions: bool, case: bool
+) -> _Description:
+    title = titles[place]
     criteria = table.get("criteria")
     if not isinstance(criteria, dict) or not criteria:
         raise ValueError(f"description {title} has no criteria")
@@ -183,11 +215,7 @@ def _description(table: Mapping[str, Any], place: int, expressions: bool, case: 
     changes = table.get("sidecar_changes", {})
     if not isinstance(changes, dict):
         raise ValueError(f"{where}: its sidecar_changes are not an object")
-    meant = changes.get("IntendedFor", [])
-    meant = [meant] if isinstance(meant, str) else meant
-    intent = Intent(
-        names=tuple(one for one in meant if isinstance(one, str)) if isinstance(meant, list) else ()
-    )
+    intent = Intent(names=_meant(changes.get("IntendedFor", table.get("IntendedFor", [])), titles))
     sidecar = {str(key): value for key, value in changes.items() if key not in _UNWRITTEN}
     custom = table.get("custom_entities", "")
     parts = "_".join(map(str, custom)) if isinstance(custom, list) else str(custom or "")
@@ -200,7 +228,7 @@ def _description(table: Mapping[str, Any], place: int, expressions: bool, case: 
         )
     except ValueError as error:
         problem = f"{where}: {error}"
-    return _Description(tests, name, wanted, problem, title, sidecar, intent, called or "")
+    return _Description(tests, name, wanted, problem, title, sidecar, intent)
 
 
 def _test(criterion: Any, where: str, expressions: bool, case: bool) -> _Test:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from xnatfs.bids.file_names import legal
-from xnatfs.bids.lab_maps import ORDER
+from xnatfs.bids.lab_maps import ORDER, LabFile, lab_map
 from xnatfs.bids.mapping import LAST, RUNS, TEMPLATE, BidsMap, Intent, MapSource, Rule
 from xnatfs.bids.patterns import NO_PATTERN, Bounded, Pattern, Searching, pattern
 from xnatfs.bids.schema import CONTEXTS, ENTITIES, INDICES, KINDS, VALUES
@@ -114,7 +115,15 @@ def _read(path: Path) -> BidsMap:
         raise UsageError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
         ) from None
-    return parse(text, str(path))
+    return _of_lab(text, path) if path.suffix.lower() == ".json" else parse(text, str(path))
+
+
+def _of_lab(text: str, path: Path) -> BidsMap:
+    """A mapping file of another program."""
+    found = lab_map([LabFile(MapSource(str(path), text, path.name))], None)
+    if found.map is None:
+        raise UsageError("; ".join(found.problems))
+    return replace(found.map, mappings=())  # the one named is the one used
 
 
 def _rule(table: Mapping[str, Any], where: str) -> Rule:

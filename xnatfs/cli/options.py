@@ -151,7 +151,8 @@ _TREE = (
         "--bids-map",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Rules for views/PROJECT/bids/: which scans become which BIDS files (docs/bids.md).",
+        help="Rules for views/PROJECT/bids/: which scans become which BIDS files; a bids.toml, or "
+        "another program's mapping as .json (docs/bids.md).",
     ),
     click.option(
         "--prefer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from xnatfs.bids.default_rules import usual_map
 from xnatfs.bids.guesses import Series, read_guess, suggested
 from xnatfs.bids.lab_maps import LabFile, LabMap, lab_map
-from xnatfs.bids.map_file import parse
+from xnatfs.bids.map_file import parse, user_map
 from xnatfs.bids.mapping import LAST, RUNS, BidsMap, MapSource, Nowhere
+from xnatfs.errors import UsageError
 from xnatfs.server.records import ScanRecord
 
 
@@ -233,10 +235,15 @@ def test_dcm2bids_of_version_2_and_with_expressions() -> None:
     assert rules.repeats == RUNS
 
 
-def test_dcm2bids_finds_tasks_by_itself() -> None:
+def test_dcm2bids_finds_tasks_and_directions_by_itself() -> None:
     one = {"datatype": "func", "suffix": "bold", "criteria": {"SeriesDescription": "*task*"}}
-    rules = whole(lab({"auto_extract_entities": True, "descriptions": [one]}))
+    other = {"dataType": "fmap", "modalityLabel": "epi", "criteria": {"SeriesDescription": "SE"}}
+    rules = whole(lab({"auto_extract_entities": True, "descriptions": [one, {**other, "intendedFor": 0}]}))
     assert where(rules, scan("x_task-nback_2mm")) == "func/bold task-nback"
+    assert where(rules, scan("SE")).endswith("PhaseEncodingDirection, which is not known of it")
+    found = rules.place(scan("SE"), "x.nii", {"SeriesDescription": "SE", "PhaseEncodingDirection": "j-"})
+    assert not isinstance(found, Nowhere) and found.entities == {"dir": "AP"}
+    assert found.rule.intent.names == ("number 1",)
 
 
 # --- bidskit ------------------------------------------------------------------------------------------------
@@ -297,6 +304,18 @@ def test_reproin_is_used_where_all_scans_are_named_so_or_by_choice() -> None:
 
 TRANSLATOR = {"x": ["anat", "T2w", []]}
 BROKEN = {"descriptions": [{"datatype": "anat", "suffix": "T1w"}]}
+
+
+def test_a_mapping_file_can_be_named_for_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XNATFS_CONFIG_DIR", str(tmp_path))
+    named = tmp_path / "Protocol_Translator.json"
+    named.write_text(json.dumps(TRANSLATOR))
+    found = user_map(named)
+    assert found is not None and where(found.over(usual_map()), scan("x")) == "anat/T2w"
+    assert found.mappings == ()  # the server is not asked for another
+    named.write_text("{")
+    with pytest.raises(UsageError, match="json is not used: it is not JSON"):
+        user_map(named)
 
 
 def test_the_order_of_mappings() -> None:
