@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import io
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 
 from tests.support import read, walk
-from tests.vfs.conftest import Compose
+from tests.vfs.conftest import Compose, Shelf
 from tests.vfs.test_nifti_view import contents
 from xnatfs import extras
 from xnatfs.convert import conversion, walk_guard
 from xnatfs.core import Core
-from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, three_echoes, volume
+from xnatfs.demo.data.dicom_cases import datasets, in_time, of_type, stored, three_echoes, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
@@ -224,6 +225,21 @@ def test_a_guess_is_of_what_is_converted_already(
         read(mounted.vfs, f"{SESSION}/dwi/{STEM}_dwi.nii.gz")
     assert sorted(guesses()) == ["dwi/MR", "n/a"] and len(runs) == 1
     assert b'"localizer"' not in read(mounted.vfs, f"{BIDS}/code/bids.toml.suggested") and len(runs) == 1
+
+
+def test_the_phase_of_a_field_map_is_no_magnitude(shelf: Shelf, compose: Compose) -> None:
+    """Catches: two series of one description that both pass for magnitudes once they are converted."""
+    phase = of_type(datasets(volume("phase")), "ORIGINAL", "PRIMARY", "P", "ND")
+    for id, files in (("1", stored(datasets(volume()))), ("2", stored(phase))):
+        scan = shelf.make.scan(shelf.session, id, "gre_field_mapping")
+        shelf.make.resource(scan, "DICOM", files, format="DICOM")
+    vfs = compose(shelf.server).vfs
+    folder = f"{BIDS}/sub-s/ses-S/fmap"
+    for name in names(vfs, folder):
+        with contextlib.suppress(OSError):
+            read(vfs, f"{folder}/{name}")
+    assert names(vfs, folder) == [f"sub-s_ses-S_magnitude1{end}" for end in (".json", ".nii.gz")]
+    assert unmapped(vfs)["gre_field_mapping"].startswith("fmap/phasediff requires EchoTime1")
 
 
 def test_a_count_that_disagrees_with_the_servers_is_refused(server: DemoServer, compose: Compose) -> None:

@@ -160,8 +160,12 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[BidsImage
         without("it has no .nii or .nii.gz" if given.resource else f"no resource {labels} with images")
         return []
     images: list[BidsImage] = []
+    phases: set[str] = set()
     for image in pictures:
-        where = rules.place(scan, image.name, _fields(given, image, len(pictures) == 1))
+        fields = _fields(given, image, len(pictures) == 1)
+        if fields is not None and _is_phase(fields):
+            phases.add(image.record.path)
+        where = rules.place(scan, image.name, fields)
         if isinstance(where, Nowhere):
             pending = given.assumed is not None and not given.images
             pending = pending and rules.has_deciders and rules.asks(scan)
@@ -187,7 +191,7 @@ def _of_scan(given: ScanFiles, rules: BidsMap, plan: BidsPlan) -> list[BidsImage
             )
         )
     echoes = {image.picture.echo for image in images if image.picture.echo}
-    return [_refined(image, len(echoes) > 1) for image in images]
+    return [_refined(image, len(echoes) > 1, phase=image.picture.record.path in phases) for image in images]
 
 
 def _fields(given: ScanFiles, image: Picture, alone: bool) -> Fields | None:
@@ -196,6 +200,11 @@ def _fields(given: ScanFiles, image: Picture, alone: bool) -> Fields | None:
         return None
     sidecar = companion(given, image, alone, ".json")
     return None if sidecar is None else given.fields.get(sidecar.path)
+
+
+def _is_phase(fields: Fields) -> bool:
+    types = fields.get("ImageType")
+    return isinstance(types, list) and not {"P", "PHASE"}.isdisjoint(map(str, types))
 
 
 def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
@@ -216,11 +225,15 @@ def _pictures(given: ScanFiles, plan: BidsPlan) -> list[Picture]:
     return list(chosen.values())
 
 
-def _refined(image: BidsImage, multi_echo: bool) -> BidsImage:
-    """What the file's name says besides: the echo, phase or magnitude."""
+def _refined(image: BidsImage, multi_echo: bool, phase: bool) -> BidsImage:
+    """What the file's name says besides: the echo, phase or magnitude; of field maps, which often have one
+    description, the sidecar (`phase`).
+    """
     shot, entities, suffix = image.picture, dict(image.entities), image.suffix
     if image.datatype == "fmap":
-        if suffix == "magnitude1" and shot.echo == 2:
+        if suffix == "magnitude1" and phase:
+            suffix = f"phase{shot.echo}" if multi_echo and shot.echo in (1, 2) else "phasediff"
+        elif suffix == "magnitude1" and shot.echo == 2:
             suffix = "magnitude2"
         elif suffix == "phasediff" and multi_echo and shot.echo in (1, 2) and _both_phases(image):
             suffix = f"phase{shot.echo}"

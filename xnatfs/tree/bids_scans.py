@@ -16,7 +16,7 @@ from typing import NamedTuple
 from xnatfs.bids import sidecars
 from xnatfs.bids.bids_image import KnownImage, ScanFiles
 from xnatfs.bids.dataset import image_resources
-from xnatfs.bids.mapping import BidsMap, Fields, Nowhere
+from xnatfs.bids.mapping import BidsMap, BidsPlace, Fields, Nowhere
 from xnatfs.convert.converted_scans import IMAGE_SUFFIX, MAIN_IMAGE
 from xnatfs.convert.converted_store import ConvertedScan
 from xnatfs.errors import Cause, Failure
@@ -65,7 +65,10 @@ def gather(sources: Sources, snapshot: Snapshot, rules: BidsMap, member: Member)
         if dicom is not None:
             found = _of_dicom(sources, rules, place, scan, dicom, nodes)
             records: Sequence[FileRecord] = found.files.files if found.unknown is None else ()
-            fields, versions = _fields(sources, snapshot.memo, rules, scan, records, nodes)
+            shown = found.files.scan
+            which = ("bids magnitude", rules.fingerprint, shown)
+            always = bool(records) and snapshot.memo.get(which, partial(_is_magnitude, rules, shown))
+            fields, versions = _fields(sources, snapshot.memo, rules, scan, records, nodes, always)
             given.append(found.files._replace(fields=fields))
             state.append((scan.start_time, found.state, versions))
             if found.unknown is not None:
@@ -164,13 +167,14 @@ def _fields(
     scan: ScanRecord,
     records: Sequence[FileRecord],
     nodes: Mapping[FileRecord, File],
+    always: bool = False,
 ) -> tuple[Mapping[str, Fields], tuple[str, ...]]:
-    """The fields of a scan's sidecars, if these decide where its images go, and what changes with them;
-    nothing is made for it.
+    """The fields of a scan's sidecars, if these decide where its images go (or `always`), and what changes
+    with them; nothing is made for it.
     """
-    if not rules.has_deciders:
+    if not always and not rules.has_deciders:
         return _NO_FIELDS
-    if not memo.get(("bids asks", rules.fingerprint, scan), partial(rules.asks, scan)):
+    if not always and not memo.get(("bids asks", rules.fingerprint, scan), partial(rules.asks, scan)):
         return _NO_FIELDS
     fields: dict[str, Fields] = {}
     versions: list[str] = []
@@ -188,6 +192,14 @@ def _fields(
         fields[record.path] = found
         versions.append(node.version)
     return fields, tuple(versions)
+
+
+def _is_magnitude(rules: BidsMap, scan: ScanRecord) -> bool:
+    """Whether a scan is taken for the magnitude of a field map. Its phase has the same description on many
+    scanners.
+    """
+    where = rules.place(scan, _ASSUMED[0])
+    return isinstance(where, BidsPlace) and (where.datatype, where.suffix) == ("fmap", "magnitude1")
 
 
 def _read_fields(node: File) -> Fields:

@@ -112,6 +112,16 @@ def test_a_field_map_is_known_by_its_files() -> None:
     ]
 
 
+def test_a_phase_image_is_no_magnitude_whatever_it_is_called() -> None:
+    """Siemens calls both series of a field map the same, and a lone part has no `part-` in its name."""
+    magnitudes = known("1", "field map", "_echo-1", "_echo-2")
+    phase = known("2", "field map", "", fields="EchoTime1 EchoTime2")
+    phase = phase._replace(fields={"image.json": {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND", "PHASE"]}})
+    assert images(magnitudes, phase) == [
+        f"fmap/sub-01_ses-A_{suffix}" for suffix in ("magnitude1", "magnitude2", "phasediff")
+    ]
+
+
 def test_what_the_files_do_not_say_is_a_reason_and_no_guess() -> None:
     """Catches: a field map without its direction, and a time series of one volume."""
     fields = "PhaseEncodingDirection TotalReadoutTime"
