@@ -89,10 +89,16 @@ class _Description:
 
 @dataclass(frozen=True)
 class Dcm2Bids(Decider):
-    """A configuration."""
+    """A configuration.
+
+    Attributes:
+        extractors: fields of the sidecar, and where entities are in them.
+        whole: what fits no description has no place.
+    """
 
     descriptions: Sequence[_Description]
-    extractors: Sequence[tuple[str, Searching]]  # fields of the sidecar, and where entities are in them
+    extractors: Sequence[tuple[str, Searching]]
+    whole: bool = True
 
     def find(
         self, scan: ScanRecord, file: str | None, fields: Fields | None = None
@@ -100,16 +106,19 @@ class Dcm2Bids(Decider):
         """See `mapping.Decider`."""
         facts = _facts(scan, file) if fields is None else {key: (value,) for key, value in fields.items()}
         fits = [(one, one.fits(facts, fields is not None)) for one in self.descriptions]
-        sure = [one for one, fit in fits if fit is True]
-        open_keys = [fit for _, fit in fits if isinstance(fit, str)]
-        if open_keys and file is not None:
-            return Nowhere(f"the dcm2bids configuration decides by {open_keys[0]}, which is not known of it")
-        if not sure and not open_keys:
-            return Nowhere("no description of the dcm2bids configuration fits")
-        if len(sure) > 1:
-            titles = ", ".join(one.title for one in sure[:5])
+        possible = [one for one, fit in fits if fit]
+        if not possible:
+            return Nowhere("no description of the dcm2bids configuration fits") if self.whole else None
+        if file is None:
+            rules = [self._rule(one, facts) for one in possible]
+            return next((rule for rule in rules if not isinstance(rule, Nowhere)), rules[0])
+        missing = next((fit for _, fit in fits if isinstance(fit, str)), "")
+        if missing:
+            return Nowhere(f"the dcm2bids configuration decides by {missing}, which is not known of it")
+        if len(possible) > 1:
+            titles = ", ".join(one.title for one in possible[:5])
             return Nowhere(f"several descriptions of the dcm2bids configuration fit: {titles}")
-        return self._rule((sure or [self.descriptions[0]])[0], facts)
+        return self._rule(possible[0], facts)
 
     def asks(self, scan: ScanRecord) -> bool:
         """See `mapping.Decider`."""

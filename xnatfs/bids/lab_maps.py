@@ -1,7 +1,8 @@
 """A lab's own mapping as a map: what it has written for the program that converts its scans.
 
 Used by `tree.bids_maps`, which finds the files; what a file is shows in its shape. What such a mapping does
-not name has no place in the dataset, as with the program it was written for. Code in it is never run.
+not name has no place in the dataset, as with the program it was written for; unless it is the site's alone,
+which may not have been written for this project. Code in it is never run.
 Threading: pure functions.
 """
 
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from xnatfs.bids.bidskit import read_translator
-from xnatfs.bids.dcm2bids import read_dcm2bids
-from xnatfs.bids.mapping import LAST, RUNS, BidsMap, Decider, MapSource
+from xnatfs.bids.bidskit import Translator, read_translator
+from xnatfs.bids.dcm2bids import Dcm2Bids, read_dcm2bids
+from xnatfs.bids.mapping import LAST, RUNS, BidsMap, MapSource
 from xnatfs.bids.reproin import ReproIn, all_named
-from xnatfs.bids.xnat_map import read_xnat_map
+from xnatfs.bids.xnat_map import XnatMap, read_xnat_map
 from xnatfs.server.records import ScanRecord
 
 DCM2BIDS, BIDS_MAP, REPROIN, BIDSKIT = "dcm2bids", "bidsmap", "reproin", "bidskit"
@@ -101,7 +103,7 @@ def _used(documents: Sequence[_Document]) -> list[_Document]:
 
 
 def _read(kind: str, documents: Sequence[_Document]) -> BidsMap:
-    decider: Decider
+    decider: XnatMap | Dcm2Bids | Translator
     repeats = RUNS
     for document in documents:  # one by one, to know which is wrong
         try:
@@ -115,6 +117,8 @@ def _read(kind: str, documents: Sequence[_Document]) -> BidsMap:
             raise _Unreadable(document, error) from None
     if kind == BIDS_MAP:
         decider = read_xnat_map([document.content for document in documents])
+    if not isinstance(decider, Translator) and all(document.file.site for document in documents):
+        decider = replace(decider, whole=False)
     sources = tuple(document.file.source for document in reversed(documents))
     return BidsMap((decider,), sources=sources, repeats=repeats)
 

@@ -25,10 +25,17 @@ _DESCRIPTIONS = ("series_description", "xnat_field")
 
 @dataclass(frozen=True)
 class XnatMap(Decider):
-    """A map, or several put together."""
+    """A map, or several put together.
 
-    exact: Mapping[str, Rule | Nowhere]  # by description in lower case
+    Attributes:
+        exact: by description in lower case.
+        patterns: what is asked afterwards, in order.
+        whole: a series that is not in it has no place.
+    """
+
+    exact: Mapping[str, Rule | Nowhere]
     patterns: Sequence[tuple[Searching, Rule | Nowhere]]
+    whole: bool = True
 
     def find(
         self, scan: ScanRecord, file: str | None, fields: Fields | None = None
@@ -39,7 +46,7 @@ class XnatMap(Decider):
             (entry for pattern, entry in self.patterns if pattern.search(text)), None
         )
         if found is None:
-            return Nowhere("XNAT's BIDS map does not have its series description")
+            return Nowhere("XNAT's BIDS map does not have its series description") if self.whole else None
         return found if isinstance(found, Nowhere) else (found, {})
 
 

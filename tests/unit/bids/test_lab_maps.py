@@ -80,6 +80,15 @@ def test_bids_maps_of_xnat(description: str, expected: str) -> None:
     assert where(whole(lab(OWN, site=SITE)), scan(description)) == expected
 
 
+def test_a_map_of_the_site_alone_leaves_the_rest_to_the_usual_rules() -> None:
+    """Else a map that was written for other projects would empty this one's dataset."""
+    config = {"descriptions": [{"datatype": "anat", "suffix": "T2w", "criteria": {"SeriesDescription": "x"}}]}
+    for site in (SITE, config):
+        assert where(whole(lab(site=site)), scan("t1_mprage")) == "anat/T1w"
+    assert where(whole(lab(site=SITE)), scan("Resting state")) == "func/bold task-rest"
+    assert where(whole(lab(OWN, site=SITE)), scan("t1_mprage")).startswith("XNAT's BIDS map does not have")
+
+
 def test_a_scan_without_a_description_is_looked_up_by_its_type() -> None:
     assert where(whole(lab(SITE)), scan("", type="mprage_sag")) == "anat/T1w"
 
@@ -200,6 +209,10 @@ def test_what_no_listing_has_the_sidecar_decides() -> None:
     assert placed("z", ProtocolName="flair_2d", EchoTime=0.3) == "FLAIR" and placed("z", EchoTime=0.2) == none
     assert placed("y") == "the dcm2bids configuration decides by SidecarFilename, which is not known of it"
     assert not usual_map().asks(scan("x"))
+    wrong = {"datatype": "anat", "suffix": "T9w", "criteria": {"SeriesDescription": "x", "EchoTime": 1}}
+    right = {**wrong, "suffix": "T1w"}
+    assert whole(lab({"descriptions": [wrong, right]})).may_place(scan("x"))
+    assert not whole(lab({"descriptions": [wrong]})).may_place(scan("x"))
     config = {"descriptions": [{"datatype": "anat", "suffix": "T1w", "criteria": {"SeriesDescription": "x"}}]}
     assert not whole(lab(config)).asks(scan("x"))
 
