@@ -81,7 +81,7 @@ class _Description:
         unknown = ""
         for key, test in self.tests.items():
             if key not in facts and (key == _NO_FIELD or not known):
-                unknown = unknown or key
+                unknown = unknown or key or "a field without a name"
             elif not any(test(value) for value in facts.get(key, ("",))):
                 return False
         return unknown or True

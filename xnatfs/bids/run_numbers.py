@@ -26,13 +26,16 @@ _BEFORE = {("fmap", name): ("magnitude1",) for name in ("phasediff", "phase1", "
 
 
 def in_time(given: Iterable[ScanFiles]) -> list[tuple[float, ScanFiles]]:
-    """Scans in the order of their acquisition, each with its moment."""
+    """Scans in the order of their acquisition, each with its moment. Those without files have none, and need
+    none: screenshots and reports often lack a time.
+    """
     scans = sorted(given, key=lambda files: natural(files.scan.id))
-    times = [_seconds(files.scan.start_time) for files in scans]
+    times = [_seconds(files.scan.start_time) if files.files else 0.0 for files in scans]
     known = [time for time in times if time is not None]
     if len(known) < len(scans):
         return [(float(place), files) for place, files in enumerate(scans)]
-    if known and max(known) - min(known) > _HALF_A_DAY_S:
+    taken = [time for time, files in zip(known, scans, strict=True) if files.files]
+    if taken and max(taken) - min(taken) > _HALF_A_DAY_S:
         known = [time + 2 * _HALF_A_DAY_S if time < _HALF_A_DAY_S else time for time in known]
     return sorted(zip(known, scans, strict=True), key=lambda one: one[0])
 

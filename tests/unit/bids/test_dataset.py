@@ -64,7 +64,8 @@ def names_by_scan(found: BidsPlan) -> dict[str, str]:
 def test_runs_are_numbered_by_time_where_all_scans_have_one() -> None:
     """A console that was restarted counts from 1 again; a session past midnight goes on."""
     late = [one("3", "T1", ["a.nii"], time="23:58:00"), one("1", "T1", ["b.nii"], time="00:04:00.5")]
-    assert names_by_scan(plan(*late)) == {"3": "run-01_T1w", "1": "run-02_T1w"}
+    for more in ([], [one("4", "report", [])], [one("5", "late", [], time="09:00:00")]):
+        assert names_by_scan(plan(*late, *more)) == {"3": "run-01_T1w", "1": "run-02_T1w"}
     assert names_by_scan(plan(*late, one("4", "T2", ["c.nii"]))) == {
         "1": "run-01_T1w",
         "3": "run-02_T1w",
