@@ -154,7 +154,7 @@ def test_mapping_files_in_resources_of_the_project(study: Shelf, compose: Compos
     study.make.resource(study.project, "BIDS_bidsmap", {"bidsmap.json": json.dumps(wrapped).encode()})
     translator = {"EPI map": ["EXCLUDE", "EXCLUDE", "UNASSIGNED"], "T1_old": ["anat", "T1w", "UNASSIGNED"]}
     study.make.resource(
-        study.project, "XNATFS", {"code/Protocol_Translator.json": json.dumps(translator).encode()}
+        study.project, "XNATFS", {"a\nb/Protocol_Translator.json": json.dumps(translator).encode()}
     )
     study.make.resource(study.project, "OTHER", {"dcm2bids.json": json.dumps(DCM2BIDS).encode()})
     vfs = compose(study.server).vfs
@@ -163,9 +163,8 @@ def test_mapping_files_in_resources_of_the_project(study: Shelf, compose: Compos
     study.make.resource(study.project, "XNATFS", {"bids.toml": toml})
     vfs = compose(study.server, "other").vfs
     assert images(vfs) == ["T1w"]
-    assert reasons(vfs)["8"] == "bidskit's translator excludes it" and "Protocol_Translator.json" in readme(
-        vfs
-    )
+    assert reasons(vfs)["8"] == "bidskit's translator excludes it"
+    assert r"a\nb/Protocol_Translator.json in the resource XNATFS" in readme(vfs)  # on one line
 
 
 def test_names_of_reproin(shelf: Shelf, compose: Compose) -> None:

@@ -23,6 +23,7 @@ from xnatfs.listing.configurations import SITE
 from xnatfs.listing.snapshot import ProjectSnapshot
 from xnatfs.server.configuration_requests import PATHS
 from xnatfs.server.records import ScanRecord
+from xnatfs.text import printable
 from xnatfs.tree.bids_scans import files_of, read_start
 from xnatfs.tree.names import spell, spell_label
 from xnatfs.tree.node import File
@@ -54,7 +55,7 @@ class Maps(NamedTuple):
         files: dict[str, bytes] = {}
         for project, bids_map in self.maps.items():
             tables = [source for source in bids_map.sources if source.file == map_file.NAME]
-            text = "\n".join(f"# --- {source.where}\n{source.text.strip()}\n" for source in tables)
+            text = "\n".join(f"# --- {printable(source.where)}\n{source.text.strip()}\n" for source in tables)
             files[self._name(project, map_file.NAME)] = text.encode("utf-8", "replace")
             for source in bids_map.sources:
                 if source.file and source not in tables:
@@ -69,8 +70,8 @@ class Maps(NamedTuple):
             lines += [f"Project {project}:"] if len(self.maps) > 1 else []
             for number, source in enumerate(bids_map.sources, 1):
                 digest = f" (SHA-256 {source.digest})" if source.file and source.text else ""
-                lines.append(f"  {number}. {source.where}{digest}")
-        return [*lines, *(f"  not: {sentence}" for sentence in self.unused)]
+                lines.append(f"  {number}. {printable(source.where)}{digest}")
+        return [*lines, *(f"  not: {printable(sentence)}" for sentence in self.unused)]
 
     def _name(self, project: str, file: str, free_of: Mapping[str, bytes] | None = None) -> str:
         if len(self.maps) > 1:
