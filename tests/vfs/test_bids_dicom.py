@@ -276,6 +276,8 @@ def test_a_walk_that_reads_is_stopped_after_a_while(
     said = mounted.convert(f"{SESSION}/anat/{STEM}_run-02_T1w.nii.gz"[1:])
     assert said["images"] == 0 and said["problems"][0].startswith("all: a volume is incomplete")
     assert len(runs) == 3
+    mounted.conversions.ask_for_all()
+    assert read(mounted.vfs, f"{SESSION}/anat/{STEM}_run-03_T1w.json") and len(runs) == 4
 
 
 def test_without_the_extra_a_line_says_how_to_install_it(

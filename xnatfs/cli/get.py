@@ -78,6 +78,7 @@ def command(
             return problems.exit_code
         if not dry:
             _make(folder)
+            core.conversions.ask_for_all()
         reporter = _Reporter(problems, dry, as_json)
         copier = Copier(
             core.vfs,

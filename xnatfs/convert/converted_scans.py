@@ -79,6 +79,7 @@ class ConvertedScans:
         self._flights = SingleFlight(self._fetching)
         self._installed = False
         self._asked = threading.local()
+        self._guarded = True
 
     @property
     def missing(self) -> str:
@@ -124,7 +125,7 @@ class ConvertedScans:
         return self._store.get(key) or self._convert(key, scan)
 
     def _convert(self, key: str, scan: DicomFiles) -> ConvertedScan:
-        if not getattr(self._asked, "for_it", False):
+        if self._guarded and not getattr(self._asked, "for_it", False):
             self._guard.begin(key, scan.records[0].base)
         return self._flights.get(key, lambda: self._make(key, scan), self._limits.table_deadline)
 
@@ -157,6 +158,10 @@ class ConvertedScans:
             yield
         finally:
             self._asked.for_it = False
+
+    def ask_for_all(self) -> None:
+        """From now on all that is looked into was named by somebody: `xnatfs get`."""
+        self._guarded = False
 
     def refresh(self) -> None:
         """What was refused is tried again at the next look."""
