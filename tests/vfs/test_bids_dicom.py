@@ -9,17 +9,19 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.support import read, walk
-from tests.vfs.conftest import Compose, Shelf
+from tests.support import composed, read, walk
+from tests.vfs.conftest import LIMITS, Compose, Shelf
 from tests.vfs.test_nifti_view import contents
 from xnatfs import extras
 from xnatfs.convert import conversion, walk_guard
 from xnatfs.core import Core
+from xnatfs.demo.data import raw
 from xnatfs.demo.data.dicom_cases import datasets, in_time, of_type, stored, three_echoes, volume
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.model import Archive
@@ -301,3 +303,18 @@ def test_what_is_stripped_can_be_chosen(server: DemoServer, compose: Compose) ->
     assert ["EchoTime" in sidecar for sidecar, _ in found] == [True, False, False]
     assert ["StationName" in sidecar for sidecar, _ in found] == [False, False, True]
     assert len({key for _, key in found}) == 3
+
+
+def test_a_field_map_is_right_whichever_of_its_images_is_opened_first(tmp_path: Path) -> None:
+    """Catches: a phase difference that is refused while nobody has looked at its magnitudes."""
+    archive = Archive(site="T")
+    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
+    make.user("demo")
+    raw.add(make)
+    with DemoServer(archive) as server, composed(server.url, tmp_path, limits=LIMITS) as core:
+        folder = f"{BIDS}/sub-R01/ses-MR1/fmap".replace("/P/", "/RAW/")
+        phase = f"{folder}/sub-R01_ses-MR1_phasediff"
+        assert read(core.vfs, f"{phase}.nii.gz")[:2] == b"\x1f\x8b"
+        said = json.loads(read(core.vfs, f"{phase}.json"))
+        assert (said["EchoTime1"], said["EchoTime2"]) == (0.0035, 0.007)
+        assert len([name for name in names(core.vfs, folder) if name.endswith(".nii.gz")]) == 3

@@ -269,17 +269,19 @@ class _BidsFolder:
         folders: dict[str, dict[str, Node]] = {}
         where = (*self.scope.identity, experiment.id)
         mtime = experiment.inserted or 0.0
+        maps = dict.fromkeys(
+            record.owner.part
+            for path, what in plan.files.items()
+            if path.startswith("fmap/")
+            for record in _made_from(what)
+        )
         for path, what in plan.files.items():
             folder, _, name = path.partition("/")
             node = self._node(what, result.nodes, mtime, *where, path)
-            involved = (
-                [what.record]
-                if isinstance(what, Same)
-                else []
-                if isinstance(what, Text)
-                else [what.image, *what.sources]
-            )
+            involved = _made_from(what)
             scans = dict.fromkeys(record.owner.part for record in involved)
+            if folder == "fmap":  # which image is which, and echo times, are in the files of all of them
+                scans |= maps
             unknown = tuple(result.unknown[scan] for scan in scans if scan in result.unknown)
             if unknown:
                 node = AssumedFile(node, unknown, partial(self._now, subject, visit, path, involved[0].owner))
@@ -480,6 +482,13 @@ def bids_folder(sources: Sources, scope: SessionScope, user_map: BidsMap | None)
         sources.kept.get("bids made", GeneratedFolderState),
     )
     return Branch(inode_of("bids", *scope.identity), view.top, xattrs={"view": "bids"})
+
+
+def _made_from(what: Same | Text | Sidecar | Context) -> list[FileRecord]:
+    """The files that a file is made from, that of its own image first."""
+    if isinstance(what, Same):
+        return [what.record]
+    return [] if isinstance(what, Text) else [what.image, *what.sources]
 
 
 def _same(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
