@@ -29,6 +29,7 @@ from xnatfs.text import did_you_mean, printable, printable_lines
 _COMMANDS = {
     "mount": "xnatfs.cli.mount",
     "unmount": "xnatfs.cli.unmount",
+    "run": "xnatfs.cli.run",
     "status": "xnatfs.cli.status",
     "refresh": "xnatfs.cli.refresh",
     "warm": "xnatfs.cli.warm",

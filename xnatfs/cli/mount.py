@@ -14,7 +14,7 @@ import click
 from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import completing
 from xnatfs.cli.format import say
-from xnatfs.cli.options import Where, privacy, tree_options, where
+from xnatfs.cli.options import F, Where, privacy, tree_options, where, with_options
 from xnatfs.config import Privacy, Settings
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
@@ -34,42 +34,80 @@ class _Mount(click.Command):
         return super().parse_args(ctx, args)
 
 
+def mount_options(command: F) -> F:
+    """Give a command the options that say what a mount shows and how: those of `mount` and `run`."""
+    return with_options(
+        command,
+        where,
+        click.option(
+            "--project",
+            "projects",
+            metavar="ID",
+            multiple=True,
+            help="Show only this project (may be repeated).",
+            shell_complete=completing.projects,
+        ),
+        tree_options,
+        click.option(
+            "--bad-digest",
+            type=click.Choice(["refuse", "serve"]),
+            default="refuse",
+            show_default=True,
+            help="What to do with files that differ from the server's digest.",
+        ),
+        click.option(
+            "--overlay",
+            type=click.Path(path_type=str),
+            metavar="DIR",
+            help="Let programs write in the mount: changes are stored in DIR and never sent to the server.",
+        ),
+        click.option(
+            "--inode32",
+            is_flag=True,
+            help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
+        ),
+        privacy,
+    )
+
+
+def settings_of(
+    where: Where,
+    *,
+    projects: tuple[str, ...],
+    shown: dict[str, Any],
+    bad_digest: str,
+    overlay: str | None,
+    inode32: bool,
+    privacy: Privacy,
+    fsname: str | None = None,
+) -> tuple[Settings, Credentials]:
+    """The settings and the login that the options of `mount_options` select.
+
+    Raises:
+        UsageError: no login matches, or a value is invalid.
+    """
+    if inode32 and overlay is not None:
+        # fuse-overlayfs takes two names of one number for one file, and serves one for the other.
+        raise UsageError("--inode32 cannot be used with --overlay, which would take two files for one")
+    return where.settings(
+        projects=projects,
+        **shown,
+        serve_bad_digests=bad_digest == "serve",
+        inode32=inode32,
+        lower=overlay is not None,
+        shown_as=fsname or "",
+        privacy=privacy,
+    )
+
+
 @click.command("mount", cls=_Mount)
 @click.argument("mountpoint")  # no click.Path: it accesses the path, which may hang
-@where
-@click.option(
-    "--project",
-    "projects",
-    metavar="ID",
-    multiple=True,
-    help="Show only this project (may be repeated).",
-    shell_complete=completing.projects,
-)
-@tree_options
-@click.option(
-    "--bad-digest",
-    type=click.Choice(["refuse", "serve"]),
-    default="refuse",
-    show_default=True,
-    help="What to do with files that differ from the server's digest.",
-)
+@mount_options
 @click.option(
     "--allow-other",
     is_flag=True,
     help="Let other users of this machine read the mount, with YOUR rights on the server.",
 )
-@click.option(
-    "--overlay",
-    type=click.Path(path_type=str),
-    metavar="DIR",
-    help="Let programs write in the mount: changes are stored in DIR and never sent to the server.",
-)
-@click.option(
-    "--inode32",
-    is_flag=True,
-    help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
-)
-@privacy
 @click.option("--fsname", metavar="NAME", hidden=True, help="Shown as the source in the list of mounts.")
 @click.option(
     "--foreground",
@@ -80,15 +118,11 @@ class _Mount(click.Command):
 def command(
     mountpoint: str,
     where: Where,
-    projects: tuple[str, ...],
-    shown: dict[str, Any],
-    bad_digest: str,
     allow_other: bool,
     overlay: str | None,
-    inode32: bool,
-    privacy: Privacy,
     fsname: str | None,
     in_foreground: bool,
+    **more: Any,
 ) -> None:
     """Mount an XNAT server at MOUNTPOINT: an empty folder, or one that is made and goes with the mount.
 
@@ -97,18 +131,7 @@ def command(
     ~/.xnat.cfg, ~/.xnatPass, xnatctl's profiles, ~/.xnat_auth, XNAT_TOKEN, a prompt. A password is never an
     argument: arguments show in `ps`. Options may have defaults in config.toml (docs/commands.md).
     """
-    if inode32 and overlay is not None:
-        # fuse-overlayfs takes two names of one number for one file, and serves one for the other.
-        raise UsageError("--inode32 cannot be used with --overlay, which would take two files for one")
-    settings, login = where.settings(
-        projects=projects,
-        **shown,
-        serve_bad_digests=bad_digest == "serve",
-        inode32=inode32,
-        lower=overlay is not None,
-        shown_as=fsname or "",
-        privacy=privacy,
-    )
+    settings, login = settings_of(where, overlay=overlay, fsname=fsname, **more)
     start(settings, login, mountpoint, allow_other=allow_other, overlay=overlay, in_foreground=in_foreground)
 
 
@@ -229,8 +252,8 @@ def check_allow_other() -> None:
         )
 
 
-def check_fuse() -> None:
-    """Check that this machine can mount at all.
+def check_fuse(*, helper: bool = True) -> None:
+    """Check that this machine can mount at all; `helper`: with the set-uid program.
 
     Raises:
         UsageError: it cannot; the text says what is missing.
@@ -246,7 +269,7 @@ def check_fuse() -> None:
             "you have no permission to open /dev/fuse; ask your administrator (on some systems: "
             "membership in the group fuse)"
         )
-    if mount_table.fusermount() is None and os.geteuid() != 0:
+    if helper and mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
     try:
         import xnatfs.fuse.adapter  # noqa: F401  (loads libfuse)

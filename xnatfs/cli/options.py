@@ -203,7 +203,7 @@ def tree_options(command: F) -> F:
         }
         return command(*arguments, where=where, shown=shown, **more)
 
-    return _with(cast(F, call), *_TREE)
+    return with_options(cast(F, call), *_TREE)
 
 
 def privacy(command: F) -> F:
@@ -213,7 +213,7 @@ def privacy(command: F) -> F:
     def call(*arguments: Any, birth_dates: str, no_demographics: bool, **more: Any) -> Any:
         return command(*arguments, privacy=Privacy(not no_demographics, birth_dates), **more)
 
-    return _with(cast(F, call), *_PRIVACY)
+    return with_options(cast(F, call), *_PRIVACY)
 
 
 def where(command: F) -> F:
@@ -237,7 +237,7 @@ def where(command: F) -> F:
             **values,
         )
 
-    return _with(cast(F, call), *_LOGIN, *_CACHE)
+    return with_options(cast(F, call), *_LOGIN, *_CACHE)
 
 
 def login_options(command: F) -> F:
@@ -253,7 +253,7 @@ def login_options(command: F) -> F:
             more["allow_http"] = defaults["allow_http"]
         return command(server=server, user=user, config=config, netrc=netrc, **more)
 
-    return _with(cast(F, call), *_LOGIN)
+    return with_options(cast(F, call), *_LOGIN)
 
 
 def _chosen(
@@ -283,5 +283,6 @@ def _defaults(chosen: NamedServer, project: str | None) -> dict[str, Any]:
     return found
 
 
-def _with(command: F, *options: Callable[[F], F]) -> F:
+def with_options(command: F, *options: Callable[[F], F]) -> F:
+    """Give a command several options; the first one is shown first."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)

@@ -48,7 +48,7 @@ class Registration:
 
 def register(one: Registration) -> Path:
     """Write a registration; returns its file."""
-    path = _folder() / f"{name_of(one.mountpoint)}.json"
+    path = registrations() / f"{name_of(one.mountpoint)}.json"
     write_private_json(path, asdict(one))
     return path
 
@@ -56,7 +56,7 @@ def register(one: Registration) -> Path:
 def running() -> list[Registration]:
     """All mounts of this user on this machine."""
     found: list[Registration] = []
-    for path in sorted(_folder().glob("*.json")):
+    for path in sorted(registrations().glob("*.json")):
         try:
             one = Registration(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -148,7 +148,8 @@ def log_path(mountpoint: str) -> Path:
     return private_folder(state_home() / "logs") / f"{name_of(mountpoint)}.log"
 
 
-def _folder() -> Path:
+def registrations() -> Path:
+    """Where the registrations are."""
     return private_folder(state_home() / "mounts")
 
 

@@ -119,8 +119,13 @@ def _clear_lower(lower: str) -> None:
         os.rmdir(lower)
 
 
+def records_folder() -> Path:
+    """Where the records are."""
+    return private_folder(state_home() / "overlays")
+
+
 def _record_path(mountpoint: str) -> Path:
-    return private_folder(state_home() / "overlays") / f"{mount_registry.name_of(mountpoint)}.json"
+    return records_folder() / f"{mount_registry.name_of(mountpoint)}.json"
 
 
 # --- mounting -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Running one mount: in the foreground, or in the background once it answers.
 
-Used by `cli.mount` and `cli.demo`.
+Used by `cli.mount`, `cli.demo` and `daemon.job`.
 Threading: libfuse's loop has the main thread, where no Python signal handler can run while it waits in C; so
 signals wake a watcher thread through a pipe (`signal.set_wakeup_fd`), and the watcher ends the mount.
 """
@@ -47,6 +47,7 @@ def foreground(
     allow_other: bool = False,
     overlay: Overlay | None = None,
     made: bool = False,
+    deaf: bool = False,
     ready: Callable[[Core], None] | None = None,
 ) -> None:
     """Mount and serve until unmounted or ended by a signal.
@@ -54,6 +55,7 @@ def foreground(
     Args:
         overlay: to be mounted over it; the mountpoint is then the overlay's, and the mount itself is hidden.
         made: the mountpoint was made for this mount, and goes with it.
+        deaf: signals do not end it; whoever started it does.
         ready: called once the mount answers.
 
     Raises:
@@ -92,7 +94,7 @@ def foreground(
         )
         mounted.kernel = adapter.counts
         mounted.indexers = watch.report
-        watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending)
+        watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending, deaf=deaf)
         control = ControlServer(socket_path, _commands(mounted, watcher.end, overlay))
         one = mount_registry.Registration(
             mountpoint,
@@ -115,7 +117,7 @@ def foreground(
             )
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
-                if overlay is not None:
+                if overlay is not None or deaf:
                     fuse.keep_ctrl_c()  # the overlay has to be unmounted first
                 fuse.run(
                     adapter,
@@ -164,6 +166,7 @@ def background(
     allow_other: bool = False,
     overlay: Overlay | None = None,
     made: bool = False,
+    deaf: bool = False,
 ) -> int:
     """Mount in a process of its own and return its pid once the mount answers.
 
@@ -175,7 +178,7 @@ def background(
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(settings, credentials, mountpoint, allow_other, overlay, made, log_file, writing)
+        _child(settings, credentials, mountpoint, allow_other, overlay, made, deaf, log_file, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         answer = _read_answer(stream.fileno())
@@ -183,7 +186,7 @@ def background(
         return int(answer["pid"])
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)
-    _reap(pid)
+    reap(pid)
     if overlay is not None:
         overlay.leave()
     elif mount_table.at(mountpoint) is not None:
@@ -212,7 +215,8 @@ def _read_answer(descriptor: int) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
+    """Wait until a mount in the background, a child of this process, has ended; kill it if it does not."""
     deadline = time.monotonic() + _GRACE + 2
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
@@ -232,6 +236,7 @@ def _child(
     allow_other: bool,
     overlay: Overlay | None,
     made: bool,
+    deaf: bool,
     log_file: Path,
     writing: int,
 ) -> NoReturn:
@@ -264,6 +269,7 @@ def _child(
             allow_other=allow_other,
             overlay=overlay,
             made=made,
+            deaf=deaf,
             ready=lambda _: report({"ready": True, "pid": os.getpid()}),
         )
         status = 0
@@ -396,9 +402,13 @@ class _Watcher:
 
     Closing a terminal sends SIGHUP too: a mount in its foreground then ends, as with Ctrl-C, unless it runs
     under `nohup`.
+
+    Args:
+        deaf: only a request ends it.
     """
 
-    def __init__(self, unmount: Callable[[], None], ending: threading.Event) -> None:
+    def __init__(self, unmount: Callable[[], None], ending: threading.Event, *, deaf: bool = False) -> None:
+        self._handled = () if deaf else _HANDLED
         self._unmount = unmount
         self._ending = ending
         self._over = threading.Event()
@@ -413,7 +423,7 @@ class _Watcher:
         os.write(self._writing, bytes([signal.SIGTERM]))
 
     def __enter__(self) -> None:
-        for number in _HANDLED:
+        for number in self._handled:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="watcher", daemon=True).start()
@@ -421,7 +431,7 @@ class _Watcher:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
+        for number in self._handled:
             signal.signal(number, signal.SIG_DFL)
 
     def _watch(self) -> None:
