@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from xnatfs.auth.credentials import choose, find
+from xnatfs.cache.shared_place import checked_place
 from xnatfs.config import Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.core import Core, compose
 from xnatfs.distributed import table_on
@@ -122,6 +123,7 @@ def composed(
             not options.get("no-demographics", False), options.get("birth-dates", Privacy.birth_dates)
         ),
         strip=tuple(options.get("strip", ())),
+        shared_cache=checked_place(os.environ.get("XNATFS_SHARED_CACHE") or options.get("shared-cache", "")),
         limits=Limits(cache_size=size),
     )
     return compose(settings, login, "")

@@ -248,6 +248,7 @@ class Settings:
     strip: tuple[str, ...] = ()  # keys left out of converted sidecars, see `convert.pack.stripped`
     allow_http: bool = False  # the password may cross a network in clear text
     offline: bool = False  # send no request: show and serve cached data only
+    shared_cache: str = ""  # a folder or URL that other machines use as well: what one has fetched, all have
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
     lower: bool = False  # the mount is the lower layer of an overlay
     shown_as: str = ""  # the source in the kernel's list of mounts, in place of xnat:HOST

@@ -23,6 +23,7 @@ from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.corrections import Corrections
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.cache.measurement_store import MeasurementStore
+from xnatfs.cache.shared_place import open_tier
 from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.series_fetch import SeriesFetcher
@@ -131,6 +132,7 @@ class Core:
             "server_answers": away is None,
             "server_silent_for": round(self.connection.breaker.silence(), 1),  # seconds, while somebody waits
             "away": None if away is None else away._asdict() | {"cause": away.cause.name},
+            "shared_cache": self._shared(),
             "overlay": self.overlay,
             "allow_other": self.allow_other,
             "user": self.connection.user,
@@ -157,6 +159,10 @@ class Core:
             },
             "oddities": len(self.diagnostics.oddities()),
         }
+
+    def _shared(self) -> dict[str, int | str] | None:
+        shared = self.content_manager.context.shared
+        return None if shared is None else shared.report()
 
     def refresh(self, path: str = "") -> None:
         """Look at the server again at the next look into `path` (below the mountpoint); everything if it
@@ -317,6 +323,7 @@ def _put_together(
         diagnostics,
         history,
         serve_bad_digests=settings.serve_bad_digests,
+        tier=open_tier(settings.shared_cache) if settings.shared_cache and not settings.offline else None,
     )
     builder = _builder(settings, listing_service, content_manager, diagnostics)
     return Core(

@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dask": ("tables collected on a Dask cluster", ("dask", "distributed")),
     "pyxnat": ("pyxnat", ("pandas", "pyxnat")),
     "fsspec": ("xnat:// URLs", ("fsspec", "upath")),
+    "s3": ("a shared cache in an object store", ("fsspec", "s3fs")),
 }
 
 

@@ -226,6 +226,10 @@ def _path(value: object, where: str, folder: Path) -> str:
     return str(folder / Path(_text(value, where, folder)).expanduser())
 
 
+def _place(value: object, where: str, folder: Path) -> str:
+    return text if "://" in (text := _text(value, where, folder)) else _path(text, where, folder)
+
+
 def _paths(value: object, where: str, folder: Path) -> list[str]:
     return [_path(one, where, folder) for one in _texts(value, where, folder)]
 
@@ -292,6 +296,7 @@ OPTIONS: Mapping[str, _Kind] = {
     "allow-http": _flag,
     "cache-dir": _path,
     "cache-size": _size,
+    "shared-cache": _place,
     "offline": _flag,
     "project": _texts,
     "list": _paths,

@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-INSTALLED = ("tables", "convert", "demo", "pyxnat", "fsspec", "keyring", "dask")
+INSTALLED = ("tables", "convert", "demo", "pyxnat", "fsspec", "s3", "keyring", "dask")
 PACKAGE = Path(xnatfs.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -30,8 +30,8 @@ DECLARED = [
     Requirement(text)
     for text in sorted({*PROJECT["dependencies"], *(text for extra in INSTALLED for text in EXTRAS[extra])})
 ]
-# Needed by what is imported, which does not say so itself: uvicorn's fast parser is httptools.
-BY_OTHERS = {"httptools"}
+# Needed by what is imported, which does not say so itself: httptools by uvicorn, s3fs by fsspec.
+BY_OTHERS = {"httptools", "s3fs"}
 
 
 def imported() -> set[str]:
@@ -57,7 +57,9 @@ def test_a_dependency_is_bounded_on_both_sides_and_installed_within(one: Require
     operators = {part.operator for part in one.specifier}
     assert {">=", "<"} <= operators, f"{one} says from which version to which"
     assert one.url is None, "from the package index, not from an address"
-    if one.name != "keyring" and (one.marker is None or one.marker.evaluate()):  # that one is optional
+    if one.name not in ("keyring", "s3fs") and (
+        one.marker is None or one.marker.evaluate()
+    ):  # these are optional
         assert one.specifier.contains(version(one.name), prereleases=True)
 
 
@@ -65,11 +67,11 @@ def test_a_package_is_bounded_the_same_wherever_it_is_declared() -> None:
     assert len({one.name for one in DECLARED}) == len(DECLARED)
 
 
-def test_all_is_every_extra_for_users_but_the_keyring() -> None:
+def test_all_is_every_extra_for_users_but_the_keyring_and_s3() -> None:
     everything, *more = map(Requirement, EXTRAS["all"])
     assert [one.name for one in more] == ["openpyxl"], "which only a user's pandas needs"
     assert everything.name == PROJECT["name"]
-    assert everything.extras == set(INSTALLED) - {"keyring", "dask"}
+    assert everything.extras == set(INSTALLED) - {"keyring", "dask", "s3"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

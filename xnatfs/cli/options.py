@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from click.core import ParameterSource
 
 from xnatfs.auth import credentials as logins
 from xnatfs.auth.credentials import Credentials
+from xnatfs.cache.shared_place import checked_place
 from xnatfs.cli import completing
+from xnatfs.cli.node_cache import node_cache
 from xnatfs.config import BIRTH_DATES, PREFERRED, Limits, Privacy, Settings, cache_home, parse_size
 from xnatfs.errors import UsageError
 from xnatfs.servers import NamedServer
@@ -40,6 +43,7 @@ class Where:
     cache_size: str
     offline: bool
     allow_http: bool
+    shared_cache: str
     chosen: NamedServer | None = None
 
     def of_projects(self, option: str) -> dict[str, Any]:
@@ -72,15 +76,21 @@ class Where:
         )
         settings = Settings(
             server=login.server,
-            cache_dir=(self.cache_dir or cache_home()).expanduser().absolute(),
+            cache_dir=self._cache_dir().expanduser().absolute(),
             verify=login.verify,
             proxy=login.proxy,
             offline=self.offline,
             allow_http=self.allow_http,
+            shared_cache=checked_place(self.shared_cache),
             limits=Limits(cache_size=size),
             **more,
         )
         return settings, login
+
+    def _cache_dir(self) -> Path:
+        if self.cache_dir is None and self.shared_cache and not os.environ.get("XNATFS_CACHE_DIR"):
+            return node_cache(cache_home())
+        return self.cache_dir or cache_home()
 
 
 def server_option(text: str) -> Callable[[F], F]:
@@ -113,6 +123,14 @@ _CACHE = (
     click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where to cache files."),
     click.option(
         "--cache-size", default="20G", show_default=True, metavar="SIZE", help="Cache at most this much."
+    ),
+    click.option(
+        "--shared-cache",
+        default="",
+        metavar="DIR|URL",
+        envvar="XNATFS_SHARED_CACHE",
+        help="Look here first, and put here what was fetched: for many machines that read the same "
+        "(docs/clusters.md).",
     ),
     click.option(
         "--offline",
@@ -230,7 +248,10 @@ def where(command: F) -> F:
     ) -> Any:
         chosen = _chosen(server, user, config, netrc)
         values = more if chosen is None else more | _defaults(chosen, more.get("project"))
-        shared = {name: values.pop(name) for name in ("cache_dir", "cache_size", "offline", "allow_http")}
+        shared = {
+            name: values.pop(name)
+            for name in ("cache_dir", "cache_size", "offline", "allow_http", "shared_cache")
+        }
         return command(
             *arguments,
             where=Where(server, user, config, netrc, **shared, chosen=chosen),

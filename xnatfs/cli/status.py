@@ -92,6 +92,17 @@ def _under_way(report: dict[str, Any]) -> list[str]:
     return [*lines[:_MOST_UNDER_WAY], f"and {more} more in {report['mountpoint']}/.xnatfs/progress.txt"]
 
 
+def _shared(report: dict[str, Any]) -> str:
+    line = (
+        f"  shared cache {printable(report['place'])}: {counted(report['files taken'], 'file')} "
+        f"({size(report['bytes taken'])}) taken from it, {counted(report['files given'], 'file')} "
+        f"({size(report['bytes given'])}) given to it"
+    )
+    for name, words in (("without digest", "without a digest, fetched here"), ("damaged", "damaged")):
+        line += f", {report[name]} {words}" if report[name] else ""
+    return line + (f"; it failed: {printable(report['problem'])}" if report["problem"] else "")
+
+
 def _text(report: dict[str, Any]) -> str:
     head = f"{report['mountpoint']}  {report['server']}"
     if "pid" in report:
@@ -109,6 +120,8 @@ def _text(report: dict[str, Any]) -> str:
         f"{size(contents['cap'])}; "
         f"{contents['transfers']} downloads in progress, {contents['open files']} open",
     ]
+    if shared := report.get("shared_cache"):
+        lines.append(_shared(shared))
     lines += [f"  {line}" for line in _under_way(report)]
     if "away" in report and not report["offline"]:
         lines.insert(2, f"  server: {_server(report)}")

@@ -70,13 +70,14 @@ class ZipHistory:
         in_listed_scans: the scans of the session were listed just before this one's first file was opened.
     """
 
-    __slots__ = ("_incomplete", "_no_room_at", "_used_at", "in_listed_scans", "prefetched")
+    __slots__ = ("_elsewhere_at", "_incomplete", "_no_room_at", "_used_at", "in_listed_scans", "prefetched")
 
     def __init__(self) -> None:
         self.prefetched = False
         self.in_listed_scans = False
         self._used_at: float | None = None
         self._no_room_at: float | None = None
+        self._elsewhere_at: float | None = None
         # Since when, and what a whole zip did not bring.
         self._incomplete: tuple[float, frozenset[str]] | None = None
 
@@ -95,6 +96,14 @@ class ZipHistory:
     def lacked_room_within(self, seconds: float) -> bool:
         """Whether the zip was tried in the last seconds and found no room."""
         return _is_within(self._no_room_at, seconds)
+
+    def is_elsewhere(self) -> None:
+        """Another machine is fetching it, which gives the files to the shared tier one by one."""
+        self._elsewhere_at = time.monotonic()
+
+    def was_elsewhere_within(self, seconds: float) -> bool:
+        """Whether another machine was fetching it in the last seconds."""
+        return _is_within(self._elsewhere_at, seconds)
 
     def was_without(self, paths: Iterable[str]) -> None:
         """A zip came whole, and this is what it did not have, or not as it is listed: the next one will not

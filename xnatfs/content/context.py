@@ -18,6 +18,7 @@ from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.cost_model import LinkModel
 from xnatfs.content.revalidation import Revalidation
+from xnatfs.content.shared_content import SharedContent
 from xnatfs.content.stream_tuner import StreamMeter, StreamTuner
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
 from xnatfs.server.downloads import Downloads
@@ -35,6 +36,7 @@ class TransferContext:
     digests: DigestPolicy
     revalidation: Revalidation
     link: LinkModel
+    shared: SharedContent | None = None  # what other machines have fetched
     range_refused: bool = False  # this server (or its proxy) sends whole files only
     length_refused: bool = False  # ... without saying how long they are
     refuses_names: bool = False  # this server refuses files by themselves that its zips have

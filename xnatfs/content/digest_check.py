@@ -8,6 +8,7 @@ bytes are summed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import Enum, auto
 
 from xnatfs.cache.partial import Partial
@@ -26,9 +27,16 @@ class _State(Enum):
 
 
 class DigestCheck:
-    """Whether one file is what the catalog says."""
+    """Whether one file is what the catalog says.
 
-    def __init__(self, context: TransferContext, content: PartialContent) -> None:
+    Args:
+        kept: called once it is checked, and an object of the cache.
+    """
+
+    def __init__(
+        self, context: TransferContext, content: PartialContent, kept: Callable[[], None] = lambda: None
+    ) -> None:
+        self._kept = kept
         self._context = context
         self._content = content
         self._digest = RunningDigest()
@@ -92,6 +100,8 @@ class DigestCheck:
         try:
             # If the digest is wrong, the file is stored under a key that leaves the digest out.
             partial.commit(digests.key(record), verified)
+            if verified == "md5":
+                self._kept()
         except Failure as failure:
             if failure.cause not in NO_CACHE:
                 raise

@@ -5,6 +5,8 @@ Used by the tree's files through `ContentManager.open`, which gives a `ContentRe
 
 1. whole in the cache: no request (contents without a digest are asked for again after some hours);
 2. its resource is on its way as a zip, or is worth one (`zip_scheduler`): wait for just this file;
+   where there is a shared tier, the zip, the file or what is read in parts is looked for there first, and
+   files up to 64 MiB are fetched whole;
 3. large, or of a resource of which only headers are read: in parts (`ranged`);
 4. else whole (`transfer`).
 
@@ -20,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 from xnatfs.cache.contents import ContentCache, Entry
 from xnatfs.cache.corrections import Corrections
+from xnatfs.cache.shared_tier import SharedTier
 from xnatfs.concurrency.single_flight import WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.access_pattern import HEAD_BYTES, ResourceAccess
@@ -27,6 +30,7 @@ from xnatfs.content.context import TransferContext
 from xnatfs.content.cost_model import LinkModel
 from xnatfs.content.ranged import RangedFile
 from xnatfs.content.revalidation import Revalidation
+from xnatfs.content.shared_content import WHOLE_BYTES, SharedClaim, SharedContent
 from xnatfs.content.stream_plan import FIRST
 from xnatfs.content.stream_tuner import StreamTuner
 from xnatfs.content.transfer import Transfer
@@ -121,20 +125,24 @@ class ContentManager:
         history: MtimeHistory,
         *,
         serve_bad_digests: bool = False,
+        tier: SharedTier | None = None,
     ) -> None:
         sizes = SizeCorrections(learnt)
         streams = max(1, limits.connections - 1)  # one is always free for listings
+        digests = DigestPolicy(learnt, sizes, diagnostics, serve_bad=serve_bad_digests)
+        shared = None if tier is None else SharedContent(tier, cache, digests, diagnostics, contents.server)
         self.context = TransferContext(
             contents,
             cache,
             limits,
             WorkerPool("transfer", streams),
             sizes,
-            DigestPolicy(learnt, sizes, diagnostics, serve_bad=serve_bad_digests),
+            digests,
             Revalidation(contents, cache, history, limits),
             LinkModel(
                 streams=StreamTuner(streams, _remembered(learnt), lambda found: _remember(learnt, found))
             ),
+            shared,
         )
         # Read through what is wanted soon.
         self.ahead_workers = WorkerPool("ahead", streams)
@@ -209,6 +217,8 @@ class ContentManager:
     def close(self) -> None:
         """Start nothing more."""
         self.ahead_workers.close()
+        if self.context.shared is not None:
+            self.context.shared.close()
         self.context.revalidation.close()
         self.context.workers.close()
 
@@ -233,9 +243,14 @@ class ContentManager:
         context = self.context
         size = self.size(record)
         heads = access.reads.heads_only and size > 2 * HEAD_BYTES and not context.range_refused
-        if (size > context.limits.whole_file_check or heads) and not context.length_refused:
+        claim = SharedClaim()
+        if context.shared is not None and context.shared.takes(record):
+            whole, claim = self._shared_whole(context.shared, record, size, heads=heads)
+        else:
+            whole = size <= context.limits.whole_file_check and not heads
+        if not whole and not context.length_refused:
             try:
-                return self._open_ranged(record, size, access.entries, HEAD_BYTES if heads else FIRST)
+                return self._open_ranged(record, size, access.entries, HEAD_BYTES if heads else FIRST, claim)
             except Failure:
                 if not context.length_refused:
                     raise
@@ -257,11 +272,30 @@ class ContentManager:
             # does by now.
             context.length_refused = False
             try:
-                return self._open_ranged(record, size, access.entries, FIRST)
+                return self._open_ranged(record, size, access.entries, FIRST, SharedClaim())
             except Failure:
                 if context.length_refused:
                     raise failure from None
                 raise
+
+    def _shared_whole(
+        self, shared: SharedContent, record: FileRecord, size: int, *, heads: bool
+    ) -> tuple[bool, SharedClaim]:
+        """Whether a file is to be had whole, where there is a shared tier: if it is there, or others are
+        fetching it, or it is soon here. Else what others see of its being fetched in parts.
+        """
+        patience = self.context.limits.progress_deadline
+        if heads:
+            return shared.workers.do(lambda: shared.has(record), patience), SharedClaim()
+        if size <= WHOLE_BYTES or self._is_ranged(record):
+            return size <= WHOLE_BYTES, SharedClaim()
+        claim = shared.workers.do(lambda: shared.claim_at_once(record), patience)
+        return claim is None, claim or SharedClaim()
+
+    def _is_ranged(self, record: FileRecord) -> bool:
+        with self._lock:
+            file = self._ranged.get(self.key(record))
+            return file is not None and not file.closed
 
     def _run(self, key: str, transfer: Transfer) -> None:
         try:
@@ -274,26 +308,32 @@ class ContentManager:
                     del self._transfers[key]
                     self.context.sizes.forget_announced(transfer.file.record)
 
-    def _open_ranged(self, record: FileRecord, size: int, entries: int, first: int) -> ContentReader:
+    def _open_ranged(
+        self, record: FileRecord, size: int, entries: int, first: int, claim: SharedClaim
+    ) -> ContentReader:
         """A reader of a file that is read by ranges; tried again where the last reader of the shared one
         closed it just now, or the file changed just now.
         """
         for _ in range(2):
             try:
-                return self._ranged_file(record, size, entries, first).open()
+                return self._ranged_file(record, size, entries, first, claim).open()
             except Failure as failure:
                 if failure.cause is not Cause.CHANGED:
                     raise
-        return self._ranged_file(record, size, entries, first).open()
+        return self._ranged_file(record, size, entries, first, claim).open()
 
-    def _ranged_file(self, record: FileRecord, size: int, entries: int, first: int) -> RangedFile:
+    def _ranged_file(
+        self, record: FileRecord, size: int, entries: int, first: int, claim: SharedClaim
+    ) -> RangedFile:
         key = self.key(record)
         with self._lock:
             file = self._ranged.get(key)
             if file is None or file.closed:
                 file = self._ranged[key] = RangedFile(
-                    self.context, record, key, size, self._ranged_gone, entries, first
+                    self.context, record, key, size, self._ranged_gone, entries, first, claim
                 )
+            elif file.claim is not claim:
+                claim.close()  # two opened it at once
             return file
 
     def _ranged_gone(self, file: RangedFile) -> None:

@@ -20,6 +20,7 @@ from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.context import TransferContext
 from xnatfs.content.digest_check import DigestCheck
 from xnatfs.content.partial_content import PartialContent
+from xnatfs.content.shared_content import SharedClaim
 from xnatfs.content.stream_plan import FIRST, IN_ORDER
 from xnatfs.content.stream_scheduler import StreamScheduler
 from xnatfs.content.uncached import Uncached
@@ -55,6 +56,7 @@ class RangedFile:
         gone: called when the last reader has closed it.
         entries: in the catalogue of its resource.
         first: bytes of the first part.
+        claim: what other machines see of it.
     """
 
     def __init__(
@@ -66,15 +68,24 @@ class RangedFile:
         gone: Callable[[RangedFile], None],
         entries: int,
         first: int,
+        claim: SharedClaim,
     ) -> None:
+        self.claim = claim
         self._progress_deadline = context.limits.progress_deadline
         self._gone = gone
         self._readers: list[RangedReader] = []
         self._closed = False
         self.content = PartialContent(context, record, key, size)
-        self._check = DigestCheck(context, self.content)
+        self._check = DigestCheck(context, self.content, claim.publish)
         self._streams = StreamScheduler(
-            context, self.content, self._check, self._readers, entries, first, self._close_if_unused
+            context,
+            self.content,
+            self._check,
+            self._readers,
+            entries,
+            first,
+            self._close_if_unused,
+            claim.moved,
         )
         self._blocks = Uncached(context, record)
 
@@ -205,4 +216,5 @@ class RangedFile:
             return
         self._closed = True
         self.content.close()
+        self.claim.close()
         self._gone(self)

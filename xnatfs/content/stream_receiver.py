@@ -37,11 +37,13 @@ class StreamsOfFile:
 
     Attributes:
         extend: begins further streams, if it is time; called with the condition held.
+        moved: called when something came for a reader in order.
     """
 
     readers: Sequence[Place]
     fetches: Sequence[Fetch]
     extend: Callable[[], None]
+    moved: Callable[[], None] = lambda: None
 
 
 class StreamReceiver:
@@ -140,6 +142,7 @@ class StreamReceiver:
                             self._streams.extend()
                         content.condition.notify_all()
                     if fetch.in_order:
+                        self._streams.moved()
                         self._check.catch_up()
                 if position >= fetch.end:
                     break

@@ -52,6 +52,7 @@ class StreamScheduler:
         entries: in the catalogue of its resource.
         first: bytes of the first part.
         ended: called with the condition held when a stream has ended.
+        moved: called when something came for a reader in order.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class StreamScheduler:
         entries: int,
         first: int,
         ended: Callable[[], None],
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._context = context
         self._content = content
@@ -71,7 +73,7 @@ class StreamScheduler:
         self._ended = ended
         self._fetches: list[Fetch] = []
         self._receiver = StreamReceiver(
-            context, content, check, StreamsOfFile(readers, self._fetches, self._extend), entries
+            context, content, check, StreamsOfFile(readers, self._fetches, self._extend, moved), entries
         )
         self._probe = PROBE  # bytes of the next one while the line is not known
         self._joined = False  # this file is counted among those that could use more streams

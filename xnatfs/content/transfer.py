@@ -3,7 +3,7 @@
 Used by `content.manager`, which runs it in a worker. What is checked, and when (design.md 4.4): files up to 8
 MiB by their MD5 before the first byte is served; larger ones by their MD5 as they are read (`whole_file`);
 files without a digest by their size. A digest that is wrong twice over the same bytes is the catalog's error,
-and so is a size where the server tells no length.
+and so is a size where the server tells no length. With a shared tier it is looked for there first.
 Threading: one worker a transfer; what its readers see is the `WholeFile`.
 """
 
@@ -15,6 +15,7 @@ import time
 
 from xnatfs import retry
 from xnatfs.content.context import TransferContext
+from xnatfs.content.shared_content import SharedClaim
 from xnatfs.content.stream_tuner import StreamMeter
 from xnatfs.content.whole_file import WholeFile
 from xnatfs.errors import Cause, Failure
@@ -22,6 +23,8 @@ from xnatfs.server.downloads import NOT_IN_ZIP, Stream, only_in_zip
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
+
+_SLACK = 64 * 2**20  # bytes that an object of the shared tier may have more than twice what is listed
 
 
 class Transfer:
@@ -37,6 +40,7 @@ class Transfer:
         self._entries = entries
         self._expected = size
         self._record = record
+        self._claim = SharedClaim()  # in the shared tier
         self.file = WholeFile(context, record, size)
 
     def run(self) -> None:
@@ -46,14 +50,52 @@ class Transfer:
         if self.file.close_if_unused():
             return
         try:
-            self._fetch()
+            if not self._taken():
+                self._fetch()
         except Failure as failure:
             self.file.fail(failure)
         except BaseException as error:
             log.exception("the transfer of %s failed unexpectedly", self._record.path)
             self.file.fail(Failure(Cause.SERVER_ERROR, self._record.uri, repr(error)))
         finally:
+            self._claim.close()
             self.file.close_if_unused()
+
+    def _taken(self) -> bool:
+        """Whether it came from the shared tier; waits while another machine is fetching it."""
+        context, file = self._context, self.file
+        if context.shared is None:
+            return False
+
+        def progress() -> None:
+            context.progress += 1
+
+        self._claim = context.shared.claim(
+            self._record, lambda: file.readers > 0 and not context.workers.closed, progress
+        )
+        if self._claim.found is None:
+            return False
+        buffer, digest = file.buffer, hashlib.md5(usedforsecurity=False)
+        try:
+            buffer.begin(self._record.size, file.size)
+            for piece in self._claim.found.pieces:
+                buffer.write(piece, file.size)
+                digest.update(piece)
+                progress()
+                if buffer.written > 2 * self._record.size + _SLACK:
+                    break  # which no wrong size in a catalog is
+        except Failure:
+            raise  # of the cache
+        except Exception as error:  # of the tier's store
+            log.info("%s could not be had from the shared cache: %s", self._record.uri, error)
+            return False
+        if digest.hexdigest() != self._record.digest:
+            context.shared.tampered(self._record)
+            return False
+        file.size = buffer.written
+        context.shared.came(buffer.written)
+        self._keep("md5", mixed=False)
+        return True
 
     def _fetch(self) -> None:
         """Again where that can cure what went wrong."""
@@ -75,6 +117,7 @@ class Transfer:
                 if record.digest:
                     if md5 == record.digest:
                         self._keep("md5", mixed=mixed)
+                        self._claim.publish()
                         return
                     if md5 == wrong_md5:
                         self._keep(self._context.digests.wrong_twice(record, md5), mixed=mixed)
@@ -142,10 +185,11 @@ class Transfer:
             digest.update(piece)
             file.activity.received()
             self._context.received(len(piece), meter)
+            self._claim.moved()
             if self._context.workers.closed:
                 raise Failure(Cause.INTERRUPTED, uri, "the mount is ending")
             if large:
-                if not file.still_wanted():
+                if not self._claim.held and not file.still_wanted():
                     raise Failure(Cause.INTERRUPTED, uri, "no reader is left")
                 file.advance()
         if stream.size is not None and buffer.written != stream.size:

@@ -4,7 +4,8 @@
 Used by `content.zip_scheduler`, which decides when. Streamed: no member larger than
 a piece is ever in memory. A member is kept if its path is in the listing, its size and (where there is one)
 its MD5 are right; the zip's own CRC is checked on the way. Whatever is not in the archive is fetched singly:
-XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3).
+XNAT skips files it cannot find and ends the archive validly (xnat-rest.md 3). What a shared tier has of it is
+taken first (`content.shared_members`).
 Threading: any thread; one worker a batch. One condition a batch; no lock is held while bytes move.
 """
 
@@ -22,10 +23,10 @@ from xnatfs.cache.writers import BatchWriter
 from xnatfs.concurrency.waiting import wait_until
 from xnatfs.content.access_pattern import ResourceAccess
 from xnatfs.content.context import TransferContext
-from xnatfs.content.stream_activity import SILENT_S
+from xnatfs.content.shared_members import SharedMembers
+from xnatfs.content.stream_activity import StreamActivity
 from xnatfs.content.stream_tuner import StreamMeter
 from xnatfs.errors import Cause, Failure
-from xnatfs.server.cancel import CancelScope
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ class ZipBatch:
         self._expected = series.total
         self._last = 0  # of them, after which something is wrong
         self._waiting = 0  # readers
-        self._hold = CancelScope()
-        self._heard: float | None = None  # when the server was asked, or last sent anything
+        self._activity = StreamActivity()
+        self._shared = SharedMembers(context, series)
         self._coming = {record.path: record for record in series.records if series.zips.may_have(record.path)}
 
     def expects(self, path: str) -> bool:
@@ -103,11 +104,8 @@ class ZipBatch:
                     lambda: self._context.progress,
                 )
             except Failure:
-                silent = not self.received or (
-                    self._heard is not None and time.monotonic() - self._heard > SILENT_S
-                )
-                if self._waiting == 1 and self._heard is not None and silent:
-                    self._hold.end()  # the last one gives up, and others may wait for its worker
+                if self._waiting == 1 and self._activity.silent:
+                    self._activity.scope.end()  # the last one gives up, and others may wait for its worker
                 raise
             finally:
                 self._waiting -= 1
@@ -115,13 +113,15 @@ class ZipBatch:
     def run(self) -> None:
         """Receive it (in a worker)."""
         try:
+            if self._taken():
+                return
             with retry.Attempts(retry.ZIP) as attempts:
                 while True:
                     try:
                         self._receive()
                         break
                     except Failure as failure:
-                        if self._hold.ended or not attempts.again(failure):
+                        if self._activity.scope.ended or not attempts.again(failure):
                             raise
             # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is
             # fetched singly, without another zip for every two of them.
@@ -134,10 +134,31 @@ class ZipBatch:
         except BaseException:
             log.exception("unpacking %s broke", self.series.records[0].base)
         finally:
+            self._shared.close()
             with self.condition:
                 self.ended = True
                 self.condition.notify_all()
             self._order.over(self)
+
+    def _taken(self) -> bool:
+        """Take what a shared tier has of it; whether no zip is needed after that."""
+        if self._context.shared is None:
+            return False
+        missing = [one for one in self.series.records if self.expects(one.path) and not self._is_cached(one)]
+        pile = self._context.cache.pile(sum(one.size for one in missing))
+        come: list[str] = []
+
+        def came(path: str) -> None:
+            come.append(path)
+            if pile.waiting >= _AT_ONCE:
+                pile.flush()
+                self._come(come)
+
+        try:
+            return self._shared.take(pile, missing, self._is_cached, came)
+        finally:
+            pile.close()
+            self._come(come)
 
     def _receive(self) -> None:
         missing = sum(one.size for one in self._coming.values() if not self._is_cached(one))
@@ -149,8 +170,8 @@ class ZipBatch:
         come: list[str] = []
         flushed = time.monotonic()
         try:
-            asked = self._heard = time.monotonic()
-            with self._context.contents.zip(self.series.records[0], self._hold) as members:
+            asked = self._activity.asked()
+            with self._context.contents.zip(self.series.records[0], self._activity.scope) as members:
                 self._context.link.answered(time.monotonic() - asked, self.series.entries)
                 with self._context.stream() as meter:
                     for path, size, pieces in members:
@@ -180,6 +201,7 @@ class ZipBatch:
 
     def _come(self, paths: list[str]) -> None:
         """These have come, or will not come any more."""
+        self._shared.give()
         with self.condition:
             for path in paths:
                 self._coming.pop(path, None)
@@ -207,12 +229,14 @@ class ZipBatch:
             return
         if came == record.size and record.digest in ("", digest.hexdigest()):
             pile.keep(self._context.digests.key(record), "md5" if record.digest else "crc")
+            self._shared.kept(record)
         else:
             pile.drop()  # fetched singly it gets the benefit of a second look
 
     def _count(self, piece: bytes, meter: StreamMeter) -> None:
         self.received += len(piece)
-        self._heard = time.monotonic()
+        self._activity.received()
+        self._shared.moved()
         self._context.received(len(piece), meter)
         if self.received > self._last:  # a bomb is not read to its end
             raise Failure(Cause.TOO_LARGE, detail="the zip has far more bytes than are listed")
@@ -238,7 +262,7 @@ class ZipBatch:
                 self._waiting or self._context.workers.closed or self._order.has_turn(self)
             ):
                 self.condition.wait(_TURN_CHECK_S)
-        self._heard = time.monotonic()
+        self._activity.asked()  # from here on it is the server that is waited for
 
     @property
     def left(self) -> int:

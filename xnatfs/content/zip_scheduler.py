@@ -28,6 +28,7 @@ from xnatfs.server.records import FileRecord
 log = logging.getLogger(__name__)
 
 _RETRY_S = 60.0  # after the cache had no space for one
+_ELSEWHERE_S = 2.0  # after another machine was found fetching it
 _LISTED_S = 5.0  # the scans were listed at most this long before the first file of one was opened
 _GIVE_WAY_S = 0.5  # between two zips that give way to other readers
 
@@ -93,7 +94,7 @@ class ZipScheduler:
         # A resource larger than the cache would push its own files out before they are read.
         if access.total > context.cache.cap or access.zips.lacked_room_within(_RETRY_S):
             return None
-        if not access.zips.may_have(record.path):
+        if not access.zips.may_have(record.path) or access.zips.was_elsewhere_within(_ELSEWHERE_S):
             return None
         needed = context.refuses_names and only_in_zip(record.path)
         # First as if nothing were here: looking for 20,000 files in the cache takes half a second.

@@ -79,6 +79,7 @@ class Downloads:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.breaker = connection.breaker
+        self.server = connection.server
         self._patience = connection.settings.limits.progress_deadline
 
     @contextmanager

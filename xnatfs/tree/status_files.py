@@ -41,6 +41,7 @@ def configuration(sources: Sources) -> dict[str, Any]:
         "projects": list(settings.projects),
         "cache_dir": str(settings.cache_dir),
         "state_dir": str(settings.state_dir),
+        "shared_cache": settings.shared_cache,
         "serve_bad_digests": settings.serve_bad_digests,
         "limits": limits,
     }

@@ -1,0 +1,258 @@
+"""A shared tier: each byte leaves the server once for all nodes, and nothing comes from the tier that the
+server does not show, or that is not what it lists."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import read, until, walk
+from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.cache.shared_directory import SharedDirectory
+from xnatfs.cache.shared_place import checked_place, open_tier
+from xnatfs.cache.shared_tier import object_path
+from xnatfs.content import manager, shared_content, shared_leases
+from xnatfs.core import Core
+from xnatfs.demo.data import build
+from xnatfs.demo.server import DemoServer
+from xnatfs.errors import UsageError
+
+FILE = f"{FOLDER}/f"
+SIZE = 100_000
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Path:
+    return tmp_path / "tier"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested is who waits for whom, not how long."""
+    monkeypatch.setattr(shared_content, "_DEAD_S", 1.0)
+    monkeypatch.setattr(shared_leases, "_RENEW_S", 0.1)
+    monkeypatch.setattr(shared_content, "_LONGEST_LOOK_S", 0.1)
+
+
+@pytest.fixture(scope="module")
+def study() -> Iterator[DemoServer]:
+    """A session of 3 MB: twelve scans of ten files."""
+    with DemoServer(build("scale", sessions=1, scans=12, files=10, file_size=25_000)) as made:
+        yield made
+
+
+def contents(server: DemoServer) -> int:
+    """Bytes of contents that the server has sent."""
+    return sum(one.sent for one in server.requests(r"^GET .*/resources/\d+/files(/|\?format=zip)"))
+
+
+def everything(core: Core) -> dict[str, str]:
+    """The digests of all that a node reads, in the order of the tree."""
+    return {
+        path: hashlib.md5(read(core.vfs, path)).hexdigest()
+        for path, _ in walk(core.vfs, "/projects")
+        if not path.endswith(".txt")
+    }
+
+
+def together(nodes: list[Core], work: Callable[[Core], Any]) -> list[Any]:
+    """What each node comes to, all at once."""
+    done: list[Any] = [None] * len(nodes)
+
+    def one(number: int) -> None:
+        done[number] = work(nodes[number])
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(nodes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done
+
+
+def given(core: Core) -> dict[str, Any]:
+    """What `status` says of the tier, once nothing is on its way there."""
+    shared = core.content_manager.context.shared
+    assert shared is not None
+    with shared._lock:
+        assert shared._lock.wait_for(lambda: not shared._puts, 20)
+    return shared.report()
+
+
+@pytest.mark.parametrize("place", ["{tier}", "memory://{tier}", ""])
+def test_each_byte_leaves_the_server_once(
+    study: DemoServer, compose: Compose, tier: Path, place: str
+) -> None:
+    """Four nodes read the same session at once. Would fail if they did not wait for each other, or if what
+    one had fetched were not given to the others. Without a tier it is four times."""
+    study.clear_log()
+    nodes = [compose(study, f"n{number}", shared_cache=place.format(tier=tier)) for number in range(4)]
+    read_by_each = together(nodes, everything)
+    assert len(read_by_each[0]) == 120 and all(one == read_by_each[0] for one in read_by_each)
+    total = 120 * 25_000
+    assert contents(study) <= (1.05 if place else 4.2) * total
+    assert contents(study) >= (1 if place else 4) * total
+    if not place:
+        return
+    assert sum(given(one)["files given"] for one in nodes) == 120
+    # What is there is enough for one who comes later.
+    study.clear_log()
+    later = compose(study, "later", shared_cache=place.format(tier=tier))
+    assert everything(later) == read_by_each[0]
+    assert contents(study) == 0 and given(later)["files taken"] == 120
+
+
+@pytest.mark.parametrize("header_first", [False, True])
+def test_a_file_that_is_read_in_parts(
+    shelf: Shelf, compose: Compose, tier: Path, monkeypatch: pytest.MonkeyPatch, header_first: bool
+) -> None:
+    """A large file is streamed by one node, the others take it whole when it is there; who wants the header
+    only waits for nobody long, and keeps nobody waiting."""
+    monkeypatch.setattr(manager, "WHOLE_BYTES", 2**20)
+    monkeypatch.setattr(shared_content, "WHOLE_BYTES", 2**20)
+    monkeypatch.setattr(shared_content, "_FIRST_SIGN_S", 0.3)
+    size = 12 * 2**20
+    data = os.urandom(2**20) * 12
+    shelf.put(shelf.make.entry("f", data))
+    nodes = [compose(shelf.server, f"n{number}", shared_cache=str(tier)) for number in range(3)]
+    if header_first:
+        shelf.switches.bandwidth = 20e6
+        opened = nodes[0].vfs.open(FILE)
+        assert nodes[0].vfs.read(opened.handle, 0, 4096) == data[:4096]
+        assert together(nodes[1:], lambda core: read(core.vfs, FILE, 2**20) == data) == [True, True]
+        nodes[0].vfs.release(opened.handle)
+        assert contents(shelf.server) <= 2.2 * size  # it did not stream it, nobody knew
+    else:
+        assert together(nodes, lambda core: read(core.vfs, FILE, 2**20) == data) == [True] * 3
+        assert contents(shelf.server) <= 1.05 * size
+    assert sum(given(one)["files given"] for one in nodes) >= 1
+
+
+def test_a_revoked_user_gets_nothing(shelf: Shelf, compose: Compose, tier: Path) -> None:
+    """The key is the digest in the user's own listing: who is shown none has none, whatever the tier has."""
+    shelf.make.user("other")
+    shelf.put(shelf.make.entry("f", bytes(SIZE)))
+    first = compose(shelf.server, "first", shared_cache=str(tier))
+    assert read(first.vfs, FILE) == bytes(SIZE) and given(first)["files given"] == 1
+    stranger = compose(shelf.server, "stranger", user="other", shared_cache=str(tier))
+    shelf.server.call(shelf.project.members.clear)
+    first.refresh()
+    for core in (first, stranger, compose(shelf.server, "new", shared_cache=str(tier))):
+        with pytest.raises(OSError) as refused:
+            core.vfs.open(FILE)
+        assert refused.value.errno == errno.ENOENT
+        assert given(core)["files taken"] == 0
+
+
+@pytest.mark.parametrize("files", [1, 10])
+def test_a_tampered_object_is_not_served(shelf: Shelf, compose: Compose, tier: Path, files: int) -> None:
+    """Alone, and among the members of a resource: it is fetched from the server, reported, and replaced."""
+    names = [f"f{number}" for number in range(files)]
+    for name in names:
+        shelf.put(shelf.make.entry(name, name.encode() * SIZE))
+    first = compose(shelf.server, "first", shared_cache=str(tier))
+    for name in names:
+        read(first.vfs, f"{FOLDER}/{name}")
+    assert given(first)["files given"] == files
+    objects = sorted(path for path in (tier / "objects").rglob("*") if path.is_file())
+    for path in objects[: 1 + files // 2]:
+        path.chmod(0o600)
+        path.write_bytes(b"x" * path.stat().st_size)
+    second = compose(shelf.server, "second", shared_cache=str(tier))
+    for name in names:
+        assert read(second.vfs, f"{FOLDER}/{name}") == name.encode() * SIZE
+    damaged = 1 + files // 2
+    assert given(second)["damaged"] == damaged
+    said = second.diagnostics.oddities()
+    assert len(said) == damaged and "had other bytes than the server lists under its digest" in said[0]
+    for path in objects:
+        assert path.name.startswith(hashlib.md5(path.read_bytes()).hexdigest())
+
+
+def test_files_without_a_digest_stay_out(shelf: Shelf, compose: Compose, tier: Path) -> None:
+    shelf.put(shelf.make.entry("f", bytes(SIZE), digest=""))
+    for name in ("one", "two"):
+        core = compose(shelf.server, name, shared_cache=str(tier))
+        assert read(core.vfs, FILE) == bytes(SIZE)
+        report = given(core)
+        assert (report["without digest"], report["files given"], report["files taken"]) == (1, 0, 0)
+    assert not list((tier / "objects").rglob("*"))
+
+
+def test_a_node_that_died_keeps_nobody_for_long(shelf: Shelf, compose: Compose, tier: Path) -> None:
+    """Its lease does not change: whoever waits takes it. Would fail if they waited for ever, or did not wait
+    while it did change."""
+    shelf.put(shelf.make.entry("f", bytes(SIZE)))
+    key = f"{hashlib.md5(bytes(SIZE)).hexdigest()}-{SIZE}"
+    alive = SharedDirectory(str(tier))
+    assert alive.claim(f"file-{key}", "another node")
+    core = compose(shelf.server, "one", shared_cache=str(tier))
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.2):
+            alive.renew(f"file-{key}", "another node")
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    reading = threading.Thread(target=lambda: read(core.vfs, FILE))
+    reading.start()
+    reading.join(2.0)
+    assert reading.is_alive() and shelf.downloads() == 0
+    over.set()
+    renewing.join()
+    reading.join(20)
+    assert not reading.is_alive() and shelf.downloads() == 1
+    assert given(core)["files given"] == 1
+    until(lambda: alive.lease(f"file-{key}") == "")
+
+
+def test_a_tier_that_fails_takes_no_read_with_it(shelf: Shelf, compose: Compose, tier: Path) -> None:
+    shelf.put(shelf.make.entry("f", bytes(SIZE)))
+    core = compose(shelf.server, "one", shared_cache=str(tier))
+    os.rename(tier, tier.with_name("gone"))
+    tier.write_text("no folder")
+    assert read(core.vfs, FILE) == bytes(SIZE)
+    assert "NotADirectoryError" in str(given(core)["problem"])
+
+
+def test_which_places_can_be_one(tmp_path: Path) -> None:
+    assert checked_place("") == "" and checked_place("s3://bucket/x") == "s3://bucket/x"
+    assert checked_place("x") == f"{os.getcwd()}/x"
+    with pytest.raises(UsageError, match="no password or key belongs in the URL"):
+        checked_place("s3://key:secret@bucket/x")
+    (tmp_path / "open").mkdir(mode=0o755)
+    (tmp_path / "open").chmod(0o755)
+    with pytest.raises(UsageError, match="open to every user"):
+        open_tier(str(tmp_path / "open"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be the shared cache"):
+        open_tier(str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="cannot be the shared cache"):
+        open_tier("nosuch://x/y")
+    for hostile in ("../../etc/passwd", "a" * 32, "A" * 32 + "-1", "0" * 32 + "-1/.."):
+        with pytest.raises(ValueError):
+            object_path(hostile)
+
+
+def test_a_groups_folder_stays_the_groups(tmp_path: Path) -> None:
+    """A folder that an administrator made for a group: others of it can read, add, and clean up."""
+    folder = tmp_path / "group"
+    folder.mkdir()
+    folder.chmod(0o2770)
+    tier = SharedDirectory(str(folder))
+    key = f"{hashlib.md5(b'x').hexdigest()}-1"
+    with (tmp_path / "x").open("w+b", 0) as source:
+        source.write(b"x")
+        tier.put(key, source.fileno(), 1)
+    made = folder / object_path(key)
+    assert made.stat().st_mode & 0o7777 == 0o440
+    assert {path.stat().st_mode & 0o7777 for path in (made.parent, folder / "leases")} == {0o2770}
+    assert list((folder / "drafts").iterdir()) == []

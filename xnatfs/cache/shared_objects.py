@@ -1,0 +1,115 @@
+"""The shared tier in an object store: S3, or whatever else fsspec has a file system for.
+
+Made by `shared_place.open_tier`. The store puts an object as a whole, and refuses to create what exists,
+which is all that is needed of it. Its login is where its library looks for it.
+Threading: any thread, as fsspec's file systems; made in the process that uses it, since they do not survive
+a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from xnatfs.cache.shared_tier import StoredObject, object_path
+from xnatfs.errors import UsageError
+from xnatfs.extras import load
+
+_AT_ONCE_BYTES = 8 * 2**20  # objects up to this size are had, and put, by one request
+_PIECE_BYTES = 8 * 2**20
+_TOGETHER = 32  # small objects are asked for side by side
+
+
+class SharedObjects:
+    """A folder of an object store as a shared tier.
+
+    Raises:
+        UsageError: it cannot be used. MissingExtra without fsspec.
+    """
+
+    def __init__(self, where: str) -> None:
+        fsspec = load("fsspec", "s3")
+        self.name = where.rstrip("/")
+        self._renewals = 0
+        try:
+            self._store, self._root = fsspec.core.url_to_fs(self.name, use_listings_cache=False)
+            self._store.exists(f"{self._root}/objects")
+        except Exception as error:  # each store has its own
+            raise UsageError(
+                f"{self.name} cannot be the shared cache: {type(error).__name__}: {error}"
+            ) from None
+
+    def has(self, key: str) -> bool:
+        """See `SharedTier`."""
+        return bool(self._store.exists(self._object(key)))
+
+    def open(self, key: str, *, fresh: bool = False) -> StoredObject | None:
+        """See `SharedTier`."""
+        path = self._object(key)
+        try:
+            if int(key.rpartition("-")[2]) <= _AT_ONCE_BYTES:
+                return StoredObject(iter((self._store.cat_file(path),)))
+            stream = self._store.open(path, "rb", block_size=_PIECE_BYTES, cache_type="readahead")
+        except FileNotFoundError:
+            return None
+        return StoredObject(_pieces(stream))
+
+    def many(self, keys: Iterable[str]) -> Iterator[tuple[str, StoredObject]]:
+        """See `SharedTier`."""
+        left = iter(keys)
+        while some := {self._object(key): key for key in islice(left, _TOGETHER)}:
+            found = self._store.cat(list(some), on_error="return")
+            for path, content in found.items():
+                if isinstance(content, bytes):
+                    yield some[path], StoredObject(iter((content,)))
+                elif not isinstance(content, FileNotFoundError):
+                    raise content
+
+    def put(self, key: str, fd: int, size: int) -> None:
+        """See `SharedTier`."""
+        self._store.put_file(f"/proc/self/fd/{fd}", self._object(key))
+
+    def remove(self, key: str) -> None:
+        """See `SharedTier`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._store.rm_file(self._object(key))
+
+    def claim(self, name: str, holder: str) -> bool:
+        """See `SharedTier`."""
+        try:
+            self._store.pipe_file(self._lease(name), holder.encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def lease(self, name: str) -> str:
+        """See `SharedTier`."""
+        try:
+            return str(self._store.cat_file(self._lease(name)).decode("ascii", "replace"))
+        except FileNotFoundError:
+            return ""
+
+    def renew(self, name: str, holder: str) -> None:
+        """See `SharedTier`."""
+        self._renewals += 1
+        self._store.pipe_file(self._lease(name), f"{holder} {self._renewals}".encode())
+
+    def release(self, name: str, holder: str) -> None:
+        """See `SharedTier`."""
+        if not holder or self.lease(name).partition(" ")[0] == holder:
+            with contextlib.suppress(FileNotFoundError):
+                self._store.rm_file(self._lease(name))
+
+    def _object(self, key: str) -> str:
+        return f"{self._root}/{object_path(key)}"
+
+    def _lease(self, name: str) -> str:
+        return f"{self._root}/leases/{name}"
+
+
+def _pieces(stream: Any) -> Iterator[bytes]:
+    with stream:
+        while piece := stream.read(_PIECE_BYTES):
+            yield piece
