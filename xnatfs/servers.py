@@ -242,6 +242,12 @@ def _size(value: object, where: str, folder: Path) -> str:
     return text
 
 
+def _number(value: object, where: str, _: Path) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise UsageError(f"{where} must be a number above 0, without quotes")
+    return value
+
+
 def _digest(value: object, where: str, _: Path) -> str:
     if value not in ("refuse", "serve"):
         raise UsageError(f'{where} must be "refuse" or "serve"')
@@ -297,6 +303,8 @@ OPTIONS: Mapping[str, _Kind] = {
     "cache-dir": _path,
     "cache-size": _size,
     "shared-cache": _place,
+    "connections": _number,
+    "requests-per-second": _number,
     "offline": _flag,
     "project": _texts,
     "list": _paths,

@@ -43,8 +43,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def study() -> Iterator[DemoServer]:
-    """A session of 3 MB: twelve scans of ten files."""
-    with DemoServer(build("scale", sessions=1, scans=12, files=10, file_size=25_000)) as made:
+    """A session of 1 MB: eight scans of five files."""
+    with DemoServer(build("scale", sessions=1, scans=8, files=5, file_size=25_000)) as made:
         yield made
 
 
@@ -95,18 +95,18 @@ def test_each_byte_leaves_the_server_once(
     study.clear_log()
     nodes = [compose(study, f"n{number}", shared_cache=place.format(tier=tier)) for number in range(4)]
     read_by_each = together(nodes, everything)
-    assert len(read_by_each[0]) == 120 and all(one == read_by_each[0] for one in read_by_each)
-    total = 120 * 25_000
+    assert len(read_by_each[0]) == 40 and all(one == read_by_each[0] for one in read_by_each)
+    total = 40 * 25_000
     assert contents(study) <= (1.05 if place else 4.2) * total
     assert contents(study) >= (1 if place else 4) * total
     if not place:
         return
-    assert sum(given(one)["files given"] for one in nodes) == 120
+    assert sum(given(one)["files given"] for one in nodes) == 40
     # What is there is enough for one who comes later.
     study.clear_log()
     later = compose(study, "later", shared_cache=place.format(tier=tier))
     assert everything(later) == read_by_each[0]
-    assert contents(study) == 0 and given(later)["files taken"] == 120
+    assert contents(study) == 0 and given(later)["files taken"] == 40
 
 
 @pytest.mark.parametrize("header_first", [False, True])

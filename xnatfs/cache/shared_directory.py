@@ -134,6 +134,13 @@ class SharedDirectory:
             return ""
         return f"{found.st_ino} {found.st_mtime_ns}"
 
+    def holder(self, name: str) -> str:
+        """See `SharedTier`."""
+        try:
+            return self._lease(name).read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return ""
+
     def renew(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
         os.utime(self._lease(name))
@@ -141,9 +148,8 @@ class SharedDirectory:
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
         path = self._lease(name)
-        with contextlib.suppress(FileNotFoundError):
-            if not holder or path.read_text(encoding="ascii", errors="replace") == holder:
-                path.unlink()
+        if not holder or self.holder(name) == holder:
+            path.unlink(missing_ok=True)
 
     def _lease(self, name: str) -> Path:
         return self._folder / "leases" / name

@@ -9,6 +9,7 @@ a fork.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -69,7 +70,10 @@ class SharedObjects:
 
     def put(self, key: str, fd: int, size: int) -> None:
         """See `SharedTier`."""
-        self._store.put_file(f"/proc/self/fd/{fd}", self._object(key))
+        if size <= _AT_ONCE_BYTES:
+            self._store.pipe_file(self._object(key), os.pread(fd, size, 0))
+        else:
+            self._store.put_file(f"/proc/self/fd/{fd}", self._object(key))
 
     def remove(self, key: str) -> None:
         """See `SharedTier`."""
@@ -91,6 +95,10 @@ class SharedObjects:
         except FileNotFoundError:
             return ""
 
+    def holder(self, name: str) -> str:
+        """See `SharedTier`."""
+        return self.lease(name).partition(" ")[0]
+
     def renew(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
         self._renewals += 1
@@ -98,7 +106,7 @@ class SharedObjects:
 
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
-        if not holder or self.lease(name).partition(" ")[0] == holder:
+        if not holder or self.holder(name) == holder:
             with contextlib.suppress(FileNotFoundError):
                 self._store.rm_file(self._lease(name))
 

@@ -63,6 +63,10 @@ class SharedTier(Protocol):
         """Something that changes as long as a lease is renewed; "" if there is none."""
         ...
 
+    def holder(self, name: str) -> str:
+        """Whose lease it is; "" if there is none."""
+        ...
+
     def renew(self, name: str, holder: str) -> None:
         """The holder is still at it."""
         ...

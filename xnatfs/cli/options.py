@@ -44,6 +44,8 @@ class Where:
     offline: bool
     allow_http: bool
     shared_cache: str
+    connections: int
+    requests_per_second: float
     chosen: NamedServer | None = None
 
     def of_projects(self, option: str) -> dict[str, Any]:
@@ -82,7 +84,11 @@ class Where:
             offline=self.offline,
             allow_http=self.allow_http,
             shared_cache=checked_place(self.shared_cache),
-            limits=Limits(cache_size=size),
+            limits=Limits(
+                cache_size=size,
+                connections=self.connections,
+                requests_per_second=self.requests_per_second,
+            ),
             **more,
         )
         return settings, login
@@ -131,6 +137,22 @@ _CACHE = (
         envvar="XNATFS_SHARED_CACHE",
         help="Look here first, and put here what was fetched: for many machines that read the same "
         "(docs/clusters.md).",
+    ),
+    click.option(
+        "--connections",
+        type=click.IntRange(2, Limits.connections),
+        default=Limits.connections,
+        show_default=True,
+        metavar="N",
+        help="Use at most N connections to the server at once.",
+    ),
+    click.option(
+        "--requests-per-second",
+        type=click.FloatRange(0.1, 1000),
+        default=Limits.requests_per_second,
+        show_default=True,
+        metavar="N",
+        help="Send the server at most N requests a second, over a few seconds.",
     ),
     click.option(
         "--offline",
@@ -248,10 +270,11 @@ def where(command: F) -> F:
     ) -> Any:
         chosen = _chosen(server, user, config, netrc)
         values = more if chosen is None else more | _defaults(chosen, more.get("project"))
-        shared = {
-            name: values.pop(name)
-            for name in ("cache_dir", "cache_size", "offline", "allow_http", "shared_cache")
-        }
+        names = (
+            *("cache_dir", "cache_size", "offline", "allow_http"),
+            *("shared_cache", "connections", "requests_per_second"),
+        )
+        shared = {name: values.pop(name) for name in names}
         return command(
             *arguments,
             where=Where(server, user, config, netrc, **shared, chosen=chosen),

@@ -23,6 +23,8 @@ from xnatfs.content.stream_tuner import StreamMeter, StreamTuner
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
 from xnatfs.server.downloads import Downloads
 
+_FROM_A_TIER = 4
+
 
 @dataclass
 class TransferContext:
@@ -47,6 +49,14 @@ class TransferContext:
     def tuner(self) -> StreamTuner:
         """How many streams the line rewards."""
         return self.link.streams
+
+    @property
+    def resources_at_once(self) -> int:
+        """How many resources are worth fetching side by side in a walk: as many as the line rewards streams,
+        or as a shared tier that has them, where each costs the time of its checksums.
+        """
+        share = self.tuner.share
+        return share if self.shared is None or not self.shared.is_warm else max(share, _FROM_A_TIER)
 
     @contextmanager
     def stream(self) -> Iterator[StreamMeter]:

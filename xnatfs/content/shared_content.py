@@ -39,9 +39,10 @@ _TINY_BYTES = 16 * 1024  # not worth a lease: asking for one takes as long as th
 _DEAD_S = 10.0  # a lease that did not change for so long is nobody's any more
 _FIRST_SIGN_S = 5.0  # ... of a large file, of which its holder may want the header only
 _WAIT_S, _WAIT_BYTES_S = 60.0, 1e6  # in all: so long, and a second more for so many bytes
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0  # between two looks while waiting
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.05, 0.5  # between two looks while waiting
 _LAST_PUTS_S = 10.0  # when the mount ends, for what is still to be put there
 _PROBED = 3  # of many objects, before all are asked for
+_WARM_S = 10.0  # so long after it had a resource, others are expected to be there
 _COUNTED = (
     "files taken",
     "bytes taken",
@@ -119,10 +120,16 @@ class SharedContent:
         self._lock = threading.Condition()
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._puts = 0  # under way
+        self._warm_until = 0.0
 
     def takes(self, record: FileRecord) -> bool:
         """Whether the tier may have this file."""
         return is_key(self._digests.key(record)) and record.size <= self._cache.cap // 2
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether resources are found there."""
+        return time.monotonic() < self._warm_until
 
     def has(self, record: FileRecord) -> bool:
         """Whether the tier has this file."""
@@ -172,6 +179,7 @@ class SharedContent:
             return
         try:
             if any(self._tier.has(key) for key in list(wanted)[:_PROBED]):
+                self._warm_until = time.monotonic() + _WARM_S
                 for key, found in self._tier.many(wanted):
                     yield wanted[key], found
         except Failure:
@@ -221,7 +229,7 @@ class SharedContent:
     ) -> SharedClaim:
         key, zip_name = self._digests.key(record), self._zip_name(record)
         begun = since = time.monotonic()
-        seen, changes, pause = "", 0, _FIRST_LOOK_S
+        seen, changes, dead, pause = "", 0, False, _FIRST_LOOK_S
         while True:
             if (found := self._tier.open(key, fresh=changes > 0)) is not None:
                 return SharedClaim(self, record, found)
@@ -243,7 +251,8 @@ class SharedContent:
             if state != seen:
                 seen, since, changes = state, now, changes + 1
                 progress()
-            elif now - since > _DEAD_S:
+                dead = self._leases.is_dead(name)
+            if dead or now - since > _DEAD_S:
                 self._leases.bury(name, state)
                 continue
             unsure = record.size > WHOLE_BYTES and changes < 2 and now - begun > _FIRST_SIGN_S

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RENEW_S = 1.0
+_DEAD_FOR_S = 300.0  # so long all leases of a process that was found dead are nobody's
 _ASIDE_S = 60.0  # a tier that failed
 
 
@@ -69,12 +70,13 @@ class Lease:
     """What others see of a download of this process.
 
     Args:
+        holder: whose it is.
         ended: called once nothing more comes and all that came is in the tier.
     """
 
-    def __init__(self, name: str, ended: Callable[[Lease], None] = lambda _: None) -> None:
+    def __init__(self, name: str, holder: str = "", ended: Callable[[Lease], None] = lambda _: None) -> None:
         self.name = name
-        self.holder = uuid.uuid4().hex
+        self.holder = holder
         self._ended = ended
         self._lock = threading.Lock()
         self._moved = True
@@ -121,7 +123,9 @@ class Leases:
         self._health = health
         self._submit = submit
         self._lock = threading.Lock()
+        self._process = uuid.uuid4().hex
         self._held: dict[str, Lease] = {}
+        self._dead: dict[str, float] = {}  # processes, and when they were found to be
         self._over = threading.Event()
         self._renewer: threading.Thread | None = None
 
@@ -134,7 +138,7 @@ class Leases:
 
     def take(self, name: str) -> Lease | None:
         """A lease; None if another process has it, or this one. Asks the store."""
-        lease = Lease(name, self._let_go)
+        lease = Lease(name, f"{self._process}.{uuid.uuid4().hex}", self._let_go)
         if not self._tier.claim(name, lease.holder):
             return None
         with self._lock:
@@ -147,8 +151,20 @@ class Leases:
     def bury(self, name: str, state: str) -> None:
         """Remove the lease of a process that died, if nobody else has meanwhile. Asks the store."""
         log.info("a lease in the shared cache was left by a process that died, or hangs")
+        process = self._tier.holder(name).partition(".")[0]
         if self._tier.lease(name) == state:
             self._tier.release(name, "")
+            with self._lock:
+                self._dead[process] = time.monotonic()
+
+    def is_dead(self, name: str) -> bool:
+        """Whether its holder was found to be dead by another lease, not long ago. Asks the store."""
+        with self._lock:
+            if not self._dead:
+                return False
+        process = self._tier.holder(name).partition(".")[0]
+        with self._lock:
+            return time.monotonic() - self._dead.get(process, -_DEAD_FOR_S) < _DEAD_FOR_S
 
     def close(self) -> None:
         """Take all of them back. Asks the store."""

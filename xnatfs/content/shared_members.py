@@ -21,6 +21,8 @@ from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_S = 5.0  # for the rest of a resource, file by file
+
 
 class SharedMembers:
     """The members of one zip."""
@@ -38,8 +40,8 @@ class SharedMembers:
         is_cached: Callable[[FileRecord], bool],
         came: Callable[[str], None],
     ) -> bool:
-        """Take what is there. Whether that was all, or what is left is better had otherwise: singly if it is
-        little, since a zip has everything again, or from another machine that is fetching it.
+        """Take what is there. Whether that was all, or what is left is better had otherwise: singly, since a
+        zip has everything again, or from another machine that is fetching it.
 
         Args:
             came: called with the path of each that was had.
@@ -54,7 +56,7 @@ class SharedMembers:
         left = [one for one in missing if not is_cached(one)]
         if not left:
             return True
-        if found >= len(left):
+        if found and self._singly(left):
             zips.was_without(one.path for one in left)
             return True
         self._lease = shared.claim_zip(left[0])
@@ -64,6 +66,14 @@ class SharedMembers:
         # Whoever had it before may have given the files since they were looked for.
         self._take_all(pile, left, came, shared)
         return all(is_cached(one) for one in left)
+
+    def _singly(self, left: Sequence[FileRecord]) -> bool:
+        """Whether the rest of what a machine that died had begun can be had without a zip: it takes longer,
+        but nothing leaves the server twice.
+        """
+        line, entries = self._context.link, self._series.entries
+        seconds = line.singly(len(left), sum(one.size for one in left), entries)
+        return seconds < max(_PATIENCE_S, 2 * line.at_once(self._series.total, entries))
 
     def _take_all(
         self,

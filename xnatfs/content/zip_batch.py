@@ -153,6 +153,7 @@ class ZipBatch:
             if pile.waiting >= _AT_ONCE:
                 pile.flush()
                 self._come(come)
+                self._order.advanced(self)
 
         try:
             return self._shared.take(pile, missing, self._is_cached, came)

@@ -145,7 +145,7 @@ class ZipScheduler:
 
     def advanced(self, batch: ZipBatch) -> None:
         """Something of it came: perhaps it is time for the next one."""
-        share = self._context.tuner.share
+        share = self._context.resources_at_once
         running = len(self._batches)
         if running < share or (running == 1 and batch.left <= self._lead()):
             self._extend()
@@ -165,7 +165,7 @@ class ZipScheduler:
         """Whether the line has room for it beside those that are read before it."""
         with self._lock:
             rank = list(self._batches).index(batch.series.records[0].resource_id)
-        return rank < self._context.tuner.share
+        return rank < self._context.resources_at_once
 
     def gives_way(self, batch: ZipBatch) -> bool:
         """Whether it had better end, because nobody wants it yet and others wait for its connection, one at a
@@ -205,7 +205,7 @@ class ZipScheduler:
         context, head = self._context, self._head
         if head is None:
             return None
-        share = context.tuner.share
+        share = context.resources_at_once
         proven = head.in_a_walk
         if not (proven or (share > 1 and head.zips.in_listed_scans)):
             return None

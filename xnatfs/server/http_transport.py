@@ -27,6 +27,7 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.server import json_stream
 from xnatfs.server.breaker import Breaker
 from xnatfs.server.cancel import CancelScope, ended, held
+from xnatfs.server.pacer import Pacer
 from xnatfs.server.prober import Prober
 from xnatfs.server.request_auth import as_stranger, auth_of
 from xnatfs.server.transport import (
@@ -220,7 +221,8 @@ def _make_session(settings: Settings, login: Credentials) -> requests.Session:
     elif session.verify is True:  # requests itself knows the first two
         session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
     pool = settings.limits.connections
+    pacer = Pacer(settings.limits.requests_per_second)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, RetryingAdapter(pool_connections=1, pool_maxsize=pool))
+        session.mount(scheme, RetryingAdapter(pacer, pool_connections=1, pool_maxsize=pool))
     session.auth = auth_of(login)
     return session

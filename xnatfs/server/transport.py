@@ -20,6 +20,7 @@ from xnatfs import retry
 from xnatfs.config import shown_url
 from xnatfs.errors import Cause
 from xnatfs.server.cancel import CancellableAdapter, ended
+from xnatfs.server.pacer import Pacer
 
 SESSION = "JSESSIONID"
 
@@ -29,13 +30,21 @@ class RetryingAdapter(CancellableAdapter):
     the budget of the operation allows (`xnatfs.retry`).
 
     Below `requests`' session: the cookies of an answer that is not passed on change nothing.
+
+    Args:
+        pacer: says when a request may be sent; what a server asks for holds for all threads.
     """
+
+    def __init__(self, pacer: Pacer, **options: Any) -> None:
+        super().__init__(**options)
+        self._pacer = pacer
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
         """See requests."""
         attempts = retry.current() or retry.Attempts(retry.REQUEST)
         repeatable = request.method in ("GET", "HEAD")
         while True:
+            self._pacer.wait(ended)
             try:
                 response = super().send(request, *arguments, **options)
             except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
@@ -44,11 +53,14 @@ class RetryingAdapter(CancellableAdapter):
                     raise
                 stated = 0.0
             else:
+                stated = _retry_after(response) if response.status_code in (429, 503) else 0.0
+                if stated:
+                    self._pacer.hold(stated)
                 if not repeatable or response.status_code not in retry.STATUSES or ended():
                     return response
                 if not attempts.may_resend():
                     return response
-                cause, stated = None, _retry_after(response)
+                cause, stated = None, stated or _retry_after(response)
                 response.close()
             attempts.pause(stated, first_at_once=cause is not None)
 
