@@ -119,7 +119,11 @@ def collected(
         raise UsageError("the Dask cluster has no workers")
     limits = core.settings.limits
     share = max(_FEWEST_CONNECTIONS, limits.connections // len(workers))
-    place = replace(place, settings=replace(place.settings, limits=replace(limits, connections=share)))
+    pace = max(1.0, limits.requests_per_second / len(workers))
+    place = replace(
+        place,
+        settings=replace(place.settings, limits=replace(limits, connections=share, requests_per_second=pace)),
+    )
     found: dict[str, SessionResult] = {}
     try:
         for part, members in core.builder.parts(project, sessions):

@@ -188,3 +188,36 @@ def test_a_kernel_that_forbids_it(
         "xnatfs: this machine does not let you mount in a namespace of your own (Operation not permitted); "
         "without a mount, `xnatfs get` copies files, and fsspec (xnat://) reads them\n"
     )
+
+
+HANDED_OVER = """
+import ctypes, os, subprocess, sys
+from xnatfs.daemon import namespace
+point, user, group = sys.argv[1], os.getuid(), os.getgid()
+namespace.enter()
+device = os.open("/dev/fuse", os.O_RDWR)
+os.set_inheritable(device, True)
+options = f"fd={device},rootmode=40000,user_id={user},group_id={group}"
+namespace.mount("xnat", point, "fuse", 0, options)
+words = [sys.executable, "-m", "xnatfs", "mount", "--foreground", f"/dev/fd/{device}"]
+running = subprocess.Popen(words, pass_fds=(device,))
+os.close(device)
+print(len(os.listdir(f"{point}/projects")))
+ctypes.CDLL(None).umount2(point.encode(), 2)
+sys.exit(running.wait(30))
+"""
+
+
+def test_a_mount_that_somebody_else_has_made(server: DemoServer, tmp_path: Path) -> None:
+    """`/dev/fd/N`, as Apptainer's --fusemount names the open device: served until it is unmounted."""
+    (tmp_path / "mnt").mkdir()
+    env = {**os.environ, "XNAT_HOST": server.url, "XNAT_USER": "demo", "XNAT_PASS": "demo"}
+    done = subprocess.run(
+        [sys.executable, "-c", HANDED_OVER, str(tmp_path / "mnt")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**env, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 1

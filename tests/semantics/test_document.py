@@ -122,6 +122,16 @@ ELSEWHERE = [
         ),
     ),
     Proved(
+        "7.10",
+        "A shared cache (`--shared-cache`) gives no user a file that the server does not show them. Nothing "
+        "of it is served before it agrees with the digest that the server lists; what does not agree is "
+        "fetched from the server, and a line in `.xnatfs/oddities.txt` names it.",
+        (
+            "tests/vfs/test_shared_cache.py::test_a_revoked_user_gets_nothing",
+            "tests/vfs/test_shared_cache.py::test_a_tampered_object_is_not_served",
+        ),
+    ),
+    Proved(
         "9.4",
         "With `--allow-other` every user of this machine may read, with that login's rights; `xnatfs "
         "mount` says so.",

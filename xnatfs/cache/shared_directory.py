@@ -55,6 +55,8 @@ class SharedDirectory:
             self._file_mode = self._mode & 0o440 | 0o400
             for part in ("objects", "leases", "drafts"):
                 self._make(folder / part)
+                if not os.access(folder / part, os.W_OK | os.X_OK):
+                    raise UsageError(f"you cannot write in {folder / part}, which the shared cache requires")
         except OSError as error:
             raise UsageError(f"{folder} cannot be the shared cache: {error.strerror}") from None
         self._sweep()
@@ -71,7 +73,8 @@ class SharedDirectory:
             with contextlib.suppress(OSError):
                 os.utime(path.parent)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # What others of the group put there may be a pipe: that is not waited for.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         with contextlib.suppress(OSError):  # another's object, or a disk that is read-only
@@ -147,9 +150,21 @@ class SharedDirectory:
 
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
-        path = self._lease(name)
-        if not holder or self.holder(name) == holder:
-            path.unlink(missing_ok=True)
+        if self.holder(name) == holder:
+            self._lease(name).unlink(missing_ok=True)
+
+    def bury(self, name: str, state: str) -> None:
+        """See `SharedTier`. Several may do it at once, and the first of them leave a lease of its own."""
+        path, aside = self._lease(name), self._folder / "drafts" / uuid.uuid4().hex
+        if self.lease(name) != state:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, aside)
+            found = aside.stat()
+            if f"{found.st_ino} {found.st_mtime_ns}" != state:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+            aside.unlink()
 
     def _lease(self, name: str) -> Path:
         return self._folder / "leases" / name

@@ -106,9 +106,17 @@ class SharedObjects:
 
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
-        if not holder or self.holder(name) == holder:
-            with contextlib.suppress(FileNotFoundError):
-                self._store.rm_file(self._lease(name))
+        if self.holder(name) == holder:
+            self._remove(name)
+
+    def bury(self, name: str, state: str) -> None:
+        """See `SharedTier`."""
+        if self.lease(name) == state:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._store.rm_file(self._lease(name))
 
     def _object(self, key: str) -> str:
         return f"{self._root}/{object_path(key)}"

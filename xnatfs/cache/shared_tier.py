@@ -72,7 +72,11 @@ class SharedTier(Protocol):
         ...
 
     def release(self, name: str, holder: str) -> None:
-        """Remove a lease, if it is this holder's; whosever it is for the holder ""."""
+        """Remove a lease, if it is this holder's."""
+        ...
+
+    def bury(self, name: str, state: str) -> None:
+        """Remove a lease whosever it is, if it is still in this state."""
         ...
 
 

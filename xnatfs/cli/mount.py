@@ -18,7 +18,7 @@ from xnatfs.cli.options import F, Where, privacy, tree_options, where, with_opti
 from xnatfs.config import Privacy, Settings
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
-from xnatfs.daemon.run import background, foreground
+from xnatfs.daemon.run import background, foreground, is_handed_over
 from xnatfs.errors import UsageError
 from xnatfs.text import printable
 
@@ -145,6 +145,11 @@ def start(
     in_foreground: bool = False,
 ) -> None:
     """Run the checks that need no login, then mount."""
+    if is_handed_over(mountpoint):
+        if overlay is not None or allow_other:
+            raise UsageError(f"{mountpoint} is mounted already: --overlay and --allow-other come too late")
+        foreground(settings, login, mountpoint)
+        return
     check_fuse()
     if allow_other:
         check_allow_other()

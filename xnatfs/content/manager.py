@@ -284,12 +284,12 @@ class ContentManager:
         """Whether a file is to be had whole, where there is a shared tier: if it is there, or others are
         fetching it, or it is soon here. Else what others see of its being fetched in parts.
         """
-        patience = self.context.limits.progress_deadline
         if heads:
-            return shared.workers.do(lambda: shared.has(record), patience), SharedClaim()
+            return shared.soon(lambda: shared.has(record), False), SharedClaim()
         if size <= WHOLE_BYTES or self._is_ranged(record):
             return size <= WHOLE_BYTES, SharedClaim()
-        claim = shared.workers.do(lambda: shared.claim_at_once(record), patience)
+        nothing: SharedClaim | None = SharedClaim()
+        claim = shared.soon(lambda: shared.claim_at_once(record), nothing)
         return claim is None, claim or SharedClaim()
 
     def _is_ranged(self, record: FileRecord) -> bool:

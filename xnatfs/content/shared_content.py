@@ -22,6 +22,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.shared_tier import SharedTier, StoredObject, is_key
@@ -33,6 +34,7 @@ from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import FileRecord
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WHOLE_BYTES = 64 * 2**20  # files up to this size are fetched whole, so that others have them soon
 _TINY_BYTES = 16 * 1024  # not worth a lease: asking for one takes as long as the file
@@ -42,7 +44,7 @@ _WAIT_S, _WAIT_BYTES_S = 60.0, 1e6  # in all: so long, and a second more for so 
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.05, 0.5  # between two looks while waiting
 _LAST_PUTS_S = 10.0  # when the mount ends, for what is still to be put there
 _PROBED = 3  # of many objects, before all are asked for
-_WARM_S = 10.0  # so long after it had a resource, others are expected to be there
+_PATIENCE_S = 5.0  # of who serves an operation
 _COUNTED = (
     "files taken",
     "bytes taken",
@@ -114,13 +116,13 @@ class SharedContent:
         self._digests = digests
         self._diagnostics = diagnostics
         self._server = server
-        self.workers = WorkerPool("shared", 4)
+        self._askers = WorkerPool("shared", 4)
+        self._putters = WorkerPool("sharing", 4)  # apart: nobody is to wait for what is put
         self._health = TierHealth(tier.name)
         self._leases = Leases(tier, self._health, self._soon)
         self._lock = threading.Condition()
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._puts = 0  # under way
-        self._warm_until = 0.0
 
     def takes(self, record: FileRecord) -> bool:
         """Whether the tier may have this file."""
@@ -129,7 +131,7 @@ class SharedContent:
     @property
     def is_warm(self) -> bool:
         """Whether resources are found there."""
-        return time.monotonic() < self._warm_until
+        return self._health.is_warm
 
     def has(self, record: FileRecord) -> bool:
         """Whether the tier has this file."""
@@ -179,13 +181,28 @@ class SharedContent:
             return
         try:
             if any(self._tier.has(key) for key in list(wanted)[:_PROBED]):
-                self._warm_until = time.monotonic() + _WARM_S
+                self._health.had_much()
                 for key, found in self._tier.many(wanted):
                     yield wanted[key], found
         except Failure:
             raise
         except Exception as error:  # each store has its own
             self._health.failed(error)
+
+    def soon(self, ask: Callable[[], T], otherwise: T) -> T:
+        """What comes of asking the tier, for a thread that serves an operation; something else if it does not
+        answer soon.
+
+        Raises:
+            Failure: INTERRUPTED.
+        """
+        try:
+            return self._askers.do(ask, _PATIENCE_S) if self._health.usable else otherwise
+        except Failure as failure:
+            if failure.cause is not Cause.TIMED_OUT:
+                raise
+            self._health.failed(failure)
+            return otherwise
 
     def came(self, size: int) -> None:
         """A file came from the tier, and was what it should be."""
@@ -221,7 +238,8 @@ class SharedContent:
         """Put what is still to be put, take back all leases."""
         with self._lock:
             self._lock.wait_for(lambda: not self._puts, _LAST_PUTS_S)
-        self.workers.close()
+        self._askers.close()
+        self._putters.close()
         self._leases.close()
 
     def _claim(
@@ -286,7 +304,7 @@ class SharedContent:
 
     def _soon(self, work: Callable[[], None]) -> None:
         with contextlib.suppress(Failure):  # the mount is ending: `close` looks after what is left
-            self.workers.submit(work, urgent=False)
+            self._putters.submit(work)
 
     def _count(self, name: str, of: str = "", size: int = 0) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ never held over I/O.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 import uuid
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _RENEW_S = 1.0
 _DEAD_FOR_S = 300.0  # so long all leases of a process that was found dead are nobody's
+_SPREAD_S = 0.5
+_WARM_S = 10.0
 _ASIDE_S = 60.0  # a tier that failed
 
 
@@ -36,12 +39,22 @@ class TierHealth:
     def __init__(self, name: str) -> None:
         self._name = name
         self._aside_until = 0.0
+        self._warm_until = 0.0
         self.problem = ""
 
     @property
     def usable(self) -> bool:
         """Whether it did not fail a moment ago."""
         return time.monotonic() >= self._aside_until
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it had a resource a moment ago, so that others are expected to be there."""
+        return time.monotonic() < self._warm_until
+
+    def had_much(self) -> None:
+        """It had a resource."""
+        self._warm_until = time.monotonic() + _WARM_S
 
     def ask(self, work: Callable[[], T], otherwise: T) -> T:
         """What comes of asking it; something else while it fails.
@@ -152,8 +165,9 @@ class Leases:
         """Remove the lease of a process that died, if nobody else has meanwhile. Asks the store."""
         log.info("a lease in the shared cache was left by a process that died, or hangs")
         process = self._tier.holder(name).partition(".")[0]
+        time.sleep(random.uniform(0, _SPREAD_S))  # all who wait find it out at the same moment
         if self._tier.lease(name) == state:
-            self._tier.release(name, "")
+            self._tier.bury(name, state)
             with self._lock:
                 self._dead[process] = time.monotonic()
 

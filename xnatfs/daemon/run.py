@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -37,6 +38,13 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 _HANDLED = (*_ENDING, signal.SIGHUP)
 _GRACE = 5.0  # seconds for pending operations to end
 _START = 180.0  # seconds after which starting a background mount counts as failed
+
+
+def is_handed_over(mountpoint: str) -> bool:
+    """Whether it is no folder but an open /dev/fuse, which whoever started this process has mounted, as
+    Apptainer's --fusemount does.
+    """
+    return re.fullmatch(r"/dev/fd/[0-9]+", mountpoint) is not None
 
 
 def foreground(
@@ -88,7 +96,7 @@ def foreground(
             os.getuid(),
             os.getgid(),
             began.set,
-            mountpoint if overlay is None else "",
+            mountpoint if overlay is None and not is_handed_over(mountpoint) else "",
             inode32=settings.inode32,
             watch=watch,
         )
@@ -313,6 +321,9 @@ class _Announcing:
         keep the overlay up to date.
         """
         if not began.wait(_START):
+            return
+        if is_handed_over(self.mountpoint):  # where it shows is not known here
+            self.ready(self.mounted)
             return
         for _ in range(100):
             with contextlib.suppress(OSError):
