@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 
 import pytest
 import urllib3
 
 from tests.server.conftest import LIMITS, connection
 from tests.server.scripted import Answer, Asked, scripted, xnat
+from tests.support import until
 from xnatfs.config import Limits
 from xnatfs.demo.data.lab import READABLE
 from xnatfs.demo.server import DemoServer
@@ -47,6 +50,19 @@ def test_the_server_says_how_long_to_wait(server: DemoServer, logged_in: Connect
     assert projects(logged_in)
     first, second = server.requests()
     assert second.time - first.time >= 0.99
+
+
+def test_what_the_server_asks_for_holds_for_every_thread(server: DemoServer, logged_in: Connection) -> None:
+    """One is answered 429; would fail if another one sent anything while that one waits."""
+    server.switches.fail_status, server.switches.fail_next, server.switches.retry_after = 429, 1, "1"
+    waiting = threading.Thread(target=projects, args=(logged_in,))
+    waiting.start()
+    until(lambda: server.requests() and server.requests()[0].status)
+    time.sleep(0.2)  # until the answer has arrived
+    assert projects(logged_in) == set(READABLE)
+    waiting.join()
+    first, *others = server.requests()
+    assert len(others) == 2 and all(one.time - first.time >= 0.99 for one in others)
 
 
 @pytest.mark.parametrize("status", [500, 503])

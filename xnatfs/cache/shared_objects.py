@@ -15,8 +15,8 @@ from itertools import islice
 from typing import Any
 
 from xnatfs.cache.shared_tier import StoredObject, object_path
-from xnatfs.errors import UsageError
-from xnatfs.extras import load
+from xnatfs.errors import MissingExtra, UsageError
+from xnatfs.extras import EXTRAS, load
 
 _AT_ONCE_BYTES = 8 * 2**20  # objects up to this size are had, and put, by one request
 _PIECE_BYTES = 8 * 2**20
@@ -37,6 +37,10 @@ class SharedObjects:
         try:
             self._store, self._root = fsspec.core.url_to_fs(self.name, use_listings_cache=False)
             self._store.exists(f"{self._root}/objects")
+        except ImportError as error:
+            if where.startswith(("s3:", "s3a:")):
+                raise MissingExtra("s3", EXTRAS["s3"][0]) from None
+            raise UsageError(f"{self.name} cannot be the shared cache: {error}") from None
         except Exception as error:  # each store has its own
             raise UsageError(
                 f"{self.name} cannot be the shared cache: {type(error).__name__}: {error}"

@@ -244,11 +244,13 @@ class ContentManager:
         size = self.size(record)
         heads = access.reads.heads_only and size > 2 * HEAD_BYTES and not context.range_refused
         claim = SharedClaim()
-        if context.shared is not None and context.shared.takes(record):
+        if context.length_refused:
+            whole = True
+        elif context.shared is not None and context.shared.takes(record):
             whole, claim = self._shared_whole(context.shared, record, size, heads=heads)
         else:
             whole = size <= context.limits.whole_file_check and not heads
-        if not whole and not context.length_refused:
+        if not whole:
             try:
                 return self._open_ranged(record, size, access.entries, HEAD_BYTES if heads else FIRST, claim)
             except Failure:
