@@ -124,7 +124,11 @@ def composed(
         ),
         strip=tuple(options.get("strip", ())),
         shared_cache=checked_place(os.environ.get("XNATFS_SHARED_CACHE") or options.get("shared-cache", "")),
-        limits=Limits(cache_size=size),
+        limits=Limits(
+            cache_size=size,
+            connections=options.get("connections", Limits.connections),
+            requests_per_second=options.get("requests-per-second", Limits.requests_per_second),
+        ),
     )
     return compose(settings, login, "")
 
