@@ -33,7 +33,7 @@ class TierHealth:
     """Asks a tier, and leaves it alone for a while after it failed.
 
     Attributes:
-        problem: of its last failure.
+        problem: why it failed, until it works again.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,12 +65,14 @@ class TierHealth:
         if not self.usable:
             return otherwise
         try:
-            return work()
+            found = work()
         except Failure:
             raise
         except Exception as error:  # each store has its own
             self.failed(error)
             return otherwise
+        self.problem = ""
+        return found
 
     def failed(self, error: Exception) -> None:
         """It failed."""
