@@ -21,6 +21,8 @@ import platformdirs
 
 from xnatfs.errors import UsageError
 
+LOW_LEVEL, HIGH_LEVEL = "low-level", "high-level"  # libfuse's interfaces
+
 _UNITS = {
     "": 1,
     "K": 10**3,
@@ -252,6 +254,7 @@ class Settings:
     shared_cache: str = ""  # a folder or URL that other machines use as well: what one has fetched, all have
     inode32: bool = False  # fold inode numbers into 32 bits, for programs that know no others
     lower: bool = False  # the mount is the lower layer of an overlay
+    fuse: str = HIGH_LEVEL  # libfuse's interface
     shown_as: str = ""  # the source in the kernel's list of mounts, in place of xnat:HOST
     privacy: Privacy = Privacy()
     limits: Limits = Limits()

@@ -51,6 +51,7 @@ from xnatfs.tables.registry import with_plugins
 from xnatfs.text import did_you_mean, printable
 from xnatfs.tree.converted_files import problem_lines
 from xnatfs.tree.nifti_view import PROBLEMS
+from xnatfs.tree.project_folders import session_part
 from xnatfs.tree.resource import Sources
 from xnatfs.tree.root import root_folder
 from xnatfs.tree.table_files import Tables
@@ -83,6 +84,7 @@ class Core:
     started: float = field(default_factory=time.time)
     kernel: dict[str, int] = field(default_factory=dict)  # the adapter's counts
     indexers: Callable[[], list[dict[str, Any]]] = list  # programs that read through the mount by themselves
+    on_refresh: Callable[[], None] = lambda: None  # what the kernel keeps of listings is no longer good
     allow_other: bool = False  # every user of this machine reads with this one's rights
     overlay: dict[str, str] | None = None  # its folder and how it is mounted
 
@@ -164,6 +166,19 @@ class Core:
         shared = self.content_manager.context.shared
         return None if shared is None else shared.report()
 
+    def learnt_count(self) -> int:
+        """A number that changes whenever attributes change of files whose listing does not."""
+        return self.content_manager.context.sizes.changes + self.listing_service.history.changes
+
+    def version(self) -> int:
+        """A number that changes with whatever is known of the server."""
+        return self.listing_service.version + self.content_manager.context.sizes.changes
+
+    def watchable(self, folder: str) -> str:
+        """The folder to look at to notice any change below another one; "" where that is not enough."""
+        top, project = session_part(folder)
+        return top if top and self.listing_service.steady(project) else ""
+
     def refresh(self, path: str = "") -> None:
         """Look at the server again at the next look into `path` (below the mountpoint); everything if it
         names no project.
@@ -180,6 +195,7 @@ class Core:
         self.listing_service.refresh(
             parts[1] if len(parts) > 1 and parts[0] in ("projects", "tables") else None
         )
+        self.on_refresh()
 
     def convert(self, below: str) -> dict[str, Any]:
         """Convert a scan, asked for by the command and not by a walk.

@@ -28,7 +28,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xnatfs.config import BIRTH_DATES, PREFERRED, config_home, normal_url, parse_size
+from xnatfs.config import (
+    BIRTH_DATES,
+    HIGH_LEVEL,
+    LOW_LEVEL,
+    PREFERRED,
+    config_home,
+    normal_url,
+    parse_size,
+)
 from xnatfs.errors import UsageError
 from xnatfs.text import did_you_mean
 
@@ -254,6 +262,12 @@ def _digest(value: object, where: str, _: Path) -> str:
     return str(value)
 
 
+def _interface(value: object, where: str, _: Path) -> str:
+    if value not in (LOW_LEVEL, HIGH_LEVEL):
+        raise UsageError(f'{where} must be "{LOW_LEVEL}" or "{HIGH_LEVEL}"')
+    return str(value)
+
+
 def _birth_dates(value: object, where: str, _: Path) -> str:
     if value not in BIRTH_DATES:
         raise UsageError(f"{where} must be {', '.join(map(repr, BIRTH_DATES))}".replace("'", '"'))
@@ -315,6 +329,7 @@ OPTIONS: Mapping[str, _Kind] = {
     "allow-other": _flag,
     "overlay": _path,
     "inode32": _flag,
+    "fuse": _interface,
     "foreground": _flag,
     "wide": _flag,
     "with": _columns,

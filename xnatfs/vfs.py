@@ -47,13 +47,14 @@ _NO_TROUBLE = frozenset(
 
 
 class Attributes(NamedTuple):
-    """The result of `stat`. `mtime` in seconds since the epoch, `size` in bytes."""
+    """The result of `stat`. `mtime` in seconds since the epoch, `size` in bytes; `settled`: see `Node`."""
 
     mode: int
     inode: int
     size: int
     mtime: float
     links: int
+    settled: bool = False
 
     @property
     def blocks(self) -> int:
@@ -65,19 +66,21 @@ class Attributes(NamedTuple):
 
 class Opened(NamedTuple):
     """An open file: its handle, whether an earlier `stat` may have given another size, an identifier of its
-    version ("" if there is none), its size in bytes.
+    version ("" if there is none), its size in bytes, the attributes of this version.
     """
 
     handle: int
     size_changed: bool
     version: str
     size: int = 0
+    shown: Attributes = Attributes(0, 0, 0, 0.0, 0)
 
 
 @dataclass
 class _Handle:
     content: OpenContent
     node: File
+    descriptor: Callable[[int, int], tuple[int, int] | None] | None
 
 
 class Vfs:
@@ -133,13 +136,27 @@ class Vfs:
 
     def entries(self, path: str) -> list[tuple[str, Attributes]]:
         """`readdir` with the attributes of every entry: no look-up per entry."""
+        return self.described(path, self.folder(path)[1])
+
+    def folder(self, path: str, *, reading: bool = True) -> tuple[Attributes, Mapping[str, Node]]:
+        """`stat` of a folder, and its listing: a snapshot, the same one as long as nothing in it changes.
+
+        Args:
+            reading: a program reads it, and may go on to what is below.
+        """
         with self._reported(path):
             node = self._walk(path)
             if not isinstance(node, Folder):
                 raise Failure(Cause.NOT_A_DIRECTORY, path)
-            found = [(name, attributes_of(entry)) for name, entry in node.entries().items()]
-            node.listed()
-            return found
+            listing = node.entries()
+            if reading:
+                node.listed()
+            return attributes_of(node), listing
+
+    def described(self, path: str, listing: Mapping[str, Node]) -> list[tuple[str, Attributes]]:
+        """The entries of a listing of a folder with their attributes."""
+        with self._reported(path):
+            return [(name, attributes_of(entry)) for name, entry in listing.items()]
 
     def xattr(self, path: str, name: str) -> bytes:
         """The value of an extended attribute."""
@@ -169,7 +186,7 @@ class Vfs:
         with self._reported(path):
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
                 raise Failure(Cause.READ_ONLY, path)
-            node = self._file(path)
+            node = _file(self._walk(path), path)
             stat_size = node.size
             try:
                 content = node.open()
@@ -177,7 +194,7 @@ class Vfs:
                 if not node.outdated(failure):
                     raise
                 self.forget()
-                node = self._file(path)
+                node = _file(self._walk(path), path)
                 content = node.open()
             changed = (
                 not (node.version and content.size == stat_size == node.listed_size) or self._sizes_doubtful()
@@ -188,7 +205,7 @@ class Vfs:
                 if node.version or content.stamp
                 else ""
             )
-            return Opened(handle, changed, version, content.size)
+            return Opened(handle, changed, version, content.size, _attributes(node, content.size))
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Bytes from an open file; shorter only at its end."""
@@ -205,6 +222,13 @@ class Vfs:
                     self.forget()
                     raise Failure(Cause.CHANGED, failure.subject, failure.detail) from failure
                 raise
+
+    def descriptor(self, handle: int, offset: int, length: int) -> tuple[int, int] | None:
+        """A descriptor from which a reader may have this part of an open file, whole and checked, and how
+        many bytes that is; None where it has to be read by `read`.
+        """
+        descriptor = self._handle(handle).descriptor
+        return None if descriptor is None else descriptor(offset, length)
 
     def size_of(self, handle: int) -> int:
         """The size of an open file in bytes."""
@@ -234,16 +258,10 @@ class Vfs:
         self._recent = ("", {}, 0.0)
         self._walked = ({}, 0.0)
 
-    def _file(self, path: str) -> File:
-        node = self._walk(path)
-        if not isinstance(node, File):
-            raise Failure(Cause.IS_A_DIRECTORY, path)
-        return node
-
     def _hold(self, content: OpenContent, node: File) -> int:
         with self._lock:
             handle = next(self._numbers)
-            self._handles[handle] = _Handle(content, node)
+            self._handles[handle] = _Handle(content, node, getattr(content, "descriptor", None))
             return handle
 
     def _handle(self, handle: int) -> _Handle:
@@ -320,6 +338,12 @@ class _Reported:
             self._diagnostics.failed(error)
 
 
+def _file(node: Node, path: str) -> File:
+    if not isinstance(node, File):
+        raise Failure(Cause.IS_A_DIRECTORY, path)
+    return node
+
+
 def attributes_of(node: Node) -> Attributes:
     """The attributes of a node: 0755 and 0644, and the mount's owner is the user. The mount is read-only all
     the same, as a disk that is mounted so. `cp` gives a copy the mode of the original: with 0444 the user
@@ -329,5 +353,9 @@ def attributes_of(node: Node) -> Attributes:
     none, and tools that rely on the count would skip them.
     """
     if isinstance(node, File):
-        return Attributes(stat.S_IFREG | 0o644, node.inode, node.size, node.mtime, 1)
-    return Attributes(stat.S_IFDIR | 0o755, node.inode, 4096, node.mtime, 1)
+        return _attributes(node, node.size)
+    return Attributes(stat.S_IFDIR | 0o755, node.inode, 4096, node.mtime, 1, node.settled)
+
+
+def _attributes(node: File, size: int) -> Attributes:
+    return Attributes(stat.S_IFREG | 0o644, node.inode, size, node.mtime, 1, node.settled)

@@ -25,6 +25,8 @@ TEXT = b"the content of a small file\n"
 class Place:
     """A mounted shelf: a few files, and a session that may go."""
 
+    keeps_versions = False  # a version is not taken away from who has it open when another one is opened
+
     def __init__(self, made: Shelf, mounted: Mount) -> None:
         self.shelf = made
         self.mounted = mounted
@@ -62,14 +64,21 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, nothing_left_mounted: None) -> Iterator[Place]:
     """One mount for all tests of a module: they leave what they did not make as it was."""
+    with placed(tmp_path_factory.mktemp("place")) as made:
+        yield made
+
+
+@contextmanager
+def placed(folder: Path, *options: str) -> Iterator[Place]:
+    """A shelf, mounted with these options."""
     with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("place")
         made = Shelf()
         made.put(made.make.entry("file", TEXT))
         made.put(made.make.entry("folder/deep", b"deep"))
         made.put(made.make.entry("large", ComputedContent("large", 12 * MIB)))
         stack.enter_context(made.server)
-        yield Place(made, stack.enter_context(mount(made.server.url, folder, env={"HOME": str(folder)})))
+        mounted = stack.enter_context(mount(made.server.url, folder, *options, env={"HOME": str(folder)}))
+        yield Place(made, mounted)
 
 
 @contextmanager

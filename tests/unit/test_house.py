@@ -126,9 +126,9 @@ def test_public_classes_and_functions_are_documented() -> None:
     assert [(module, node.name) for module, node in public if not ast.get_docstring(node)] == []
 
 
-def test_fuse_is_imported_by_the_adapter_alone() -> None:
+def test_fuse_is_imported_in_one_place() -> None:
     users = [name(module) for module in MODULES if "mfusepy" in imported(module)]
-    assert users == ["fuse/adapter.py"]
+    assert users == ["fuse/library.py"]
 
 
 def test_http_is_spoken_by_the_server_layer_alone() -> None:

@@ -100,7 +100,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def _libfuse() -> str:
     try:
-        from xnatfs.fuse.adapter import LIBFUSE
+        from xnatfs.fuse.library import LIBFUSE
     except OSError:
         return "without libfuse"
     return f"libfuse {LIBFUSE[0]}.{LIBFUSE[1]}"

@@ -73,7 +73,7 @@ def _machine() -> Iterator[Finding]:
 
     try:
         check_fuse()
-        from xnatfs.fuse.adapter import LIBFUSE
+        from xnatfs.fuse.library import LIBFUSE
 
         if LIBFUSE[0] == 3:
             yield (

@@ -15,7 +15,7 @@ from xnatfs.auth.credentials import Credentials
 from xnatfs.cli import completing
 from xnatfs.cli.format import say
 from xnatfs.cli.options import F, Where, privacy, tree_options, where, with_options
-from xnatfs.config import Privacy, Settings
+from xnatfs.config import HIGH_LEVEL, LOW_LEVEL, Privacy, Settings
 from xnatfs.daemon import dead_mounts, mount_registry, mount_table, upper_layer
 from xnatfs.daemon import overlay as overlays
 from xnatfs.daemon.run import background, foreground, is_handed_over
@@ -66,6 +66,13 @@ def mount_options(command: F) -> F:
             is_flag=True,
             help="Fold inode numbers into 32 bits, for old programs; two files may then share one.",
         ),
+        click.option(
+            "--fuse",
+            type=click.Choice([HIGH_LEVEL, LOW_LEVEL]),
+            default=HIGH_LEVEL,
+            show_default=True,
+            help="Which interface of libfuse to use; low-level (experimental): the kernel keeps listings.",
+        ),
         privacy,
     )
 
@@ -78,6 +85,7 @@ def settings_of(
     bad_digest: str,
     overlay: str | None,
     inode32: bool,
+    fuse: str,
     privacy: Privacy,
     fsname: str | None = None,
 ) -> tuple[Settings, Credentials]:
@@ -94,6 +102,7 @@ def settings_of(
         **shown,
         serve_bad_digests=bad_digest == "serve",
         inode32=inode32,
+        fuse=fuse,
         lower=overlay is not None,
         shown_as=fsname or "",
         privacy=privacy,
@@ -277,7 +286,7 @@ def check_fuse(*, helper: bool = True) -> None:
     if helper and mount_table.fusermount() is None and os.geteuid() != 0:
         raise UsageError("fusermount3 was not found; ask your administrator to install the package fuse3")
     try:
-        import xnatfs.fuse.adapter  # noqa: F401  (loads libfuse)
+        import xnatfs.fuse.library  # noqa: F401  (loads libfuse)
     except OSError:
         raise UsageError(
             "libfuse was not found; install the package fuse3 (Debian, Ubuntu, Fedora)"

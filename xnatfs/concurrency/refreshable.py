@@ -81,6 +81,8 @@ class Refreshable(Generic[K, V]):
         epoch: rises with every refresh: what was asked for before it is not held after it.
         refreshed: epoch seconds of the last refresh; what was stored before is not shown unasked.
         changed: when a value was last replaced by another one, as the clock says.
+        version: rises whenever a value that was held is replaced by another one, or is not held any more
+            because it is not good.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Refreshable(Generic[K, V]):
         sizeof: Callable[[V], int] = lambda value: 1,
     ) -> None:
         self.epoch = 0
+        self.version = 0
         self.refreshed: float | None = None
         self.changed: float | None = None
         self._kind = kind
@@ -204,6 +207,7 @@ class Refreshable(Generic[K, V]):
             )
             value = self._trouble.on_stale(held.value, failure)
             with self._lock:
+                self.version += value is not held.value
                 self._trouble.stale[key] = Held(value, self._clock.now(), held.stamp)
             return value
 
@@ -223,6 +227,7 @@ class Refreshable(Generic[K, V]):
     def note_change(self) -> None:
         """A value was replaced by another one."""
         self.changed = self._clock.now()
+        self.version += 1
 
     def expire(self, key: K) -> None:
         """Ask again at the next look."""
@@ -235,13 +240,14 @@ class Refreshable(Generic[K, V]):
     def drop(self, key: K) -> None:
         """Know nothing of a key any more."""
         with self._lock:
-            self._held.pop(key, None)
+            self.version += self._held.pop(key, None) is not None
             self._trouble.stale.pop(key, None)
 
     def refresh(self, key: K | None = None) -> None:
         """Forget what is held, of one key or of all: the next look asks the server."""
         with self._lock:
             self.epoch += 1
+            self.version += 1
             self.refreshed = time.time()
             self.changed = self._clock.now()
             self._trouble.stale.clear()
@@ -255,6 +261,8 @@ class Refreshable(Generic[K, V]):
         with self._lock:
             if epoch is not None and epoch != self.epoch:
                 return False
+            before = self._held.get(key)
+            self.version += before is not None and _differ(before.value, held.value)
             self._trouble.stale.pop(key, None)
             try:
                 self._held[key] = held
@@ -262,3 +270,8 @@ class Refreshable(Generic[K, V]):
                 self._held.pop(key, None)
                 return False
         return True
+
+
+def _differ(before: object, after: object) -> bool:
+    """Whether a value is another one; of plain collections, whether they hold others."""
+    return before is not after and not (isinstance(after, (dict, list)) and before == after)

@@ -84,6 +84,10 @@ class CachedReader:
         """See `ContentReader`."""
         return os.pread(self._entry.fd, length, offset)
 
+    def descriptor(self, offset: int, length: int) -> tuple[int, int]:
+        """The file in the cache, and how many bytes it has of this part."""
+        return self._entry.fd, max(0, min(length, self.size - offset))
+
     def close(self) -> None:
         """See `ContentReader`."""
         self._entry.close()
@@ -98,12 +102,20 @@ class _Counted:
         self._furthest = 0
         self.size = reader.size
         self.stamp = reader.stamp
+        if isinstance(reader, CachedReader):
+            self._cached = reader
+            self.descriptor = self._descriptor
 
     def read(self, offset: int, length: int) -> bytes:
         """See `ContentReader`."""
         data = self._reader.read(offset, length)
         self._furthest = max(self._furthest, offset + len(data))
         return data
+
+    def _descriptor(self, offset: int, length: int) -> tuple[int, int]:
+        descriptor, length = self._cached.descriptor(offset, length)
+        self._furthest = max(self._furthest, offset + length)
+        return descriptor, length
 
     def close(self) -> None:
         """See `ContentReader`."""

@@ -31,9 +31,14 @@ def identity(record: FileRecord) -> str:
 
 
 class SizeCorrections:
-    """The sizes of files, as true as they are known."""
+    """The sizes of files, as true as they are known.
+
+    Attributes:
+        changes: rises whenever `of` may give another size for a file.
+    """
 
     def __init__(self, learnt: Corrections) -> None:
+        self.changes = 0
         self._learnt = learnt
         self._announced: dict[str, int] = {}
         self._any = bool(learnt.of("size"))  # whether any size differs from the catalog's
@@ -53,11 +58,15 @@ class SizeCorrections:
         """An answer told this size; a whole, checked file has yet to prove it."""
         if size != record.size:
             self._any = True
+        if self.of(record) != size:
+            self.changes += 1
         self._announced[identity(record)] = size
 
     def forget_announced(self, record: FileRecord) -> None:
         """Nothing of this file is on its way any more."""
-        self._announced.pop(identity(record), None)
+        announced = self._announced.pop(identity(record), None)
+        if announced is not None and announced != self.of(record):
+            self.changes += 1
 
     def learn(self, record: FileRecord, size: int) -> None:
         """A whole file has this size."""
@@ -65,6 +74,7 @@ class SizeCorrections:
         if size != record.size and self._learnt.get("size", name) != str(size):
             log.info("%s has %d bytes, the catalog says %d", record.uri, size, record.size)
             self._any = True
+            self.changes += 1
             self._learnt.put("size", name, str(size))
 
 

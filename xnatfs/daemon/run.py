@@ -69,7 +69,7 @@ def foreground(
     Raises:
         UsageError, Failure: it could not be mounted; the text says why.
     """
-    from xnatfs.fuse import adapter as fuse
+    from xnatfs.fuse import interface
 
     guard_process()
     gc_tuning.settle()
@@ -90,16 +90,17 @@ def foreground(
                 mounted.vfs.for_program = True
         mounted.allow_other = allow_other
         watch = IndexerWatch(mountpoint)
-        adapter = fuse.Adapter(
+        adapter = interface.make(
+            settings,
             mounted.vfs,
-            settings.limits,
             os.getuid(),
             os.getgid(),
             began.set,
             mountpoint if overlay is None and not is_handed_over(mountpoint) else "",
-            inode32=settings.inode32,
-            watch=watch,
+            mounted,
+            watch,
         )
+        mounted.on_refresh = adapter.drop_kept
         mounted.kernel = adapter.counts
         mounted.indexers = watch.report
         watcher = _Watcher(lambda: _unmount(mountpoint, overlay), adapter.ending, deaf=deaf)
@@ -126,17 +127,11 @@ def foreground(
             threading.Thread(target=announcing.run, args=(began,), name="announce", daemon=True).start()
             try:
                 if overlay is not None or deaf:
-                    fuse.keep_ctrl_c()  # the overlay has to be unmounted first
-                fuse.run(
-                    adapter,
-                    base,
-                    settings.source,
-                    settings.limits,
-                    allow_other=allow_other and overlay is None,
-                )
+                    adapter.keep_ctrl_c()  # the overlay has to be unmounted first
+                adapter.run(base, settings.source, allow_other=allow_other and overlay is None)
             except RuntimeError as error:
-                # After Ctrl-C libfuse reports the end of its loop as an error (code 8); mounting failed only
-                # if the loop never began.
+                # After Ctrl-C the high-level interface reports the end of its loop as an error (code 8);
+                # mounting failed only if the loop never began.
                 if began.is_set():
                     log.info("libfuse ended with code %s", error)
                 else:

@@ -1,56 +1,48 @@
-"""The FUSE adapter: `vfs` for the kernel, through mfusepy. Translation only.
+"""The FUSE adapter over libfuse's high-level interface, through mfusepy. Translation only, but for open
+files, whose pages in the kernel belong to paths (`page_cache`).
 
-Used by `daemon`. Forces libfuse 3 where it is installed (mfusepy would prefer libfuse 2), with the settings
-that measurements showed to matter: READDIRPLUS (one request per folder instead of one per file), 256 threads
-and 512 background requests (otherwise a dozen stuck reads starve everything else), interrupts, and the page
-cache (never plain direct_io: mmap readers such as MRtrix fail on it).
+Used by `daemon`, by way of `interface`, which says where. With the settings that measurements showed to
+matter: READDIRPLUS (one request per folder instead of one per file), 256 threads and 512 background requests
+(otherwise a dozen stuck reads starve everything else), interrupts, and the page cache (never plain direct_io:
+mmap readers such as MRtrix fail on it).
 Threading: libfuse calls from up to 256 threads of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import errno
 import logging
 import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from xnatfs.concurrency.waiting import wait_until
 from xnatfs.config import Limits
 from xnatfs.fuse.caller import is_to_end
 from xnatfs.fuse.indexers import IndexerWatch
+from xnatfs.fuse.library import (
+    LIBFUSE,
+    THREADS,
+    keep_thread_state,
+    mfusepy,
+    mount_source,
+    set_limits,
+)
+from xnatfs.fuse.library import libfuse as _library
+from xnatfs.fuse.operations import BLOCK_SIZE, MAX_NAME, READ_SIZE, Operations, nanoseconds, shown_inode
 from xnatfs.fuse.page_cache import Pages
 from xnatfs.fuse.page_revocation import PageRevocation
-from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
-
-if not (
-    os.environ.get("FUSE_LIBRARY_PATH") or os.environ.get("FUSE_LIBRARY_NAME")
-) and ctypes.util.find_library("fuse3"):
-    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
-
-import mfusepy
+from xnatfs.vfs import Attributes, Vfs
 
 log = logging.getLogger(__name__)
 
-LIBFUSE = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
-_CAP_READDIRPLUS = 1 << 13
-_CAP_READDIRPLUS_AUTO = 1 << 14
 _READDIR_PLUS = 1  # the kernel asks for attributes with the names
 _FILL_DIR_PLUS = 2  # and the reply has them
-_NO_ATTRIBUTE = errno.ENODATA
-_SPREAD = 0x9E3779B1  # odd, and about 2**32 divided by the golden ratio
-_BLOCK = 131072  # bytes of one read of the kernel
-_STATFS_BLOCK = 4096  # bytes
 
-_thread = threading.local()
-_library = mfusepy._libfuse
 _library.fuse_interrupted.restype = ctypes.c_int
 if LIBFUSE >= (3, 2):
     _library.fuse_invalidate_path.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
@@ -76,17 +68,17 @@ class StatFormat:
 
     def __init__(self, uid: int, gid: int, *, inode32: bool = False) -> None:
         self._owner = {"st_uid": uid, "st_gid": gid}
-        self._number = folded if inode32 else _as_it_is
+        self._number = shown_inode(inode32=inode32)
 
     def as_dict(self, attributes: Attributes) -> dict[str, Any]:
         """All fields, for one `stat`."""
-        stamp = _nanoseconds(attributes.mtime)
+        stamp = nanoseconds(attributes.mtime)
         return {
             "st_mode": attributes.mode,
             "st_ino": self._number(attributes.inode),
             "st_size": attributes.size,
             "st_blocks": attributes.blocks,
-            "st_blksize": _BLOCK,
+            "st_blksize": READ_SIZE,
             "st_nlink": attributes.links,
             "st_mtime": stamp,
             "st_ctime": stamp,
@@ -106,47 +98,26 @@ class StatFormat:
             st.st_mode = attributes.mode
             st.st_nlink = attributes.links
         if before is None or before.mtime != attributes.mtime:
-            whole, nanoseconds = divmod(_nanoseconds(attributes.mtime), 10**9)
+            whole, rest = divmod(nanoseconds(attributes.mtime), 10**9)
             for stamp in (st.st_mtimespec, st.st_ctimespec, st.st_atimespec):
                 stamp.tv_sec = whole
-                stamp.tv_nsec = nanoseconds
+                stamp.tv_nsec = rest
 
     def new(self) -> Any:
         """A `struct stat` with the fields that all nodes share, for `fill`."""
         st = mfusepy.c_stat()
-        st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], _BLOCK
+        st.st_uid, st.st_gid, st.st_blksize = self._owner["st_uid"], self._owner["st_gid"], READ_SIZE
         return st
 
 
-def _as_it_is(inode: int) -> int:
-    return inode
-
-
-def folded(inode: int) -> int:
-    """An inode number in 32 bits, the same in every mount. The low 20 bits count the files of a resource
-    (`tree.node.inode_of`), which stay all different and, but for one wrap, in order; the rest is spread.
-    """
-    return ((inode >> 20) * _SPREAD + (inode & 0xFFFFF)) & 0xFFFFFFFF or 1
-
-
-def _nanoseconds(mtime: float) -> int:
-    """A time for the kernel, to the microsecond. In one place, because a nanosecond's difference between a
-    listing and a `stat` invalidates the page cache.
-    """
-    return round(mtime * 1e6) * 1000
-
-
-class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
+class Adapter(Operations, mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped in parts
     """FUSE operations on a `Vfs`.
 
     Args:
-        vfs: the file system.
-        limits: how long the kernel may keep names and attributes.
+        vfs, limits, started, watch: see `Operations`.
         uid, gid: the owner shown: the mounting user.
-        started: called once, when the kernel has begun to send requests.
         mountpoint: where the kernel can be made to drop pages; "" below an overlay, which would keep them.
         inode32: fold inode numbers into 32 bits.
-        watch: is notified of who opens folders and files.
     """
 
     use_ns = True
@@ -163,33 +134,20 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         inode32: bool = False,
         watch: IndexerWatch | None = None,
     ) -> None:
-        self._vfs = vfs
-        self._limits = limits
+        super().__init__(vfs, limits, started, watch or IndexerWatch(mountpoint))
+        self._pages = Pages()
+        self._revocation = PageRevocation(self._pages, mountpoint, limits.progress_deadline)
         self.stat_format = StatFormat(uid, gid, inode32=inode32)
-        self._started = started
-        self._watch = watch or IndexerWatch(mountpoint)
         self._lock = threading.Lock()
         self._folders: dict[int, _Listed] = {}
         self._next_folder = 0
-        self._pages = Pages()
-        self._revocation = PageRevocation(self._pages, mountpoint, limits.progress_deadline)
-        self.ending = threading.Event()
-        self.counts = {
-            "getattr": 0,
-            "readdirplus": 0,
-            "open": 0,
-            "read": 0,
-        }  # for `status` and for tests; races may lose a few counts
 
     # --- life -----------------------------------------------------------------------------------------------
 
     def init_with_config(self, conn: Any, config: Any) -> None:
         """Set the options that have no libfuse mount option."""
         if conn is not None and LIBFUSE[0] == 3:
-            conn.max_background = conn.congestion_threshold = 512
-            # With AUTO the kernel asks for attributes only sometimes: 79,601 getattr calls for one find over
-            # 100,000 files, 1 without.
-            conn.want = (conn.want | (conn.capable & _CAP_READDIRPLUS)) & ~_CAP_READDIRPLUS_AUTO
+            set_limits(conn)
         if config is not None:
             config.attr_timeout = config.entry_timeout = self._limits.kernel_ttl
             # New data on the server must appear at once after `xnatfs refresh`; answering from memory costs
@@ -208,18 +166,17 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         """`stat`."""
         self.counts["getattr"] += 1
-        with self._operation():
+        with self.operation():
             attributes = self._pages.to_report(path, self._vfs.attributes(path))
-        reported = self.stat_format.as_dict(attributes)
         if self._revocation.reported_as_socket(path):
-            reported["st_mode"] = stat.S_IFSOCK
-        return reported
+            attributes = attributes._replace(mode=stat.S_IFSOCK)
+        return self.stat_format.as_dict(attributes)
 
     def opendir(self, path: str) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the
         same in each.
         """
-        self._watch.opened(mfusepy.fuse_get_context()[2], folder=True)
+        self.opened_by(mfusepy.fuse_get_context()[2], folder=True)
         listed = self._list(path)
         with self._lock:
             self._next_folder += 1
@@ -227,7 +184,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             return self._next_folder
 
     def _list(self, path: str) -> list[tuple[bytes, Attributes]]:
-        with self._operation():
+        with self.operation():
             entries = self._vfs.entries(path)
         if names := self._pages.open_below(path):
             above = path.rstrip("/")
@@ -268,8 +225,8 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def open(self, path: str, fi: Any) -> int:
         """Open; a size that turned out to be wrong is corrected in the kernel before this returns."""
         self.counts["open"] += 1
-        self._watch.opened(mfusepy.fuse_get_context()[2], folder=False)
-        with self._operation():
+        self.opened_by(mfusepy.fuse_get_context()[2], folder=False)
+        with self.operation():
             revoked = self._revocation.count(path)
             opened = self._vfs.open(path, fi.flags & ~getattr(os, "O_NOFOLLOW", 0))
         fi.fh = opened.handle
@@ -280,11 +237,12 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
             # Upon which the kernel looks the path up and opens it again.
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         fi.keep_cache, fi.direct_io = int(keep), int(past)
-        if opened.size_changed:
+        work = self._invalidation(path)
+        if opened.size_changed and work is not None:
             # The size in the kernel may be older than this content: from an earlier listing, or from before a
             # correction under another path of the same file. The kernel would cut every read at that size.
             try:
-                self._invalidate_soon(path)
+                self.elsewhere(work)
             except OSError:
                 self.release(path, fi)
                 raise
@@ -293,7 +251,7 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
     def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
         """Read."""
         self.counts["read"] += 1
-        with self._operation():
+        with self.operation():
             data = self._vfs.read(fi.fh, offset, size)
         if self._pages.overtaken(fi.fh):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -303,88 +261,57 @@ class Adapter(mfusepy.Operations):  # type: ignore[misc]  # mfusepy is untyped i
         """Close."""
         self._vfs.release(fi.fh)
         if self._pages.closed(path, fi.fh):
-            self.invalidate(path)
+            work = self._invalidation(path)
+            if work is not None:
+                work()
         return 0
 
     # --- the rest -------------------------------------------------------------------------------------------
 
     def statfs(self, path: str) -> dict[str, int]:
-        """`df`: the space of the cache, which is where what is read goes; never asks the server, which has no
-        such figures. No number of inodes, as on btrfs: nobody has counted the server's files.
-        """
-        size, free = self._vfs.room()
+        """`df`."""
+        blocks, free = self.space()
         return {
-            "f_bsize": _STATFS_BLOCK,
-            "f_frsize": _STATFS_BLOCK,
-            "f_blocks": size // _STATFS_BLOCK,
-            "f_bfree": free // _STATFS_BLOCK,
-            "f_bavail": free // _STATFS_BLOCK,
-            "f_namemax": 255,
+            "f_bsize": BLOCK_SIZE,
+            "f_frsize": BLOCK_SIZE,
+            "f_blocks": blocks,
+            "f_bfree": free,
+            "f_bavail": free,
+            "f_namemax": MAX_NAME,
         }
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-        """One attribute. `ls -l` asks for three of its own per file: those are refused without looking up the
-        path.
-        """
-        if not name.startswith(XATTR_PREFIX):
-            raise OSError(_NO_ATTRIBUTE, os.strerror(_NO_ATTRIBUTE))
-        with self._operation():
-            return self._vfs.xattr(path, name)
+        """One attribute."""
+        return self.xattr(path, name)
 
     def listxattr(self, path: str) -> list[str]:
         """The names of the attributes."""
-        with self._operation():
-            return self._vfs.xattrs(path)
+        return self.xattrs(path)
 
-    def invalidate(self, path: str) -> None:
-        """Make the kernel ask for the attributes of a path again (measured to work from inside `open`,
-        kernel.md 4).
-        """
-        context = _library.fuse_get_context()
-        if LIBFUSE >= (3, 2) and context:
-            _library.fuse_invalidate_path(context.contents.fuse, path.encode("utf-8", "surrogateescape"))
-
-    def _invalidate_soon(self, path: str) -> None:
-        """The same, but interruptible: the kernel waits until pages of the file that another program is
-        reading have arrived, which takes until that program's deadline if the server has fallen silent.
-
-        Raises:
-            Failure: INTERRUPTED, or TIMED_OUT.
+    def _invalidation(self, path: str) -> Callable[[], object] | None:
+        """A function for any thread that makes the kernel forget the size and pages of the path whose request
+        this thread serves (measured to work from inside `open`, docs/internals/kernel.md 4); None where that
+        cannot be done.
         """
         context = _library.fuse_get_context()
         if LIBFUSE < (3, 2) or not context:
-            return
-        fuse, name, condition = (
-            context.contents.fuse,
-            path.encode("utf-8", "surrogateescape"),
-            threading.Condition(),
-        )
-        done: list[bool] = []
+            return None
+        fuse, name = context.contents.fuse, path.encode("utf-8", "surrogateescape")
+        return lambda: _library.fuse_invalidate_path(fuse, name)
 
-        def invalidate() -> None:
-            _library.fuse_invalidate_path(fuse, name)
-            with condition:
-                done.append(True)
-                condition.notify_all()
+    def run(self, mountpoint: str, source: str, *, allow_other: bool = False) -> None:
+        """See `interface`."""
+        run(self, mountpoint, source, self._limits, allow_other=allow_other)
 
-        threading.Thread(target=invalidate, name="invalidate", daemon=True).start()
-        with self._operation(), condition:
-            wait_until(condition, lambda: bool(done), 2 * self._limits.progress_deadline)
+    def keep_ctrl_c(self) -> None:
+        """mfusepy hands SIGINT to libfuse, which ends its loop and unmounts by itself: not here."""
+        mfusepy.signal = lambda number, handler: signal.getsignal(number)
 
-    @contextmanager
-    def _operation(self) -> Iterator[None]:
-        with self._vfs.operation(self._interrupted):
-            try:
-                yield
-            except OSError as error:
-                # `cat` and others retry after EINTR, and would keep the mount from ending.
-                if error.errno == errno.EINTR and self.ending.is_set():
-                    raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED)) from None
-                raise
+    def drop_kept(self) -> None:
+        """Nothing: the kernel keeps no listings."""
 
-    def _interrupted(self) -> bool:
-        if self.ending.is_set():
-            return True
+    def caller_interrupted(self) -> bool:
+        """See `Operations`."""
         return bool(_library.fuse_interrupted()) and is_to_end(mfusepy.fuse_get_context()[2])
 
 
@@ -396,12 +323,7 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
     """
 
     def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        if not getattr(_thread, "stays", False):
-            # Without this, Python creates a thread state for each call from a libfuse thread and destroys it
-            # afterwards, with a memory mapping each time: half the cost of a `find`. The state stays with the
-            # thread; there are at most 256.
-            ctypes.pythonapi.PyGILState_Ensure()
-            _thread.stays = True
+        keep_thread_state()
         return super()._wrapper(func, *args, **kwargs)
 
     def readdir_fuse_3(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
@@ -434,13 +356,6 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
         return 0
 
 
-def keep_ctrl_c() -> None:
-    """Keep SIGINT for this process: mfusepy hands it to libfuse, which ends its loop and unmounts by
-    itself.
-    """
-    mfusepy.signal = lambda number, handler: signal.getsignal(number)
-
-
 def run(adapter: Adapter, mountpoint: str, source: str, limits: Limits, *, allow_other: bool = False) -> None:
     """Mount and serve until unmounted; blocks. `source` is what the kernel's list of mounts shows.
 
@@ -454,13 +369,13 @@ def run(adapter: Adapter, mountpoint: str, source: str, limits: Limits, *, allow
         "foreground": True,
         "ro": True,
         "default_permissions": True,
-        "fsname": source.replace("\\", "\\\\").replace(",", "\\,"),  # as libfuse's options are quoted
+        "fsname": mount_source(source),
         "subtype": "xnatfs",
         "intr": True,
         "use_ino": True,
     }
     if LIBFUSE >= (3, 12):
-        options |= {"max_threads": 256, "max_idle_threads": 256}
+        options |= {"max_threads": THREADS, "max_idle_threads": THREADS}
     if LIBFUSE[0] == 2:
         # libfuse 2 cannot correct a size in the kernel, so the kernel must not cache any.
         options |= {"attr_timeout": 0, "entry_timeout": limits.kernel_ttl, "negative_timeout": 0}

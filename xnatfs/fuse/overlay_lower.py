@@ -11,14 +11,15 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from cachetools import LRUCache
 
 from xnatfs.errors import Cause, Failure
-from xnatfs.tree.node import Branch, File, OpenContent, UnknownSize
+from xnatfs.tree.node import Branch, File, Node, OpenContent, UnknownSize
 from xnatfs.tree.people_xattrs import PersonFolder
-from xnatfs.vfs import OF_THIS_CACHE, XATTR_PREFIX, Attributes, Opened, Vfs
+from xnatfs.vfs import OF_THIS_CACHE, XATTR_PREFIX, Attributes, Opened, Vfs, attributes_of
 
 _FOLDERS = 50_000  # folders whose names are remembered
 # bytes; ext4 has one block of 4096 for all attributes of a file, and a copy-up that meets ENOSPC there fails
@@ -56,11 +57,17 @@ class Lower(Vfs):
                 raise
             return known
 
-    def entries(self, path: str) -> list[tuple[str, Attributes]]:
-        """`readdir`."""
+    def folder(self, path: str, *, reading: bool = True) -> tuple[Attributes, Mapping[str, Node]]:
+        """`stat` of a folder, and its listing."""
+        attributes, listing = super().folder(path, reading=reading)
+        return _as_lower(attributes, path), listing
+
+    def described(self, path: str, listing: Mapping[str, Node]) -> list[tuple[str, Attributes]]:
+        """The entries of a listing."""
         above = path.rstrip("/")
         listed = [
-            (name, _as_lower(attributes, f"{above}/{name}")) for name, attributes in super().entries(path)
+            (name, _as_lower(attributes, f"{above}/{name}"))
+            for name, attributes in super().described(path, listing)
         ]
         if self.for_program:
             with self._listed_lock:
@@ -93,7 +100,7 @@ class Lower(Vfs):
                 node = self._walk(path)
                 if isinstance(node, File):
                     later = _Later(node)
-                    return Opened(self._hold(later, node), False, "", later.size)
+                    return Opened(self._hold(later, node), False, "", later.size, attributes_of(node))
         unknown = isinstance(super().attributes(path).size, UnknownSize)
         opened = super().open(path, flags)
         if unknown and not self.for_program and not isinstance(super().attributes(path).size, UnknownSize):

@@ -28,9 +28,13 @@ class Contradictions:
 
     Args:
         ask: lists the resources of one object.
+
+    Attributes:
+        changes: rises whenever something is found to be otherwise than it was listed, or is again as listed.
     """
 
     def __init__(self, diagnostics: Diagnostics, ask: Callable[[Owner], list[ResourceRecord]]) -> None:
+        self.changes = 0
         self._diagnostics = diagnostics
         self._ask = ask
         self._lock = threading.Lock()
@@ -72,12 +76,13 @@ class Contradictions:
             right = self._right.get(whose, {})
             if any(listed.get(number) != (one.owner[:3], one.label) for number, one in right.items()):
                 return False
-            self._right.pop(whose, None)
+            self.changes += self._right.pop(whose, None) is not None
         return True
 
     def refresh(self) -> None:
         """Ask again about everything."""
         with self._lock:
+            self.changes += bool(self._right)
             self._verdicts.clear()
             self._right.clear()
 
@@ -96,6 +101,7 @@ class Contradictions:
         )
         if found is not None and resource.id is not None:
             with self._lock:
+                self.changes += 1
                 self._right.setdefault(_whose(resource.owner), {})[resource.id] = found
         return False
 

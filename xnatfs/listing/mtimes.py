@@ -22,9 +22,14 @@ _NONE: dict[str, float] = {}
 
 
 class MtimeHistory:
-    """The times of change, in seconds since the epoch, by numeric resource id and path."""
+    """The times of change, in seconds since the epoch, by numeric resource id and path.
+
+    Attributes:
+        changes: rises with each.
+    """
 
     def __init__(self, learnt: Corrections) -> None:
+        self.changes = 0
         self._learnt = learnt
         self._times: dict[int, dict[str, float]] = {}
         for key, value in learnt.of(_KIND).items():
@@ -62,6 +67,7 @@ class MtimeHistory:
         times = self._times.setdefault(file.resource_id, {})
         when = float(int(time.time())) if stamped is None else stamped
         times[file.path] = max(when, times.get(file.path, 0.0) + 1.0)  # two changes never look like one
+        self.changes += 1
         self._learnt.put(_KIND, f"{file.resource_id}:{file.path}", repr(times[file.path]))
 
 

@@ -30,6 +30,7 @@ from xnatfs.server.listing_requests import FORMS_OF_RESOURCES, ListingRequests
 from xnatfs.server.records import ResourceRecord
 from xnatfs.server.resources import Resources
 
+_DOUBT_LASTS = 3600.0  # seconds
 _SOON = 2.0  # seconds until what an earlier mount stored is asked for again
 
 
@@ -132,6 +133,26 @@ class ListingService:
         """Whether a listing was replaced by another in the last so many seconds."""
         changes = [one for one in (self.projects.snapshots.changed, self.files.changed) if one is not None]
         return bool(changes) and self.clock.now() - max(changes) < seconds
+
+    @property
+    def version(self) -> int:
+        """A number that changes with whatever is held: where it stays, nothing is listed otherwise."""
+        values = sum(one.version for one in self.environment.values)
+        return values + self.files.contradictions.changes + self.history.changes
+
+    def steady(self, project: str) -> bool:
+        """Whether any change in a project's sessions shows by asking for the project again: all of them have
+        stamps, nothing is in doubt, and nothing failed to be listed.
+        """
+        held = self.projects.snapshots.held(project)
+        doubted = self.sessions.doubted
+        if held is None or (doubted is not None and self.clock.now() - doubted < _DOUBT_LASTS):
+            return False
+        snapshot = held.value
+        stamped = snapshot.memo.get(
+            "all stamped", lambda: all(one.changed for one in snapshot.experiments.values())
+        )
+        return stamped and not self.failing()
 
     def counts(self) -> dict[str, int]:
         """For `status`."""

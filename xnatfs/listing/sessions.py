@@ -40,6 +40,7 @@ class SessionListings:
 
     Attributes:
         loader: asks for them singly, and knows whether subjects' items can be believed.
+        doubted: when a session was last held only for a moment because it is in doubt, as the clock says.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SessionListings:
         self.loader = SingleLoader(
             environment.listings, environment.resources, environment.diagnostics, environment.clock
         )
+        self.doubted: float | None = None
         self._walks = WalkDetector()
         stored = environment.stored
         # By project, too: a shared session has other labels, and other assessors, in each.
@@ -131,6 +133,7 @@ class SessionListings:
         key = snapshot.project.id, identity
         resources = [one for group in session.resources.values() for one in group]
         if not self._files.contradictions.settled(identity, resources) or session.doubtful:
+            self.doubted = self._environment.clock.now()
             age = self._environment.lasts(stamp) - self._environment.limits.ttl
             self._sessions.put(key, session, epoch=epoch, stamp=stamp, age=age)
             return session

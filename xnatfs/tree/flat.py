@@ -45,6 +45,8 @@ class FlatFile(File):
 
     __slots__ = ("_file", "_number", "_readahead")
 
+    settled = True
+
     def __init__(self, file: ResourceFile, readahead: _LazyReadahead, number: int) -> None:
         self._file = file
         self._readahead = readahead

@@ -18,7 +18,11 @@ EPOCH = 0.0
 
 
 class OpenContent(Protocol):
-    """An open content; `content.manager.ContentReader` is one."""
+    """An open content; `content.manager.ContentReader` is one.
+
+    One that is whole and checked in a file has `descriptor(offset, length)`, too: that file, open, and how
+    many bytes there are of this part.
+    """
 
     size: int
     stamp: str  # tells two versions apart where `File.version` cannot
@@ -33,9 +37,15 @@ class OpenContent(Protocol):
 
 
 class Node(ABC):
-    """A folder or a file. `mtime` in seconds since the epoch; `inode` stable from mount to mount."""
+    """A folder or a file. `mtime` in seconds since the epoch; `inode` stable from mount to mount.
+
+    Attributes:
+        settled: nothing that is shown of it changes while what lists it stays, but what is learnt of files.
+    """
 
     __slots__ = ()
+
+    settled = False
 
     @property
     @abstractmethod
@@ -58,6 +68,7 @@ class Folder(Node):
     __slots__ = ()
 
     of_files = False
+    settled = True
 
     @abstractmethod
     def entries(self) -> Mapping[str, Node]:

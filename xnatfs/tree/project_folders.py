@@ -58,6 +58,22 @@ def archive_folder(sources: Sources) -> Branch:
     return Branch(inode_of("archive"), lambda: {"projects": projects})
 
 
+def session_part(folder: str) -> tuple[str, str]:
+    """The project's folder, and the project, of a path in which only sessions are and what is in them: with
+    whatever changes there a stamp of its session moves. ("", "") for any other path: nothing moves with a
+    file of a subject or a project itself.
+    """
+    section, *parts = folder.lstrip("/").split("/")
+    above = f"/{section}"
+    if section == "archive" and parts[:1] == ["projects"]:
+        above += f"/{parts.pop(0)}"
+        if parts[1:2] not in ([], ["experiments"]):
+            return "", ""
+    elif section != "projects" or parts[1:2] not in ([], ["subjects"]) or parts[3:4] == ["RESOURCES"]:
+        return "", ""
+    return (f"{above}/{parts[0]}", parts[0]) if parts and parts[0] else ("", "")
+
+
 def _listing(sources: Sources, section: str, parts: _Parts, readme: _Readme | None = None) -> Branch:
     known: dict[ProjectRecord, Branch] = {}
 

@@ -88,6 +88,8 @@ class ResourceFile(File):
 
     __slots__ = ("number", "owner", "record")
 
+    settled = True
+
     owner: _Opener
     record: FileRecord
     number: int  # its place in the catalog
