@@ -248,7 +248,7 @@ def test_an_interrupted_copy_is_continued(
     """
     data = os.urandom(MIB) * 24
     shelf.put(shelf.make.entry("large", data, digest=md5(data) if with_digest else ""))
-    shelf.switches.bandwidth = 40e6
+    shelf.switches.bandwidth = 15e6  # time enough to stop it on a busy machine
     target = tmp_path / "out"
 
     results: list[object] = []
