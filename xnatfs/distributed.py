@@ -23,7 +23,7 @@ from xnatfs._version import __version__
 from xnatfs.auth.credentials import choose, find
 from xnatfs.config import Settings
 from xnatfs.core import Core, compose
-from xnatfs.errors import UsageError
+from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.extras import check
 from xnatfs.made_table import make
 from xnatfs.tables.engine.build import Progress
@@ -176,7 +176,10 @@ def _results(
 # --- in a worker ------------------------------------------------------------------------------------------
 
 _cores: dict[WorkerSettings, Core] = {}
+_refused: dict[WorkerSettings, str] = {}
 _lock = threading.Lock()
+# Not tried again with the next sessions: a server locks an account after a few wrong passwords.
+_REFUSALS = (Cause.LOGIN_REFUSED, Cause.LOGIN_BLOCKED, Cause.TOO_MANY_SESSIONS)
 
 
 def _collect(
@@ -194,6 +197,8 @@ def _core(place: WorkerSettings, site: Site) -> Core:
             f"a worker of the Dask cluster has xnatfs {__version__}, and the table is made by {place.version}"
         )
     with _lock:  # one login a process, whatever the number of its threads
+        if place in _refused:
+            raise UsageError(_refused[place])
         core = _cores.get(place)
         if core is None:
             worker = distributed.get_worker()
@@ -206,7 +211,13 @@ def _core(place: WorkerSettings, site: Site) -> Core:
                 login = find(chosen, place.user, config=place.config, netrc_file=place.netrc)
             except UsageError as error:
                 raise UsageError(f"the Dask worker at {worker.address} finds no login: {error}") from None
-            core = _cores[place] = compose(settings, login, "")
+            try:
+                core = _cores[place] = compose(settings, login, "")
+            except Failure as failure:
+                if failure.cause not in _REFUSALS:
+                    raise
+                _refused[place] = f"the Dask worker at {worker.address} cannot log in: {failure}"
+                raise UsageError(_refused[place]) from None
             core.builder.overrides.user_site = site
     return core
 
@@ -214,6 +225,7 @@ def _core(place: WorkerSettings, site: Site) -> Core:
 def _close(place: WorkerSettings) -> None:
     with _lock:
         core = _cores.pop(place, None)
+        _refused.pop(place, None)
     if core is not None:
         core.close()
 

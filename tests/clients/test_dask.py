@@ -205,6 +205,24 @@ def test_a_worker_without_a_login_says_so(
         client.run(_password, "demo")
 
 
+def test_a_wrong_password_is_sent_once_a_worker(
+    client: distributed.Client, server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with every chunk of sessions: the account would be locked."""
+    logged_in(monkeypatch, server)
+    client.run(_password, "wrong")
+    try:
+        with xnatfs.connect(cache_dir=tmp_path / "two") as xnat:
+            server.clear_log()
+            with pytest.raises(xnatfs.errors.UsageError, match=r"worker at tcp:.* cannot log in"):
+                xnat.table(FULL, "freesurfer6/aseg", client=client)
+        assert (
+            1 <= sum(record.status == 401 and record.login == "demo" for record in server.requests("")) <= 2
+        )
+    finally:
+        client.run(_password, "demo")
+
+
 def _password(value: str | None) -> None:
     """In a worker: the password it finds."""
     os.environ.pop("XNAT_PASS", None)
