@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import fuse_mounts
+from tests.support import fuse_mounts, shared_folder
 
 # Half a minute and more each: begun last, one of them alone would keep the whole run waiting. Those that wait
 # and those that compute take turns, so that the cores have work from the beginning.
@@ -54,9 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What all the modules of the tests hold is garbage never: no collection looks at it again."""
+    """What all the modules of the tests hold is garbage never: no collection looks at it again. And the
+    others come as seldom as in a mount (`xnatfs.daemon.gc_tuning`): a tenth of the processors' time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,13 @@ def plugins_looked_for_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("xnatfs.tables.registry.entry_points", functools.cache(entry_points))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def archives_built_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one process of the run has built, the others read (`lab_archive`)."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared_folder[:] = [tmp_path_factory.getbasetemp().parent]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,10 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dask
-import dask.dataframe
-import distributed
 import pandas
 import pytest
 from pandas.testing import assert_frame_equal
@@ -27,6 +25,9 @@ from xnatfs.distributed import collected
 from xnatfs.made_table import make
 from xnatfs.tables.engine import session_transfer
 from xnatfs.tables.output.write import FORMATS
+
+if TYPE_CHECKING:  # 3 s of CPU that each process of the run would spend, for the tests of one of them
+    import distributed
 
 SESSIONS = 60
 FULL = "COHORT"
@@ -46,6 +47,8 @@ def lab() -> Iterator[DemoServer]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[distributed.LocalCluster]:
+    import distributed
+
     folder = tmp_path_factory.mktemp("workers")
     with distributed.LocalCluster(
         n_workers=2,
@@ -59,6 +62,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[distributed.Lo
 
 @pytest.fixture
 def client(cluster: distributed.LocalCluster) -> Iterator[distributed.Client]:
+    import distributed
+
     with distributed.Client(cluster) as client:
         yield client
 
@@ -108,6 +113,8 @@ def test_the_workers_do_the_work_once_and_log_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each file is asked for once, by a worker."""
+    import dask.dataframe
+
     logged_in(monkeypatch, server)
     server.clear_log()
     with xnatfs.connect(cache_dir=tmp_path / "two") as xnat:
@@ -132,6 +139,8 @@ def test_the_workers_do_the_work_once_and_log_out(
 def test_parts_have_the_rows_of_the_whole(
     cluster: distributed.LocalCluster, server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import dask.dataframe
+
     logged_in(monkeypatch, server)
     cache = ("--cache-dir", str(tmp_path / "cache"))
     whole, parts = tmp_path / "whole.parquet", tmp_path / "parts"
@@ -174,6 +183,8 @@ def _refuse(refusing: bool = True) -> None:
 
 
 def test_no_scheduler_is_one_sentence() -> None:
+    import dask
+
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(xnatfs.errors.UsageError, match="no Dask scheduler answers at tcp://127"),

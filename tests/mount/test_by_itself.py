@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LET_GO, clear_away, fuse_mounts, until
-from xnatfs.demo.data import build
+from tests.support import LET_GO, clear_away, fuse_mounts, lab_archive, until
 from xnatfs.demo.server import DemoServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ UNIT = REPOSITORY / "docs" / "systemd" / "xnatfs@.service"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import LET_GO
-from xnatfs.demo.data import build
+from tests.support import LET_GO, lab_archive
 from xnatfs.demo.server import DemoServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -174,7 +173,7 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with DemoServer(build("lab")) as server:
+    with DemoServer(lab_archive()) as server:
         yield server
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_tls import expired
-from tests.support import LET_GO, clear_away, fuse_mounts, mount, until, xnatfs
+from tests.support import LET_GO, clear_away, fuse_mounts, lab_archive, mount, until, xnatfs
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
@@ -226,7 +226,7 @@ def test_the_demo_makes_its_folder_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("asked", "like"), [("ALF", "ALFA"), ("alfa", "ALFA"), ("NOTHING", "")])
 def test_a_project_that_is_not_there(place: Place, asked: str, like: str) -> None:
-    with DemoServer(build("lab")) as lab:
+    with DemoServer(lab_archive()) as lab:
         said = place.refused(place.login(lab.url, "demo"), "--project", asked)
     hint = f"; did you mean {like}?" if like else ""
     assert said == f"no project {asked!r} that demo can read{hint}"

@@ -263,7 +263,7 @@ def names_of(archive: Archive) -> set[str]:
 
 
 def told_names(text: str, names: set[str]) -> set[str]:
-    return {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}
+    return {name for name in names if name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}
 
 
 @pytest.mark.parametrize("profile", ["full", "proven"])

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import composed
+from tests.support import composed, lab_archive
 from xnatfs.daemon import mount_registry
-from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
 POINT = "/mnt/study"
@@ -40,7 +39,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "HOME": str(folder),
         "TERM": "dumb",
     }
-    with DemoServer(build("lab")) as server, composed(server.url, folder) as core:
+    with DemoServer(lab_archive()) as server, composed(server.url, folder) as core:
         core.listing_service.projects.all()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XNATFS_STATE_DIR", env["XNATFS_STATE_DIR"])
