@@ -53,9 +53,17 @@ class Host:
         return made
 
     def remove(self, folder: Path) -> None:
-        """Take a folder of ours away."""
+        """Give the space of a folder of ours back. Its files stay, empty, until the end: ext4 looks past each
+        inode that was deleted some minutes ago whenever it makes a file, for which whoever is measured next
+        would pay (2,000 files: 0.2 s of a processor, after thousands were deleted up to 1 s).
+        """
         assert self.folder in folder.parents
-        shutil.rmtree(folder, ignore_errors=True)
+        for place, _, names in os.walk(folder):
+            for name in names:
+                path = Path(place, name)
+                with contextlib.suppress(OSError):
+                    if path.is_file() and not path.is_symlink() and path.stat().st_size:
+                        os.truncate(path, 0)
 
     def find(self, tool: str) -> str | None:
         """Where a program is, the virtual environment's first."""
