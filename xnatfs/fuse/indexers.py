@@ -97,19 +97,29 @@ class IndexerWatch:
         self._mountpoint = mountpoint
         self._proc = proc
         self._lock = threading.Lock()
-        self._known: TTLCache[int, Indexer] = TTLCache(_PROCESSES, _REMEMBERED_S)
+        self._known: TTLCache[int, tuple[Indexer, float]] = TTLCache(_PROCESSES, _REMEMBERED_S)
+        # The task that opened something last, what it is, and until when that holds: `cp -r` opens thousands
+        # of files one after the other, and a look into a TTLCache is a seventh of what Python does for each.
+        self._last: tuple[int, Indexer, float] = (0, _NOBODY, 0.0)
         self._readers: dict[Indexer, _Reader] = {}
 
     def opened(self, task: int, *, folder: bool) -> None:
         """A task (the kernel's word for a thread) opens a folder or a file."""
-        with self._lock:
-            known = self._known.get(task)
-        if known is None:
-            known = self._look(task)
-            with self._lock:
-                self._known[task] = known
+        last, known, until = self._last
+        if last != task or time.monotonic() >= until:
+            known = self._looked_up(task)
         if known is not _NOBODY:
             self._count(known, folder=folder)
+
+    def _looked_up(self, task: int) -> Indexer:
+        with self._lock:
+            found = self._known.get(task)
+        if found is None:
+            found = self._look(task), time.monotonic() + _REMEMBERED_S
+            with self._lock:
+                self._known[task] = found
+        self._last = (task, *found)
+        return found[0]
 
     def report(self) -> list[dict[str, Any]]:
         """Those that were noticed: program, folders and files opened, since when, and what keeps it out."""
