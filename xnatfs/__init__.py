@@ -17,7 +17,8 @@ from xnatfs._version import __version__
 
 if TYPE_CHECKING:
     from xnatfs import errors, plugin
-    from xnatfs.api import Client, connect, sessions, subjects, table
+    from xnatfs.api import connect, sessions, subjects, table
+    from xnatfs.client import Client
 
 __all__ = ["Client", "__version__", "connect", "errors", "plugin", "sessions", "subjects", "table"]
 
