@@ -14,7 +14,7 @@ from tests.vfs.conftest import Compose
 from xnatfs.demo.data import build
 from xnatfs.demo.server import DemoServer
 
-SESSIONS = 300
+SESSIONS = 150
 ROWS = 426  # of aseg a session
 MIB = 1 << 20
 
@@ -57,6 +57,6 @@ def test_memory_does_not_grow_with_the_rows(cohort: DemoServer, compose: Compose
     finally:
         tracemalloc.stop()
     assert count == SESSIONS * ROWS
-    # 128,000 rows would be 60 MB. The stand-in, in this process, keeps 64 files of 10 kB, and its log.
+    # 64,000 rows would be 30 MB. The stand-in, in this process, keeps 64 files of 10 kB, and its log.
     assert most < 16 * MIB
     assert kept < 8 * MIB
