@@ -90,6 +90,8 @@ def test_what_was_committed_is_read_again(cache: ContentCache) -> None:
     with_entry.close()
     assert cache.has(key("a")) == "md5"
     assert cache.has(key("b")) is None
+    many = [key(f"{number}") for number in range(1200)]  # more than one statement takes
+    assert cache.present([*many, key("a"), key("b")]) == {key("a")}
     assert get(cache, "b") is None
 
 

@@ -24,6 +24,7 @@ import os
 import sqlite3
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,14 @@ class ContentCache:
         row = self._row(key)
         return row.verified if row else None
 
+    def present(self, keys: Sequence[str]) -> set[str]:
+        """Which of these objects are here. Reads only the index."""
+        try:
+            return self.index.present(keys)
+        except sqlite3.Error as error:
+            log.warning("the cache's index cannot be read: %s", error)
+            return set()
+
     def _row(self, key: str) -> ObjectRow | None:
         """What the index knows of an object; what cannot be looked up is not here."""
         try:
@@ -161,10 +170,6 @@ class ContentCache:
         """Remove an object that is no longer the server's content. Who has it open may read on."""
         with self.space.lock:
             self.space.forget(key)
-
-    def unpin(self, key: str) -> None:
-        """One reader of an object less; the object may be evicted once there is none."""
-        self.space.unpin(key)
 
     def path(self, key: str) -> str:
         """Where the object of this key lies."""

@@ -33,15 +33,16 @@ class Corrections:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._values: dict[tuple[str, str], str] = {}
+        self._values: dict[str, dict[str, str]] = {}  # by kind
         self._database = Database(path, _SCHEMA, _SCHEMA_VERSION, "the corrections in", read_whole=True)
         self.renewed = self._database.renewed
         for kind, key, value in self._database.execute("SELECT kind, key, value FROM learnt"):
-            self._values[kind, key] = value
+            self._values.setdefault(kind, {})[key] = value
 
     def get(self, kind: str, key: str) -> str | None:
         """The value, from memory."""
-        return self._values.get((kind, storable(key)))
+        values = self._values.get(kind)  # none of most kinds, and each file of a listing is looked for
+        return values.get(storable(key)) if values else None
 
     def put(self, kind: str, key: str, value: str) -> None:
         """Set and persist. A state directory that cannot be written costs the memory of it, not the
@@ -49,15 +50,16 @@ class Corrections:
         """
         key, value = storable(key), storable(value)
         with self._lock:
-            if self._values.get((kind, key)) == value:
+            values = self._values.setdefault(kind, {})
+            if values.get(key) == value:
                 return
-            self._values[kind, key] = value
+            values[key] = value
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?)", (kind, key, value))
 
     def of(self, kind: str) -> dict[str, str]:
         """All values of a kind."""
-        return {key: value for (one, key), value in list(self._values.items()) if one == kind}
+        return dict(self._values.get(kind, {}))
 
     def close(self) -> None:
         """Close the database."""

@@ -9,7 +9,7 @@ and of `progress` it only matters that it rises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from xnatfs.content.shared_content import SharedContent
 from xnatfs.content.stream_tuner import StreamMeter, StreamTuner
 from xnatfs.content.verification import DigestPolicy, SizeCorrections
 from xnatfs.server.downloads import Downloads
+from xnatfs.server.records import FileRecord
 
 _FROM_A_TIER = 4
 
@@ -57,6 +58,12 @@ class TransferContext:
         """
         share = self.tuner.share
         return share if self.shared is None or not self.shared.is_warm else max(share, _FROM_A_TIER)
+
+    def missing(self, records: Sequence[FileRecord]) -> list[FileRecord]:
+        """Those of these files that are not in the cache."""
+        keys = [self.digests.key(record) for record in records]
+        present = self.cache.present(keys)
+        return [record for record, key in zip(records, keys, strict=True) if key not in present]
 
     @contextmanager
     def stream(self) -> Iterator[StreamMeter]:

@@ -100,7 +100,7 @@ class TemporaryDownloads:
                 return None
             stream = open(entry.fd, "rb", closefd=True)  # noqa: SIM115  (the caller closes it)
             entry.fd = -1
-            cache.unpin(entry.key)  # the open file stays whole even if it is evicted
+            cache.space.unpin(entry.key)  # the open file stays whole even if it is evicted
             return Fetched(stream, record.digest, entry.last_modified, True)
         finally:
             entry.close()

@@ -125,7 +125,7 @@ class ZipBatch:
                             raise
             # XNAT leaves out what it cannot find, and what differs from its listing is not kept: each is
             # fetched singly, without another zip for every two of them.
-            self.series.zips.was_without(one.path for one in self.series.records if not self._is_cached(one))
+            self.series.zips.was_without(one.path for one in self._context.missing(self.series.records))
         except Failure as failure:
             # Nobody loses a file by this: what has not come is fetched singly.
             log.info("the zip of %s ended: %s", self.series.records[0].base, failure)
@@ -144,7 +144,7 @@ class ZipBatch:
         """Take what a shared tier has of it; whether no zip is needed after that."""
         if self._context.shared is None:
             return False
-        missing = [one for one in self.series.records if self.expects(one.path) and not self._is_cached(one)]
+        missing = [one for one in self._context.missing(self.series.records) if self.expects(one.path)]
         pile = self._context.cache.pile(sum(one.size for one in missing))
         come: list[str] = []
 
@@ -162,7 +162,7 @@ class ZipBatch:
             self._come(come)
 
     def _receive(self) -> None:
-        missing = sum(one.size for one in self._coming.values() if not self._is_cached(one))
+        missing = sum(one.size for one in self._context.missing(list(self._coming.values())))
         pile = self._context.cache.pile(missing)
         begun, most = self.received, 2 * sum(one.size for one in self.series.records) + _SLACK
         others = 2 * len(self.series.records) + _OTHERS
