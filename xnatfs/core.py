@@ -118,6 +118,7 @@ class Core:
             min(0.5, limits.ttl),
             lambda: self.listing_service.changed_within(limits.kernel_ttl + 1),
             self.cache.room,
+            self.listing_service.clock.now,
         )
 
     def report(self) -> dict[str, Any]:

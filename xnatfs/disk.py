@@ -21,6 +21,8 @@ from xnatfs.errors import Cause, Failure
 
 _PIECE_BYTES = 2**20
 _PROBE_BYTES = 2**16
+# Between two disks, or where the kernel or the disk cannot do it.
+_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def disk_failure(error: OSError | sqlite3.Error, subject: str) -> Failure:
@@ -71,6 +73,29 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> int:
         offset += count
         view = view[count:]
     return offset
+
+
+def copy_part(source: int, target: int, offset: int, count: int) -> int:
+    """Copy `count` bytes at `offset` of an open file to the same place of another; returns how many came,
+    fewer only at the end of the file. Within a disk the kernel copies them, or lets both files share them.
+
+    Raises:
+        OSError: they cannot be read or written.
+    """
+    done = 0
+    while done < count:
+        try:
+            copied = os.copy_file_range(source, target, count - done, offset + done, offset + done)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+            break
+        if not copied:
+            break
+        done += copied
+    while done < count and (piece := os.pread(source, min(_PIECE_BYTES, count - done), offset + done)):
+        done = write_all(target, piece, offset + done) - offset
+    return done
 
 
 def md5_of(fd: int) -> str:

@@ -2,11 +2,12 @@
 
 Used by `fuse`, by `vfs_io` (the Python library's file objects) and by tests without a mount.
 Threading: any thread. The table of handles has a lock, held only briefly. Waits for the server happen in
-`concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible`).
+`concurrency.waiting`, so each operation has a deadline and can be interrupted (see `interruptible` there).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -14,13 +15,11 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
 
-from xnatfs.concurrency.waiting import interruptible
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure
 from xnatfs.tree.names import MAX_NAME_BYTES, PROBED
@@ -29,6 +28,8 @@ from xnatfs.tree.node import File, Folder, Node, OpenContent, UnknownSize
 log = logging.getLogger(__name__)
 
 _RECENT = 0.5  # seconds
+_NO_FOLDER: tuple[Mapping[str, Node], float] = ({}, 0.0)
+_RECENT_FOLDERS = 16  # so many readers side by side, each in a folder of its own, find its files at once
 XATTR_PREFIX = "user.xnat."
 # These describe this machine's cache, not the file. Listed, they would be copied by `cp -a` and `rsync -X`,
 # say something false about the copy, and make a second `rsync -aX` see changes.
@@ -66,7 +67,8 @@ class Attributes(NamedTuple):
 
 class Opened(NamedTuple):
     """An open file: its handle, whether an earlier `stat` may have given another size, an identifier of its
-    version ("" if there is none), its size in bytes, the attributes of this version.
+    version ("" if there is none), its size in bytes, the attributes of this version, its digest in the
+    listing.
     """
 
     handle: int
@@ -74,6 +76,7 @@ class Opened(NamedTuple):
     version: str
     size: int = 0
     shown: Attributes = Attributes(0, 0, 0, 0.0, 0)
+    digest: str = ""
 
 
 @dataclass
@@ -89,9 +92,10 @@ class Vfs:
     Args:
         root: the tree.
         diagnostics: failures are reported there.
-        recent: seconds for which the last folder of files is not looked up again.
+        recent: seconds for which the last folders of files are not looked up again.
         sizes_doubtful: whether listings changed so recently that the kernel may still have an old size.
         room: bytes that the cache may take, and how many of these are free, for `statfs`.
+        now: the time in seconds that listings age by.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Vfs:
         recent: float = _RECENT,
         sizes_doubtful: Callable[[], bool] = lambda: False,
         room: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._diagnostics = diagnostics
@@ -113,11 +118,9 @@ class Vfs:
         self._recently = recent
         self._sizes_doubtful = sizes_doubtful
         self.room = room
-        self._recent: tuple[str, Mapping[str, Node], float] = (
-            "",
-            {},
-            0.0,
-        )  # a folder of files, and until when it may be used
+        self._now = now
+        # Folders of files by path, each with the time until which it may be used.
+        self._recent: dict[str, tuple[Mapping[str, Node], float]] = {}
         self._walked: tuple[dict[str, Folder], float] = (
             {},
             0.0,
@@ -177,6 +180,16 @@ class Vfs:
 
     # --- contents -------------------------------------------------------------------------------------------
 
+    def announce(self, paths: Iterable[str]) -> None:
+        """These files are going to be opened soon, and read whole: what is fetched for the first of them may
+        bring the others. One that is not there is passed over: `open` says so.
+        """
+        for path in paths:
+            with contextlib.suppress(Failure):
+                node = self._walk(path)
+                if isinstance(node, File):
+                    node.announced()
+
     def open(self, path: str, flags: int = os.O_RDONLY) -> Opened:
         """Open a file for reading. Its size is true from here on.
 
@@ -205,7 +218,8 @@ class Vfs:
                 if node.version or content.stamp
                 else ""
             )
-            return Opened(handle, changed, version, content.size, _attributes(node, content.size))
+            shown = _attributes(node, content.size)
+            return Opened(handle, changed, version, content.size, shown, node.digest)
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Bytes from an open file; shorter only at its end."""
@@ -248,14 +262,9 @@ class Vfs:
 
     # --- helpers --------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def operation(interrupted: Callable[[], bool]) -> AbstractContextManager[None]:
-        """Within this block, waits of this thread end with EINTR once `interrupted()` is true."""
-        return interruptible(interrupted)
-
     def forget(self) -> None:
         """Drop the cached look-ups."""
-        self._recent = ("", {}, 0.0)
+        self._recent = {}
         self._walked = ({}, 0.0)
 
     def _hold(self, content: OpenContent, node: File) -> int:
@@ -272,8 +281,8 @@ class Vfs:
 
     def _walk(self, path: str) -> Node:
         parent, _, name = path.rpartition("/")
-        folder, entries, until = self._recent
-        if parent == folder and name in entries and time.monotonic() < until:
+        entries, until = self._recent.get(parent, _NO_FOLDER)
+        if name in entries and self._now() < until:
             return entries[name]
         return self._walk_from_root(path)
 
@@ -281,8 +290,9 @@ class Vfs:
         node: Node = self._root
         parent: Folder | None = None
         names = path
+        recent = self._recent  # as of before: what is looked up while `forget` is called is not kept
         walked, until = self._walked
-        now = time.monotonic()
+        now = self._now()
         if now >= until:  # a walk looks each folder up from its parent, which was looked up just now
             walked, until = self._walked = {}, now + self._recently
         else:
@@ -309,7 +319,9 @@ class Vfs:
             walked[path] = node
         if parent is not None and parent.of_files:
             # After one file come its neighbours; eight look-ups for each cost more than everything else.
-            self._recent = (path.rpartition("/")[0], parent.entries(), time.monotonic() + self._recently)
+            if len(recent) >= _RECENT_FOLDERS:
+                recent = self._recent = {}
+            recent[path.rpartition("/")[0]] = (parent.entries(), self._now() + self._recently)
         return node
 
     def _reported(self, path: str) -> _Reported:

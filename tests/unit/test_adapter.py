@@ -6,13 +6,13 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from xnatfs.concurrency import waiting
 from xnatfs.config import Limits
 from xnatfs.errors import Cause, Failure
 from xnatfs.fuse import adapter as fuse
@@ -32,12 +32,8 @@ class FakeVfs:
         self.listed = [("a", FILE), ("b\udcff", FOLDER)]
         self.interrupted: Callable[[], bool] | None = None
 
-    @contextmanager
-    def operation(self, interrupted: Callable[[], bool]) -> Iterator[None]:
-        self.interrupted = interrupted
-        yield
-
     def attributes(self, path: str) -> Attributes:
+        self.interrupted = getattr(waiting._local, "interrupted", None)
         if path == "/gone":
             raise Failure(Cause.NO_ENTRY, path)
         return FILE

@@ -50,6 +50,32 @@ def test_a_database_tells_a_full_disk_and_a_used_up_quota(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("kernel", ["whole", "in parts", "between disks", "full"])
+def test_a_part_is_copied_by_the_kernel_or_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """The same bytes either way, and no file that looks whole where the disk is full."""
+    real, data = os.copy_file_range, os.urandom(3 * 2**20)
+
+    def copy(source: int, target: int, count: int, *offsets: int) -> int:
+        if kernel == "whole":
+            return real(source, target, count, *offsets)
+        if kernel == "in parts" and offsets[0] < 2**20:
+            return real(source, target, 1000, *offsets)
+        raise OSError({"full": errno.ENOSPC}.get(kernel, errno.EXDEV), "")
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    (tmp_path / "source").write_bytes(data)
+    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("w+b") as target:
+        os.pwrite(target.fileno(), data[:99], 0)
+        if kernel == "full":
+            with pytest.raises(OSError, match=str(errno.ENOSPC)):
+                disk.copy_part(source.fileno(), target.fileno(), 99, len(data))
+            return
+        assert disk.copy_part(source.fileno(), target.fileno(), 99, len(data)) == len(data) - 99
+    assert (tmp_path / "target").read_bytes() == data
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_file_that_cannot_even_be_made_is_no_broken_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.concurrency.waiting import interruptible
 from xnatfs.content.stream_receiver import StreamReceiver
 from xnatfs.content.transfer import Transfer
 from xnatfs.demo.model import ComputedContent
@@ -55,7 +56,7 @@ def test_it_is_asked_for_anew(
                     until(lambda: waiting(one) or len(fetches) > 1)
 
         monkeypatch.setattr(kind, name, in_the_worker)
-        with vfs.operation(begun.is_set), pytest.raises(OSError) as caught:
+        with interruptible(begun.is_set), pytest.raises(OSError) as caught:
             vfs.open(PATH)
         assert caught.value.errno == errno.EINTR
         left.set()
@@ -91,7 +92,7 @@ def test_it_is_asked_for_anew_where_its_request_was_ended(
                 raise
 
         monkeypatch.setattr(kind, "_receive", in_the_worker)
-        with vfs.operation(lambda: shelf.switches.fired["silent"] > 0), pytest.raises(OSError) as caught:
+        with interruptible(lambda: shelf.switches.fired["silent"] > 0), pytest.raises(OSError) as caught:
             vfs.open(PATH)
         assert caught.value.errno == errno.EINTR
         until(lambda: second)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import read, until
 from tests.vfs.conftest import FOLDER, Compose, Shelf
+from xnatfs.concurrency.waiting import interruptible
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Attributes, Vfs
@@ -197,7 +198,7 @@ def test_an_interrupted_listing_ends_at_once_and_can_be_asked_again(shelf: Shelf
     codes: list[int | None] = []
 
     def work() -> None:
-        with mounted.vfs.operation(interrupted.is_set):
+        with interruptible(interrupted.is_set):
             codes.append(error(lambda: mounted.vfs.entries("/projects/P/subjects")))
 
     thread = threading.Thread(target=work)
@@ -214,7 +215,7 @@ def test_an_interrupted_listing_ends_at_once_and_can_be_asked_again(shelf: Shelf
 def test_an_interrupted_reading_ends_at_once_and_leaves_nothing_open(vfs: Vfs, shelf: Shelf) -> None:
     vfs.attributes(f"{FOLDER}/f")
     shelf.switches.stall_after_bytes = 0
-    with vfs.operation(lambda: bool(shelf.server.requests("/files/f"))):
+    with interruptible(lambda: bool(shelf.server.requests("/files/f"))):
         assert error(lambda: vfs.open(f"{FOLDER}/f")) == errno.EINTR
     assert vfs.open_files == 0
 
@@ -234,7 +235,7 @@ def test_a_listing_does_not_wait_behind_downloads_that_stall(shelf: Shelf, compo
     ended = threading.Event()
 
     def work(number: int) -> None:
-        with vfs.operation(ended.is_set):
+        with interruptible(ended.is_set):
             error(lambda: vfs.open(f"{FOLDER}/f{number}"))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]

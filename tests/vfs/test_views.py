@@ -19,6 +19,7 @@ import pytest
 from tests.mount.spelling import Spelling
 from tests.support import md5, read, until, walk
 from tests.vfs.conftest import Compose
+from xnatfs.concurrency.waiting import interruptible
 from xnatfs.config import Limits
 from xnatfs.core import Core
 from xnatfs.demo.data import build
@@ -592,7 +593,7 @@ def test_a_cold_listing_shows_its_progress_and_can_be_interrupted(compose: Compo
 
         def look() -> None:
             try:
-                with Vfs.operation(stop.is_set):
+                with interruptible(stop.is_set):
                     outcome.append(names(mounted.vfs, flat))
             except OSError as error:
                 outcome.append(error.errno)

@@ -1,8 +1,8 @@
 """Waiting for something another thread does, without ever waiting for ever and without being deaf to Ctrl-C.
 
-Used by everything that waits; `vfs` declares who is waiting with `interruptible`. All HTTP runs in worker
-threads; the thread that serves an operation only ever waits *here*. FUSE has no other way to stop: a handler
-that sleeps in a socket leaves its client unkillable (kernel.md 4).
+Used by everything that waits; `fuse` and `copying` declare who is waiting with `interruptible`. All HTTP runs
+in worker threads; the thread that serves an operation only ever waits *here*. FUSE has no other way to stop:
+a handler that sleeps in a socket leaves its client unkillable (kernel.md 4).
 Threading: any thread; the interrupt check is a thread-local, because `fuse_interrupted()` speaks of the
 request of its own thread.
 """

@@ -147,6 +147,7 @@ class ResourceAccess:
         self._lock = threading.Lock()
         self._opened: set[str] = set()
         self._opened_at: float | None = None
+        self._announced: set[str] = set()  # and not opened yet
 
     def opened(self, path: str) -> None:
         """A file that is not in the cache was opened."""
@@ -155,6 +156,12 @@ class ResourceAccess:
                 self._opened.clear()
             self._opened_at = time.monotonic()
             self._opened.add(path)
+            self._announced.discard(path)
+
+    def announced(self, path: str) -> None:
+        """A reader is going to read this file, and all of it."""
+        with self._lock:
+            self._announced.add(path)
 
     def worth_a_zip(self, line: LinkModel, left: int, left_bytes: int) -> bool:
         """Whether the whole resource at once is expected to be cheaper than the files still to be opened, one
@@ -165,16 +172,19 @@ class ResourceAccess:
             left_bytes: their bytes.
         """
         with self._lock:
-            opened = len(self._opened)
+            opened, announced = len(self._opened), len(self._announced)
         if left < 2:
             return False
+        share = self.reads.share
         if self.in_a_walk:
             expected = float(left)
+        elif announced:
+            expected, share = float(min(left, announced + 1)), 1.0  # with the one that is being opened
         elif opened < 2:
             return False
         else:
             expected = float(min(left, opened * _EXPECTED_MORE))
-        wanted = expected / left * left_bytes * self.reads.share
+        wanted = expected / left * left_bytes * share
         return line.at_once(self.total, self.entries) < line.singly(expected, wanted, self.entries)
 
     @property

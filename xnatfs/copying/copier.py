@@ -164,6 +164,8 @@ class Copier:
                 continue
             if unit is None:
                 return
+            if not self._dry:
+                self._copying.announce(unit)
             for source in unit:
                 if self._stopped:
                     return

@@ -21,13 +21,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from xnatfs.disk import md5_of, write_all
+from xnatfs.concurrency.waiting import interruptible
+from xnatfs.disk import copy_part, md5_of, write_all
 from xnatfs.errors import Cause, Failure
 from xnatfs.tree.node import UnknownSize
-from xnatfs.vfs import XATTR_PREFIX, Attributes, Vfs
+from xnatfs.vfs import XATTR_PREFIX, Attributes, Opened, Vfs
 
 PREFIX = ".xnatfs-"  # of temporary names
 _PIECE_BYTES = 2**20
+_CACHED_PIECE_BYTES = 8 * 2**20  # of what is whole in the cache
 _WORTH_KEEPING_BYTES = 2**20
 _CLOSE_DATES_S = 2.0  # what FAT keeps of a date
 
@@ -87,6 +89,13 @@ class Copying:
     progress: Callable[[int], None] = lambda _: None
     stopped: Callable[[], bool] = lambda: False
 
+    def announce(self, unit: list[Source]) -> None:
+        """All of these will be copied that are not here. What has the size and date of its original is not
+        announced, so that no zip is fetched for the few that are missing.
+        """
+        if len(unit) > 1:
+            self.vfs.announce(source.path for source in unit if not _looks_alike(source))
+
     def look(self, source: Source) -> State:
         """What `copy` would find, without fetching anything.
 
@@ -115,7 +124,7 @@ class Copying:
                     return State.SAME
                 if not self.overwrite:
                     return State.DIFFERS
-            with self.vfs.operation(self.stopped):
+            with interruptible(self.stopped):
                 opened = self.vfs.open(source.path)
                 try:
                     if not known:  # it is built by now
@@ -124,7 +133,7 @@ class Copying:
                             return State.SAME
                         if there is not None and not self.overwrite:
                             return State.DIFFERS
-                    self._write(source, opened.handle, opened.size)
+                    self._write(source, opened)
                 finally:
                     self.vfs.release(opened.handle)
             return State.FETCHED
@@ -136,7 +145,7 @@ class Copying:
     def _same(self, source: Source, there: os.stat_result) -> bool:
         if not stat.S_ISREG(there.st_mode) or there.st_size != source.attributes.size:
             return False
-        dated = abs(there.st_mtime - source.attributes.mtime) < _CLOSE_DATES_S
+        dated = _is_dated(source, there)
         if dated and not self.by_digest:
             return True
         digest = self._digest(source.path)
@@ -156,8 +165,8 @@ class Copying:
                 return ""
             raise
 
-    def _write(self, source: Source, handle: int, size: int) -> None:
-        digest = self._digest(source.path)
+    def _write(self, source: Source, opened: Opened) -> None:
+        digest, size = opened.digest, opened.size
         version = f"{size} {source.attributes.mtime} {digest}"
         with _temporary(source, version, keep=bool(digest)) as (fd, place):
             begun = os.fstat(fd).st_size
@@ -165,17 +174,18 @@ class Copying:
                 begun = 0
             # What is read from its beginning is checked on its way, before its last bytes are given.
             summed = begun > 0 or (self.by_digest and bool(digest))
-            agrees = self._fill(fd, handle, size, begun, digest if summed else "")
+            agrees = self._fill(fd, opened, begun, digest if summed else "")
             if not agrees and begun:
                 self.progress(-size)
-                agrees = self._fill(fd, handle, size, 0, digest)
+                agrees = self._fill(fd, opened, 0, digest)
             if not agrees:
                 raise Failure(Cause.BAD_DIGEST, source.path)
             os.utime(fd, (source.attributes.mtime, source.attributes.mtime))
             place.replace(source.target)
 
-    def _fill(self, fd: int, handle: int, size: int, begin: int, digest: str) -> bool:
+    def _fill(self, fd: int, opened: Opened, begin: int, digest: str) -> bool:
         """Write what is missing from `begin` on; whether all of it has this MD5, if one is given."""
+        handle, size = opened.handle, opened.size
         os.ftruncate(fd, begin)
         summed = hashlib.md5(usedforsecurity=False)
         position = 0
@@ -187,13 +197,18 @@ class Copying:
         while position < size:
             if self.stopped():
                 raise Failure(Cause.INTERRUPTED)
-            piece = self.vfs.read(handle, position, min(_PIECE_BYTES, size - position))
-            if not piece:
+            if not digest and (cached := self.vfs.descriptor(handle, position, _CACHED_PIECE_BYTES)):
+                # By the kernel, and without the interpreter's lock, which all threads of this process need.
+                count = copy_part(cached[0], fd, position, cached[1])
+            else:
+                piece = self.vfs.read(handle, position, min(_PIECE_BYTES, size - position))
+                if digest:
+                    summed.update(piece)
+                count = write_all(fd, piece, position) - position
+            if not count:
                 raise Failure(Cause.CUT_SHORT)
-            if digest:
-                summed.update(piece)
-            position = write_all(fd, piece, position)
-            self.progress(len(piece))
+            position += count
+            self.progress(count)
         return not digest or summed.hexdigest() == digest
 
 
@@ -245,6 +260,19 @@ def discard(place: Path) -> None:
         if place.exists() and (fd := _locked(place)) is not None:
             place.unlink()
             os.close(fd)
+
+
+def _looks_alike(source: Source) -> bool:
+    """Whether a file of its size and date is here."""
+    try:
+        there = os.stat(source.target)
+    except OSError:
+        return False
+    return there.st_size == source.size and _is_dated(source, there)
+
+
+def _is_dated(source: Source, there: os.stat_result) -> bool:
+    return abs(there.st_mtime - source.attributes.mtime) < _CLOSE_DATES_S
 
 
 def _there(source: Source) -> os.stat_result | None:

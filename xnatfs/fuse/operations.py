@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xnatfs.concurrency.waiting import wait_until
+from xnatfs.concurrency.waiting import interruptible, wait_until
 from xnatfs.config import Limits
 from xnatfs.fuse.indexers import IndexerWatch
 from xnatfs.vfs import XATTR_PREFIX, Vfs
@@ -102,7 +102,7 @@ class Operations:
     @contextmanager
     def operation(self) -> Iterator[None]:
         """Within this block waits of this thread end when its caller is to end, or the mount."""
-        with self._vfs.operation(self._interrupted):
+        with interruptible(self._interrupted):
             try:
                 yield
             except OSError as error:

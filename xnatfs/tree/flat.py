@@ -72,6 +72,13 @@ class FlatFile(File):
     def version(self) -> str:
         return self._file.version
 
+    @property
+    def digest(self) -> str:
+        return self._file.digest
+
+    def announced(self) -> None:
+        self._file.announced()
+
     def xattrs(self) -> dict[str, str]:
         return self._file.xattrs()
 

@@ -115,6 +115,15 @@ class File(Node):
         """
         return ""
 
+    @property
+    def digest(self) -> str:
+        """The MD5 that the server lists, as hex; "" if there is none."""
+        return ""
+
+    def announced(self) -> None:
+        """A reader is going to open it soon, and to read all of it."""
+        return
+
     @abstractmethod
     def open(self) -> OpenContent:
         """Open the content for reading.

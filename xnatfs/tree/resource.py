@@ -115,6 +115,13 @@ class ResourceFile(File):
     def version(self) -> str:
         return self.owner.content_manager.key(self.record)
 
+    @property
+    def digest(self) -> str:
+        return self.record.digest
+
+    def announced(self) -> None:
+        self.owner.access.announced(self.record.path)
+
     def open(self) -> OpenContent:
         return self.owner.content_manager.open(self.record, self.owner.access)
 
