@@ -23,7 +23,7 @@ from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.corrections import Corrections
 from xnatfs.cache.listing_store import ListingStore
 from xnatfs.cache.measurement_store import MeasurementStore
-from xnatfs.cache.shared_place import open_tier
+from xnatfs.cache.shared_place import open_listings, open_tier
 from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.series_fetch import SeriesFetcher
@@ -324,7 +324,8 @@ def _put_together(
     made.callback(learnt.close)
     listings = ListingRequests(connection)
     listings.ages = settings.privacy.demographics
-    listing_store = ListingStore(settings.cache_dir / scope / "listings.sqlite")
+    shared_listings = None if settings.offline else open_listings(settings.shared_cache, scope)
+    listing_store = ListingStore(settings.cache_dir / scope / "listings.sqlite", shared_listings)
     stored = StoredListings(listing_store, ages=settings.privacy.demographics)
     made.callback(stored.close)
     _tell_renewed(diagnostics, cache.index.renewed, learnt.renewed, listing_store.renewed)

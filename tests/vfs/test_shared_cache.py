@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import pytest
 from tests.support import read, until, walk
 from tests.vfs.conftest import FOLDER, Compose, Shelf
 from xnatfs.cache.shared_directory import SharedDirectory
+from xnatfs.cache.shared_listings import SharedListings
 from xnatfs.cache.shared_place import checked_place, open_tier
 from xnatfs.cache.shared_tier import object_path
 from xnatfs.content import manager, shared_content, shared_leases
 from xnatfs.core import Core
+from xnatfs.demo.access import View
 from xnatfs.demo.data import build
+from xnatfs.demo.model import Experiment
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import UsageError
 
@@ -149,6 +153,128 @@ def test_a_revoked_user_gets_nothing(shelf: Shelf, compose: Compose, tier: Path)
             core.vfs.open(FILE)
         assert refused.value.errno == errno.ENOENT
         assert given(core)["files taken"] == 0
+
+
+# --- listings -----------------------------------------------------------------------------------------------
+
+
+def listed(server: DemoServer) -> list[str]:
+    """What was asked for but the login and contents."""
+    asked = [one.path for one in server.requests(r"^GET /data/(projects|experiments|subjects)")]
+    return [path for path in asked if "/resources/" not in path]
+
+
+def named(core: Core) -> list[str]:
+    """All that a node shows."""
+    names = sorted(path for path, _ in walk(core.vfs, "/projects"))
+    core.listing_service.environment.stored.flush()
+    return names
+
+
+def test_another_node_of_the_user_lists_nothing_again(
+    study: DemoServer, compose: Compose, tier: Path
+) -> None:
+    """It asks for the projects and for the experiments with their stamps, as a remount does. Would fail if it
+    asked for scans or files, or believed the tier without asking."""
+    first = compose(study, "first", shared_cache=str(tier))
+    names = named(first)
+    first.close()
+    study.clear_log()
+    assert named(compose(study, "second", shared_cache=str(tier))) == names
+    assert listed(study) == ["/data/projects", "/data/projects/SCALE/experiments"]
+
+
+def test_what_changed_since_is_listed_again(shelf: Shelf, compose: Compose, tier: Path) -> None:
+    """Would fail if a listing were believed whatever stamps the server gives."""
+    shelf.put(shelf.make.entry("f", b"old"))
+    first = compose(shelf.server, "first", shared_cache=str(tier))
+    assert read(first.vfs, FILE) == b"old"
+    first.close()
+
+    def change() -> None:
+        shelf.resource.entries[0] = shelf.make.entry("f", b"new")
+        shelf.make.experiment(shelf.subject, "NEW")
+        shelf.archive.touch(shelf.session)
+
+    shelf.server.call(change)
+    second = compose(shelf.server, "second", shared_cache=str(tier))
+    assert read(second.vfs, FILE) == b"new"
+    assert [name for name, _ in second.vfs.entries("/projects/P/subjects/s")] == ["NEW", "S"]
+
+
+def test_a_listing_is_for_the_user_who_made_it(
+    shelf: Shelf, compose: Compose, tier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experiment behind it: whoever sees the same experiments with the same stamps may still see other
+    assessors, so that agreeing stamps prove a listing to its own user alone."""
+    shelf.make.user("more")
+    shelf.project.members.add("more")
+    assessor = shelf.make.assessor(shelf.session, "HIDDEN")
+    shelf.make.resource(assessor, "DATA").entries.append(shelf.make.entry("f", b"x"))
+
+    # As for a group without rights to this type (docs/internals/xnat-rest.md 12).
+    def without(every: Callable[..., list[Experiment]]) -> Callable[..., list[Experiment]]:
+        def by_user(self: View, of: object) -> list[Experiment]:
+            return [one for one in every(self, of) if one is not assessor or self.user.login == "more"]
+
+        return by_user
+
+    for name in ("experiments", "assessors"):
+        monkeypatch.setattr(View, name, without(getattr(View, name)))
+    rich = compose(shelf.server, "rich", user="more", shared_cache=str(tier))
+    poor = compose(shelf.server, "poor", shared_cache=str(tier))
+    stamps = [core.listing_service.projects.get("P").experiments for core in (rich, poor)]
+    assert stamps[0] == stamps[1]
+    assert any("HIDDEN" in name for name in everything(rich))
+    rich.close()
+    assert not any("HIDDEN" in name for name in everything(poor))
+    assert not any(
+        "HIDDEN" in name for name in everything(compose(shelf.server, "p", shared_cache=str(tier)))
+    )
+
+
+def test_a_listings_age_is_the_disks(tier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is off would make a listing of a moment ago look old, or one of last week new."""
+    (tier / "listings").mkdir(parents=True)
+    first = SharedListings(tier / "listings", "server and user")
+    first.put("files", "key", "stamp", "body")
+    first.close()
+    real = time.time
+    for off in (-3600, 3600):
+        monkeypatch.setattr(time, "time", lambda off=off: real() + off)
+        found = SharedListings(tier / "listings", "server and user").get("files", "key")
+        assert found is not None and found.body == "body"
+        assert abs(time.time() - found.made) < 60
+
+
+@pytest.mark.parametrize("damage", ["folder for a group", "file for a group", "link", "cut", "another's key"])
+def test_a_listing_that_others_may_have_written_is_not_read(
+    study: DemoServer, compose: Compose, tier: Path, damage: str
+) -> None:
+    first = compose(study, "first", shared_cache=str(tier))
+    names = named(first)
+    first.close()
+    (folder,) = (tier / "listings").iterdir()
+    files = list(folder.iterdir())
+    assert len(files) == 2 and {one.stat().st_mode & 0o777 for one in files} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    if damage == "folder for a group":
+        folder.chmod(0o770)
+    for path in files:
+        if damage == "file for a group":
+            path.chmod(0o660)
+        elif damage == "link":
+            path.symlink_to(path.rename(tier / path.name))
+        elif damage == "cut":
+            path.write_bytes(path.read_bytes()[:-5])
+        elif damage == "another's key":
+            path.write_bytes(path.read_bytes().replace(b"SCALE", b"OTHER").replace(b"DEMO", b"OMED"))
+    study.clear_log()
+    assert named(compose(study, "second", shared_cache=str(tier))) == names
+    assert len(listed(study)) > 5
+
+
+# --- what is not what it should be --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("files", [1, 10])

@@ -17,9 +17,9 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 from xnatfs.cache.database import Database, storable
+from xnatfs.cache.shared_listings import SharedListings, Stored
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +39,18 @@ _KEPT = 90 * 86400.0  # seconds; a listing nobody renewed for so long is dropped
 _AT_ONCE = 200  # listings written in one transaction
 
 
-class Stored(NamedTuple):
-    """A listing as it was written: `made` in seconds since the epoch."""
-
-    stamp: str
-    made: float
-    body: str
-
-
 class ListingStore:
     """The listings at `path`. A store that cannot be written costs the memory of it, not the operation.
+
+    Args:
+        shared: what other machines of this user listed.
 
     Attributes:
         renewed: see `Database`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: SharedListings | None = None) -> None:
+        self._shared = shared
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[str, str, str, float, str] | None] = queue.Queue()
         aged = [("listings", "made", _KEPT)]
@@ -65,6 +61,15 @@ class ListingStore:
 
     def get(self, kind: str, key: str) -> Stored | None:
         """The listing of this kind and key; None if there is none."""
+        kept = self._kept(kind, key)
+        if kept is not None or self._shared is None:
+            return kept
+        found = self._shared.get(kind, storable(key))
+        if found is not None:
+            self._queue.put((kind, storable(key), found.stamp, found.made, found.body))
+        return found
+
+    def _kept(self, kind: str, key: str) -> Stored | None:
         try:
             with self._lock:
                 asked = "SELECT stamp, made, body FROM listings WHERE kind = ? AND key = ?"
@@ -81,12 +86,16 @@ class ListingStore:
     def put(self, kind: str, key: str, stamp: str, body: str) -> None:
         """Keep a listing in place of an older one. Returns at once."""
         self._queue.put((kind, storable(key), storable(stamp), time.time(), body))
+        if self._shared is not None:
+            self._shared.put(kind, storable(key), storable(stamp), body)
 
     def drop(self, kind: str, key: str) -> None:
         """Forget a listing: it is no longer this user's, or was wrong. What waits to be written is written
         first, or it would come after this.
         """
         self.flush()
+        if self._shared is not None:
+            self._shared.drop(kind, storable(key))
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._database.execute("DELETE FROM listings WHERE kind = ? AND key = ?", (kind, storable(key)))
 
@@ -100,6 +109,8 @@ class ListingStore:
         self._writer.join(timeout=30)
         with self._lock:
             self._database.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _write(self) -> None:
         ending = False

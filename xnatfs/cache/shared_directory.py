@@ -21,11 +21,13 @@ from xnatfs.config import make_folder
 from xnatfs.disk import write_all
 from xnatfs.errors import UsageError
 
+LISTINGS = "listings"
+PARTS = ("objects", "leases", "drafts", LISTINGS)
 _PIECE_BYTES = 2**20
 _DAY_S = 86400.0
 _README = """Files that xnatfs shares between the machines of a cluster (mount --shared-cache): objects/ has
-their contents, named by MD5 and size. Anything in here may be deleted at any time; the date of an object is,
-to the day, that of its last use:
+their contents, named by MD5 and size, listings/ what each user's machines have listed, for that user alone.
+Anything in here may be deleted at any time; the date of an object is, to the day, that of its last use:
 
     find objects -type f -mtime +30 -delete
 """
@@ -53,7 +55,7 @@ class SharedDirectory:
                 )
             self._mode = stat.S_IMODE(mode)
             self._file_mode = self._mode & 0o440 | 0o400
-            for part in ("objects", "leases", "drafts"):
+            for part in PARTS:
                 self._make(folder / part)
                 if not os.access(folder / part, os.W_OK | os.X_OK):
                     raise UsageError(f"you cannot write in {folder / part}, which the shared cache requires")

@@ -1,6 +1,7 @@
 """Which kind of shared tier a place that a user names is.
 
-Used by `core`, which opens it, and by the commands and the library, which check what was typed.
+Used by `core`, which opens it, and what other machines of the user have listed; by the commands and the
+library, which check what was typed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xnatfs.cache.shared_directory import SharedDirectory
+from xnatfs.cache.shared_directory import LISTINGS, SharedDirectory
+from xnatfs.cache.shared_listings import SharedListings
 from xnatfs.cache.shared_objects import SharedObjects
 from xnatfs.cache.shared_tier import SharedTier
 from xnatfs.errors import UsageError
@@ -25,6 +27,18 @@ def open_tier(where: str) -> SharedTier:
     if not _URL.match(where):
         return SharedDirectory(where)
     return SharedObjects(where)
+
+
+def open_listings(where: str, scope: str) -> SharedListings | None:
+    """What other machines of a user have listed, in the same tier; None where it cannot tell who wrote
+    something.
+
+    Args:
+        scope: names the server and the user on it.
+    """
+    if not where or _URL.match(where):
+        return None
+    return SharedListings(Path(where).expanduser().absolute() / LISTINGS, scope)
 
 
 def checked_place(where: str) -> str:

@@ -26,8 +26,9 @@ from typing import TypeVar
 
 from xnatfs.cache.contents import ContentCache
 from xnatfs.cache.shared_tier import SharedTier, StoredObject, is_key
+from xnatfs.cache.tier_health import TierHealth
 from xnatfs.concurrency.single_flight import WorkerPool
-from xnatfs.content.shared_leases import Lease, Leases, TierHealth
+from xnatfs.content.shared_leases import Lease, Leases
 from xnatfs.content.verification import DigestPolicy
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.errors import Cause, Failure

@@ -14,71 +14,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TypeVar
 
 from xnatfs.cache.shared_tier import SharedTier
-from xnatfs.errors import Failure
+from xnatfs.cache.tier_health import TierHealth
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _RENEW_S = 1.0
 _DEAD_FOR_S = 300.0  # so long all leases of a process that was found dead are nobody's
 _SPREAD_S = 0.5
-_WARM_S = 10.0
-_ASIDE_S = 60.0  # a tier that failed
-
-
-class TierHealth:
-    """Asks a tier, and leaves it alone for a while after it failed.
-
-    Attributes:
-        problem: why it failed, until it works again.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._aside_until = 0.0
-        self._warm_until = 0.0
-        self.problem = ""
-
-    @property
-    def usable(self) -> bool:
-        """Whether it did not fail a moment ago."""
-        return time.monotonic() >= self._aside_until
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether it had a resource a moment ago, so that others are expected to be there."""
-        return time.monotonic() < self._warm_until
-
-    def had_much(self) -> None:
-        """It had a resource."""
-        self._warm_until = time.monotonic() + _WARM_S
-
-    def ask(self, work: Callable[[], T], otherwise: T) -> T:
-        """What comes of asking it; something else while it fails.
-
-        Raises:
-            Failure: the work's own.
-        """
-        if not self.usable:
-            return otherwise
-        try:
-            found = work()
-        except Failure:
-            raise
-        except Exception as error:  # each store has its own
-            self.failed(error)
-            return otherwise
-        self.problem = ""
-        return found
-
-    def failed(self, error: Exception) -> None:
-        """It failed."""
-        self.problem = f"{type(error).__name__}: {error}"[:300]
-        self._aside_until = time.monotonic() + _ASIDE_S
-        log.warning("the shared cache %s is left alone for a minute: %s", self._name, self.problem)
 
 
 class Lease:
