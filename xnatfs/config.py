@@ -188,6 +188,9 @@ class Limits:
     cache_size: int = 20 * 10**9
     connections: int = 9  # to the server in all: eight for contents and one reserved for listings
     requests_per_second: float = 500.0  # over a few seconds; a listing or a download each
+    # Of all mounts of a user that share a tier, which have the requests above together, too: half of the
+    # threads that a Tomcat has for everybody.
+    user_connections: int = 100
     ttl: float = 20.0  # the daemon checks a project for changes at most this often ...
     kernel_ttl: float = (
         40.0  # ... and the kernel asks the daemon again after this long: together 60 s (docs/semantics)

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from xnatfs._version import __version__
@@ -28,6 +29,7 @@ from xnatfs.config import Settings
 from xnatfs.content.manager import ContentManager
 from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.content.temporary import TemporaryDownloads
+from xnatfs.content.user_share import UserShare
 from xnatfs.convert.converted_scans import IMAGE_SUFFIX, ConvertedScans
 from xnatfs.diagnostics import Diagnostics
 from xnatfs.disk import disk_failure
@@ -59,6 +61,8 @@ from xnatfs.vfs import XATTR_PREFIX, Vfs
 
 log = logging.getLogger(__name__)
 
+_FEWEST_CONNECTIONS = 2  # one for contents, one for listings
+
 
 @dataclass
 class Core:
@@ -73,6 +77,7 @@ class Core:
     cache: ContentCache
     learnt: Corrections
     builder: Builder
+    share: UserShare | None = None
     bids_map: BidsMap | None = None
     project_maps: Mapping[str, BidsMap] = field(default_factory=dict)
     vfs: Vfs = field(init=False)
@@ -165,7 +170,9 @@ class Core:
 
     def _shared(self) -> dict[str, int | str] | None:
         shared = self.content_manager.context.shared
-        return None if shared is None else shared.report()
+        return (
+            None if shared is None or self.share is None else {**shared.report(), "mounts": self.share.mounts}
+        )
 
     def learnt_count(self) -> int:
         """A number that changes whenever attributes change of files whose listing does not."""
@@ -253,6 +260,8 @@ class Core:
 
     def close(self) -> None:
         """End everything."""
+        if self.share is not None:
+            self.share.close()
         self.token_renewal.close()
         self.finder.close()
         self.outputs.close()
@@ -333,6 +342,7 @@ def _put_together(
     listing_service = ListingService(
         listings, settings.limits, diagnostics, stored, history, settings.projects, settings.privacy
     )
+    tier = open_tier(settings.shared_cache) if settings.shared_cache and not settings.offline else None
     content_manager = ContentManager(
         Downloads(connection),
         cache,
@@ -341,9 +351,14 @@ def _put_together(
         diagnostics,
         history,
         serve_bad_digests=settings.serve_bad_digests,
-        tier=open_tier(settings.shared_cache) if settings.shared_cache and not settings.offline else None,
+        tier=tier,
     )
     builder = _builder(settings, listing_service, content_manager, diagnostics)
+    share = (
+        None if tier is None else UserShare(tier, scope, partial(_take_share, connection, content_manager))
+    )
+    if share is not None:
+        made.callback(share.close)
     return Core(
         settings,
         mountpoint,
@@ -354,9 +369,18 @@ def _put_together(
         cache,
         learnt,
         builder,
+        share,
         user_map(settings.bids_map),
         {project: found for project, path in settings.project_bids_maps if (found := user_map(path))},
     )
+
+
+def _take_share(connection: Connection, content_manager: ContentManager, mounts: int) -> None:
+    """Use this mount's part of what the mounts that share a tier may use of the server together."""
+    limits = connection.settings.limits
+    connections = max(_FEWEST_CONNECTIONS, min(limits.connections, limits.user_connections // mounts))
+    connection.limit(connections, limits.requests_per_second / mounts)
+    content_manager.limit(connections - 1)  # one is for listings
 
 
 def _builder(

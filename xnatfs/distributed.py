@@ -119,7 +119,9 @@ def collected(
         raise UsageError("the Dask cluster has no workers")
     limits = core.settings.limits
     share = max(_FEWEST_CONNECTIONS, limits.connections // len(workers))
-    pace = max(1.0, limits.requests_per_second / len(workers))
+    # Where they share a tier they count each other (`content.user_share`).
+    parts = 1 if place.settings.shared_cache else len(workers)
+    pace = max(1.0, limits.requests_per_second / parts)
     place = replace(
         place,
         settings=replace(place.settings, limits=replace(limits, connections=share, requests_per_second=pace)),

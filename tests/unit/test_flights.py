@@ -237,3 +237,41 @@ def test_what_is_submitted_in_a_burst_is_all_begun(attempt: int) -> None:
     assert all(begun.acquire(timeout=5) for _ in range(8)), "work waits although threads could be started"
     block.set()
     workers.close()
+
+
+def test_a_pool_takes_more_or_fewer_threads_while_it_works() -> None:
+    """Would fail if idle threads went on as before, if work were lost with a thread that ends, or if nothing
+    began before the next piece of work came.
+    """
+    pool, gate, lock = WorkerPool("resized", 4), threading.Event(), threading.Lock()
+    running, most, done = 0, 0, 0
+
+    def work() -> None:
+        nonlocal running, most, done
+        with lock:
+            running += 1
+            most = max(most, running)
+        gate.wait(10)
+        with lock:
+            running -= 1
+            done += 1
+
+    for _ in range(4):
+        pool.submit(work)
+    until(lambda: running == 4)
+    gate.set()
+    until(lambda: done == 4)
+    gate.clear()
+    pool.resize(1)  # while four are idle
+    most = 0
+    for _ in range(6):
+        pool.submit(work)
+    until(lambda: running == 1)
+    time.sleep(0.05)
+    assert most == 1
+    pool.resize(3)
+    until(lambda: running == 3)
+    gate.set()
+    until(lambda: done == 10)
+    assert most == 3
+    pool.close()

@@ -63,3 +63,18 @@ def test_there_are_always_two() -> None:
     slots = RequestLimiter(1)
     with slots.contents(0.05), slots.listing(0.05):
         assert slots.in_use == 2
+
+
+def test_fewer_than_are_under_way_leave_a_listing_its_slot() -> None:
+    """What is under way goes on when a mount's share gets smaller; an `ls` does not wait for it."""
+    slots = RequestLimiter(5)
+    with contextlib.ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(slots.contents(1))
+        slots.limit(2)
+        with slots.listing(0.05), pytest.raises(Failure), slots.listing(0.05):
+            pytest.fail("more than the one that is kept")
+        with pytest.raises(Failure), slots.contents(0.05):
+            pytest.fail("more than before")
+        slots.limit(6)
+        held.enter_context(slots.contents(0.05))

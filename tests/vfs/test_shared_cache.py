@@ -9,18 +9,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import read, until, walk
-from tests.vfs.conftest import FOLDER, Compose, Shelf
+from tests.vfs.conftest import FOLDER, LIMITS, Compose, Shelf
 from xnatfs.cache.shared_directory import SharedDirectory
 from xnatfs.cache.shared_listings import SharedListings
 from xnatfs.cache.shared_place import checked_place, open_tier
 from xnatfs.cache.shared_tier import object_path
-from xnatfs.content import manager, shared_content, shared_leases
+from xnatfs.content import manager, shared_content, shared_leases, user_share
+from xnatfs.content.user_share import UserShare
 from xnatfs.core import Core
 from xnatfs.demo.access import View
 from xnatfs.demo.data import build
@@ -272,6 +274,50 @@ def test_a_listing_that_others_may_have_written_is_not_read(
     study.clear_log()
     assert named(compose(study, "second", shared_cache=str(tier))) == names
     assert len(listed(study)) > 5
+
+
+# --- who shares the server ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["{tier}", "memory://share{tier}"])
+def test_the_mounts_of_a_user_count_each_other(
+    tier: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Those of other users do not count, nor does one that has ended. Would fail if a machine that died were
+    counted for ever."""
+    monkeypatch.setattr(user_share, "_RENEW_S", 0.05)
+    store = open_tier(place.format(tier=tier))
+    told: list[int] = []
+    first = UserShare(store, "a", told.append)
+    others = [UserShare(store, user, lambda _: None) for user in ("a", "a", "b")]
+    until(lambda: [one.mounts for one in (first, *others)] == [3, 3, 3, 1])
+    others[0].close()
+    until(lambda: first.mounts == 2)
+    assert store.claim(f"{first._begin}dead", "dead")
+    if isinstance(store, SharedDirectory):
+        os.utime(tier / "leases" / f"{first._begin}dead", (1e9, 1e9))
+        assert first.look() == 2 and not store.lease(f"{first._begin}dead")
+    for one in (first, *others[1:]):
+        one.close()
+    assert told[-1] in (2, 3) and store.ages(first._begin).keys() <= {f"{first._begin}dead"}
+
+
+def test_a_mount_takes_its_share(
+    study: DemoServer, compose: Compose, tier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And reads all there is with it. Would fail if more workers than connections waited for each other."""
+    monkeypatch.setattr(user_share, "_RENEW_S", 0.05)
+    limits = replace(LIMITS, user_connections=5, requests_per_second=300)
+    cores = [compose(study, f"{number}", limits=limits, shared_cache=str(tier)) for number in range(2)]
+
+    def has(core: Core, rate: float, mounts: int, connections: int) -> bool:
+        told = core.report()["shared_cache"]["mounts"], core.connection.transport.pacer.rate
+        return told == (mounts, rate) and core.connection.slots.total == connections
+
+    until(lambda: all(has(core, 150, 2, 2) for core in cores))
+    assert len(everything(cores[0])) == 40
+    cores[0].close()
+    until(lambda: has(cores[1], 300, 1, 5))
 
 
 # --- what is not what it should be --------------------------------------------------------------------------

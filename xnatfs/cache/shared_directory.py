@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from xnatfs.cache.shared_tier import StoredObject, object_path
+from xnatfs.cache.shared_tier import StoredObject, object_path, relative
 from xnatfs.config import make_folder
 from xnatfs.disk import write_all
 from xnatfs.errors import UsageError
@@ -149,6 +149,15 @@ class SharedDirectory:
     def renew(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
         os.utime(self._lease(name))
+
+    def ages(self, begin: str) -> dict[str, float]:
+        """See `SharedTier`."""
+        renewed: dict[str, float] = {}
+        for entry in os.scandir(self._folder / "leases"):
+            if entry.name.startswith(begin):
+                with contextlib.suppress(FileNotFoundError):
+                    renewed[entry.name] = entry.stat().st_mtime
+        return relative(renewed)
 
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from xnatfs.cache.shared_tier import StoredObject, object_path
+from xnatfs.cache.shared_tier import StoredObject, object_path, relative
 from xnatfs.errors import MissingExtra, UsageError
 from xnatfs.extras import EXTRAS, load
 
 _AT_ONCE_BYTES = 8 * 2**20  # objects up to this size are had, and put, by one request
 _PIECE_BYTES = 8 * 2**20
+_DATES = ("LastModified", "last_modified", "updated", "mtime", "created")  # by store
 _TOGETHER = 32  # small objects are asked for side by side
 
 
@@ -108,6 +110,14 @@ class SharedObjects:
         self._renewals += 1
         self._store.pipe_file(self._lease(name), f"{holder} {self._renewals}".encode())
 
+    def ages(self, begin: str) -> dict[str, float]:
+        """See `SharedTier`. Of a store that gives no dates, all are new."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._store.ls(f"{self._root}/leases", detail=True)
+            dated = {one["name"].rpartition("/")[2]: _renewed(one) for one in found}
+            return relative({name: at for name, at in dated.items() if name.startswith(begin)})
+        return {}
+
     def release(self, name: str, holder: str) -> None:
         """See `SharedTier`."""
         if self.holder(name) == holder:
@@ -127,6 +137,11 @@ class SharedObjects:
 
     def _lease(self, name: str) -> str:
         return f"{self._root}/leases/{name}"
+
+
+def _renewed(found: Mapping[str, Any]) -> float:
+    dates = (found.get(name) for name in _DATES)
+    return next((date.timestamp() for date in dates if isinstance(date, datetime)), 0.0)
 
 
 def _pieces(stream: Any) -> Iterator[bytes]:

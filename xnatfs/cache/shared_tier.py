@@ -4,7 +4,7 @@ Used by `content.shared_content`, which decides what goes there; made by `shared
 on a shared disk (`shared_directory`), and an object store that fsspec knows (`shared_objects`). Both have
 
     objects/ab/<MD5>-<size>   whole files; never changed, may be deleted at any time
-    leases/<name>             who is fetching something just now: a hint, so that others wait; no lock
+    leases/<name>             who is fetching something just now, or is there at all: a hint; no lock
 
 Nothing in it is believed: whoever takes an object compares its MD5 with the one the server lists.
 Threading: any thread; no state but the connection.
@@ -71,6 +71,12 @@ class SharedTier(Protocol):
         """The holder is still at it."""
         ...
 
+    def ages(self, begin: str) -> dict[str, float]:
+        """The leases whose names begin so, each with the seconds by which the newest of them was renewed
+        later, as the store's own clock says.
+        """
+        ...
+
     def release(self, name: str, holder: str) -> None:
         """Remove a lease, if it is this holder's."""
         ...
@@ -89,6 +95,12 @@ def object_path(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key[:100]!r} is not the key of a shared object")
     return f"objects/{key[:2]}/{key}"
+
+
+def relative(renewed: dict[str, float]) -> dict[str, float]:
+    """How much older each is than the newest."""
+    newest = max(renewed.values(), default=0.0)
+    return {name: newest - at for name, at in renewed.items()}
 
 
 def is_key(key: str) -> bool:

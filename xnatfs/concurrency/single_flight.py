@@ -95,8 +95,14 @@ class WorkerPool:
             self._queued += 1
             self._urgent += urgent
             if self._idle < self._queued and self._threads < self._count:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+                self._start_one()
+
+    def resize(self, count: int) -> None:
+        """Use more or fewer threads from now on; what is under way is finished."""
+        with self._lock:
+            self._count = count
+            for _ in range(min(count - self._threads, self._queued - self._idle)):
+                self._start_one()
 
     def do(self, work: Callable[[], T], patience: float) -> T:
         """Run `work` in the pool and wait for its result."""
@@ -133,17 +139,26 @@ class WorkerPool:
         while self._threads and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    def _start_one(self) -> None:
+        """Called with the lock held."""
+        self._threads += 1
+        threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+
     def _run(self) -> None:
         while True:
             with self._lock:
                 self._idle += 1
             try:
-                rank, _, work = self._queue.get(timeout=30)
+                rank, order, work = self._queue.get(timeout=30)
                 came = 1
             except queue.Empty:
-                rank, work, came = 1, _stop, 0
+                rank, order, work, came = 1, 0, _stop, 0
             with self._lock:
                 self._idle -= 1
+                if work is not _stop and self._threads > self._count:
+                    self._queue.put((rank, order, work))  # for one of those that stay
+                    self._threads -= 1
+                    return
                 self._queued -= came
                 self._urgent -= rank == 0
                 if work is _stop and (self._closed or self._queue.empty()):

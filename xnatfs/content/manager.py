@@ -226,6 +226,11 @@ class ContentManager:
         ]
         return found + [Download(*one) for one in self._zips.progress()]
 
+    def limit(self, streams: int) -> None:
+        """Fetch so many contents at once, from now on."""
+        self.context.workers.resize(streams)
+        self.ahead_workers.resize(streams)
+
     def close(self) -> None:
         """Start nothing more."""
         self.ahead_workers.close()

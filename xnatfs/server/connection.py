@@ -54,6 +54,11 @@ class Connection:
         self.logins = Login(self.transport, credentials, self.change_login)
         self._pyxnat: Any = None
 
+    def limit(self, connections: int, requests_per_second: float) -> None:
+        """Send so much at once, and a second, from now on."""
+        self.slots.limit(connections)
+        self.transport.pacer.rate = requests_per_second
+
     @property
     def server(self) -> str:
         """Its address: where it was found, which may be another than the user named."""

@@ -61,13 +61,15 @@ class HttpTransport:
         server: its address; `server_address` finds where it moved.
         session: of `requests`.
         requests: sent so far, for `status`.
+        pacer: how many a second.
     """
 
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self.settings = settings
         self.server = settings.server
         self.breaker = Breaker(settings.server)
-        self.session = _make_session(settings, credentials)
+        self.pacer = Pacer(settings.limits.requests_per_second)
+        self.session = _make_session(settings, credentials, self.pacer)
         self.requests = 0
         self._count_lock = threading.Lock()
         self._prober = Prober(self.breaker, self._probe, self.retry_unanswered, self._renew_after_leap)
@@ -196,7 +198,7 @@ class HttpTransport:
                 self.session.get_adapter(scheme).close()
 
 
-def _make_session(settings: Settings, login: Credentials) -> requests.Session:
+def _make_session(settings: Settings, login: Credentials, pacer: Pacer) -> requests.Session:
     session = requests.Session()
     # The environment is looked up here, once: requests would read all of it twice for every request, which
     # took 0.24 of the 3 ms of a small one. And a netrc entry of the same host must not replace the login that
@@ -221,7 +223,6 @@ def _make_session(settings: Settings, login: Credentials) -> requests.Session:
     elif session.verify is True:  # requests itself knows the first two
         session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
     pool = settings.limits.connections
-    pacer = Pacer(settings.limits.requests_per_second)
     for scheme in ("http://", "https://"):
         session.mount(scheme, RetryingAdapter(pacer, pool_connections=1, pool_maxsize=pool))
     session.auth = auth_of(login)

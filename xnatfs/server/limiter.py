@@ -16,14 +16,24 @@ from xnatfs.errors import Cause, Failure
 
 
 class RequestLimiter:
-    """At most `total` requests at once, at most `total - kept` of them for contents."""
+    """At most `total` requests at once (two at least), at most `total - kept` of them for contents.
+
+    Attributes:
+        total: as it is now.
+    """
 
     def __init__(self, total: int, kept: int = 1) -> None:
         self._condition = threading.Condition()
-        self._total = max(2, total)
-        self._contents_cap = self._total - kept
+        self.total = max(2, total)
+        self._kept = kept
         self._listings = 0
         self._contents = 0
+
+    def limit(self, total: int) -> None:
+        """Allow more or fewer from now on; what is under way goes on."""
+        with self._condition:
+            self.total = max(2, total)
+            self._condition.notify_all()
 
     @property
     def in_use(self) -> int:
@@ -55,10 +65,16 @@ class RequestLimiter:
                     self._listings -= 1
                 self._condition.notify_all()
 
+    def _may(self, *, contents: bool) -> bool:
+        if contents:
+            return self.in_use < self.total and self._contents < self.total - self._kept
+        # Where fewer are allowed than are under way, the one kept for listings is free all the same.
+        return self.in_use < self.total or self._listings < self._kept
+
     def _acquire(self, *, contents: bool, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with self._condition:
-            while self.in_use >= self._total or (contents and self._contents >= self._contents_cap):
+            while not self._may(contents=contents):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise Failure(Cause.TIMED_OUT, detail="all connections to the server are busy")

@@ -24,6 +24,9 @@ class Pacer:
 
     Args:
         rate: requests a second, over a few seconds.
+
+    Attributes:
+        rate: may be set at any time.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class Pacer:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -51,7 +54,7 @@ class Pacer:
         """
         with self._lock:
             now = self._clock()
-            self._free_at = max(self._free_at + 1 / self._rate, now - _BURST_S)
+            self._free_at = max(self._free_at + 1 / self.rate, now - _BURST_S)
             due = self._free_at
             held = self._held_until - now
             if held > 0:
