@@ -9,10 +9,11 @@ Threading: `collect` by any thread; a worker's threads share its connection.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import tempfile
-import threading
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from xnatfs.core import Core, compose
 from xnatfs.errors import Cause, Failure, UsageError
 from xnatfs.extras import check
 from xnatfs.made_table import make
+from xnatfs.process_cores import ProcessCores
 from xnatfs.tables.engine.build import Progress
 from xnatfs.tables.engine.from_listings import listed_table
 from xnatfs.tables.engine.overrides import Site
@@ -55,6 +57,8 @@ class WorkerSettings:
         user: the user's name on the server.
         config, netrc: files with the login that were named, on the worker's machine too.
         version: of xnatfs.
+        work: names what is asked for together. When that has ended, a worker connects for none of it any
+            more: some of it may still wait there.
     """
 
     settings: Settings
@@ -62,6 +66,7 @@ class WorkerSettings:
     config: Path | None = None
     netrc: Path | None = None
     version: str = __version__
+    work: str = ""
 
 
 @contextlib.contextmanager
@@ -125,6 +130,7 @@ def collected(
     place = replace(
         place,
         settings=replace(place.settings, limits=replace(limits, connections=share, requests_per_second=pace)),
+        work=uuid.uuid4().hex,
     )
     found: dict[str, SessionResult] = {}
     try:
@@ -177,11 +183,10 @@ def _results(
 
 # --- in a worker ------------------------------------------------------------------------------------------
 
-_cores: dict[WorkerSettings, Core] = {}
-_refused: dict[WorkerSettings, str] = {}
-_lock = threading.Lock()
 # Not tried again with the next sessions: a server locks an account after a few wrong passwords.
 _REFUSALS = (Cause.LOGIN_REFUSED, Cause.LOGIN_BLOCKED, Cause.TOO_MANY_SESSIONS)
+_cores: ProcessCores[WorkerSettings] = ProcessCores(*_REFUSALS)
+atexit.register(_cores.close)
 
 
 def _collect(
@@ -198,38 +203,30 @@ def _core(place: WorkerSettings, site: Site) -> Core:
         raise UsageError(
             f"a worker of the Dask cluster has xnatfs {__version__}, and the table is made by {place.version}"
         )
-    with _lock:  # one login a process, whatever the number of its threads
-        if place in _refused:
-            raise UsageError(_refused[place])
-        core = _cores.get(place)
-        if core is None:
-            worker = distributed.get_worker()
-            home = Path(worker.local_directory) / "xnatfs"
-            settings = replace(place.settings, cache_dir=home / "cache", state_dir=home / "state")
-            try:
-                chosen = choose(
-                    place.settings.server, place.user, config=place.config, netrc_file=place.netrc
-                )
-                login = find(chosen, place.user, config=place.config, netrc_file=place.netrc)
-            except UsageError as error:
-                raise UsageError(f"the Dask worker at {worker.address} finds no login: {error}") from None
-            try:
-                core = _cores[place] = compose(settings, login, "")
-            except Failure as failure:
-                if failure.cause not in _REFUSALS:
-                    raise
-                _refused[place] = f"the Dask worker at {worker.address} cannot log in: {failure}"
-                raise UsageError(_refused[place]) from None
-            core.builder.overrides.user_site = site
-    return core
+    worker = distributed.get_worker()
+
+    def connect() -> Core:
+        home = Path(worker.local_directory) / "xnatfs"
+        settings = replace(place.settings, cache_dir=home / "cache", state_dir=home / "state")
+        try:
+            chosen = choose(place.settings.server, place.user, config=place.config, netrc_file=place.netrc)
+            login = find(chosen, place.user, config=place.config, netrc_file=place.netrc)
+        except UsageError as error:
+            raise UsageError(f"the Dask worker at {worker.address} finds no login: {error}") from None
+        core = compose(settings, login, "")
+        core.builder.overrides.user_site = site
+        return core
+
+    try:
+        return _cores.get(place, connect)
+    except Failure as failure:
+        if failure.cause not in _REFUSALS:
+            raise
+        raise UsageError(f"the Dask worker at {worker.address} cannot log in: {failure}") from None
 
 
 def _close(place: WorkerSettings) -> None:
-    with _lock:
-        core = _cores.pop(place, None)
-        _refused.pop(place, None)
-    if core is not None:
-        core.close()
+    _cores.end(place)
 
 
 # --- the table as a Dask data frame -----------------------------------------------------------------------
