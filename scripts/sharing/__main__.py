@@ -69,9 +69,11 @@ def measure(
     killed: int = 0,
     *,
     worst: bool = True,
+    cache: int = 10**9,
 ) -> Outcome:
-    """Have so many nodes read project SCALE at once, which has `size` bytes. Some are killed once half of
-    that has left the server: those that have fetched most, which is the `worst` that can happen, or just any.
+    """Have so many nodes read project SCALE at once, which has `size` bytes, each with so large a `cache`.
+    Some are killed once half of that has left the server: those that have fetched most, which is the `worst`
+    that can happen, or just any.
 
     Raises:
         RuntimeError: a node failed, or read something else than the others.
@@ -81,7 +83,7 @@ def measure(
     progress = [Progress(_context.Value("q"), _context.Value("q")) for _ in range(nodes)]
     processes = []
     for number in range(nodes):
-        arguments = (server.url, "SCALE", folder / f"node{number}", shared, gate, progress[number])
+        arguments = (server.url, "SCALE", folder / f"node{number}", cache, shared, gate, progress[number])
         processes.append(_context.Process(target=run, args=(number, results, *arguments)))
     for process in processes:
         process.start()
@@ -157,7 +159,7 @@ def main() -> None:
     options = _options()
     line = NETWORKS[options.line]
     each = options.size * 10**6 // (options.scans * options.files)
-    size = each * options.scans * options.files
+    size, cache = each * options.scans * options.files, options.cache * 10**6
     archive = build("scale", sessions=1, scans=options.scans, files=options.files, file_size=each)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xnatfs-shared-")))
@@ -173,21 +175,26 @@ def main() -> None:
             for nodes in options.nodes:
                 for killed in sorted({0, min(options.kill, nodes - 1)}):
                     place = places[tier] and f"{places[tier]}/{nodes}-{killed}"
-                    with _fresh(folder):
-                        _show(tier, measure(server, size, folder / "nodes", place, nodes, killed))
-                if tier != "none":
-                    with _fresh(folder):  # what is there by now is enough
-                        place = f"{places[tier]}/{nodes}-0"
-                        _show(f"{tier}, warm", measure(server, size, folder / "nodes", place, 1))
+                    with _gone(folder / "shared" / Path(place).name):
+                        with _gone(folder / "nodes"):
+                            outcome = measure(
+                                server, size, folder / "nodes", place, nodes, killed, cache=cache
+                            )
+                            _show(tier, outcome)
+                        if tier == "none" or killed:
+                            continue
+                        with _gone(folder / "nodes"):  # what is in the tier by now is enough
+                            outcome = measure(server, size, folder / "nodes", place, 1, cache=cache)
+                            _show(f"{tier}, warm", outcome)
 
 
 @contextlib.contextmanager
-def _fresh(folder: Path) -> Iterator[None]:
-    """Nodes that have nothing yet, and leave nothing."""
+def _gone(folder: Path) -> Iterator[None]:
+    """Afterwards there is nothing left in it."""
     try:
         yield
     finally:
-        shutil.rmtree(folder / "nodes", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show(tier: str, outcome: Outcome) -> None:
@@ -208,6 +215,9 @@ def _options() -> Any:
     parser.add_argument("--kill", type=int, default=4, help="so many of them midway, in a run more (4)")
     parser.add_argument(
         "--tiers", type=lambda text: text.split(","), default=["none", "directory"], help="none,directory,s3"
+    )
+    parser.add_argument(
+        "--cache", type=int, default=800, help="megabytes of a node's own; the disk holds one for each (800)"
     )
     parser.add_argument("--line", choices=NETWORKS, default="wan", help="to the server (wan)")
     return parser.parse_args()

@@ -52,15 +52,17 @@ def files(vfs: Vfs, path: str) -> Iterator[str]:
             yield below
 
 
-def read_all(url: str, project: str, folder: Path, shared: str, gate: Event, progress: Progress) -> Done:
-    """Wait for the gate, then read."""
+def read_all(
+    url: str, project: str, folder: Path, cache: int, shared: str, gate: Event, progress: Progress
+) -> Done:
+    """Wait for the gate, then read, with so many bytes of cache."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     settings = Settings(
         server=url,
         cache_dir=folder / "cache",
         state_dir=folder / "state",
         shared_cache=shared,
-        limits=Limits(cache_size=20 * 10**9),
+        limits=Limits(cache_size=cache),
     )
     gate.wait()
     begun = time.perf_counter()
