@@ -98,7 +98,7 @@ def _shared(report: dict[str, Any]) -> str:
         f"({size(report['bytes taken'])}) taken from it, {counted(report['files given'], 'file')} "
         f"({size(report['bytes given'])}) given to it"
     )
-    if report["mounts"] > 1:
+    if report.get("mounts", 1) > 1:  # not of a mount that an older version made
         line += f", {report['mounts']} mounts of yours share the server"
     for name, words in (("without digest", "without a digest, fetched here"), ("damaged", "damaged")):
         line += f", {report[name]} {words}" if report[name] else ""
