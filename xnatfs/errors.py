@@ -76,6 +76,7 @@ class Cause(Enum):
     CACHE_BROKEN = (errno.EIO, "the cache directory cannot be used")
     NO_RESOURCES = (errno.ENFILE, "xnatfs has no descriptor, port or memory left for another request")
     TOO_MANY_CONVERSIONS = (errno.EBUSY, "too many scans were to be converted in a minute; try again later")
+    NOT_CONVERTED = (errno.ENODATA, "this scan is not converted yet, and a walk converts nothing")
     REFUSED = (errno.EIO, "the scan's DICOM files are not converted to NIfTI")
     OTHER_IMAGES = (
         errno.EIO,

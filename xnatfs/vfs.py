@@ -42,6 +42,7 @@ _NO_TROUBLE = frozenset(
         Cause.IS_A_DIRECTORY,
         Cause.READ_ONLY,
         Cause.NO_ATTRIBUTE,
+        Cause.NOT_CONVERTED,
         Cause.INTERRUPTED,
     }
 )
@@ -96,7 +97,12 @@ class Vfs:
         sizes_doubtful: whether listings changed so recently that the kernel may still have an old size.
         room: bytes that the cache may take, and how many of these are free, for `statfs`.
         now: the time in seconds that listings age by.
+
+    Attributes:
+        for_program: fuse-overlayfs reads it, see `fuse.overlay_lower`.
     """
+
+    for_program = False
 
     def __init__(
         self,
@@ -137,20 +143,25 @@ class Vfs:
         with self._reported(path):
             return attributes_of(self._walk(path))
 
-    def entries(self, path: str) -> list[tuple[str, Attributes]]:
-        """`readdir` with the attributes of every entry: no look-up per entry."""
-        return self.described(path, self.folder(path)[1])
+    def entries(self, path: str, *, walking: bool = False) -> list[tuple[str, Attributes]]:
+        """`readdir` with the attributes of every entry: no look-up per entry. `walking`: see `folder`."""
+        return self.described(path, self.folder(path, walking=walking)[1])
 
-    def folder(self, path: str, *, reading: bool = True) -> tuple[Attributes, Mapping[str, Node]]:
+    def folder(
+        self, path: str, *, reading: bool = True, walking: bool = False
+    ) -> tuple[Attributes, Mapping[str, Node]]:
         """`stat` of a folder, and its listing: a snapshot, the same one as long as nothing in it changes.
 
         Args:
             reading: a program reads it, and may go on to what is below.
+            walking: it goes through whatever there is, see `Folder.walked`.
         """
         with self._reported(path):
             node = self._walk(path)
             if not isinstance(node, Folder):
                 raise Failure(Cause.NOT_A_DIRECTORY, path)
+            if walking:
+                node.walked()
             listing = node.entries()
             if reading:
                 node.listed()

@@ -53,15 +53,21 @@ def zips(server: DemoServer) -> int:
     return len(server.requests(r"format=zip"))
 
 
-def test_from_a_walk_to_a_converted_project(mounted: Mount, server: DemoServer) -> None:
-    nifti = mounted.point / "views/P/nifti"
+def test_from_a_walk_to_a_converted_project(mounted: Mount, server: DemoServer, tmp_path: Path) -> None:
+    nifti, bids = mounted.point / "views/P/nifti", mounted.point / "views/P/bids"
     names = run("find", nifti, "-maxdepth", "3").stdout.splitlines()
     assert len([name for name in names if name.endswith("-T1w")]) == SCANS + 1
     run("ls", "-l", nifti / "s1/s1_MR")
     assert zips(server) == 0, "names and attributes of the scans convert nothing"
-    walked = run("find", nifti / "s1", "-type", "f")
+    for command in (("find", nifti), ("du", "-s", nifti), ("grep", "-r", "x", nifti), ("find", bids)):
+        walked = run(*command)
+        assert walked.stderr.count("No data available") == (0 if bids in command else SCANS + 2), command
+        assert zips(server) == 0, f"{command[0]} converts nothing"
+    assert run("tar", "cf", tmp_path / "t1.tar", nifti / "s1/s1_MR/1-T1w").returncode == 0
+    assert zips(server) == 1, "what takes the files converts them"
+    walked = run("ls", "-R", nifti / "s1")
     assert walked.returncode == 1 and "busy" in walked.stderr
-    assert zips(server) == 10
+    assert zips(server) == 10 + 1, "the scan that was read does not count"
     assert "was not converted" in (mounted.point / ".xnatfs/oddities.txt").read_text()
     done = convert(mounted, "views/P/nifti/s1")
     assert done.returncode == 0, done.stderr

@@ -192,6 +192,22 @@ def test_a_walk_that_reads_nothing_is_stopped_and_one_that_reads_is_not(
         names(mounted.vfs, INCOMPLETE)
 
 
+def test_a_program_that_walks_gets_an_error_until_a_scan_is_converted(
+    mounted: Core, server: DemoServer, runs: list[int]
+) -> None:
+    """Catches: `find` that converts, or that takes a scan for an empty folder."""
+    assert [name for name, _ in mounted.vfs.entries(SESSION, walking=True)] == names(mounted.vfs, SESSION)
+    for path in (T1, INCOMPLETE):
+        with pytest.raises(OSError) as raised:
+            mounted.vfs.entries(path, walking=True)
+        assert raised.value.errno == errno.ENODATA
+    assert not runs and not contents(server) and not mounted.diagnostics.recent()
+    assert len([text for text in mounted.diagnostics.oddities() if "scans of P in nifti/" in text]) == 1
+    for path in (T1, INCOMPLETE):
+        assert names(mounted.vfs, path) == [name for name, _ in mounted.vfs.entries(path, walking=True)] != []
+    assert len(runs) == 2
+
+
 def test_what_a_zip_lacks_is_fetched_by_itself(mounted: Core, server: DemoServer) -> None:
     server.switches.zip_omit = ["0003.dcm"]
     assert len(names(mounted.vfs, T1)) == 2

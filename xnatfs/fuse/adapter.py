@@ -172,20 +172,27 @@ class Adapter(Operations, mfusepy.Operations):  # type: ignore[misc]  # mfusepy 
             attributes = attributes._replace(mode=stat.S_IFSOCK)
         return self.stat_format.as_dict(attributes)
 
-    def opendir(self, path: str) -> int:
+    def opendir(self, path: str, flags: int = 0) -> int:
         """List a folder; the snapshot serves all `readdir` calls of this handle, so that offsets mean the
         same in each.
         """
-        self.opened_by(mfusepy.fuse_get_context()[2], folder=True)
-        listed = self._list(path)
+        walking = self.opened_by_walk(mfusepy.fuse_get_context()[2], flags)
+        try:
+            folder = _Listed(path, self._list(path, walking=walking))
+        except OSError as error:
+            if not self._vfs.for_program or error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            # fuse-overlayfs shows a folder that it cannot open as an empty one, and passes on an error from
+            # reading it (measured with 1.10). `fill` lists again, and raises what it then meets.
+            folder = _Listed(path, [], begun=True)
         with self._lock:
             self._next_folder += 1
-            self._folders[self._next_folder] = _Listed(path, listed)
+            self._folders[self._next_folder] = folder
             return self._next_folder
 
-    def _list(self, path: str) -> list[tuple[bytes, Attributes]]:
+    def _list(self, path: str, *, walking: bool = False) -> list[tuple[bytes, Attributes]]:
         with self.operation():
-            entries = self._vfs.entries(path)
+            entries = self._vfs.entries(path, walking=walking)
         if names := self._pages.open_below(path):
             above = path.rstrip("/")
             entries = [
@@ -325,6 +332,11 @@ class _Fuse(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
     def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         keep_thread_state()
         return super()._wrapper(func, *args, **kwargs)
+
+    def opendir(self, path: bytes, fip: Any) -> int:
+        """As mfusepy's, which keeps the flags to itself."""
+        fip.contents.fh = self.operations.opendir(path.decode(self.encoding, self.errors), fip.contents.flags)
+        return 0
 
     def readdir_fuse_3(self, path: Any, buf: Any, filler: Any, offset: int, fip: Any, flags: int) -> int:
         st = None

@@ -63,13 +63,13 @@ class FolderRequests:
         with self._lock:
             return next((one.attributes for one in self._open.values() if one.node == node), None)
 
-    def opendir(self, request: int, node: int, _: int) -> None:
+    def opendir(self, request: int, node: int, info: int) -> None:
         """List a folder; the listing serves all reading by this handle, so that offsets mean the same."""
         self._operations.counts["opendir"] += 1
-        self._operations.opened_by(session.caller(request), folder=True)
+        walking = self._operations.opened_by_walk(session.caller(request), session.flags_of(info))
         path, since = self._names.nodes.path(node), self._names.since()
         with self._operations.operation():
-            attributes, listing = self._vfs.folder(path)
+            attributes, listing = self._vfs.folder(path, walking=walking)
         folder = _OpenFolder(node, path, attributes, listing, since)
         with self._lock:
             handle = next(self._handles)

@@ -103,13 +103,14 @@ class IndexerWatch:
         self._last: tuple[int, Indexer, float] = (0, _NOBODY, 0.0)
         self._readers: dict[Indexer, _Reader] = {}
 
-    def opened(self, task: int, *, folder: bool) -> None:
-        """A task (the kernel's word for a thread) opens a folder or a file."""
+    def opened(self, task: int, *, folder: bool) -> bool:
+        """A task (the kernel's word for a thread) opens a folder or a file; whether it is one of them."""
         last, known, until = self._last
         if last != task or time.monotonic() >= until:
             known = self._looked_up(task)
         if known is not _NOBODY:
             self._count(known, folder=folder)
+        return known is not _NOBODY
 
     def _looked_up(self, task: int) -> Indexer:
         with self._lock:

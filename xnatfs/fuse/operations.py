@@ -25,6 +25,10 @@ _SPREAD = 0x9E3779B1  # odd, and about 2**32 divided by the golden ratio
 BLOCK_SIZE = 4096  # bytes, of `df`
 MAX_NAME = 255
 READ_SIZE = 131072  # bytes of one read of the kernel
+# How the programs open a folder that walk through everything and take names from it: `find`, `du`, `grep -r`,
+# `chmod -R`, `rm -r` (fts(3) of gnulib and the C library). `ls`, `cp -r`, the shells' `*` and Python open it
+# without O_NOFOLLOW, as opendir(3) does; `tar` and `rsync`, which read the files, without O_DIRECTORY.
+_WALKING = os.O_NOFOLLOW | os.O_DIRECTORY
 
 
 class Operations:
@@ -45,6 +49,12 @@ class Operations:
         self.ending = threading.Event()
         # For `status` and for tests; races may lose a few counts.
         self.counts = {"getattr": 0, "readdirplus": 0, "open": 0, "read": 0}
+
+    def opened_by_walk(self, task: int, flags: int) -> bool:
+        """A task (the kernel's word for a thread) opens a folder with these flags; whether it goes through
+        everything, and nobody asked for this folder.
+        """
+        return self.opened_by(task, folder=True) or flags & _WALKING == _WALKING
 
     @abstractmethod
     def caller_interrupted(self) -> bool:

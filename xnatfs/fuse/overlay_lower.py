@@ -32,12 +32,12 @@ class Lower(Vfs):
     - Inode numbers belong to paths, not to files: fuse-overlayfs takes two names with one number for hard
       links of one file, and serves one for the other (measured: a new file on the server that had got the
       number of a removed one). Their order within a folder stays.
+    - Which program opens a folder is not seen: whatever the overlay asks for is listed.
     - Few extended attributes are listed, since an overlay copies all listed ones.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.for_program = False  # for fuse-overlayfs, not for the kernel's overlay
         self._listed: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
         self._listed_lock = threading.Lock()
 
@@ -57,7 +57,9 @@ class Lower(Vfs):
                 raise
             return known
 
-    def folder(self, path: str, *, reading: bool = True) -> tuple[Attributes, Mapping[str, Node]]:
+    def folder(
+        self, path: str, *, reading: bool = True, walking: bool = False
+    ) -> tuple[Attributes, Mapping[str, Node]]:
         """`stat` of a folder, and its listing."""
         attributes, listing = super().folder(path, reading=reading)
         return _as_lower(attributes, path), listing

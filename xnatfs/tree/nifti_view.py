@@ -5,7 +5,9 @@
                                  /problems.tsv                                  what was refused, and why
 
 Used by `views`. Looking at subjects and sessions asks for nothing but listings. Looking *into* the folder of
-a scan fetches and converts it, so that the names and sizes in it are final.
+a scan fetches and converts it, so that the names and sizes in it are final. Programs that walk through
+everything (`fuse.operations` knows them) get an error at a scan that is not converted yet: it is never shown
+empty, and nothing is converted for them.
 Threading: any thread; what is derived from listings is kept with them.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from xnatfs.convert.converted_scans import ConvertedScans, shown_name
+from xnatfs.errors import Cause, Failure
 from xnatfs.server.records import ResourceRecord, ScanRecord, natural
 from xnatfs.text import printable
 from xnatfs.tree.converted_files import ConvertedFile, dicom_scan, dicom_source, problem_lines
@@ -39,6 +42,13 @@ _MISSING = """\
 Here are the scans of {title} that have DICOM files and no NIfTI, as NIfTI, once what converts them is
 installed: {missing}.
 """
+
+
+_WALKED = (
+    "a program that walks through everything (find, du, grep -r, a desktop search) was given an error for the"
+    " scans of {project} in nifti/ that are not converted yet: `ls` of a scan's folder converts it, `xnatfs"
+    " convert` all of them"
+)
 
 
 class _Scan(NamedTuple):
@@ -127,6 +137,12 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
     identity = (*where, experiment.id, scan.id)
     base = f"{experiment.subject_label}_{experiment.label}_{scan.id}_{experiment.id}"
 
+    def walked() -> None:
+        source = dicom_scan(sources, conversions, place, one.resource)
+        if source is not None and source.known is None:
+            sources.diagnostics.odd(_WALKED.format(project=project))
+            raise Failure(Cause.NOT_CONVERTED, source.files.records[0].base)
+
     def entries() -> Mapping[str, Node]:
         source = dicom_scan(sources, conversions, place, one.resource)
         if source is None:
@@ -144,4 +160,4 @@ def _scan_folder(sources: Sources, conversions: ConvertedScans, where: tuple[str
         text = "\n".join(lines) + "\n"
         return known_text(text.encode("utf-8", "backslashreplace"), place.mtime or 0.0, *identity, PROBLEMS)
 
-    return Branch(inode_of(*identity), entries, mtime=place.mtime, xattrs=place.xattrs)
+    return Branch(inode_of(*identity), entries, mtime=place.mtime, xattrs=place.xattrs, walked=walked)

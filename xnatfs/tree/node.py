@@ -82,6 +82,14 @@ class Folder(Node):
         """A reader listed it: it may go on to what is below."""
         return
 
+    def walked(self) -> None:
+        """A program that walks through whatever there is (`find`) is about to list it.
+
+        Raises:
+            Failure: that would cost more than listings.
+        """
+        return
+
     def lookup(self, name: str) -> Node | None:
         """The node of this name: a listed one, else an alias (an id), else None."""
         return self.entries().get(name) or self.alias(name)
@@ -202,9 +210,10 @@ class Branch(Folder):
         alias: unlisted names.
         xattrs: without the prefix.
         listed: called when a reader listed it.
+        walked: see `Folder.walked`.
     """
 
-    __slots__ = ("_alias", "_entries", "_inode", "_listed", "_mtime", "_xattrs")
+    __slots__ = ("_alias", "_entries", "_inode", "_listed", "_mtime", "_walked", "_xattrs")
 
     def __init__(
         self,
@@ -215,10 +224,12 @@ class Branch(Folder):
         alias: Callable[[str], Node | None] | None = None,
         xattrs: Mapping[str, str] | None = None,
         listed: Callable[[], None] | None = None,
+        walked: Callable[[], None] | None = None,
     ) -> None:
         self._inode = inode
         self._entries = entries
         self._listed = listed
+        self._walked = walked
         self._mtime = EPOCH if mtime is None else mtime
         self._alias = alias
         self._xattrs = xattrs
@@ -241,6 +252,10 @@ class Branch(Folder):
     def listed(self) -> None:
         if self._listed is not None:
             self._listed()
+
+    def walked(self) -> None:
+        if self._walked is not None:
+            self._walked()
 
     def alias(self, name: str) -> Node | None:
         return self._alias(name) if self._alias is not None else None
