@@ -45,6 +45,8 @@ class Sizes:
     large_image_size: int = 10_000_000
     listed_sessions: int = 20_000
     listed_types: int = 1000
+    slices: int = 176  # of a T1 that is converted
+    converted: int = 100  # sessions with such a T1
 
 
 QUICK = Sizes(
@@ -62,6 +64,8 @@ QUICK = Sizes(
     cohort_xlsx=50,
     images=40,
     listed_sessions=1000,
+    slices=40,
+    converted=6,
 )
 
 

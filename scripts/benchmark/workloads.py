@@ -4,6 +4,7 @@ here.
 
 from __future__ import annotations
 
+from benchmark.converting import ConvertAll, ConvertT1
 from benchmark.copying import ConvertScan, CopySession
 from benchmark.crowd import Crowd
 from benchmark.large import Header, Scattered, SecondRead, Sequential
@@ -13,7 +14,8 @@ from benchmark.views import CopyLargeView, CopyView, ListTypes
 from benchmark.workload import Workload
 
 _ALL: tuple[type[Workload], ...] = (
-    *(CopySession, ConvertScan, Sequential, Header, Scattered, SecondRead, Find, Crowd),
+    *(CopySession, ConvertScan, ConvertT1, ConvertAll),
+    *(Sequential, Header, Scattered, SecondRead, Find, Crowd),
     *(ASEG, ASHS, Maps, LargeCsv, LargeXlsx),
     *(CopyView, CopyLargeView, ListTypes),
 )

@@ -45,6 +45,7 @@ from xnatfs.errors import UsageError
 @click.option(
     "--dicom", type=click.IntRange(0), help="--data scale: real DICOM slices in the one scan of project DCM."
 )
+@click.option("--dicom-sessions", type=click.IntRange(1), help="--data scale: sessions in project DCM.")
 @click.option(
     "--cohort", type=click.IntRange(0), help="--data scale: sessions with measurements in project COHORT."
 )
@@ -108,6 +109,7 @@ def command(
     flat: int | None,
     flat_size: int | None,
     dicom: int | None,
+    dicom_sessions: int | None,
     cohort: int | None,
     cohort_images: bool | None,
     types: int | None,
@@ -135,6 +137,7 @@ def command(
         "flat": flat,
         "flat_size": flat_size,
         "dicom": dicom,
+        "dicom_sessions": dicom_sessions,
         "digests": digests,
         "big_digests": digests,
     }

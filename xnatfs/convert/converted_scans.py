@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,7 @@ class ConvertedScans:
         self._converting = WorkerPool("convert", max(1, processors - 1))
         self._flights = SingleFlight(self._fetching)
         self._installed = False
+        self._prepared = False
         self._asked = threading.local()
         self._guarded = True
 
@@ -91,6 +92,14 @@ class ConvertedScans:
                 return str(error)
             self._installed = True
         return ""
+
+    def prepare(self) -> None:
+        """Somebody is on the way to scans: load meanwhile, once, what reads them, which takes as long as the
+        listings on the way.
+        """
+        if not self._prepared:
+            self._prepared = True
+            self._converting.submit(prepare)
 
     def made_by(self) -> dict[str, str]:
         """What converts, as in BIDS' `GeneratedBy`.
@@ -177,14 +186,18 @@ class ConvertedScans:
         if made is not None and self._store.whole(made):  # by the flight before
             return made
         converter = find_converter()
-        self._converting.submit(prepare)  # while the server answers
+        self.prepare()  # while the server answers
         with self._store.workplace() as place:
             source = place / "source"
             source.mkdir()
             known: dict[Path, ImageFile | Refusal | None] = {}
 
-            def arrived(path: Path) -> None:
-                known[path] = scanned(path)
+            def read_header(path: Path) -> None:
+                with suppress(OSError):  # it is read once more, and says so then
+                    known[path] = scanned(path)
+
+            def arrived(path: Path) -> None:  # beside the next ones, which arrive meanwhile
+                self._converting.submit(lambda: read_header(path))
 
             paths = self._fetcher.fetch(scan.records, source, arrived)
 

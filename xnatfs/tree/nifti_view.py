@@ -70,6 +70,7 @@ def nifti_folder(sources: Sources, scope: SessionScope) -> Branch:
         readme = rendered("/".join((*where, "README")), lambda: text.encode("utf-8", "backslashreplace"))
         nodes: dict[str, Node] = {"README": readme}
         if conversions is not None and not missing:
+            conversions.prepare()
             nodes |= scope.kept("nifti", lambda snapshot: _subjects(sources, conversions, snapshot, where))
         return nodes
 

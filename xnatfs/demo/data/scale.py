@@ -6,6 +6,7 @@ looked at.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,6 +83,7 @@ def build(
     flat_size: int = 4096,
     dicom: int = 0,
     dicom_pixels: int = 272,
+    dicom_sessions: int = 1,
     cohort: int = 0,
     cohort_images: bool = False,
     types: int = 0,
@@ -97,8 +99,9 @@ def build(
     takes seconds. A name ending `.nii` is an image that opens.
 
     Counts that make a further project: `flat`, a project FLAT: one session with one resource FLAT of that
-    many files of `flat_size` bytes. `dicom`, a project DCM: one session with one scan of that many true DICOM
-    slices of `dicom_pixels` squared (272: 150 kB each), which are kept in memory.
+    many files of `flat_size` bytes. `dicom`, a project DCM: `dicom_sessions` sessions with one scan of that
+    many true DICOM slices of `dicom_pixels` squared (272: 150 kB each), which are kept in memory, once: of
+    each session one slice is another.
     `cohort`, a project COHORT: that many sessions with the results of FreeSurfer 6 and ASHS (see
     `cohort.py`); with `cohort_images` also SPM12's tissue maps in their real size.
     `nifti`, a project NIFTI: that many sessions with one scan T1, whose resource NIFTI is one file of
@@ -159,20 +162,24 @@ def build(
         )
     if dicom:
         project = make.project("DCM", "One scan of true DICOM files", members=["demo"])
-        session = make.experiment(make.subject(project, "dcm", "female"), "dcm_MR1", date="2024-01-08")
-        series = Series("DCM", "dcm", session.label, 1, "T1", "20240108", "091500", "F")
+        subject = make.subject(project, "dcm", "female")
+        series = Series("DCM", "dcm", "dcm_MR1", 1, "T1", "20240108", "091500", "F")
         volume = head("DCM/T1", (dicom_pixels, dicom_pixels, dicom))
         files_made = slices(series, volume, (1.0, 1.0, 1.0))
-        added = make.resource(
-            make.scan(session, "1", "T1", frames=str(dicom)),
-            "DICOM",
-            files_made,
-            format="DICOM",
-            content="RAW",
-        )
-        if not digests:
-            for entry in added.entries:
-                entry.digest = ""
+        first, *_ = files_made
+        for number in range(1, dicom_sessions + 1):
+            session = make.experiment(subject, f"dcm_MR{number}", date="2024-01-08")
+            own = files_made[first] if number == 1 else files_made[first][:-2] + struct.pack("<H", number)
+            added = make.resource(
+                make.scan(session, "1", "T1", frames=str(dicom)),
+                "DICOM",
+                {**files_made, first: own},
+                format="DICOM",
+                content="RAW",
+            )
+            if not digests:
+                for entry in added.entries:
+                    entry.digest = ""
     if nifti:
         project = make.project(
             "NIFTI", "One image a session", members=["demo"], description=f"{nifti} sessions"
