@@ -141,6 +141,10 @@ def test_a_mount_that_is_killed_while_it_converts_leaves_nothing(server: DemoSer
         assert not left.exists() and not list(tmp_path.glob("cache/*/converted/*"))
         found = nib.as_closest_canonical(nib.load(again.point / image))
         np.testing.assert_array_equal(np.asanyarray(found.dataobj), volume("s2 0"))
+        # What is warmed is converted first: the scan that is refused is no file that cannot be read.
+        done = xnatfs("warm", str(again.point / "views/P/bids/sub-s2"), env=again.env, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not list(again.point.glob("views/P/bids/sub-s2/**/*_bold.*"))
 
 
 @pytest.mark.parametrize("path", ["projects/P", "views", "tables/P"])

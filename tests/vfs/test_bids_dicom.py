@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support import composed, read, walk
-from tests.vfs.conftest import LIMITS, Compose, Shelf
+from tests.vfs.conftest import LIMITS, Command, Compose, Shelf
 from tests.vfs.test_nifti_view import contents
 from xnatfs import extras
 from xnatfs.convert import conversion, walk_guard
@@ -280,6 +280,25 @@ def test_a_walk_that_reads_is_stopped_after_a_while(
     assert len(runs) == 3
     mounted.conversions.ask_for_all()
     assert read(mounted.vfs, f"{SESSION}/anat/{STEM}_run-03_T1w.json") and len(runs) == 4
+
+
+def test_get_copies_at_once_what_the_scans_turn_out_to_be(
+    server: DemoServer, command: Command, tmp_path: Path, runs: list[int]
+) -> None:
+    """Catches: a copy that names what is not there, or lists from before the scans were converted."""
+    done = command(server, "get", BIDS[1:], "out")
+    assert done.code == 3 and "_T2w.nii.gz: " not in done.err, "three echoes are no failure"
+    assert "run-02_T1w.nii.gz: all: a volume is incomplete" in done.err
+    copied = {path.relative_to(tmp_path / "out/bids").as_posix() for path in tmp_path.glob("out/**/*.*")}
+    anat = {name.removeprefix(f"sub-s1/ses-MR/anat/{STEM}_") for name in copied if "/anat/" in name}
+    echoes = {f"echo-{echo}_T2w" for echo in (1, 2, 3)}
+    images = {"run-01_T1w", "run-03_T1w", "FLAIR", *echoes}
+    assert anat == {f"{one}{end}" for one in images for end in (".json", ".nii.gz")} | {"PDw.nii.gz"}
+    assert "a volume is incomplete" in (tmp_path / "out/bids/unmapped.tsv").read_text()
+    rows = (tmp_path / f"out/bids/sub-s1/ses-MR/{STEM}_scans.tsv").read_text()
+    assert "echo-2_T2w" in rows and "run-02_T1w" not in rows
+    before = len(runs)
+    assert command(server, "get", BIDS[1:], "out").code == 0 and len(runs) == before
 
 
 def test_without_the_extra_a_line_says_how_to_install_it(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xnatfs.cli import completing
+from xnatfs.cli.convert import ScanPath, convert_all
 from xnatfs.cli.following import follow
 from xnatfs.cli.format import counted, say, size
 from xnatfs.cli.options import Where, privacy, tree_options, where
@@ -17,7 +18,9 @@ from xnatfs.config import Privacy
 from xnatfs.copying.copier import Copier, Result, Tally
 from xnatfs.copying.lister import roots
 from xnatfs.copying.local_file import State
-from xnatfs.errors import UsageError
+from xnatfs.copying.scans_below import TreeScans, folders_with_scans, scans_below
+from xnatfs.core import Core
+from xnatfs.errors import Failure, UsageError
 from xnatfs.text import printable
 
 _SHOWN = 20  # problems; the rest is counted
@@ -79,6 +82,11 @@ def command(
         if not dry:
             _make(folder)
             core.conversions.ask_for_all()
+            try:
+                for problem in _converted(core, [root.path for root in wanted], jobs):
+                    problems.say(problem)
+            except KeyboardInterrupt:
+                return _interrupted()
         reporter = _Reporter(problems, dry, as_json)
         copier = Copier(
             core.vfs,
@@ -95,11 +103,29 @@ def command(
         except KeyboardInterrupt:
             copier.stop()
             copier.join(_PATIENCE_S)
-            say("interrupted; run the same command to continue", err=True)
-            return 130
+            return _interrupted()
         copier.close()
         reporter.end(copier.tally, folder)
     return problems.exit_code
+
+
+def _interrupted() -> int:
+    say("interrupted; run the same command to continue", err=True)
+    return 130
+
+
+def _converted(core: Core, paths: list[str], jobs: int) -> list[str]:
+    """Convert the scans below some paths, before it is listed what they are; what was refused, and why."""
+    folders = [folder for path in paths for folder in folders_with_scans(path)]
+    scans = [ScanPath("", scan) for folder in folders for scan in scans_below(TreeScans(core), folder, [])]
+
+    def convert(scan: ScanPath) -> dict[str, Any]:
+        try:
+            return core.convert(scan.below)
+        except Failure as failure:
+            return {"images": 0, "problems": [failure.cause.sentence]}
+
+    return sorted(convert_all(scans, convert, jobs).problems)
 
 
 class _Reporter:
