@@ -16,9 +16,10 @@ from xnatfs.cli import main
 from xnatfs.concurrency import recent_failures
 from xnatfs.config import Limits
 from xnatfs.core import Core
+from xnatfs.demo.data.dicom_cases import Files
 from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
-from xnatfs.demo.model import Archive, CatalogEntry, Resource
+from xnatfs.demo.model import Archive, CatalogEntry, Resource, Scan
 from xnatfs.demo.server import DemoServer
 
 # Nothing ages by itself in a test that does not ask for it.
@@ -105,13 +106,13 @@ def command(
 class Shelf:
     """A server with one project P, subject s, session S and resource R, for files of the test's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str = "s", session: str = "S") -> None:
         self.archive = Archive(site="T")
         self.make = Maker(self.archive, datetime(2024, 1, 8, 9, 15))
         self.make.user("demo")
         self.project = self.make.project("P", "P", members=["demo"])
-        self.subject = self.make.subject(self.project, "s")
-        self.session = self.make.experiment(self.subject, "S", date="2024-01-08")
+        self.subject = self.make.subject(self.project, subject)
+        self.session = self.make.experiment(self.subject, session, date="2024-01-08")
         self.resource: Resource = self.make.resource(self.session, "R")
         self.server = DemoServer(self.archive)
 
@@ -123,6 +124,12 @@ class Shelf:
         """One more file."""
         self.server.call(lambda: self.resource.entries.append(entry))
         return entry
+
+    def dicom(self, id: str, kind: str, files: Files, label: str = "DICOM") -> Scan:
+        """One more scan, with a resource of DICOM files."""
+        scan = self.make.scan(self.session, id, kind)
+        self.make.resource(scan, label, files, format="DICOM")
+        return scan
 
     def downloads(self) -> int:
         """Requests for contents so far."""

@@ -39,11 +39,7 @@ T1 = f"{SESSION}/anat/{STEM}_run-01_T1w"
 
 @pytest.fixture(scope="module")
 def _server() -> Iterator[DemoServer]:
-    archive = Archive(site="T")
-    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
-    make.user("demo")
-    project = make.project("P", "P", members=["demo"])
-    session = make.experiment(make.subject(project, "s1"), "s1_MR", date="2024-01-08")
+    shelf = Shelf("s1", "s1_MR")
     good = stored(datasets(volume()))
     series = {
         "T1w": good,
@@ -56,11 +52,10 @@ def _server() -> Iterator[DemoServer]:
         "localizer": good,
     }
     for number, (name, files) in enumerate(series.items(), 1):
-        make.resource(make.scan(session, str(number), name), "DICOM", files, format="DICOM")
-    both = make.scan(session, "20", "PD")
-    make.resource(both, "DICOM", stored(datasets(volume("pd"))), format="DICOM")
-    make.resource(both, "NIFTI", {"a.nii.gz": b"the server's"}, format="NIFTI")
-    with DemoServer(archive) as server:
+        shelf.dicom(str(number), name, files)
+    both = shelf.dicom("20", "PD", stored(datasets(volume("pd"))))
+    shelf.make.resource(both, "NIFTI", {"a.nii.gz": b"the server's"}, format="NIFTI")
+    with shelf.server as server:
         yield server
 
 
@@ -233,8 +228,7 @@ def test_the_phase_of_a_field_map_is_no_magnitude(shelf: Shelf, compose: Compose
     """Catches: two series of one description that both pass for magnitudes once they are converted."""
     phase = of_type(datasets(volume("phase")), "ORIGINAL", "PRIMARY", "P", "ND")
     for id, files in (("1", stored(datasets(volume()))), ("2", stored(phase))):
-        scan = shelf.make.scan(shelf.session, id, "gre_field_mapping")
-        shelf.make.resource(scan, "DICOM", files, format="DICOM")
+        shelf.dicom(id, "gre_field_mapping", files)
     vfs = compose(shelf.server).vfs
     folder = f"{BIDS}/sub-s/ses-S/fmap"
     for name in names(vfs, folder):

@@ -8,20 +8,17 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.support import as_new, composed, read
-from tests.vfs.conftest import LIMITS, Compose
+from tests.vfs.conftest import LIMITS, Compose, Shelf
 from xnatfs.convert import conversion, converted_scans
 from xnatfs.convert.converter import Converter, find_converter
 from xnatfs.core import Core
 from xnatfs.demo.data.dicom_cases import datasets, stored, volume
-from xnatfs.demo.data.maker import Maker
 from xnatfs.demo.faults import Switches
-from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import Failure
 
@@ -31,14 +28,9 @@ IMAGE = f"{FOLDER}/sub-s_ses-MR_T1w.nii.gz"
 
 @pytest.fixture(scope="module")
 def _server() -> Iterator[DemoServer]:
-    archive = Archive(site="T")
-    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
-    make.user("demo")
-    session = make.experiment(
-        make.subject(make.project("P", "P", members=["demo"]), "s"), "s_MR", date="2024-01-08"
-    )
-    make.resource(make.scan(session, "1", "T1w"), "DICOM", stored(datasets(volume())), format="DICOM")
-    with DemoServer(archive) as server:
+    shelf = Shelf("s", "s_MR")
+    shelf.dicom("1", "T1w", stored(datasets(volume())))
+    with shelf.server as server:
         yield server
 
 

@@ -7,7 +7,6 @@ import gzip
 import io
 import threading
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
@@ -15,14 +14,12 @@ import numpy as np
 import pytest
 
 from tests.support import composed, read
-from tests.vfs.conftest import LIMITS, Compose
+from tests.vfs.conftest import LIMITS, Compose, Shelf
 from xnatfs import extras
 from xnatfs.cache import maintenance
 from xnatfs.convert import conversion, converted_scans, walk_guard
 from xnatfs.core import Core
 from xnatfs.demo.data.dicom_cases import datasets, in_time, stored, three_echoes, volume
-from xnatfs.demo.data.maker import Maker
-from xnatfs.demo.model import Archive
 from xnatfs.demo.server import DemoServer
 from xnatfs.vfs import Vfs
 
@@ -33,11 +30,7 @@ INCOMPLETE = f"{SESSION}/3-bold"
 
 @pytest.fixture(scope="module")
 def _server() -> Iterator[DemoServer]:
-    archive = Archive(site="T")
-    make = Maker(archive, datetime(2024, 1, 8, 9, 15))
-    make.user("demo")
-    project = make.project("P", "P", members=["demo"])
-    session = make.experiment(make.subject(project, "s1"), "S1", date="2024-01-08")
+    shelf = Shelf("s1", "S1")
     good = stored(datasets(volume()))
     series = {
         "T1w": good,
@@ -46,16 +39,13 @@ def _server() -> Iterator[DemoServer]:
         "captures": {},
     }
     for number, (name, files) in enumerate(series.items(), 1):
-        make.resource(make.scan(session, str(number), name), "DICOM", files, format="DICOM")
-    both = make.scan(session, "5", "both")
-    make.resource(both, "DICOM", good, format="DICOM")
-    make.resource(both, "NIFTI", {"a.nii": b"x"}, format="NIFTI")
-    make.resource(
-        make.scan(session, "6", "copy"), "secondary", stored(datasets(volume("other"))), format="DICOM"
-    )
-    make.resource(make.scan(session, "7", "text"), "NOTES", {"a.txt": b"x"})
-    make.experiment(make.subject(project, "s2"), "S2", date="2024-01-09")
-    with DemoServer(archive) as server:
+        shelf.dicom(str(number), name, files)
+    both = shelf.dicom("5", "both", good)
+    shelf.make.resource(both, "NIFTI", {"a.nii": b"x"}, format="NIFTI")
+    shelf.dicom("6", "copy", stored(datasets(volume("other"))), "secondary")
+    shelf.make.resource(shelf.make.scan(shelf.session, "7", "text"), "NOTES", {"a.txt": b"x"})
+    shelf.make.experiment(shelf.make.subject(shelf.project, "s2"), "S2", date="2024-01-09")
+    with shelf.server as server:
         yield server
 
 
