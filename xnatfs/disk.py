@@ -14,6 +14,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,33 @@ _PIECE_BYTES = 2**20
 _PROBE_BYTES = 2**16
 # Between two disks, or where the kernel or the disk cannot do it.
 _NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+class OpenedFile:
+    """An open file of something that is kept; a `tree.node.OpenContent`.
+
+    Args:
+        fd: it is closed with this.
+        stamp: names its content.
+        closed: called once it is.
+    """
+
+    def __init__(self, fd: int, stamp: str, closed: Callable[[], None] = lambda: None) -> None:
+        self._fd = fd
+        self._closed = closed
+        self.size = os.fstat(fd).st_size
+        self.stamp = stamp
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset`, shorter only at the end."""
+        return os.pread(self._fd, length, offset)
+
+    def close(self) -> None:
+        """No more reads."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._closed()
 
 
 def disk_failure(error: OSError | sqlite3.Error, subject: str) -> Failure:

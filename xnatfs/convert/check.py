@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from xnatfs.convert.headers import ImageFile, ImageFrame
+from xnatfs.convert.frames import ImageFrame
+from xnatfs.convert.headers import ImageFile
 from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.split import Part, Shot
 from xnatfs.extras import Lazy

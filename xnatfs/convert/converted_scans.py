@@ -23,13 +23,14 @@ from xnatfs.concurrency.single_flight import SingleFlight, WorkerPool
 from xnatfs.config import Limits
 from xnatfs.content.series_fetch import SeriesFetcher
 from xnatfs.convert.conversion import Conversion, conversion_key, convert
-from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore, OpenConverted
+from xnatfs.convert.converted_store import ConvertedScan, ConvertedStore
 from xnatfs.convert.converter import Converter, find_converter
 from xnatfs.convert.headers import ImageFile, prepare, scanned
 from xnatfs.convert.pack import converted_by, stripped
 from xnatfs.convert.refusal import Refusal
 from xnatfs.convert.walk_guard import WalkGuard
 from xnatfs.diagnostics import Diagnostics
+from xnatfs.disk import OpenedFile
 from xnatfs.errors import Cause, Failure, MissingExtra
 from xnatfs.server.records import FileRecord
 
@@ -138,7 +139,7 @@ class ConvertedScans:
             self._guard.begin(key, scan.records[0].base)
         return self._flights.get(key, lambda: self._make(key, scan), self._limits.table_deadline)
 
-    def open(self, key: str, scan: DicomFiles, suffix: str) -> OpenConverted:
+    def open(self, key: str, scan: DicomFiles, suffix: str) -> OpenedFile:
         """A file of a converted scan.
 
         Args:

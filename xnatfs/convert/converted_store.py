@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from xnatfs.config import private_folder
 from xnatfs.convert.conversion import Conversion, ImageFacts
 from xnatfs.convert.split import RefusedPart
-from xnatfs.disk import disk_failure
+from xnatfs.disk import OpenedFile, disk_failure
 
 _MADE = "made.json"
 _LEFT_BEHIND_AFTER_S = 10.0  # after which a folder that no process has locked was left by a killed one
@@ -43,25 +43,6 @@ class ConvertedScan(NamedTuple):
     sizes: dict[str, int]
     refused: tuple[RefusedPart, ...]
     facts: dict[str, ImageFacts]
-
-
-class OpenConverted:
-    """An open file of a converted scan; a `tree.node.OpenContent`."""
-
-    def __init__(self, fd: int, stamp: str) -> None:
-        self._fd = fd
-        self.size = os.fstat(fd).st_size
-        self.stamp = stamp
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`, shorter only at the end."""
-        return os.pread(self._fd, length, offset)
-
-    def close(self) -> None:
-        """No more reads."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 def _locked(folder: Path) -> int:
@@ -135,7 +116,7 @@ class ConvertedStore:
         except OSError:
             return False
 
-    def open(self, key: str, name: str) -> OpenConverted | None:
+    def open(self, key: str, name: str) -> OpenedFile | None:
         """A file of a scan; None if it is not there (any more), or a power cut left part of it."""
         folder, made = self._folder / key, self.get(key)
         try:
@@ -150,7 +131,7 @@ class ConvertedStore:
         with contextlib.suppress(OSError):
             if time.time() - (folder / _MADE).stat().st_mtime > _TOUCH_AFTER_S:
                 os.utime(folder / _MADE)  # used just now
-        return OpenConverted(fd, f"{key} {name}")
+        return OpenedFile(fd, f"{key} {name}")
 
     @contextmanager
     def workplace(self) -> Iterator[Path]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from xnatfs.convert.headers import ImageFile, ImageFrame, Vector, scanned
+from xnatfs.convert.frames import ImageFrame, Vector
+from xnatfs.convert.headers import ImageFile, scanned
 from xnatfs.convert.refusal import Refusal
 
 _UNEVEN = 0.01  # of the distance between slices

@@ -17,12 +17,12 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatfs.config import private_folder
-from xnatfs.disk import disk_failure, write_private_json
+from xnatfs.disk import OpenedFile, disk_failure, write_private_json
 from xnatfs.errors import Cause, Failure
 from xnatfs.tables.engine.finished_table import FinishedTable, Variant
 
@@ -43,28 +43,6 @@ class Manifest:
     state: str = ""  # of the project when it was built, see `Builder.state`
     # epoch seconds of the last build: some changes move no stamp, so it is built again after some hours
     compared: float = 0.0
-
-
-class OpenFile:
-    """An open file of a table; a `tree.node.OpenContent`."""
-
-    def __init__(self, fd: int, size: int, closed: Callable[[], None]) -> None:
-        self._fd = fd
-        self._closed = closed
-        self.size = size
-        status = os.fstat(fd)
-        self.stamp = f"{status.st_ino} {status.st_mtime_ns}"  # every build is a new file
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`."""
-        return os.pread(self._fd, length, offset)
-
-    def close(self) -> None:
-        """No more reads."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._closed()
 
 
 class TableFileStore:
@@ -98,7 +76,7 @@ class TableFileStore:
         """Whether a file of a table is open: then every opener gets the build it is of."""
         return self._handles.get(name, 0) > 0
 
-    def open(self, name: str, manifest: Manifest, variant: Variant) -> OpenFile | None:
+    def open(self, name: str, manifest: Manifest, variant: Variant) -> OpenedFile | None:
         """A file of a build; None if it is not there."""
         path = self.path(name) / f"{manifest.fingerprint}{variant.suffix}"
         with self._lock:
@@ -109,9 +87,11 @@ class TableFileStore:
                     self._manifests.pop(name, None)
                 return None
             self._handles[name] += 1
-        return OpenFile(fd, os.fstat(fd).st_size, lambda: self._closed(name))
+        status = os.fstat(fd)
+        stamp = f"{status.st_ino} {status.st_mtime_ns}"  # every build is a new file
+        return OpenedFile(fd, stamp, lambda: self._closed(name))
 
-    def open_pending(self, name: str, variant: Variant) -> OpenFile | None:
+    def open_pending(self, name: str, variant: Variant) -> OpenedFile | None:
         """A file of the build that waits until the old one is closed; None if there is none."""
         pending = self._pending.get(name)
         return None if pending is None else self.open(name, pending, variant)

@@ -25,9 +25,10 @@ from cachetools import TTLCache
 
 from xnatfs.concurrency.single_flight import SharedCall, SingleFlight, WorkerPool
 from xnatfs.config import Limits
+from xnatfs.disk import OpenedFile
 from xnatfs.errors import UNANSWERED, Cause, Failure, MissingExtra, UsageError
 from xnatfs.tables.engine.build import Builder
-from xnatfs.tables.engine.file_store import Manifest, OpenFile, TableFileStore
+from xnatfs.tables.engine.file_store import Manifest, TableFileStore
 from xnatfs.tables.engine.finished_table import (
     FinishedTable,
     Variant,
@@ -106,7 +107,7 @@ class TableFiles:
             return False
         return self._outdated(request, manifest)
 
-    def open(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> OpenFile:
+    def open(self, project: str, key: str, variant: Variant, sessions: Sequence[str] = ()) -> OpenedFile:
         """A file of a table, built now unless it is there.
 
         Raises:
