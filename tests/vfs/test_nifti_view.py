@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import composed, read
-from tests.vfs.conftest import LIMITS, Compose, Shelf
+from tests.vfs.conftest import LIMITS, Command, Compose, Shelf
 from xnatfs import extras
 from xnatfs.cache import maintenance
 from xnatfs.convert import conversion, converted_scans, walk_guard
@@ -183,9 +183,11 @@ def test_a_walk_that_reads_nothing_is_stopped_and_one_that_reads_is_not(
 
 
 def test_a_program_that_walks_gets_an_error_until_a_scan_is_converted(
-    mounted: Core, server: DemoServer, runs: list[int]
+    mounted: Core, server: DemoServer, runs: list[int], command: Command
 ) -> None:
     """Catches: `find` that converts, or that takes a scan for an empty folder."""
+    dry = command(server, "get", "-n", T1[1:], "out")
+    assert dry.code == 1 and "not converted yet" in dry.err
     assert [name for name, _ in mounted.vfs.entries(SESSION, walking=True)] == names(mounted.vfs, SESSION)
     for path in (T1, INCOMPLETE):
         with pytest.raises(OSError) as raised:

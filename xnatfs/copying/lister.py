@@ -56,7 +56,7 @@ class Lister:
 
     Args:
         failed: called with a path that cannot be listed, or has no folder here, and the reason.
-        dry: make no folders.
+        dry: make no folders, and convert no scans.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class Lister:
                     yield [Source(root.path, root.target, attributes)]
                     continue
                 # In the order of the catalog, in which a zip has them.
-                entries = sorted(self._vfs.entries(root.path), key=lambda entry: entry[1].inode)
+                listed = self._vfs.entries(root.path, walking=self._dry)
+                entries = sorted(listed, key=lambda entry: entry[1].inode)
                 self._make(root.target, root.twin)
             except Failure as failure:
                 self._failed(root.path, failure.cause.sentence)
