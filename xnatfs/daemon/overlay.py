@@ -36,9 +36,8 @@ _START = 30.0  # seconds for fuse-overlayfs to start
 _LOOK = 5.0  # seconds between checks for changes on the server
 _CAP_SYS_ADMIN = 21
 # writeback=0: written data is in DIR even if fuse-overlayfs then dies. timeout=0: with any other value
-# nothing new on the server shows (measured with 1.10). static_nlink: else `stat` of a folder lists all its
-# subfolders to count them, which fetches and converts scans; versions that do not know it ignore it.
-_PROGRAM_OPTIONS = "writeback=0,timeout=0,static_nlink"
+# nothing new on the server shows (measured with 1.10).
+_PROGRAM_OPTIONS = "writeback=0,timeout=0"
 
 
 # --- what this machine supports -----------------------------------------------------------------------------
