@@ -97,12 +97,7 @@ class Vfs:
         sizes_doubtful: whether listings changed so recently that the kernel may still have an old size.
         room: bytes that the cache may take, and how many of these are free, for `statfs`.
         now: the time in seconds that listings age by.
-
-    Attributes:
-        for_program: fuse-overlayfs reads it, see `fuse.overlay_lower`.
     """
-
-    for_program = False
 
     def __init__(
         self,

@@ -29,7 +29,6 @@ class FakeVfs:
     def __init__(self) -> None:
         self.opened = Opened(5, False, "v1")
         self.released: list[int] = []
-        self.for_program = False
         self.walked: list[bool] = []
         self.listed = [("a", FILE), ("b\udcff", FOLDER)]
         self.interrupted: Callable[[], bool] | None = None
@@ -42,8 +41,6 @@ class FakeVfs:
 
     def entries(self, path: str, *, walking: bool = False) -> list[tuple[str, Attributes]]:
         self.walked.append(walking)
-        if path == "/away":
-            raise Failure(Cause.TIMED_OUT, path)
         return list(self.listed)
 
     def open(self, path: str, flags: int) -> Opened:
@@ -126,19 +123,6 @@ def test_a_struct_stat_is_filled_for_readdirplus(adapter: fuse.Adapter) -> None:
     assert (filled.st_uid, filled.st_gid) == (1001, 1002)
     assert filled.st_mtimespec.tv_sec == 1709618828
     assert filled.st_mtimespec.tv_nsec == pytest.approx(620_000_000, abs=1000)
-
-
-def test_below_fuse_overlayfs_a_folder_that_cannot_be_listed_fails_when_it_is_read(
-    adapter: fuse.Adapter, vfs: FakeVfs
-) -> None:
-    """Catches: a folder of a server that is away, shown as an empty one."""
-    with pytest.raises(OSError):
-        adapter.opendir("/away")
-    vfs.for_program = True
-    handle = adapter.opendir("/away")
-    with pytest.raises(OSError) as caught:
-        adapter.fill(handle, 0, 1, lambda *_: True)
-    assert caught.value.errno == errno.ETIMEDOUT
 
 
 def test_who_walks_opens_folders_as_fts_does(adapter: fuse.Adapter, vfs: FakeVfs) -> None:

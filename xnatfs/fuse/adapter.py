@@ -177,17 +177,10 @@ class Adapter(Operations, mfusepy.Operations):  # type: ignore[misc]  # mfusepy 
         same in each.
         """
         walking = self.opened_by_walk(mfusepy.fuse_get_context()[2], flags)
-        try:
-            folder = _Listed(path, self._list(path, walking=walking))
-        except OSError as error:
-            if not self._vfs.for_program or error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            # fuse-overlayfs shows a folder that it cannot open as an empty one, and passes on an error from
-            # reading it (measured with 1.10). `fill` lists again, and raises what it then meets.
-            folder = _Listed(path, [], begun=True)
+        listed = self._list(path, walking=walking)
         with self._lock:
             self._next_folder += 1
-            self._folders[self._next_folder] = folder
+            self._folders[self._next_folder] = _Listed(path, listed)
             return self._next_folder
 
     def _list(self, path: str, *, walking: bool = False) -> list[tuple[bytes, Attributes]]:

@@ -38,6 +38,7 @@ class Lower(Vfs):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.for_program = False  # for fuse-overlayfs, not for the kernel's overlay
         self._listed: LRUCache[str, dict[str, Attributes]] = LRUCache(_FOLDERS)
         self._listed_lock = threading.Lock()
 
