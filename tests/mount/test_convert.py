@@ -128,7 +128,7 @@ def test_a_mount_that_is_killed_while_it_converts_leaves_nothing(server: DemoSer
             ["cat", mounted.point / image], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            until(lambda: list(tmp_path.glob("cache/*/converted/.work-*/source/*")))
+            until(lambda: list(tmp_path.glob("cache/*/converted/.work-*/source/*")), 60)  # listings first
             kill(pid)
             assert reader.wait(60) != 0
         finally:
