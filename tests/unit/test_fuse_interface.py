@@ -11,7 +11,9 @@ import pytest
 from xnatfs.config import HIGH_LEVEL, LOW_LEVEL, Settings
 from xnatfs.errors import Cause, Failure
 from xnatfs.fuse import adapter, interface, lowlevel, session
+from xnatfs.fuse.backing_files import BackingFiles
 from xnatfs.fuse.indexers import IndexerWatch
+from xnatfs.fuse.library import CAP_PASSTHROUGH
 
 KNOWLEDGE: Any = SimpleNamespace(version=lambda: 0, learnt_count=lambda: 0, watchable=lambda folder: "")
 
@@ -45,6 +47,41 @@ def test_the_high_level_interface_is_the_default_and_serves_overlays() -> None:
     assert isinstance(made(lower=True), adapter.Adapter)
     if not session.missing():
         assert isinstance(made(), lowlevel.LowLevel)
+
+
+class Kernel:
+    """Takes or refuses cached files."""
+
+    refusal = 0
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, bytes]] = []
+
+    def control(self, request: int, argument: bytes) -> int:
+        self.calls.append((request & 0xFF, argument))
+        if self.refusal:
+            raise OSError(self.refusal, "refused")
+        return 3
+
+
+def test_a_cached_file_that_the_kernel_refuses_is_opened_in_the_usual_way() -> None:
+    kernel: Any = Kernel()
+    files = BackingFiles(kernel)
+    old = SimpleNamespace(capable=0, want=1)
+    files.begin(old)
+    assert (files.register(9), old.want, kernel.calls) == (0, 1, [])  # it was not offered
+    new = SimpleNamespace(capable=CAP_PASSTHROUGH | 2, want=1)
+    files.begin(new)
+    assert (files.register(9), new.want) == (3, CAP_PASSTHROUGH | 1)
+    files.forget(3)
+    files.forget(0)
+    assert [(kind, argument[:4]) for kind, argument in kernel.calls] == [(1, b"\t\0\0\0"), (2, b"\3\0\0\0")]
+    for refusal, again in ((errno.ELOOP, 3), (errno.EPERM, 0)):  # of this file, of every one
+        kernel.refusal = refusal
+        assert files.register(9) == 0
+        files.forget(3)  # no error for who closes a file
+        kernel.refusal = 0
+        assert files.register(9) == again
 
 
 @pytest.mark.skipif(bool(session.missing()), reason=f"high-level interface: {session.missing()}")

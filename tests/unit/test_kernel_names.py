@@ -17,6 +17,7 @@ from xnatfs.fuse.kernel_names import KernelNames
 from xnatfs.fuse.name_watch import NameWatch
 from xnatfs.fuse.node_table import ROOT, NodeTable
 from xnatfs.fuse.open_nodes import OpenNodes
+from xnatfs.fuse.wire import KEEP_CACHE, PASSTHROUGH
 from xnatfs.tree.node import UnknownSize
 from xnatfs.tree.project_folders import session_part
 from xnatfs.vfs import Attributes, Opened
@@ -118,15 +119,18 @@ def test_a_retired_number_keeps_its_path_which_has_another_one(asked: str) -> No
 # --- versions of open files ---------------------------------------------------------------------------------
 
 
+ANEW, KEPT = (0, 0), (KEEP_CACHE, 0)
+
+
 def opened(handle: int, version: str, size: int = 10) -> Opened:
     return Opened(handle, False, version, size, FILE._replace(size=size))
 
 
 def test_an_open_node_has_one_version_and_shows_it_until_it_is_closed() -> None:
     files = OpenNodes()
-    assert [files.opened(7, opened(1, "v1")), files.opened(7, opened(2, "v1"))] == [False, True]
+    assert [files.opened(7, opened(1, "v1")), files.opened(7, opened(2, "v1"))] == [ANEW, KEPT]
     assert files.opened(7, opened(3, "v2", 20)) is None  # another node, please
-    assert files.opened(8, opened(3, "v2", 20)) is False
+    assert files.opened(8, opened(3, "v2", 20)) == ANEW
     files.closed(7, 1)
     assert (files.shown(7), files.shown(8)) == (FILE._replace(size=10), FILE._replace(size=20))
     assert not files.outdated(7, FILE._replace(size=10)) and not files.outdated(9, FILE)
@@ -136,9 +140,27 @@ def test_an_open_node_has_one_version_and_shows_it_until_it_is_closed() -> None:
     files.closed(7, 2)
     files.closed(7, 2)
     assert files.shown(7) is None and len(files) == 1
-    assert [files.opened(7, opened(4, "v1")), files.opened(9, opened(5, ""))] == [True, False]
+    assert [files.opened(7, opened(4, "v1")), files.opened(9, opened(5, ""))] == [KEPT, ANEW]
     files.closed(7, 4)
-    assert files.opened(7, opened(6, "v2")) is False  # its pages are those of v1
+    assert files.opened(7, opened(6, "v2")) == ANEW  # its pages are those of v1
+
+
+def test_a_node_is_open_in_one_way_only() -> None:
+    """With the kernel's own pages, or by one cached file; anything else is EIO for who opens it."""
+    files, numbers = OpenNodes(), iter((4, 5, 0))
+
+    def register() -> int:
+        return next(numbers)
+
+    assert files.opened(7, opened(1, "v1"), register) == (PASSTHROUGH, 4)
+    assert files.opened(7, opened(2, "v1"), register) == (PASSTHROUGH, 4)
+    assert files.opened(7, opened(3, "v2"), register) is None
+    assert (files.closed(7, 1), files.closed(7, 2), files.closed(7, 2)) == (0, 4, 0)
+    assert files.opened(7, opened(4, "v1"), register) == (PASSTHROUGH, 5)
+    assert files.opened(8, opened(5, "v1"), register) == ANEW  # refused
+    assert files.opened(8, opened(6, "v1"), register) == KEPT
+    assert files.closed(7, 4) == 5
+    assert files.opened(7, opened(7, "v1")) == ANEW  # no pages are left of it
 
 
 def test_a_version_whose_stamp_is_not_known_is_no_other_one() -> None:

@@ -24,6 +24,7 @@ import mfusepy as mfusepy
 LIBFUSE = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
 CAP_READDIRPLUS = 1 << 13
 CAP_READDIRPLUS_AUTO = 1 << 14
+CAP_PASSTHROUGH = 1 << 29  # offered by libfuse from 3.17 on
 THREADS = 256
 BACKGROUND = 512  # requests the kernel may have under way: a dozen stuck reads must not starve the others
 

@@ -2,7 +2,7 @@
 
 Used by `daemon`. Beside what `adapter` does over the high-level interface, the kernel keeps listings, and
 names for an hour while they are watched (`kernel_names`), listings are packed at once (`wire`), and whole,
-checked files are answered from their descriptor.
+checked files are answered from their descriptor, or read by the kernel itself (`backing_files`).
 Threading: libfuse calls from up to 256 threads of its own.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from xnatfs.config import Limits
 from xnatfs.fuse import session, wire
+from xnatfs.fuse.backing_files import BackingFiles
 from xnatfs.fuse.caller import is_to_end
 from xnatfs.fuse.folder_requests import FolderRequests
 from xnatfs.fuse.indexers import IndexerWatch
@@ -50,8 +51,9 @@ class LowLevel(Operations):
         inode32: bool = False,
     ) -> None:
         super().__init__(vfs, limits, started, watch)
-        self.counts |= {"lookup": 0, "opendir": 0, "forget": 0}
+        self.counts |= {"lookup": 0, "opendir": 0, "forget": 0, "passthrough": 0}
         self._session = session.Session(self._answer_error)
+        self._backing = BackingFiles(self._session)
         self._packer = wire.Packer(uid, gid, shown_inode(inode32=inode32))
         self._names = KernelNames(vfs, self._session, limits.ttl, limits.kernel_ttl, knowledge)
         self._nodes = self._names.nodes
@@ -92,6 +94,7 @@ class LowLevel(Operations):
 
     def _init(self, connection: Any) -> None:
         set_limits(connection.contents)
+        self._backing.begin(connection.contents)
         self._names.begin()
         self._started()
 
@@ -159,8 +162,8 @@ class LowLevel(Operations):
         self.opened_by(session.caller(request), folder=False)
         with self.operation():
             opened = self._vfs.open(path, session.flags_of(info) & ~os.O_NOFOLLOW)
-        keep = self._names.open.opened(node, opened)
-        if keep is None:  # another version is open there
+        way = self._names.open.opened(node, opened, lambda: self._register(opened.handle))
+        if way is None:  # another version is open there
             self._vfs.release(opened.handle)
             self._nodes.retire(node)
             # Upon which the kernel looks the path up and opens what it finds.
@@ -173,8 +176,14 @@ class LowLevel(Operations):
             except OSError:
                 self._close(node, opened.handle)
                 raise
-        if not session.reply(request, wire.opened(opened.handle, wire.KEEP_CACHE * keep)):
+        if way[1]:
+            self.counts["passthrough"] += 1
+        if not session.reply(request, wire.opened(opened.handle, *way)):
             self._close(node, opened.handle)  # the kernel will not: who asked is gone
+
+    def _register(self, handle: int) -> int:
+        whole = self._vfs.descriptor(handle, 0, 0)
+        return self._backing.register(whole[0]) if whole is not None else 0
 
     def _read(self, request: int, _: int, size: int, offset: int, info: int) -> None:
         self.counts["read"] += 1
@@ -193,7 +202,7 @@ class LowLevel(Operations):
 
     def _close(self, node: int, handle: int) -> None:
         self._vfs.release(handle)
-        self._names.open.closed(node, handle)
+        self._backing.forget(self._names.open.closed(node, handle))
 
     # --- the rest -------------------------------------------------------------------------------------------
 

@@ -13,10 +13,12 @@ Threading: any thread; one lock, held only briefly.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
+from xnatfs.fuse.wire import KEEP_CACHE, PASSTHROUGH
 from xnatfs.tree.node import UnknownSize
 from xnatfs.vfs import Attributes, Opened
 
@@ -25,10 +27,13 @@ _REMEMBERED = 200_000  # nodes whose pages the kernel may still have
 
 @dataclass
 class _Open:
-    """An open node: what it shows, and its handles."""
+    """An open node: what it shows, the kernel's number for the file that it reads by itself (0: it has pages
+    of its own), and its handles.
+    """
 
     version: str
     shown: Attributes
+    backing: int
     handles: set[int] = field(default_factory=set)
 
 
@@ -44,29 +49,41 @@ class OpenNodes:
         """How many nodes are open."""
         return len(self._open)
 
-    def opened(self, node: int, opened: Opened) -> bool | None:
-        """A file was opened: whether the kernel may keep its pages of this node; None, and nothing is noted,
-        if another version is open there.
+    def opened(
+        self, node: int, opened: Opened, register: Callable[[], int] = lambda: 0
+    ) -> tuple[int, int] | None:
+        """A file was opened: the flags of the answer (FOPEN_...), and the file that the kernel reads by
+        itself; None, and nothing is noted, if another version is open there.
+
+        Args:
+            register: the kernel's number for the cached file, 0 for none. Not called for a node that is open
+                already: the kernel refuses to have one open in both ways, or with two files.
         """
         with self._lock:
             one = self._open.get(node)
             if one is None:
-                one = self._open[node] = _Open(opened.version, opened.shown)
+                one = self._open[node] = _Open(opened.version, opened.shown, register())
             elif not _same(one.version, opened.version):
                 return None
             one.handles.add(opened.handle)
+            if one.backing:
+                self._pages.pop(node, None)  # the kernel drops them
+                return PASSTHROUGH, one.backing
             keep = bool(opened.version) and self._pages.get(node) == opened.version
             self._pages[node] = opened.version
-            return keep
+            return KEEP_CACHE * keep, 0
 
-    def closed(self, node: int, handle: int) -> None:
-        """A file was closed."""
+    def closed(self, node: int, handle: int) -> int:
+        """A file was closed; the file that nobody has the kernel read by itself any more, or 0."""
         with self._lock:
             one = self._open.get(node)
-            if one is not None:
-                one.handles.discard(handle)
-                if not one.handles:
-                    del self._open[node]
+            if one is None:
+                return 0
+            one.handles.discard(handle)
+            if one.handles:
+                return 0
+            del self._open[node]
+            return one.backing
 
     def shown(self, node: int) -> Attributes | None:
         """What an open node shows; None if it is not open."""

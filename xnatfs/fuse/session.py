@@ -11,6 +11,8 @@ Threading: `run` blocks its thread; the rest may be called from any.
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import logging
 import os
 import platform
@@ -320,6 +322,17 @@ class Session:
             except OSError:
                 return False
         return True
+
+    def control(self, request: int, argument: bytes) -> int:
+        """An `ioctl` on the connection to the kernel; what it returns.
+
+        Raises:
+            OSError: the kernel refuses, or the mount has ended.
+        """
+        with self._notified() as session:
+            if session is None:
+                raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+            return int(fcntl.ioctl(libfuse.fuse_session_fd(session), request, bytearray(argument)))
 
     @contextmanager
     def _notified(self) -> Iterator[int | None]:

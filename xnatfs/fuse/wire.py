@@ -16,7 +16,7 @@ from xnatfs.fuse.operations import BLOCK_SIZE, MAX_NAME, READ_SIZE, nanoseconds
 from xnatfs.vfs import Attributes
 
 # Of an open file or folder (FOPEN_...).
-DIRECT_IO, KEEP_CACHE, CACHE_DIR = 1, 2, 8
+DIRECT_IO, KEEP_CACHE, CACHE_DIR, PASSTHROUGH = 1, 2, 8, 128
 
 _ATTR = "QQQqqqIIIIIIIIII"  # ino size blocks atime mtime ctime, their nanoseconds, mode ... flags
 _ENTRY = struct.Struct("=QQQQII" + _ATTR)  # node generation, how long name and attributes hold
@@ -144,9 +144,9 @@ def bare(name: bytes, inode: int, kind: int, offset: int) -> bytes:
     return _DIRENT.pack(inode or _UNKNOWN_INODE, offset, len(name), kind) + name + _PADDING[len(name) & 7]
 
 
-def opened(handle: int, flags: int) -> bytes:
-    """The answer to OPEN and OPENDIR."""
-    return _OPEN.pack(handle, flags, 0)
+def opened(handle: int, flags: int, backing: int = 0) -> bytes:
+    """The answer to OPEN and OPENDIR; `backing` is the file that the kernel reads by itself (PASSTHROUGH)."""
+    return _OPEN.pack(handle, flags, backing)
 
 
 def statfs(blocks: int, free: int) -> bytes:
