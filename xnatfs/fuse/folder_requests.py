@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 
 from xnatfs.fuse import session, wire
-from xnatfs.fuse.kernel_names import KernelNames
+from xnatfs.fuse.kernel_names import LONG, KernelNames
 from xnatfs.fuse.operations import Operations
 from xnatfs.tree.node import Node
 from xnatfs.vfs import Attributes, Vfs
@@ -24,13 +24,10 @@ _DOTS = (b".", b"..")
 class _OpenFolder:
     """An open folder: what it was and listed when it was opened, and whether any program has read it."""
 
-    __slots__ = ("attributes", "begun", "entries", "listing", "node", "path", "since", "valid")
+    __slots__ = ("attributes", "begun", "entries", "listing", "node", "since", "valid")
 
-    def __init__(
-        self, node: int, path: str, attributes: Attributes, listing: Mapping[str, Node], since: int
-    ) -> None:
+    def __init__(self, node: int, attributes: Attributes, listing: Mapping[str, Node], since: int) -> None:
         self.node = node
-        self.path = path
         self.attributes = attributes
         self.listing = listing
         self.since = since  # what the mount knew before it was listed
@@ -64,18 +61,26 @@ class FolderRequests:
             return next((one.attributes for one in self._open.values() if one.node == node), None)
 
     def opendir(self, request: int, node: int, info: int) -> None:
-        """List a folder; the listing serves all reading by this handle, so that offsets mean the same."""
+        """List a folder; the listing serves all reading by this handle, so that offsets mean the same. What
+        the kernel keeps and is watched is hardly looked at: a second `find` does nothing else.
+        """
         self._operations.counts["opendir"] += 1
-        walking = self._operations.opened_by_walk(session.caller(request), session.flags_of(info))
-        path, since = self._names.nodes.path(node), self._names.since()
-        with self._operations.operation():
-            attributes, listing = self._vfs.folder(path, walking=walking)
-        folder = _OpenFolder(node, path, attributes, listing, since)
-        with self._lock:
-            handle = next(self._handles)
-            self._open[handle] = folder
-        flags = self._names.kept.opened(node, handle, listing)
+        handle, since = next(self._handles), self._names.since()
+        copy = self._names.still_kept(node, handle)
+        if copy is not None:
+            folder = _OpenFolder(node, *copy, since)
+            flags = wire.CACHE_DIR | wire.KEEP_CACHE
+        else:
+            walking = self._operations.opened_by_walk(session.caller(request), session.flags_of(info))
+            with self._operations.operation():
+                path = self._names.nodes.path(node)
+                attributes, listing = self._vfs.folder(path, walking=walking)
+            self._names.looked(path)
+            folder = _OpenFolder(node, attributes, listing, since)
+            flags = self._names.kept.opened(node, handle, listing)
         folder.begun = bool(flags & wire.KEEP_CACHE)  # for all that is known: the kernel does not ask
+        with self._lock:
+            self._open[handle] = folder
         if not session.reply(request, wire.opened(handle, flags)):
             self._close(node, handle)
 
@@ -129,18 +134,20 @@ class FolderRequests:
     ) -> tuple[list[tuple[str, Attributes]], wire.Validity]:
         """The entries of an open folder, of which the kernel reads from `offset` on; how long they hold."""
         folder, kept = self._open[handle], self._names.kept
+        path = self._names.nodes.path(node)
         with self._operations.operation():
             if offset == 0 and folder.begun:  # `rewinddir`: the current listing (POSIX)
                 folder.since = self._names.since()
-                folder.listing = self._vfs.folder(folder.path)[1]
+                folder.attributes, folder.listing = self._vfs.folder(path)
             if offset == 0 or folder.entries is None:
-                folder.entries = self._vfs.described(folder.path, folder.listing)
+                folder.entries = self._vfs.described(path, folder.listing)
         folder.begun = True
-        valid = self._names.validity(folder.path, folder.since)
+        valid = self._names.validity(path, folder.since)
         if offset == 0:
             folder.valid = valid
             settled = all(one.settled for one in folder.listing.values())
-            kept.read(node, handle, folder.listing, valid.seconds, settled=settled)
+            watched = self._names.watched(path, folder.attributes) if valid == LONG else None
+            kept.read(node, handle, folder.listing, valid.seconds, settled=settled, watched=watched)
         elif valid != folder.valid:
             kept.forget((node,))  # some of its names hold longer than others
         if offset and kept.in_conflict(node, handle):

@@ -9,6 +9,9 @@ time, and there is where freshness is looked at. Its copy may stay
   takes longer than listing anew (measured: 44,647 look-ups after one `find`);
 - if nothing in the folder changes by itself, as a table does that is being built.
 
+Where the server is watched (`name_watch`), and a program looked but a moment ago at any folder of the same
+project, a folder is not even looked at (`reopened`).
+
 The copy is one for all who have the folder open, while each of them is to see the listing of his `opendir`
 (docs/semantics.md 1.7). So who opens a folder that has changed, while others still read the older listing,
 goes past the copy. After `rewinddir` the kernel cannot be told so any more: then the copy is dropped while it
@@ -24,23 +27,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from xnatfs.fuse.wire import CACHE_DIR, KEEP_CACHE
+from xnatfs.vfs import Attributes
 
 Listing = Mapping[str, Any]
 _PART = 0.75  # of the time that names hold: so long after a listing the kernel may show its copy
 _SMALL = 10_000  # entries that are compared one by one
 
 
+class Watched(NamedTuple):
+    """The folder that is watched for a folder below it, and the attributes of that one."""
+
+    top: str
+    attributes: Attributes
+
+
 class _Copy:
     """What the kernel has of one folder."""
 
-    __slots__ = ("learnt", "listing", "until")
+    __slots__ = ("learnt", "listing", "until", "watched")
 
-    def __init__(self, listing: Listing, until: float, learnt: object) -> None:
+    def __init__(self, listing: Listing, until: float, learnt: object, watched: Watched | None) -> None:
         self.listing = listing
         self.until = until
+        self.watched = watched
         self.learnt = learnt
 
 
@@ -69,22 +81,49 @@ class KeptFolders:
                 return 0
             handles[handle] = listing
             copy = self._copies.get(node)
-            if (
-                copy is not None
-                and self._clock() < copy.until
-                and copy.learnt == self._learnt()
-                and _same(copy.listing, listing)
-            ):
+            if copy is not None and self._good(copy) and _same(copy.listing, listing):
                 return CACHE_DIR | KEEP_CACHE
             self._copies.pop(node, None)
             return CACHE_DIR
 
-    def read(self, node: int, handle: int, listing: Listing, holds: float, *, settled: bool) -> None:
+    def reopened(
+        self, node: int, handle: int, steady: Callable[[str], bool]
+    ) -> tuple[Attributes, Listing] | None:
+        """A folder was opened: what the kernel has of it and may go on showing without anybody's looking at
+        it. None, and nothing is noted, where it has to be looked at.
+
+        Args:
+            steady: whether all is as it was below a folder that is watched.
+        """
+        with self._lock:
+            copy = self._copies.get(node)
+            if copy is None or copy.watched is None or not (steady(copy.watched.top) and self._good(copy)):
+                return None
+            handles = self._open.setdefault(node, {})
+            if any(one is not copy.listing for one in handles.values()):
+                return None
+            handles[handle] = copy.listing
+            return copy.watched.attributes, copy.listing
+
+    def _good(self, copy: _Copy) -> bool:
+        return self._clock() < copy.until and bool(copy.learnt == self._learnt())
+
+    def read(
+        self,
+        node: int,
+        handle: int,
+        listing: Listing,
+        holds: float,
+        *,
+        settled: bool,
+        watched: Watched | None = None,
+    ) -> None:
         """The kernel reads a folder from its beginning, which makes its copy if this handle makes one.
 
         Args:
             holds: seconds for which its names hold.
             settled: nothing in the listing changes by itself.
+            watched: if the server is watched in the kernel's place.
         """
         until = self._clock() + _PART * holds
         with self._lock:
@@ -93,7 +132,7 @@ class KeptFolders:
                 return
             handles[handle] = listing
             if settled and all(_same(one, listing) for one in handles.values()):
-                self._copies[node] = _Copy(listing, until, self._learnt())
+                self._copies[node] = _Copy(listing, until, self._learnt(), watched)
             else:
                 self._copies.pop(node, None)
 

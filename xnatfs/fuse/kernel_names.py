@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from xnatfs.fuse import wire
-from xnatfs.fuse.kept_folders import KeptFolders
+from xnatfs.fuse.kept_folders import KeptFolders, Listing, Watched
 from xnatfs.fuse.name_watch import HOLDS, NameWatch
 from xnatfs.fuse.node_table import NodeTable
 from xnatfs.fuse.open_nodes import OpenNodes
 from xnatfs.fuse.session import Session
 from xnatfs.vfs import Attributes, Vfs
 
-_LONG = wire.Validity.of(HOLDS)
+LONG = wire.Validity.of(HOLDS)
 _SWEEP = 5.0  # seconds between two looks at folders that stay open
 
 
@@ -93,7 +93,21 @@ class KernelNames:
         """For how long names in a folder hold that were looked up just now, or the attributes of one."""
         if attributes is not None and not attributes.settled:
             return self.short
-        return _LONG if self._watch.holds(folder, since) else self.short
+        return LONG if self._watch.holds(folder, since) else self.short
+
+    def still_kept(self, node: int, handle: int) -> tuple[Attributes, Listing] | None:
+        """A folder was opened: what the kernel may go on showing of it without anybody's looking at it; else
+        None, and nothing is noted.
+        """
+        return self.kept.reopened(node, handle, self._watch.steady)
+
+    def looked(self, folder: str) -> None:
+        """A program looked at a folder just now."""
+        self._watch.looked(folder)
+
+    def watched(self, folder: str, attributes: Attributes) -> Watched:
+        """What is known of a folder whose names hold long."""
+        return Watched(self._watch.top(folder), attributes)
 
     def told(
         self, folder: int, entries: Sequence[tuple[str, Attributes]], start: int = 0

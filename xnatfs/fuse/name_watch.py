@@ -35,6 +35,7 @@ _AT_MOST = 8  # tops: one to four requests each within `ttl`
 _GRACE = 2.0  # seconds from a change to telling the kernel: what it was given before has been entered by then
 _AGAIN = 30.0  # seconds after which it is told once more, if it was just being given names
 _LATELY = 5.0  # seconds
+_MOMENT = 0.5  # seconds for which a look at one folder does for all of a top
 _TICK = 1.0  # seconds between two looks at what changed here
 
 
@@ -48,6 +49,14 @@ class _Moments:
     given: float = float("-inf")
     due: float | None = None
     again: float | None = None
+
+
+@dataclass
+class _Looks:
+    """When the watch, and when a program, last looked at something below a top."""
+
+    own: float
+    program: float = float("-inf")
 
 
 class NameWatch:
@@ -65,6 +74,7 @@ class NameWatch:
 
     Attributes:
         epoch: rises whenever the kernel is made to ask again.
+        top: see above.
     """
 
     def __init__(
@@ -78,14 +88,14 @@ class NameWatch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.epoch = 0
-        self._top = top
+        self.top = top
         self.version = version
         self._look = look
         self._raise_epoch = raise_epoch
         self._times = ttl / 2, idle
         self._clock = clock
         self._lock = threading.Lock()
-        self._watched: dict[str, float] = {}  # tops, and when each was looked at
+        self._watched: dict[str, _Looks] = {}  # by top
         self._seen = version()
         self._moments = _Moments(clock())
         self._able = False
@@ -102,18 +112,34 @@ class NameWatch:
         """
         if not self._able:
             return False
-        top = self._top(folder)
+        top = self.top(folder)
         if not top:
             return False
         with self._lock:
             if top not in self._watched:
                 if len(self._watched) >= _AT_MOST:
                     return False
-                self._watched[top] = self._clock()
+                self._watched[top] = _Looks(self._clock())
         if not self.version() == since == self._seen:
             return False
         self._moments.given = self._clock()
         return True
+
+    def looked(self, folder: str) -> None:
+        """A program looked at a folder just now, with whatever that asks the server."""
+        looks = self._watched.get(self.top(folder))
+        if looks is not None:
+            looks.program = self._clock()
+
+    def steady(self, top: str) -> bool:
+        """Whether what the kernel keeps long below a top is as a look at it would find it: nothing changed
+        that the kernel was not told, and it is but a moment since a program looked. (The watch itself looks
+        less often, and what opens a file looks too: it must not find before a listing that a file is gone.)
+        """
+        looks = self._watched.get(top)
+        if looks is None or self._moments.due is not None or self.version() != self._seen:
+            return False
+        return self._clock() - looks.program < _MOMENT
 
     def begin(self) -> None:
         """The mount begins: find out whether the kernel can be told that names changed, before it has any:
@@ -166,8 +192,8 @@ class NameWatch:
 
     def look(self) -> None:
         """Look at what is due."""
-        for top, looked in list(self._watched.items()):
-            if self._clock() - looked < self._times[0]:
+        for top, looks in list(self._watched.items()):
+            if self._clock() - looks.own < self._times[0]:
                 continue
             seen = self._clock()
             try:
@@ -178,6 +204,4 @@ class NameWatch:
                     self._watched.pop(top, None)
                 self.drop()
                 continue
-            with self._lock:
-                if top in self._watched:
-                    self._watched[top] = seen
+            looks.own = seen
