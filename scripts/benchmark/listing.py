@@ -11,6 +11,7 @@ from benchmark.workload import Contestant, Workload
 
 FIRST = "xnatfs: find, first time"
 SECOND = "xnatfs: find, second time"
+DISK = "this machine's disk: find in such a tree, second time"
 _FILE_SIZE = 1000  # contents are not read; their digests are computed by the stand-in once
 
 
@@ -88,6 +89,17 @@ class Find(Workload):
                     {"resident MB after": memory_of(mount.pid) / 1e6},
                 )
 
+        def disk() -> Sample:
+            with harness.folder("tree") as folder:
+                for session in range(sizes.sessions):
+                    for scan in range(sizes.session_scans):
+                        below = folder / f"subjects/{session}/{session}_MR1/SCANS/{scan}/DICOM"
+                        below.mkdir(parents=True)
+                        for number in range(sizes.session_files):
+                            (below / f"{number:04}.dcm").write_bytes(b"1")
+                find([str(folder)], sizes.sessions * a_session)
+                return harness.sample(lambda: find([str(folder)], sizes.sessions * a_session))
+
         def curl() -> Sample:
             return harness.sample(
                 lambda: harness.curls([(path, "", "/dev/null") for path in listings], 8).seconds
@@ -115,6 +127,7 @@ class Find(Workload):
         return [
             Contestant(FIRST, "xnatfs", first),
             Contestant(SECOND, "xnatfs", second, note="in the same mount, at once"),
+            Contestant(DISK, "xnatfs", disk),
             Contestant(self.reference, "curl", curl),
             Contestant(
                 "rclone mount: find, first time", "rclone", rclone, share=part / sizes.sessions, note=said
