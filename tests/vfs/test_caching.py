@@ -300,7 +300,8 @@ def test_a_large_file_with_a_wrong_digest_is_not_kept_as_the_file_that_has_it(
     digest = shelf.make.entry("x", old).true_digest
     shelf.put(shelf.make.entry("f", new, digest=digest))
     mounted = compose(shelf.server, serve_bad_digests=True)
-    shelf.switches.bandwidth = 30.0 * MIB  # else it may have come before it is read, and is known for what it is
+    # Else it may have come before it is read, and is known for what it is.
+    shelf.switches.bandwidth = 30.0 * MIB
     assert refused(mounted.vfs, f"{FOLDER}/f") == errno.EIO  # the first reader learns of it at the end
     shelf.switches.bandwidth = 0.0
     assert read(mounted.vfs, f"{FOLDER}/f", MIB) == new.read(0, 9 * MIB)
