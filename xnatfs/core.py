@@ -333,7 +333,9 @@ def _put_together(
     made.callback(learnt.close)
     listings = ListingRequests(connection)
     listings.ages = settings.privacy.demographics
-    shared_listings = None if settings.offline else open_listings(settings.shared_cache, scope)
+    # Else a mount that shows no ages would keep those that another one of the user has listed.
+    shown = scope if settings.privacy.demographics else f"{scope} without demographics"
+    shared_listings = None if settings.offline else open_listings(settings.shared_cache, shown)
     listing_store = ListingStore(settings.cache_dir / scope / "listings.sqlite", shared_listings)
     stored = StoredListings(listing_store, ages=settings.privacy.demographics)
     made.callback(stored.close)

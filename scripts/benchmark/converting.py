@@ -60,6 +60,18 @@ class _Converting(Workload):
         """Bytes of pixels of one scan."""
         return self.sizes.slices * _PIXELS**2 * 2
 
+    def prepare(self, harness: Harness) -> None:
+        """Have the stand-in make what it makes once: files, and the checksums of a STORED zip.
+
+        Raises:
+            FailedError: there is no converter.
+        """
+        _converter()
+        for one in _sessions(self.sessions):
+            path = f"/data/experiments/{one}/scans/1/resources/DICOM/files"
+            harness.server.digests(path)
+            harness.curl(f"{path}?format=zip", "/dev/null")
+
     def by_hand(
         self, harness: Harness, images: _Images, compression: str, sessions: int, jobs: int
     ) -> Sample:
@@ -116,11 +128,7 @@ class ConvertT1(_Converting):
         return f"{self.sizes.slices} true DICOM slices of {_PIXELS} x {_PIXELS}, about 150 kB each"
 
     def contestants(self, harness: Harness) -> list[Contestant]:
-        _converter()
-        for one in _sessions(2):
-            path = f"/data/experiments/{one}/scans/1/resources/DICOM/files"
-            harness.server.digests(path)
-            harness.curl(f"{path}?format=zip", "/dev/null")  # the checksums of a STORED zip, once
+        self.prepare(harness)
         images = _Images()
 
         def first_byte(mount: Mount, number: int) -> float:
@@ -183,13 +191,9 @@ class ConvertAll(_Converting):
         return f"{self.sessions} sessions with a T1 of {self.sizes.slices} slices of {_PIXELS} x {_PIXELS}"
 
     def contestants(self, harness: Harness) -> list[Contestant]:
-        _converter()
+        self.prepare(harness)
         images = _Images()
         jobs = os.cpu_count() or 1
-        for one in _sessions(self.sessions):
-            path = f"/data/experiments/{one}/scans/1/resources/DICOM/files"
-            harness.server.digests(path)
-            harness.curl(f"{path}?format=zip", "/dev/null")
 
         def ours() -> Sample:
             with harness.folder("xnatfs") as folder, harness.xnatfs(folder) as mount:

@@ -3,11 +3,14 @@ server does not show, or that is not what it lists."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from xnatfs.cache.shared_directory import SharedDirectory
 from xnatfs.cache.shared_listings import SharedListings
 from xnatfs.cache.shared_place import checked_place, open_tier
 from xnatfs.cache.shared_tier import object_path
+from xnatfs.config import Privacy
 from xnatfs.content import manager, shared_content, shared_leases, user_share
 from xnatfs.content.user_share import UserShare
 from xnatfs.core import Core
@@ -233,6 +237,25 @@ def test_a_listing_is_for_the_user_who_made_it(
     assert not any(
         "HIDDEN" in name for name in everything(compose(shelf.server, "p", shared_cache=str(tier)))
     )
+
+
+def test_what_a_mount_does_not_show_it_does_not_take_from_another(
+    shelf: Shelf, compose: Compose, tier: Path
+) -> None:
+    """The ages that one mount of a user has listed, on the disk of one without demographics."""
+    shelf.session.fields["age"] = "63.25"
+    full = compose(shelf.server, "full", shared_cache=str(tier))
+    everything(full)
+    full.close()
+    bare = compose(shelf.server, "bare", shared_cache=str(tier), privacy=Privacy(demographics=False))
+    stored = bare.listing_service.environment.stored
+    assert stored.project("P") is None  # and what it then lists by itself would hide what it took
+    stored.flush()
+    for core, known in ((full, True), (bare, False)):
+        (path,) = core.settings.cache_dir.rglob("listings.sqlite")
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            bodies = [zlib.decompress(body) for (body,) in database.execute("SELECT body FROM listings")]
+        assert any(b"63.25" in body for body in bodies) == known
 
 
 def test_a_listings_age_is_the_disks(tier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
